@@ -1,0 +1,51 @@
+# `make run` and `make test` need Python 3.11 and nothing else: they make .venv and install the lock file into it.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+export PYTHONPATH := src
+
+.PHONY: help run test lint format generated lock
+
+help:
+	@echo "make run        the embedded study: six tiny models, nothing to download"
+	@echo "make test       all tests"
+	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy, codespell"
+	@echo "make format     rewrite Python and rule files in the house style"
+	@echo "make generated  write config/schema.json and the options in config/README.md"
+	@echo "make lock       choose versions anew: requirements.in -> requirements.lock"
+
+run: $(INSTALLED)
+	$(BIN)/snakemake --quiet rules reason host
+	@$(BIN)/python -m espalier.summary results/sandbox
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/snakefmt Snakefile rules
+
+generated: $(INSTALLED)
+	$(BIN)/python -m espalier.config.document
+
+# The local version label of a CPU build is dropped: users get the CUDA build of the same version.
+lock: $(INSTALLED)
+	$(BIN)/pip install pip-tools
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --annotation-style=line --no-emit-find-links \
+		--no-emit-index-url --no-emit-trusted-host --output-file=requirements.lock requirements.in
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+
+$(INSTALLED): requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	@touch $@

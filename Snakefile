@@ -1,0 +1,58 @@
+# Espalier: structured-pruning sweeps of large language models. See docs/pipeline.md.
+import os
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+# Bars of libraries would write over each other; jobs report their own progress (src/espalier/progress.py).
+os.environ.setdefault("TQDM_DISABLE", "1")
+sys.path.insert(0, str(workflow.current_basedir.join("src")))
+
+from espalier import versions
+from espalier.study.catalogue import grow
+from espalier.study.driver import open_study
+
+# A config file is one whole study: the sandbox is loaded only when no other is given.
+if not workflow.config_settings.configfiles:
+
+    configfile: "config/config.yaml"
+
+
+study = open_study(config, is_driver=workflow.is_main_process)
+
+
+pathvars:
+    results=study.results,
+
+
+wildcard_constraints:
+    model=study.any_of(study.models),
+    hub_model=study.any_of(study.hub_models),
+    dataset=study.any_of(study.hub_datasets),
+    architecture="llama|qwen2|mistral",
+
+
+include: "rules/stage.smk"
+include: "rules/sandbox.smk"
+include: "rules/evaluate.smk"
+
+
+# Everything that is computed.
+rule all:
+    default_target: True
+    input:
+        expand("<results>/baseline/{model}/metrics.json", model=study.models),
+
+
+# What needs the network, for the login node; compute jobs read only cache/.
+rule stage:
+    input:
+        "cache/lock.yaml" if study.needs_staging else [],
+
+
+# Models evaluated by the protocol of the study.
+rule evaluations:
+    input:
+        expand("<results>/baseline/{model}/metrics.json", model=study.models),

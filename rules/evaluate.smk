@@ -1,0 +1,79 @@
+# Evaluation: models are checked, requests tokenised once, and the unpruned models scored.
+
+
+rule check_model:
+    input:
+        study.model_source,
+    output:
+        "<results>/models/{model}.json",
+    log:
+        "<results>/logs/check_model/{model}.log",
+    benchmark:
+        "<results>/benchmarks/check_model/{model}.tsv"
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(4000),
+        runtime=grow(30),
+    params:
+        version=versions.CHECK_MODEL,
+        model=study.check_params,
+    script:
+        "../workflow/scripts/check_model.py"
+
+
+rule tokenize_requests:
+    input:
+        manifest="<results>/models/{model}.json",
+        tasks=study.task_data,
+        texts=study.perplexity_texts,
+    output:
+        "<results>/requests/{model}.parquet",
+    log:
+        "<results>/logs/tokenize_requests/{model}.log",
+    benchmark:
+        "<results>/benchmarks/tokenize_requests/{model}.tsv"
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(4000),
+        runtime=grow(30),
+    params:
+        version=versions.TOKENIZE_REQUESTS,
+        protocol=study.protocol,
+        data_folder=study.task_data_folder,
+    script:
+        "../workflow/scripts/tokenize_requests.py"
+
+
+rule evaluate_baseline:
+    input:
+        manifest="<results>/models/{model}.json",
+        requests="<results>/requests/{model}.parquet",
+        tasks=study.task_data,
+    output:
+        metrics="<results>/baseline/{model}/metrics.json",
+        samples="<results>/baseline/{model}/samples.parquet",
+    log:
+        "<results>/logs/evaluate_baseline/{model}.log",
+    benchmark:
+        "<results>/benchmarks/evaluate_baseline/{model}.tsv"
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(8000),
+        runtime=grow(60),
+        gpu=study.evaluation_gpus,
+        # How, not what: as resources these cause no rerun when they change.
+        device=study.config.evaluation.device,
+        token_budget=study.config.evaluation.token_budget,
+    params:
+        version=versions.EVALUATE,
+        protocol=study.protocol,
+        data_folder=study.task_data_folder,
+        dtype=study.config.evaluation.dtype,
+    script:
+        "../workflow/scripts/evaluate_baseline.py"

@@ -1,0 +1,78 @@
+# The sandbox: a small synthetic world, its texts and tasks, and tiny models trained on them.
+
+
+rule make_world:
+    output:
+        training="<results>/sandbox/texts/training.parquet",
+        chats="<results>/sandbox/texts/chats.parquet",
+        calibration="<results>/sandbox/texts/calibration.parquet",
+        perplexity=expand(
+            "<results>/sandbox/perplexity/{text}.parquet", text=study.sandbox_texts
+        ),
+        tasks=expand("<results>/sandbox/tasks/{file}", file=study.sandbox_task_files),
+    log:
+        "<results>/logs/make_world.log",
+    benchmark:
+        "<results>/benchmarks/make_world.tsv"
+    conda:
+        "../envs/sandbox.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        version=versions.MAKE_WORLD,
+        world=study.world_params,
+    script:
+        "../workflow/scripts/make_world.py"
+
+
+rule train_sandbox_tokenizer:
+    input:
+        text="<results>/sandbox/texts/training.parquet",
+    output:
+        "<results>/sandbox/tokenizers/{architecture}.json",
+    log:
+        "<results>/logs/train_sandbox_tokenizer/{architecture}.log",
+    benchmark:
+        "<results>/benchmarks/train_sandbox_tokenizer/{architecture}.tsv"
+    conda:
+        "../envs/sandbox.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        version=versions.TRAIN_SANDBOX_TOKENIZER,
+        vocab_size=study.config.sandbox.vocab_size,
+    script:
+        "../workflow/scripts/train_sandbox_tokenizer.py"
+
+
+rule train_sandbox_model:
+    input:
+        text="<results>/sandbox/texts/training.parquet",
+        chats="<results>/sandbox/texts/chats.parquet",
+        tokenizer=study.training_tokenizer,
+        parent=study.training_parent,
+    output:
+        "<results>/sandbox/models/{model}/model.safetensors",
+        "<results>/sandbox/models/{model}/config.json",
+        "<results>/sandbox/models/{model}/generation_config.json",
+        "<results>/sandbox/models/{model}/tokenizer.json",
+        "<results>/sandbox/models/{model}/tokenizer_config.json",
+    log:
+        "<results>/logs/train_sandbox_model/{model}.log",
+    benchmark:
+        "<results>/benchmarks/train_sandbox_model/{model}.tsv"
+    conda:
+        "../envs/sandbox.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(2000),
+        runtime=grow(20),
+    params:
+        version=versions.TRAIN_SANDBOX_MODEL,
+        settings=study.training_params,
+    script:
+        "../workflow/scripts/train_sandbox_model.py"

@@ -1,0 +1,6 @@
+"""The config of a study: one pydantic model per section, closed and frozen at every level."""
+
+from espalier.config.load import load_study
+from espalier.config.study import StudyConfig
+
+__all__ = ["StudyConfig", "load_study"]

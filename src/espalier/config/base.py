@@ -1,0 +1,37 @@
+"""What all sections of the config share: closed, frozen, strict models and the types of names and paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
+REVISION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
+"""A name that becomes part of a path: no slash, no space, no leading dot."""
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A section of the config: unknown keys are refused, values are not coerced and cannot be changed."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def repeated(values: Iterable[object]) -> list[object]:
+    """Return the values that occur more than once, in order of their second appearance."""
+    seen: set[object] = set()
+    found: list[object] = []
+    for value in values:
+        if value in seen and value not in found:
+            found.append(value)
+        seen.add(value)
+    return found

@@ -1,0 +1,95 @@
+"""Where texts come from: the sandbox, a local file, or a dataset on the hub; and `calibration`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN, Name, Section, repeated
+
+LOCAL_SUFFIXES = (".parquet", ".json", ".jsonl", ".txt")
+SANDBOX = "sandbox"
+
+
+class TextSource(Section):
+    """One split of one dataset, and its column of text."""
+
+    dataset: Annotated[str, Field(min_length=1)]
+    """`sandbox`, a local file (.parquet, .json, .jsonl, .txt), or a hub repository `owner/name`."""
+    config: Annotated[str, Field(min_length=1)] | None = None
+    """Configuration of the hub dataset."""
+    data_files: Annotated[str, Field(min_length=1)] | None = None
+    """One file of the hub dataset, instead of a configuration."""
+    split: Annotated[str, Field(min_length=1)] = "train"
+    """Split of the dataset."""
+    text_field: Annotated[str, Field(min_length=1)] = "text"
+    """Column that holds the text."""
+    revision: Annotated[str, Field(pattern=REVISION_PATTERN)] = "main"
+    """Branch, tag or commit of the hub dataset."""
+
+    @field_validator("dataset")
+    @classmethod
+    def _known_form(cls, value: str) -> str:
+        if value == SANDBOX or value.endswith(LOCAL_SUFFIXES) or re.match(REPOSITORY_PATTERN, value):
+            return value
+        raise ValueError(
+            f"got {value!r}; give 'sandbox', a file ending in {', '.join(LOCAL_SUFFIXES)}, or a hub repository "
+            "'owner/name'"
+        )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the text is a local file."""
+        return self.dataset.endswith(LOCAL_SUFFIXES)
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether the text must be staged from the hub."""
+        return self.dataset != SANDBOX and not self.is_local
+
+    def same_dataset(self, other: TextSource) -> bool:
+        """Whether both name one dataset and configuration, whatever the split."""
+        return (self.dataset, self.config, self.data_files) == (other.dataset, other.config, other.data_files)
+
+
+C4 = "allenai/c4"
+C4_SHARD = "en/c4-train.00000-of-01024.json.gz"
+
+
+def _name_of_dataset(validated: dict[str, str]) -> str:
+    return validated.get("dataset", C4).rsplit("/", 1)[-1].split(".", 1)[0]
+
+
+def _files_of_dataset(validated: dict[str, str]) -> str | None:
+    return C4_SHARD if validated.get("dataset", C4) == C4 else None
+
+
+class Calibration(TextSource):
+    """The text that importance and priors are measured on."""
+
+    dataset: Annotated[str, Field(min_length=1)] = C4
+    """`sandbox`, a local file (.parquet, .json, .jsonl, .txt), or a hub repository `owner/name`."""
+    data_files: Annotated[str, Field(min_length=1)] | None = Field(default_factory=_files_of_dataset)
+    """One file of the hub dataset, instead of a configuration. For allenai/c4, unless given: one shard of `en`."""
+    name: Name = Field(default_factory=_name_of_dataset)
+    """Name in paths: `{name}-s{seed}`. Unless given: the last part of `dataset`, without suffix."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    """Seeds of the order in which documents are drawn; each is a calibration set of its own."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _unique(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if twice := repeated(values):
+            raise ValueError(f"seed {twice[0]} is listed twice; list each seed once")
+        return values
+
+
+class PerplexityText(TextSource):
+    """A text on which perplexity is measured."""
+
+    name: Name
+    """Name in tables: the column is `ppl_{name}`."""
+    joiner: str = "\n\n"
+    """What the rows are joined with."""

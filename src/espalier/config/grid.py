@@ -1,0 +1,97 @@
+"""`methods`, `grid` and `selection`: what is compared, over which settings, and how groups are chosen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from espalier.config.base import Fraction, Name, PositiveInt, Section, repeated
+
+SeqLen = Annotated[int, Field(ge=2)]
+
+
+class Method(Section):
+    """A pruning method: score = importance / cost * ln(1 + prior) ** temperature."""
+
+    name: Name
+    """Name in paths, tables and reports."""
+    criterion: Literal["taylor", "taylor2", "wanda", "magnitude", "random"] = "taylor"
+    """How the importance of a group is computed."""
+    prior: Literal["loss_increase", "cosine_distance"] = "loss_increase"
+    """Which measurement of a removed block is the prior."""
+    scope: Literal["none", "layer", "block", "gated"] = "none"
+    """Whose prior a group takes: nobody's, its layer's, its block's, or (`gated`) one of the two."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Exponent of the prior. Has no effect when scope is none."""
+    tau: Annotated[float, Field(ge=0, le=1)] | None = None
+    """For scope gated: layers whose prior is under this quantile take the layer's prior, the others the block's."""
+    prior_floor: Annotated[float, Field(gt=0)] = 1e-4
+    """Priors below this are raised to it."""
+    normalise: Literal["none", "layer", "block"] = "none"
+    """Within what importances are divided by their sum before they are compared."""
+    allocation: Literal["global", "uniform"] = "global"
+    """Whether all layers compete, or each loses the same share."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Method:
+        if self.scope == "gated" and self.tau is None:
+            raise ValueError("scope 'gated' needs tau, a quantile from 0 to 1")
+        if self.scope != "gated" and self.tau is not None:
+            raise ValueError(f"tau {self.tau} has no effect with scope {self.scope!r}; remove it or use scope 'gated'")
+        return self
+
+
+REFERENCE_METHODS = (
+    Method(name="taylor"),
+    Method(name="layerwise", scope="layer"),
+    Method(name="blockwise", scope="block"),
+)
+
+
+class GridOverrides(Section):
+    """Axes of the sweep for one model; what is not given is the study's."""
+
+    methods: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    """Names of methods."""
+    taylor_seq_len: Annotated[tuple[SeqLen, ...], Field(min_length=1)] | None = None
+    """Calibration sequence lengths, in tokens."""
+    taylor_num_samples: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """Numbers of calibration sequences."""
+    pruning_ratio: Annotated[tuple[Fraction, ...], Field(min_length=1)] | None = None
+    """Shares of all parameters to remove, between 0 and 1."""
+
+    @field_validator("methods", "taylor_seq_len", "taylor_num_samples", "pruning_ratio")
+    @classmethod
+    def _unique(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
+        if values and (twice := repeated(values)):
+            raise ValueError(f"{twice[0]!r} is listed twice; list each value once")
+        return values
+
+
+class Grid(GridOverrides):
+    """Axes of the sweep. The defaults are the protocol of the published runs."""
+
+    methods: Annotated[tuple[Name, ...], Field(min_length=1)] = ("taylor", "layerwise", "blockwise")
+    """Names of methods."""
+    taylor_seq_len: Annotated[tuple[SeqLen, ...], Field(min_length=1)] = (16, 32, 64, 128, 256)
+    """Calibration sequence lengths, in tokens."""
+    taylor_num_samples: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (128, 256, 512)
+    """Numbers of calibration sequences."""
+    pruning_ratio: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.2,)
+    """Shares of all parameters to remove, between 0 and 1."""
+
+
+class Selection(Section):
+    """Constraints on what may be removed."""
+
+    freeze_first_layers: Annotated[int, Field(ge=0)] = 0
+    """Number of layers at the start that lose nothing."""
+    freeze_last_layers: Annotated[int, Field(ge=0)] = 0
+    """Number of layers at the end that lose nothing."""
+    max_layer_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Largest share of a layer's prunable parameters that may be removed."""
+    collapse_below: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Layers that would keep less than this share are removed whole."""
+    mlp_multiple_of: PositiveInt = 1
+    """MLP widths are multiples of this."""

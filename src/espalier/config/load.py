@@ -1,0 +1,48 @@
+"""Check a config and make it a `StudyConfig`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from espalier.config.problems import describe_problems, format_path
+from espalier.config.study import StudyConfig
+from espalier.errors import UserError
+
+# Tokens of hubs and clouds; a config ends up in logs and reports.
+_SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16})\b")
+
+
+def load_study(config: Mapping[str, Any]) -> StudyConfig:
+    """Check a config mapping (as Snakemake loaded it) and freeze it.
+
+    Raises:
+        UserError: With one line per problem.
+    """
+    if not config:
+        raise UserError("config: is empty; give a study name and models (see config/README.md)")
+    if secrets := [format_path(path) for path, text in _texts(config) if _SECRET.search(text)]:
+        raise UserError(
+            "\n".join(f"{path}: looks like an access token; remove it and set HF_TOKEN instead" for path in secrets)
+        )
+    try:
+        return StudyConfig.model_validate_json(json.dumps(config, default=str))
+    except ValidationError as error:
+        raise UserError("\n".join(describe_problems(error, StudyConfig))) from None
+
+
+def _texts(value: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Yield every text in a config, keys included, with its path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield path, str(key)
+            yield from _texts(inner, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, index))

@@ -1,0 +1,120 @@
+"""Turn pydantic's errors into one line per problem: path, value given, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from espalier.config.base import NAME_PATTERN, REPOSITORY_PATTERN, REVISION_PATTERN
+
+_PATTERNS = {
+    NAME_PATTERN: "letters, digits and . _ + -, beginning with a letter or digit (no slash, no space)",
+    REPOSITORY_PATTERN: "a hub repository, 'owner/name'",
+    REVISION_PATTERN: "a branch, tag or commit",
+}
+_TYPES = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+    "dict_type": "a mapping of keys to values",
+}
+
+
+def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """Describe every problem in one line.
+
+    Args:
+        error: What pydantic raised.
+        root: The model that was validated; gives the known keys and the descriptions.
+    """
+    details = error.errors(include_url=False)
+    return [line for detail in details if not _follows(detail, details) for line in _describe(detail, root)]
+
+
+def _follows(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
+    """Whether an error only follows from another: a list short of its wrong elements, a default of a wrong value."""
+    if detail["type"] == "default_factory_not_called":
+        return True
+    location = detail["loc"]
+    return detail["type"] == "too_short" and any(
+        other["loc"][: len(location)] == location and len(other["loc"]) > len(location) for other in details
+    )
+
+
+def format_path(location: tuple[int | str, ...]) -> str:
+    """Write a location as a path: `("models", 2, "revision")` is `models[2].revision`."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _describe(detail: ErrorDetails, root: type[BaseModel]) -> list[str]:
+    path, kind, context = format_path(detail["loc"]), detail["type"], detail.get("ctx", {})
+    given = _shorten(detail["input"])
+    if kind == "extra_forbidden":
+        return [_unknown_key(detail["loc"], root)]
+    if kind == "missing":
+        section = _section_at(detail["loc"][:-1], root)
+        field = section.model_fields.get(str(detail["loc"][-1])) if section else None
+        return [f"{path}: missing. {field.description if field else ''}".rstrip()]
+    if kind == "value_error":
+        lines = str(context["error"]).splitlines()
+        return [f"{path}: {line}" if path else line for line in lines]
+    if kind == "literal_error":
+        allowed = re.sub(r" or (?=[^ ]*$)", ", ", context["expected"]).replace("'", "")
+        return [f"{path}: got {given}; allowed: {allowed}{_closest(detail['input'], allowed.split(', '))}"]
+    if kind == "string_pattern_mismatch":
+        return [f"{path}: got {given}; allowed: {_PATTERNS.get(context['pattern'], context['pattern'])}"]
+    if kind in {"too_short", "string_too_short"}:
+        return [f"{path}: is empty; give at least one value"]
+    if kind in _TYPES:
+        return [f"{path or 'config'}: got {given}; allowed: {_TYPES[kind]}"]
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("String should ")
+    return [f"{path}: got {given}; allowed: {message}"]
+
+
+def _unknown_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
+    section = _section_at(location[:-1], root)
+    allowed = list(section.model_fields) if section else []
+    return f"{format_path(location)}: unknown key{_closest(location[-1], allowed)}; allowed here: {', '.join(allowed)}"
+
+
+def _closest(given: object, allowed: list[str]) -> str:
+    match = difflib.get_close_matches(str(given), allowed, n=1)
+    return f" (did you mean {match[0]!r}?)" if match else ""
+
+
+def _section_at(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
+    """Find the section that a location lies in."""
+    section: type[BaseModel] | None = root
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = section.model_fields.get(part) if section else None
+        section = section_in(field.annotation) if field else None
+    return section
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """Find the section inside an annotation such as `tuple[ModelEntry, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := section_in(arg))), None)
+
+
+def _shorten(value: object, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

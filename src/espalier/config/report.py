@@ -1,0 +1,27 @@
+"""`report` and `export`: what is written at the end."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from espalier.config.base import Fraction, Name, Section
+
+
+class Report(Section):
+    """How results are presented. Changing these reruns reports only."""
+
+    language: Literal["en", "zh"] = "en"
+    """Language of the reports."""
+    ratio: Fraction | None = None
+    """Headline pruning ratio; none means the largest of the grid."""
+    acc_mean_rule: Literal["acc_norm_else_acc", "acc"] = "acc_norm_else_acc"
+    """Which accuracy of each task enters the mean."""
+
+
+class Export(Section):
+    """Which pruned models are written as checkpoints, besides the best of each model."""
+
+    experiments: tuple[Name, ...] = ()
+    """Names of experiments."""
+    formats: tuple[Literal["transformers", "gguf"], ...] = ("transformers",)
+    """Formats to write."""

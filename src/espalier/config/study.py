@@ -1,0 +1,103 @@
+"""The whole config: one file is one study."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from espalier.config.base import Name, Section, repeated
+from espalier.config.data import Calibration
+from espalier.config.evaluation import Evaluation
+from espalier.config.grid import REFERENCE_METHODS, Grid, Method, Selection
+from espalier.config.models import ModelEntry
+from espalier.config.report import Export, Report
+from espalier.config.sandbox import Sandbox
+
+
+class StudyConfig(Section):
+    """A study: models, methods, grid, calibration, evaluation, report, export."""
+
+    study: Name
+    """Name of the study; results go to `results/{study}/`."""
+    models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)]
+    """Models to prune and compare."""
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = REFERENCE_METHODS
+    """Pruning methods that the grid may name."""
+    grid: Grid = Grid()
+    """Axes of the sweep."""
+    calibration: Calibration = Calibration()
+    """Text that importance and priors are measured on."""
+    selection: Selection = Selection()
+    """Constraints on what may be removed."""
+    evaluation: Evaluation = Evaluation()
+    """Tasks, perplexity and protocol."""
+    report: Report = Report()
+    """How results are presented."""
+    export: Export = Export()
+    """Which pruned models are written."""
+    sandbox: Sandbox = Sandbox()
+    """Size of the synthetic world; only used by what names the sandbox."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudyConfig:
+        if problems := [*self._name_problems(), *self._sandbox_problems(), *self._data_problems()]:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _name_problems(self) -> list[str]:
+        problems = [
+            f"{section}: two entries are named {name!r}; give each its own name"
+            for section, entries in (("models", self.models), ("methods", self.methods))
+            for name in repeated(entry.name for entry in entries)
+        ]
+        known = [method.name for method in self.methods]
+        grids = {"grid": self.grid, **{f"models[{i}].grid": model.grid for i, model in enumerate(self.models)}}
+        problems += [
+            f"{path}.methods: got {name!r}; allowed: {', '.join(known)} (the names under methods)"
+            for path, grid in grids.items()
+            for name in grid.methods or ()
+            if name not in known
+        ]
+        ratios = sorted({ratio for grid in grids.values() for ratio in grid.pruning_ratio or ()})
+        if self.report.ratio is not None and self.report.ratio not in ratios:
+            problems.append(
+                f"report.ratio: got {self.report.ratio}; allowed: {', '.join(map(str, ratios))} (the grid's)"
+            )
+        return problems
+
+    def _sandbox_problems(self) -> list[str]:
+        fresh = {m.name: m.sandbox for m in self.models if m.sandbox and not m.sandbox.continue_from}
+        problems = []
+        for i, model in enumerate(self.models):
+            if model.sandbox is None or model.sandbox.continue_from is None:
+                continue
+            parent, architecture = model.sandbox.continue_from, model.sandbox.architecture
+            allowed = [name for name, other in fresh.items() if other.architecture == architecture]
+            if parent not in allowed:
+                problems.append(
+                    f"models[{i}].sandbox.continue_from: got {parent!r}; allowed: {', '.join(allowed) or 'none here'} "
+                    f"(sandbox models of architecture {architecture} that are trained from scratch)"
+                )
+        return problems
+
+    def _data_problems(self) -> list[str]:
+        """Refuse to measure perplexity on the split that calibrates (the sandbox keeps its own texts apart)."""
+        return [
+            f"calibration: {text.dataset!r} split {text.split!r} is also evaluation.perplexity.texts[{i}]; "
+            "calibrate on another split or dataset"
+            for i, text in enumerate(self.evaluation.perplexity.texts)
+            if text.dataset != "sandbox"
+            and text.same_dataset(self.calibration)
+            and text.split == self.calibration.split
+        ]
+
+    def warnings(self) -> list[str]:
+        """Return what is allowed but doubtful, one line each."""
+        return [
+            f"calibration: {text.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
+            for text in self.evaluation.perplexity.texts
+            if text.dataset != "sandbox"
+            and text.same_dataset(self.calibration)
+            and text.split != self.calibration.split
+        ]

@@ -1,0 +1,67 @@
+"""Does lm-evaluation-harness know a task? Answered without torch, and for the usual tasks without any import."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import logging
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from espalier.config.evaluation import SEVEN_TASKS
+
+_TASK = re.compile(r"""^["']?task["']?: *["']?([\w.+-]+)""", re.MULTILINE)
+
+
+def unknown_task_problems(tasks: Iterable[str]) -> list[str]:
+    """Describe each name that lm-eval does not know, in one line.
+
+    Where lm-eval is not installed (a driver without it), nothing is refused here; the job will say it.
+    """
+    doubtful = [name for name in tasks if name not in SEVEN_TASKS]
+    if _tasks_folder() is None or not doubtful or packaged_tasks().keys() >= set(doubtful):
+        return []
+    return [_describe(name) for name in doubtful if name not in _indexed_names()]
+
+
+@cache
+def packaged_tasks() -> dict[str, Path]:
+    """Return the YAML file of each single task that lm-eval packages.
+
+    A search by text, in a third of a second; lm-eval's own index of its 14,000 files takes six. It finds no groups
+    and no tags, and the few tasks whose name is put together from several files.
+    """
+    found: dict[str, Path] = {}
+    folder = _tasks_folder()
+    for path in sorted(folder.glob("**/*.yaml")) if folder else ():
+        match = _TASK.search(path.read_text(encoding="utf-8", errors="replace"))
+        if match:
+            found.setdefault(match[1], path)
+    return found
+
+
+def _describe(name: str) -> str:
+    close = difflib.get_close_matches(name, _indexed_names(), n=3)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return (
+        f"evaluation.tasks: got {name!r}, which is no task or group of lm-evaluation-harness; {hint}"
+        "`lm-eval ls tasks` lists all"
+    )
+
+
+def _tasks_folder() -> Path | None:
+    """Return the folder of lm-eval's task definitions without importing it; None if it is not installed."""
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / "tasks"
+
+
+@cache
+def _indexed_names() -> frozenset[str]:
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return frozenset(TaskManager().all_tasks)

@@ -1,0 +1,102 @@
+"""Tokenised requests: made once for a tokenizer and a protocol, read by every evaluation.
+
+A Parquet file with one row per request. Requests of tasks have a context and a continuation; a perplexity text is one
+row whose continuation is the whole text. What the rows were made from (protocol, tokenizer, documents) is kept as
+JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from espalier.errors import UserError
+from espalier.files import read_parquet, write_parquet
+from espalier.scoring import Request
+
+SCHEMA = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("doc_id", pa.int32(), nullable=False),
+        pa.field("choice", pa.int32(), nullable=False),
+        pa.field("context", pa.list_(pa.int32()), nullable=False),
+        pa.field("continuation", pa.list_(pa.int32()), nullable=False),
+    ]
+)
+_RECIPE = b"espalier_recipe"
+
+
+class RequestKey(NamedTuple):
+    """Which request: document and choice of a task."""
+
+    task: str
+    doc_id: int
+    choice: int
+
+
+@dataclass(frozen=True)
+class TokenisedRequests:
+    """All requests of an evaluation.
+
+    Attributes:
+        requests: Requests of the tasks.
+        texts: Tokens of each perplexity text.
+        recipe: What they were made from.
+    """
+
+    requests: Mapping[RequestKey, Request]
+    texts: Mapping[str, list[int]]
+    recipe: Mapping[str, Any]
+
+    def find(self, key: RequestKey) -> Request:
+        """Return one request.
+
+        Raises:
+            UserError: If it was not tokenised.
+        """
+        try:
+            return self.requests[key]
+        except KeyError:
+            raise UserError(
+                f"task {key.task}, document {key.doc_id}: not among the tokenised requests; delete the requests file "
+                "of this model and run again"
+            ) from None
+
+    def write(self, path: str | Path) -> None:
+        """Write the Parquet file."""
+        rows = [
+            ("loglikelihood", key.task, key.doc_id, key.choice, request.context, request.continuation)
+            for key, request in self.requests.items()
+        ] + [("perplexity", name, 0, 0, [], tokens) for name, tokens in self.texts.items()]
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+        recipe = json.dumps(self.recipe, sort_keys=True, ensure_ascii=False).encode()
+        write_parquet(path, table.replace_schema_metadata({_RECIPE: recipe}))
+
+
+def read_requests(path: str | Path) -> TokenisedRequests:
+    """Read a file that `TokenisedRequests.write` made.
+
+    Raises:
+        UserError: If the file is not such a file.
+    """
+    table = read_parquet(path)
+    metadata = table.schema.metadata or {}
+    if _RECIPE not in metadata or not table.schema.equals(SCHEMA, check_metadata=False):
+        raise UserError(f"{path}: is not a file of tokenised requests; delete it and run again")
+    rows = table.to_pylist()
+    return TokenisedRequests(
+        requests={
+            RequestKey(row["task"], row["doc_id"], row["choice"]): Request(row["context"], row["continuation"])
+            for row in rows
+            if row["kind"] == "loglikelihood"
+        },
+        texts={row["task"]: row["continuation"] for row in rows if row["kind"] == "perplexity"},
+        recipe=json.loads(metadata[_RECIPE]),
+    )

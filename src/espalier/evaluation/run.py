@@ -1,0 +1,96 @@
+"""Evaluate one model in memory: tasks, perplexity, and the files that hold the results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from lm_eval.tasks.manager import TaskDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from espalier.evaluation.language_model import EspalierLM
+from espalier.evaluation.metrics import ACC_NORM_ELSE_ACC, mean_accuracy
+from espalier.evaluation.perplexity import measure_perplexity
+from espalier.evaluation.protocol import Protocol
+from espalier.evaluation.requests import TokenisedRequests
+from espalier.evaluation.zeroshot import evaluate_tasks
+from espalier.files import write_json, write_parquet
+from espalier.tables import Samples
+
+
+class Stopwatch:
+    """Seconds spent in named parts of a job."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a part."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def evaluate_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    tasks: TaskDict,
+    requests: TokenisedRequests,
+    protocol: Protocol,
+    token_budget: int,
+    stopwatch: Stopwatch,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Evaluate a model by a protocol.
+
+    Returns:
+        The content of `metrics.json` (without names and recipe), and the table of samples.
+
+    Raises:
+        UserError: If the model gives a log-likelihood that is not finite, or the window exceeds its context.
+    """
+    lm = EspalierLM(model, tokenizer, add_bos=protocol.add_bos, token_budget=token_budget, requests=requests)
+    with stopwatch.part("zeroshot"):
+        zeroshot = evaluate_tasks(lm, tasks, protocol)
+    with stopwatch.part("perplexity"):
+        perplexity = {
+            text.name: measure_perplexity(
+                model,
+                requests.texts[text.name],
+                name=text.name,
+                window=protocol.window,
+                stride=protocol.stride,
+                token_budget=token_budget,
+            )
+            for text in protocol.texts
+        }
+    metrics = {
+        "tasks": zeroshot.tasks,
+        "acc_mean": {
+            "value": mean_accuracy(zeroshot.tasks, ACC_NORM_ELSE_ACC),
+            "rule": ACC_NORM_ELSE_ACC,
+            "n_tasks": len(zeroshot.tasks),
+        },
+        "perplexity": {
+            name: {"value": result.value, "n_tokens": result.n_tokens} for name, result in perplexity.items()
+        },
+        "protocol": protocol.to_dict(),
+    }
+    return metrics, zeroshot.samples
+
+
+def write_evaluation(
+    metrics: dict[str, Any], samples: pd.DataFrame, *, metrics_path: str | Path, samples_path: str | Path
+) -> None:
+    """Write samples, then metrics: metrics.json is there only when all is."""
+    table = pa.Table.from_pandas(Samples.validate(samples), preserve_index=False)
+    write_parquet(samples_path, table)
+    write_json(metrics_path, metrics)

@@ -1,0 +1,134 @@
+"""Load lm-evaluation-harness tasks on local data.
+
+Task definitions stay lm-eval's own: each leaf task is read through a YAML file that includes the packaged one and
+replaces only where the documents come from (`dataset_path`, `dataset_name`, `dataset_kwargs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Entry, Kind, TaskIndex
+from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval.tasks.manager import TaskDict
+
+from espalier.errors import UserError
+from espalier.evaluation.definitions import packaged_tasks
+
+DATA_SUFFIXES = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
+
+
+def packaged_entries(names: Iterable[str]) -> dict[str, Entry]:
+    """Find the packaged definitions of tasks, groups and tags, and of everything they contain.
+
+    Raises:
+        UserError: If lm-eval does not know a name.
+    """
+    if _are_single_tasks(names):
+        return {name: _read_entry(packaged_tasks()[name]) for name in names}
+    index = TaskManager().task_index
+    if unknown := [name for name in names if name not in index]:
+        raise UserError(f"evaluation.tasks: lm-evaluation-harness has no task or group {unknown[0]!r}")
+    return dict(index)
+
+
+def leaf_tasks(names: Iterable[str], entries: Mapping[str, Entry]) -> list[str]:
+    """Expand groups and tags to the tasks in them, each once, in order.
+
+    Raises:
+        UserError: If one of them is not multiple choice.
+    """
+    leaves = list(dict.fromkeys(leaf for name in names for leaf in _expand(name, entries)))
+    for leaf in leaves:
+        kind = (entries[leaf].cfg or {}).get("output_type")
+        if kind != "multiple_choice":
+            raise UserError(
+                f"evaluation.tasks: {leaf!r} is a {kind or 'Python-defined'} task; only multiple_choice tasks can be "
+                "evaluated (perplexity has its own section, evaluation.perplexity)"
+            )
+    return leaves
+
+
+def load_tasks(names: list[str], data_folder: Path, scratch: Path) -> TaskDict:
+    """Load tasks with their documents from local folders.
+
+    Args:
+        names: Tasks or groups.
+        data_folder: Folder with `{task}/{split}.parquet` (or .json, .jsonl) for each leaf task.
+        scratch: Folder for the generated YAML files and for the cache of `datasets`.
+
+    Returns:
+        lm-eval's flat mapping of tasks and groups.
+
+    Raises:
+        UserError: If a name is unknown, a task is not multiple choice, or documents are missing.
+    """
+    entries = packaged_entries(names)
+    definitions = scratch / "tasks"
+    definitions.mkdir(parents=True, exist_ok=True)
+    for leaf in leaf_tasks(names, entries):
+        override = data_override(entries[leaf], data_folder / leaf, scratch / "datasets")
+        (definitions / f"{leaf}.yaml").write_text(yaml.safe_dump(override), encoding="utf-8")
+    manager = TaskManager(include_path=definitions, include_defaults=not _are_single_tasks(names))
+    return manager.load(names)
+
+
+def data_override(entry: Entry, folder: Path, cache: Path) -> dict[str, Any]:
+    """Make the YAML content that reads a packaged task from a local folder."""
+    files = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix in DATA_SUFFIXES}
+    if not files:
+        raise UserError(
+            f"evaluation.data: no documents of task {entry.name!r} in {folder}; it needs one .parquet, .json or .jsonl "
+            "file per split, named after the split"
+        )
+    if missing := [split for split in _required_splits(entry.cfg or {}) if split not in files]:
+        raise UserError(
+            f"evaluation.data: task {entry.name!r} needs the split {missing[0]!r}, but {folder} has only "
+            f"{', '.join(files)}; add {missing[0]}{next(iter(files.values())).suffix}"
+        )
+    suffix = next(iter(files.values())).suffix
+    return {
+        "include": str(entry.yaml_path),
+        "task": entry.name,
+        "dataset_path": DATA_SUFFIXES[suffix],
+        "dataset_name": None,
+        "dataset_kwargs": {
+            "data_files": {split: str(path.resolve()) for split, path in files.items()},
+            "cache_dir": str(cache.resolve()),
+        },
+    }
+
+
+def _required_splits(definition: Mapping[str, Any]) -> list[str]:
+    """Return the splits that lm-eval opens: the scored one, and the one for examples (even when none are shown)."""
+    scored = definition.get("test_split") or definition.get("validation_split")
+    examples = definition.get("fewshot_split") or definition.get("training_split")
+    return [split for split in (scored, examples) if split]
+
+
+def _are_single_tasks(names: Iterable[str]) -> bool:
+    return packaged_tasks().keys() >= set(names)
+
+
+def _read_entry(path: Path) -> Entry:
+    """Read one packaged definition, with what it includes."""
+    index: dict[str, Entry] = {}
+    TaskIndex.process_cfg(load_yaml(path, resolve_func=False), path, index)
+    return next(entry for entry in index.values() if entry.kind is Kind.TASK)
+
+
+def _expand(name: str, entries: Mapping[str, Entry]) -> Iterator[str]:
+    entry = entries[name]
+    if entry.kind is Kind.TAG:
+        for child in sorted(entry.tags):
+            yield from _expand(child, entries)
+    elif entry.kind is Kind.GROUP:
+        children = (entry.cfg or {}).get("task", [])
+        for child in [children] if isinstance(children, str) else children:
+            yield from _expand(child if isinstance(child, str) else child["task"], entries)
+    else:
+        yield name

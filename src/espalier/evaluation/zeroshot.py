@@ -1,0 +1,120 @@
+"""Zero-shot evaluation through lm-evaluation-harness: its tasks, metrics and standard errors, our model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from lm_eval.api.model import LM
+from lm_eval.api.task import Task
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks.manager import TaskDict
+from transformers import PreTrainedTokenizerBase
+
+from espalier.errors import UserError
+from espalier.evaluation.language_model import RequestEncoder
+from espalier.evaluation.protocol import Protocol
+from espalier.evaluation.requests import RequestKey
+from espalier.scoring import Request
+
+FEWSHOT_SEED = 1234  # lm-eval's default
+
+
+@dataclass(frozen=True)
+class ZeroShotResult:
+    """Results of all tasks.
+
+    Attributes:
+        tasks: For each task or group: metrics with standard errors, sample count, version, few-shot examples.
+        samples: One row per choice; see `espalier.tables.Samples`.
+    """
+
+    tasks: dict[str, dict[str, Any]]
+    samples: pd.DataFrame
+
+
+def encode_tasks(tasks: TaskDict, tokenizer: PreTrainedTokenizerBase, protocol: Protocol) -> dict[RequestKey, Request]:
+    """Tokenise every request that an evaluation of these tasks makes."""
+    encoder = RequestEncoder(tokenizer, protocol.add_bos)
+    _run(encoder, tasks, protocol)
+    return encoder.encoded
+
+
+def evaluate_tasks(lm: LM, tasks: TaskDict, protocol: Protocol) -> ZeroShotResult:
+    """Evaluate a model on tasks."""
+    results = _run(lm, tasks, protocol)
+    summary = {name: _summarise(name, results, protocol) for name in protocol.tasks}
+    rows = [row for name in results["samples"] for row in _sample_rows(tasks["tasks"][name], results["samples"][name])]
+    return ZeroShotResult(summary, pd.DataFrame(rows))
+
+
+def _run(lm: LM, tasks: TaskDict, protocol: Protocol) -> dict[str, Any]:
+    """Do what lm-eval's `simple_evaluate` does with built tasks, without its look at the machine (seconds)."""
+    for task in tasks["tasks"].values():
+        if task.get_config("num_fewshot") != 0:  # lm-eval never overrides a task that says 0
+            task.set_config(key="num_fewshot", value=protocol.num_fewshot)
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    results: dict[str, Any] = evaluate(
+        lm, task_dict=tasks, limit=protocol.limit, apply_chat_template=protocol.chat_template, log_samples=True
+    )
+    return results
+
+
+def _summarise(name: str, results: dict[str, Any], protocol: Protocol) -> dict[str, Any]:
+    """Gather one task's numbers; keys such as `acc,none` lose the name of lm-eval's default filter."""
+    found = results["results"][name]
+    values = {key.split(",", 1)[0]: value for key, value in found.items() if key.endswith(",none")}
+    metrics = {
+        metric: {"value": float(value), "stderr": _number_or_none(values.get(f"{metric}_stderr"))}
+        for metric, value in values.items()
+        if not metric.endswith("_stderr")
+    }
+    counts = results["n-samples"].get(name)
+    return {
+        "metrics": metrics,
+        "n_samples": int(counts["effective"]) if counts else _group_size(name, results),
+        "version": results["versions"].get(name),
+        "n_shot": results["n-shot"].get(name, protocol.num_fewshot),
+        "limit": protocol.limit,
+    }
+
+
+def _group_size(name: str, results: dict[str, Any]) -> int:
+    children = results.get("group_subtasks", {}).get(name, [])
+    counts = results["n-samples"]
+    return sum(int(counts[c]["effective"]) if c in counts else _group_size(c, results) for c in children)
+
+
+def _number_or_none(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _sample_rows(task: Task, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Make one row per choice; lengths are those that lm-eval divides by for acc_norm."""
+    rows = []
+    for sample in samples:
+        choices = task.doc_to_choice(sample["doc"])
+        gold = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
+        right = {
+            choices.index(g) if isinstance(g, str) else int(g) for g in (gold if isinstance(gold, list) else [gold])
+        }
+        answers = sample["filtered_resps"]
+        if len(answers) < len(choices):
+            raise UserError(
+                f"task {task.task_name}, document {sample['doc_id']}: {len(answers)} answers for {len(choices)} choices"
+            )
+        rows += [
+            {
+                "task": task.task_name,
+                "doc_id": int(sample["doc_id"]),
+                "choice": index,
+                "gold": index in right,
+                "loglikelihood": float(loglikelihood),
+                "is_greedy": bool(is_greedy),
+                "n_chars": len(choice),
+                "n_bytes": len(choice.encode()),
+            }
+            for index, (choice, (loglikelihood, is_greedy)) in enumerate(zip(choices, answers, strict=False))
+        ]
+    return rows

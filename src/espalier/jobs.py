@@ -1,0 +1,54 @@
+"""How a workflow script runs: its log, its messages on the terminal, its exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from espalier.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def job_log(path: str | Path, name: str) -> Iterator[None]:
+    """Log to a file and to the terminal; on failure keep the traceback in the file and one line on the terminal.
+
+    Args:
+        path: The log file, written anew.
+        name: Put before each line on the terminal, so that parallel jobs can be told apart.
+
+    Raises:
+        SystemExit: With status 1, after any exception in the block.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+    to_terminal.addFilter(_OursOrWarning())
+    logging.captureWarnings(True)
+    logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
+    try:
+        yield
+    except UserError as error:
+        for line in str(error).splitlines():
+            logger.error("error: %s", line)
+        raise SystemExit(1) from None
+    except Exception as error:
+        logger.error("failed: %s: %s (traceback in %s)", type(error).__name__, error, path)
+        to_terminal.setLevel(logging.CRITICAL + 1)
+        logger.exception("traceback")
+        raise SystemExit(1) from None
+    finally:
+        logging.shutdown()
+
+
+class _OursOrWarning(logging.Filter):
+    """Let our own messages through, and those of other libraries only when they are errors."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.name.startswith("espalier") or record.levelno >= logging.ERROR

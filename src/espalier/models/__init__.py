@@ -1,0 +1,1 @@
+"""Models: checking folders, manifests, loading, staging from the hub."""

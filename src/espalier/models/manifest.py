@@ -1,0 +1,83 @@
+"""The manifest of a model: what its files are, so that weights enter the workflow as a small file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from espalier.errors import UserError
+from espalier.files import sha256_of
+from espalier.models.folder import ModelFolder, inspect_folder
+from espalier.progress import Progress
+
+_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
+
+
+def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, commit: str | None) -> dict[str, Any]:
+    """Check a model folder thoroughly and describe it.
+
+    Args:
+        name: Name of the model in the study.
+        folder: Folder in the format of `save_pretrained`.
+        trust_remote_code: Whether code in the folder may run.
+        commit: Commit of the hub repository, if it came from one.
+
+    Raises:
+        UserError: If the folder cannot be used, or a weight is not finite.
+    """
+    folder = Path(folder)
+    summary = inspect_folder(folder, trust_remote_code=trust_remote_code)
+    check_finite(folder, summary)
+    return {
+        "model": name,
+        "folder": str(folder),
+        "commit": commit,
+        "trust_remote_code": trust_remote_code,
+        **asdict(summary),
+        "weight_files": list(summary.weight_files),
+        "files": {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in sorted(folder.iterdir())
+            if path.suffix in _SUFFIXES
+        },
+    }
+
+
+def check_finite(folder: Path, summary: ModelFolder) -> None:
+    """Refuse weights with NaN or infinity.
+
+    Raises:
+        UserError: Naming the first such tensor.
+    """
+    total = sum((folder / name).stat().st_size for name in summary.weight_files)
+    with Progress("checking weights", total=total, unit="B") as progress:
+        for name in summary.weight_files:
+            with safe_open(folder / name, framework="pt") as tensors:
+                for key in tensors.keys():
+                    tensor = tensors.get_tensor(key)
+                    if not torch.isfinite(tensor).all():
+                        raise UserError(f"{folder / name}: {key} has values that are not finite; fetch the model again")
+                    progress.advance(tensor.numel() * tensor.element_size())
+
+
+def check_unchanged(manifest: dict[str, Any]) -> Path:
+    """Check that the weights still have the sizes in the manifest, and return their folder.
+
+    Raises:
+        UserError: If the folder is gone or a file has another size.
+    """
+    folder = Path(manifest["folder"])
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != expected["bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes, not {expected['bytes']}"
+            raise UserError(
+                f"{path}: {found}; it changed after it was checked. Restore it, or delete the manifest of model "
+                f"{manifest['model']!r} to have it checked again"
+            )
+    return folder

@@ -1,0 +1,1 @@
+"""The sandbox: a synthetic world, its texts and tasks, and tiny models trained on them."""

@@ -1,0 +1,153 @@
+"""Train a tiny decoder on the sandbox text.
+
+One thread, one seed: a model trained twice on one machine is the same to the bit. What was tried, and why the
+initial weights are so large, is in docs/log.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.llama import LlamaConfig
+from transformers.models.mistral import MistralConfig
+from transformers.models.qwen2 import Qwen2Config
+
+from espalier.files import whole_folder
+from espalier.models.loading import load_model
+from espalier.progress import Progress
+
+ROW_TOKENS = 128
+BATCH_ROWS = 12
+SHAPE_KEYS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "tie_word_embeddings", "max_position_embeddings", "initializer_range",
+)  # fmt: skip
+CONFIG_CLASSES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: Number of optimizer steps.
+        peak_learning_rate: Highest rate of the one-cycle schedule (10% warm-up).
+        seed: Seed of the initial weights and of the order of rows.
+    """
+
+    steps: int
+    peak_learning_rate: float
+    seed: int
+
+
+def schedule_of(settings: dict[str, Any]) -> Schedule:
+    """Take the schedule from the settings of a sandbox model."""
+    return Schedule(settings["steps"], settings["peak_learning_rate"], settings["seed"])
+
+
+def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """Make an untrained float32 model.
+
+    Args:
+        settings: Settings of a sandbox model; `SHAPE_KEYS` go to the transformers config.
+        tokenizer: Gives the size of the vocabulary and the special tokens.
+    """
+    config = CONFIG_CLASSES[settings["architecture"]](
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+        **{key: settings[key] for key in SHAPE_KEYS},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings["seed"])
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def continue_model(folder: Path) -> PreTrainedModel:
+    """Load the model to continue from."""
+    return load_model(folder, dtype="float32", device=torch.device("cpu"))
+
+
+def page_rows(tokenizer: PreTrainedTokenizerFast, pages: Sequence[str]) -> torch.Tensor:
+    """Tokenise pages and pack them into rows: (n_rows, ROW_TOKENS)."""
+    return pack_rows(tokenizer(list(pages), verbose=False)["input_ids"], tokenizer.eos_token_id)
+
+
+def chat_rows(
+    tokenizer: PreTrainedTokenizerFast, chats: Sequence[dict[str, str]], page_rows: torch.Tensor
+) -> torch.Tensor:
+    """Pack chats into rows, and put as many rows of pages beside them, so that plain text is not forgotten."""
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": chat["prompt"]}, {"role": "assistant", "content": chat["answer"]}],
+            tokenize=False,
+        )
+        for chat in chats
+    ]
+    rows = pack_rows(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"], tokenizer.eos_token_id)
+    return torch.cat([rows, page_rows[: len(rows)]])
+
+
+def pack_rows(token_lists: Sequence[list[int]], eos_token_id: int) -> torch.Tensor:
+    """Join texts with end-of-text tokens and cut them into rows: (n_rows, ROW_TOKENS)."""
+    stream = [token for tokens in token_lists for token in (*tokens, eos_token_id)]
+    n_rows = len(stream) // ROW_TOKENS
+    return torch.tensor(stream[: n_rows * ROW_TOKENS], dtype=torch.long).view(n_rows, ROW_TOKENS)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write weights, config and tokenizer as transformers does; the folder appears only when all is written."""
+    with whole_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+
+
+def train(model: PreTrainedModel, rows: torch.Tensor, schedule: Schedule, name: str) -> float:
+    """Train in place with AdamW and a one-cycle schedule.
+
+    Args:
+        model: The model, changed in place.
+        rows: Token rows, (n_rows, ROW_TOKENS).
+        schedule: Length and rates.
+        name: Shown with the progress.
+
+    Returns:
+        Mean token loss (nats) over the last 20 steps.
+    """
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=schedule.peak_learning_rate, betas=(0.9, 0.95), weight_decay=0.05
+    )
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=schedule.peak_learning_rate, total_steps=schedule.steps, pct_start=0.1
+    )
+    losses: list[float] = []
+    model.train()
+    batches = _batches(rows, schedule)
+    with Progress(f"training {name}", total=schedule.steps * BATCH_ROWS * ROW_TOKENS, unit="tokens") as bar:
+        for _, batch in zip(range(schedule.steps), batches, strict=False):
+            loss = model(input_ids=batch, labels=batch, use_cache=False).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            cycle.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+            bar.advance(batch.numel(), loss=losses[-1])
+    model.eval()
+    tail = losses[-20:]
+    return sum(tail) / len(tail)
+
+
+def _batches(rows: torch.Tensor, schedule: Schedule) -> Iterator[torch.Tensor]:
+    """Yield batches for ever, each pass over the rows in a new order."""
+    generator = torch.Generator().manual_seed(schedule.seed)
+    while True:
+        order = torch.randperm(len(rows), generator=generator)
+        for start in range(0, len(rows) - BATCH_ROWS + 1, BATCH_ROWS):
+            yield rows[order[start : start + BATCH_ROWS]]

@@ -1,0 +1,214 @@
+"""The study as the rules see it.
+
+Rules name literal paths; where a path or a param depends on a wildcard, they pass a method of this class, which
+looks the wildcard up in tables made from the config. Imports neither torch nor lm-eval.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from espalier.config.data import LOCAL_SUFFIXES, SANDBOX, TextSource
+from espalier.config.models import ModelEntry
+from espalier.config.study import StudyConfig
+from espalier.evaluation.protocol import Protocol, TextProtocol
+from espalier.sandbox.splits import split_files
+
+ModelWildcards = Any
+CACHE = "cache"
+HUB = "hub"
+
+
+class Catalogue:
+    """Look-up tables of one study."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        self.config = config
+        self.results = f"results/{config.study}"
+        self._models = {model.name: model for model in config.models}
+        self._hub_models = {_slug(m.hub, m.revision): m for m in config.models if m.hub}
+        self._hub_texts = {_text_slug(text): text for text in self._texts() if text.is_hub}
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    @property
+    def models(self) -> list[str]:
+        """Models that are computed here (not imported)."""
+        return [model.name for model in self.config.models if model.legacy is None]
+
+    @property
+    def sandbox_models(self) -> list[str]:
+        """Models that the workflow trains."""
+        return [model.name for model in self.config.models if model.sandbox]
+
+    @property
+    def hub_models(self) -> list[str]:
+        """Folder names under `cache/models/` of the repositories to stage."""
+        return list(self._hub_models)
+
+    @property
+    def hub_datasets(self) -> list[str]:
+        """Names under `cache/datasets/` of the tasks and texts to stage."""
+        tasks = list(self.config.evaluation.tasks) if self.config.evaluation.data == HUB and self.models else []
+        return [*tasks, *self._hub_texts]
+
+    @property
+    def needs_staging(self) -> bool:
+        """Whether anything comes from a hub."""
+        return bool(self.hub_models or self.hub_datasets)
+
+    @staticmethod
+    def any_of(names: Iterable[str]) -> str:
+        """Make a wildcard constraint that allows just these names (and nothing when there are none)."""
+        return "|".join(re.escape(name) for name in names) or "(?!)"
+
+    # -- sandbox -------------------------------------------------------------------------------------------------
+
+    @property
+    def world_params(self) -> dict[str, Any]:
+        """Params of `make_world`."""
+        sandbox = self.config.sandbox
+        return {
+            **sandbox.model_dump(exclude={"vocab_size"}),
+            "perplexity_texts": self.sandbox_texts,
+        }
+
+    @property
+    def sandbox_texts(self) -> list[str]:
+        """Perplexity texts that are drawn from the sandbox world."""
+        return [text.name for text in self.config.evaluation.perplexity.texts if text.dataset == SANDBOX]
+
+    @property
+    def sandbox_task_files(self) -> list[str]:
+        """Task files of the sandbox, as `{task}/{split}.parquet`."""
+        return split_files()
+
+    def training_params(self, wildcards: ModelWildcards) -> dict[str, Any]:
+        """Params of `train_sandbox_model`."""
+        sandbox = self._models[wildcards.model].sandbox
+        return sandbox.model_dump() if sandbox else {}
+
+    def training_tokenizer(self, wildcards: ModelWildcards) -> str:
+        """Tokenizer of a sandbox model."""
+        sandbox = self._models[wildcards.model].sandbox
+        return f"{self.results}/sandbox/tokenizers/{sandbox.architecture}.json" if sandbox else ""
+
+    def training_parent(self, wildcards: ModelWildcards) -> list[str]:
+        """Weights that a sandbox model continues from; empty when it starts from nothing."""
+        sandbox = self._models[wildcards.model].sandbox
+        if not sandbox or not sandbox.continue_from:
+            return []
+        return [f"{self.results}/sandbox/models/{sandbox.continue_from}/model.safetensors"]
+
+    # -- models --------------------------------------------------------------------------------------------------
+
+    def model_source(self, wildcards: ModelWildcards) -> list[str]:
+        """What must exist before a model can be checked.
+
+        A local folder is not declared: results must not become stale because weights were deleted after use.
+        """
+        model = self._models[wildcards.model]
+        if model.sandbox:
+            return [f"{self.results}/sandbox/models/{model.name}/model.safetensors"]
+        return [f"{CACHE}/models/{_slug(model.hub, model.revision)}/staged.json"] if model.hub else []
+
+    def check_params(self, wildcards: ModelWildcards) -> dict[str, Any]:
+        """Params of `check_model`."""
+        model = self._models[wildcards.model]
+        return {"folder": self._model_folder(model), "trust_remote_code": model.trust_remote_code}
+
+    def hub_model(self, wildcards: Any) -> dict[str, str | None]:
+        """Params of `stage_model`."""
+        model = self._hub_models[wildcards.hub_model]
+        return {"repository": model.hub, "revision": model.revision}
+
+    def hub_dataset(self, wildcards: Any) -> dict[str, Any]:
+        """Params of `stage_dataset`: the source of a text, or nothing for a task, which lm-eval knows."""
+        text = self._hub_texts.get(wildcards.dataset)
+        if text is None:
+            return {}
+        return text.model_dump(include={"dataset", "config", "data_files", "split", "revision"})
+
+    def _model_folder(self, model: ModelEntry) -> str:
+        if model.sandbox:
+            return f"{self.results}/sandbox/models/{model.name}"
+        if model.hub:
+            return f"{CACHE}/models/{_slug(model.hub, model.revision)}"
+        return model.path or ""
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The evaluation protocol as plain values."""
+        evaluation = self.config.evaluation
+        texts = tuple(TextProtocol(t.name, t.text_field, t.joiner) for t in evaluation.perplexity.texts)
+        return Protocol(
+            tasks=evaluation.tasks,
+            num_fewshot=evaluation.num_fewshot,
+            chat_template=evaluation.chat_template,
+            add_bos=evaluation.add_bos,
+            limit=evaluation.limit,
+            window=evaluation.perplexity.window,
+            stride=evaluation.perplexity.stride,
+            texts=texts,
+        ).to_dict()
+
+    def task_data_folder(self, wildcards: ModelWildcards) -> str:
+        """Folder that holds `{task}/{split}.parquet`."""
+        return self._task_data_folder
+
+    @property
+    def _task_data_folder(self) -> str:
+        data = self.config.evaluation.data
+        folders = {SANDBOX: f"{self.results}/sandbox/tasks", HUB: f"{CACHE}/datasets"}
+        return folders.get(data, data)
+
+    @property
+    def task_data(self) -> list[str]:
+        """Files that the tasks are read from."""
+        data = self.config.evaluation.data
+        if data == SANDBOX:
+            return [f"{self._task_data_folder}/{name}" for name in self.sandbox_task_files]
+        if data == HUB:
+            return [f"{CACHE}/datasets/{task}.json" for task in self.config.evaluation.tasks]
+        return sorted(str(path) for path in Path(data).glob("*/*") if path.suffix in LOCAL_SUFFIXES)
+
+    @property
+    def perplexity_texts(self) -> list[str]:
+        """Files of the perplexity texts, in the order of the protocol."""
+        return [self._text_file(text, text.name) for text in self.config.evaluation.perplexity.texts]
+
+    @property
+    def evaluation_gpus(self) -> int:
+        """GPUs that an evaluation job asks for."""
+        return 0 if self.config.evaluation.device == "cpu" else 1
+
+    def _texts(self) -> list[TextSource]:
+        return list(self.config.evaluation.perplexity.texts)
+
+    def _text_file(self, text: TextSource, name: str) -> str:
+        if text.dataset == SANDBOX:
+            return f"{self.results}/sandbox/perplexity/{name}.parquet"
+        return f"{CACHE}/datasets/{_text_slug(text)}.parquet" if text.is_hub else text.dataset
+
+
+def grow(base: int) -> Callable[..., int]:
+    """Make a resource that grows with each attempt: base, 2 x base, ..."""
+
+    def resource(wildcards: Mapping[str, str], attempt: int) -> int:
+        return base * attempt
+
+    return resource
+
+
+def _slug(*parts: str | None) -> str:
+    """Join what names something on the hub to one folder name."""
+    return "@".join(re.sub(r"[^A-Za-z0-9._-]+", "--", part) for part in parts if part)
+
+
+def _text_slug(text: TextSource) -> str:
+    return _slug(text.dataset, text.config, text.data_files, text.split, text.revision)

@@ -1,0 +1,50 @@
+"""Fixtures shared by all tests: tiny random models, a private copy of the repository, no stray files."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_stray_files() -> Iterator[None]:
+    """Fail when a test leaves a file in the repository that git does not ignore."""
+    before = _untracked()
+    yield
+    stray = _untracked() - before
+    assert not stray, f"tests left files behind: {sorted(stray)}"
+
+
+def _untracked() -> set[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(listed.stdout.splitlines())
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return REPOSITORY
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def snakemake() -> Run:
+    """Run snakemake on the repository's Snakefile: `snakemake(arguments, directory=...)`."""
+
+    def run(*arguments: str, directory: Path, timeout_s: int = 300) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile"), *arguments]
+        return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=timeout_s)
+
+    return run

@@ -1,0 +1,75 @@
+"""Tiny random models and the sandbox's world, made in seconds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from espalier.sandbox.corpora import make_pages
+from espalier.sandbox.tokenizers import train_tokenizer, wrap
+from espalier.sandbox.world import World, make_world
+
+CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig, "qwen3": Qwen3Config}
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    return make_world(0)
+
+
+@pytest.fixture(scope="session")
+def pages(world: World) -> list[str]:
+    return make_pages(world, "training", 300, 0)
+
+
+@pytest.fixture(scope="session", params=["llama", "qwen2", "mistral"])
+def architecture(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def tokenizer(architecture: str, pages: list[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of the architecture's kind."""
+    return wrap(train_tokenizer(architecture, pages, 600), model_max_length=128, chat=True)
+
+
+def random_model(
+    architecture: str, vocab_size: int, dtype: torch.dtype = torch.float32, **changes: object
+) -> PreTrainedModel:
+    """Make a seeded random model: two layers, four query heads on two key/value heads."""
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.3,
+    }
+    torch.manual_seed(0)
+    config = CONFIGS[architecture](vocab_size=vocab_size, **(shape | changes))
+    return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path, architecture: str, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A saved random model with its tokenizer."""
+    folder = tmp_path / "model"
+    random_model(architecture, len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain_tokenizer(pages: list[str]) -> Tokenizer:
+    return train_tokenizer("llama", pages, 600)

@@ -1,0 +1,54 @@
+"""Tokenise every request of the evaluation for one model."""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espalier.evaluation.build import build_or_reuse
+from espalier.evaluation.protocol import Protocol
+from espalier.files import read_json
+from espalier.jobs import job_log
+from espalier.models.loading import load_tokenizer
+from espalier.models.manifest import check_unchanged
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+logger = logging.getLogger("espalier.tokenize_requests")
+
+
+def main(
+    *,
+    manifest: str,
+    data_folder: Path,
+    data_files: list[str],
+    texts: list[str],
+    requests: Path,
+    protocol: dict[str, Any],
+) -> None:
+    model = read_json(manifest)
+    tokenizer = load_tokenizer(check_unchanged(model), trust_remote_code=model["trust_remote_code"])
+    with tempfile.TemporaryDirectory() as scratch:
+        n_requests, reused = build_or_reuse(
+            requests,
+            tokenizer,
+            Protocol.from_dict(protocol),
+            data_folder=data_folder,
+            data_files=data_files,
+            texts=texts,
+            scratch=Path(scratch),
+        )
+    logger.info("%d requests%s", n_requests, ", as another model with this tokenizer has" if reused else "")
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"requests {snakemake.wildcards.model}"):
+        main(
+            manifest=snakemake.input.manifest,
+            data_folder=Path(snakemake.params.data_folder),
+            data_files=list(snakemake.input.tasks),
+            texts=list(snakemake.input.texts),
+            requests=Path(snakemake.output[0]),
+            protocol=snakemake.params.protocol,
+        )

@@ -1,0 +1,51 @@
+"""Train one tiny model on the sandbox text and save it as transformers does."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tokenizers import Tokenizer
+
+from espalier.files import read_parquet
+from espalier.jobs import job_log
+from espalier.sandbox.tokenizers import wrap
+from espalier.sandbox.training import chat_rows, continue_model, new_model, page_rows, save, schedule_of, train
+from espalier.texts import read_texts
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+logger = logging.getLogger("espalier.train_sandbox_model")
+
+
+def main(
+    *, text: str, chats: str, tokenizer: str, parent: Path | None, folder: Path, name: str, settings: dict[str, Any]
+) -> None:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    wrapped = wrap(
+        Tokenizer.from_file(tokenizer), model_max_length=settings["max_position_embeddings"], chat=parent is not None
+    )
+    rows = page_rows(wrapped, read_texts(text, "text"))
+    if parent is None:
+        model = new_model(settings, wrapped)
+    else:
+        model = continue_model(parent)
+        rows = chat_rows(wrapped, read_parquet(chats).to_pylist(), rows)
+    loss = train(model, rows, schedule_of(settings), name)
+    save(model, wrapped, folder)
+    logger.info("%s: %d parameters, final training loss %.3f nats", name, model.num_parameters(), loss)
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"train {snakemake.wildcards.model}"):
+        main(
+            text=snakemake.input.text,
+            chats=snakemake.input.chats,
+            tokenizer=snakemake.input.tokenizer,
+            parent=Path(snakemake.input.parent[0]).parent if snakemake.input.parent else None,
+            folder=Path(snakemake.output[0]).parent,
+            name=snakemake.wildcards.model,
+            settings=snakemake.params.settings,
+        )

@@ -1,0 +1,27 @@
+"""Train the tokenizer of one architecture on the sandbox text."""
+
+from typing import TYPE_CHECKING
+
+from espalier.files import whole_file
+from espalier.jobs import job_log
+from espalier.sandbox.tokenizers import train_tokenizer
+from espalier.texts import read_texts
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(*, text: str, tokenizer: str, architecture: str, vocab_size: int) -> None:
+    trained = train_tokenizer(architecture, read_texts(text, "text"), vocab_size)
+    with whole_file(tokenizer) as path:
+        trained.save(str(path))
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"tokenizer {snakemake.wildcards.architecture}"):
+        main(
+            text=snakemake.input.text,
+            tokenizer=snakemake.output[0],
+            architecture=snakemake.wildcards.architecture,
+            vocab_size=snakemake.params.vocab_size,
+        )
