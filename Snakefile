@@ -30,7 +30,8 @@ pathvars:
 wildcard_constraints:
     model=study.any_of(study.models),
     hub_model=study.any_of(study.hub_models),
-    dataset=study.any_of(study.hub_datasets),
+    task=study.any_of(study.hub_tasks),
+    text=study.any_of(study.hub_texts),
     architecture="llama|qwen2|mistral",
 
 

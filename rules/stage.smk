@@ -4,6 +4,7 @@
 localrules:
     stage_model,
     stage_dataset,
+    stage_text,
     lock_cache,
 
 
@@ -30,11 +31,11 @@ rule stage_model:
 
 rule stage_dataset:
     output:
-        "cache/datasets/{dataset}.json",
+        "cache/datasets/{task}.json",
     log:
-        "cache/logs/stage_dataset/{dataset}.log",
+        "cache/logs/stage_dataset/{task}.log",
     benchmark:
-        "cache/benchmarks/stage_dataset/{dataset}.tsv"
+        "cache/benchmarks/stage_dataset/{task}.tsv"
     conda:
         "../envs/stage.yaml"
     threads: 1
@@ -43,9 +44,28 @@ rule stage_dataset:
         runtime=120,
     params:
         version=versions.STAGE_DATASET,
-        text=study.hub_dataset,
     script:
         "../workflow/scripts/stage_dataset.py"
+
+
+rule stage_text:
+    output:
+        "cache/texts/{text}.parquet",
+    log:
+        "cache/logs/stage_text/{text}.log",
+    benchmark:
+        "cache/benchmarks/stage_text/{text}.tsv"
+    conda:
+        "../envs/stage.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        version=versions.STAGE_TEXT,
+        source=study.hub_text,
+    script:
+        "../workflow/scripts/stage_text.py"
 
 
 rule lock_cache:
@@ -53,7 +73,8 @@ rule lock_cache:
         models=expand(
             "cache/models/{hub_model}/staged.json", hub_model=study.hub_models
         ),
-        datasets=expand("cache/datasets/{dataset}.json", dataset=study.hub_datasets),
+        tasks=expand("cache/datasets/{task}.json", task=study.hub_tasks),
+        texts=expand("cache/texts/{text}.parquet", text=study.hub_texts),
     output:
         "cache/lock.yaml",
     log:

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: tiny random models, a private copy of the repository, no stray files."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,12 @@ def _untracked() -> set[str]:
 def repository() -> Path:
     """The root of the repository."""
     return REPOSITORY
+
+
+def job_counts(output: str) -> dict[str, int]:
+    """Read the table of jobs that a dry run prints."""
+    table = output[output.index("Job stats:") :].split("\n\n", maxsplit=1)[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

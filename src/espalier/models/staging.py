@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from httpx2 import TransportError  # the HTTP library of huggingface_hub
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import ModelInfo
 
@@ -38,20 +39,21 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
     Raises:
         UserError: If the repository cannot be read, has no safetensors, or a file does not have the hub's checksum.
     """
+    api = HfApi()
     try:
-        info = HfApi().model_info(repository, revision=locked_commit or revision, files_metadata=True)
+        info = api.model_info(repository, revision=locked_commit or revision, files_metadata=True)
         if not any(file.rfilename.endswith(".safetensors") for file in info.siblings or ()):
             raise UserError(
                 f"{repository}: has no safetensors weights; .bin files are pickles and are never read. "
                 "Name a repository or revision with safetensors"
             )
         logger.info("%s: %s is commit %s", repository, revision, info.sha)
-        snapshot_download(repository, revision=info.sha, local_dir=folder, allow_patterns=list(PATTERNS))
+        api.snapshot_download(repository, revision=info.sha, local_dir=folder, allow_patterns=list(PATTERNS))
     except RepositoryNotFoundError:
         raise UserError(f"{repository}: no such repository, or no access to it; check the name and HF_TOKEN") from None
     except RevisionNotFoundError:
         raise UserError(f"{repository}: has no revision {revision!r}; give a branch, tag or commit") from None
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, TransportError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{repository}: could not be fetched ({reason}); run `snakemake stage` again") from None
     return {

@@ -50,15 +50,19 @@ class Catalogue:
         return list(self._hub_models)
 
     @property
-    def hub_datasets(self) -> list[str]:
-        """Names under `cache/datasets/` of the tasks and texts to stage."""
-        tasks = list(self.config.evaluation.tasks) if self.config.evaluation.data == HUB and self.models else []
-        return [*tasks, *self._hub_texts]
+    def hub_tasks(self) -> list[str]:
+        """Tasks whose documents are to be staged under `cache/datasets/`."""
+        return list(self.config.evaluation.tasks) if self.config.evaluation.data == HUB and self.models else []
+
+    @property
+    def hub_texts(self) -> list[str]:
+        """Names under `cache/texts/` of the texts to stage."""
+        return list(self._hub_texts) if self.models else []
 
     @property
     def needs_staging(self) -> bool:
         """Whether anything comes from a hub."""
-        return bool(self.hub_models or self.hub_datasets)
+        return bool(self.hub_models or self.hub_tasks or self.hub_texts)
 
     @staticmethod
     def any_of(names: Iterable[str]) -> str:
@@ -125,11 +129,9 @@ class Catalogue:
         model = self._hub_models[wildcards.hub_model]
         return {"repository": model.hub, "revision": model.revision}
 
-    def hub_dataset(self, wildcards: Any) -> dict[str, Any]:
-        """Params of `stage_dataset`: the source of a text, or nothing for a task, which lm-eval knows."""
-        text = self._hub_texts.get(wildcards.dataset)
-        if text is None:
-            return {}
+    def hub_text(self, wildcards: Any) -> dict[str, Any]:
+        """Params of `stage_text`."""
+        text = self._hub_texts[wildcards.text]
         return text.model_dump(include={"dataset", "config", "data_files", "split", "revision"})
 
     def _model_folder(self, model: ModelEntry) -> str:
@@ -188,12 +190,12 @@ class Catalogue:
         return 0 if self.config.evaluation.device == "cpu" else 1
 
     def _texts(self) -> list[TextSource]:
-        return list(self.config.evaluation.perplexity.texts)
+        return [*self.config.evaluation.perplexity.texts, self.config.calibration]
 
     def _text_file(self, text: TextSource, name: str) -> str:
         if text.dataset == SANDBOX:
             return f"{self.results}/sandbox/perplexity/{name}.parquet"
-        return f"{CACHE}/datasets/{_text_slug(text)}.parquet" if text.is_hub else text.dataset
+        return f"{CACHE}/texts/{_text_slug(text)}.parquet" if text.is_hub else text.dataset
 
 
 def grow(base: int) -> Callable[..., int]:

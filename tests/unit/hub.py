@@ -1,0 +1,107 @@
+"""A hub on loopback: serves one model repository as huggingface_hub asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class LoopbackHub(ThreadingHTTPServer):
+    """Serves the files of `folder` as repository `owner/tiny`.
+
+    Attributes:
+        wrong_checksums: Names of files whose announced SHA-256 is wrong.
+        asked: Paths that were asked for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.folder = folder
+        self.wrong_checksums: set[str] = set()
+        self.asked: list[str] = []
+
+    @property
+    def url(self) -> str:
+        """Address of the hub."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def sibling(self, path: Path) -> dict[str, object]:
+        """Describe a file; weights are announced with their SHA-256, as files in large-file storage are."""
+        content = path.read_bytes()
+        described: dict[str, object] = {"rfilename": path.name, "size": len(content)}
+        if path.suffix in {".safetensors", ".bin"}:
+            checksum = "0" * 64 if path.name in self.wrong_checksums else hashlib.sha256(content).hexdigest()
+            described["lfs"] = {"sha256": checksum, "size": len(content), "pointerSize": 100}
+        return described
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: LoopbackHub
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+    def _answer(self, *, with_body: bool) -> None:
+        path = unquote(self.path.split("?")[0])
+        self.server.asked.append(path)
+        if path.startswith("/api/models/owner/tiny/tree/"):
+            self._send(json.dumps([self._tree_entry(file) for file in self._files()]).encode(), with_body=with_body)
+        elif path.startswith("/api/models/owner/tiny/revision/") and path.rsplit("/", 1)[-1] not in {"main", COMMIT}:
+            self._send(b"{}", with_body=with_body, status=404, headers={"X-Error-Code": "RevisionNotFound"})
+        elif path.startswith("/api/models/owner/tiny"):
+            files = [self.server.sibling(file) for file in self._files()]
+            info = {"id": "owner/tiny", "modelId": "owner/tiny", "sha": COMMIT, "siblings": files}
+            self._send(json.dumps(info).encode(), with_body=with_body)
+        elif path.startswith(f"/owner/tiny/resolve/{COMMIT}/"):
+            content = (self.server.folder / path.rsplit("/", 1)[-1]).read_bytes()
+            etag = hashlib.sha256(content).hexdigest()
+            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}
+            self._send(content, with_body=with_body, headers=headers)
+        else:
+            self._send(b"{}", with_body=with_body, status=404, headers={"X-Error-Code": "RepoNotFound"})
+
+    def _files(self) -> list[Path]:
+        return sorted(self.server.folder.iterdir())
+
+    def _tree_entry(self, file: Path) -> dict[str, object]:
+        described = self.server.sibling(file)
+        oid = hashlib.sha1(file.read_bytes(), usedforsecurity=False).hexdigest()
+        entry = {"type": "file", "path": file.name, "size": described["size"], "oid": oid}
+        if lfs := described.get("lfs"):
+            entry["lfs"] = {"oid": lfs["sha256"], "size": lfs["size"], "pointerSize": 100}  # type: ignore[index]
+        return entry
+
+    def _send(self, body: bytes, *, with_body: bool, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[LoopbackHub]:
+    """Serve a folder until the block ends."""
+    hub = LoopbackHub(folder)
+    thread = threading.Thread(target=hub.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        hub.shutdown()
+        hub.server_close()

@@ -1,0 +1,160 @@
+"""Staging against a hub on loopback: one commit, safetensors only, checksums verified; and the lock file."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+from lm_eval.tasks._index import Entry, Kind
+from transformers import PreTrainedTokenizerFast
+
+from espalier.errors import UserError
+from espalier.evaluation import staging as dataset_staging
+from espalier.files import read_parquet, sha256_of, write_json, write_parquet
+from espalier.lock import locked_commit, read_lock, write_lock
+from espalier.models import staging
+from espalier.models.folder import inspect_folder
+from tests.unit.conftest import random_model
+from tests.unit.hub import COMMIT, LoopbackHub, serve
+
+
+@pytest.fixture
+def repository_folder(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, architecture: str) -> Path:
+    """What the hub serves: a sharded model, a pickle and some code that must stay there."""
+    folder = tmp_path / "hub"
+    random_model(architecture, len(tokenizer)).save_pretrained(folder, max_shard_size="20kB")
+    tokenizer.save_pretrained(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    (folder / "modeling.py").write_text("raise SystemExit('never run')")
+    (folder / "LICENSE").write_text("a licence")
+    return folder
+
+
+@pytest.fixture
+def hub(repository_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    with serve(repository_folder) as server:
+        monkeypatch.setattr(staging, "HfApi", partial(staging.HfApi, endpoint=server.url))
+        yield server
+
+
+def test_a_model_is_fetched_at_one_commit_and_verified(hub: LoopbackHub, tmp_path: Path) -> None:
+    staged = staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
+    assert staged["commit"] == COMMIT
+    assert inspect_folder(tmp_path / "cache").n_layers == 2
+    fetched = {path.name for path in (tmp_path / "cache").iterdir() if path.is_file()}
+    assert "LICENSE" in fetched
+    assert not fetched & {"pytorch_model.bin", "modeling.py"}
+    assert staged["files"].keys() == fetched
+    for name, described in staged["files"].items():
+        assert described["sha256"] == sha256_of(hub.folder / name)
+    assert not any(path.endswith((".bin", ".py")) for path in hub.asked)
+
+
+def test_a_locked_revision_asks_for_its_commit(hub: LoopbackHub, tmp_path: Path) -> None:
+    staging.stage_model("owner/tiny", "main", tmp_path / "cache", COMMIT)
+    assert f"/api/models/owner/tiny/revision/{COMMIT}" in hub.asked
+    assert "/api/models/owner/tiny/revision/main" not in hub.asked
+
+
+def test_a_wrong_checksum_is_refused_and_the_file_deleted(hub: LoopbackHub, tmp_path: Path) -> None:
+    name = min(path.name for path in hub.folder.glob("*.safetensors"))
+    hub.wrong_checksums.add(name)
+    with pytest.raises(UserError, match=rf"{name}: its SHA-256 is .*, the hub says 000000000000...; it was deleted"):
+        staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
+    assert not (tmp_path / "cache" / name).exists()
+    hub.wrong_checksums.clear()
+    assert staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)["commit"] == COMMIT
+
+
+def test_unknown_repositories_and_revisions_are_named(hub: LoopbackHub, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"owner/other: no such repository, or no access to it; check the name and HF_T"
+    ):
+        staging.stage_model("owner/other", "main", tmp_path / "cache", None)
+    with pytest.raises(UserError, match=r"owner/tiny: has no revision 'v9'; give a branch, tag or commit"):
+        staging.stage_model("owner/tiny", "v9", tmp_path / "cache", None)
+
+
+def test_bin_only_repositories_are_refused_before_anything_is_fetched(hub: LoopbackHub, tmp_path: Path) -> None:
+    for path in hub.folder.glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"owner/tiny: has no safetensors weights; .bin files are pickles"):
+        staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_hub_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "HfApi", partial(staging.HfApi, endpoint="http://127.0.0.1:9"))
+    with pytest.raises(UserError, match=r"owner/tiny: could not be fetched \(.*\); run `snakemake stage` again"):
+        staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
+
+
+def test_lock_file_pins_commits_and_keeps_other_studies(tmp_path: Path) -> None:
+    lock = tmp_path / "cache/lock.yaml"
+    assert locked_commit(lock, "owner/tiny", "main") is None
+    for name, commit in (("a", COMMIT), ("b", COMMIT[::-1])):
+        staged = {"repository": f"owner/{name}", "revision": "main", "commit": commit, "files": {}}
+        write_json(tmp_path / f"cache/models/{name}@main/staged.json", staged)
+    write_json(tmp_path / "cache/datasets/piqa.json", {"task": "piqa", "commits": {"x/piqa": COMMIT}, "files": {}})
+    source = {"dataset": "x/text", "commit": COMMIT}
+    table = pa.table({"text": ["a"]}).replace_schema_metadata({b"espalier_staged": json.dumps(source).encode()})
+    write_parquet(tmp_path / "cache/texts/x.parquet", table)
+    write_lock(lock)
+    assert locked_commit(lock, "owner/a", "main") == COMMIT
+    assert locked_commit(lock, "owner/b", "main") == COMMIT[::-1]
+    assert read_lock(lock)["tasks"]["piqa"]["commits"] == {"x/piqa": COMMIT}
+    assert read_lock(lock)["texts"]["x"] == {**source, "sha256": sha256_of(tmp_path / "cache/texts/x.parquet")}
+
+
+def test_a_broken_lock_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lock.yaml").write_text(yaml.safe_dump(["x"]))
+    with pytest.raises(UserError, match=r"lock.yaml: is not a lock file; delete it and run `snakemake stage`"):
+        read_lock(tmp_path / "lock.yaml")
+
+
+@pytest.fixture
+def local_dataset(tmp_path: Path) -> Path:
+    """A dataset in the layout of a hub repository."""
+    folder = tmp_path / "dataset"
+    for split in ("train", "validation"):
+        rows = [{"goal": f"{split} {i}", "sol1": "a", "sol2": "b", "label": i % 2} for i in range(6)]
+        write_parquet(folder / "data" / f"{split}-00000-of-00001.parquet", pa.Table.from_pylist(rows))
+    return folder
+
+
+def test_task_documents_are_staged_split_by_split(
+    tmp_path: Path, local_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = {"task": "piqa", "dataset_path": str(local_dataset), "output_type": "multiple_choice"}
+    monkeypatch.setattr(
+        dataset_staging, "packaged_entries", lambda names: {names[0]: Entry("piqa", Kind.TASK, None, cfg)}
+    )
+    staged = dataset_staging.stage_task("piqa", tmp_path / "cache")
+    assert sorted(staged["files"]) == [
+        str(tmp_path / f"cache/piqa/{split}.parquet") for split in ("train", "validation")
+    ]
+    assert read_parquet(tmp_path / "cache/piqa/train.parquet")["goal"].to_pylist()[0] == "train 0"
+
+
+def test_a_text_is_staged_with_its_source(tmp_path: Path, local_dataset: Path) -> None:
+    source = {
+        "dataset": str(local_dataset),
+        "config": None,
+        "data_files": None,
+        "split": "validation",
+        "revision": "main",
+    }
+    dataset_staging.stage_text(source, tmp_path / "text.parquet")
+    assert read_parquet(tmp_path / "text.parquet")["goal"].to_pylist()[0] == "validation 0"
+    with pytest.raises(UserError, match=r"has no split 'test'; it has train, validation"):
+        dataset_staging.stage_text({**source, "split": "test"}, tmp_path / "text.parquet")
+
+
+def test_a_dataset_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    source = {"dataset": str(tmp_path / "empty"), "config": None, "data_files": None, "split": "x", "revision": "main"}
+    with pytest.raises(UserError, match=r"empty: could not be read as a dataset \(.*\); check the name and HF_TOKEN"):
+        dataset_staging.stage_text(source, tmp_path / "text.parquet")

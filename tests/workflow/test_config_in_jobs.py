@@ -1,0 +1,121 @@
+"""One file is one study: shipped configs dry-run offline, and nothing is inherited, in the driver or in jobs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from espalier.files import read_parquet
+from tests.conftest import REPOSITORY, Run, job_counts
+
+
+def write_config(path: Path, content: dict[str, object]) -> str:
+    path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    return str(path)
+
+
+SHIPPED = {
+    "config": {"make_world": 1, "train_sandbox_tokenizer": 3, "train_sandbox_model": 6, "check_model": 6,
+               "tokenize_requests": 6, "evaluate_baseline": 6, "all": 1, "total": 29},
+    "quick": {"make_world": 1, "train_sandbox_tokenizer": 2, "train_sandbox_model": 2, "check_model": 2,
+              "tokenize_requests": 2, "evaluate_baseline": 2, "all": 1, "total": 12},
+    "paper": {"stage_model": 6, "stage_dataset": 7, "stage_text": 2, "check_model": 6, "tokenize_requests": 6,
+              "evaluate_baseline": 6, "all": 1, "total": 34},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(SHIPPED))
+def test_shipped_config_dry_runs_without_network(
+    name: str, snakemake: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "HF_ENDPOINT"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    done = snakemake("-n", "--configfile", str(REPOSITORY / f"config/{name}.yaml"), directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert job_counts(done.stdout + done.stderr) == SHIPPED[name]
+
+
+def test_staging_covers_models_tasks_and_texts(snakemake: Run, tmp_path: Path) -> None:
+    done = snakemake("-n", "stage", "--configfile", str(REPOSITORY / "config/paper.yaml"), directory=tmp_path)
+    counts = job_counts(done.stdout + done.stderr)
+    assert counts == {
+        "stage_model": 6, "stage_dataset": 7, "stage_text": 3, "lock_cache": 1, "stage": 1, "total": 18,
+    }  # fmt: skip
+
+
+def test_a_config_of_two_keys_inherits_nothing(snakemake: Run, tmp_path: Path) -> None:
+    models = [{"name": "Mine", "family": "Llama", "kind": "base", "path": "weights"}]
+    config = write_config(tmp_path / "mine.yaml", {"study": "mine", "models": models})
+    done = snakemake("-n", "--configfile", config, directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    counts = job_counts(done.stdout + done.stderr)
+    assert counts["evaluate_baseline"] == 1
+    assert counts["stage_dataset"] == 7  # real tasks: the default, not the sandbox's
+    assert "train_sandbox_model" not in counts
+    assert "results/mine/baseline/Mine/metrics.json" in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_job_processes_read_the_same_study(snakemake: Run, tmp_path: Path) -> None:
+    """Submit a job the way clusters do: its process reads the Snakefile and the config again.
+
+    The config is two keys and a size. Were the sandbox's config merged in, the job would draw its perplexity texts.
+    """
+    model = {"name": "T", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}
+    content = {"study": "tiny", "models": [model], "sandbox": {"documents_per_task": 5, "training_pages": 20}}
+    config = write_config(tmp_path / "tiny.yaml", content)
+    done = snakemake(
+        "results/tiny/sandbox/tokenizers/llama.json",
+        *("--configfile", config, "--workflow-profile", "none", "--jobs", "2"),
+        *("--executor", "cluster-generic", "--cluster-generic-submit-cmd", "bash"),
+        directory=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    sandbox = tmp_path / "results/tiny/sandbox"
+    assert (sandbox / "tokenizers/llama.json").is_file()
+    assert read_parquet(sandbox / "tasks/piqa/validation.parquet").num_rows == 5
+    assert not (sandbox / "perplexity").exists()
+    assert not (tmp_path / "results/sandbox").exists()
+
+
+def test_command_line_values_overlay_one_key(snakemake: Run, tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+    done = snakemake("-n", "--config", "study=other", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert job_counts(done.stdout + done.stderr) == SHIPPED["config"]
+    assert "results/other/baseline/Llama/metrics.json" in done.stdout + done.stderr
+
+
+BAD_ON_THE_COMMAND_LINE = [
+    ("grid={taylor_seqlen: [3]}", "grid.taylor_seqlen: unknown key (did you mean 'taylor_seq_len'?)"),
+    ("study=a/b", "study: got 'a/b'; allowed: letters, digits"),
+    ("evaluation={tasks: [bolq]}", "evaluation.tasks: got 'bolq', which is no task or group of lm-evaluation-harness"),
+    ("exprt={}", "exprt: unknown key (did you mean 'export'?)"),
+]
+
+
+@pytest.mark.parametrize(("value", "line"), BAD_ON_THE_COMMAND_LINE, ids=lambda text: text.split("=")[0])
+def test_bad_config_stops_snakemake_with_one_line(value: str, line: str, snakemake: Run, tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+    done = snakemake("--config", value, directory=tmp_path)
+    assert done.returncode != 0
+    printed = done.stdout + done.stderr
+    assert f"The config has problems:\n  {line}" in printed
+    assert not any(word in printed for word in ("Traceback", "pydantic", "ValidationError"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_snakemake_runs_without_environment_of_the_library(tmp_path: Path) -> None:
+    """The Snakefile finds `src/` by itself, in whatever folder it runs."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        ["python", "-m", "snakemake", "-n", "--snakefile", REPOSITORY / "Snakefile",
+         "--configfile", REPOSITORY / "config/quick.yaml"],
+        cwd=tmp_path, env={**environment, "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,143 @@
+"""The default study as a user gets it: models that learnt, values that are lm-eval's, nothing done twice."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+
+from espalier.config.evaluation import SEVEN_TASKS
+from espalier.evaluation.tasks import load_tasks
+from espalier.files import read_json, read_parquet
+from espalier.models.loading import load_tokenizer
+from espalier.summary import summarise
+from espalier.tables import Samples
+from tests.conftest import REPOSITORY, Run, job_counts
+from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun
+
+BASE = ("Llama", "Qwen", "Mistral")
+ALL = (*BASE, *(f"{name}-Instruct" for name in BASE))
+
+pytestmark = pytest.mark.run
+
+
+def metrics(run: DefaultRun, model: str) -> dict:
+    return read_json(run.results / f"baseline/{model}/metrics.json")
+
+
+@pytest.mark.parametrize("model", ALL)
+def test_every_model_learnt_the_world(default_run: DefaultRun, model: str) -> None:
+    found = metrics(default_run, model)
+    assert list(found["tasks"]) == list(SEVEN_TASKS)
+    assert all(task["n_samples"] == 300 for task in found["tasks"].values())
+    assert found["acc_mean"]["value"] >= 0.85
+    assert 150_000 <= found["n_params"] <= 300_000
+    assert all(1 < text["value"] < 10 for text in found["perplexity"].values())
+
+
+@pytest.mark.parametrize("model", BASE)
+def test_no_task_of_a_base_model_is_near_chance(default_run: DefaultRun, model: str) -> None:
+    accuracies = {name: task["metrics"]["acc"]["value"] for name, task in metrics(default_run, model)["tasks"].items()}
+    assert min(accuracies.values()) >= 0.6, accuracies
+
+
+@pytest.mark.parametrize("model", ["Llama-Instruct", "Qwen", "Mistral"])
+def test_every_value_equals_lm_evals_hf_backend(default_run: DefaultRun, model: str, tmp_path: Path) -> None:
+    """lm-eval loads the folder itself and evaluates the same documents, float32, its own batches."""
+    folder = default_run.results / "sandbox/models" / model
+    tasks = load_tasks(list(SEVEN_TASKS), default_run.results / "sandbox/tasks", tmp_path)
+    reference = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=64)
+    theirs = simple_evaluate(reference, tasks=list(tasks["tasks"].values()), num_fewshot=0)
+    ours = metrics(default_run, model)["tasks"]
+    samples = read_parquet(default_run.results / f"baseline/{model}/samples.parquet").to_pandas()
+    for task in SEVEN_TASKS:
+        for metric, value in ours[task]["metrics"].items():
+            assert value["value"] == theirs["results"][task][f"{metric},none"], (task, metric)
+            assert value["stderr"] == theirs["results"][task][f"{metric}_stderr,none"], (task, metric)
+        expected = [answer[0] for sample in theirs["samples"][task] for answer in sample["filtered_resps"]]
+        np.testing.assert_allclose(samples[samples.task == task].loglikelihood, expected, atol=1e-3)
+
+
+def test_tokenizers_are_of_three_kinds(default_run: DefaultRun) -> None:
+    first = {
+        model: load_tokenizer(default_run.results / "sandbox/models" / model).convert_ids_to_tokens(
+            load_tokenizer(default_run.results / "sandbox/models" / model)("red ball")["input_ids"]
+        )[0]
+        for model in BASE
+    }
+    assert (first["Llama"], first["Mistral"]) == ("<s>", "<s>")
+    assert first["Qwen"] != "<s>"
+
+
+def test_requests_are_shared_by_models_with_one_tokenizer(default_run: DefaultRun) -> None:
+    requests = default_run.results / "requests"
+    for name in BASE:
+        assert (requests / f"{name}.parquet").samefile(requests / f"{name}-Instruct.parquet")
+    assert len(list(requests.glob(".shared/*.parquet"))) == 3
+
+
+def test_artefacts_are_complete(default_run: DefaultRun) -> None:
+    for model in ALL:
+        Samples.validate(read_parquet(default_run.results / f"baseline/{model}/samples.parquet").to_pandas())
+        found = metrics(default_run, model)
+        assert found["recipe"]["versions"]["lm-eval"] == "0.4.13"
+        assert found["recipe"]["settings"]["protocol"] == found["protocol"]
+        assert set(found["timing_s"]) == {"load", "requests", "zeroshot", "perplexity"}
+        assert found["protocol"]["window"] == 128
+        assert (default_run.results / f"logs/evaluate_baseline/{model}.log").stat().st_size > 0
+        assert (default_run.results / f"benchmarks/evaluate_baseline/{model}.tsv").is_file()
+    assert not list(default_run.results.rglob("*.part"))
+    assert not list(default_run.results.rglob("*.pkl"))
+    assert not list(default_run.results.rglob("*.bin"))
+
+
+def test_a_second_run_does_nothing(default_run: DefaultRun, snakemake: Run) -> None:
+    done = snakemake("--configfile", DEFAULT_CONFIG, directory=default_run.directory)
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_nothing_runs_after_a_touch(default_run: DefaultRun, snakemake: Run) -> None:
+    """Files are compared by content; so are scripts, by their version only."""
+    for path in default_run.results.rglob("*"):
+        if path.is_file():
+            os.utime(path)
+    for path in (REPOSITORY / "workflow/scripts").glob("*.py"):
+        os.utime(path)
+    done = snakemake("-n", "--configfile", DEFAULT_CONFIG, directory=default_run.directory)
+    assert "Nothing to be done" in done.stdout + done.stderr, done.stdout[-2000:]
+
+
+def test_device_and_budget_are_no_reason_to_evaluate_again(default_run: DefaultRun, snakemake: Run) -> None:
+    done = snakemake(
+        *("-n", "--configfile", DEFAULT_CONFIG, "--config", "evaluation={token_budget: 4096, device: auto}"),
+        directory=default_run.directory,
+    )
+    assert "Nothing to be done" in done.stdout + done.stderr, done.stdout[-2000:]
+
+
+def test_another_stride_evaluates_again_and_trains_nothing(default_run: DefaultRun, snakemake: Run) -> None:
+    done = snakemake(
+        *("-n", "--configfile", DEFAULT_CONFIG, "--config", "evaluation={perplexity: {stride: 32}}"),
+        directory=default_run.directory,
+    )
+    printed = done.stdout + done.stderr
+    assert job_counts(printed) == {"tokenize_requests": 6, "evaluate_baseline": 6, "all": 1, "total": 13}
+
+
+def test_the_summary_names_every_model(default_run: DefaultRun) -> None:
+    text = summarise(default_run.results)
+    for model in ALL:
+        assert f"{metrics(default_run, model)['acc_mean']['value']:.3f}" in text
+        assert model in text
+
+
+def test_json_has_no_nan(default_run: DefaultRun) -> None:
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} in JSON")
+
+    for path in default_run.results.rglob("*.json"):
+        json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)

@@ -1,0 +1,138 @@
+"""House style, checked by the tools and by a few rules of our own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from tests.conftest import REPOSITORY, Run
+
+RULE_FILES = sorted((REPOSITORY / "rules").glob("*.smk"))
+SCRIPTS = sorted((REPOSITORY / "workflow/scripts").glob("*.py"))
+DIRECTIVES = ("log", "benchmark", "conda", "threads", "resources", "script")
+
+
+def rules() -> dict[str, str]:
+    """The text of each rule in rules/."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in RULE_FILES)
+    parts = re.split(r"^rule (\w+):$", text, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["snakefmt", "--check", "Snakefile", "rules"],
+        ["mypy"],
+        ["codespell_lib"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_tool_is_content(arguments: list[str]) -> None:
+    module = {"snakefmt": "snakefmt.snakefmt"}.get(arguments[0], arguments[0])
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments[1:]], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_snakemake_lint_is_content(snakemake: Run) -> None:
+    done = snakemake("--lint", directory=REPOSITORY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Congratulations" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("name", list(rules()))
+def test_rule_has_every_directive(name: str) -> None:
+    for directive in DIRECTIVES:
+        assert re.search(rf"^    {directive}:", rules()[name], re.MULTILINE), f"{name} has no {directive}"
+    assert "mem_mb=" in rules()[name]
+    assert "runtime=" in rules()[name]
+    assert re.search(rf"scripts/{name}\.py", rules()[name]), f"{name} does not run its own script"
+
+
+@pytest.mark.parametrize("name", [name for name in rules() if name != "lock_cache"])
+def test_rule_before_a_gpu_rule_carries_a_version(name: str) -> None:
+    assert f"version=versions.{name.upper()}" in rules()[name] or name == "evaluate_baseline"
+    assert "version=versions." in rules()[name]
+    assert "input.code" not in rules()[name]
+
+
+def test_sizes_stay_small() -> None:
+    too_long = {
+        str(path.relative_to(REPOSITORY)): lines
+        for paths, limit in ((SCRIPTS, 80), (RULE_FILES, 150), ((REPOSITORY / "src").rglob("*.py"), 300))
+        for path in paths
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > limit
+    }
+    assert too_long == {}
+
+
+def locked() -> dict[str, str]:
+    """Versions in the lock file."""
+    pairs = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (REPOSITORY / "requirements.lock").read_text(), re.MULTILINE)
+    return {name.lower().replace("_", "-"): version for name, version in pairs}
+
+
+def test_the_pins_that_users_rely_on() -> None:
+    assert {name: locked()[name] for name in ("torch", "transformers", "lm-eval", "snakemake")} == {
+        "torch": "2.13.0",
+        "transformers": "5.23.0",
+        "lm-eval": "0.4.13",
+        "snakemake": "9.27.1",
+    }
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "envs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_environment_pins_equal_the_lock_file(path: Path) -> None:
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]
+    pins = [Requirement(line) for entry in entries if isinstance(entry, dict) for line in entry["pip"]]
+    assert pins
+    assert {pin.name: str(pin.specifier) for pin in pins} == {pin.name: f"=={locked()[pin.name]}" for pin in pins}
+
+
+def test_every_environment_is_used_and_every_used_one_exists() -> None:
+    used = set(re.findall(r"\.\./envs/(\w+)\.yaml", "\n".join(rules().values())))
+    assert used == {path.stem for path in (REPOSITORY / "envs").glob("*.yaml")}
+
+
+HEAVY = {"torch", "transformers", "lm_eval", "datasets", "pandas"}
+
+
+@pytest.mark.parametrize(
+    "module", ["espalier", "espalier.config", "espalier.study.driver", "espalier.versions", "espalier.summary"]
+)
+def test_light_modules_import_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_the_core_needs_neither_lm_eval_nor_datasets() -> None:
+    core = ["espalier.scoring", "espalier.evaluation.perplexity", "espalier.models.loading"]
+    code = f"import sys, {', '.join(core)}; print(*({{'lm_eval', 'datasets', 'pandas'}} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_modules_describe_themselves() -> None:
+    for path in [*SCRIPTS, *(REPOSITORY / "src").rglob("*.py")]:
+        assert path.read_text(encoding="utf-8").startswith('"""'), path
+
+
+def test_dependencies_are_explained() -> None:
+    """Each direct requirement has its line in docs/dependencies.md."""
+    page = (REPOSITORY / "docs/dependencies.md").read_text(encoding="utf-8")
+    lines = (REPOSITORY / "requirements.in").read_text(encoding="utf-8").splitlines()
+    names = [Requirement(line).name for line in lines if line and not line.startswith("#")]
+    assert [name for name in names if f"`{name}`" not in page] == []
