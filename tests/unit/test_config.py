@@ -115,6 +115,18 @@ def test_an_empty_config_says_so() -> None:
         load_study({})
 
 
+def test_values_of_the_command_line_are_read_as_json() -> None:
+    """Snakemake hands over `--config 'evaluation={limit: 5}'` as {"evaluation": {"limit": "5"}}."""
+    evaluation = {"limit": "5", "chat_template": "true", "perplexity": {"stride": "64"}}
+    study = load_study(with_changes(evaluation=evaluation, grid={"pruning_ratio": ["0.25", "5e-1"]}))
+    assert (study.evaluation.limit, study.evaluation.chat_template) == (5, True)
+    assert study.evaluation.perplexity.stride == 64
+    assert study.grid.pruning_ratio == (0.25, 0.5)
+    assert load_study(with_changes(evaluation={"limit": "null"})).evaluation.limit is None
+    with pytest.raises(UserError, match=r"^evaluation.limit: got '5 apples'; allowed: a whole number$"):
+        load_study(with_changes(evaluation={"limit": "5 apples"}))
+
+
 def test_secrets_are_refused_and_not_repeated() -> None:
     token = "hf_" + "a" * 30
     with pytest.raises(UserError, match=r"models\[0\].revision: looks like an access token") as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from espalier.config.problems import describe_problems, format_path
+from espalier.config.problems import NOT_A_TEXT, describe_problems, format_path
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 
@@ -29,10 +30,35 @@ def load_study(config: Mapping[str, Any]) -> StudyConfig:
         raise UserError(
             "\n".join(f"{path}: looks like an access token; remove it and set HF_TOKEN instead" for path in secrets)
         )
+    content = json.loads(json.dumps(config, default=str))
     try:
-        return StudyConfig.model_validate_json(json.dumps(config, default=str))
+        return _validate(content)
+    except ValidationError as error:
+        _parse_texts(content, error)
+    try:
+        return _validate(content)
     except ValidationError as error:
         raise UserError("\n".join(describe_problems(error, StudyConfig))) from None
+
+
+def _validate(content: dict[str, Any]) -> StudyConfig:
+    return StudyConfig.model_validate_json(json.dumps(content))
+
+
+def _parse_texts(content: dict[str, Any], error: ValidationError) -> None:
+    """Read as JSON, in place, each text that stands where something else is wanted.
+
+    Snakemake leaves every value inside `--config 'section={key: value}'` a text.
+    """
+    for detail in error.errors(include_url=False):
+        text = detail["input"]
+        if detail["type"] not in NOT_A_TEXT or not isinstance(text, str):
+            continue
+        holder: Any = content
+        for part in detail["loc"][:-1]:
+            holder = holder[part]
+        with contextlib.suppress(json.JSONDecodeError):
+            holder[detail["loc"][-1]] = json.loads(text.lower())
 
 
 def _texts(value: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], str]]:

@@ -16,6 +16,7 @@ _PATTERNS = {
     REPOSITORY_PATTERN: "a hub repository, 'owner/name'",
     REVISION_PATTERN: "a branch, tag or commit",
 }
+NOT_A_TEXT = {"int_type", "int_parsing", "float_type", "float_parsing", "bool_type", "bool_parsing"}
 _TYPES = {
     "string_type": "a text",
     "int_type": "a whole number",
