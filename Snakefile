@@ -33,11 +33,17 @@ wildcard_constraints:
     task=study.any_of(study.hub_tasks),
     text=study.any_of(study.hub_texts),
     architecture="llama|qwen2|mistral",
+    calibration=study.any_of(study.sweep.calibrations),
+    experiment=study.any_of(study.sweep.names),
+    seq_len=r"\d+",
 
 
 include: "rules/stage.smk"
 include: "rules/sandbox.smk"
 include: "rules/evaluate.smk"
+include: "rules/gradients.smk"
+include: "rules/priors.smk"
+include: "rules/plan.smk"
 
 
 # Everything that is computed.
@@ -45,6 +51,7 @@ rule all:
     default_target: True
     input:
         expand("<results>/baseline/{model}/metrics.json", model=study.models),
+        study.sweep.files("<results>/experiments/{model}/{experiment}/metrics.json"),
 
 
 # What needs the network, for the login node; compute jobs read only cache/.
@@ -53,7 +60,20 @@ rule stage:
         "cache/lock.yaml" if study.needs_staging else [],
 
 
-# Models evaluated by the protocol of the study.
+# Every model, unpruned and pruned, evaluated by the protocol of the study.
 rule evaluations:
     input:
         expand("<results>/baseline/{model}/metrics.json", model=study.models),
+        study.sweep.files("<results>/experiments/{model}/{experiment}/metrics.json"),
+
+
+# Importance of all groups, and the statistics of the gradients behind it.
+rule gradients:
+    input:
+        study.sweep.gradient_tables,
+
+
+# What every experiment removes.
+rule plans:
+    input:
+        study.sweep.files("<results>/experiments/{model}/{experiment}/plan.json"),

@@ -77,3 +77,36 @@ rule evaluate_baseline:
         dtype=study.config.evaluation.dtype,
     script:
         "../workflow/scripts/evaluate_baseline.py"
+
+
+rule evaluate:
+    input:
+        manifest="<results>/models/{model}.json",
+        plan="<results>/experiments/{model}/{experiment}/plan.json",
+        requests="<results>/requests/{model}.parquet",
+        tasks=study.task_data,
+    output:
+        metrics="<results>/experiments/{model}/{experiment}/metrics.json",
+        samples="<results>/experiments/{model}/{experiment}/samples.parquet",
+    log:
+        "<results>/logs/evaluate/{model}/{experiment}.log",
+    benchmark:
+        "<results>/benchmarks/evaluate/{model}/{experiment}.tsv"
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(8000),
+        runtime=grow(60),
+        gpu=study.evaluation_gpus,
+        # How, not what: as resources these cause no rerun when they change.
+        device=study.config.evaluation.device,
+        token_budget=study.config.evaluation.token_budget,
+        experiments_per_job=study.config.evaluation.experiments_per_job,
+    params:
+        version=versions.EVALUATE,
+        protocol=study.protocol,
+        data_folder=study.task_data_folder,
+        dtype=study.config.evaluation.dtype,
+    script:
+        "../workflow/scripts/evaluate.py"

@@ -9,12 +9,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from espalier.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextlib.contextmanager
@@ -72,6 +75,11 @@ def write_parquet(path: str | Path, table: pa.Table) -> None:
     """Write a Parquet file; equal tables give equal files."""
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def write_table(path: str | Path, frame: pd.DataFrame) -> None:
+    """Write a validated table as Parquet."""
+    write_parquet(path, pa.Table.from_pandas(frame, preserve_index=False))
 
 
 def read_parquet(path: str | Path) -> pa.Table:

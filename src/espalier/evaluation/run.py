@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 from lm_eval.tasks.manager import TaskDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,7 +18,7 @@ from espalier.evaluation.perplexity import measure_perplexity
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.requests import TokenisedRequests
 from espalier.evaluation.zeroshot import evaluate_tasks
-from espalier.files import write_json, write_parquet
+from espalier.files import write_json, write_table
 from espalier.tables import Samples
 
 
@@ -91,6 +90,5 @@ def write_evaluation(
     metrics: dict[str, Any], samples: pd.DataFrame, *, metrics_path: str | Path, samples_path: str | Path
 ) -> None:
     """Write samples, then metrics: metrics.json is there only when all is."""
-    table = pa.Table.from_pandas(Samples.validate(samples), preserve_index=False)
-    write_parquet(samples_path, table)
+    write_table(samples_path, Samples.validate(samples))
     write_json(metrics_path, metrics)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,9 @@ from safetensors import SafetensorError, safe_open
 
 from espalier.errors import UserError
 from espalier.files import read_json
+from espalier.models.structure import PROJECTIONS, structure_of
+from espalier.planning.structure import ModelStructure
 
-PROJECTIONS = (
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
-)  # fmt: skip
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+)\.weight$")
 
@@ -29,8 +26,9 @@ class ModelFolder:
         architecture: Name of the model class, such as `LlamaForCausalLM`.
         model_type: Type in the transformers config, such as `llama`.
         n_layers: Number of decoder layers.
-        n_params: Parameters stored in the weight files (tied embeddings once).
+        n_params: Parameters, tied embeddings once.
         weight_files: Names of the safetensors files.
+        structure: Sizes of what can be removed, layer by layer.
     """
 
     architecture: str
@@ -38,6 +36,7 @@ class ModelFolder:
     n_layers: int
     n_params: int
     weight_files: tuple[str, ...]
+    structure: ModelStructure
 
 
 def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> ModelFolder:
@@ -56,8 +55,10 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
     shapes = _tensor_shapes(folder, weight_files)
     architecture = (config.get("architectures") or ["unnamed"])[0]
     n_layers = _check_projections(folder, architecture, config, set(shapes))
-    n_params = sum(math.prod(shape) for shape in shapes.values())
-    return ModelFolder(architecture, config.get("model_type", ""), n_layers, n_params, weight_files)
+    structure = structure_of(shapes, config)
+    return ModelFolder(
+        architecture, config.get("model_type", ""), n_layers, structure.total_params, weight_files, structure
+    )
 
 
 def _read_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:

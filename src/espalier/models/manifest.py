@@ -37,8 +37,9 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
         "folder": str(folder),
         "commit": commit,
         "trust_remote_code": trust_remote_code,
-        **asdict(summary),
+        **{key: value for key, value in asdict(summary).items() if key != "structure"},
         "weight_files": list(summary.weight_files),
+        "structure": summary.structure.to_dict(),
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(folder.iterdir())

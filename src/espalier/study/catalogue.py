@@ -16,6 +16,7 @@ from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.sandbox.splits import split_files
+from espalier.study.sweep import Sweep
 
 ModelWildcards = Any
 CACHE = "cache"
@@ -28,6 +29,7 @@ class Catalogue:
     def __init__(self, config: StudyConfig) -> None:
         self.config = config
         self.results = f"results/{config.study}"
+        self.sweep = Sweep(config, self.results)
         self._models = {model.name: model for model in config.models}
         self._hub_models = {_slug(m.hub, m.revision): m for m in config.models if m.hub}
         self._hub_texts = {_text_slug(text): text for text in self._texts() if text.is_hub}
@@ -183,6 +185,14 @@ class Catalogue:
     def perplexity_texts(self) -> list[str]:
         """Files of the perplexity texts, in the order of the protocol."""
         return [self._text_file(text, text.name) for text in self.config.evaluation.perplexity.texts]
+
+    @property
+    def calibration_text(self) -> str:
+        """File of the calibration text."""
+        calibration = self.config.calibration
+        if calibration.dataset == SANDBOX:
+            return f"{self.results}/sandbox/texts/calibration.parquet"
+        return self._text_file(calibration, calibration.name)
 
     @property
     def evaluation_gpus(self) -> int:

@@ -1,0 +1,32 @@
+# Gradients: one pass over the calibration text serves every method, ratio and sample count.
+
+
+rule collect_gradients:
+    input:
+        manifest="<results>/models/{model}.json",
+        requests="<results>/requests/{model}.parquet",
+        text=study.calibration_text,
+    output:
+        gradients="<results>/gradients/{model}/{calibration}/seq{seq_len}.parquet",
+        importance="<results>/importance/{model}/taylor/{calibration}/seq{seq_len}.parquet",
+    log:
+        "<results>/logs/collect_gradients/{model}/{calibration}/seq{seq_len}.log",
+    benchmark:
+        "<results>/benchmarks/collect_gradients/{model}/{calibration}/seq{seq_len}.tsv"
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(8000),
+        runtime=grow(60),
+        gpu=study.evaluation_gpus,
+        # How, not what: as resources these cause no rerun when they change.
+        device=study.config.evaluation.device,
+        token_budget=study.config.evaluation.token_budget,
+    params:
+        version=versions.COLLECT_GRADIENTS,
+        sequences=study.sweep.sequences,
+        counts=study.sweep.gradient_counts,
+        dtype=study.config.evaluation.dtype,
+    script:
+        "../workflow/scripts/collect_gradients.py"

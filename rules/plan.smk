@@ -1,0 +1,25 @@
+# Plans: what each experiment removes. A small file, made without torch.
+
+
+rule plan:
+    input:
+        manifest="<results>/models/{model}.json",
+        importance=study.sweep.importance_table,
+        priors=study.sweep.prior_table,
+    output:
+        "<results>/experiments/{model}/{experiment}/plan.json",
+    log:
+        "<results>/logs/plan/{model}/{experiment}.log",
+    benchmark:
+        "<results>/benchmarks/plan/{model}/{experiment}.tsv"
+    conda:
+        "../envs/plan.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        version=versions.PLAN,
+        settings=study.sweep.plan_params,
+    script:
+        "../workflow/scripts/plan.py"

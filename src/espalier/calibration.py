@@ -1,0 +1,88 @@
+"""Calibration sequences: `n` sequences of exactly `seq_len` tokens, without padding, in one seeded order.
+
+Documents are put in a seeded order once. A document of at least `seq_len` tokens gives one sequence, its first
+`seq_len` tokens; shorter ones are passed over. So the first 128 sequences of a 512-sample setting are the 128-sample
+setting, and a short sequence is the prefix of the longer one of the same document.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from espalier.errors import UserError
+
+OVERLAP_TOKENS = 50
+_CHUNK = 256  # documents tokenised at a time
+
+Tokens = npt.NDArray[np.int64]
+
+
+def draw_sequences(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, n_samples: int, seq_len: int, seed: int
+) -> Tokens:
+    """Draw calibration sequences.
+
+    Args:
+        texts: Documents of the calibration split.
+        tokenizer: Tokenizer of the model; special tokens as it adds them by itself.
+        n_samples: Number of sequences.
+        seq_len: Tokens of each sequence.
+        seed: Seed of the order of documents.
+
+    Returns:
+        Token ids, (n_samples, seq_len).
+
+    Raises:
+        UserError: If too few documents are long enough.
+    """
+    order = list(range(len(texts)))
+    random.Random(f"calibration-{seed}").shuffle(order)
+    sequences: list[list[int]] = []
+    for start in range(0, len(order), _CHUNK):
+        documents = [texts[i] for i in order[start : start + _CHUNK]]
+        tokenised = tokenizer(documents, verbose=False)["input_ids"]
+        sequences += [tokens[:seq_len] for tokens in tokenised if len(tokens) >= seq_len]
+        if len(sequences) >= n_samples:
+            return np.asarray(sequences[:n_samples], dtype=np.int64)
+    raise UserError(
+        f"calibration: {n_samples} sequences of {seq_len} tokens asked for, but only {len(sequences)} of "
+        f"{len(texts)} documents have {seq_len} tokens; use fewer or shorter samples, or a longer calibration text"
+    )
+
+
+def check_disjoint(calibration: Tokens, held_out: Iterable[Sequence[int]], what: str) -> None:
+    """Refuse calibration sequences that share 50 consecutive tokens with text that models are evaluated on.
+
+    Args:
+        calibration: Calibration sequences, (n_samples, seq_len).
+        held_out: Token lists of the evaluation.
+        what: What the held-out text is, for the message.
+
+    Raises:
+        UserError: Naming the first such sequence.
+    """
+    if calibration.shape[1] < OVERLAP_TOKENS:
+        return
+    hashes = [window_hashes(np.asarray(tokens)) for tokens in held_out if len(tokens) >= OVERLAP_TOKENS]
+    if not hashes:
+        return
+    known = np.unique(np.concatenate(hashes))
+    for number, sequence in enumerate(calibration):
+        if np.isin(window_hashes(sequence), known).any():
+            raise UserError(
+                f"calibration: sequence {number} shares {OVERLAP_TOKENS} consecutive tokens with {what}; "
+                "calibrate on text that is not evaluated on"
+            )
+
+
+def window_hashes(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Hash every window of 50 tokens: (n_tokens - 49,). Unequal windows collide with probability 2**-64 or so."""
+    weights = np.random.default_rng(50).integers(1, 2**63, OVERLAP_TOKENS, dtype=np.uint64) | np.uint64(1)
+    windows = np.lib.stride_tricks.sliding_window_view(tokens.astype(np.uint64) + np.uint64(1), OVERLAP_TOKENS)
+    hashes: npt.NDArray[np.uint64] = (windows * weights).sum(axis=1, dtype=np.uint64)
+    return hashes

@@ -1,0 +1,119 @@
+"""Evaluate an experiment, and with it others of the same model that wait: loading costs as much as evaluating.
+
+Each evaluation is claimed by itself and stored as soon as it is finished, so that jobs that run side by side share the
+work, and a killed job loses at most the one it was at. What a job finds in the store it only hands over, without
+loading torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espalier.evaluation.recipe import evaluation_recipe
+from espalier.evaluation.store import METRICS, SAMPLES, Store
+from espalier.files import read_json, sha256_of, write_json, write_table
+from espalier.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from espalier.evaluation.evaluator import Evaluator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the evaluations of one model have in common.
+
+    Attributes:
+        manifest: Content of the model's manifest.
+        requests: Tokenised requests.
+        settings: Remaining arguments of `Evaluator`: data_folder, protocol, dtype, device, token_budget, threads.
+    """
+
+    manifest: dict[str, Any]
+    requests: Path
+    settings: dict[str, Any]
+
+    def recipe(self, plan: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the recipe of one evaluation."""
+        return evaluation_recipe(
+            self.manifest,
+            plan,
+            protocol=self.settings["protocol"],
+            requests=sha256_of(self.requests),
+            dtype=self.settings["dtype"],
+        )
+
+    def evaluator(self) -> Evaluator:
+        """Load what every evaluation needs; imports torch and lm-eval."""
+        from espalier.evaluation.evaluator import Evaluator
+
+        return Evaluator(self.manifest, requests=self.requests, **self.settings)
+
+
+def evaluate_with_others(work: Work, store: Store, plan: Path, *, at_most: int) -> str:
+    """See to it that an experiment is in the store; evaluate others that wait while everything is loaded.
+
+    Args:
+        work: The model and how to evaluate it.
+        store: Finished evaluations of the model.
+        plan: `plan.json` of the experiment; other experiments lie beside its folder.
+        at_most: How many experiments to evaluate in this process.
+
+    Returns:
+        The experiment's key in the store.
+
+    Raises:
+        UserError: If this experiment cannot be evaluated. What befalls another is left to its own job.
+    """
+    own = read_json(plan)
+    key = store.key(work.recipe(own))
+    if store.has(key):
+        return key
+    evaluator = work.evaluator()
+    with store.claim(key, wait=True):
+        if not store.has(key):
+            _evaluate(work, store, evaluator, own)
+    for other in _first(at_most - 1, _waiting(work, store, plan)):
+        with store.claim(store.key(work.recipe(other)), wait=False) as free:
+            if free:
+                _try(partial(_evaluate, work, store, evaluator, other), other["experiment"])
+    return key
+
+
+def _evaluate(work: Work, store: Store, evaluator: Evaluator, plan: dict[str, Any]) -> None:
+    from espalier.tables import Samples
+
+    recipe = work.recipe(plan)
+    metrics, samples = evaluator.evaluate(Plan.from_dict(plan))
+    with store.adding(store.key(recipe)) as folder:
+        write_table(folder / SAMPLES, Samples.validate(samples))
+        write_json(folder / METRICS, {**metrics, "recipe": recipe})
+    logger.info("%s: acc_mean %.4f", plan["experiment"], metrics["acc_mean"]["value"])
+
+
+def _waiting(work: Work, store: Store, plan: Path) -> Iterator[dict[str, Any]]:
+    """Yield the plans beside this one that have no metrics and are not in the store."""
+    for path in sorted(plan.parent.parent.glob("*/plan.json")):
+        if path != plan and not path.with_name(METRICS).exists():
+            content = read_json(path)
+            if not store.has(store.key(work.recipe(content))):
+                yield content
+
+
+def _first(count: int, plans: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for _, plan in zip(range(count), plans, strict=False):
+        yield plan
+
+
+def _try(evaluate: Callable[[], None], experiment: str) -> None:
+    """Evaluate another experiment; its own job will report what is wrong with it."""
+    try:
+        evaluate()
+    except Exception as error:  # noqa: BLE001
+        logger.warning("%s, evaluated beside, failed: %s", experiment, error)

@@ -1,0 +1,1 @@
+"""One gradient pass over the calibration sequences: accumulation, importance of groups, statistics."""

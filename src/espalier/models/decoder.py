@@ -1,0 +1,223 @@
+"""The modules of a decoder layer: the one place that names them and knows how groups lie in them.
+
+A layer has two blocks of prunable groups. Attention, group i: key/value head i with the n query heads that share it,
+which are i*n .. (i+1)*n - 1 because transformers repeats each key/value head in place (`repeat_kv`). MLP, group i:
+hidden channel i. In every projection of a block the groups are equal, consecutive slices along one dimension: rows
+(and the bias beside them), or columns for the projection that writes back to the residual stream. The bias of that
+one belongs to no group, nor do norms over the head size, which all heads share (Qwen3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from torch import nn
+
+from espalier.errors import UserError
+
+Block = Literal["attention", "mlp"]
+
+
+class Role(NamedTuple):
+    """One of the linear maps that every decoder layer has.
+
+    Attributes:
+        name: Name within its block, such as `q_proj`.
+        block: The block that it belongs to.
+        group_dim: Dimension of the weight along which groups lie: 0 rows, 1 columns.
+    """
+
+    name: str
+    block: Block
+    group_dim: Literal[0, 1]
+
+    @property
+    def path(self) -> str:
+        """Name within the layer, such as `self_attn.q_proj`."""
+        return f"{BLOCKS[self.block]}.{self.name}"
+
+
+class Projection(NamedTuple):
+    """A role in one layer of a model, with its parameters.
+
+    Attributes:
+        layer: Index of the layer.
+        name: Name of the role, such as `q_proj`.
+        block: The block that it belongs to.
+        weight: (out_features, in_features).
+        bias: (out_features,), or None.
+    """
+
+    layer: int
+    name: str
+    block: Block
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+
+LAYERS = "model.layers"
+BLOCKS: dict[Block, str] = {"attention": "self_attn", "mlp": "mlp"}
+ROLES = (
+    Role("q_proj", "attention", 0),
+    Role("k_proj", "attention", 0),
+    Role("v_proj", "attention", 0),
+    Role("o_proj", "attention", 1),
+    Role("gate_proj", "mlp", 0),
+    Role("up_proj", "mlp", 0),
+    Role("down_proj", "mlp", 1),
+)
+INPUT_SIDE = frozenset(role.name for role in ROLES if role.group_dim == 1)
+"""Projections whose groups are columns (inputs), so that their bias belongs to no group."""
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of a causal language model, first to last.
+
+    Raises:
+        UserError: If a layer is not one whose groups can be told apart, with the name of the architecture.
+    """
+    try:
+        layers = list(model.get_submodule(LAYERS))
+    except AttributeError:
+        raise UserError(_refusal(model, f"it has no {LAYERS}")) from None
+    for index, layer in enumerate(layers):
+        if problem := _layer_problem(layer):
+            raise UserError(_refusal(model, f"layer {index} {problem}"))
+    return layers
+
+
+def projections(model: nn.Module) -> Iterator[Projection]:
+    """Yield the seven projections of every layer, layer by layer in the order of `ROLES`.
+
+    Raises:
+        UserError: As `decoder_layers`.
+    """
+    for index, layer in enumerate(decoder_layers(model)):
+        for role in ROLES:
+            linear = get_projection(layer, role)
+            yield Projection(index, role.name, role.block, linear.weight, linear.bias)
+
+
+def block_roles(block: Block) -> tuple[Role, ...]:
+    """Return the projections of a block; the last one writes to the residual stream."""
+    return tuple(role for role in ROLES if role.block == block)
+
+
+def get_block(layer: nn.Module, block: Block) -> nn.Module:
+    """Return the attention or MLP module of a layer."""
+    return layer.get_submodule(BLOCKS[block])
+
+
+def get_projection(layer: nn.Module, role: Role) -> nn.Linear:
+    """Return a projection of a layer."""
+    return layer.get_submodule(role.path)
+
+
+def head_dim(layer: nn.Module) -> int:
+    """Return the size of a head, which need not be hidden_size / heads."""
+    return int(get_block(layer, "attention").head_dim)
+
+
+def n_kv_groups(layer: nn.Module) -> int:
+    """Return the number of key/value heads of a layer."""
+    return _rows(layer, "self_attn.k_proj") // head_dim(layer)
+
+
+def n_query_heads_per_group(layer: nn.Module) -> int:
+    """Return how many query heads share a key/value head."""
+    return _rows(layer, "self_attn.q_proj") // _rows(layer, "self_attn.k_proj")
+
+
+def n_mlp_channels(layer: nn.Module) -> int:
+    """Return the width of the MLP of a layer."""
+    return _rows(layer, "mlp.up_proj")
+
+
+def n_groups(layer: nn.Module, block: Block) -> int:
+    """Return the number of groups of a block: KV groups or MLP channels."""
+    return n_kv_groups(layer) if block == "attention" else n_mlp_channels(layer)
+
+
+def group_width(layer: nn.Module, role: Role) -> int:
+    """Return how many rows (or columns) of a projection's weight belong to one group."""
+    size = get_projection(layer, role).weight.shape[role.group_dim]
+    return int(size) // n_groups(layer, role.block)
+
+
+def params_per_group(layer: nn.Module, block: Block) -> int:
+    """Return how many parameters go with one group: its slices of the weights and of the biases beside rows."""
+    total = 0
+    for role in block_roles(block):
+        linear = get_projection(layer, role)
+        total += linear.weight.numel()
+        if role.group_dim == 0 and linear.bias is not None:
+            total += linear.bias.numel()
+    return total // n_groups(layer, block)
+
+
+def update_sizes(layer: nn.Module, block: Block) -> None:
+    """Make the sizes that the modules of a block remember agree with the shapes of its weights.
+
+    `num_key_value_groups` is the number of query heads per key/value head, which no cut changes. Current transformers
+    keeps no head counts in its attention modules; older code and code from the hub does.
+    """
+    for role in block_roles(block):
+        linear = get_projection(layer, role)
+        linear.out_features, linear.in_features = linear.weight.shape
+    n = n_groups(layer, block)
+    if block == "mlp":
+        sizes = {"intermediate_size": n}
+    else:
+        n_heads = n * n_query_heads_per_group(layer)
+        sizes = {"num_heads": n_heads, "num_attention_heads": n_heads, "num_key_value_heads": n}
+    module = get_block(layer, block)
+    for name, size in sizes.items():
+        if hasattr(module, name):
+            setattr(module, name, size)
+
+
+def _layer_problem(layer: nn.Module) -> str | None:
+    """Say what keeps a layer from being cut into groups, or None."""
+    modules = dict(layer.named_modules())
+    if missing := [role.path for role in ROLES if role.path not in modules]:
+        return f"lacks {', '.join(missing)}"
+    for role in ROLES:
+        linear = modules[role.path]
+        if not isinstance(linear, nn.Linear) or not linear.weight.is_floating_point():
+            return f"has a {type(linear).__name__} with adapters or quantised weights as {role.path}"
+    if not isinstance(getattr(get_block(layer, "attention"), "head_dim", None), int):
+        return "does not say its head_dim"
+    return _shape_problem(layer) or _leftover_problem(layer)
+
+
+def _shape_problem(layer: nn.Module) -> str | None:
+    """Say which projections do not fit together (such as a q_proj that also makes gates), or None."""
+    q, k, v, o, gate, up, down = (get_projection(layer, role).weight.shape for role in ROLES)
+    if q[0] != o[1] or k[0] != v[0] or k[0] % head_dim(layer) or q[0] % k[0]:
+        return f"has q, k, v, o of shapes {tuple(q)}, {tuple(k)}, {tuple(v)}, {tuple(o)}, which do not form KV groups"
+    if gate[0] != up[0] or up[0] != down[1]:
+        return f"has gate, up, down of shapes {tuple(gate)}, {tuple(up)}, {tuple(down)}, which do not form channels"
+    return None
+
+
+def _leftover_problem(layer: nn.Module) -> str | None:
+    """Say which parameter beside the projections ties groups together (OLMo 2's norm over all heads), or None."""
+    for block, path in BLOCKS.items():
+        names = {role.name for role in block_roles(block)}
+        for name, parameter in get_block(layer, block).named_parameters():
+            shared = block == "attention" and "norm" in name and parameter.shape == (head_dim(layer),)
+            if name.rpartition(".")[0] not in names and not shared:
+                return f"has {path}.{name} of shape {tuple(parameter.shape)}, which belongs to no single group"
+    return None
+
+
+def _rows(layer: nn.Module, path: str) -> int:
+    return int(layer.get_submodule(path).weight.shape[0])
+
+
+def _refusal(model: nn.Module, problem: str) -> str:
+    return (
+        f"architecture {type(model).__name__} is not supported: {problem}; supported are decoders with separate "
+        "q, k, v, o, gate, up and down projections (Llama, Mistral, Qwen2, Qwen3 and the like), in full precision"
+    )

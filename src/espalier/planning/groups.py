@@ -1,0 +1,55 @@
+"""All groups of a model, one row each, in the order (layer, block, group).
+
+cost = parameters removed with the group. Importances and scores are arrays aligned with this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from espalier.planning.structure import ModelStructure
+
+ATTENTION, MLP = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class GroupTable:
+    """Four arrays of shape (n_groups,): `layer` and `group` count from 0, `block` is ATTENTION or MLP."""
+
+    n_layers: int
+    layer: NDArray[np.int32]
+    block: NDArray[np.int8]
+    group: NDArray[np.int32]
+    cost: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, structure: ModelStructure) -> GroupTable:
+        """List the KV groups and MLP channels of a model."""
+        blocks = [
+            (layer, block, n_groups, cost)
+            for layer, sizes in enumerate(structure.layers)
+            for block, n_groups, cost in (
+                (ATTENTION, sizes.n_kv_groups, sizes.kv_group_params),
+                (MLP, sizes.n_mlp_channels, sizes.mlp_channel_params),
+            )
+        ]
+        layers, kinds, counts, costs = np.array(blocks, dtype=np.int64).reshape(-1, 4).T
+        starts = np.cumsum(counts) - counts
+        return cls(
+            n_layers=structure.n_layers,
+            layer=np.repeat(layers, counts).astype(np.int32),
+            block=np.repeat(kinds, counts).astype(np.int8),
+            group=(np.arange(counts.sum()) - np.repeat(starts, counts)).astype(np.int32),
+            cost=np.repeat(costs, counts),
+        )
+
+    def __len__(self) -> int:
+        return len(self.layer)
+
+    def name(self, index: int) -> str:
+        """Name a row for a message: "layer 3, MLP channel 17"."""
+        kind = "KV group" if self.block[index] == ATTENTION else "MLP channel"
+        return f"layer {self.layer[index]}, {kind} {self.group[index]}"

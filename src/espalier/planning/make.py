@@ -1,0 +1,88 @@
+"""Make the plan of one experiment from its tables. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from espalier.errors import UserError
+from espalier.planning.groups import GroupTable
+from espalier.planning.plan import Plan
+from espalier.planning.scores import Priors, ScoreSettings, score_groups
+from espalier.planning.select import SelectionOptions, select
+from espalier.planning.structure import ModelStructure
+
+SCORE_KEYS = ("scope", "temperature", "tau", "prior_floor", "normalise")
+
+
+def make_plan(
+    structure: ModelStructure,
+    settings: dict[str, Any],
+    importance: pa.Table | None,
+    priors: pa.Table | None,
+) -> tuple[Plan, dict[str, Any]]:
+    """Score all groups and select those to remove.
+
+    Args:
+        structure: Sizes of the model.
+        settings: `method` (as in the config), `selection`, `pruning_ratio`, `n_samples`, `seed`.
+        importance: Importance table of the gradient pass; None for the random criterion.
+        priors: Priors table; None when the method takes none.
+
+    Returns:
+        The plan, and what is worth knowing about it: requested and achieved ratio, floored priors.
+
+    Raises:
+        UserError: If the request is infeasible or a table lacks the sample count.
+    """
+    method, groups = settings["method"], GroupTable.of(structure)
+    if importance is None:
+        values = random_importance(groups, settings["seed"])
+    else:
+        values = _importance_of(importance, settings["n_samples"], len(groups))
+    prior = None if priors is None else _priors_of(priors, settings["n_samples"], method["prior"])
+    scores, n_floored = score_groups(groups, values, ScoreSettings(**{key: method[key] for key in SCORE_KEYS}), prior)
+    options = SelectionOptions(**settings["selection"])
+    ratio = settings["pruning_ratio"]
+    plan = Plan.from_mask(groups, structure, select(groups, structure, scores, ratio, options, method["allocation"]))
+    return plan, {
+        "pruning_ratio": ratio,
+        "removed_param_fraction": plan.removed_param_fraction(structure),
+        "removed_params": plan.removed_params(structure),
+        "extreme_pruning_layers": plan.extreme_pruning_layers,
+        "n_floored_priors": n_floored,
+    }
+
+
+def random_importance(groups: GroupTable, seed: int) -> NDArray[np.float64]:
+    """Draw an importance for each group, uniform on (0, 1) per removed parameter: (n_groups,).
+
+    Importance is proportional to cost, so that the score, importance / cost, is the plain draw.
+    """
+    return np.random.default_rng(seed).random(len(groups)) * groups.cost
+
+
+def _importance_of(table: pa.Table, n_samples: int, n_groups: int) -> NDArray[np.float64]:
+    """Take the importances of one sample count, in the order layer, block (attention first), group."""
+    rows = table.filter(pc.equal(table["n_samples"], n_samples))
+    rows = rows.sort_by([("layer", "ascending"), ("block", "ascending"), ("group", "ascending")])
+    if len(rows) != n_groups:
+        raise UserError(
+            f"importance: {len(rows)} groups with n_samples {n_samples}, but the model has {n_groups}; delete the "
+            "importance table and run again"
+        )
+    values: NDArray[np.float64] = rows["importance"].to_numpy()
+    return values
+
+
+def _priors_of(table: pa.Table, n_samples: int, measure: str) -> Priors:
+    def column(scope: str) -> NDArray[np.float64]:
+        chosen = pc.and_(pc.equal(table["n_samples"], n_samples), pc.equal(table["scope"], scope))
+        values: NDArray[np.float64] = table.filter(chosen).sort_by("layer")[measure].to_numpy()
+        return values
+
+    return Priors(column("layer"), column("attention"), column("mlp"))

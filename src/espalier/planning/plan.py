@@ -1,0 +1,177 @@
+"""Plans: what each layer keeps.
+
+removed_params         = sum over layers of removed KV groups * kv_group_params + removed channels * mlp_channel_params
+removed_param_fraction = removed_params / total_params
+
+In JSON, which groups are kept stands as a bit mask (first group = highest bit of the first byte, last byte padded with
+zeros, base64) beside readable counts: about 2.4 kB for 14,336 channels.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from espalier.errors import UserError
+from espalier.planning.groups import ATTENTION, GroupTable
+from espalier.planning.structure import ModelStructure
+
+REMEDY = "make the plan again"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Per layer: how many KV groups and MLP channels it had, and the ascending indices of those it keeps."""
+
+    n_kv_groups: tuple[int, ...]
+    n_mlp_channels: tuple[int, ...]
+    kept_kv_groups: tuple[tuple[int, ...], ...]
+    kept_mlp_channels: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def from_mask(cls, groups: GroupTable, structure: ModelStructure, removed: NDArray[np.bool_]) -> Plan:
+        """Make the plan that removes the groups marked in `removed`, (n_groups,)."""
+        if removed.shape != (len(groups),) or removed.dtype != np.bool_:
+            raise ValueError(f"a mask over {len(groups)} groups is needed")
+        kept = np.flatnonzero(~removed)
+        part = groups.layer[kept] * 2 + (groups.block[kept] != ATTENTION)
+        ends = np.searchsorted(part, np.arange(2 * structure.n_layers), side="right")
+        blocks = [tuple(indices.tolist()) for indices in np.split(groups.group[kept], ends[:-1])]
+        return cls(*_sizes(structure), tuple(blocks[0::2]), tuple(blocks[1::2]))
+
+    @classmethod
+    def identity(cls, structure: ModelStructure) -> Plan:
+        """Make the plan that removes nothing."""
+        n_kv_groups, n_mlp_channels = _sizes(structure)
+        kept = (tuple(tuple(range(count)) for count in counts) for counts in (n_kv_groups, n_mlp_channels))
+        return cls(n_kv_groups, n_mlp_channels, *kept)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers."""
+        return len(self.n_kv_groups)
+
+    @property
+    def n_kept_kv_groups(self) -> tuple[int, ...]:
+        """KV groups that each layer keeps."""
+        return tuple(map(len, self.kept_kv_groups))
+
+    @property
+    def n_kept_mlp_channels(self) -> tuple[int, ...]:
+        """MLP channels that each layer keeps."""
+        return tuple(map(len, self.kept_mlp_channels))
+
+    @property
+    def extreme_pruning_layers(self) -> int:
+        """Number of layers whose MLP lost more than half of its channels."""
+        return sum(2 * kept < count for kept, count in zip(self.n_kept_mlp_channels, self.n_mlp_channels, strict=True))
+
+    def layer_params(self, structure: ModelStructure) -> tuple[int, ...]:
+        """Parameters that each layer keeps, its fixed ones included.
+
+        Raises:
+            UserError: The plan was made for a model of other sizes.
+        """
+        self._check_sizes(structure)
+        return tuple(
+            n_kv_groups * layer.kv_group_params + n_mlp_channels * layer.mlp_channel_params + layer.fixed_params
+            for layer, n_kv_groups, n_mlp_channels in zip(
+                structure.layers, self.n_kept_kv_groups, self.n_kept_mlp_channels, strict=True
+            )
+        )
+
+    def removed_params(self, structure: ModelStructure) -> int:
+        """Count the parameters that the plan removes; raises as `layer_params`."""
+        kept = sum(self.layer_params(structure)) + structure.other_params
+        return structure.total_params - kept
+
+    def removed_param_fraction(self, structure: ModelStructure) -> float:
+        """Divide the removed parameters by all of the model's; raises as `layer_params`."""
+        return self.removed_params(structure) / structure.total_params
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write as plain JSON values."""
+        blocks = zip(self.n_kv_groups, self.kept_kv_groups, self.n_mlp_channels, self.kept_mlp_channels, strict=True)
+        return {
+            "n_layers": self.n_layers,
+            "layers": [
+                {"layer": index, "kv_groups": _pack(n_kv, kept_kv), "mlp_channels": _pack(n_mlp, kept_mlp)}
+                for index, (n_kv, kept_kv, n_mlp, kept_mlp) in enumerate(blocks)
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            UserError: A key is missing, or a length, count and mask disagree.
+        """
+        n_layers, layers = _value(values, "n_layers", int, "plan"), _value(values, "layers", list, "plan")
+        numbers = [_value(layer, "layer", int, f"plan.layers[{index}]") for index, layer in enumerate(layers)]
+        if numbers != list(range(n_layers)):
+            raise UserError(f"plan: n_layers is {n_layers}, but layers are numbered {numbers}; {REMEDY}")
+        kv_groups = [_unpack(layer, "kv_groups", index) for index, layer in enumerate(layers)]
+        mlp_channels = [_unpack(layer, "mlp_channels", index) for index, layer in enumerate(layers)]
+        return cls(
+            n_kv_groups=tuple(count for count, _ in kv_groups),
+            n_mlp_channels=tuple(count for count, _ in mlp_channels),
+            kept_kv_groups=tuple(kept for _, kept in kv_groups),
+            kept_mlp_channels=tuple(kept for _, kept in mlp_channels),
+        )
+
+    def _check_sizes(self, structure: ModelStructure) -> None:
+        planned, given = zip(self.n_kv_groups, self.n_mlp_channels, strict=True), zip(*_sizes(structure), strict=True)
+        for index, (ours, theirs) in enumerate(zip_longest(planned, given)):
+            if ours != theirs:
+                raise UserError(
+                    f"plan: layer {index} has (KV groups, MLP channels) {ours} in the plan and {theirs} in the model; "
+                    "use the plan with the model it was made for"
+                )
+
+
+def _sizes(structure: ModelStructure) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """KV groups and MLP channels of each layer."""
+    layers = structure.layers
+    return tuple(layer.n_kv_groups for layer in layers), tuple(layer.n_mlp_channels for layer in layers)
+
+
+def _pack(count: int, kept: Sequence[int]) -> dict[str, Any]:
+    """Write which of `count` groups are kept."""
+    mask = np.zeros(count, dtype=bool)
+    mask[list(kept)] = True
+    return {"n": count, "n_kept": len(kept), "mask": base64.b64encode(np.packbits(mask).tobytes()).decode()}
+
+
+def _unpack(layer: Mapping[str, Any], block: str, index: int) -> tuple[int, tuple[int, ...]]:
+    """Read what `_pack` wrote: the number of groups and the indices of those kept."""
+    where = f"plan.layers[{index}].{block}"
+    values = _value(layer, block, dict, f"plan.layers[{index}]")
+    count, n_kept = _value(values, "n", int, where), _value(values, "n_kept", int, where)
+    try:
+        data = base64.b64decode(_value(values, "mask", str, where), validate=True)
+    except ValueError as error:
+        raise UserError(f"{where}.mask is not base64 ({error}); {REMEDY}") from None
+    if count < 0 or len(data) != -(-count // 8):
+        raise UserError(f"{where}.mask has {len(data)} bytes for {count} groups; {REMEDY}")
+    kept = np.flatnonzero(np.unpackbits(np.frombuffer(data, dtype=np.uint8)))
+    if kept.max(initial=-1) >= count:
+        raise UserError(f"{where}.mask keeps group {kept.max()}, but there are {count}; {REMEDY}")
+    if len(kept) != n_kept:
+        raise UserError(f"{where}.n_kept is {n_kept}, but the mask keeps {len(kept)}; {REMEDY}")
+    return count, tuple(kept.tolist())
+
+
+def _value(values: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    """Look up a key and check what kind of value it has."""
+    if not isinstance(values, Mapping) or key not in values:
+        raise UserError(f"{where} has no {key}; {REMEDY}")
+    if not isinstance(values[key], kind):
+        raise UserError(f"{where}.{key} is {values[key]!r}, not of type {kind.__name__}; {REMEDY}")
+    return values[key]

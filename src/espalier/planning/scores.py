@@ -1,0 +1,132 @@
+"""Scores: the groups with the lowest are removed first.
+
+base  = importance / cost
+score = base * B ** T,  B = ln(1 + max(prior, prior_floor))
+
+The scope says whose prior a group takes. `none`: nobody's (score = base). `layer`: its layer's. `block`: its attention
+block's or its MLP block's. `gated`: in layers whose (floored) prior is strictly under the tau-quantile over layers,
+the layer's; in the others the block's. With `normalise`, importances are first divided by their sum over the layer, or
+over the block of the layer; a sum of zero leaves zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from espalier.errors import UserError
+from espalier.planning.groups import ATTENTION, MLP, GroupTable
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """Settings of a method that shape its scores; names and defaults are those of `methods` in the config."""
+
+    scope: Literal["none", "layer", "block", "gated"] = "none"
+    temperature: float = 1.0
+    tau: float | None = None
+    prior_floor: float = 1e-4
+    normalise: Literal["none", "layer", "block"] = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class Priors:
+    """One measurement of what each removed part costs: three arrays of shape (n_layers,)."""
+
+    layer: Floats
+    attention: Floats
+    mlp: Floats
+
+
+def score_groups(
+    groups: GroupTable, importance: Floats, settings: ScoreSettings, priors: Priors | None = None
+) -> tuple[Floats, int]:
+    """Score every group.
+
+    Args:
+        groups: The model's groups.
+        importance: Importance of each group, (n_groups,).
+        settings: The method.
+        priors: Measured priors; not used when the scope is none.
+
+    Returns:
+        Scores, (n_groups,), and how many of the prior entries that enter them were raised to the floor.
+
+    Raises:
+        UserError: An importance or prior is missing, not finite, or an importance is negative; the scope is `gated`
+            and tau is missing; or the scores overflow.
+    """
+    importance = np.asarray(importance, dtype=np.float64)
+    _check_importance(groups, importance)
+    base = _normalised(groups, importance, settings.normalise) / groups.cost
+    if settings.scope == "none":
+        return base, 0
+    if priors is None:
+        raise UserError(f"scope {settings.scope!r} needs priors, and none are given; measure them or use scope 'none'")
+    by_block, n_floored = _priors_by_block(_table(groups, priors), settings)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores = base * (np.log1p(by_block) ** settings.temperature)[groups.layer, groups.block]
+    if not np.isfinite(scores).all():
+        raise UserError(f"scores overflow at temperature {settings.temperature:g}; lower the temperature")
+    return scores, n_floored
+
+
+def _check_importance(groups: GroupTable, importance: Floats) -> None:
+    if importance.shape != (len(groups),):
+        where = f"; the first without one is {groups.name(len(importance))}" if importance.size < len(groups) else ""
+        raise UserError(
+            f"{importance.size} importances are given for {len(groups)} groups{where}; "
+            "collect the importances of this model again"
+        )
+    wrong = np.flatnonzero(~(np.isfinite(importance) & (importance >= 0)))
+    if wrong.size:
+        raise UserError(
+            f"the importance of {groups.name(wrong[0])} is {importance[wrong[0]]}; importances are finite and not "
+            "negative; collect them again"
+        )
+
+
+def _normalised(groups: GroupTable, importance: Floats, within: str) -> Floats:
+    """Divide importances by their sum within the layer or the block."""
+    if within == "none":
+        return importance
+    part = groups.layer.astype(np.int64) * 2 + (groups.block if within == "block" else 0)
+    sums = np.bincount(part, weights=importance)[part]
+    shares: Floats = np.divide(importance, sums, out=np.zeros_like(importance), where=sums > 0)
+    return shares
+
+
+def _table(groups: GroupTable, priors: Priors) -> Floats:
+    """Put priors side by side and check them: (n_layers, 3), columns attention, MLP, layer."""
+    columns = {"attention": priors.attention, "mlp": priors.mlp, "layer": priors.layer}
+    for name, values in columns.items():
+        if np.shape(values) != (groups.n_layers,):
+            raise UserError(
+                f"{np.size(values)} {name} priors are given for {groups.n_layers} layers; measure them again"
+            )
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if wrong.size:
+            raise UserError(
+                f"the {name} prior of layer {wrong[0]} is {values[wrong[0]]}; priors are finite; measure them again"
+            )
+    return np.stack([np.asarray(values, dtype=np.float64) for values in columns.values()], axis=1)
+
+
+def _priors_by_block(table: Floats, settings: ScoreSettings) -> tuple[Floats, int]:
+    """Choose the prior of each block, (n_layers, 2), and count the floored entries among those chosen."""
+    floored = np.maximum(table, settings.prior_floor)
+    n_layers = len(table)
+    if settings.scope == "gated":
+        if settings.tau is None:
+            raise UserError("scope 'gated' needs tau, a quantile from 0 to 1")
+        takes_layer = floored[:, 2] < np.quantile(floored[:, 2], settings.tau)
+    else:
+        takes_layer = np.full(n_layers, settings.scope == "layer")
+    chosen = np.where(takes_layer[:, None], floored[:, [2, 2]], floored[:, [ATTENTION, MLP]])
+    used = np.stack([~takes_layer, ~takes_layer, takes_layer], axis=1)
+    return chosen, int((used & (table < settings.prior_floor)).sum())

@@ -1,0 +1,83 @@
+"""Sizes of a decoder: what each layer holds, in parameters.
+
+params(layer) = n_kv_groups * kv_group_params + n_mlp_channels * mlp_channel_params + fixed_params
+total_params  = sum over layers of params(layer) + other_params
+
+A KV group is a key/value head with the query heads that share it: its rows of q_proj, k_proj, v_proj (and their
+biases) and its columns of o_proj. An MLP channel is a row of gate_proj and up_proj and a column of down_proj.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LayerStructure:
+    """One decoder layer. `fixed_params` are never removed: norms, biases of o_proj and down_proj."""
+
+    n_kv_groups: int
+    kv_group_params: int
+    n_mlp_channels: int
+    mlp_channel_params: int
+    fixed_params: int
+
+    def __post_init__(self) -> None:
+        if min(self.n_kv_groups, self.n_mlp_channels, self.fixed_params) < 0:
+            raise ValueError(f"counts cannot be negative: {self}")
+        if min(self.kv_group_params, self.mlp_channel_params) < 1:
+            raise ValueError(f"a KV group and an MLP channel have at least one parameter: {self}")
+
+    @property
+    def attention_params(self) -> int:
+        """Parameters of all KV groups."""
+        return self.n_kv_groups * self.kv_group_params
+
+    @property
+    def mlp_params(self) -> int:
+        """Parameters of all MLP channels."""
+        return self.n_mlp_channels * self.mlp_channel_params
+
+    @property
+    def prunable_params(self) -> int:
+        """Parameters that can be removed."""
+        return self.attention_params + self.mlp_params
+
+    @property
+    def params(self) -> int:
+        """All parameters of the layer."""
+        return self.prunable_params + self.fixed_params
+
+
+@dataclass(frozen=True)
+class ModelStructure:
+    """A decoder. `other_params` stand outside the layers: embeddings, final norm, an untied head."""
+
+    layers: tuple[LayerStructure, ...]
+    other_params: int
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers."""
+        return len(self.layers)
+
+    @property
+    def prunable_params(self) -> int:
+        """Parameters that can be removed."""
+        return sum(layer.prunable_params for layer in self.layers)
+
+    @property
+    def total_params(self) -> int:
+        """All parameters, embeddings included; tied weights count once."""
+        return sum(layer.params for layer in self.layers) + self.other_params
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write as plain JSON values."""
+        return {"layers": [asdict(layer) for layer in self.layers], "other_params": self.other_params}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelStructure:
+        """Read what `to_dict` wrote."""
+        return cls(tuple(LayerStructure(**layer) for layer in values["layers"]), values["other_params"])

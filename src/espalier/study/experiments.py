@@ -1,0 +1,115 @@
+"""The experiments of a study: every combination of the grid, named once, looked up ever after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from espalier.config.base import repeated
+from espalier.config.grid import Method
+from espalier.config.models import ModelEntry
+from espalier.config.study import StudyConfig
+from espalier.errors import UserError
+
+GRADIENT_CRITERIA = frozenset({"taylor", "taylor2"})
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One pruned model. Axes that its method does not depend on are None.
+
+    Attributes:
+        model: Name of the model.
+        method: Pruning method.
+        pruning_ratio: Requested share of all parameters.
+        seq_len: Tokens of a calibration sequence.
+        n_samples: Calibration sequences.
+        seed: Seed of the calibration order, or of a random criterion.
+        name: Name in paths and tables.
+    """
+
+    model: str
+    method: Method
+    pruning_ratio: float
+    seq_len: int | None
+    n_samples: int | None
+    seed: int | None
+    name: str
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether importance comes from a gradient pass."""
+        return self.method.criterion in GRADIENT_CRITERIA
+
+    @property
+    def needs_priors(self) -> bool:
+        """Whether scores take a prior."""
+        return self.method.scope != "none"
+
+
+def experiments_of(config: StudyConfig, model: ModelEntry) -> list[Experiment]:
+    """List the experiments of one model, in the order of the grid.
+
+    Raises:
+        UserError: If two experiments get the same name.
+    """
+    if model.legacy is not None:
+        return []
+    grid, overrides = config.grid, model.grid
+    methods = {method.name: method for method in config.methods}
+    found = list(
+        _combinations(
+            model.name,
+            [methods[name] for name in overrides.methods or grid.methods],
+            overrides.pruning_ratio or grid.pruning_ratio,
+            overrides.taylor_seq_len or grid.taylor_seq_len,
+            overrides.taylor_num_samples or grid.taylor_num_samples,
+            config.calibration.seeds,
+        )
+    )
+    if twice := repeated(experiment.name for experiment in found):
+        raise UserError(f"grid: two experiments of model {model.name!r} would be named {twice[0]!r}; rename a method")
+    return found
+
+
+def uses_calibration(method: Method) -> bool:
+    """Whether a method depends on the calibration set, its sequence length and its number of samples."""
+    return method.criterion in GRADIENT_CRITERIA | {"wanda"} or method.scope != "none"
+
+
+def experiment_name(method: str, ratio: float, *, seq_len: int | None, n_samples: int | None, seed: int | None) -> str:
+    """Name an experiment: `blockwise-seq64-n128-p50`, `random-p12_5-s1`."""
+    parts = [method]
+    if seq_len is not None:
+        parts.append(f"seq{seq_len}")
+    if n_samples is not None:
+        parts.append(f"n{n_samples}")
+    parts.append("p" + f"{100 * ratio:.10g}".replace(".", "_"))
+    if seed is not None:
+        parts.append(f"s{seed}")
+    return "-".join(parts)
+
+
+def _combinations(
+    model: str,
+    methods: Iterable[Method],
+    ratios: Iterable[float],
+    seq_lens: Iterable[int],
+    sample_counts: Iterable[int],
+    seeds: tuple[int, ...],
+) -> Iterator[Experiment]:
+    for ratio in ratios:
+        for method in methods:
+            calibrated = uses_calibration(method)
+            seeded = calibrated or method.criterion == "random"
+            for seed in seeds if seeded else (None,):
+                for seq_len in seq_lens if calibrated else (None,):
+                    for n_samples in sample_counts if calibrated else (None,):
+                        name = experiment_name(
+                            method.name,
+                            ratio,
+                            seq_len=seq_len,
+                            n_samples=n_samples,
+                            seed=seed if len(seeds) > 1 else None,
+                        )
+                        yield Experiment(model, method, ratio, seq_len, n_samples, seed, name)

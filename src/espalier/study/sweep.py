@@ -1,0 +1,135 @@
+"""What the rules of the sweep look up: gradient passes, priors, plans and evaluations of every experiment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from espalier.config.grid import Method
+from espalier.config.study import StudyConfig
+from espalier.ladder import off_ladder
+from espalier.study.experiments import Experiment, experiments_of
+
+Wildcards = Any
+
+
+class Sweep:
+    """Tables over the experiments of a study.
+
+    Args:
+        config: The study.
+        results: Folder of its results.
+    """
+
+    def __init__(self, config: StudyConfig, results: str) -> None:
+        self._config = config
+        self._results = results
+        self._experiments = {model.name: experiments_of(config, model) for model in config.models}
+        self._by_name = {(e.model, e.name): e for found in self._experiments.values() for e in found}
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """Every experiment, model by model."""
+        return list(self._by_name.values())
+
+    @property
+    def names(self) -> list[str]:
+        """Names of experiments, each once."""
+        return list(dict.fromkeys(experiment.name for experiment in self.experiments))
+
+    @property
+    def calibrations(self) -> list[str]:
+        """Names of the calibration sets, `{name}-s{seed}`."""
+        return [self._calibration(seed) for seed in self._config.calibration.seeds]
+
+    def files(self, pattern: str) -> list[str]:
+        """Fill `{model}` and `{experiment}` of a path for every experiment."""
+        return [pattern.format(model=e.model, experiment=e.name) for e in self.experiments]
+
+    @property
+    def gradient_tables(self) -> list[str]:
+        """Tables of all gradient passes."""
+        return self._tables("gradients/{model}/{calibration}/seq{seq_len}.parquet", gradients=True)
+
+    @property
+    def prior_tables(self) -> list[str]:
+        """Tables of all priors."""
+        return self._tables("priors/{model}/{calibration}/seq{seq_len}.parquet", gradients=False)
+
+    # -- params and inputs of rules ------------------------------------------------------------------------------
+
+    def sequences(self, wildcards: Wildcards) -> dict[str, int | str]:
+        """Which calibration sequences a gradient pass or priors job reads."""
+        calibration = self._config.calibration
+        return {
+            "text_field": calibration.text_field,
+            "seed": calibration.seeds[self.calibrations.index(wildcards.calibration)],
+            "seq_len": int(wildcards.seq_len),
+        }
+
+    def gradient_counts(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Largest sample count of a gradient pass, and those that are not on its ladder."""
+        return self._counts(wildcards, gradients=True)
+
+    def prior_counts(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Largest sample count of a priors job, and those that are not on its ladder."""
+        return self._counts(wildcards, gradients=False)
+
+    def importance_table(self, wildcards: Wildcards) -> list[str]:
+        """Importance table that a plan reads; none for a criterion without."""
+        experiment = self._find(wildcards)
+        if not experiment.needs_gradients:
+            return []
+        return [f"{self._results}/importance/{experiment.model}/{experiment.method.criterion}/{self._set(experiment)}"]
+
+    def prior_table(self, wildcards: Wildcards) -> list[str]:
+        """Priors table that a plan reads; none for a method without priors."""
+        experiment = self._find(wildcards)
+        return [f"{self._results}/priors/{experiment.model}/{self._set(experiment)}"] if experiment.needs_priors else []
+
+    def plan_params(self, wildcards: Wildcards) -> dict[str, Any]:
+        """All settings of a plan."""
+        experiment = self._find(wildcards)
+        method = experiment.method
+        return {
+            "method": method.model_dump(exclude={"name"}) if experiment.needs_priors else _without_prior(method),
+            "selection": self._config.selection.model_dump(),
+            "pruning_ratio": experiment.pruning_ratio,
+            "seq_len": experiment.seq_len,
+            "n_samples": experiment.n_samples,
+            "seed": experiment.seed,
+        }
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _find(self, wildcards: Wildcards) -> Experiment:
+        return self._by_name[wildcards.model, wildcards.experiment]
+
+    def _calibration(self, seed: int) -> str:
+        return f"{self._config.calibration.name}-s{seed}"
+
+    def _set(self, experiment: Experiment) -> str:
+        return f"{self._calibration(experiment.seed or 0)}/seq{experiment.seq_len}.parquet"
+
+    def _tables(self, pattern: str, *, gradients: bool) -> list[str]:
+        needed = [e for e in self.experiments if (e.needs_gradients if gradients else e.needs_priors)]
+        paths = (
+            pattern.format(model=e.model, calibration=self._calibration(e.seed or 0), seq_len=e.seq_len) for e in needed
+        )
+        return [f"{self._results}/{path}" for path in dict.fromkeys(paths)]
+
+    def _counts(self, wildcards: Wildcards, *, gradients: bool) -> dict[str, Any]:
+        counts = {
+            e.n_samples
+            for e in self._experiments[wildcards.model]
+            if e.seq_len == int(wildcards.seq_len)
+            and e.n_samples is not None
+            and (e.needs_gradients if gradients else e.needs_priors)
+        }
+        return {"largest": max(counts), "extra": off_ladder(counts)}
+
+
+def _without_prior(method: Method) -> dict[str, Any]:
+    """Leave out what a method without priors does not use, so that changing it makes nothing stale."""
+    settings = method.model_dump(exclude={"name"})
+    unused = {"prior": "loss_increase", "temperature": 1.0, "tau": None, "prior_floor": 1e-4}
+    return settings | unused

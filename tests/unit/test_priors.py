@@ -1,0 +1,108 @@
+"""Priors against models whose block is hooked to zero and run whole."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from espalier.errors import UserError
+from espalier.gradients.accumulate import summed_loss
+from espalier.priors import SCOPES, measure_priors
+from espalier.tables import PriorTable
+from tests.unit.conftest import random_model
+
+
+@pytest.fixture(params=["llama", "qwen2", "qwen3", "mistral-window"])
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    changes = {"sliding_window": 5} if request.param == "mistral-window" else {}
+    return random_model(request.param.split("-")[0], 40, initializer_range=0.2, num_hidden_layers=3, **changes)
+
+
+@pytest.fixture
+def sequences() -> torch.Tensor:
+    return torch.randint(0, 40, (5, 12), generator=torch.Generator().manual_seed(5))
+
+
+@torch.no_grad()
+def losses_without(model: PreTrainedModel, layer: int, scope: str, sequences: torch.Tensor) -> torch.Tensor:
+    """Run the whole model with blocks hooked to zero, so that they add nothing to the residual stream."""
+    module = model.model.layers[layer]
+
+    def zero_attention(_: object, __: object, output: tuple) -> tuple:
+        return (torch.zeros_like(output[0]), *output[1:])
+
+    def zero_mlp(_: object, __: object, output: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(output)
+
+    hooks: list[tuple[torch.nn.Module, Callable]] = []
+    if scope in {"layer", "attention"}:
+        hooks.append((module.self_attn, zero_attention))
+    if scope in {"layer", "mlp"}:
+        hooks.append((module.mlp, zero_mlp))
+    handles = [block.register_forward_hook(hook) for block, hook in hooks]
+    losses = summed_loss(model, sequences)
+    for handle in handles:
+        handle.remove()
+    return losses
+
+
+@pytest.mark.parametrize("token_budget", [12, 30, 1000])
+def test_loss_increase_equals_a_whole_run_without_the_block(
+    model: PreTrainedModel, sequences: torch.Tensor, token_budget: int
+) -> None:
+    priors = measure_priors(model, sequences, token_budget=token_budget)
+    with torch.no_grad():
+        intact = summed_loss(model, sequences)
+    for layer in range(3):
+        for position, scope in enumerate(SCOPES):
+            expected = (losses_without(model, layer, scope, sequences) - intact).numpy()
+            np.testing.assert_allclose(priors.loss_increase[:, layer, position], expected, atol=2e-5)
+    assert np.abs(priors.loss_increase).max() > 0.01  # the comparison is not of zeros
+
+
+def test_cosine_distance_equals_that_of_the_hidden_states(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+    priors = measure_priors(model, sequences, token_budget=1000)
+    states: dict[str, torch.Tensor] = {}
+    layer = model.model.layers[1]
+    handles = [
+        layer.input_layernorm.register_forward_pre_hook(lambda _, args: states.update(before=args[0])),
+        layer.post_attention_layernorm.register_forward_pre_hook(lambda _, args: states.update(between=args[0])),
+        model.model.layers[2].input_layernorm.register_forward_pre_hook(lambda _, args: states.update(after=args[0])),
+    ]
+    with torch.no_grad():
+        model(sequences)
+    for handle in handles:
+        handle.remove()
+    pairs = (("before", "after"), ("before", "between"), ("between", "after"))
+    for position, (a, b) in enumerate(pairs):
+        u, v = states[a].double().numpy(), states[b].double().numpy()
+        cosine = (u * v).sum(-1) / np.linalg.norm(u, axis=-1) / np.linalg.norm(v, axis=-1)
+        np.testing.assert_allclose(priors.cosine_distance[:, 1, position], (1 - cosine).mean(axis=1), atol=1e-5)
+
+
+def test_the_model_is_left_as_it_was(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+    before = model(sequences).logits
+    measure_priors(model, sequences, token_budget=50)
+    assert torch.equal(model(sequences).logits, before)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_rows_average_the_first_sequences(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+    import pandas as pd
+
+    priors = measure_priors(model, sequences, token_budget=1000)
+    table = PriorTable.validate(pd.DataFrame(priors.rows(n_samples=10, n_sequences=2)))
+    assert len(table) == 9
+    row = table[(table.layer == 2) & (table.scope == "mlp")].iloc[0]
+    assert row.loss_increase == pytest.approx(priors.loss_increase[:2, 2, 2].mean())
+    assert row.cosine_distance == pytest.approx(priors.cosine_distance[:2, 2, 2].mean())
+
+
+def test_a_loss_that_is_not_finite_names_the_removal(sequences: torch.Tensor) -> None:
+    model = random_model("llama", 40)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[:] = float("nan")
+    with pytest.raises(UserError, match=r"priors: the loss without the layer of layer 0 is not finite at sequence 0"):
+        measure_priors(model, sequences, token_budget=50)

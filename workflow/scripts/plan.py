@@ -1,0 +1,41 @@
+"""Make the plan of one experiment."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espalier import versions
+from espalier.files import read_json, read_parquet, sha256_of_json, write_json
+from espalier.jobs import job_log
+from espalier.planning.make import make_plan
+from espalier.planning.structure import ModelStructure
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+logger = logging.getLogger("espalier.plan")
+
+
+def main(*, manifest: str, importance: list[str], priors: list[str], settings: dict[str, Any], plan: Path) -> None:
+    model = read_json(manifest)
+    made, facts = make_plan(
+        ModelStructure.from_dict(model["structure"]),
+        settings,
+        read_parquet(importance[0]) if importance else None,
+        read_parquet(priors[0]) if priors else None,
+    )
+    header = {"model": model["model"], "experiment": plan.parent.name}
+    recipe = {"version": versions.PLAN, "settings": settings, "weights": sha256_of_json(model["files"])}
+    write_json(plan, {**header, **facts, "recipe": recipe, **made.to_dict()})
+    logger.info("removes %.4f of the parameters", facts["removed_param_fraction"])
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"plan {snakemake.wildcards.model} {snakemake.wildcards.experiment}"):
+        main(
+            manifest=snakemake.input.manifest,
+            importance=list(snakemake.input.importance),
+            priors=list(snakemake.input.priors),
+            settings=snakemake.params.settings,
+            plan=Path(snakemake.output[0]),
+        )
