@@ -2,21 +2,30 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+STUDY ?= sandbox
 export PYTHONPATH := src
 
-.PHONY: help run test lint format generated lock
+.PHONY: help run pack unpack test lint format generated lock
 
 help:
 	@echo "make run        the embedded study: six tiny models, nothing to download"
+	@echo "make pack       pack results/STUDY (STUDY=sandbox) into espalier-STUDY.tar.gz; make unpack: the reverse"
 	@echo "make test       all tests"
 	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy, codespell"
 	@echo "make format     rewrite Python and rule files in the house style"
-	@echo "make generated  write config/schema.json and the options in config/README.md"
+	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md"
 	@echo "make lock       choose versions anew: requirements.in -> requirements.lock"
 
 run: $(INSTALLED)
 	$(BIN)/snakemake --quiet rules reason host
 	@$(BIN)/python -m espalier.summary results/sandbox
+
+# Results with their times and Snakemake's records, so that nothing reruns where they are unpacked.
+pack:
+	tar --create --gzip --file=espalier-$(STUDY).tar.gz results/$(STUDY) .snakemake/metadata
+
+unpack:
+	tar --extract --gzip --file=espalier-$(STUDY).tar.gz
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
@@ -36,6 +45,7 @@ format: $(INSTALLED)
 
 generated: $(INSTALLED)
 	$(BIN)/python -m espalier.config.document
+	$(BIN)/python -m espalier.dictionary
 
 # The local version label of a CPU build is dropped: users get the CUDA build of the same version.
 lock: $(INSTALLED)

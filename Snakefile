@@ -44,6 +44,7 @@ include: "rules/evaluate.smk"
 include: "rules/gradients.smk"
 include: "rules/priors.smk"
 include: "rules/plan.smk"
+include: "rules/consolidate.smk"
 
 
 # Everything that is computed.
@@ -77,3 +78,16 @@ rule gradients:
 rule plans:
     input:
         study.sweep.files("<results>/experiments/{model}/{experiment}/plan.json"),
+
+
+# Tables of the study and of every model.
+rule consolidated:
+    input:
+        expand(
+            "<results>/consolidated/{table}.parquet",
+            table=["experiments", "evaluations", "layers"],
+        ),
+        expand(
+            "<results>/consolidated/{model}/all_methods_results.parquet",
+            model=study.models,
+        ),

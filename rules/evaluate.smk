@@ -42,7 +42,7 @@ rule tokenize_requests:
         runtime=grow(30),
     params:
         version=versions.TOKENIZE_REQUESTS,
-        protocol=study.protocol,
+        protocol=study.request_protocol,
         data_folder=study.task_data_folder,
     script:
         "../workflow/scripts/tokenize_requests.py"

@@ -1,10 +1,36 @@
 # Gradients: one pass over the calibration text serves every method, ratio and sample count.
 
 
-rule collect_gradients:
+# Only tables depend on it, so that another task or sequence length makes no gradient and no evaluation stale; its
+# priority lets it speak before they are made.
+rule check_calibration:
     input:
         manifest="<results>/models/{model}.json",
         requests="<results>/requests/{model}.parquet",
+        text=study.calibration_text,
+    output:
+        "<results>/calibration/{model}/{calibration}.json",
+    log:
+        "<results>/logs/check_calibration/{model}/{calibration}.log",
+    benchmark:
+        "<results>/benchmarks/check_calibration/{model}/{calibration}.tsv"
+    priority: 100
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(4000),
+        runtime=grow(30),
+    params:
+        version=versions.CHECK_CALIBRATION,
+        settings=study.sweep.calibration_settings,
+    script:
+        "../workflow/scripts/check_calibration.py"
+
+
+rule collect_gradients:
+    input:
+        manifest="<results>/models/{model}.json",
         text=study.calibration_text,
     output:
         gradients="<results>/gradients/{model}/{calibration}/seq{seq_len}.parquet",

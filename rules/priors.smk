@@ -4,7 +4,6 @@
 rule measure_priors:
     input:
         manifest="<results>/models/{model}.json",
-        requests="<results>/requests/{model}.parquet",
         text=study.calibration_text,
     output:
         "<results>/priors/{model}/{calibration}/seq{seq_len}.parquet",

@@ -39,6 +39,7 @@ class Progress:
             mininterval=interval_s,
             maxinterval=interval_s,
             bar_format="{desc}: {percentage:3.0f}% of {total_fmt}{unit}, {rate_fmt}, {remaining} left{postfix}",
+            delay=interval_s,  # short work says nothing
             leave=False,
             disable=False,  # whatever TQDM_DISABLE says to the bars of libraries
         )

@@ -54,12 +54,13 @@ def score_requests(
     scores: list[Score | None] = [None] * len(requests)
     with Progress(what, total=sum(map(len, inputs)), unit="tokens") as progress:
         for rows in batches_by_length([len(tokens) for tokens in inputs], token_budget):
-            logits = model(input_ids=_pad([inputs[row] for row in rows], model.device), use_cache=False).logits
-            for row, row_logits in zip(rows, logits, strict=True):
-                continuation = requests[row].continuation
-                end = len(inputs[row])
-                scores[row] = _score_row(row_logits[end - len(continuation) : end], continuation)
-            progress.advance(sum(len(inputs[row]) for row in rows))
+            batch = [inputs[row] for row in rows]
+            continuations = [requests[row].continuation for row in rows]
+            logits = model(input_ids=_pad(batch, model.device), use_cache=False).logits
+            found = _score_batch(logits, [len(tokens) for tokens in batch], continuations)
+            for row, score in zip(rows, found, strict=True):
+                scores[row] = score
+            progress.advance(sum(map(len, batch)))
     return [score for score in scores if score is not None]
 
 
@@ -81,10 +82,28 @@ def _pad(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long, device=device)
 
 
-def _score_row(logits: torch.Tensor, continuation: Sequence[int]) -> Score:
-    """Score the last tokens of a row; `logits`: (len(continuation), vocabulary)."""
-    targets = torch.tensor(list(continuation), device=logits.device)
-    log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+def _score_batch(logits: torch.Tensor, lengths: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Score]:
+    """Score the last tokens of every row at once.
+
+    Args:
+        logits: (rows, width, vocabulary).
+        lengths: Length of each row without padding; its last logits predict the last token of the continuation.
+        continuations: Tokens to score, one list per row.
+    """
+    sizes = torch.tensor([len(continuation) for continuation in continuations], device=logits.device)
+    targets = torch.tensor([token for continuation in continuations for token in continuation], device=logits.device)
+    positions = torch.tensor(
+        [
+            position
+            for length, continuation in zip(lengths, continuations, strict=True)
+            for position in range(length - len(continuation), length)
+        ],
+        device=logits.device,
+    )
+    rows = torch.repeat_interleave(torch.arange(len(sizes), device=logits.device), sizes)
+    log_probs = torch.log_softmax(logits[rows, positions], dim=-1, dtype=torch.float32)  # (scored tokens, vocabulary)
     token_scores = log_probs.gather(-1, targets[:, None])[:, 0]
-    is_greedy = bool((log_probs.argmax(dim=-1) == targets).all())
-    return Score(float(token_scores.sum()), is_greedy)
+    misses = (log_probs.argmax(dim=-1) != targets).float()
+    sums = torch.zeros(len(sizes), 2, device=logits.device)
+    sums.index_add_(0, rows, torch.stack([token_scores, misses], dim=1))
+    return [Score(loglikelihood, n_misses == 0) for loglikelihood, n_misses in sums.tolist()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pandera.pandas as pa
 from pandera.typing import Series
 
@@ -71,3 +72,84 @@ class PriorTable(_Table):
 
     class Config(_Table.Config):
         unique = ["n_samples", "layer", "scope"]  # noqa: RUF012
+
+
+class Experiments(_Table):
+    """One row per experiment, and one per unpruned model (`experiment` is `baseline`)."""
+
+    study: Series[pa.String] = pa.Field(description="Name of the study.")
+    model: Series[pa.String] = pa.Field(description="Name of the model.")
+    family: Series[pa.String] = pa.Field(description="Family of the model.")
+    kind: Series[pa.String] = pa.Field(isin=["base", "instruct"], description="Kind of the model.")
+    experiment: Series[pa.String] = pa.Field(description="Name of the experiment; `baseline` is the unpruned model.")
+    method: Series[pa.String] = pa.Field(nullable=True, description="Pruning method; null for the baseline.")
+    criterion: Series[pa.String] = pa.Field(nullable=True, description="Criterion of the method.")
+    taylor_seq_len: Series[pd.Int64Dtype] = pa.Field(
+        ge=2, nullable=True, description="Calibration sequence length (tokens); null where the method has no such axis."
+    )
+    taylor_num_samples: Series[pd.Int64Dtype] = pa.Field(
+        ge=1, nullable=True, description="Calibration sequences; null where the method has no such axis."
+    )
+    calibration: Series[pa.String] = pa.Field(nullable=True, description="Calibration set and seed.")
+    pruning_ratio: Series[float] = pa.Field(ge=0, lt=1, description="Requested share of all parameters; 0: baseline.")
+    removed_param_fraction: Series[float] = pa.Field(ge=0, lt=1, nullable=True, description="Achieved share.")
+    n_params: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="Parameters of the evaluated model.")
+    acc_mean: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Mean accuracy over the tasks.")
+    acc_mean_rule: Series[pa.String] = pa.Field(description="Which accuracy of each task enters the mean.")
+    ppl: Series[float] = pa.Field(
+        alias=r"^ppl_.+", regex=True, gt=0, nullable=True, description="Perplexity of a text."
+    )
+    acc: Series[float] = pa.Field(
+        alias=r"^acc_(?!mean$|mean_rule$).+", regex=True, ge=0, le=1, nullable=True,
+        description="Accuracy of a task, as it enters the mean.",
+    )  # fmt: skip
+    grad: Series[float] = pa.Field(
+        alias=r"^grad_.+", regex=True, ge=0, nullable=True,
+        description="Gradient metric over layers; null where the method uses no gradient.",
+    )  # fmt: skip
+    extreme_pruning_layers: Series[pd.Int64Dtype] = pa.Field(
+        ge=0, nullable=True, description="Layers whose MLP lost more than half of its channels."
+    )
+    status: Series[pa.String] = pa.Field(isin=["ok", "failed", "missing"], description="Whether there are results.")
+    source: Series[pa.String] = pa.Field(description="Where the numbers come from: `run`, or the imported folder.")
+
+    class Config(_Table.Config):
+        unique = ["model", "experiment"]  # noqa: RUF012
+
+
+class Evaluations(_Table):
+    """One row per model, experiment, task and metric; perplexities are tasks `ppl_{text}` with metric `perplexity`."""
+
+    model: Series[pa.String] = pa.Field(description="Name of the model.")
+    experiment: Series[pa.String] = pa.Field(description="Name of the experiment.")
+    task: Series[pa.String] = pa.Field(description="Task, or `ppl_{text}`.")
+    metric: Series[pa.String] = pa.Field(description="Metric of the task.")
+    value: Series[float] = pa.Field(ge=0, description="Its value (perplexity in exp(nats), accuracies 0-1).")
+    stderr: Series[float] = pa.Field(ge=0, nullable=True, description="Standard error; null where there is none.")
+    n_samples: Series[int] = pa.Field(ge=1, description="Documents, or scored tokens of a perplexity text.")
+    limit: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="Limit on documents; null means all.")
+    n_shot: Series[int] = pa.Field(ge=0, description="Solved examples before each question.")
+    task_version: Series[pa.String] = pa.Field(nullable=True, description="Version of lm-eval's task definition.")
+    protocol: Series[pa.String] = pa.Field(description="Hash of the evaluation protocol; only equal ones compare.")
+
+    class Config(_Table.Config):
+        unique = ["model", "experiment", "task", "metric"]  # noqa: RUF012
+
+
+class Layers(_Table):
+    """One row per model, experiment and decoder layer."""
+
+    model: Series[pa.String] = pa.Field(description="Name of the model.")
+    experiment: Series[pa.String] = pa.Field(description="Name of the experiment.")
+    layer: Series[int] = pa.Field(ge=0, description="Number of the decoder layer.")
+    kept_kv_groups: Series[int] = pa.Field(ge=0, description="KV groups kept.")
+    kept_mlp_channels: Series[int] = pa.Field(ge=0, description="MLP channels kept.")
+    params_before: Series[int] = pa.Field(ge=1, description="Parameters of the layer before pruning, norms included.")
+    params_after: Series[int] = pa.Field(ge=0, description="Parameters after pruning, norms included.")
+    attention_before: Series[int] = pa.Field(ge=0, description="Prunable attention parameters before pruning.")
+    attention_after: Series[int] = pa.Field(ge=0, description="Prunable attention parameters after pruning.")
+    mlp_before: Series[int] = pa.Field(ge=0, description="Prunable MLP parameters before pruning.")
+    mlp_after: Series[int] = pa.Field(ge=0, description="Prunable MLP parameters after pruning.")
+
+    class Config(_Table.Config):
+        unique = ["model", "experiment", "layer"]  # noqa: RUF012

@@ -165,9 +165,11 @@ def test_requests_are_built_once_for_a_tokenizer_and_protocol(
             scratch=tmp_path / name,
         )[1]  # fmt: skip
 
-    assert [build("A", PROTOCOL), build("B", PROTOCOL), build("C", changed(add_bos=False))] == [False, True, False]
+    assert [build("A", PROTOCOL), build("B", changed(stride=16)), build("C", changed(add_bos=False))] == [
+        False, True, False,
+    ]  # fmt: skip
     assert (tmp_path / "A.parquet").samefile(tmp_path / "B.parquet")
-    assert read_requests(tmp_path / "A.parquet").recipe["settings"]["protocol"] == PROTOCOL.to_dict()
+    assert read_requests(tmp_path / "A.parquet").recipe["settings"]["protocol"] == PROTOCOL.of_requests()
 
 
 def test_chat_template_counts_only_where_it_is_used(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -1,7 +1,6 @@
 """The default study as a user gets it: models that learnt, values that are lm-eval's, nothing done twice."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from espalier.files import read_json, read_parquet
 from espalier.models.loading import load_tokenizer
 from espalier.summary import summarise
 from espalier.tables import Samples
-from tests.conftest import REPOSITORY, Run, job_counts
+from tests.conftest import Run
 from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun
 
 BASE = ("Llama", "Qwen", "Mistral")
@@ -98,34 +97,6 @@ def test_a_second_run_does_nothing(default_run: DefaultRun, snakemake: Run) -> N
     done = snakemake("--configfile", DEFAULT_CONFIG, directory=default_run.directory)
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout + done.stderr
-
-
-def test_nothing_runs_after_a_touch(default_run: DefaultRun, snakemake: Run) -> None:
-    """Files are compared by content; so are scripts, by their version only."""
-    for path in default_run.results.rglob("*"):
-        if path.is_file():
-            os.utime(path)
-    for path in (REPOSITORY / "workflow/scripts").glob("*.py"):
-        os.utime(path)
-    done = snakemake("-n", "--configfile", DEFAULT_CONFIG, directory=default_run.directory)
-    assert "Nothing to be done" in done.stdout + done.stderr, done.stdout[-2000:]
-
-
-def test_device_and_budget_are_no_reason_to_evaluate_again(default_run: DefaultRun, snakemake: Run) -> None:
-    done = snakemake(
-        *("-n", "--configfile", DEFAULT_CONFIG, "--config", "evaluation={token_budget: 4096, device: auto}"),
-        directory=default_run.directory,
-    )
-    assert "Nothing to be done" in done.stdout + done.stderr, done.stdout[-2000:]
-
-
-def test_another_stride_evaluates_again_and_trains_nothing(default_run: DefaultRun, snakemake: Run) -> None:
-    done = snakemake(
-        *("-n", "--configfile", DEFAULT_CONFIG, "--config", "evaluation={perplexity: {stride: 32}}"),
-        directory=default_run.directory,
-    )
-    printed = done.stdout + done.stderr
-    assert job_counts(printed) == {"tokenize_requests": 6, "evaluate_baseline": 6, "all": 1, "total": 13}
 
 
 def test_the_summary_names_every_model(default_run: DefaultRun) -> None:

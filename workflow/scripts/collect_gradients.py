@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from espalier.calibration_job import calibration_job
+from espalier.calibration_job import load_model_and_sequences
 from espalier.files import write_table
 from espalier.gradients.snapshots import collect_snapshots
 from espalier.jobs import job_log
@@ -20,7 +20,7 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     steps = ladder(counts["largest"], counts["extra"])
-    model, sequences = calibration_job(**job, n_samples=counts["largest"])
+    model, sequences = load_model_and_sequences(**job, n_samples=counts["largest"])
     groups, statistics = collect_snapshots(model, sequences, steps, token_budget=token_budget)
     write_table(importance, Importance.validate(groups))
     write_table(gradients, Gradients.validate(statistics))
@@ -31,7 +31,6 @@ if __name__ == "__main__":
         main(
             job={
                 "manifest": snakemake.input.manifest,
-                "requests": snakemake.input.requests,
                 "text": snakemake.input.text,
                 "sequences": snakemake.params.sequences,
                 "dtype": snakemake.params.dtype,

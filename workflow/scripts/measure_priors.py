@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from espalier.calibration_job import calibration_job
+from espalier.calibration_job import load_model_and_sequences
 from espalier.files import write_table
 from espalier.jobs import job_log
 from espalier.ladder import ladder, prior_samples
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def main(*, job: dict[str, Any], counts: dict[str, Any], token_budget: int, priors: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    model, sequences = calibration_job(**job, n_samples=prior_samples(counts["largest"]))
+    model, sequences = load_model_and_sequences(**job, n_samples=prior_samples(counts["largest"]))
     measured = measure_priors(model, sequences, token_budget=token_budget)
     steps = ladder(counts["largest"], counts["extra"])
     table = pd.concat([pd.DataFrame(measured.rows(n, prior_samples(n))) for n in steps], ignore_index=True)
@@ -30,7 +30,6 @@ if __name__ == "__main__":
         main(
             job={
                 "manifest": snakemake.input.manifest,
-                "requests": snakemake.input.requests,
                 "text": snakemake.input.text,
                 "sequences": snakemake.params.sequences,
                 "dtype": snakemake.params.dtype,

@@ -33,7 +33,7 @@ def main(
         n_requests, reused = build_or_reuse(
             requests,
             tokenizer,
-            Protocol.from_dict(protocol),
+            Protocol.from_dict({**protocol, "window": 0, "stride": 0}),
             data_folder=data_folder,
             data_files=data_files,
             texts=texts,

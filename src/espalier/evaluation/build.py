@@ -50,7 +50,7 @@ def build_or_reuse(
     """
     recipe = make_recipe(
         version=versions.TOKENIZE_REQUESTS,
-        protocol=protocol.to_dict(),
+        protocol=protocol.of_requests(),
         tokenizer=tokenizer_fingerprint(tokenizer, with_chat_template=protocol.chat_template),
         files=[sha256_of(file) for file in (*data_files, *texts)],
     )

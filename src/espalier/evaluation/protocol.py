@@ -43,6 +43,10 @@ class Protocol:
         """Return plain JSON values, for `params` and files."""
         return {**asdict(self), "tasks": list(self.tasks), "texts": [asdict(text) for text in self.texts]}
 
+    def of_requests(self) -> dict[str, Any]:
+        """Return the part that decides which tokens are scored: all but the perplexity windows."""
+        return {key: value for key, value in self.to_dict().items() if key not in {"window", "stride"}}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Protocol:
         """Make a protocol from what `to_dict` returned."""

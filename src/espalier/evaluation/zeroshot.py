@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
+import lm_eval.utils
 import pandas as pd
 from lm_eval.api.model import LM
 from lm_eval.api.task import Task
@@ -17,6 +19,9 @@ from espalier.evaluation.language_model import RequestEncoder
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.requests import RequestKey
 from espalier.scoring import Request
+
+# lm-eval compiles its prompt templates anew for each document, which takes longer than to score a small model.
+lm_eval.utils.env.from_string = functools.cache(lm_eval.utils.env.from_string)
 
 FEWSHOT_SEED = 1234  # lm-eval's default
 

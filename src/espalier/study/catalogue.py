@@ -6,6 +6,7 @@ looks the wildcard up in tables made from the config. Imports neither torch nor 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -26,13 +27,19 @@ HUB = "hub"
 class Catalogue:
     """Look-up tables of one study."""
 
-    def __init__(self, config: StudyConfig) -> None:
+    def __init__(self, config: StudyConfig, sources: Path) -> None:
         self.config = config
+        self._sources = sources
         self.results = f"results/{config.study}"
         self.sweep = Sweep(config, self.results)
         self._models = {model.name: model for model in config.models}
         self._hub_models = {_slug(m.hub, m.revision): m for m in config.models if m.hub}
         self._hub_texts = {_text_slug(text): text for text in self._texts() if text.is_hub}
+
+    def code(self, *patterns: str) -> list[str]:
+        """Return the library's source files that match, as inputs of cheap rules: edited, they rerun the rule."""
+        found = [path for pattern in patterns for path in sorted(self._sources.glob(pattern))]
+        return [os.path.relpath(path) for path in found]
 
     # -- names ---------------------------------------------------------------------------------------------------
 
@@ -148,6 +155,15 @@ class Catalogue:
     @property
     def protocol(self) -> dict[str, Any]:
         """The evaluation protocol as plain values."""
+        return self._protocol.to_dict()
+
+    @property
+    def request_protocol(self) -> dict[str, Any]:
+        """The part of the protocol that decides which tokens are scored."""
+        return self._protocol.of_requests()
+
+    @property
+    def _protocol(self) -> Protocol:
         evaluation = self.config.evaluation
         texts = tuple(TextProtocol(t.name, t.text_field, t.joiner) for t in evaluation.perplexity.texts)
         return Protocol(
@@ -159,7 +175,7 @@ class Catalogue:
             window=evaluation.perplexity.window,
             stride=evaluation.perplexity.stride,
             texts=texts,
-        ).to_dict()
+        )
 
     def task_data_folder(self, wildcards: ModelWildcards) -> str:
         """Folder that holds `{task}/{split}.parquet`."""

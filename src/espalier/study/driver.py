@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from espalier.config import load_study
@@ -35,4 +36,4 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool) -> Catalogue:
     if is_driver:
         for line in study.warnings():
             logger.warning("warning: %s", line)
-    return Catalogue(study)
+    return Catalogue(study, Path(__file__).resolve().parents[1])

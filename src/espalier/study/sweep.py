@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from espalier.config.grid import Method
+from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.ladder import off_ladder
 from espalier.study.experiments import Experiment, experiments_of
@@ -46,6 +47,12 @@ class Sweep:
         return [pattern.format(model=e.model, experiment=e.name) for e in self.experiments]
 
     @property
+    def calibration_checks(self) -> list[str]:
+        """Checks of every calibration set that an experiment uses."""
+        used = dict.fromkeys((e.model, self._calibration(e.seed or 0)) for e in self.experiments if e.seq_len)
+        return [f"{self._results}/calibration/{model}/{calibration}.json" for model, calibration in used]
+
+    @property
     def gradient_tables(self) -> list[str]:
         """Tables of all gradient passes."""
         return self._tables("gradients/{model}/{calibration}/seq{seq_len}.parquet", gradients=True)
@@ -55,16 +62,39 @@ class Sweep:
         """Tables of all priors."""
         return self._tables("priors/{model}/{calibration}/seq{seq_len}.parquet", gradients=False)
 
+    @property
+    def results_of_all(self) -> list[str]:
+        """Everything that the tables are made of, except manifests."""
+        keys = ("metrics", "plan", "gradients")
+        return list(dict.fromkeys(entry[key] for entry in self.entries for key in keys if entry[key]))
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """One entry for each row of the experiments table: what the config says of it, and where its results lie."""
+        models = [model for model in self._config.models if model.legacy is None]
+        return [
+            entry
+            for model in models
+            for entry in [self._baseline_entry(model)]
+            + [self._entry(model, experiment) for experiment in self._experiments[model.name]]
+        ]
+
     # -- params and inputs of rules ------------------------------------------------------------------------------
 
     def sequences(self, wildcards: Wildcards) -> dict[str, int | str]:
         """Which calibration sequences a gradient pass or priors job reads."""
-        calibration = self._config.calibration
-        return {
-            "text_field": calibration.text_field,
-            "seed": calibration.seeds[self.calibrations.index(wildcards.calibration)],
-            "seq_len": int(wildcards.seq_len),
-        }
+        return self._sequences(wildcards.calibration, int(wildcards.seq_len))
+
+    def calibration_settings(self, wildcards: Wildcards) -> list[dict[str, int | str]]:
+        """Every sequence length of a model with its largest sample count."""
+        largest: dict[int, int] = {}
+        for experiment in self._experiments[wildcards.model]:
+            if experiment.seq_len and experiment.n_samples:
+                largest[experiment.seq_len] = max(experiment.n_samples, largest.get(experiment.seq_len, 0))
+        return [
+            {**self._sequences(wildcards.calibration, seq_len), "n_samples": n_samples}
+            for seq_len, n_samples in sorted(largest.items())
+        ]
 
     def gradient_counts(self, wildcards: Wildcards) -> dict[str, Any]:
         """Largest sample count of a gradient pass, and those that are not on its ladder."""
@@ -88,7 +118,9 @@ class Sweep:
 
     def plan_params(self, wildcards: Wildcards) -> dict[str, Any]:
         """All settings of a plan."""
-        experiment = self._find(wildcards)
+        return self._plan_settings(self._find(wildcards))
+
+    def _plan_settings(self, experiment: Experiment) -> dict[str, Any]:
         method = experiment.method
         return {
             "method": method.model_dump(exclude={"name"}) if experiment.needs_priors else _without_prior(method),
@@ -99,10 +131,52 @@ class Sweep:
             "seed": experiment.seed,
         }
 
+    def _baseline_entry(self, model: ModelEntry) -> dict[str, Any]:
+        facts = self._facts(model, "baseline") | {"pruning_ratio": 0.0}
+        return {
+            "facts": facts,
+            "metrics": f"{self._results}/baseline/{model.name}/metrics.json",
+            "plan": None,
+            "settings": None,
+            "gradients": None,
+            "manifest": f"{self._results}/models/{model.name}.json",
+        }
+
+    def _entry(self, model: ModelEntry, experiment: Experiment) -> dict[str, Any]:
+        folder = f"{self._results}/experiments/{model.name}/{experiment.name}"
+        gradients = f"{self._results}/gradients/{model.name}/{self._set(experiment)}"
+        return {
+            "facts": self._facts(model, experiment.name)
+            | {
+                "method": experiment.method.name,
+                "criterion": experiment.method.criterion,
+                "taylor_seq_len": experiment.seq_len,
+                "taylor_num_samples": experiment.n_samples,
+                "calibration": None if experiment.seed is None else self._calibration(experiment.seed),
+                "pruning_ratio": experiment.pruning_ratio,
+            },
+            "metrics": f"{folder}/metrics.json",
+            "plan": f"{folder}/plan.json",
+            "settings": self._plan_settings(experiment),
+            "gradients": gradients if experiment.needs_gradients else None,
+            "manifest": f"{self._results}/models/{model.name}.json",
+        }
+
+    def _facts(self, model: ModelEntry, experiment: str) -> dict[str, Any]:
+        """Say what the config knows of a row, in the order of the table's columns."""
+        names = {"study": self._config.study, "model": model.name, "family": model.family, "kind": model.kind}
+        unknown = ("method", "criterion", "taylor_seq_len", "taylor_num_samples", "calibration", "pruning_ratio")
+        return names | {"experiment": experiment} | dict.fromkeys(unknown)
+
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def _find(self, wildcards: Wildcards) -> Experiment:
         return self._by_name[wildcards.model, wildcards.experiment]
+
+    def _sequences(self, calibration: str, seq_len: int) -> dict[str, int | str]:
+        text = self._config.calibration
+        seed = text.seeds[self.calibrations.index(calibration)]
+        return {"text_field": text.text_field, "seed": seed, "seq_len": seq_len}
 
     def _calibration(self, seed: int) -> str:
         return f"{self._config.calibration.name}-s{seed}"

@@ -1,0 +1,55 @@
+# Tables: all results of the study, and those of each model. Cheap, so their sources are inputs.
+
+
+rule consolidate_study:
+    input:
+        study.sweep.results_of_all,
+        calibration=study.sweep.calibration_checks,
+        manifests=expand("<results>/models/{model}.json", model=study.models),
+        code=study.code("consolidate.py", "tables.py", "gradients/statistics.py"),
+    output:
+        experiments="<results>/consolidated/experiments.parquet",
+        evaluations="<results>/consolidated/evaluations.parquet",
+        layers="<results>/consolidated/layers.parquet",
+    log:
+        "<results>/logs/consolidate_study.log",
+    benchmark:
+        "<results>/benchmarks/consolidate_study.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(2000),
+        runtime=grow(30),
+    params:
+        entries=study.sweep.entries,
+        protocol=study.protocol,
+        version=versions.EVALUATE,
+        acc_mean_rule=study.config.report.acc_mean_rule,
+    script:
+        "../workflow/scripts/consolidate_study.py"
+
+
+rule consolidate:
+    input:
+        experiments="<results>/consolidated/experiments.parquet",
+        code=study.code("analysis/*.py", "tables.py"),
+    output:
+        table="<results>/consolidated/{model}/all_methods_results.parquet",
+        csv="<results>/consolidated/{model}/all_methods_results.csv",
+        best="<results>/consolidated/{model}/global_best_config.json",
+        comparison="<results>/consolidated/{model}/method_comparison.json",
+    log:
+        "<results>/logs/consolidate/{model}.log",
+    benchmark:
+        "<results>/benchmarks/consolidate/{model}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        ratio=study.config.report.ratio,
+    script:
+        "../workflow/scripts/consolidate.py"

@@ -1,0 +1,208 @@
+"""Which experiments count and which is the best one. Used by the analyses of one model and of the whole study.
+
+The best experiment of a model at a pruning ratio has the highest mean accuracy; ties go to the lower perplexity (of the
+first text), then to the name. A control (criterion `random`) is never the best.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from espalier.consolidate import BASELINE
+from espalier.errors import UserError
+
+CONTROL_CRITERION = "random"
+
+
+@dataclass(frozen=True)
+class ModelRows:
+    """The rows of one model.
+
+    Attributes:
+        facts: Study, model, family, kind, and the rule of the mean accuracy.
+        experiments: Its experiments, with two more columns: `invalid` (why a row does not count; empty if it does) and
+            `control`.
+        baseline: Row of the unpruned model; None where it has no result.
+        tasks: Tasks that its mean accuracy is taken over.
+        texts: Perplexity texts; the first is the one that is compared.
+    """
+
+    facts: dict[str, str]
+    experiments: pd.DataFrame
+    baseline: dict[str, Any] | None
+    tasks: list[str]
+    texts: list[str]
+
+    @property
+    def ratios(self) -> list[float]:
+        """Its pruning ratios, ascending."""
+        return ratios_of(self.experiments["pruning_ratio"])
+
+    def at(self, ratio: float | None) -> pd.DataFrame:
+        """Return the experiments at one pruning ratio; none for None."""
+        keys = self.experiments["pruning_ratio"].map(ratio_key)
+        return self.experiments[keys == (None if ratio is None else ratio_key(ratio))]
+
+
+def rows_of(experiments: pd.DataFrame, model: str) -> ModelRows:
+    """Take the rows of one model from the experiments table and judge which count.
+
+    Raises:
+        UserError: If the table has no such model.
+    """
+    rows = experiments[experiments["model"] == model]
+    if rows.empty:
+        raise UserError(f"model {model!r} is not in the experiments table")
+    is_baseline = rows["experiment"] == BASELINE
+    pruned = rows[~is_baseline]
+    baseline = rows[is_baseline & (rows["status"] == "ok") & rows["acc_mean"].notna()]
+    measured = pruned[pruned["status"] == "ok"] if (pruned["status"] == "ok").any() else baseline
+    texts = [column.removeprefix("ppl_") for column in _columns(rows, "ppl_") if rows[column].notna().any()]
+    tasks = [column.removeprefix("acc_") for column in _task_columns(measured) if measured[column].notna().any()]
+    return ModelRows(
+        facts={key: str(rows[key].iloc[0]) for key in ("study", "model", "family", "kind", "acc_mean_rule")},
+        experiments=pruned.assign(invalid=_invalid(pruned, tasks), control=_control(pruned)),
+        baseline=_records(baseline)[0] if len(baseline) else None,
+        tasks=tasks,
+        texts=texts,
+    )
+
+
+def valid_rows(rows: pd.DataFrame, *, controls: bool = False) -> pd.DataFrame:
+    """Keep the experiments that count, with or without controls."""
+    valid = rows[rows["invalid"] == ""]
+    return valid if controls else valid[~valid["control"]]
+
+
+def count(rows: pd.DataFrame) -> dict[str, Any]:
+    """Count experiments: total, valid, invalid and why, and how many of the valid ones are controls."""
+    reasons = rows.loc[rows["invalid"] != "", "invalid"].value_counts().sort_index()
+    valid = valid_rows(rows, controls=True)
+    return {
+        "total": len(rows),
+        "valid": len(valid),
+        "invalid": len(rows) - len(valid),
+        "reasons": {str(reason): int(n) for reason, n in reasons.items()},
+        "controls": int(valid["control"].sum()),
+    }
+
+
+def best_row(rows: pd.DataFrame, texts: list[str]) -> dict[str, Any] | None:
+    """Pick the best experiment of one model and ratio; None where no experiment counts."""
+    candidates = _records(valid_rows(rows))
+    text = f"ppl_{texts[0]}" if texts else None
+
+    def order(row: Mapping[str, Any]) -> tuple[float, float, str]:
+        perplexity = number(row[text]) if text else None
+        return -row["acc_mean"], math.inf if perplexity is None else perplexity, row["experiment"]
+
+    return min(candidates, key=order, default=None)
+
+
+def scores(row: Mapping[str, Any], of: ModelRows) -> dict[str, Any]:
+    """Read accuracies and perplexities of a row; `ppl` is the perplexity of the first text."""
+    perplexities = {text: number(row[f"ppl_{text}"]) for text in of.texts}
+    return {
+        "acc_mean": number(row["acc_mean"]),
+        "ppl": perplexities[of.texts[0]] if of.texts else None,
+        "perplexities": perplexities,
+        "tasks": {task: number(row[f"acc_{task}"]) for task in of.tasks},
+        "n_params": whole(row["n_params"]),
+    }
+
+
+def versus_baseline(best: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Compare the best experiment with the unpruned model.
+
+    Returns:
+        `acc_mean_difference` (best - baseline), `acc_kept` (best / baseline), `ppl_ratio` (best / baseline), and
+        `reason`: why they are null, where they are.
+    """
+    nothing = {"acc_mean_difference": None, "acc_kept": None, "ppl_ratio": None}
+    if best is None:
+        return nothing | {"reason": "there is no valid experiment"}
+    if baseline is None:
+        return nothing | {"reason": "the unpruned model has no result"}
+    if any(baseline["tasks"][task] is None for task in best["tasks"]):
+        return nothing | {"reason": "the unpruned model was not evaluated on the same tasks"}
+    accuracy, unpruned = best["acc_mean"], baseline["acc_mean"]
+    return {
+        "acc_mean_difference": accuracy - unpruned,
+        "acc_kept": accuracy / unpruned if unpruned > 0 else None,
+        "ppl_ratio": best["ppl"] / baseline["ppl"] if best["ppl"] and baseline["ppl"] else None,
+        "reason": None,
+    }
+
+
+def global_best_config(analysis: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the best configuration of each pruning ratio from the analysis of one model."""
+    return _part(analysis, ("pruning_ratio", "best", "baseline", "best_vs_baseline"))
+
+
+def method_comparison(analysis: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the comparison of methods at each pruning ratio from the analysis of one model."""
+    return _part(analysis, ("pruning_ratio", "experiments", "methods", "best_by_mean"))
+
+
+def ratio_key(ratio: float) -> str:
+    """Name a pruning ratio as in paths and keys: 0.2 is `20`, 0.125 is `12_5`."""
+    return f"{100 * ratio:.10g}".replace(".", "_")
+
+
+def ratios_of(values: Iterable[float]) -> list[float]:
+    """List different pruning ratios, ascending."""
+    return sorted({ratio_key(value): float(value) for value in values}.values())
+
+
+def number(value: Any) -> float | None:
+    """Turn a cell into a number for JSON; missing and infinite values become None."""
+    if pd.isna(value) or math.isinf(value):
+        return None
+    return float(value)
+
+
+def whole(value: Any) -> int | None:
+    """Turn a cell into a whole number for JSON."""
+    return None if pd.isna(value) else int(value)
+
+
+def string(value: Any) -> str | None:
+    """Turn a cell into a string for JSON."""
+    return None if pd.isna(value) else str(value)
+
+
+def _part(analysis: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "model": analysis["model"],
+        **{key: analysis[key] for key in keys},
+        "by_ratio": {p: {key: content[key] for key in keys} for p, content in analysis["by_ratio"].items()},
+    }
+
+
+def _invalid(rows: pd.DataFrame, tasks: list[str]) -> pd.Series[str]:
+    lacks_a_task = rows[[f"acc_{task}" for task in tasks]].isna().any(axis=1)
+    reasons = pd.Series("", index=rows.index, dtype=object)
+    reasons[lacks_a_task] = "evaluated on fewer tasks"
+    reasons[rows["acc_mean"].isna()] = "no accuracy"
+    return reasons.where(rows["status"] == "ok", rows["status"].astype(object))
+
+
+def _control(rows: pd.DataFrame) -> pd.Series[bool]:
+    return rows["criterion"].eq(CONTROL_CRITERION).fillna(value=False).astype(bool)
+
+
+def _columns(rows: pd.DataFrame, prefix: str) -> list[str]:
+    return [column for column in rows.columns if column.startswith(prefix)]
+
+
+def _task_columns(rows: pd.DataFrame) -> list[str]:
+    return [column for column in _columns(rows, "acc_") if column not in {"acc_mean", "acc_mean_rule"}]
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]

@@ -1,0 +1,212 @@
+"""Comparison of all models of a study: content of `reports/cross_model/analysis_summary.json`.
+
+There is one best configuration per (model, pruning ratio); everything else is counted or averaged over those, one ratio
+at a time. Mean accuracies over different tasks or by different rules are never averaged or ranked together: the value
+is null and `reason` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from espalier.analysis.best import (
+    ModelRows,
+    best_row,
+    count,
+    ratio_key,
+    ratios_of,
+    rows_of,
+    scores,
+    valid_rows,
+    versus_baseline,
+    whole,
+)
+
+Best = dict[str, Any]
+
+
+def analyse_study(experiments: pd.DataFrame, *, headline_ratio: float | None = None) -> dict[str, Any]:
+    """Compare the best configurations of all models.
+
+    Args:
+        experiments: The experiments table.
+        headline_ratio: Pruning ratio whose results stand at the top level; None means the largest.
+
+    Returns:
+        The results of the headline ratio, and `by_ratio` with the same keys for each ratio.
+    """
+    models = [rows_of(experiments, str(model)) for model in experiments["model"].unique()]
+    ratios = ratios_of(ratio for model in models for ratio in model.ratios)
+    if headline_ratio is None:
+        headline_ratio = max(ratios, default=None)
+    return {
+        "study": models[0].facts["study"] if models else None,
+        "headline_ratio": headline_ratio,
+        "all_ratios": {"experiments": _sum_counts([count(model.experiments) for model in models])},
+        **_compare(models, headline_ratio),
+        "by_ratio": {ratio_key(ratio): _compare(models, ratio) for ratio in ratios},
+    }
+
+
+def best_configs_table(summary: Mapping[str, Any]) -> pd.DataFrame:
+    """Make the table of best configurations, one row per model and pruning ratio, from `analyse_study`."""
+    rows = [row for content in summary["by_ratio"].values() for row in content["best_configs"]]
+    columns = [*_BEST_COLUMNS, "tasks", "acc_mean_rule"]
+    frame = pd.DataFrame(rows, columns=columns).drop(columns="tasks")
+    return frame.astype({"taylor_seq_len": "Int64", "taylor_num_samples": "Int64", "n_valid": "Int64"})
+
+
+def cross_model_comparison(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the short comparison (best method, accuracy and perplexity of each model) from `analyse_study`."""
+
+    def short(content: Mapping[str, Any]) -> dict[str, Any]:
+        keys = {"best_method": "method", "best_acc": "acc_mean", "best_ppl": "ppl", "n_valid": "n_valid"}
+        return {
+            "pruning_ratio": content["pruning_ratio"],
+            "models": {
+                row["model"]: {key: row[column] for key, column in keys.items()} for row in content["best_configs"]
+            },
+            "overall_best": content["overall_best"],
+        }
+
+    return {**short(summary), "by_ratio": {p: short(content) for p, content in summary["by_ratio"].items()}}
+
+
+_BEST_COLUMNS = (
+    "model", "family", "kind", "pruning_ratio", "method", "experiment", "acc_mean", "ppl", "ppl_text", "taylor_seq_len",
+    "taylor_num_samples", "baseline_acc_mean", "baseline_ppl", "acc_kept", "n_valid",
+)  # fmt: skip
+
+
+def _compare(models: list[ModelRows], ratio: float | None) -> dict[str, Any]:
+    rows = {model.facts["model"]: model.at(ratio) for model in models}
+    tried = {name: frame for name, frame in rows.items() if len(frame)}
+    found = [_best_config(model, ratio) for model in models]
+    best = [row for row in found if row is not None]
+    methods = sorted({str(method) for frame in tried.values() for method in frame.loc[~frame["control"], "method"]})
+    named = {row["model"] for row in best}
+    return {
+        "pruning_ratio": ratio,
+        "experiments": _sum_counts([count(frame) for frame in rows.values()]),
+        "coverage": {name: count(frame) for name, frame in tried.items()},
+        "best_configs": best,
+        "models_without_best": [name for name in tried if name not in named],
+        "base_vs_instruct": [_base_vs_instruct(family, best) for family in _families(best)],
+        "method_distribution": {
+            "overall": _shares(best, "method", methods),
+            **{
+                kind: _shares([row for row in best if row["kind"] == kind], "method", methods)
+                for kind in ("base", "instruct")
+            },
+        },
+        "parameter_distribution": {
+            axis: _shares(best, axis, sorted({row[axis] for row in best if row[axis] is not None}))
+            for axis in ("taylor_seq_len", "taylor_num_samples")
+        },
+        "architecture_comparison": {
+            family: _architecture([row for row in best if row["family"] == family]) for family in _families(best)
+        },
+        "overall_best": _overall_best(best),
+    }
+
+
+def _best_config(of: ModelRows, ratio: float | None) -> Best | None:
+    rows = of.at(ratio)
+    row = best_row(rows, of.texts)
+    if row is None:
+        return None
+    best = scores(row, of)
+    baseline = None if of.baseline is None else scores(of.baseline, of)
+    compared = versus_baseline(best, baseline)
+    return {
+        **{key: of.facts[key] for key in ("model", "family", "kind", "acc_mean_rule")},
+        "pruning_ratio": ratio,
+        "method": row["method"],
+        "experiment": row["experiment"],
+        "acc_mean": best["acc_mean"],
+        "ppl": best["ppl"],
+        "ppl_text": of.texts[0] if of.texts else None,
+        "taylor_seq_len": whole(row["taylor_seq_len"]),
+        "taylor_num_samples": whole(row["taylor_num_samples"]),
+        "baseline_acc_mean": None if baseline is None or compared["reason"] else baseline["acc_mean"],
+        "baseline_ppl": None if baseline is None else baseline["ppl"],
+        "acc_kept": compared["acc_kept"],
+        "reason": compared["reason"],
+        "n_valid": len(valid_rows(rows)),
+        "tasks": of.tasks,
+    }
+
+
+def _base_vs_instruct(family: str, best: list[Best]) -> dict[str, Any]:
+    base, instruct = (
+        [row for row in best if row["family"] == family and row["kind"] == kind] for kind in ("base", "instruct")
+    )
+    found: dict[str, Any] = {"family": family}
+    for name, rows in (("base", base), ("instruct", instruct)):
+        found |= {f"{name}_model": rows[0]["model"], f"{name}_acc": rows[0]["acc_mean"]} if len(rows) == 1 else {
+            f"{name}_model": None, f"{name}_acc": None
+        }  # fmt: skip
+    reason = next(
+        (
+            f"{'no' if not rows else len(rows)} {kind} model{'s' if len(rows) > 1 else ''} of this family with a result"
+            for kind, rows in (("base", base), ("instruct", instruct))
+            if len(rows) != 1
+        ),
+        _not_comparable([*base, *instruct]),
+    )
+    if reason is None and found["base_acc"] == 0:
+        reason = "the accuracy of the base model is 0"
+    change = None if reason else found["instruct_acc"] / found["base_acc"] - 1
+    return {**found, "relative_change": change, "reason": reason}
+
+
+def _architecture(rows: list[Best]) -> dict[str, Any]:
+    reason = _not_comparable(rows)
+    perplexities = [row["ppl"] for row in rows]
+    one_text = len({row["ppl_text"] for row in rows}) == 1
+    return {
+        "acc_mean": None if reason else sum(row["acc_mean"] for row in rows) / len(rows),
+        "ppl": sum(perplexities) / len(rows) if one_text and None not in perplexities else None,
+        "n": len(rows),
+        "models": [row["model"] for row in rows],
+        "reason": reason,
+    }
+
+
+def _overall_best(best: list[Best]) -> Best | None:
+    if not best or _not_comparable(best):
+        return None
+    return min(best, key=lambda row: (-row["acc_mean"], row["model"]))
+
+
+def _not_comparable(rows: list[Best]) -> str | None:
+    if len({tuple(sorted(row["tasks"])) for row in rows}) > 1:
+        return "the models were evaluated on different tasks"
+    if len({row["acc_mean_rule"] for row in rows}) > 1:
+        return "the mean accuracies follow different rules"
+    return None
+
+
+def _shares(best: list[Best], column: str, values: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    having = [row for row in best if row[column] is not None]
+    models = {value: [row["model"] for row in having if row[column] == value] for value in values}
+    return {
+        str(value): {"count": len(names), "share": len(names) / len(having) if having else None, "models": names}
+        for value, names in models.items()
+    }
+
+
+def _families(best: list[Best]) -> list[str]:
+    return list(dict.fromkeys(row["family"] for row in best))
+
+
+def _sum_counts(counts: list[dict[str, Any]]) -> dict[str, Any]:
+    reasons: dict[str, int] = {}
+    for one in counts:
+        for reason, n in one["reasons"].items():
+            reasons[reason] = reasons.get(reason, 0) + n
+    sums = {key: sum(one[key] for one in counts) for key in ("total", "valid", "invalid", "controls")}
+    return sums | {"reasons": dict(sorted(reasons.items()))}

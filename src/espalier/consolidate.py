@@ -1,0 +1,173 @@
+"""Gather the results of a study into its three tables. Frames in, frames out; no torch.
+
+A result enters only if it was made by the settings that are configured now: evaluations of another protocol or another
+version, or plans of other settings, are refused, never mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from espalier.errors import UserError
+from espalier.evaluation.metrics import mean_accuracy, task_accuracy
+from espalier.files import sha256_of_json
+from espalier.gradients.statistics import model_metrics, moments_of, pool
+from espalier.planning.plan import Plan
+from espalier.planning.structure import ModelStructure
+
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An experiment (or the baseline) with what was read of it.
+
+    Attributes:
+        facts: Columns of the experiments table that the config gives: study, model, family, ..., pruning_ratio.
+        metrics: Content of `metrics.json`; None where there are no results.
+        plan: Content of `plan.json`; None for the baseline or where there is none.
+        gradients: Statistics of the experiment's gradient (rows of the gradients table); None without gradient.
+        failed: Whether it failed (rather than not having run).
+    """
+
+    facts: Mapping[str, Any]
+    metrics: Mapping[str, Any] | None
+    plan: Mapping[str, Any] | None
+    gradients: pd.DataFrame | None
+    failed: bool = False
+
+
+def check_recipe(
+    finished: Finished, *, protocol: Mapping[str, Any], version: int, settings: Mapping[str, Any] | None
+) -> None:
+    """Refuse results that were made by other settings than those configured.
+
+    Args:
+        finished: What was read.
+        protocol: Configured evaluation protocol.
+        version: Current version of the evaluation.
+        settings: Configured settings of the plan; None for the baseline.
+
+    Raises:
+        UserError: Naming model, experiment, and what differs.
+    """
+    name = f"{finished.facts['model']}, {finished.facts['experiment']}"
+    if finished.plan is not None and finished.plan["recipe"]["settings"] != settings:
+        raise UserError(f"{name}: its plan was made with other settings than configured; run `snakemake plans` first")
+    made = finished.metrics["recipe"]["settings"] if finished.metrics else {"protocol": protocol, "version": version}
+    for key, wanted in (("protocol", protocol), ("version", version)):
+        if made[key] != wanted:
+            raise UserError(
+                f"{name}: was evaluated with another {key} than configured; run `snakemake evaluations` first"
+            )
+
+
+def experiment_row(finished: Finished, rule: str) -> dict[str, Any]:
+    """Make the row of the experiments table."""
+    metrics, plan = finished.metrics, finished.plan
+    row: dict[str, Any] = {
+        **finished.facts,
+        "removed_param_fraction": 0.0
+        if finished.facts["experiment"] == BASELINE
+        else _of(plan, "removed_param_fraction"),
+        "n_params": _of(metrics, "n_params"),
+        "acc_mean": mean_accuracy(metrics["tasks"], rule) if metrics else None,
+        "acc_mean_rule": rule,
+    }
+    if metrics:
+        row |= {f"ppl_{name}": text["value"] for name, text in metrics["perplexity"].items()}
+        row |= {f"acc_{name}": task_accuracy(task["metrics"], rule) for name, task in metrics["tasks"].items()}
+    if finished.gradients is not None:
+        row |= gradient_metrics(finished.gradients)
+    row["extreme_pruning_layers"] = _of(plan, "extreme_pruning_layers")
+    row["status"] = "ok" if metrics else "failed" if finished.failed else "missing"
+    row["source"] = "run"
+    return row
+
+
+def experiments_table(finished: Iterable[Finished], rule: str) -> pd.DataFrame:
+    """Make the experiments table: the baseline first, then in the order given."""
+    frame = pd.DataFrame([experiment_row(one, rule) for one in finished])
+    columns = list(frame.columns)
+    order = [c for c in columns if not c.startswith(("ppl_", "grad_"))]
+    order = [c for c in order if not _is_task_column(c)]
+    at = order.index("extreme_pruning_layers")
+    middle = [c for c in columns if c.startswith("ppl_")] + [c for c in columns if _is_task_column(c)]
+    middle += [c for c in columns if c.startswith("grad_")]
+    frame = frame[order[:at] + middle + order[at:]]
+    whole = ("taylor_seq_len", "taylor_num_samples", "n_params", "extreme_pruning_layers")
+    text = ("method", "criterion", "calibration")
+    types = dict.fromkeys(whole, "Int64") | dict.fromkeys(text, "str") | dict.fromkeys(middle, "float64")
+    types |= {"removed_param_fraction": "float64", "acc_mean": "float64", "pruning_ratio": "float64"}
+    return frame.astype(types)
+
+
+def gradient_metrics(statistics: pd.DataFrame) -> dict[str, float | None]:
+    """Summarise the gradient statistics of one setting over layers (`espalier.gradients.statistics`)."""
+    layers = [
+        pool(moments_of(row._asdict()) for row in rows.itertuples(index=False)).statistics()
+        for _, rows in statistics.groupby("layer", sort=True)
+    ]
+    return model_metrics(layers)
+
+
+def evaluation_rows(finished: Finished) -> list[dict[str, Any]]:
+    """Make the rows of the evaluations table."""
+    metrics = finished.metrics
+    if metrics is None:
+        return []
+    names = {"model": finished.facts["model"], "experiment": finished.facts["experiment"]}
+    protocol = sha256_of_json(metrics["protocol"])[:16]
+    rows = [
+        {
+            **names, "task": task, "metric": metric, "value": value["value"], "stderr": value["stderr"],
+            "n_samples": content["n_samples"], "limit": content["limit"], "n_shot": content["n_shot"],
+            "task_version": None if content["version"] is None else str(content["version"]), "protocol": protocol,
+        }
+        for task, content in metrics["tasks"].items()
+        for metric, value in content["metrics"].items()
+    ]  # fmt: skip
+    rows += [
+        {
+            **names, "task": f"ppl_{name}", "metric": "perplexity", "value": text["value"], "stderr": None,
+            "n_samples": text["n_tokens"], "limit": None, "n_shot": 0, "task_version": None, "protocol": protocol,
+        }
+        for name, text in metrics["perplexity"].items()
+    ]  # fmt: skip
+    return rows
+
+
+def evaluations_table(finished: Iterable[Finished]) -> pd.DataFrame:
+    """Make the evaluations table."""
+    frame = pd.DataFrame([row for one in finished for row in evaluation_rows(one)])
+    return frame.astype({"stderr": "float64", "limit": "Int64", "task_version": "str", "value": "float64"})
+
+
+def layer_rows(plan: Mapping[str, Any], structure: ModelStructure) -> list[dict[str, Any]]:
+    """Make the rows of the layers table from a plan and the model's sizes."""
+    kept = Plan.from_dict(plan)
+    rows = []
+    for number, layer in enumerate(structure.layers):
+        n_kv, n_mlp = kept.n_kept_kv_groups[number], kept.n_kept_mlp_channels[number]
+        attention, mlp = n_kv * layer.kv_group_params, n_mlp * layer.mlp_channel_params
+        rows.append(
+            {
+                "model": plan["model"], "experiment": plan["experiment"], "layer": number, "kept_kv_groups": n_kv,
+                "kept_mlp_channels": n_mlp, "params_before": layer.params,
+                "params_after": attention + mlp + layer.fixed_params, "attention_before": layer.attention_params,
+                "attention_after": attention, "mlp_before": layer.mlp_params, "mlp_after": mlp,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _of(content: Mapping[str, Any] | None, key: str) -> Any:
+    return None if content is None else content[key]
+
+
+def _is_task_column(column: str) -> bool:
+    return column.startswith("acc_") and column not in {"acc_mean", "acc_mean_rule"}

@@ -1,0 +1,148 @@
+"""The store of finished evaluations: nothing is done twice, nothing half-done is seen, nobody waits in vain."""
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from espalier.errors import UserError
+from espalier.evaluation.pending import Work, evaluate_with_others
+from espalier.evaluation.store import Store
+from espalier.files import read_json, read_parquet, write_json
+from espalier.planning.plan import Plan
+
+PROTOCOL = {"window": 8}
+ROW = {
+    "task": "piqa", "doc_id": 0, "choice": 0, "gold": True, "loglikelihood": -1.0, "is_greedy": False, "n_chars": 3,
+    "n_bytes": 3,
+}  # fmt: skip
+
+
+class FakeEvaluator:
+    """Counts evaluations; a plan that keeps no KV group fails."""
+
+    def __init__(self) -> None:
+        self.done: list[Plan] = []
+
+    def evaluate(self, plan: Plan) -> tuple[dict[str, Any], pd.DataFrame]:
+        if plan.n_kept_kv_groups == (0,):
+            raise UserError("log-likelihood is nan")
+        self.done.append(plan)
+        return {"acc_mean": {"value": 0.5}, "n_params": 10}, pd.DataFrame([ROW])
+
+
+class FakeWork(Work):
+    """Work whose evaluator needs no model."""
+
+    def evaluator(self) -> FakeEvaluator:
+        self.settings["made"].append(FakeEvaluator())
+        return self.settings["made"][-1]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> FakeWork:
+    (tmp_path / "requests.parquet").write_bytes(b"requests")
+    settings = {"protocol": PROTOCOL, "dtype": "float32", "made": []}
+    return FakeWork({"files": {"a": 1}}, tmp_path / "requests.parquet", settings)
+
+
+def add_plan(tmp_path: Path, name: str, kept: tuple[int, ...]) -> Path:
+    path = tmp_path / "experiments" / name / "plan.json"
+    plan = Plan((3,), (2,), (kept,), ((0, 1),))
+    write_json(path, {"model": "A", "experiment": name, **plan.to_dict()})
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "experiments/.store")
+
+
+def n_evaluations(work: FakeWork) -> int:
+    return sum(len(evaluator.done) for evaluator in work.settings["made"])
+
+
+def test_an_experiment_is_evaluated_once(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plan = add_plan(tmp_path, "a", (0,))
+    keys = {evaluate_with_others(work, store, plan, at_most=1) for _ in range(3)}
+    assert len(keys) == 1
+    assert n_evaluations(work) == 1
+    assert len(work.settings["made"]) == 1  # nothing was loaded when it was there
+
+
+def test_waiting_experiments_are_evaluated_beside_it(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
+    plans[2].with_name("metrics.json").write_text("{}")  # c has its results
+    evaluate_with_others(work, store, plans[1], at_most=2)
+    assert [plan.kept_kv_groups for plan in work.settings["made"][0].done] == [((1,),), ((0,),)]
+    evaluate_with_others(work, store, plans[0], at_most=9)
+    assert n_evaluations(work) == 2
+    evaluate_with_others(work, store, plans[3], at_most=9)
+    assert n_evaluations(work) == 3
+
+
+def test_equal_plans_are_evaluated_once(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    keys = [evaluate_with_others(work, store, add_plan(tmp_path, name, (0,)), at_most=1) for name in ("a", "b")]
+    assert keys[0] == keys[1]
+    assert n_evaluations(work) == 1
+
+
+def test_what_decides_the_numbers_decides_the_key(tmp_path: Path, work: FakeWork) -> None:
+    plan = read_json(add_plan(tmp_path, "a", (0,)))
+    keys = [Store.key(work.recipe(plan)), Store.key(work.recipe(None))]
+    keys += [
+        Store.key(FakeWork(work.manifest, work.requests, work.settings | changes).recipe(plan))
+        for changes in ({"protocol": {"window": 9}}, {"dtype": "bfloat16"})
+    ]
+    keys.append(Store.key(FakeWork({"files": {"a": 2}}, work.requests, work.settings).recipe(plan)))
+    work.requests.write_bytes(b"other requests")
+    keys.append(Store.key(work.recipe(plan)))
+    assert len(set(keys)) == 6
+
+
+def test_its_own_failure_is_raised_and_leaves_nothing(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plan = add_plan(tmp_path, "a", ())
+    with pytest.raises(UserError, match="log-likelihood is nan"):
+        evaluate_with_others(work, store, plan, at_most=1)
+    assert not store.has(store.key(work.recipe(read_json(plan))))
+    assert not [path for path in store.folder.iterdir() if path.is_dir()]
+
+
+def test_anothers_failure_is_left_to_its_own_job(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    add_plan(tmp_path, "a", ())
+    plan, last = add_plan(tmp_path, "b", (0,)), add_plan(tmp_path, "c", (1,))
+    evaluate_with_others(work, store, plan, at_most=9)
+    assert store.has(store.key(work.recipe(read_json(last))))
+
+
+def test_results_are_handed_over_with_their_name(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    key = evaluate_with_others(work, store, add_plan(tmp_path, "a", (0,)), at_most=1)
+    metrics, samples = tmp_path / "out/metrics.json", tmp_path / "out/samples.parquet"
+    store.hand_over(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)
+    content = read_json(metrics)
+    assert list(content)[:2] == ["model", "experiment"]
+    assert content["recipe"]["settings"]["dtype"] == "float32"
+    assert read_parquet(samples).num_rows == 1
+    store.hand_over(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)  # again, over itself
+
+
+def _hold(folder: Path, got: Any, release: Any) -> None:
+    with Store(folder).claim("key", wait=True):
+        got.set()
+        release.wait(30)
+
+
+def test_a_claim_ends_with_its_process(store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    got, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(store.folder, got, release))
+    holder.start()
+    assert got.wait(30)
+    with store.claim("key", wait=False) as free:
+        assert not free
+    holder.kill()
+    holder.join()
+    with store.claim("key", wait=True) as free:
+        assert free

@@ -1,0 +1,39 @@
+"""Write the table of one model, its best configuration and the comparison of its methods."""
+
+from typing import TYPE_CHECKING
+
+from espalier.analysis.best import global_best_config, method_comparison
+from espalier.analysis.model import analyse_model
+
+from espalier.files import read_parquet, whole_file, write_json, write_table
+from espalier.jobs import job_log
+from espalier.tables import Experiments
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(
+    *, experiments: str, model: str, ratio: float | None, table: str, csv: str, best: str, comparison: str
+) -> None:
+    frame = read_parquet(experiments).to_pandas()
+    frame = Experiments.validate(frame[frame.model == model].reset_index(drop=True))
+    analysis = analyse_model(frame, model, headline_ratio=ratio)
+    write_table(table, frame)
+    with whole_file(csv) as path:
+        frame.to_csv(path, index=False)
+    write_json(best, global_best_config(analysis))
+    write_json(comparison, method_comparison(analysis))
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"consolidate {snakemake.wildcards.model}"):
+        main(
+            experiments=snakemake.input.experiments,
+            model=snakemake.wildcards.model,
+            ratio=snakemake.params.ratio,
+            table=snakemake.output.table,
+            csv=snakemake.output.csv,
+            best=snakemake.output.best,
+            comparison=snakemake.output.comparison,
+        )
