@@ -45,14 +45,20 @@ include: "rules/gradients.smk"
 include: "rules/priors.smk"
 include: "rules/plan.smk"
 include: "rules/consolidate.smk"
+include: "rules/report.smk"
 
 
-# Everything that is computed.
+# The whole study, up to its reports.
 rule all:
     default_target: True
     input:
-        expand("<results>/baseline/{model}/metrics.json", model=study.models),
-        study.sweep.files("<results>/experiments/{model}/{experiment}/metrics.json"),
+        expand("<results>/reports/{model}/report.html", model=study.models),
+        expand("<results>/reports/{model}/structures", model=study.models),
+        expand(
+            "<results>/consolidated/{model}/all_methods_results.parquet",
+            model=study.models,
+        ),
+        "<results>/reports/cross_model/report.html",
 
 
 # What needs the network, for the login node; compute jobs read only cache/.
@@ -91,3 +97,21 @@ rule consolidated:
             "<results>/consolidated/{model}/all_methods_results.parquet",
             model=study.models,
         ),
+
+
+# The report of every model.
+rule reports:
+    input:
+        expand("<results>/reports/{model}/report.html", model=study.models),
+
+
+# The comparison of all models.
+rule cross_model:
+    input:
+        "<results>/reports/cross_model/report.html",
+
+
+# What each experiment removed, layer by layer.
+rule structures:
+    input:
+        expand("<results>/reports/{model}/structures", model=study.models),

@@ -109,7 +109,7 @@ def experiments_table(finished: Iterable[Finished], rule: str) -> pd.DataFrame:
 def gradient_metrics(statistics: pd.DataFrame) -> dict[str, float | None]:
     """Summarise the gradient statistics of one setting over layers (`espalier.gradients.statistics`)."""
     layers = [
-        pool(moments_of(row._asdict()) for row in rows.itertuples(index=False)).statistics()
+        pool(moments_of(row) for row in rows.to_dict("records")).statistics()
         for _, rows in statistics.groupby("layer", sort=True)
     ]
     return model_metrics(layers)

@@ -4,35 +4,54 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from espalier.errors import UserError
-from espalier.evaluation.metrics import task_accuracy
 from espalier.files import read_json
+
+HEADERS = ("model", "best experiment", "accuracy", "unpruned", "lost", "perplexity", "unpruned", "parameters kept")
 
 
 def summarise(results: Path) -> str:
-    """Return a table of the unpruned models of a study: accuracy of each task, their mean, and perplexities.
+    """Return one row per model: its best experiment at the headline ratio, and what that lost.
 
     Raises:
-        UserError: If the study has no results yet.
+        UserError: If the study has no tables yet.
     """
-    files = sorted(results.glob("baseline/*/metrics.json"))
+    files = sorted(results.glob("consolidated/*/global_best_config.json"))
     if not files:
         raise UserError(f"{results}: no results yet; run snakemake first")
-    rows = []
-    for file in files:
-        metrics = read_json(file)
-        rule = metrics["acc_mean"]["rule"]
-        row: dict[str, object] = {"model": metrics["model"], "parameters": metrics["n_params"]}
-        row["acc_mean"] = metrics["acc_mean"]["value"]
-        row |= {name: task_accuracy(task["metrics"], rule) for name, task in metrics["tasks"].items()}
-        row |= {f"ppl {name}": round(text["value"], 2) for name, text in metrics["perplexity"].items()}
-        rows.append(row)
-    title = f"Unpruned models of study {results.name!r} (accuracy; ppl: perplexity)"
-    table = tabulate(rows, headers="keys", floatfmt=".3f", intfmt=",")
-    return f"{title}\n\n{table}\n\nEverything is under {results}/: baseline/, logs/, benchmarks/."
+    found = [read_json(file) for file in files]
+    ratios = sorted({f"{100 * best['pruning_ratio']:.10g}%" for best in found if best["pruning_ratio"]})
+    rows = [_row(best) for best in found]
+    lines = [
+        f"Best experiment of each model of study {results.name!r} at {' and '.join(ratios)} of the parameters removed",
+        "(accuracy: mean over the tasks; one run each, differences of a point or two are noise)",
+        "",
+        tabulate(rows, headers=HEADERS, floatfmt=(*[".3f"] * 7, ".1%"), missingval="-"),
+        "",
+        f"Reports:  {results}/reports/cross_model/report.html, {results}/reports/{{model}}/report.html",
+        f"Tables:   {results}/consolidated/experiments.parquet, evaluations.parquet, layers.parquet",
+    ]
+    return "\n".join(lines)
+
+
+def _row(best: dict[str, Any]) -> list[Any]:
+    chosen, baseline = best["best"] or {}, best["baseline"] or {}
+    lost = best["best_vs_baseline"]["acc_mean_difference"]
+    kept = chosen.get("removed_param_fraction")
+    return [
+        best["model"],
+        chosen.get("experiment", "none is valid"),
+        chosen.get("acc_mean"),
+        baseline.get("acc_mean"),
+        None if lost is None else -lost,
+        chosen.get("ppl"),
+        baseline.get("ppl"),
+        None if kept is None else 1 - kept,
+    ]
 
 
 def main() -> None:

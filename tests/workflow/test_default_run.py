@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
@@ -13,7 +14,7 @@ from espalier.evaluation.tasks import load_tasks
 from espalier.files import read_json, read_parquet
 from espalier.models.loading import load_tokenizer
 from espalier.summary import summarise
-from espalier.tables import Samples
+from espalier.tables import Experiments, Samples
 from tests.conftest import Run
 from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun
 
@@ -25,6 +26,10 @@ pytestmark = pytest.mark.run
 
 def metrics(run: DefaultRun, model: str) -> dict:
     return read_json(run.results / f"baseline/{model}/metrics.json")
+
+
+def experiments(run: DefaultRun) -> pd.DataFrame:
+    return Experiments.validate(read_parquet(run.results / "consolidated/experiments.parquet").to_pandas())
 
 
 @pytest.mark.parametrize("model", ALL)
@@ -93,17 +98,78 @@ def test_artefacts_are_complete(default_run: DefaultRun) -> None:
     assert not list(default_run.results.rglob("*.bin"))
 
 
+def test_accuracy_falls_strictly_with_the_ratio(default_run: DefaultRun) -> None:
+    """Mean over the settings of the three reference methods, model by model."""
+    table = experiments(default_run)
+    table = table[table.method.ne("random") | table.experiment.eq("baseline")]
+    means = table.groupby(["model", "pruning_ratio"]).acc_mean.mean().unstack()
+    assert means.columns.tolist() == [0.0, 0.35, 0.5]
+    assert (means[0.0] > means[0.35]).all(), means
+    assert (means[0.35] > means[0.5]).all(), means
+
+
+def test_taylor_keeps_more_than_chance_at_half(default_run: DefaultRun) -> None:
+    """Mean over the six models; one random draw per model is too noisy to compare model by model."""
+    half = experiments(default_run).query("pruning_ratio == 0.5")
+    means = half.groupby("method").acc_mean.mean()
+    assert means["taylor"] >= means["random"] + 0.1, means
+    assert means["layerwise"] >= means["random"] + 0.1, means
+    assert means["blockwise"] >= means["random"] + 0.1, means
+
+
+def test_plans_of_the_methods_differ_and_meet_their_ratio(default_run: DefaultRun) -> None:
+    for model in ALL:
+        folders = sorted((default_run.results / "experiments" / model).glob("*-p50"))
+        plans = {folder.name: read_json(folder / "plan.json") for folder in folders}
+        assert len({json.dumps(plan["layers"]) for plan in plans.values()}) == len(plans) == 13
+        one_channel = 3 * 64 / metrics(default_run, model)["n_params"]
+        for plan in plans.values():
+            assert 0 <= 0.5 - plan["removed_param_fraction"] < one_channel
+
+
+def test_a_pruned_model_has_the_parameters_of_its_plan(default_run: DefaultRun) -> None:
+    table = experiments(default_run)
+    unpruned = table[table.experiment == "baseline"].set_index("model").n_params
+    removed = 1 - table.n_params / table.model.map(unpruned)
+    assert (removed - table.removed_param_fraction).abs().max() < 1e-12
+
+
+def test_tables_are_complete(default_run: DefaultRun) -> None:
+    table = experiments(default_run)
+    assert (table.status == "ok").all()
+    assert len(table) == 6 * 27
+    assert table[table.criterion == "taylor"].filter(like="grad_").notna().all(axis=None)
+    assert np.isfinite(table.filter(like="ppl_")).all(axis=None)
+
+
+def test_reports_are_there_and_name_the_best(default_run: DefaultRun) -> None:
+    reports = default_run.results / "reports"
+    for model in ALL:
+        analysis = read_json(reports / model / "analysis.json")
+        best = analysis["best"]["experiment"]
+        assert analysis["pruning_ratio"] == 0.5
+        assert best in (reports / model / "report.txt").read_text(encoding="utf-8")
+        assert best in (reports / model / "report.html").read_text(encoding="utf-8")
+        assert (reports / model / f"structures/{best}.txt").is_file()
+        assert read_json(reports / model / f"structures/{best}.json")
+    for name in ("report.txt", "report.html", "all_models_best_configs.csv", "tables/best_configs.tex"):
+        assert (reports / "cross_model" / name).stat().st_size > 0
+
+
 def test_a_second_run_does_nothing(default_run: DefaultRun, snakemake: Run) -> None:
     done = snakemake("--configfile", DEFAULT_CONFIG, directory=default_run.directory)
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
-def test_the_summary_names_every_model(default_run: DefaultRun) -> None:
-    text = summarise(default_run.results)
+def test_the_summary_names_the_best_of_every_model(default_run: DefaultRun) -> None:
+    lines = summarise(default_run.results).splitlines()
     for model in ALL:
-        assert f"{metrics(default_run, model)['acc_mean']['value']:.3f}" in text
-        assert model in text
+        best = read_json(default_run.results / f"consolidated/{model}/global_best_config.json")
+        line = next(line for line in lines if line.startswith(f"{model} "))
+        assert best["best"]["experiment"] in line
+        assert f"{best['best']['acc_mean']:.3f}" in line
+        assert f"{metrics(default_run, model)['acc_mean']['value']:.3f}" in line
 
 
 def test_json_has_no_nan(default_run: DefaultRun) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def pool(parts: Iterable[Moments]) -> Moments:
     )
 
 
-def moments_of(statistics: Mapping[str, float]) -> Moments:
+def moments_of(statistics: Mapping[Any, float]) -> Moments:
     """Recover moments from the stored statistics of a projection."""
     n_params = int(statistics["n_params"])
     return Moments(n_params, statistics["grad_mean"] * n_params, statistics["grad_norm"] ** 2, statistics["grad_max"])

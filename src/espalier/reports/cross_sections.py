@@ -50,7 +50,7 @@ def _best_configs(content: Content) -> Section:
     about = "Best experiment of each model; n is the number of valid experiments it was chosen from (without controls)."
     if texts:
         about += f" Perplexity of {', '.join(texts)}."
-    tables = [Table(header, rows, 3)] if rows else []
+    tables = [Table(header, rows, ["Model", "Kind", "Method"])] if rows else []
     return Section("Best configuration of each model", [about], tables, remarks, ["best_vs_baseline"])
 
 
@@ -61,7 +61,7 @@ def _base_vs_instruct(content: Content) -> Section:
         rows.append([one["family"], fixed(one["base_acc"]), fixed(one["instruct_acc"]), change])
         if one["reason"]:
             remarks.append(f"{one['family']}: {one['reason']}.")
-    tables = [Table(["Family", "Base", "Instruct", "Relative change"], rows)] if rows else []
+    tables = [Table(["Family", "Base", "Instruct", "Relative change"], rows, ["Family"])] if rows else []
     return Section(
         "Base and instruct models", ["Accuracy of the best experiment."], tables, remarks, ["base_vs_instruct"]
     )
@@ -71,7 +71,9 @@ def _methods(content: Content) -> Section:
     distribution = content["method_distribution"]
     kinds = ["overall", *(kind for kind in ("base", "instruct") if any(_counts(distribution[kind])))]
     rows = [[method, *(_share(distribution[kind].get(method)) for kind in kinds)] for method in distribution["overall"]]
-    table = Table(["Method", *("All models" if kind == "overall" else kind.capitalize() for kind in kinds)], rows)
+    table = Table(
+        ["Method", *("All models" if kind == "overall" else kind.capitalize() for kind in kinds)], rows, ["Method"]
+    )
     return Section("How often each method is the best", tables=[table] if rows else [])
 
 
@@ -80,7 +82,7 @@ def _settings(content: Content) -> Section:
     for axis, values in content["parameter_distribution"].items():
         rows = [[value, ", ".join(one["models"]), _share(one)] for value, one in values.items()]
         if rows:
-            tables.append(Table([axis, "Models", "Share"], rows, 2))
+            tables.append(Table([axis, "Models", "Share"], rows, ["Models"]))
         else:
             remarks.append(f"No best experiment has {axis}.")
     return Section("Calibration settings of the best", tables=tables, remarks=remarks)
@@ -93,7 +95,7 @@ def _architectures(content: Content) -> Section:
     remarks = [f"{family}: {one['reason']}." for family, one in ordered if one["reason"]]
     header = ["Family", "Mean accuracy", "Mean perplexity", "Models"]
     about = "Means over the best experiment of each model of the family."
-    return Section("Architectures", [about], [Table(header, rows)] if rows else [], remarks)
+    return Section("Architectures", [about], [Table(header, rows, ["Family", "Models"])] if rows else [], remarks)
 
 
 def _counts(shares: dict[str, Any]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 MISSING = "\N{EN DASH}"
@@ -12,11 +12,15 @@ Content = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of formatted cells. The first `n_text_columns` are words, the others numbers."""
+    """A table of formatted cells. Columns named in `words` hold words, the others numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    n_text_columns: int = 1
+    words: Sequence[str]
+
+    def is_number(self, column: int) -> bool:
+        """Whether a column holds numbers (and is aligned right)."""
+        return self.header[column] not in self.words
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Section:
     paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
     remarks: Sequence[str] = ()
-    figures: Sequence[str] = field(default=())
+    figures: Sequence[str] = ()
 
 
 def fixed(value: float | None, digits: int = 4) -> str:
@@ -118,7 +122,7 @@ def _methods(content: Content) -> Section:
         remarks.append(f"Best by mean: {mean} ({fixed(methods[mean]['mean'])})")
     if any(method["control"] for method in methods.values()):
         remarks.append("Controls are shown for comparison; they are never the best and enter no other section.")
-    table = Table(["Method", "Mean accuracy", "SD", "Min", "Max", "n"], rows)
+    table = Table(["Method", "Mean accuracy", "SD", "Min", "Max", "n"], rows, ["Method"])
     return Section("Pruning methods", tables=[table], remarks=remarks, figures=["accuracy_by_method"])
 
 
@@ -130,11 +134,11 @@ def _settings(content: Content) -> Section:
             remarks.append(f"{label}: no valid experiment has {axis}.")
             continue
         rows = [[value, fixed(one["mean"]), fixed(one["std"]), str(one["n"])] for value, one in groups.items()]
-        tables.append(Table([f"{label} ({axis})", "Mean accuracy", "SD", "n"], rows))
+        tables.append(Table([f"{label} ({axis})", "Mean accuracy", "SD", "n"], rows, []))
         best = max(groups, key=lambda value: groups[value]["mean"])
         if len(groups) > 1:
             remarks.append(f"Best {axis}: {best} (mean {fixed(groups[best]['mean'])})")
-    return Section("Calibration settings", tables=tables, remarks=remarks, figures=["settings"])
+    return Section("Calibration settings", tables=tables, remarks=remarks, figures=["accuracy_by_setting"])
 
 
 def _gradients(content: Content) -> Section:
@@ -142,7 +146,7 @@ def _gradients(content: Content) -> Section:
     if not correlations:
         return Section("Gradient metrics and accuracy", ["There are no gradient metrics."])
     rows = [[metric, *_correlation(one)] for metric, one in correlations.items()]
-    table = Table(["Metric", "r", "n", "Meaning"], rows)
+    table = Table(["Metric", "r", "n", "Meaning"], rows, ["Metric", "Meaning"])
     return Section("Gradient metrics and accuracy", ["Pearson correlation with the mean accuracy."], [table])
 
 
@@ -152,7 +156,7 @@ def _extreme_layers(content: Content) -> Section:
     return Section(
         "Extreme pruning layers and accuracy",
         ["Layers whose MLP lost more than half of its channels.", _correlation_line("count", extreme)],
-        [Table(["Layers", "Mean accuracy", "n"], rows)] if rows else [],
+        [Table(["Layers", "Mean accuracy", "n"], rows, [])] if rows else [],
     )
 
 
@@ -185,10 +189,13 @@ def _best(content: Content) -> Section:
     compared = (
         f"Not compared with the unpruned model: {versus['reason']}."
         if versus["reason"]
-        else f"Against the unpruned model: accuracy {versus['acc_mean_difference']:+.4f} ({percent(versus['acc_kept'])} "
-        f"kept), perplexity x {fixed(versus['ppl_ratio'], 2)}."
+        else f"Against the unpruned model: accuracy {versus['acc_mean_difference']:+.4f} "
+        f"({percent(versus['acc_kept'])} kept), perplexity x {fixed(versus['ppl_ratio'], 2)}."
     )
-    tables = [Table(["Setting", "Value"], settings, 2), Table(["Result", "Pruned", "Unpruned"], results)]
+    tables = [
+        Table(["Setting", "Value"], settings, ["Setting", "Value"]),
+        Table(["Result", "Pruned", "Unpruned"], results, ["Result"]),
+    ]
     return Section("Best configuration", [compared], tables, figures=["kept_layers"])
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from espalier.files import whole_file
 from espalier.reports.cross_sections import cross_headline, cross_sections
 from espalier.reports.sections import (
     Content,
@@ -20,6 +22,12 @@ from espalier.reports.sections import (
 )
 
 WIDTH = 88
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, the same on every system."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def model_text(analysis: dict[str, Any]) -> str:
@@ -60,9 +68,7 @@ def _section(section: Section) -> list[str]:
 
 
 def _table(table: Table) -> list[str]:
-    align = ["left"] * table.n_text_columns + ["right"] * (len(table.header) - table.n_text_columns)
-    if table.header[-1] in {"Meaning", "Models"}:
-        align[-1] = "left"
+    align = ["right" if table.is_number(column) else "left" for column in range(len(table.header))]
     return tabulate(table.rows, table.header, tablefmt="simple", colalign=align, disable_numparse=True).splitlines()
 
 

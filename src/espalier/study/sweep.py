@@ -37,6 +37,10 @@ class Sweep:
         """Names of experiments, each once."""
         return list(dict.fromkeys(experiment.name for experiment in self.experiments))
 
+    def names_of(self, wildcards: Wildcards) -> list[str]:
+        """Names of the experiments of one model."""
+        return [experiment.name for experiment in self._experiments[wildcards.model]]
+
     @property
     def calibrations(self) -> list[str]:
         """Names of the calibration sets, `{name}-s{seed}`."""
