@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.files import read_json, read_parquet, write_json
+from espalier.files import read_json, read_parquet, whole_folder, write_json
 from espalier.jobs import job_log
 from espalier.planning.structure import ModelStructure
 from espalier.reports.structure import compare_structure, structure_text
@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, layers: str, manifest: str, experiments: list[str], texts: list[str], jsons: list[str]) -> None:
+def main(*, layers: str, manifest: str, experiments: list[str], folder: Path) -> None:
     content = read_json(manifest)
     structure = ModelStructure.from_dict(content["structure"])
     widths = [(layer.n_kv_groups, layer.n_mlp_channels) for layer in structure.layers]
     table = read_parquet(layers).to_pandas()
-    for experiment, text, json in zip(experiments, texts, jsons, strict=True):
-        comparison = compare_structure(
-            table, structure.total_params, experiment, content["model"], widths_before=widths
-        )
-        write_text(Path(text), structure_text(comparison))
-        write_json(json, comparison)
+    with whole_folder(folder) as temporary:
+        for experiment in experiments:
+            comparison = compare_structure(
+                table, structure.total_params, experiment, content["model"], widths_before=widths
+            )
+            write_text(temporary / f"{experiment}.txt", structure_text(comparison))
+            write_json(temporary / f"{experiment}.json", comparison)
 
 
 if __name__ == "__main__":
@@ -32,6 +33,5 @@ if __name__ == "__main__":
             layers=snakemake.input.layers,
             manifest=snakemake.input.manifest,
             experiments=list(snakemake.params.experiments),
-            texts=list(snakemake.output.texts),
-            jsons=list(snakemake.output.jsons),
+            folder=Path(snakemake.output[0]),
         )

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from espalier.analysis.best import global_best_config, method_comparison
 from espalier.analysis.model import analyse_model
-
 from espalier.files import read_parquet, whole_file, write_json, write_table
 from espalier.jobs import job_log
 from espalier.tables import Experiments

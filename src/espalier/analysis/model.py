@@ -125,7 +125,7 @@ def _best_by_mean(methods: dict[str, dict[str, Any]]) -> str | None:
 
 def _by_value(valid: pd.DataFrame, column: str) -> dict[str, dict[str, Any]]:
     having = valid[valid[column].notna()]
-    return {str(value): _moments(rows["acc_mean"]) for value, rows in having.groupby(column, sort=True)}
+    return {str(whole(value)): _moments(rows["acc_mean"]) for value, rows in having.groupby(column, sort=True)}
 
 
 def _extreme_layers(valid: pd.DataFrame) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from espalier.reports.cross_sections import cross_headline, cross_sections
-from espalier.reports.figures import Figure
+from espalier.reports.drawing import Figure, prefix_ids
 from espalier.reports.sections import by_ratio, counts_line, headline, model_sections, ratio_title
 
 Figures = Mapping[str, Sequence[Figure]]
@@ -56,6 +55,7 @@ def _page(*, content: dict[str, Any], sections: dict[str, Any], figures: Figures
         {
             "key": key,
             "title": ratio_title(one["pruning_ratio"]),
+            "is_headline": one["pruning_ratio"] == content["headline_ratio"],
             "counts": counts_line(one["experiments"]),
             "sections": sections[key],
             "figures": {figure.name: (figure, _inline(figure, key)) for figure in figures.get(key, ())},
@@ -68,5 +68,4 @@ def _page(*, content: dict[str, Any], sections: dict[str, Any], figures: Figures
 
 def _inline(figure: Figure, key: str) -> Markup:
     """Take the `<svg>` element out of an SVG document, with ids that no other figure of the page has."""
-    svg = figure.svg[figure.svg.index("<svg ") :]
-    return Markup(re.sub(rf'( id="|url\(#|href="#)({figure.name})-', rf"\g<1>p{key}-\g<2>-", svg))  # noqa: S704 (ours)
+    return Markup(prefix_ids(figure.svg[figure.svg.index("<svg ") :], f"p{key}"))  # noqa: S704 (made by us)

@@ -36,12 +36,12 @@ class Section:
 
 def fixed(value: float | None, digits: int = 4) -> str:
     """Format a number with a fixed number of digits; a dash where there is none."""
-    return MISSING if value is None else f"{value:,.{digits}f}"
+    return MISSING if value is None else f"{value:z,.{digits}f}"
 
 
 def percent(value: float | None, *, sign: bool = False) -> str:
     """Format a share as a percentage."""
-    return MISSING if value is None else f"{100 * value:{'+' if sign else ''}.1f}%"
+    return MISSING if value is None else f"{100 * value:{'+' if sign else ''}z.1f}%"
 
 
 def plain(value: object) -> str:
@@ -101,6 +101,8 @@ def headline(analysis: Content) -> str:
 def correlation_strength(r: float) -> str:
     """Put a correlation into words."""
     size = abs(r)
+    if size < 0.1:
+        return "negligible"
     word = "strong" if size >= 0.7 else "moderate" if size >= 0.5 else "weak"
     return f"{word} {'positive' if r >= 0 else 'negative'}"
 
@@ -134,7 +136,7 @@ def _settings(content: Content) -> Section:
             remarks.append(f"{label}: no valid experiment has {axis}.")
             continue
         rows = [[value, fixed(one["mean"]), fixed(one["std"]), str(one["n"])] for value, one in groups.items()]
-        tables.append(Table([f"{label} ({axis})", "Mean accuracy", "SD", "n"], rows, []))
+        tables.append(Table([axis, "Mean accuracy", "SD", "n"], rows, []))
         best = max(groups, key=lambda value: groups[value]["mean"])
         if len(groups) > 1:
             remarks.append(f"Best {axis}: {best} (mean {fixed(groups[best]['mean'])})")
@@ -189,7 +191,7 @@ def _best(content: Content) -> Section:
     compared = (
         f"Not compared with the unpruned model: {versus['reason']}."
         if versus["reason"]
-        else f"Against the unpruned model: accuracy {versus['acc_mean_difference']:+.4f} "
+        else f"Against the unpruned model: accuracy {versus['acc_mean_difference']:+z.4f} "
         f"({percent(versus['acc_kept'])} kept), perplexity x {fixed(versus['ppl_ratio'], 2)}."
     )
     tables = [

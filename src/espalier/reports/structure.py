@@ -9,7 +9,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from espalier.errors import UserError
-from espalier.reports.sections import MISSING, percent
+from espalier.reports.sections import MISSING
 
 WIDTH = 104
 
@@ -32,8 +32,8 @@ def compare_structure(
         widths_before: KV groups and MLP channels of each layer of the unpruned model; without them those are null.
 
     Returns:
-        `totals` (model, decoder_layers, attention, mlp: before, after, removed, removed_fraction) and `layers`, a list
-        with the same for each layer and its blocks, their widths, and `emptied`: the blocks that have nothing left.
+        `totals` (model, decoder_layers, attention, mlp: before, after, removed, removed_fraction) and `layers`: the
+        same for each layer and its blocks, their widths, and `emptied`, the blocks with nothing left.
 
     Raises:
         UserError: If the table has no such experiment.
@@ -43,8 +43,7 @@ def compare_structure(
         raise UserError(f"{model}, {experiment}: is not in the layers table")
     sums = {column: int(rows[column].sum()) for column in rows.columns if column.endswith(("_before", "_after"))}
     total_after = total_before - sums["params_before"] + sums["params_after"]
-    records = rows.to_dict("records")
-    widths = [(None, None)] * len(records) if widths_before is None else list(widths_before)
+    widths = [(None, None)] * len(rows) if widths_before is None else list(widths_before)
     return {
         "model": model,
         "experiment": experiment,
@@ -54,7 +53,7 @@ def compare_structure(
             "attention": _change(sums["attention_before"], sums["attention_after"]),
             "mlp": _change(sums["mlp_before"], sums["mlp_after"]),
         },
-        "layers": [_layer(row, *width) for row, width in zip(records, widths, strict=True)],
+        "layers": [_layer(row, *width) for row, width in zip(rows.to_dict("records"), widths, strict=True)],
     }
 
 
@@ -127,11 +126,10 @@ def _details(layer: dict[str, Any]) -> list[str]:
     lines = [f"Layer {layer['layer']}"]
     for block, width, label in (("attention", "kv_groups", "KV groups"), ("mlp", "channels", "channels")):
         one = layer[block]
-        change = percent(None if one["removed_fraction"] is None else -one["removed_fraction"])
         before = MISSING if one[f"{width}_before"] is None else f"{one[f'{width}_before']:,}"
         lines += [
             f"  {_NAMES[block]}{' (empty)' if block in layer['emptied'] else ''}",
-            f"    parameters: {one['before']:,} -> {one['after']:,} ({change})",
+            f"    parameters: {one['before']:,} -> {one['after']:,} ({_percent(one['removed_fraction'])} removed)",
             f"    {label}: {before} -> {one[f'{width}_after']:,}",
         ]
     return lines
