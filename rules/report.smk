@@ -4,7 +4,7 @@
 rule analyse:
     input:
         experiments="<results>/consolidated/experiments.parquet",
-        code=study.code("analysis/*.py"),
+        code=study.code("analysis/*.py", "consolidate.py"),
     output:
         analysis="<results>/reports/{model}/analysis.json",
     log:
@@ -26,7 +26,7 @@ rule analyse:
 rule analyse_study:
     input:
         experiments="<results>/consolidated/experiments.parquet",
-        code=study.code("analysis/*.py"),
+        code=study.code("analysis/*.py", "consolidate.py"),
     output:
         summary="<results>/reports/cross_model/analysis_summary.json",
     log:
@@ -50,7 +50,7 @@ rule report_model:
         analysis="<results>/reports/{model}/analysis.json",
         experiments="<results>/consolidated/experiments.parquet",
         layers="<results>/consolidated/layers.parquet",
-        code=study.code("reports/*.py", "reports/templates/*"),
+        code=study.code("analysis/best.py", "reports/*.py", "reports/templates/*"),
     output:
         text="<results>/reports/{model}/report.txt",
         html="<results>/reports/{model}/report.html",
@@ -75,9 +75,7 @@ rule report_model:
 rule report_cross_model:
     input:
         summary="<results>/reports/cross_model/analysis_summary.json",
-        code=study.code(
-            "analysis/cross_model.py", "reports/*.py", "reports/templates/*"
-        ),
+        code=study.code("analysis/*.py", "reports/*.py", "reports/templates/*"),
     output:
         table="<results>/reports/cross_model/all_models_best_configs.csv",
         comparison="<results>/reports/cross_model/cross_model_comparison.json",
@@ -106,7 +104,7 @@ rule compare_structures:
     input:
         layers="<results>/consolidated/layers.parquet",
         manifest="<results>/models/{model}.json",
-        code=study.code("reports/structure.py"),
+        code=study.code("reports/*.py"),
     output:
         directory("<results>/reports/{model}/structures"),
     log:
