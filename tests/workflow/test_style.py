@@ -57,11 +57,33 @@ def test_rule_has_every_directive(name: str) -> None:
     assert re.search(rf"scripts/{name}\.py", rules()[name]), f"{name} does not run its own script"
 
 
-@pytest.mark.parametrize("name", [name for name in rules() if name != "lock_cache"])
+# Tables and reports: nothing expensive follows them, so they depend on their sources. All other rules have a GPU rule
+# downstream or are one, and carry a version.
+CHEAP = {
+    "lock_cache", "consolidate_study", "consolidate", "analyse", "analyse_study", "report_model", "report_cross_model",
+    "compare_structures",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in rules() if name not in CHEAP])
 def test_rule_before_a_gpu_rule_carries_a_version(name: str) -> None:
-    assert f"version=versions.{name.upper()}" in rules()[name] or name == "evaluate_baseline"
-    assert "version=versions." in rules()[name]
-    assert "input.code" not in rules()[name]
+    expected = "EVALUATE" if name == "evaluate_baseline" else name.upper()
+    assert f"version=versions.{expected}" in rules()[name]
+    assert "study.code(" not in rules()[name]
+    assert "ancient(" not in rules()[name]
+
+
+@pytest.mark.parametrize("name", sorted(CHEAP - {"lock_cache"}))
+def test_cheap_rule_depends_on_its_sources(name: str) -> None:
+    assert "code=study.code(" in rules()[name]
+
+
+def test_no_expensive_rule_reads_what_a_cheap_one_writes() -> None:
+    """So that an edited report can never make a GPU job stale."""
+    for name in set(rules()) - CHEAP:
+        inputs = rules()[name].split("    output:")[0]
+        assert "consolidated/" not in inputs, name
+        assert "reports/" not in inputs, name
 
 
 def test_sizes_stay_small() -> None:
@@ -106,8 +128,12 @@ HEAVY = {"torch", "transformers", "lm_eval", "datasets", "pandas"}
 
 
 @pytest.mark.parametrize(
-    "module", ["espalier", "espalier.config", "espalier.study.driver", "espalier.versions", "espalier.summary"]
-)
+    "module",
+    [
+        "espalier", "espalier.config", "espalier.study.driver", "espalier.versions", "espalier.summary",
+        "espalier.planning.make", "espalier.evaluation.pending", "espalier.evaluation.store",
+    ],
+)  # fmt: skip
 def test_light_modules_import_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run(
@@ -116,8 +142,20 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.parametrize("module", ["espalier.consolidate", "espalier.analysis.model", "espalier.reports.html"])
+def test_tables_and_reports_import_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print(*({{'torch', 'transformers', 'lm_eval', 'datasets'}} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
 def test_the_core_needs_neither_lm_eval_nor_datasets() -> None:
-    core = ["espalier.scoring", "espalier.evaluation.perplexity", "espalier.models.loading"]
+    core = [
+        "espalier.scoring", "espalier.evaluation.perplexity", "espalier.models.loading", "espalier.priors",
+        "espalier.surgery", "espalier.planning.make", "espalier.gradients.accumulate",
+    ]  # fmt: skip
     code = f"import sys, {', '.join(core)}; print(*({{'lm_eval', 'datasets', 'pandas'}} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True
@@ -127,7 +165,7 @@ def test_the_core_needs_neither_lm_eval_nor_datasets() -> None:
 
 def test_modules_describe_themselves() -> None:
     for path in [*SCRIPTS, *(REPOSITORY / "src").rglob("*.py")]:
-        assert path.read_text(encoding="utf-8").startswith('"""'), path
+        assert path.read_text(encoding="utf-8").startswith(('"""', 'r"""')), path
 
 
 def test_dependencies_are_explained() -> None:
