@@ -11,7 +11,7 @@ from tabulate import tabulate
 from espalier.errors import UserError
 from espalier.files import read_json
 
-HEADERS = ("model", "best experiment", "accuracy", "unpruned", "lost", "perplexity", "unpruned", "parameters kept")
+HEADERS = ("model", "best experiment", "accuracy", "unpruned", "lost", "ppl", "unpruned ppl", "parameters kept")
 
 
 def summarise(results: Path) -> str:

@@ -112,6 +112,10 @@ BAD_ON_THE_COMMAND_LINE = [
     ("grid={taylor_seqlen: [3]}", "grid.taylor_seqlen: unknown key (did you mean 'taylor_seq_len'?)"),
     ("study=a/b", "study: got 'a/b'; allowed: letters, digits"),
     ("evaluation={tasks: [bolq]}", "evaluation.tasks: got 'bolq', which is no task or group of lm-evaluation-harness"),
+    (
+        "methods=[{name: taylor, criterion: wanda}, {name: layerwise}, {name: blockwise}, {name: random}]",
+        "methods[0].criterion: got 'wanda', which is not available yet; allowed: taylor, random",
+    ),
     ("exprt={}", "exprt: unknown key (did you mean 'export'?)"),
 ]
 

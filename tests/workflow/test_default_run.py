@@ -80,7 +80,7 @@ def test_requests_are_shared_by_models_with_one_tokenizer(default_run: DefaultRu
     requests = default_run.results / "requests"
     for name in BASE:
         assert (requests / f"{name}.parquet").samefile(requests / f"{name}-Instruct.parquet")
-    assert len(list(requests.glob(".shared/*.parquet"))) == 3
+    assert len({(requests / f"{name}.parquet").stat().st_ino for name in BASE}) == 3
 
 
 def test_artefacts_are_complete(default_run: DefaultRun) -> None:
@@ -121,7 +121,9 @@ def test_plans_of_the_methods_differ_and_meet_their_ratio(default_run: DefaultRu
     for model in ALL:
         folders = sorted((default_run.results / "experiments" / model).glob("*-p50"))
         plans = {folder.name: read_json(folder / "plan.json") for folder in folders}
-        assert len({json.dumps(plan["layers"]) for plan in plans.values()}) == len(plans) == 13
+        assert len(plans) == 13
+        same_setting = ["taylor-seq64-n128-p50", "layerwise-seq64-n128-p50", "blockwise-seq64-n128-p50", "random-p50"]
+        assert len({json.dumps(plans[name]["layers"]) for name in same_setting}) == 4
         one_channel = 3 * 64 / metrics(default_run, model)["n_params"]
         for plan in plans.values():
             assert 0 <= 0.5 - plan["removed_param_fraction"] < one_channel

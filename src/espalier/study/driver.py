@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espalier.config import load_study
+from espalier.config import StudyConfig, load_study
 from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
 from espalier.study.catalogue import Catalogue
 
+AVAILABLE_CRITERIA = ("taylor", "random")
 logger = logging.getLogger("snakemake.logging")
 
 
@@ -28,7 +29,7 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool) -> Catalogue:
     """
     try:
         study = load_study(config)
-        if is_driver and (problems := unknown_task_problems(study.evaluation.tasks)):
+        if is_driver and (problems := [*_criterion_problems(study), *unknown_task_problems(study.evaluation.tasks)]):
             raise UserError("\n".join(problems))
     except UserError as error:
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
@@ -37,3 +38,14 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool) -> Catalogue:
         for line in study.warnings():
             logger.warning("warning: %s", line)
     return Catalogue(study, Path(__file__).resolve().parents[1])
+
+
+def _criterion_problems(study: StudyConfig) -> list[str]:
+    """Refuse methods in use whose criterion is named in the config but not written yet."""
+    used = {name for grid in (study.grid, *(model.grid for model in study.models)) for name in grid.methods or ()}
+    return [
+        f"methods[{i}].criterion: got {method.criterion!r}, which is not available yet; allowed: "
+        f"{', '.join(AVAILABLE_CRITERIA)}"
+        for i, method in enumerate(study.methods)
+        if method.name in used and method.criterion not in AVAILABLE_CRITERIA
+    ]
