@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 STUDY ?= sandbox
+QUIET := --quiet rules reason host
 export PYTHONPATH := src
 
 .PHONY: help run pack unpack test lint format generated lock
@@ -16,8 +17,10 @@ help:
 	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md"
 	@echo "make lock       choose versions anew: requirements.in -> requirements.lock"
 
+# In two steps: where plans are made anew with equal content, the second finds them unchanged and evaluates nothing.
 run: $(INSTALLED)
-	$(BIN)/snakemake --quiet rules reason host
+	$(BIN)/snakemake plans $(QUIET)
+	$(BIN)/snakemake $(QUIET)
 	@$(BIN)/python -m espalier.summary results/sandbox
 
 # Results with their times and Snakemake's records, so that nothing reruns where they are unpacked.
