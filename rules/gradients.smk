@@ -39,6 +39,8 @@ rule collect_gradients:
         "<results>/logs/collect_gradients/{model}/{calibration}/seq{seq_len}.log",
     benchmark:
         "<results>/benchmarks/collect_gradients/{model}/{calibration}/seq{seq_len}.tsv"
+    # Before evaluations: one that starts late finds more experiments to evaluate beside it.
+    priority: 10
     conda:
         "../envs/evaluate.yaml"
     threads: 1

@@ -12,6 +12,8 @@ rule plan:
         "<results>/logs/plan/{model}/{experiment}.log",
     benchmark:
         "<results>/benchmarks/plan/{model}/{experiment}.tsv"
+    # Before evaluations: one that starts late finds more experiments to evaluate beside it.
+    priority: 10
     conda:
         "../envs/plan.yaml"
     threads: 1

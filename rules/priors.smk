@@ -11,6 +11,8 @@ rule measure_priors:
         "<results>/logs/measure_priors/{model}/{calibration}/seq{seq_len}.log",
     benchmark:
         "<results>/benchmarks/measure_priors/{model}/{calibration}/seq{seq_len}.tsv"
+    # Before evaluations: one that starts late finds more experiments to evaluate beside it.
+    priority: 10
     conda:
         "../envs/evaluate.yaml"
     threads: 1
