@@ -98,8 +98,27 @@ def test_what_decides_the_numbers_decides_the_key(tmp_path: Path, work: FakeWork
     ]
     keys.append(Store.key(FakeWork({"files": {"a": 2}}, work.requests, work.settings).recipe(plan)))
     work.requests.write_bytes(b"other requests")
-    keys.append(Store.key(work.recipe(plan)))
+    keys.append(Store.key(FakeWork(work.manifest, work.requests, work.settings).recipe(plan)))
     assert len(set(keys)) == 6
+
+
+def test_what_another_process_finished_meanwhile_is_not_done_again(
+    tmp_path: Path, work: FakeWork, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another job finishes `b` after this one saw it waiting and before it claims it."""
+    plan, other = add_plan(tmp_path, "a", (0,)), add_plan(tmp_path, "b", (1,))
+    key = store.key(work.recipe(read_json(other)))
+    claim = store.claim
+
+    def claim_late(claimed: str, *, wait: bool) -> Any:
+        if claimed == key:
+            with store.adding(key) as folder:
+                write_json(folder / "metrics.json", {})
+        return claim(claimed, wait=wait)
+
+    monkeypatch.setattr(store, "claim", claim_late)
+    evaluate_with_others(work, store, plan, at_most=2)
+    assert n_evaluations(work) == 1
 
 
 def test_its_own_failure_is_raised_and_leaves_nothing(tmp_path: Path, work: FakeWork, store: Store) -> None:

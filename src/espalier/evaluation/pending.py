@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +45,13 @@ class Work:
             self.manifest,
             plan,
             protocol=self.settings["protocol"],
-            requests=sha256_of(self.requests),
+            requests=self._requests_hash,
             dtype=self.settings["dtype"],
         )
+
+    @cached_property
+    def _requests_hash(self) -> str:
+        return sha256_of(self.requests)
 
     def evaluator(self) -> Evaluator:
         """Load what every evaluation needs; imports torch and lm-eval."""
@@ -80,8 +84,9 @@ def evaluate_with_others(work: Work, store: Store, plan: Path, *, at_most: int) 
         if not store.has(key):
             _evaluate(work, store, evaluator, own)
     for other in _first(at_most - 1, _waiting(work, store, plan)):
-        with store.claim(store.key(work.recipe(other)), wait=False) as free:
-            if free:
+        other_key = store.key(work.recipe(other))
+        with store.claim(other_key, wait=False) as free:
+            if free and not store.has(other_key):  # finished between the look and the claim
                 _try(partial(_evaluate, work, store, evaluator, other), other["experiment"])
     return key
 
