@@ -1,0 +1,185 @@
+"""Two models on the settings both have, and pruned models against the unpruned one.
+
+difference    = mean over common settings of (accuracy_instruct - accuracy_base)
+accuracy kept = accuracy / accuracy of the unpruned model
+ppl ratio     = perplexity / perplexity of the unpruned model
+
+A setting is (method, taylor_seq_len, taylor_num_samples, seed, pruning_ratio). Intervals are percentiles of the same
+expression over the joint bootstrap draws: they say what other documents would change, not other settings or seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from espalier.errors import UserError
+from espalier.statistics.bootstrap import LEVEL, Bootstrap, percentile_interval
+from espalier.statistics.checks import FloatArray, accuracy_and_draws, finite, same_lengths
+from espalier.statistics.messages import Message
+
+
+@dataclass(frozen=True)
+class KindsCompared:
+    """Instruct against Base on common settings; null values have a reason.
+
+    Attributes:
+        settings: The common settings.
+        n: How many.
+        base: Mean accuracy of Base over them.
+        instruct: Mean accuracy of Instruct.
+        difference: `instruct` - `base`.
+        relative_change: `instruct` / `base` - 1.
+        std: Population standard deviation of the differences of single settings.
+        n_instruct_higher: Settings where Instruct is higher.
+        interval: Interval of `difference`; null without draws.
+        reason: Why something other than `interval` is null.
+    """
+
+    settings: tuple[Hashable, ...]
+    n: int
+    base: float | None
+    instruct: float | None
+    difference: float | None
+    relative_change: float | None
+    std: float | None
+    n_instruct_higher: int
+    interval: tuple[float, float] | None
+    reason: Message | None
+
+
+@dataclass(frozen=True)
+class AccuracyKept:
+    """Share of the unpruned model's accuracy that is kept, (n_experiments,), and its intervals, (n_experiments, 2)."""
+
+    kept: FloatArray | None
+    intervals: FloatArray | None
+    reason: Message | None
+
+
+def paired_draws(base: Bootstrap, instruct: Bootstrap) -> tuple[FloatArray, FloatArray]:
+    """Return the draws of two models for a comparison.
+
+    Draws over the same documents with the same seed are joint. Draws from counts are independent of any others.
+
+    Raises:
+        UserError: If the models were evaluated on different documents, or drawn with different seeds or numbers.
+    """
+    documents = base.source == instruct.source == "documents"
+    if (documents and base.origin != instruct.origin) or len(base.draws) != len(instruct.draws):
+        raise UserError(
+            "two models cannot be compared: their documents, seeds or numbers of draws differ;"
+            " evaluate both with one protocol and draw with one seed"
+        )
+    return base.draws, instruct.draws
+
+
+def base_vs_instruct(
+    base_settings: Sequence[Hashable],
+    base_accuracy: Any,
+    instruct_settings: Sequence[Hashable],
+    instruct_accuracy: Any,
+    draws: tuple[FloatArray, FloatArray] | None = None,
+    *,
+    level: float = LEVEL,
+) -> KindsCompared:
+    """Compare Instruct with Base on the settings both have.
+
+    Args:
+        base_settings: Setting of each experiment of the base model.
+        base_accuracy: Their accuracies.
+        instruct_settings: Setting of each experiment of the instruct model.
+        instruct_accuracy: Their accuracies.
+        draws: Draws of both from `paired_draws`, (n_draws, n_experiments) each.
+        level: Level of the interval.
+
+    Raises:
+        UserError: If a value is missing or a setting is there twice.
+    """
+    base, instruct = finite(base_accuracy, "accuracy of Base"), finite(instruct_accuracy, "accuracy of Instruct")
+    rows = [_rows(base_settings, base, "base"), _rows(instruct_settings, instruct, "instruct")]
+    common = tuple(setting for setting in rows[0] if setting in rows[1])
+    if not common:
+        reason = Message("no_common_settings")
+        return KindsCompared((), 0, None, None, None, None, None, 0, None, reason)
+    of_base, of_instruct = ([by_setting[setting] for setting in common] for by_setting in rows)
+    differences = instruct[of_instruct] - base[of_base]
+    interval = None
+    if draws is not None:
+        path = draws[1][:, of_instruct].mean(axis=1) - draws[0][:, of_base].mean(axis=1)
+        lower, upper = percentile_interval(path, level)
+        interval = (float(lower), float(upper))
+    means = float(base[of_base].mean()), float(instruct[of_instruct].mean())
+    return KindsCompared(
+        settings=common,
+        n=len(common),
+        base=means[0],
+        instruct=means[1],
+        difference=float(differences.mean()),
+        relative_change=means[1] / means[0] - 1 if means[0] > 0 else None,
+        std=float(differences.std()),
+        n_instruct_higher=int((differences > 0).sum()),
+        interval=interval,
+        reason=None if means[0] > 0 else Message("zero_base"),
+    )
+
+
+def accuracy_kept(
+    accuracy: Any,
+    baseline: float | None,
+    draws: Any | None = None,
+    baseline_draws: Any | None = None,
+    *,
+    level: float = LEVEL,
+) -> AccuracyKept:
+    """Divide accuracies by the unpruned model's.
+
+    Args:
+        accuracy: Accuracies, (n_experiments,).
+        baseline: Accuracy of the unpruned model; None where it has no result.
+        draws: Joint bootstrap draws, (n_draws, n_experiments).
+        baseline_draws: Draws of the unpruned model with the same document weights, (n_draws,).
+        level: Level of the intervals.
+
+    Raises:
+        UserError: If an accuracy or a draw is missing.
+    """
+    y = finite(accuracy, "accuracy")
+    if baseline is None or not math.isfinite(baseline):
+        return AccuracyKept(None, None, Message("no_baseline"))
+    if baseline == 0:
+        return AccuracyKept(None, None, Message("zero_baseline"))
+    kept = y / baseline
+    if draws is None or baseline_draws is None:
+        return AccuracyKept(kept, None, None)
+    below = finite(baseline_draws, "draws of the unpruned model")
+    if (below == 0).any():
+        return AccuracyKept(kept, None, Message("zero_baseline"))
+    drawn = accuracy_and_draws(y, draws)[1]
+    if len(drawn) != len(below):
+        raise ValueError(f"{len(drawn)} draws of the experiments, {len(below)} of the unpruned model")
+    return AccuracyKept(kept, percentile_interval(drawn / below[:, None], level), None)
+
+
+def perplexity_ratio(perplexity: float | None, baseline: float | None) -> tuple[float | None, Message | None]:
+    """Divide a perplexity by the unpruned model's; where undefined, null and why."""
+    if baseline is None:
+        return None, Message("no_baseline")
+    if not math.isfinite(baseline):
+        return None, Message("not_finite", {"name": "the perplexity of the unpruned model"})
+    if perplexity is None or not math.isfinite(perplexity):
+        return None, Message("not_finite", {"name": "the perplexity"})
+    if baseline <= 0:
+        return None, Message("zero_baseline")
+    return perplexity / baseline, None
+
+
+def _rows(settings: Sequence[Hashable], accuracy: FloatArray, kind: str) -> dict[Hashable, int]:
+    same_lengths(settings=settings, accuracy=accuracy)
+    rows = {setting: row for row, setting in enumerate(settings)}
+    if len(rows) < len(settings):
+        twice = next(setting for row, setting in enumerate(settings) if rows[setting] != row)
+        raise UserError(f"the {kind} model has setting {twice} twice; compare one pruning ratio and name the seed")
+    return rows

@@ -1,0 +1,147 @@
+"""Pearson's correlation of a metric with accuracy, pooled and within methods.
+
+pooled r       = Pearson's r over all experiments of a model and ratio; the reference's number
+within r       = the same over the experiments of one method
+mean within r  = unweighted mean of the within r that are defined
+
+Pooled r mixes two things: how the metric goes with accuracy inside a method, and how methods differ in both. The words
+(none under 0.5, moderate to 0.7, strong above: the reference's bounds) are about the first.
+
+The mean is the plain one, which a reader can check from the printed values. Fisher's z = atanh(r) is infinite at r = 1,
+which three experiments reach easily, and one such method would outweigh all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from espalier.statistics.checks import FloatArray, same_lengths
+from espalier.statistics.messages import Message
+
+MIN_POINTS = 3
+MODERATE_FROM = 0.5
+STRONG_ABOVE = 0.7
+
+Strength = Literal["none", "moderate", "strong"]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's correlation.
+
+    Attributes:
+        r: Null where undefined.
+        n: Experiments with both values.
+        n_distinct: Different values of the metric among them: gradient metrics are shared by experiments of a pass.
+        reason: Why r is null, where it is.
+    """
+
+    r: float | None
+    n: int
+    n_distinct: int
+    reason: Message | None
+
+
+@dataclass(frozen=True)
+class GroupedCorrelation:
+    """A correlation, pooled and within groups.
+
+    Attributes:
+        pooled: Over all experiments.
+        within: Over the experiments of each group, in order of appearance.
+        mean_within: Unweighted mean over the groups where r is defined.
+        n_groups: How many those are.
+        strength: Word for `mean_within`.
+        sign_differs: Whether `mean_within` and the pooled r have opposite signs; null where one is undefined.
+        mixed_signs: Whether groups have opposite signs; null where none is defined.
+        reason: Why `mean_within` is null, where it is.
+    """
+
+    pooled: Correlation
+    within: dict[str, Correlation]
+    mean_within: float | None
+    n_groups: int
+    strength: Strength | None
+    sign_differs: bool | None
+    mixed_signs: bool | None
+    reason: Message | None
+
+
+def correlation(x: Any, y: Any, *, x_name: str = "x", y_name: str = "y") -> Correlation:
+    """Compute Pearson's correlation over the experiments where both values are finite.
+
+    Args:
+        x: The metric, (n,); missing values as NaN.
+        y: The accuracy, (n,); missing values as NaN.
+        x_name: Name of the metric, for the reason.
+        y_name: Name of the accuracy, for the reason.
+    """
+    a, b = (np.asarray(values, dtype=np.float64) for values in (x, y))
+    same_lengths(x=a, y=b)
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
+    n, n_distinct = len(a), len(np.unique(a))
+    if n == 0:
+        return Correlation(None, n, n_distinct, Message("no_values", {"name": x_name}))
+    if n < MIN_POINTS:
+        return Correlation(None, n, n_distinct, Message("too_few", {"n": n, "needed": MIN_POINTS}))
+    units = []
+    for values, name in ((a, x_name), (b, y_name)):
+        unit = _unit_deviation(values)
+        if unit is None:
+            code = "constant" if values.min() == values.max() else "too_close"
+            return Correlation(None, n, n_distinct, Message(code, {"name": name}))
+        units.append(unit)
+    r = float(np.clip(units[0] @ units[1], -1, 1))
+    return Correlation(r, n, n_distinct, None)
+
+
+def grouped_correlation(
+    x: Any, y: Any, groups: Sequence[Hashable], *, x_name: str = "x", y_name: str = "y"
+) -> GroupedCorrelation:
+    """Compute the pooled correlation, those within groups (methods), and their mean; arguments as `correlation`."""
+    a, b = (np.asarray(values, dtype=np.float64) for values in (x, y))
+    same_lengths(x=a, y=b, groups=groups)
+    pooled = correlation(a, b, x_name=x_name, y_name=y_name)
+    within = {}
+    for group in dict.fromkeys(groups):
+        member = np.array([one == group for one in groups], dtype=np.bool_)
+        within[str(group)] = correlation(a[member], b[member], x_name=x_name, y_name=y_name)
+    defined = [one.r for one in within.values() if one.r is not None]
+    if not defined:
+        # The group with most experiments says best what is wrong.
+        fullest = max(within.values(), key=lambda one: one.n, default=pooled)
+        return GroupedCorrelation(pooled, within, None, 0, None, None, None, fullest.reason)
+    mean = float(np.mean(defined))
+    return GroupedCorrelation(
+        pooled=pooled,
+        within=within,
+        mean_within=mean,
+        n_groups=len(defined),
+        strength=strength(mean),
+        sign_differs=None if pooled.r is None else pooled.r * mean < 0,
+        mixed_signs=min(defined) < 0 < max(defined),
+        reason=None,
+    )
+
+
+def strength(r: float) -> Strength:
+    """Say how strong a correlation is: none under 0.5, moderate to 0.7, strong above."""
+    if abs(r) < MODERATE_FROM:
+        return "none"
+    return "strong" if abs(r) > STRONG_ABOVE else "moderate"
+
+
+def _unit_deviation(values: FloatArray) -> FloatArray | None:
+    """Return deviations from the mean, scaled to length 1; None if they are rounding error."""
+    largest = np.abs(values).max()
+    if largest == 0:
+        return None
+    scaled = values / largest  # so that squares neither overflow nor vanish
+    deviation = scaled - scaled.mean()
+    length = float(np.linalg.norm(deviation))
+    return deviation / length if length > 1e-13 * np.sqrt(len(values)) else None

@@ -1,0 +1,119 @@
+"""Settings that read equally many calibration tokens, compared with each other.
+
+tokens = taylor_seq_len * taylor_num_samples
+
+A longer sequence also means more tokens, and the first 128 of 512 sequences are the 128-sample setting: means by
+`taylor_seq_len` or by `taylor_num_samples` alone mix the two. At equal tokens, what is left is how they are cut.
+Means are over the blocks (methods, and seeds) that ran every setting of a group, so that like is compared with like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from espalier.errors import UserError
+from espalier.statistics.bootstrap import LEVEL, percentile_interval
+from espalier.statistics.checks import FloatArray, accuracy_and_draws, finite, same_lengths
+
+
+@dataclass(frozen=True)
+class TokenSetting:
+    """One setting: mean accuracy over the shared blocks and its interval (null without draws)."""
+
+    taylor_seq_len: int
+    taylor_num_samples: int
+    mean: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """Settings of equally many tokens.
+
+    Attributes:
+        tokens: Calibration tokens of each.
+        blocks: What ran all of them.
+        settings: By ascending sequence length.
+        difference: Mean at the longest sequences minus mean at the shortest.
+        interval: Interval of that from the joint draws; null without them.
+    """
+
+    tokens: int
+    blocks: tuple[Hashable, ...]
+    settings: tuple[TokenSetting, ...]
+    difference: float
+    interval: tuple[float, float] | None
+
+
+def compare_at_equal_tokens(
+    accuracy: Any,
+    taylor_seq_len: Sequence[int | None],
+    taylor_num_samples: Sequence[int | None],
+    blocks: Sequence[Hashable],
+    draws: Any | None = None,
+    *,
+    level: float = LEVEL,
+) -> list[TokenGroup]:
+    """Compare settings at equal token counts.
+
+    Args:
+        accuracy: Accuracies, (n_experiments,).
+        taylor_seq_len: Sequence length of each experiment; None where its method has none.
+        taylor_num_samples: Sequences of each experiment; None where its method has none.
+        blocks: What else each experiment differs in: its method, or (method, seed).
+        draws: Joint bootstrap draws, (n_draws, n_experiments).
+        level: Level of the intervals.
+
+    Returns:
+        Groups of at least two settings that share a block, by ascending tokens.
+
+    Raises:
+        UserError: If an accuracy is missing, or one block ran a setting twice.
+    """
+    y = finite(accuracy, "accuracy")
+    same_lengths(accuracy=y, seq_len=taylor_seq_len, num_samples=taylor_num_samples, blocks=blocks)
+    drawn = None if draws is None else accuracy_and_draws(y, draws)[1]
+    settings: dict[tuple[int, int], dict[Hashable, int]] = {}
+    columns = zip(taylor_seq_len, taylor_num_samples, blocks, strict=True)
+    for row, (length, count, block) in enumerate(columns):
+        if length is None or count is None:
+            continue
+        if settings.setdefault((int(length), int(count)), {}).setdefault(block, row) != row:
+            raise UserError(f"{block}, {length} tokens x {count} sequences: given twice; name the seed in the blocks")
+    groups = []
+    for tokens in sorted({length * count for length, count in settings}):
+        group = {key: rows for key, rows in sorted(settings.items()) if key[0] * key[1] == tokens}
+        shared = [block for block in dict.fromkeys(blocks) if all(block in rows for rows in group.values())]
+        if len(group) > 1 and shared:
+            groups.append(_group(tokens, group, shared, y, drawn, level))
+    return groups
+
+
+def _group(
+    tokens: int,
+    group: dict[tuple[int, int], dict[Hashable, int]],
+    shared: list[Hashable],
+    y: FloatArray,
+    drawn: FloatArray | None,
+    level: float,
+) -> TokenGroup:
+    rows = {key: [by_block[block] for block in shared] for key, by_block in group.items()}
+    means = {key: float(y[members].mean()) for key, members in rows.items()}
+    paths = {} if drawn is None else {key: drawn[:, members].mean(axis=1) for key, members in rows.items()}
+    shortest, longest = min(rows), max(rows)
+
+    def interval(path: FloatArray) -> tuple[float, float]:
+        lower, upper = percentile_interval(path, level)
+        return float(lower), float(upper)
+
+    return TokenGroup(
+        tokens=tokens,
+        blocks=tuple(shared),
+        settings=tuple(
+            TokenSetting(*key, mean, interval(paths[key]) if paths else None) for key, mean in means.items()
+        ),
+        difference=means[longest] - means[shortest],
+        interval=interval(paths[longest] - paths[shortest]) if paths else None,
+    )

@@ -1,0 +1,170 @@
+"""Which axis of the grid explains the spread of the accuracies.
+
+Main effects are fitted by least squares with one dummy column for each value of each axis. RSS(X) is what a fit on the
+axes X leaves over.
+
+SS(axis)        = RSS(all other axes) - RSS(all axes)                 type II: the axis beyond the others
+SS(interaction) = RSS(all axes) - RSS(one mean for each setting)
+SS(within)      = RSS(one mean for each setting)                       0 unless settings were run several times
+SS(total)       = RSS(overall mean)
+
+In a complete grid they sum to the total; in an incomplete one axes share some of it, which none of them is given.
+
+Evaluation noise. Each SS is a quadratic form y' Q y, to which errors of the accuracies with covariance S (of the joint
+bootstrap) add trace(Q S). That is subtracted:
+
+share = (SS - trace(Q S)) / (SS(total) - trace(Q_total S)), at least 0
+
+Where a part falls short of its noise and is set to 0, the other shares are scaled down so that they sum to 1 again.
+
+The shares describe the settings that were run; they are no test and say nothing about other values of an axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from espalier.errors import UserError
+from espalier.statistics.checks import FloatArray, finite, same_lengths
+from espalier.statistics.messages import Message
+
+_ZERO = 1e-12
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the spread.
+
+    Attributes:
+        sum_of_squares: As observed.
+        noise: What evaluation noise adds to it on average.
+        df: Degrees of freedom.
+        share: Of the spread of all, noise subtracted from both; null where undefined.
+        reason: Why `share` is null, where it is.
+    """
+
+    sum_of_squares: float
+    noise: float
+    df: int
+    share: float | None
+    reason: Message | None
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Spread of the accuracies by axis.
+
+    Attributes:
+        n: Experiments.
+        axes: Part of each axis.
+        interaction: What the axes explain only together.
+        within: What repeated runs of one setting differ by.
+        total: All of it.
+        noise_share: Share of the observed spread that is evaluation noise, between 0 and 1; null without spread.
+        balanced: Whether the parts sum to the total.
+    """
+
+    n: int
+    axes: dict[str, Part]
+    interaction: Part
+    within: Part
+    total: Part
+    noise_share: float | None
+    balanced: bool
+
+
+def decompose(accuracy: Any, axes: Mapping[str, Sequence[Hashable]], covariance: Any | None = None) -> Decomposition:
+    """Decompose the spread of accuracies by axis.
+
+    Args:
+        accuracy: Accuracies, (n_experiments,).
+        axes: For each axis, the value of every experiment; None is a value of its own (a method without that axis).
+        covariance: Joint covariance of the evaluation errors, (n_experiments, n_experiments); None means no noise.
+
+    Raises:
+        UserError: If an accuracy is missing or there is no experiment.
+    """
+    y = finite(accuracy, "accuracy")
+    same_lengths(accuracy=y, **axes)
+    if not y.size:
+        raise UserError("no experiment was given; at least one valid experiment is needed")
+    noise = np.zeros((y.size, y.size)) if covariance is None else finite(covariance, "the covariance", ndim=2)
+    nothing, everything = _Fit(y.size, 0.0, 0.0), _Fit.of([], y, noise)
+    full = _Fit.of(list(axes.values()), y, noise)
+    settings = _Fit.of([list(zip(*axes.values(), strict=True))] if axes else [], y, noise)
+    parts = {}
+    for name, values in axes.items():
+        others = _Fit.of([column for other, column in axes.items() if other != name], y, noise)
+        parts[name] = _part(others, full, _why_undefined(name, values, others, full))
+    interaction = _part(full, settings, _unless(full.rank < settings.rank, "no_interaction"))
+    within = _part(settings, nothing, _unless(settings.rank < y.size, "no_replicates"))
+    total = _part(everything, nothing, None)
+    *shared, interaction, within, total = _with_shares([*parts.values(), interaction, within], total)
+    gap = abs(sum(part.sum_of_squares for part in (*shared, interaction, within)) - everything.rss)
+    return Decomposition(
+        n=y.size,
+        axes=dict(zip(parts, shared, strict=True)),
+        interaction=interaction,
+        within=within,
+        total=total,
+        noise_share=min(1.0, everything.noise / everything.rss) if everything.rss > _ZERO else None,
+        balanced=gap <= 1e-9 * max(everything.rss, _ZERO),
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A least-squares fit: columns it uses, what it leaves of the accuracies, and of their noise on average."""
+
+    rank: int
+    rss: float
+    noise: float
+
+    @classmethod
+    def of(cls, axes: Sequence[Sequence[Hashable]], y: FloatArray, noise: FloatArray) -> _Fit:
+        columns = [np.ones((y.size, 1)), *(_dummies(values) for values in axes)]
+        left, singular, _ = np.linalg.svd(np.hstack(columns), full_matrices=False)
+        basis = left[:, singular > 1e-10 * singular[0]]  # (n, rank), orthonormal
+        residual = y - basis @ (basis.T @ y)
+        noise_left = float(np.trace(noise) - np.trace(basis.T @ noise @ basis))
+        return cls(basis.shape[1], float(residual @ residual), noise_left)
+
+
+def _dummies(values: Sequence[Hashable]) -> FloatArray:
+    levels = list(dict.fromkeys(values))
+    return np.array([[value == level for level in levels] for value in values], dtype=np.float64)
+
+
+def _part(smaller: _Fit, larger: _Fit, reason: Message | None) -> Part:
+    """Return what the larger fit explains beyond the smaller one, its share not yet known."""
+    squares, noise = max(0.0, smaller.rss - larger.rss), max(0.0, smaller.noise - larger.noise)
+    return Part(squares, noise, larger.rank - smaller.rank, None, reason)
+
+
+def _with_shares(parts: Sequence[Part], total: Part) -> list[Part]:
+    """Add the shares to the parts and, last, to the total."""
+    spread = total.sum_of_squares - total.noise
+    reason = None
+    if spread <= _ZERO:
+        reason = Message("no_spread" if total.sum_of_squares <= _ZERO else "all_noise")
+    explained = [max(0.0, part.sum_of_squares - part.noise) for part in parts]
+    whole = max(spread, sum(explained))  # more than the spread where a part fell short of its noise
+    shared = [
+        replace(part, reason=part.reason or reason, share=None if part.reason or reason else mine / whole)
+        for part, mine in zip(parts, explained, strict=True)
+    ]
+    return [*shared, replace(total, reason=reason, share=None if reason else 1.0)]
+
+
+def _why_undefined(name: str, values: Sequence[Hashable], others: _Fit, full: _Fit) -> Message | None:
+    if len(set(values)) < 2:
+        return Message("one_level", {"axis": name})
+    return _unless(others.rank < full.rank, "aliased", {"axis": name})
+
+
+def _unless(condition: bool, code: str, values: Mapping[str, str] | None = None) -> Message | None:
+    return None if condition else Message(code, values or {})

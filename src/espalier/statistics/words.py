@@ -1,0 +1,141 @@
+"""What the results support and what they do not, as messages: a report only puts them into its language."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from espalier.statistics.bootstrap import LEVEL, Bootstrap
+from espalier.statistics.checks import TIE
+from espalier.statistics.comparison import KindsCompared
+from espalier.statistics.confidence_set import ConfidenceSet
+from espalier.statistics.correlation import GroupedCorrelation
+from espalier.statistics.messages import Message
+from espalier.statistics.optimism import Shrinkage, SplitHalf
+from espalier.statistics.seeds import AxisEffect, SeedErrors
+from espalier.statistics.variance import Decomposition
+
+# Shares of the spread under this are not worth a sentence.
+WORTH_SAYING = 0.1
+# Shares under this would be printed as 0%.
+NOTHING = 0.005
+
+
+def about_intervals(of: Bootstrap, *, level: float = LEVEL) -> Message:
+    """Say where the intervals come from."""
+    if of.source == "counts":
+        return Message("from_counts", {"level": level})
+    return Message("from_documents", {"level": level, "n_draws": len(of.draws)})
+
+
+def about_set(of: ConfidenceSet, methods: Sequence[str], best: str) -> list[Message]:
+    """Say which experiments, and which methods, cannot be told from the best.
+
+    Args:
+        of: The set.
+        methods: Method of each experiment, in its order.
+        best: Name of the best experiment.
+    """
+    total, members = len(of.members), of.n_members
+    if len(methods) != total:
+        raise ValueError(f"{len(methods)} methods for {total} experiments")
+    if total == 1:
+        return [Message("set_one_experiment")]
+    if members == 1:
+        said = [Message("set_alone", {"best": best, "others": total - 1, "level": of.level})]
+    elif members == total:
+        said = [Message("set_all", {"best": best, "total": total, "level": of.level})]
+    else:
+        said = [Message("set_some", {"best": best, "members": members, "total": total, "level": of.level})]
+    together = int(of.simultaneous_members.sum())
+    if together != members:
+        said.append(Message("set_simultaneous", {"members": together, "total": total, "level": of.level}))
+    return said + _about_methods(of, methods)
+
+
+def about_optimism(
+    experiments: Sequence[str], best: str, by_shrinkage: Shrinkage, by_halves: SplitHalf | None
+) -> list[Message]:
+    """Say how much the best experiment is flattered by having been picked."""
+    said = []
+    if by_shrinkage.optimism is not None and by_shrinkage.corrected is not None:
+        values = {"optimism": by_shrinkage.optimism, "corrected": by_shrinkage.corrected}
+        said.append(Message("optimism_shrinkage", {"n": len(experiments), "best": best, **values}))
+    elif by_shrinkage.reason is not None:
+        said.append(Message("optimism_undefined", {"reason": by_shrinkage.reason}))
+    if by_halves is not None and len(experiments) > 1:
+        share = float(by_halves.chosen_share[list(experiments).index(best)])
+        values = {"optimism": by_halves.optimism, "share": share}
+        said.append(Message("optimism_split_half", {"best": best, "n_splits": by_halves.n_splits, **values}))
+    return said
+
+
+def about_correlation(name: str, of: GroupedCorrelation) -> list[Message]:
+    """Say how a metric goes with accuracy within methods, and where the pooled number misleads."""
+    if of.mean_within is None or of.strength is None:
+        return [] if of.reason is None else [Message("correlation_undefined", {"name": name, "reason": of.reason})]
+    said = [Message(f"correlation_{of.strength}", {"name": name, "r": of.mean_within, "n_methods": of.n_groups})]
+    if of.sign_differs and of.pooled.r is not None:
+        said.append(Message("correlation_sign_differs", {"name": name, "pooled": of.pooled.r}))
+    if of.mixed_signs:
+        defined = [one.r for one in of.within.values() if one.r is not None]
+        said.append(Message("correlation_mixed", {"name": name, "lowest": min(defined), "highest": max(defined)}))
+    return said
+
+
+def about_axes(of: Decomposition, seeds: SeedErrors | None) -> list[Message]:
+    """Say which axis explains the spread, and whether calibration seeds could."""
+    shares = {name: part.share for name, part in of.axes.items() if part.share is not None}
+    said = []
+    if not shares:
+        reason = of.total.reason or next((part.reason for part in of.axes.values() if part.reason), None)
+        said += [] if reason is None else [Message("axis_none", {"reason": reason})]
+    elif max(shares.values()) < NOTHING:
+        said.append(Message("axis_none", {"reason": Message("axes_in_noise")}))
+    else:
+        largest = max(shares, key=lambda name: shares[name])
+        said.append(Message("axis_largest", {"axis": largest, "share": shares[largest]}))
+    if of.interaction.share is not None and of.interaction.share >= WORTH_SAYING:
+        said.append(Message("axis_interaction", {"share": of.interaction.share}))
+    if of.noise_share is not None and of.noise_share >= WORTH_SAYING:
+        said.append(Message("axis_noise", {"share": of.noise_share}))
+    return said + ([] if seeds is None else _about_seeds(seeds))
+
+
+def about_kinds(of: KindsCompared) -> list[Message]:
+    """Say whether Instruct differs from Base on the settings both have."""
+    if of.difference is None:
+        return [] if of.reason is None else [Message("kinds_undefined", {"reason": of.reason})]
+    if of.interval is None:
+        return []
+    lower, upper = of.interval
+    code = "kinds_not_told" if lower <= TIE and upper >= -TIE else "kinds_differ"
+    return [Message(code, {"n": of.n, "difference": of.difference, "lower": lower, "upper": upper})]
+
+
+def _about_methods(of: ConfidenceSet, methods: Sequence[str]) -> list[Message]:
+    counts = {method: [0, 0] for method in methods}
+    for method, member in zip(methods, of.members, strict=True):
+        counts[method][0] += int(member)
+        counts[method][1] += 1
+    if len(counts) == 1:
+        return [Message("one_method")]
+    if all(members for members, _ in counts.values()):
+        return [Message("every_method_in_set")]
+    return [
+        Message("method_in_set", {"method": method, "members": members, "total": total})
+        if members
+        else Message("method_not_in_set", {"method": method, "total": total})
+        for method, (members, total) in counts.items()
+    ]
+
+
+def _about_seeds(of: SeedErrors) -> list[Message]:
+    if of.reason is not None:
+        return [Message("one_seed_only")] if len(of.seeds) == 1 else []
+    return [_about_effect(name, effect, len(of.seeds)) for name, effect in of.axes.items() if effect.f is not None]
+
+
+def _about_effect(name: str, effect: AxisEffect, n_seeds: int) -> Message:
+    f, p = effect.f or 0.0, 1.0 if effect.p is None else effect.p
+    code = "axis_beyond_seeds" if p <= 1 - LEVEL else "axis_within_seeds"
+    return Message(code, {"axis": name, "f": f, "p": p, "n_seeds": n_seeds})

@@ -1,0 +1,127 @@
+"""Joint bootstrap over documents, and uncertainty from counts."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from espalier.errors import UserError
+from espalier.statistics import bootstrap as module
+from espalier.statistics.bootstrap import bootstrap
+from espalier.statistics.counts import documents_implied, draw_from_counts, intervals_from_counts
+from tests.unit.statistics.studies import study
+
+GENERATOR = np.random.default_rng(0)
+DIFFICULTY = GENERATOR.beta(0.2, 0.2, size=400)
+STUDY = study({
+    "a": np.vstack([GENERATOR.random((2, 400)) < DIFFICULTY, np.ones((1, 400))]),
+    "b": np.vstack([GENERATOR.random((2, 150)) < DIFFICULTY[:150], np.ones((1, 150))]),
+})  # fmt: skip
+
+
+def test_deviations_equal_the_closed_form() -> None:
+    # Var = sum over tasks of weight**2 * p (1 - p) / n; covariances with mean(c_i c_j) - p_i p_j instead.
+    drawn = bootstrap(STUDY, seed=1, n_draws=20_000)
+    expected = sum(task.weight**2 * np.cov(task.correct, bias=True) / task.n_documents for task in STUDY.tasks)
+    # The standard deviation of 20,000 draws has a relative error of 1 / sqrt(40,000) = 0.5%.
+    assert drawn.stderr[:2] == pytest.approx(np.sqrt(np.diag(expected))[:2], rel=0.02)
+    correlation = expected[0, 1] / np.sqrt(expected[0, 0] * expected[1, 1])
+    assert correlation > 0.2  # the documents are shared, or this would test nothing
+    assert drawn.covariance[0, 1] == pytest.approx(expected[0, 1], rel=0.1)
+    assert drawn.draws.mean(axis=0) == pytest.approx(STUDY.acc_mean, abs=0.001)
+
+
+def test_weights_of_a_draw_sum_to_the_number_of_documents() -> None:
+    drawn = bootstrap(STUDY, seed=1, n_draws=500)
+    assert (drawn.draws[:, 2] == 1).all()  # right on every document, so right on every drawn one
+    assert drawn.intervals()[2].tolist() == [1, 1]
+
+
+def test_interval_by_hand() -> None:
+    # One task of 2 documents, one right: a draw has 0, 1 or 2 right ones with probability 1/4, 1/2, 1/4.
+    drawn = bootstrap(study({"a": [[1, 0]]}), seed=0, n_draws=20_000)
+    shares = [(drawn.draws[:, 0] == value).mean() for value in (0, 0.5, 1)]
+    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.015)
+    assert drawn.intervals(0.95).tolist() == [[0, 1]]
+    assert drawn.intervals(0.4).tolist() == [[0.5, 0.5]]
+
+
+def test_draws_do_not_depend_on_chunks_or_on_other_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bootstrap(STUDY, seed=3, n_draws=100)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 8 * 400 * 7)
+    assert (bootstrap(STUDY, seed=3, n_draws=100).draws == whole.draws).all()
+    alone = bootstrap(STUDY.select(["x1"]), seed=3, n_draws=100)
+    assert alone.draws[:, 0] == pytest.approx(whole.draws[:, 1], abs=1e-15)
+    assert alone.origin == whole.origin
+    assert bootstrap(STUDY, seed=4, n_draws=100).origin != whole.origin
+    assert (bootstrap(STUDY, seed=4, n_draws=100).draws != whole.draws).any()
+
+
+def test_selecting_and_averaging() -> None:
+    drawn = bootstrap(STUDY, seed=0, n_draws=50)
+    assert drawn.select(["x2", "x0"]).accuracy.tolist() == [1.0, STUDY.acc_mean[0]]
+    averaged = drawn.averaged(["m", "m", "n"])
+    assert averaged.experiments == ("m", "n")
+    assert averaged.accuracy[0] == pytest.approx(STUDY.acc_mean[:2].mean())
+    assert averaged.draws[:, 0] == pytest.approx(drawn.draws[:, :2].mean(axis=1))
+    with pytest.raises(UserError, match="x7"):
+        drawn.select(["x7"])
+    with pytest.raises(ValueError, match="1 labels for 3"):
+        drawn.averaged(["m"])
+
+
+def test_one_document_says_nothing_about_others() -> None:
+    with pytest.raises(UserError, match="task a has 1 document"):
+        bootstrap(study({"a": [[1]]}), seed=0)
+
+
+def test_intervals_from_counts_by_hand() -> None:
+    # Tasks of 0.5 (n 26) and 0.2 (n 17): stderr sqrt(0.25 / 25) = 0.1 and sqrt(0.16 / 16) = 0.1.
+    # Mean 0.35, stderr sqrt(0.01 + 0.01) / 2 = 0.070711, interval 0.35 -+ 1.959964 * 0.070711 = 0.138590.
+    found = intervals_from_counts([[0.5, 0.2]], [26, 17])
+    assert found.from_counts
+    assert found.task_stderr[0] == pytest.approx([0.1, 0.1])
+    assert found.stderr == pytest.approx([0.0707107])
+    assert found.intervals[0] == pytest.approx([0.2114096, 0.4885904], abs=1e-6)
+    # 0.75 of 4: 0.75 + 1.96 * sqrt(0.1875 / 3) = 1.24, cut at 1.
+    assert intervals_from_counts([[0.75]], [4]).intervals[0, 1] == 1
+
+
+def test_counts_behind_published_standard_errors() -> None:
+    # BoolQ has 3,270 documents, ARC-Easy 2,376; figures of one published experiment.
+    assert documents_implied(0.4917431192660551, 0.008743862487967628) == 3270
+    assert documents_implied(0.41119528619528617, 0.010096663811817673) == 2376
+    assert documents_implied(1.0, 0.0) is None
+    assert documents_implied(0.5, 0.0) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 20_000), st.data())
+def test_counts_are_found_again(n: int, data: st.DataObject) -> None:
+    right = data.draw(st.integers(1, n - 1))
+    p = right / n
+    assert documents_implied(p, np.sqrt(p * (1 - p) / (n - 1))) == n
+
+
+def test_draws_from_counts() -> None:
+    accuracy, n = np.array([[0.5, 0.2], [0.6, 0.3]]), [200, 100]
+    drawn = draw_from_counts(["x", "y"], accuracy, n, model="m", seed=0, n_draws=20_000)
+    assert drawn.source == "counts"
+    variance = (accuracy * (1 - accuracy) / n).sum(axis=1) / 4
+    assert drawn.stderr == pytest.approx(np.sqrt(variance), rel=0.02)
+    assert abs(drawn.covariance[0, 1]) < 0.03 * variance[0]  # nothing is shared
+    other = draw_from_counts(["x", "y"], accuracy, n, model="another", seed=0, n_draws=20_000)
+    assert abs(np.corrcoef(drawn.draws[:, 0], other.draws[:, 0])[0, 1]) < 0.03
+
+
+def test_unusable_counts_are_refused() -> None:
+    with pytest.raises(UserError, match="1 of 2 values of task accuracies are missing"):
+        intervals_from_counts([[0.5, np.nan]], [10, 10])
+    with pytest.raises(UserError, match="between 0 and 1"):
+        intervals_from_counts([[50.0]], [10])
+    with pytest.raises(UserError, match="has 1 documents"):
+        intervals_from_counts([[0.5]], [1])
+    with pytest.raises(UserError, match="no task accuracy"):
+        intervals_from_counts(np.zeros((0, 0)), [])
+    with pytest.raises(ValueError, match="2 names for 1"):
+        draw_from_counts(["x", "y"], [[0.5]], [10], model="m", seed=0)

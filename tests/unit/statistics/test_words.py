@@ -1,0 +1,139 @@
+"""What is said about results."""
+
+import ast
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import espalier.statistics
+from espalier.statistics.bootstrap import bootstrap
+from espalier.statistics.comparison import base_vs_instruct
+from espalier.statistics.confidence_set import ConfidenceSet, confidence_set
+from espalier.statistics.correlation import grouped_correlation
+from espalier.statistics.counts import draw_from_counts
+from espalier.statistics.messages import ENGLISH, Message, english, render
+from espalier.statistics.optimism import shrinkage, split_half
+from espalier.statistics.seeds import seed_errors
+from espalier.statistics.variance import decompose
+from espalier.statistics.words import (
+    about_axes,
+    about_correlation,
+    about_intervals,
+    about_kinds,
+    about_optimism,
+    about_set,
+)
+from tests.unit.statistics.studies import study
+
+
+def codes(said: list[Message]) -> list[str]:
+    for message in said:
+        assert "nan" not in english(message).lower().split()
+    return [message.code for message in said]
+
+
+def confidence(members: list[bool], simultaneous: list[bool] | None = None) -> ConfidenceSet:
+    zeros = np.zeros(len(members))
+    return ConfidenceSet(0.95, zeros, zeros, np.array(members), 0.0, np.array(simultaneous or members))
+
+
+def test_every_code_that_is_used_has_words() -> None:
+    """Literal codes in the sources are keys of the catalogue, and the other way round."""
+    used = {"correlation_none", "correlation_moderate", "correlation_strong"}  # made from the word
+    literals: set[str] = set()
+    for path in Path(espalier.statistics.__path__[0]).glob("*.py"):
+        if path.stem != "messages":
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            literals |= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "Message"]
+            used |= {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}  # type: ignore[misc]
+    assert used <= set(ENGLISH)
+    assert set(ENGLISH) - used <= literals
+    for template in ENGLISH.values():
+        assert all(name is None or name.isidentifier() for _, name, _, _ in string.Formatter().parse(template))
+
+
+def test_words_about_the_set() -> None:
+    some = about_set(confidence([True, True, False], [True, True, True]), ["a", "b", "c"], "a-1")
+    assert codes(some) == ["set_some", "set_simultaneous", "method_in_set", "method_in_set", "method_not_in_set"]
+    assert english(some[0]) == "2 of 3 experiments cannot be told from the best (a-1) at 95%."
+    assert english(some[-1]) == "c can be told from the best: none of its 1 experiments is in the set."
+    alone = about_set(confidence([True, False]), ["a", "b"], "a-1")
+    assert codes(alone) == ["set_alone", "method_in_set", "method_not_in_set"]
+    assert codes(about_set(confidence([True, True]), ["a", "b"], "a-1")) == ["set_all", "every_method_in_set"]
+    assert codes(about_set(confidence([True, True]), ["a", "a"], "a-1")) == ["set_all", "one_method"]
+    assert codes(about_set(confidence([True]), ["a"], "a-1")) == ["set_one_experiment"]
+    with pytest.raises(ValueError, match="1 methods for 2"):
+        about_set(confidence([True, True]), ["a"], "a-1")
+
+
+def test_words_about_optimism() -> None:
+    one = study({"a": [[1, 1, 1, 0], [1, 0, 0, 0]]})
+    drawn = bootstrap(one, seed=0, n_draws=200)
+    halves = split_half(one, seed=0, n_splits=10)
+    said = about_optimism(one.experiments, "x0", shrinkage(drawn.accuracy, drawn.draws), halves)
+    assert codes(said) == ["optimism_shrinkage", "optimism_split_half"]
+    assert "half of the documents" in english(said[1])
+    equal = about_optimism(("x", "y"), "x", shrinkage([0.5, 0.5], [[0.5, 0.4], [0.5, 0.6]]), None)
+    assert english(equal[0]) == "The winner's optimism is undefined: all experiments have the same accuracy."
+    alone = about_optimism(("x",), "x", shrinkage([0.5], [[0.5], [0.4]]), split_half(one.select(["x0"]), seed=0))
+    assert codes(alone) == ["optimism_undefined"]
+
+
+def test_words_about_correlations() -> None:
+    opposite = grouped_correlation([1, 2, 3, 11, 12, 13], [5, 6, 7, 1, 2, 3], ["m", "m", "m", "n", "n", "n"])
+    said = about_correlation("ppl", opposite)
+    assert codes(said) == ["correlation_strong", "correlation_sign_differs"]
+    assert english(said[0]) == "ppl: strong linear relation within methods (mean r 1.00 over 2 methods)."
+    mixed = grouped_correlation([1, 2, 3, 1, 2, 3], [1, 2, 3, 3, 2, 1.5], ["m", "m", "m", "n", "n", "n"])
+    assert "correlation_mixed" in codes(about_correlation("ppl", mixed))
+    undefined = about_correlation("ppl", grouped_correlation([1, 2], [1, 2], ["m", "m"], x_name="ppl"))
+    assert english(undefined[0]) == "ppl: no correlation within methods: only 2 of at least 3 experiments."
+
+
+def test_words_about_axes() -> None:
+    axes = {"method": ["x", "x", "y", "y"], "taylor_seq_len": [16, 64, 16, 64]}
+    found = decompose([0.1, 0.2, 0.3, 0.4], axes)
+    said = about_axes(found, None)
+    assert english(said[0]) == "method explains the largest share of the spread: 80%, evaluation noise subtracted."
+    crossed = about_axes(decompose([0.1, 0.2, 0.2, 0.1], axes), seed_errors([0.1] * 4, axes, [0] * 4))
+    assert codes(crossed) == ["axis_none", "axis_interaction", "one_seed_only"]
+    noise = about_axes(decompose([0.1, 0.2, 0.3, 0.4], axes, np.eye(4)), None)
+    assert codes(noise) == ["axis_none", "axis_noise"]
+    assert codes(about_axes(decompose([0.5] * 4, axes), None)) == ["axis_none"]
+    by_seed = {name: values * 2 for name, values in axes.items()}
+    accuracy = [0.1, 0.2, 0.9, 1.0, 0.1, 0.3, 0.9, 1.0]
+    seeds = seed_errors(accuracy, by_seed, [0] * 4 + [1] * 4)
+    said = about_axes(decompose(accuracy, by_seed), seeds)
+    assert codes(said)[-2:] == ["axis_beyond_seeds", "axis_within_seeds"]
+
+
+def test_words_about_kinds() -> None:
+    draws = np.zeros((100, 1)), np.full((100, 1), 0.1)
+    assert codes(about_kinds(base_vs_instruct("s", [0.5], "s", [0.6], draws))) == ["kinds_differ"]
+    equal = np.zeros((100, 1)), np.zeros((100, 1)) + 1e-17
+    assert codes(about_kinds(base_vs_instruct("s", [0.5], "s", [0.5], equal))) == ["kinds_not_told"]
+    assert codes(about_kinds(base_vs_instruct("s", [0.5], "t", [0.5]))) == ["kinds_undefined"]
+    assert about_kinds(base_vs_instruct("s", [0.5], "s", [0.6])) == []
+
+
+def test_words_about_intervals() -> None:
+    drawn = bootstrap(study({"a": [[1, 0]]}), seed=0)
+    assert english(about_intervals(drawn)) == "Intervals at 95% from 10,000 bootstrap draws over documents."
+    counts = draw_from_counts(["x"], [[0.5]], [30], model="m", seed=0, n_draws=10)
+    assert "no results of single documents" in english(about_intervals(counts))
+    assert about_intervals(replace(drawn, source="counts")).code == "from_counts"
+
+
+def test_other_catalogues_translate_reasons_too() -> None:
+    message = Message("outer", {"reason": Message("inner", {"n": 2})})
+    assert render(message, {"outer": "außen: {reason}", "inner": "{n} innen"}) == "außen: 2 innen"
+
+
+def test_a_real_set_keeps_its_words() -> None:
+    drawn = bootstrap(study({"a": np.eye(3)}), seed=0, n_draws=500)
+    said = about_set(confidence_set(drawn.accuracy, drawn.draws), ["a", "b", "c"], "x0")
+    assert codes(said) == ["set_all", "every_method_in_set"]
