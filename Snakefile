@@ -36,6 +36,8 @@ wildcard_constraints:
     calibration=study.any_of(study.sweep.calibrations),
     experiment=study.any_of(study.sweep.names),
     seq_len=r"\d+",
+    text_criterion=study.any_of(study.text_criteria),
+    weight_criterion=study.any_of(study.weight_criteria),
 
 
 include: "rules/stage.smk"
@@ -78,6 +80,7 @@ rule evaluations:
 rule gradients:
     input:
         study.sweep.gradient_tables,
+        study.sweep.importance_tables,
 
 
 # What every experiment removes.

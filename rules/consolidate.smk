@@ -6,7 +6,7 @@ rule consolidate_study:
         study.sweep.results_of_all,
         calibration=study.sweep.calibration_checks,
         manifests=expand("<results>/models/{model}.json", model=study.models),
-        code=study.code("consolidate.py", "tables.py", "gradients/statistics.py"),
+        code=study.code("consolidate.py", "tables.py", "importance/statistics.py"),
     output:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",

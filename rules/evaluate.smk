@@ -66,7 +66,7 @@ rule evaluate_baseline:
     resources:
         mem_mb=grow(8000),
         runtime=grow(60),
-        gpu=study.evaluation_gpus,
+        gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
@@ -98,7 +98,7 @@ rule evaluate:
     resources:
         mem_mb=grow(8000),
         runtime=grow(60),
-        gpu=study.evaluation_gpus,
+        gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,

@@ -47,10 +47,10 @@ rule collect_gradients:
     resources:
         mem_mb=grow(8000),
         runtime=grow(60),
-        gpu=study.evaluation_gpus,
+        gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
-        token_budget=study.config.evaluation.token_budget,
+        **study.pass_resources,
     params:
         version=versions.COLLECT_GRADIENTS,
         sequences=study.sweep.sequences,
@@ -58,3 +58,61 @@ rule collect_gradients:
         dtype=study.config.evaluation.dtype,
     script:
         "../workflow/scripts/collect_gradients.py"
+
+
+# Criteria other than taylor have a pass of their own, so that naming one makes nothing else stale.
+rule measure_importance:
+    input:
+        manifest="<results>/models/{model}.json",
+        text=study.calibration_text,
+    output:
+        "<results>/importance/{model}/{text_criterion}/{calibration}/seq{seq_len}.parquet",
+    log:
+        "<results>/logs/measure_importance/{model}/{text_criterion}/{calibration}/seq{seq_len}.log",
+    benchmark:
+        "<results>/benchmarks/measure_importance/{model}/{text_criterion}/{calibration}/seq{seq_len}.tsv"
+    # Before evaluations: one that starts late finds more experiments to evaluate beside it.
+    priority: 10
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(8000),
+        runtime=grow(60),
+        gpu=study.gpus,
+        # How, not what: as resources these cause no rerun when they change.
+        device=study.config.evaluation.device,
+        **study.pass_resources,
+    params:
+        version=versions.MEASURE_IMPORTANCE,
+        sequences=study.sweep.sequences,
+        counts=study.sweep.importance_counts,
+        dtype=study.config.evaluation.dtype,
+    script:
+        "../workflow/scripts/measure_importance.py"
+
+
+# Criteria that look at the weights alone.
+rule measure_weights:
+    input:
+        manifest="<results>/models/{model}.json",
+    output:
+        "<results>/importance/{model}/{weight_criterion}.parquet",
+    log:
+        "<results>/logs/measure_weights/{model}/{weight_criterion}.log",
+    benchmark:
+        "<results>/benchmarks/measure_weights/{model}/{weight_criterion}.tsv"
+    priority: 10
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(8000),
+        runtime=grow(60),
+        gpu=study.gpus,
+        device=study.config.evaluation.device,
+    params:
+        version=versions.MEASURE_WEIGHTS,
+        dtype=study.config.evaluation.dtype,
+    script:
+        "../workflow/scripts/measure_weights.py"

@@ -19,7 +19,7 @@ rule measure_priors:
     resources:
         mem_mb=grow(8000),
         runtime=grow(60),
-        gpu=study.evaluation_gpus,
+        gpu=study.gpus,
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
     params:

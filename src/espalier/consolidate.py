@@ -15,7 +15,7 @@ import pandas as pd
 from espalier.errors import UserError
 from espalier.evaluation.metrics import mean_accuracy, task_accuracy
 from espalier.files import sha256_of_json
-from espalier.gradients.statistics import model_metrics, moments_of, pool
+from espalier.importance.statistics import model_metrics, moments_of, pool
 from espalier.planning.plan import Plan
 from espalier.planning.structure import ModelStructure
 
@@ -107,7 +107,7 @@ def experiments_table(finished: Iterable[Finished], rule: str) -> pd.DataFrame:
 
 
 def gradient_metrics(statistics: pd.DataFrame) -> dict[str, float | None]:
-    """Summarise the gradient statistics of one setting over layers (`espalier.gradients.statistics`)."""
+    """Summarise the gradient statistics of one setting over layers (`espalier.importance.statistics`)."""
     layers = [
         pool(moments_of(row) for row in rows.to_dict("records")).statistics()
         for _, rows in statistics.groupby("layer", sort=True)

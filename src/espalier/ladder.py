@@ -21,6 +21,9 @@ def ladder(largest: int, extra: Iterable[int] = ()) -> list[int]:
     return sorted(powers | set(extra) | {largest})
 
 
-def prior_samples(n_samples: int) -> int:
-    """Return the number of sequences that priors of an n-sample setting are measured on: max(1, ceil(n / 5))."""
-    return max(1, -(-n_samples // 5))
+def prior_samples(n_samples: int, configured: int | None = None) -> int:
+    """Return the number of sequences that priors of an n-sample setting are measured on.
+
+    max(1, ceil(n / 5)) unless configured, and then at most n.
+    """
+    return max(1, -(-n_samples // 5)) if configured is None else min(configured, n_samples)

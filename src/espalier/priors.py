@@ -6,13 +6,16 @@ zero (for a layer: both its branches):
     loss_increase   = mean token loss (nats) without the block - with it
     cosine_distance = mean over tokens of 1 - cos(hidden state before, hidden state after the block), model intact
 
-Both are float32. Hidden states before a removed block do not depend on it: they are taken from one intact pass, and
-only what follows is computed again, which costs about half of running the whole model for each removal.
+Both are float32. One sweep over the layers measures all removals: beside the intact hidden states it carries those of
+every model that has lost a block so far, and each layer is applied to all of them at once. So what comes before a
+removed block is computed once, weights are read once per sweep, and the cost is about half of running the whole model
+for each removal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +27,20 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.gradients.accumulate import check_length
-from espalier.models.decoder import decoder_layers
+from espalier.importance.accumulate import check_length, losses_of, sequence_losses
+from espalier.models.decoder import Block, decoder_layers, get_block
 from espalier.progress import Progress
 
 SCOPES = ("layer", "attention", "mlp")
+PER_LAYER = len(SCOPES)
+STATE_SHARE = 0.3  # of the free GPU memory, for hidden states
+STATE_BYTES_ON_CPU = 2**29
+TOKENS_ON_CPU = 1024  # at once through a layer: more leave the caches and take longer
+TAIL_TOKENS = 1024  # at once through the output embeddings: logits take far more memory than hidden states
+TAIL_TOLERANCE = 0.02  # relative; bfloat16 rounds a loss by less
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,31 +52,19 @@ class Priors:
         cosine_distance: The same shape.
     """
 
-    loss_increase: npt.NDArray[np.float64]
-    cosine_distance: npt.NDArray[np.float64]
+    loss_increase: Floats
+    cosine_distance: Floats
 
-    def rows(self, n_samples: int, n_sequences: int) -> dict[str, list[object]]:
+    def rows(self, n_samples: int, n_sequences: int) -> dict[str, npt.NDArray[np.generic]]:
         """Make columns of the priors table: means over the first `n_sequences`, for the setting `n_samples`."""
-        loss = self.loss_increase[:n_sequences].mean(axis=0)
-        cosine = self.cosine_distance[:n_sequences].mean(axis=0)
-        n_layers = loss.shape[0]
+        n_layers = self.loss_increase.shape[1]
         return {
-            "n_samples": [n_samples] * (3 * n_layers),
-            "layer": [layer for layer in range(n_layers) for _ in SCOPES],
-            "scope": list(SCOPES) * n_layers,
-            "loss_increase": loss.ravel().tolist(),
-            "cosine_distance": cosine.ravel().tolist(),
+            "n_samples": np.full(PER_LAYER * n_layers, n_samples),
+            "layer": np.repeat(np.arange(n_layers), PER_LAYER),
+            "scope": np.tile(np.array(SCOPES, dtype=object), n_layers),
+            "loss_increase": self.loss_increase[:n_sequences].mean(axis=0).ravel(),
+            "cosine_distance": self.cosine_distance[:n_sequences].mean(axis=0).ravel(),
         }
-
-
-@dataclass
-class _LayerCall:
-    """What a decoder layer was called with in the intact pass, and what it did to the residual stream."""
-
-    before: torch.Tensor  # (rows, seq_len, hidden)
-    kwargs: dict[str, Any]
-    between: torch.Tensor | None = None  # after attention, before the MLP
-    after: torch.Tensor | None = None
 
 
 @torch.inference_mode()
@@ -74,103 +74,205 @@ def measure_priors(model: PreTrainedModel, sequences: torch.Tensor, *, token_bud
     Args:
         model: A causal language model; unchanged afterwards.
         sequences: Token ids, (n_sequences, seq_len).
-        token_budget: Upper bound on tokens in a forward pass.
+        token_budget: Upper bound on tokens that a layer is applied to at once (one longer sequence still runs). Halved
+            when the GPU has too little memory.
 
     Raises:
-        UserError: If sequences are longer than the model's context, or a loss is not finite.
+        UserError: If sequences are longer than the model's context, a loss is not finite, the model computes its
+            logits in a way that is not known here, or GPU memory is exhausted at the smallest setting.
     """
     check_length(model, sequences.shape[1])
-    layers = decoder_layers(model)
-    loss = np.zeros((len(sequences), len(layers), len(SCOPES)))
-    cosine = np.zeros_like(loss)
-    rows = max(1, token_budget // sequences.shape[1])
-    with Progress("priors", total=len(sequences) * len(layers) * len(SCOPES), unit="removals") as progress:
-        for start in range(0, len(sequences), rows):
+    n_layers, seq_len = len(decoder_layers(model)), sequences.shape[1]
+    _check_tail(model, sequences[:1].to(model.device))
+    rows, loss, cosine, start = _rows_at_once(model, seq_len), [], [], 0
+    n_calls = sum(PER_LAYER * (number + 1) for number in range(n_layers))
+    with Progress("priors", total=len(sequences) * n_calls, unit="layer calls") as progress:
+        while start < len(sequences):
             batch = sequences[start : start + rows].to(model.device)
-            here = slice(start, start + len(batch))
-            calls, intact = _intact_pass(model, layers, batch)
-            for number, call in enumerate(calls):
-                cosine[here, number] = _cosine_distances(call)
-                for position, hidden in enumerate(_without(layers[number], call)):
-                    removed = _loss(model, _rest(layers, calls, number + 1, hidden), batch)
-                    loss[here, number, position] = (removed - intact).double().cpu().numpy()
-                    progress.advance(len(batch))
-    _check_finite(loss)
-    return Priors(loss, cosine)
+            try:
+                swept = _Sweep(model, batch, token_budget, progress).run()
+            except torch.OutOfMemoryError:
+                swept = None  # the traceback holds the failed sweep, so memory is free only after this block
+            if swept is None:
+                rows, token_budget = _smaller(rows, token_budget, seq_len)
+                continue
+            loss.append(swept[0])
+            cosine.append(swept[1])
+            start += len(batch)
+    measured = Priors(np.concatenate(loss), np.concatenate(cosine))
+    _check_finite(measured.loss_increase)
+    return measured
 
 
-def _intact_pass(
-    model: PreTrainedModel, layers: Sequence[nn.Module], batch: torch.Tensor
-) -> tuple[list[_LayerCall], torch.Tensor]:
-    """Run the whole model once; keep what each layer was called with, and the loss of each sequence."""
-    calls: list[_LayerCall] = []
+class _Sweep:
+    """One sweep over the layers with a batch of sequences, (rows, seq_len).
 
-    def keep_call(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
-        if calls:
-            calls[-1].after = args[0]
-        calls.append(_LayerCall(args[0], kwargs))
+    `states` holds hidden states of the model and of its copies without a block, (slots, rows, seq_len, hidden): slot 0
+    the intact one, then three slots for each layer passed, in the order of `SCOPES`.
+    """
 
-    def keep_attention(_: nn.Module, __: object, output: tuple[torch.Tensor, ...]) -> None:
-        calls[-1].between = calls[-1].before + output[0]
+    def __init__(self, model: PreTrainedModel, batch: torch.Tensor, token_budget: int, progress: Progress) -> None:
+        self._model, self._batch, self._progress = model, batch, progress
+        self._layers = decoder_layers(model)
+        self._calls, embedded = _layer_arguments(model, batch)
+        if batch.device.type == "cpu":
+            token_budget = min(token_budget, TOKENS_ON_CPU)
+        self._at_once = max(1, token_budget // batch.shape[1])
+        slots = 1 + PER_LAYER * len(self._layers)
+        self._states = embedded.new_empty(slots, *embedded.shape)
+        self._states[0] = embedded
 
-    def keep_last(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        calls[-1].after = args[0]
+    def run(self) -> tuple[Floats, Floats]:
+        """Return loss increases and cosine distances: (rows, n_layers, 3) each."""
+        cosines = [self._pass_layer(number) for number in range(len(self._layers))]
+        losses = self._losses()
+        increase = (losses[1:] - losses[:1]).double().cpu().numpy()  # (3 n_layers, rows)
+        n_rows = len(self._batch)
+        return increase.T.reshape(n_rows, len(self._layers), PER_LAYER), np.stack(cosines, axis=1)
 
-    handles = [model.get_decoder().norm.register_forward_pre_hook(keep_last)]
-    for layer in layers:
-        handles.append(layer.register_forward_pre_hook(keep_call, with_kwargs=True))
-        handles.append(layer.self_attn.register_forward_hook(keep_attention))
+    def _pass_layer(self, number: int) -> Floats:
+        """Apply a layer to all states so far and to two copies of the intact one, without attention and without MLP."""
+        first = 1 + PER_LAYER * number
+        without_layer, without_attention, without_mlp = (first + position for position in range(PER_LAYER))
+        self._states[first : first + PER_LAYER] = self._states[0]
+        applied = [*range(first), without_attention, without_mlp]
+        rows = len(self._batch)
+        hidden = self._states.flatten(0, 1)  # a view: (slots * rows, seq_len, hidden)
+        wanted = torch.cat([torch.arange(slot * rows, (slot + 1) * rows) for slot in applied])
+        layer = self._layers[number]
+        for chunk in wanted.split(self._at_once):
+            zero: dict[Block, torch.Tensor] = {
+                "attention": chunk // rows == without_attention,
+                "mlp": chunk // rows == without_mlp,
+            }
+            with _contributing_zero(layer, zero):
+                at = chunk.to(hidden.device)
+                hidden[at] = _first(layer(hidden[at], **self._calls[number])).to(hidden.device)
+            self._progress.advance(len(chunk))
+        before, between, after = self._states[without_layer], self._states[without_mlp], self._states[0]
+        return _cosine_distances(((before, after), (before, between), (between, after)))
+
+    def _losses(self) -> torch.Tensor:
+        """Return the loss of every slot and sequence, float32: (slots, rows)."""
+        hidden = self._states.flatten(0, 1)
+        at_once = max(1, min(self._at_once, TAIL_TOKENS // self._batch.shape[1]))
+        sequence = torch.arange(len(hidden), device=hidden.device) % len(self._batch)
+        losses = [
+            _tail_losses(self._model, chunk, self._batch[numbers])
+            for chunk, numbers in zip(hidden.split(at_once), sequence.split(at_once), strict=True)
+        ]
+        return torch.cat(losses).view(len(self._states), len(self._batch))
+
+
+def _layer_arguments(model: PreTrainedModel, batch: torch.Tensor) -> tuple[list[dict[str, Any]], torch.Tensor]:
+    """Run the decoder on one sequence and keep what each layer was called with; embed the whole batch.
+
+    Without padding, masks and positions are the same for every sequence: those of one fit any number of rows.
+    """
+    calls: list[dict[str, Any]] = []
+    entered: list[torch.Tensor] = []
+
+    def keep(_module: nn.Module, _args: object, kwargs: dict[str, Any]) -> None:
+        calls.append(kwargs)
+
+    def enter(_module: nn.Module, args: tuple[torch.Tensor, ...], _kwargs: object) -> None:
+        entered.append(args[0])
+        raise _Entered
+
+    layers = decoder_layers(model)
+    handles = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in layers]
     try:
-        hidden = model.get_decoder()(input_ids=batch, use_cache=False).last_hidden_state
+        model.get_decoder()(input_ids=batch[:1], use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
-    return calls, _loss_of_hidden(model, hidden, batch)
+    handle = layers[0].register_forward_pre_hook(enter, with_kwargs=True)
+    try:
+        model.get_decoder()(input_ids=batch, use_cache=False)
+    except _Entered:
+        pass
+    finally:
+        handle.remove()
+    return calls, entered[0]
 
 
-def _without(layer: nn.Module, call: _LayerCall) -> Iterator[torch.Tensor]:
-    """Yield the residual stream after this layer without the layer, its attention, its MLP."""
-    yield call.before
-    with _contributing_zero(layer.self_attn, lambda output: (torch.zeros_like(output[0]), *output[1:])):
-        yield _first(layer(call.before, **call.kwargs))
-    if call.between is None:
-        raise RuntimeError("the attention block of a layer was not called")
-    yield call.between
+class _Entered(Exception):  # noqa: N818 (a signal, not an error)
+    """The first layer was reached; nothing more is wanted of this call."""
 
 
 @contextmanager
-def _contributing_zero(block: nn.Module, zero: Callable[[Any], Any]) -> Iterator[None]:
-    handle = block.register_forward_hook(lambda _module, _args, output: zero(output))
+def _contributing_zero(layer: nn.Module, zero: dict[Block, torch.Tensor]) -> Iterator[None]:
+    """Set the output of each block to zero in the rows where `zero[block]` is true, its output bias included."""
+
+    def silence(rows: torch.Tensor, output: torch.Tensor | tuple[torch.Tensor, ...]) -> Any:
+        first = _first(output)
+        silenced = torch.where(rows.to(first.device)[:, None, None], torch.zeros((), dtype=first.dtype), first)
+        return (silenced, *output[1:]) if isinstance(output, tuple) else silenced
+
+    handles = [
+        get_block(layer, block).register_forward_hook(lambda _module, _args, output, rows=rows: silence(rows, output))
+        for block, rows in zero.items()
+        if bool(rows.any())
+    ]
     try:
         yield
     finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tail_losses(model: PreTrainedModel, hidden: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+    """Return the mean next-token loss of each row from hidden states after the last layer: (n_rows,)."""
+    logits = model.get_output_embeddings()(model.get_decoder().norm(hidden))
+    return losses_of(logits, batch).to(batch.device)
+
+
+def _check_tail(model: PreTrainedModel, sequence: torch.Tensor) -> None:
+    """Refuse a model that does not compute its logits as norm and output embeddings alone."""
+    kept: list[torch.Tensor] = []
+    norm = model.get_decoder().norm
+    handle = norm.register_forward_pre_hook(lambda _module, args: kept.append(args[0]))
+    try:
+        expected = float(sequence_losses(model, sequence))
+    finally:
         handle.remove()
+    found = float(_tail_losses(model, kept[0], sequence))
+    if np.isfinite(expected) and abs(found - expected) > TAIL_TOLERANCE * max(1.0, abs(expected)):
+        raise UserError(
+            f"priors: architecture {type(model).__name__} changes its logits after the output embeddings (loss "
+            f"{expected:.4f}, not {found:.4f}), which priors do not follow; use methods with scope none"
+        )
 
 
-def _rest(layers: Sequence[nn.Module], calls: Sequence[_LayerCall], first: int, hidden: torch.Tensor) -> torch.Tensor:
-    """Run the layers from `first` on, each with the masks and positions of the intact pass."""
-    for layer, call in zip(layers[first:], calls[first:], strict=True):
-        hidden = _first(layer(hidden, **call.kwargs))
-    return hidden
+def _rows_at_once(model: PreTrainedModel, seq_len: int) -> int:
+    """Choose how many sequences a sweep carries, from the memory that their hidden states take."""
+    slots = 2 + PER_LAYER * len(decoder_layers(model))
+    per_row = slots * seq_len * model.config.hidden_size * model.dtype.itemsize
+    room = STATE_BYTES_ON_CPU
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()
+        room = int(STATE_SHARE * torch.cuda.mem_get_info(model.device)[0])
+    return max(1, room // per_row)
 
 
-def _loss(model: PreTrainedModel, residual: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    return _loss_of_hidden(model, model.get_decoder().norm(residual), batch)
+def _smaller(rows: int, token_budget: int, seq_len: int) -> tuple[int, int]:
+    """Halve what is held at once after the GPU ran out of memory."""
+    if rows == 1 and token_budget <= seq_len:
+        raise UserError(
+            f"priors: GPU memory exhausted by one sequence of {seq_len} tokens; use a shorter taylor_seq_len, or give "
+            "the model more GPUs (models[].gpus)"
+        )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    smaller = max(1, rows // 2), max(seq_len, token_budget // 2)
+    logger.warning("out of GPU memory; once more with %d sequences and %d tokens at a time", *smaller)
+    return smaller
 
 
-def _loss_of_hidden(model: PreTrainedModel, hidden: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    """Return the mean next-token loss of each sequence (nats, float32): (n_rows,)."""
-    logits = model.get_output_embeddings()(hidden[:, :-1]).float()
-    return nn.functional.cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none").mean(dim=1)
-
-
-def _cosine_distances(call: _LayerCall) -> npt.NDArray[np.float64]:
-    """Return mean 1 - cosine over tokens for layer, attention and MLP: (n_rows, 3)."""
-    if call.between is None or call.after is None:
-        raise RuntimeError("a layer of the intact pass was not followed by another or by the final norm")
-    pairs = ((call.before, call.after), (call.before, call.between), (call.between, call.after))
+def _cosine_distances(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Floats:
+    """Return mean 1 - cosine over tokens of each pair of hidden states: (n_rows, n_pairs)."""
     distances = [1 - nn.functional.cosine_similarity(a.float(), b.float(), dim=-1).mean(dim=1) for a, b in pairs]
-    values: npt.NDArray[np.float64] = torch.stack(distances, dim=1).double().cpu().numpy()
+    values: Floats = torch.stack(distances, dim=1).double().cpu().numpy()
     return values
 
 
@@ -178,7 +280,7 @@ def _first(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _check_finite(loss: npt.NDArray[np.float64]) -> None:
+def _check_finite(loss: Floats) -> None:
     if not np.isfinite(loss).all():
         sequence, layer, scope = np.argwhere(~np.isfinite(loss))[0]
         raise UserError(

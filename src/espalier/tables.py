@@ -33,11 +33,11 @@ class Samples(_Table):
 class Importance(_Table):
     """Importance of prunable groups, for each number of calibration samples of one gradient pass."""
 
-    n_samples: Series[int] = pa.Field(ge=1, description="Calibration sequences that the gradient is the mean of.")
+    n_samples: Series[int] = pa.Field(ge=0, description="Calibration sequences; 0 for a criterion that reads no text.")
     layer: Series[int] = pa.Field(ge=0, description="Number of the decoder layer.")
     block: Series[pa.String] = pa.Field(isin=["attention", "mlp"], description="Block that the group belongs to.")
     group: Series[int] = pa.Field(ge=0, description="Number of the KV group or MLP channel in its block.")
-    importance: Series[float] = pa.Field(ge=0, lt=float("inf"), description="Sum of |w g| over the group (nats).")
+    importance: Series[float] = pa.Field(ge=0, lt=float("inf"), description="Sum of the criterion over the weights of the group.")
 
     class Config(_Table.Config):
         unique = ["n_samples", "layer", "block", "group"]  # noqa: RUF012

@@ -19,6 +19,8 @@ from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import World, make_world
 
+torch.set_num_threads(1)  # threads that wait for each other take longer than models this small
+
 CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig, "qwen3": Qwen3Config}
 
 

@@ -5,19 +5,37 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import GraniteConfig, GraniteForCausalLM, PreTrainedModel
 
+from espalier import priors as priors_module
 from espalier.errors import UserError
-from espalier.gradients.accumulate import summed_loss
+from espalier.importance.accumulate import sequence_losses as summed_loss
 from espalier.priors import SCOPES, measure_priors
 from espalier.tables import PriorTable
 from tests.unit.conftest import random_model
 
+SHAPES = {
+    "llama": {},
+    "llama-biased": {
+        "attention_bias": True,
+        "mlp_bias": True,
+    },  # also on the output side, where removal must silence it
+    "qwen2-tied": {"tie_word_embeddings": True},
+    "qwen3": {},
+    "mistral-window": {"sliding_window": 5},
+}
 
-@pytest.fixture(params=["llama", "qwen2", "qwen3", "mistral-window"])
+
+@pytest.fixture(params=list(SHAPES))
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    changes = {"sliding_window": 5} if request.param == "mistral-window" else {}
-    return random_model(request.param.split("-")[0], 40, initializer_range=0.2, num_hidden_layers=3, **changes)
+    model = random_model(
+        request.param.split("-")[0], 40, initializer_range=0.2, num_hidden_layers=3, **SHAPES[request.param]
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.2)
+    return model
 
 
 @pytest.fixture
@@ -48,10 +66,16 @@ def losses_without(model: PreTrainedModel, layer: int, scope: str, sequences: to
     return losses
 
 
-@pytest.mark.parametrize("token_budget", [12, 30, 1000])
+@pytest.mark.parametrize(("token_budget", "state_bytes"), [(12, 1), (30, 40_000), (1000, 2**20)])
 def test_loss_increase_equals_a_whole_run_without_the_block(
-    model: PreTrainedModel, sequences: torch.Tensor, token_budget: int
+    model: PreTrainedModel,
+    sequences: torch.Tensor,
+    token_budget: int,
+    state_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Whatever is held at once: one, two or all five sequences, and layers applied to one, two or all hidden states."""
+    monkeypatch.setattr(priors_module, "STATE_BYTES_ON_CPU", state_bytes)
     priors = measure_priors(model, sequences, token_budget=token_budget)
     with torch.no_grad():
         intact = summed_loss(model, sequences)
@@ -106,3 +130,37 @@ def test_a_loss_that_is_not_finite_names_the_removal(sequences: torch.Tensor) ->
         model.model.layers[1].mlp.down_proj.weight[:] = float("nan")
     with pytest.raises(UserError, match=r"priors: the loss without the layer of layer 0 is not finite at sequence 0"):
         measure_priors(model, sequences, token_budget=50)
+
+
+def test_out_of_memory_measures_fewer_sequences_at_once(
+    model: PreTrainedModel, sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = measure_priors(model, sequences, token_budget=1000)
+    forward = type(model.model.layers[0]).forward
+    most_rows = 4
+
+    def failing(self: torch.nn.Module, hidden: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        if len(hidden) > most_rows:
+            raise torch.OutOfMemoryError
+        return forward(self, hidden, *args, **kwargs)
+
+    monkeypatch.setattr(type(model.model.layers[0]), "forward", failing)
+    found = measure_priors(model, sequences, token_budget=1000)
+    np.testing.assert_allclose(found.loss_increase, plain.loss_increase, atol=2e-5)
+    most_rows = 0
+    monkeypatch.setattr(priors_module, "_check_tail", lambda *_: None)
+    monkeypatch.setattr(priors_module, "_layer_arguments", _raise_out_of_memory)
+    with pytest.raises(UserError, match=r"priors: GPU memory exhausted by one sequence of 12 tokens; use a shorter"):
+        measure_priors(model, sequences, token_budget=1000)
+
+
+def _raise_out_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError
+
+
+def test_a_model_that_changes_its_logits_is_refused(sequences: torch.Tensor) -> None:
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    config = GraniteConfig(vocab_size=40, num_key_value_heads=2, initializer_range=0.3, logits_scaling=8.0, **shape)
+    with pytest.raises(UserError, match=r"priors: architecture GraniteForCausalLM changes its logits after the output"):
+        measure_priors(GraniteForCausalLM(config).eval(), sequences, token_budget=50)

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
 
 from espalier.files import read_json, write_parquet
+from espalier.importance.criteria import CRITERIA
 from espalier.sandbox.corpora import make_lines, make_pages, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
@@ -54,21 +56,36 @@ def run(snakemake: Run, tmp_path: Path, study: dict[str, Any], *targets: str) ->
 
 
 def test_a_ratio_that_no_plan_can_reach(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
-    """The other experiments are planned and evaluated; a later run with a possible ratio does only what is missing."""
+    """It is said before anything runs: the sizes of the model stand in its files."""
     study["grid"]["pruning_ratio"] = [0.2, 0.97]
     status, lines = run(snakemake, tmp_path, study, "evaluations")
     assert status != 0
-    errors = {line for line in lines if "] error: " in line}
-    assert len(errors) == 2
-    assert all("0.97" in line for line in errors), errors
-    folder = tmp_path / "results/tiny/experiments/A"
-    finished = sorted(path.parent.name for path in folder.glob("*/metrics.json"))
-    assert finished == ["blockwise-seq16-n3-p20", "random-p20"]
+    assert any(line.startswith("  model 'A': pruning_ratio 0.97 means removing") for line in lines), lines
+    assert not (tmp_path / "results").exists()
 
-    study["grid"]["pruning_ratio"] = [0.2]
-    status, lines = run(snakemake, tmp_path, study, "evaluations")
+
+def test_every_criterion_makes_plans(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
+    """One pass for each criterion that reads text, one look at the weights; a wider grid on the ladder adds no pass."""
+    study["methods"] = [{"name": name, "criterion": name} for name in CRITERIA]
+    study["methods"].append({"name": "magnitude-layer", "criterion": "magnitude", "scope": "layer"})
+    study["grid"]["methods"] = [method["name"] for method in study["methods"]]
+    assert run(snakemake, tmp_path, study, "plans", "gradients")[0] == 0
+    folder = tmp_path / "results/tiny"
+    made = sorted(str(path.relative_to(folder)) for path in (folder / "importance").rglob("*.parquet"))
+    assert made == [
+        "importance/A/magnitude.parquet",
+        *(f"importance/A/{name}/calibration-s0/seq16.parquet" for name in ("taylor", "taylor2", "wanda")),
+    ]
+    plans = [read_json(path) for path in folder.glob("experiments/A/*/plan.json")]
+    assert len(plans) == 6
+    assert all(0.19 < plan["removed_param_fraction"] <= 0.2 for plan in plans)
+    tables = [pd.read_parquet(folder / path) for path in made]
+    assert len({table.importance.sum() for table in tables}) == 4  # no criterion stands in for another
+    study["grid"]["taylor_num_samples"] = [2, 3]
+    status, lines = run(snakemake, tmp_path, study, "plans")
     assert status == 0
-    assert any("Nothing to be done" in line for line in lines)
+    assert {line.split()[1] for line in lines if line.startswith("[") and "removes" in line} == {"A"}
+    assert not any("[gradients" in line or "[taylor2" in line for line in lines)
 
 
 def test_a_calibration_text_that_is_too_short(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
@@ -95,13 +112,20 @@ def test_calibration_text_that_is_also_evaluated(snakemake: Run, tmp_path: Path,
     assert not (tmp_path / "results/tiny/consolidated").exists()
 
 
-def test_a_truncated_table_is_named(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
+def test_a_truncated_table_is_named_and_stops_no_other_experiment(
+    snakemake: Run, tmp_path: Path, study: dict[str, Any]
+) -> None:
     assert run(snakemake, tmp_path, study, "gradients")[0] == 0
     path = tmp_path / "results/tiny/importance/A/taylor/calibration-s0/seq16.parquet"
     path.write_bytes(path.read_bytes()[:-30])
-    status, lines = run(snakemake, tmp_path, study, "plans")
+    status, lines = run(snakemake, tmp_path, study, "evaluations")
     assert status != 0
     assert any("seq16.parquet: is not a complete Parquet file" in line and "delete it" in line for line in lines)
+    folder = tmp_path / "results/tiny/experiments/A"
+    assert [found.parent.name for found in folder.glob("*/metrics.json")] == ["random-p20"]
     path.unlink()
-    assert run(snakemake, tmp_path, study, "plans")[0] == 0
-    assert read_json(tmp_path / "results/tiny/experiments/A/random-p20/plan.json")["pruning_ratio"] == 0.2
+    status, lines = run(snakemake, tmp_path, study, "evaluations")
+    assert status == 0
+    assert not any("[evaluate A random-p20]" in line for line in lines)
+    finished = sorted(found.parent.name for found in folder.glob("*/metrics.json"))
+    assert finished == ["blockwise-seq16-n3-p20", "random-p20"]

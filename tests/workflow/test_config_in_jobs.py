@@ -113,9 +113,11 @@ BAD_ON_THE_COMMAND_LINE = [
     ("study=a/b", "study: got 'a/b'; allowed: letters, digits"),
     ("evaluation={tasks: [bolq]}", "evaluation.tasks: got 'bolq', which is no task or group of lm-evaluation-harness"),
     (
-        "methods=[{name: taylor, criterion: wanda}, {name: layerwise}, {name: blockwise}, {name: random}]",
-        "methods[0].criterion: got 'wanda', which is not available yet; allowed: taylor, random",
+        "methods=[{name: taylor, criterion: wnda}, {name: layerwise}, {name: blockwise}, {name: random}]",
+        "methods[0].criterion: got 'wnda'; allowed: taylor, taylor2, wanda, magnitude, random",
     ),
+    ("grid={taylor_seq_len: [512]}", "grid.taylor_seq_len: got 512, but the context of model 'Llama' is 256 tokens"),
+    ("grid={pruning_ratio: [0.9]}", "model 'Llama': pruning_ratio 0.9 means removing 258,796 of 287,552 parameters"),
     ("exprt={}", "exprt: unknown key (did you mean 'export'?)"),
 ]
 

@@ -3,26 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
-from espalier.calibration_job import load_model_and_sequences
+from espalier.calibration_job import priors_of_job
 from espalier.files import write_table
 from espalier.jobs import job_log
-from espalier.ladder import ladder, prior_samples
-from espalier.priors import measure_priors
 from espalier.tables import PriorTable
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, job: dict[str, Any], counts: dict[str, Any], token_budget: int, priors: str, threads: int) -> None:
-    torch.set_num_threads(threads)
-    model, sequences = load_model_and_sequences(**job, n_samples=prior_samples(counts["largest"]))
-    measured = measure_priors(model, sequences, token_budget=token_budget)
-    steps = ladder(counts["largest"], counts["extra"])
-    table = pd.concat([pd.DataFrame(measured.rows(n, prior_samples(n))) for n in steps], ignore_index=True)
-    write_table(priors, PriorTable.validate(table))
+def main(*, job: dict[str, Any], priors: str) -> None:
+    write_table(priors, PriorTable.validate(pd.DataFrame(priors_of_job(**job))))
 
 
 if __name__ == "__main__":
@@ -32,11 +24,10 @@ if __name__ == "__main__":
                 "manifest": snakemake.input.manifest,
                 "text": snakemake.input.text,
                 "sequences": snakemake.params.sequences,
+                "counts": snakemake.params.counts,
                 "dtype": snakemake.params.dtype,
-                "device": snakemake.resources.device,
+                "resources": dict(snakemake.resources.items()),
+                "threads": snakemake.threads,
             },
-            counts=snakemake.params.counts,
-            token_budget=snakemake.resources.token_budget,
             priors=snakemake.output[0],
-            threads=snakemake.threads,
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN, Name, Section, repeated
+from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN, Name, PositiveInt, Section, repeated
 
 LOCAL_SUFFIXES = (".parquet", ".json", ".jsonl", ".txt")
 SANDBOX = "sandbox"
@@ -77,6 +77,9 @@ class Calibration(TextSource):
     """Name in paths: `{name}-s{seed}`. Unless given: the last part of `dataset`, without suffix."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     """Seeds of the order in which documents are drawn; each is a calibration set of its own."""
+
+    prior_samples: PositiveInt | None = None
+    """Sequences that priors are measured on (at most the sample count); none means a fifth of the sample count."""
 
     @field_validator("seeds")
     @classmethod

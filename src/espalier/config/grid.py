@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from espalier.config.base import Fraction, Name, PositiveInt, Section, repeated
+from espalier.importance.criteria import CRITERIA
 
 SeqLen = Annotated[int, Field(ge=2)]
+
+
+def _known(name: str) -> str:
+    if name not in CRITERIA:
+        raise ValueError(f"got {name!r}; allowed: {', '.join(CRITERIA)}")
+    return name
+
+
+CriterionName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(CRITERIA)})]
 
 
 class Method(Section):
@@ -16,7 +26,7 @@ class Method(Section):
 
     name: Name
     """Name in paths, tables and reports."""
-    criterion: Literal["taylor", "taylor2", "wanda", "magnitude", "random"] = "taylor"
+    criterion: CriterionName = "taylor"
     """How the importance of a group is computed."""
     prior: Literal["loss_increase", "cosine_distance"] = "loss_increase"
     """Which measurement of a removed block is the prior."""

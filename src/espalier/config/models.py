@@ -75,6 +75,8 @@ class ModelEntry(Section):
     """Folders of results made elsewhere, to be imported instead of computed."""
     trust_remote_code: bool = False
     """Whether code that comes with this model may run. Off unless you have read that code."""
+    gpus: PositiveInt = 1
+    """GPUs that a job of this model gets; its layers are spread over them."""
     grid: GridOverrides = GridOverrides()
     """What differs from the study's grid for this model."""
 

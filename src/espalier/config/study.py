@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from espalier.config.base import Name, Section, repeated
 from espalier.config.data import Calibration
 from espalier.config.evaluation import Evaluation
+from espalier.config.gradients import Gradients
 from espalier.config.grid import REFERENCE_METHODS, Grid, Method, Selection
 from espalier.config.models import ModelEntry
 from espalier.config.report import Export, Report
@@ -28,6 +29,8 @@ class StudyConfig(Section):
     """Axes of the sweep."""
     calibration: Calibration = Calibration()
     """Text that importance and priors are measured on."""
+    gradients: Gradients = Gradients()
+    """How gradient passes use memory."""
     selection: Selection = Selection()
     """Constraints on what may be removed."""
     evaluation: Evaluation = Evaluation()

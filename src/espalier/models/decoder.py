@@ -114,6 +114,12 @@ def get_projection(layer: nn.Module, role: Role) -> nn.Linear:
     return layer.get_submodule(role.path)
 
 
+def linear_of(model: nn.Module, layer: int, name: str) -> nn.Linear:
+    """Return a projection by the number of its layer and the name of its role."""
+    role = next(role for role in ROLES if role.name == name)
+    return get_projection(decoder_layers(model)[layer], role)
+
+
 def head_dim(layer: nn.Module) -> int:
     """Return the size of a head, which need not be hidden_size / heads."""
     return int(get_block(layer, "attention").head_dim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -24,7 +25,12 @@ def choose_device(device: str) -> torch.device:
 
 
 def load_model(
-    folder: str | Path, *, dtype: str, device: torch.device, trust_remote_code: bool = False
+    folder: str | Path,
+    *,
+    dtype: str,
+    device: torch.device,
+    trust_remote_code: bool = False,
+    spread: Mapping[str, int] | None = None,
 ) -> PreTrainedModel:
     """Load weights for inference.
 
@@ -33,6 +39,7 @@ def load_model(
         dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
         device: Where to put the weights.
         trust_remote_code: Whether code in the folder may run.
+        spread: GPU of each module (`espalier.models.spread`), instead of one device.
     """
     model = AutoModelForCausalLM.from_pretrained(
         folder,
@@ -40,8 +47,9 @@ def load_model(
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=trust_remote_code,
+        device_map=dict(spread) if spread else None,
     )
-    return model.to(device).eval()
+    return model.eval() if spread else model.to(device).eval()
 
 
 def load_tokenizer(folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

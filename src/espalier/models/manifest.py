@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def check_finite(folder: Path, summary: ModelFolder) -> None:
                     progress.advance(tensor.numel() * tensor.element_size())
 
 
-def check_unchanged(manifest: dict[str, Any]) -> Path:
+def check_unchanged(manifest: Mapping[str, Any]) -> Path:
     """Check that the weights still have the sizes in the manifest, and return their folder.
 
     Raises:

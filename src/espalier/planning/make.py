@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
+from espalier.importance.criteria import CRITERIA
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import Priors, ScoreSettings, score_groups
@@ -30,7 +31,7 @@ def make_plan(
     Args:
         structure: Sizes of the model.
         settings: `method` (as in the config), `selection`, `pruning_ratio`, `n_samples`, `seed`.
-        importance: Importance table of the gradient pass; None for the random criterion.
+        importance: Importance table of the criterion; None for one that looks at groups only.
         priors: Priors table; None when the method takes none.
 
     Returns:
@@ -40,10 +41,13 @@ def make_plan(
         UserError: If the request is infeasible or a table lacks the sample count.
     """
     method, groups = settings["method"], GroupTable.of(structure)
-    if importance is None:
-        values = random_importance(groups, settings["seed"])
+    criterion = CRITERIA[method["criterion"]]
+    if criterion.of_groups is not None:
+        values = criterion.of_groups(groups.cost, settings["seed"])
+    elif importance is not None:
+        values = _importance_of(importance, settings["n_samples"] if criterion.reads_text else 0, len(groups))
     else:
-        values = _importance_of(importance, settings["n_samples"], len(groups))
+        raise ValueError(f"criterion {method['criterion']} needs an importance table")
     prior = None if priors is None else _priors_of(priors, settings["n_samples"], method["prior"])
     scores, n_floored = score_groups(groups, values, ScoreSettings(**{key: method[key] for key in SCORE_KEYS}), prior)
     options = SelectionOptions(**settings["selection"])
@@ -56,14 +60,6 @@ def make_plan(
         "extreme_pruning_layers": plan.extreme_pruning_layers,
         "n_floored_priors": n_floored,
     }
-
-
-def random_importance(groups: GroupTable, seed: int) -> NDArray[np.float64]:
-    """Draw an importance for each group, uniform on (0, 1) per removed parameter: (n_groups,).
-
-    Importance is proportional to cost, so that the score, importance / cost, is the plain draw.
-    """
-    return np.random.default_rng(seed).random(len(groups)) * groups.cost
 
 
 def _importance_of(table: pa.Table, n_samples: int, n_groups: int) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from espalier.config.data import LOCAL_SUFFIXES, SANDBOX, TextSource
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.evaluation.protocol import Protocol, TextProtocol
+from espalier.importance.criteria import CRITERIA
 from espalier.sandbox.splits import split_files
 from espalier.study.sweep import Sweep
 
@@ -131,7 +132,7 @@ class Catalogue:
     def check_params(self, wildcards: ModelWildcards) -> dict[str, Any]:
         """Params of `check_model`."""
         model = self._models[wildcards.model]
-        return {"folder": self._model_folder(model), "trust_remote_code": model.trust_remote_code}
+        return {"folder": self.model_folder(model), "trust_remote_code": model.trust_remote_code}
 
     def hub_model(self, wildcards: Any) -> dict[str, str | None]:
         """Params of `stage_model`."""
@@ -143,12 +144,37 @@ class Catalogue:
         text = self._hub_texts[wildcards.text]
         return text.model_dump(include={"dataset", "config", "data_files", "split", "revision"})
 
-    def _model_folder(self, model: ModelEntry) -> str:
+    def model_folder(self, model: ModelEntry) -> str:
+        """Folder of a model's weights, whether or not it is there yet."""
         if model.sandbox:
             return f"{self.results}/sandbox/models/{model.name}"
         if model.hub:
             return f"{CACHE}/models/{_slug(model.hub, model.revision)}"
         return model.path or ""
+
+    @property
+    def text_criteria(self) -> list[str]:
+        """Criteria that have a pass over calibration text of their own."""
+        return [name for name, criterion in CRITERIA.items() if criterion.reads_text and name != "taylor"]
+
+    @property
+    def weight_criteria(self) -> list[str]:
+        """Criteria that look at the weights alone."""
+        return [name for name, criterion in CRITERIA.items() if criterion.reads_model and not criterion.reads_text]
+
+    @property
+    def pass_resources(self) -> dict[str, int]:
+        """How a pass over calibration text uses memory; 0 layers means as many as fit."""
+        passes = self.config.gradients
+        return {
+            "token_budget": passes.token_budget,
+            "layers_per_pass": passes.layers_per_pass or 0,
+            "checkpointing": int(passes.checkpointing),
+        }
+
+    def gpus(self, wildcards: ModelWildcards) -> int:
+        """GPUs that a job which runs a model asks for."""
+        return self._models[wildcards.model].gpus if self.uses_gpu else 0
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
@@ -211,9 +237,9 @@ class Catalogue:
         return self._text_file(calibration, calibration.name)
 
     @property
-    def evaluation_gpus(self) -> int:
-        """GPUs that an evaluation job asks for."""
-        return 0 if self.config.evaluation.device == "cpu" else 1
+    def uses_gpu(self) -> bool:
+        """Whether jobs that run models may ask for a GPU."""
+        return self.config.evaluation.device != "cpu"
 
     def _texts(self) -> list[TextSource]:
         return [*self.config.evaluation.perplexity.texts, self.config.calibration]

@@ -11,8 +11,8 @@ from espalier.config import StudyConfig, load_study
 from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
 from espalier.study.catalogue import Catalogue
+from espalier.study.feasible import infeasible_problems, known_sizes
 
-AVAILABLE_CRITERIA = ("taylor", "random")
 logger = logging.getLogger("snakemake.logging")
 
 
@@ -21,31 +21,29 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool) -> Catalogue:
 
     Args:
         config: The config as Snakemake merged it.
-        is_driver: Whether this is the process that the user started; only there are task names looked up in lm-eval
-            and warnings shown.
+        is_driver: Whether this is the process that the user started; only there are task names looked up in lm-eval,
+            sizes of models compared with the grid, and warnings shown.
 
     Raises:
         SystemExit: With one line per problem.
     """
     try:
         study = load_study(config)
-        if is_driver and (problems := [*_criterion_problems(study), *unknown_task_problems(study.evaluation.tasks)]):
-            raise UserError("\n".join(problems))
+        catalogue = Catalogue(study, Path(__file__).resolve().parents[1])
+        if is_driver:
+            _check_in_driver(study, catalogue)
     except UserError as error:
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise SystemExit(f"The config has problems:\n{lines}") from None
     if is_driver:
         for line in study.warnings():
             logger.warning("warning: %s", line)
-    return Catalogue(study, Path(__file__).resolve().parents[1])
+    return catalogue
 
 
-def _criterion_problems(study: StudyConfig) -> list[str]:
-    """Refuse methods in use whose criterion is named in the config but not written yet."""
-    used = {name for grid in (study.grid, *(model.grid for model in study.models)) for name in grid.methods or ()}
-    return [
-        f"methods[{i}].criterion: got {method.criterion!r}, which is not available yet; allowed: "
-        f"{', '.join(AVAILABLE_CRITERIA)}"
-        for i, method in enumerate(study.methods)
-        if method.name in used and method.criterion not in AVAILABLE_CRITERIA
-    ]
+def _check_in_driver(study: StudyConfig, catalogue: Catalogue) -> None:
+    """Refuse what no job could do, before any runs."""
+    sizes = {model.name: known_sizes(model, catalogue.model_folder(model), study.sandbox) for model in study.models}
+    problems = [*unknown_task_problems(study.evaluation.tasks), *infeasible_problems(study, sizes)]
+    if problems:
+        raise UserError("\n".join(problems))

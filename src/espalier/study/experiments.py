@@ -10,8 +10,7 @@ from espalier.config.grid import Method
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
-
-GRADIENT_CRITERIA = frozenset({"taylor", "taylor2"})
+from espalier.importance.criteria import CRITERIA, Criterion
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,14 @@ class Experiment:
     name: str
 
     @property
+    def criterion(self) -> Criterion:
+        """What makes the importances."""
+        return CRITERIA[self.method.criterion]
+
+    @property
     def needs_gradients(self) -> bool:
-        """Whether importance comes from a gradient pass."""
-        return self.method.criterion in GRADIENT_CRITERIA
+        """Whether importance comes from gradients, whose statistics stand beside the results."""
+        return "gradient" in self.criterion.needs
 
     @property
     def needs_priors(self) -> bool:
@@ -74,7 +78,7 @@ def experiments_of(config: StudyConfig, model: ModelEntry) -> list[Experiment]:
 
 def uses_calibration(method: Method) -> bool:
     """Whether a method depends on the calibration set, its sequence length and its number of samples."""
-    return method.criterion in GRADIENT_CRITERIA | {"wanda"} or method.scope != "none"
+    return CRITERIA[method.criterion].reads_text or method.scope != "none"
 
 
 def experiment_name(method: str, ratio: float, *, seq_len: int | None, n_samples: int | None, seed: int | None) -> str:
@@ -101,7 +105,7 @@ def _combinations(
     for ratio in ratios:
         for method in methods:
             calibrated = uses_calibration(method)
-            seeded = calibrated or method.criterion == "random"
+            seeded = calibrated or CRITERIA[method.criterion].of_groups is not None
             for seed in seeds if seeded else (None,):
                 for seq_len in seq_lens if calibrated else (None,):
                     for n_samples in sample_counts if calibrated else (None,):

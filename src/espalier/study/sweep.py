@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from espalier.config.grid import Method
@@ -62,6 +63,11 @@ class Sweep:
         return self._tables("gradients/{model}/{calibration}/seq{seq_len}.parquet", gradients=True)
 
     @property
+    def importance_tables(self) -> list[str]:
+        """Tables of the importances that plans read."""
+        return list(dict.fromkeys(table for e in self.experiments for table in self._importance_table(e)))
+
+    @property
     def prior_tables(self) -> list[str]:
         """Tables of all priors."""
         return self._tables("priors/{model}/{calibration}/seq{seq_len}.parquet", gradients=False)
@@ -102,18 +108,20 @@ class Sweep:
 
     def gradient_counts(self, wildcards: Wildcards) -> dict[str, Any]:
         """Largest sample count of a gradient pass, and those that are not on its ladder."""
-        return self._counts(wildcards, gradients=True)
+        return self._counts(wildcards, lambda e: e.needs_gradients)
+
+    def importance_counts(self, wildcards: Wildcards) -> dict[str, Any]:
+        """The same for the pass of another criterion."""
+        return self._counts(wildcards, lambda e: e.method.criterion == wildcards.text_criterion)
 
     def prior_counts(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Largest sample count of a priors job, and those that are not on its ladder."""
-        return self._counts(wildcards, gradients=False)
+        """The same for a priors job, and on how many sequences priors are measured (none: a fifth)."""
+        counts = self._counts(wildcards, lambda e: e.needs_priors)
+        return counts | {"prior_samples": self._config.calibration.prior_samples}
 
     def importance_table(self, wildcards: Wildcards) -> list[str]:
         """Importance table that a plan reads; none for a criterion without."""
-        experiment = self._find(wildcards)
-        if not experiment.needs_gradients:
-            return []
-        return [f"{self._results}/importance/{experiment.model}/{experiment.method.criterion}/{self._set(experiment)}"]
+        return self._importance_table(self._find(wildcards))
 
     def prior_table(self, wildcards: Wildcards) -> list[str]:
         """Priors table that a plan reads; none for a method without priors."""
@@ -195,13 +203,17 @@ class Sweep:
         )
         return [f"{self._results}/{path}" for path in dict.fromkeys(paths)]
 
-    def _counts(self, wildcards: Wildcards, *, gradients: bool) -> dict[str, Any]:
+    def _importance_table(self, experiment: Experiment) -> list[str]:
+        if not experiment.criterion.reads_model:
+            return []
+        table = f"{self._results}/importance/{experiment.model}/{experiment.method.criterion}"
+        return [f"{table}/{self._set(experiment)}" if experiment.criterion.reads_text else f"{table}.parquet"]
+
+    def _counts(self, wildcards: Wildcards, uses: Callable[[Experiment], bool]) -> dict[str, Any]:
         counts = {
             e.n_samples
             for e in self._experiments[wildcards.model]
-            if e.seq_len == int(wildcards.seq_len)
-            and e.n_samples is not None
-            and (e.needs_gradients if gradients else e.needs_priors)
+            if e.seq_len == int(wildcards.seq_len) and e.n_samples is not None and uses(e)
         }
         return {"largest": max(counts), "extra": off_ladder(counts)}
 

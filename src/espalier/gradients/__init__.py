@@ -1,1 +1,0 @@
-"""One gradient pass over the calibration sequences: accumulation, importance of groups, statistics."""

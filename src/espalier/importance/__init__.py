@@ -1,0 +1,1 @@
+"""Importance of prunable groups: criteria, the pass over calibration text that feeds them, gradient statistics."""

@@ -1,0 +1,92 @@
+"""Can the grid be done with these models? Asked before any job runs, of every model whose sizes are known then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from espalier.config.models import ModelEntry, SandboxModel
+from espalier.config.sandbox import Sandbox
+from espalier.config.study import StudyConfig
+from espalier.errors import UserError
+from espalier.files import read_json
+from espalier.models.folder import inspect_folder
+from espalier.models.structure import structure_of
+from espalier.planning.select import SelectionOptions, check_feasible
+from espalier.planning.structure import ModelStructure
+from espalier.study.experiments import experiments_of
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a model; `context_length` in tokens, None where its config does not say."""
+
+    structure: ModelStructure
+    context_length: int | None
+
+
+def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> Sizes | None:
+    """Return the sizes of a model as far as they are known now.
+
+    Those of a sandbox model follow from the config. A folder is looked at if it is there; what is wrong with it is
+    left to the job that checks it thoroughly.
+    """
+    if model.sandbox:
+        return _sandbox_sizes(model.sandbox, sandbox.vocab_size)
+    if model.legacy is not None or not (Path(folder) / "config.json").is_file():
+        return None
+    try:
+        structure = inspect_folder(folder, trust_remote_code=model.trust_remote_code).structure
+    except UserError:
+        return None
+    return Sizes(structure, read_json(Path(folder) / "config.json").get("max_position_embeddings"))
+
+
+def infeasible_problems(study: StudyConfig, sizes: Mapping[str, Sizes | None]) -> list[str]:
+    """Describe each setting of the grid that a model cannot do, in one line."""
+    found = (problem for model in study.models if (known := sizes[model.name]) for problem in _of(study, model, known))
+    return list(dict.fromkeys(found))
+
+
+def _of(study: StudyConfig, model: ModelEntry, sizes: Sizes) -> Iterator[str]:
+    experiments = experiments_of(study, model)
+    longest = max((e.seq_len for e in experiments if e.seq_len), default=0)
+    if sizes.context_length and longest > sizes.context_length:
+        yield (
+            f"grid.taylor_seq_len: got {longest}, but the context of model {model.name!r} is {sizes.context_length} "
+            f"tokens; give at most {sizes.context_length}"
+        )
+    options = SelectionOptions(**study.selection.model_dump())
+    for ratio, allocation in dict.fromkeys((e.pruning_ratio, e.method.allocation) for e in experiments):
+        try:
+            check_feasible(sizes.structure, ratio, options, allocation)
+        except UserError as error:
+            yield f"model {model.name!r}: {error}"
+
+
+def _sandbox_sizes(model: SandboxModel, vocab_size: int) -> Sizes:
+    """Work out the sizes of a sandbox model, whose tokenizer fills its vocabulary."""
+    hidden, head_dim = model.hidden_size, model.hidden_size // model.num_attention_heads
+    kv = model.num_key_value_heads * head_dim
+    rows = {"q_proj": hidden, "k_proj": kv, "v_proj": kv}
+    layer = {
+        **{f"self_attn.{name}.weight": (size, hidden) for name, size in rows.items()},
+        **({f"self_attn.{name}.bias": (size,) for name, size in rows.items()} if model.architecture == "qwen2" else {}),
+        "self_attn.o_proj.weight": (hidden, hidden),
+        "mlp.gate_proj.weight": (model.intermediate_size, hidden),
+        "mlp.up_proj.weight": (model.intermediate_size, hidden),
+        "mlp.down_proj.weight": (hidden, model.intermediate_size),
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        f"model.layers.{number}.{name}": shape
+        for number in range(model.num_hidden_layers)
+        for name, shape in layer.items()
+    }
+    shapes |= {"model.embed_tokens.weight": (vocab_size, hidden), "model.norm.weight": (hidden,)}
+    if not model.tie_word_embeddings:
+        shapes["lm_head.weight"] = (vocab_size, hidden)
+    config = {"head_dim": head_dim, "tie_word_embeddings": model.tie_word_embeddings}
+    return Sizes(structure_of(shapes, config), model.max_position_embeddings)

@@ -1,0 +1,76 @@
+"""What a model cannot do is refused before any job runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from espalier.config import load_study
+from espalier.models.folder import inspect_folder
+from espalier.study.driver import open_study
+from espalier.study.feasible import infeasible_problems, known_sizes
+from tests.unit.conftest import random_model
+
+SANDBOX = {"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}
+
+
+def study(model: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    grid = {"taylor_seq_len": [16], "taylor_num_samples": [8], "pruning_ratio": [0.35]} | changes.pop("grid", {})
+    return {"study": "s", "models": [model or SANDBOX], "grid": grid, "calibration": {"dataset": "sandbox"}} | changes
+
+
+def problems(config: dict[str, Any], folder: str = "nowhere") -> list[str]:
+    parsed = load_study(config)
+    sizes = {model.name: known_sizes(model, folder, parsed.sandbox) for model in parsed.models}
+    return infeasible_problems(parsed, sizes)
+
+
+def test_what_can_be_done_is_not_refused() -> None:
+    assert problems(study()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": {"taylor_seq_len": [16, 512]}}, "grid.taylor_seq_len: got 512, but the context of model 'A' is 256"),
+        ({"grid": {"pruning_ratio": [0.35, 0.8]}}, "model 'A': pruning_ratio 0.8 means removing 230,041 of 287,552 "),
+        ({"selection": {"freeze_first_layers": 3, "freeze_last_layers": 3}}, "at most 0 can go with freeze_first_laye"),
+        ({"selection": {"max_layer_ratio": 0.3}}, "lower pruning_ratio to at most 0.1922 or relax these options"),
+    ],
+)
+def test_what_cannot_is_one_line(changes: dict[str, Any], message: str) -> None:
+    (line,) = problems(study(**changes))
+    assert message in line
+
+
+def test_methods_without_text_may_name_any_length() -> None:
+    magnitude = [{"name": "magnitude", "criterion": "magnitude"}]
+    assert problems(study(methods=magnitude, grid={"methods": ["magnitude"], "taylor_seq_len": [512]})) == []
+
+
+def test_a_folder_is_read_when_it_is_there(model_folder: Path) -> None:
+    """Two layers of width 32: about half of the parameters are prunable."""
+    model = {"name": "A", "family": "Llama", "kind": "base", "path": str(model_folder)}
+    assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder))[0].endswith("give at most 128")
+    assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder / "absent")) == []
+    (model_folder / "model.safetensors").write_bytes(b"broken")  # said by the job that checks models
+    assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder)) == []
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
+def test_sizes_of_a_sandbox_model_are_those_of_the_trained_one(architecture: str, tmp_path: Path) -> None:
+    tied = architecture == "qwen2"
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 8}
+    model = random_model(architecture, 800, num_key_value_heads=4, tie_word_embeddings=tied, **shape)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    entry = SANDBOX | {"sandbox": {"architecture": architecture, "tie_word_embeddings": tied}}
+    parsed = load_study(study(entry))
+    sizes = known_sizes(parsed.models[0], "nowhere", parsed.sandbox)
+    assert sizes is not None
+    assert sizes.structure == inspect_folder(tmp_path).structure
+
+
+def test_the_driver_says_it_and_stops() -> None:
+    with pytest.raises(SystemExit, match=r"config has problems:\n  model 'A': pruning_ratio 0.8 means removing"):
+        open_study(study(grid={"pruning_ratio": [0.8]}), is_driver=True)

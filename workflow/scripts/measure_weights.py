@@ -1,0 +1,31 @@
+"""Measure importances by a criterion that looks at the weights alone."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from espalier.files import read_json, write_table
+from espalier.importance.collect import importance_of_weights
+from espalier.jobs import job_log
+from espalier.models.described import load_described
+from espalier.tables import Importance
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(*, manifest: str, criterion: str, dtype: str, device: str, gpus: int, importance: str) -> None:
+    model = load_described(read_json(manifest), dtype=dtype, device=device, gpus=gpus)
+    write_table(importance, Importance.validate(pd.DataFrame(importance_of_weights(model, criterion))))
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"{snakemake.wildcards.weight_criterion} {snakemake.wildcards.model}"):
+        main(
+            manifest=snakemake.input.manifest,
+            criterion=snakemake.wildcards.weight_criterion,
+            dtype=snakemake.params.dtype,
+            device=snakemake.resources.device,
+            gpus=snakemake.resources.gpu,
+            importance=snakemake.output[0],
+        )
