@@ -48,6 +48,17 @@ CONFIG_EDITS = {
         "grid={taylor_num_samples: [32, 128, 256]}",
         {"collect_gradients": 12, "measure_priors": 12, "plan": 216, "evaluate": 216},
     ),
+    "priors on so many sequences": (
+        "calibration={prior_samples: 8}", {"measure_priors": 12, "plan": 96, "evaluate": 96},
+    ),
+    # 2 lengths x 2 counts x 2 ratios for each model, and a pass for each length; no gradient pass
+    "another criterion": (
+        "methods=[{name: taylor}, {name: layerwise, scope: layer}, {name: blockwise, scope: block}, "
+        "{name: random, criterion: random}, {name: wanda, criterion: wanda}]\n"
+        "grid={methods: [taylor, layerwise, blockwise, random, wanda]}",
+        {"measure_importance": 12, "plan": 48, "evaluate": 48},
+    ),
+    "memory of gradient passes": ("gradients={token_budget: 64, layers_per_pass: 2, checkpointing: true}", {}),
     "fewer methods": ("grid={methods: [taylor, random]}", {}),
     "headline ratio": ("report={ratio: 0.35}", {}),
     "accuracy rule": ("report={acc_mean_rule: acc}", {}),
@@ -64,7 +75,7 @@ CONFIG_EDITS = {
 @pytest.mark.parametrize("edit", list(CONFIG_EDITS))
 def test_a_change_of_the_config_runs_what_depends_on_it(edit: str, default_run: DefaultRun, snakemake: Run) -> None:
     value, expected = CONFIG_EDITS[edit]
-    assert expensive(dry_run(snakemake, default_run, "--config", value)) == expected
+    assert expensive(dry_run(snakemake, default_run, "--config", *value.split("\n"))) == expected
 
 
 def edited_copy(tmp_path: Path, file: str, old: str, new: str) -> Path:

@@ -110,7 +110,7 @@ def accumulate(
         needs: What to sum. Squared gradients take sequences one at a time, whatever `rows` says.
         layers: Numbers of the layers to look at.
         rows: Sequences in a forward pass.
-        progress: Advanced by the sequences done.
+        progress: Advanced by the tokens done.
         checkpointing: Whether layers compute their activations again in the backward pass instead of keeping them.
 
     Yields:
@@ -135,7 +135,7 @@ def accumulate(
                 batch = sequences[done : min(done + rows, count)].to(model.device)
                 _add_batch(model, sums, batch, needs)
                 done += len(batch)
-                progress.advance(len(batch))
+                progress.advance(batch.numel())
             _check_finite(model, sums, sequences, done, needs)
             yield count, sums
 

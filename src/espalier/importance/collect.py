@@ -66,7 +66,7 @@ def collect_importance(
     found: list[tuple[int, Columns, Columns | None]] = []
     start = 0
     n_passes = -(-n_layers // size.layers)
-    with Progress("calibration", total=n_passes * counts[-1], unit="sequences") as progress:
+    with Progress("calibration", total=n_passes * counts[-1] * sequences.shape[1], unit="tokens") as progress:
         while start < n_layers:
             layers = range(start, min(start + size.layers, n_layers))
             try:

@@ -63,7 +63,7 @@ def collect(
 
 
 def accumulated(model: PreTrainedModel, sequences: torch.Tensor, needs: set[str]) -> list[Sums]:
-    with Progress("test", total=len(sequences), unit="sequences") as progress:
+    with Progress("test", total=sequences.numel(), unit="tokens") as progress:
         layers = range(model.config.num_hidden_layers)
         passed = accumulate(model, sequences, [len(sequences)], needs, layers=layers, rows=2, progress=progress)
         return next(passed)[1]

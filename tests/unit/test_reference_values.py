@@ -1,0 +1,107 @@
+"""Numbers of a tiny model as they were at each stage's version: they change only together with it.
+
+When a stage is meant to give other numbers, raise its version in `espalier/versions.py` and write the new ones:
+
+    PYTHONPATH=src python -m tests.unit.test_reference_values
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from espalier import versions
+from espalier.importance.collect import collect_importance, importance_of_weights
+from espalier.importance.memory import PassSettings
+from espalier.models.decoder import decoder_layers, n_kv_groups, n_mlp_channels, params_per_group
+from espalier.planning.groups import GroupTable
+from espalier.planning.plan import Plan
+from espalier.planning.scores import Priors, ScoreSettings, score_groups
+from espalier.planning.select import SelectionOptions, select
+from espalier.planning.structure import LayerStructure, ModelStructure
+from espalier.priors import measure_priors
+from espalier.scoring import Request, score_requests
+from espalier.surgery import prune
+from tests.unit.conftest import random_model
+
+FILE = Path(__file__).parents[1] / "data/reference_values.json"
+STAGES = {
+    "COLLECT_GRADIENTS": 1e-4,
+    "MEASURE_IMPORTANCE": 1e-4,
+    "MEASURE_WEIGHTS": 1e-6,
+    "MEASURE_PRIORS": 1e-4,
+    "PLAN": 0.0,
+    "EVALUATE": 1e-4,
+}
+"""Relative tolerance of each stage: what another order of summation may change."""
+
+
+def values() -> dict[str, Any]:
+    """Run every stage on one seeded model."""
+    model = random_model("qwen2", 40)
+    tokens = torch.randint(0, 40, (8, 12), generator=torch.Generator().manual_seed(5))
+    settings = PassSettings(token_budget=50)
+    found: dict[str, Any] = {}
+    taylor = collect_importance(model, tokens, [3, 8], settings=settings)
+    found["COLLECT_GRADIENTS"] = [
+        *taylor.importance["importance"][::7].tolist(),
+        *(value for name in ("grad_mean", "grad_std", "grad_norm", "grad_max") for value in taylor.statistics[name]),
+    ]
+    found["MEASURE_IMPORTANCE"] = [
+        value
+        for criterion in ("taylor2", "wanda")
+        for value in collect_importance(model, tokens, [8], criterion=criterion, settings=settings)
+        .importance["importance"][::7]
+        .tolist()
+    ]
+    found["MEASURE_WEIGHTS"] = importance_of_weights(model, "magnitude")["importance"][::7].tolist()
+    priors = measure_priors(model, tokens, token_budget=50)
+    found["MEASURE_PRIORS"] = [*priors.loss_increase.mean(0).ravel(), *priors.cosine_distance.mean(0).ravel()]
+    plan = plan_of(model)
+    found["PLAN"] = [plan.kept_kv_groups, plan.kept_mlp_channels]
+    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
+    requests = [Request(row[:5].tolist(), row[5 : 6 + i % 3].tolist()) for i, row in enumerate(tokens)]
+    scores = score_requests(model, requests, token_budget=64)
+    found["EVALUATE"] = [score.loglikelihood for score in scores]
+    return json.loads(json.dumps(found, default=float))
+
+
+def plan_of(model: torch.nn.Module) -> Plan:
+    """Plan 20% from importances and priors that depend on nothing."""
+    layers = [
+        LayerStructure(
+            n_kv_groups(layer), params_per_group(layer, "attention"), n_mlp_channels(layer),
+            params_per_group(layer, "mlp"), 64,
+        )
+        for layer in decoder_layers(model)
+    ]  # fmt: skip
+    structure = ModelStructure(tuple(layers), 40 * 64 + 32)
+    groups = GroupTable.of(structure)
+    importance = (1 + torch.arange(len(groups)).numpy() * 7 % 11) * groups.cost / 1000
+    prior = torch.tensor([[0.5, 0.3], [0.2, 0.4], [0.1, 0.6]]).double().numpy()
+    settings = ScoreSettings("gated", temperature=0.7, tau=0.5, normalise="block")
+    scores, _ = score_groups(groups, importance, settings, Priors(*prior))
+    options = SelectionOptions(max_layer_ratio=0.7, mlp_multiple_of=4)
+    return Plan.from_mask(groups, structure, select(groups, structure, scores, 0.2, options))
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_numbers_change_only_with_the_version(stage: str, current: dict[str, Any]) -> None:
+    stored = json.loads(FILE.read_text(encoding="utf-8"))[stage]
+    assert stored["version"] == getattr(versions, stage), "write the reference values of the new version"
+    if tolerance := STAGES[stage]:
+        assert current[stage] == pytest.approx(stored["values"], rel=tolerance, abs=1e-7), f"raise versions.{stage}"
+    else:
+        assert current[stage] == stored["values"], f"raise versions.{stage}"
+
+
+@pytest.fixture(scope="module")
+def current() -> dict[str, Any]:
+    return values()
+
+
+if __name__ == "__main__":
+    content = {stage: {"version": getattr(versions, stage), "values": found} for stage, found in values().items()}
+    FILE.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
