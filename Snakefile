@@ -8,6 +8,8 @@ min_version("9.27")
 
 # Bars of libraries would write over each other; jobs report their own progress (src/espalier/progress.py).
 os.environ.setdefault("TQDM_DISABLE", "1")
+# Compute nodes are offline: only the jobs that stage ask a hub (src/espalier/online.py).
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 sys.path.insert(0, str(workflow.current_basedir.join("src")))
 
 from espalier import versions

@@ -1,13 +1,6 @@
 # Staging: everything that needs the network. Runs where the workflow was started (the login node of a cluster).
 
 
-localrules:
-    stage_model,
-    stage_dataset,
-    stage_text,
-    lock_cache,
-
-
 rule stage_model:
     output:
         "cache/models/{hub_model}/staged.json",
@@ -15,6 +8,7 @@ rule stage_model:
         "cache/logs/stage_model/{hub_model}.log",
     benchmark:
         "cache/benchmarks/stage_model/{hub_model}.tsv"
+    localrule: True
     conda:
         "../envs/stage.yaml"
     threads: 1
@@ -36,6 +30,7 @@ rule stage_dataset:
         "cache/logs/stage_dataset/{task}.log",
     benchmark:
         "cache/benchmarks/stage_dataset/{task}.tsv"
+    localrule: True
     conda:
         "../envs/stage.yaml"
     threads: 1
@@ -55,6 +50,7 @@ rule stage_text:
         "cache/logs/stage_text/{text}.log",
     benchmark:
         "cache/benchmarks/stage_text/{text}.tsv"
+    localrule: True
     conda:
         "../envs/stage.yaml"
     threads: 1
@@ -81,6 +77,7 @@ rule lock_cache:
         "cache/logs/lock_cache.log",
     benchmark:
         "cache/benchmarks/lock_cache.tsv"
+    localrule: True
     conda:
         "../envs/stage.yaml"
     threads: 1

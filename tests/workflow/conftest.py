@@ -1,12 +1,20 @@
-"""The default study, run once: in `build/default-run`, which later test runs find finished."""
+"""A tiny study in a folder of its own, and the default one, run once in `build/default-run` and kept there."""
 
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from espalier.files import write_parquet
+from espalier.sandbox.corpora import make_lines, make_pages, make_task_documents
+from espalier.sandbox.splits import splits
+from espalier.sandbox.tokenizers import train_tokenizer, wrap
+from espalier.sandbox.world import make_world
 from tests.conftest import REPOSITORY, Run
+from tests.unit.conftest import random_model
 
 DEFAULT_CONFIG = str(REPOSITORY / "config/config.yaml")
 
@@ -29,3 +37,33 @@ def default_run(snakemake: Run) -> DefaultRun:
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return DefaultRun(directory, directory / "results/sandbox")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> dict[str, Any]:
+    """A study of one random model on local files: one task, one perplexity text, one calibration text."""
+    world = make_world(0)
+    pages = make_pages(world, "training", 60, 0)
+    tokenizer = wrap(train_tokenizer("llama", pages, 400), model_max_length=128, chat=False)
+    random_model("llama", len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    for split in splits("piqa"):
+        documents = pa.Table.from_pylist(make_task_documents(world, "piqa", split, 6, 0))
+        write_parquet(tmp_path / f"tasks/piqa/{split}.parquet", documents)
+    write_parquet(tmp_path / "calibration.parquet", pa.table({"text": make_pages(world, "calibration", 40, 0)}))
+    write_parquet(tmp_path / "perplexity.parquet", pa.table({"text": make_lines(world, "perplexity", 20, 0)}))
+    text = {"name": "plain", "dataset": "perplexity.parquet"}
+    return {
+        "study": "tiny",
+        "models": [{"name": "A", "family": "Llama", "kind": "base", "path": "model"}],
+        "methods": [{"name": "blockwise", "scope": "block"}, {"name": "random", "criterion": "random"}],
+        "grid": {
+            "methods": ["blockwise", "random"], "taylor_seq_len": [16], "taylor_num_samples": [3],
+            "pruning_ratio": [0.2],
+        },
+        "calibration": {"dataset": "calibration.parquet"},
+        "evaluation": {
+            "tasks": ["piqa"], "data": "tasks", "device": "cpu",
+            "perplexity": {"window": 64, "stride": 32, "texts": [text]},
+        },
+    }  # fmt: skip

@@ -33,6 +33,10 @@ def dry_run(snakemake: Run, run: DefaultRun, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+WITH_WANDA = (
+    "[{name: taylor}, {name: layerwise, scope: layer}, {name: blockwise, scope: block}, "
+    "{name: random, criterion: random}, {name: wanda, criterion: wanda}]"
+)
 CONFIG_EDITS = {
     # 3 methods x 2 counts x 2 ratios more for each model, and one pass more
     "another sequence length": (
@@ -53,9 +57,7 @@ CONFIG_EDITS = {
     ),
     # 2 lengths x 2 counts x 2 ratios for each model, and a pass for each length; no gradient pass
     "another criterion": (
-        "methods=[{name: taylor}, {name: layerwise, scope: layer}, {name: blockwise, scope: block}, "
-        "{name: random, criterion: random}, {name: wanda, criterion: wanda}]\n"
-        "grid={methods: [taylor, layerwise, blockwise, random, wanda]}",
+        f"methods={WITH_WANDA}\ngrid={{methods: [taylor, layerwise, blockwise, random, wanda]}}",
         {"measure_importance": 12, "plan": 48, "evaluate": 48},
     ),
     "memory of gradient passes": ("gradients={token_budget: 64, layers_per_pass: 2, checkpointing: true}", {}),

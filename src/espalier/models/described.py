@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import read_json
+from espalier.gpus import n_present, take_gpus
 from espalier.models.loading import choose_device, load_model
 from espalier.models.manifest import check_unchanged
 from espalier.models.spread import device_map
@@ -28,7 +29,10 @@ def load_described(manifest: Mapping[str, Any], *, dtype: str, device: str, gpus
     Raises:
         UserError: If the folder has changed, or there are fewer GPUs.
     """
-    chosen, folder = choose_device(device), check_unchanged(manifest)
+    folder = check_unchanged(manifest)
+    if device != "cpu":
+        take_gpus(gpus, n_present=n_present())  # before CUDA is asked anything
+    chosen = choose_device(device)
     spread = None
     if chosen.type == "cuda" and gpus > 1:
         if gpus > torch.cuda.device_count():

@@ -1,0 +1,106 @@
+"""One job, one GPU: local jobs that run side by side each take devices of their own.
+
+A slot is a lock file for each device in a folder of this user on this machine; the lock dies with its process. Where a
+scheduler has already given devices to a job (Slurm sets CUDA_VISIBLE_DEVICES in each allocation), nothing is taken.
+Otherwise CUDA_VISIBLE_DEVICES, if the user set it, says which devices there are.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from espalier.errors import UserError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+POLL_S = 1.0
+logger = logging.getLogger(__name__)
+_held: list[FileLock] = []  # until the process ends
+
+
+def take_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list[str]:
+    """Take devices for the rest of this process and make only them visible; waits until enough are free.
+
+    Call it before CUDA is first used.
+
+    Args:
+        count: Devices that this job asks for; 0 takes none.
+        n_present: Devices of this machine (`n_present()`), counted where CUDA_VISIBLE_DEVICES does not list them.
+        folder: Where the locks lie; by default one for this user in the folder of temporary files.
+
+    Returns:
+        Names of the devices, as in CUDA_VISIBLE_DEVICES; empty when nothing was taken.
+
+    Raises:
+        UserError: If there are fewer devices than asked for.
+    """
+    devices = visible_devices(os.environ, n_present)
+    if count == 0 or not devices or any(name in os.environ for name in SCHEDULERS):
+        return []
+    if count > len(devices):
+        raise UserError(
+            f"this job asks for {count} GPUs, but only {len(devices)} are visible ({', '.join(devices)}); lower "
+            f"models[].gpus or widen {VISIBLE}"
+        )
+    folder = folder or Path(tempfile.gettempdir()) / f"espalier-gpus-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    taken = _wait_for(count, devices, folder)
+    os.environ[VISIBLE] = ",".join(taken)
+    logger.info("GPU %s", os.environ[VISIBLE])
+    return taken
+
+
+def n_present() -> int:
+    """Count the NVIDIA devices of this machine without asking CUDA, which would fix what is visible."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def visible_devices(environment: Mapping[str, str], n_present: int) -> list[str]:
+    """List the devices that this process may use."""
+    if VISIBLE in environment:
+        return [name.strip() for name in environment[VISIBLE].split(",") if name.strip() not in {"", "-1"}]
+    return [str(number) for number in range(n_present)]
+
+
+def release_gpus() -> None:
+    """Give devices back before the process ends."""
+    while _held:
+        _held.pop().release()
+
+
+def _wait_for(count: int, devices: Sequence[str], folder: Path) -> list[str]:
+    """Take all or none, so that two jobs never wait for each other's."""
+    waited = False
+    while True:
+        taken = _try_to_take(count, devices, folder)
+        if taken:
+            return taken
+        if not waited:
+            logger.info("waiting for %d of %d GPUs", count, len(devices))
+            waited = True
+        time.sleep(POLL_S)
+
+
+def _try_to_take(count: int, devices: Sequence[str], folder: Path) -> list[str]:
+    locks: dict[str, FileLock] = {}
+    for device in devices:
+        lock = FileLock(folder / f"{device.replace('/', '-')}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        locks[device] = lock
+        if len(locks) == count:
+            _held.extend(locks.values())
+            return list(locks)
+    for lock in locks.values():
+        lock.release()
+    return []
