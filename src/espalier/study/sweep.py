@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from espalier.config.grid import Method
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
+from espalier.errors import UserError
 from espalier.ladder import off_ladder
 from espalier.study.experiments import Experiment, experiments_of
 
@@ -37,6 +39,16 @@ class Sweep:
     def names(self) -> list[str]:
         """Names of experiments, each once."""
         return list(dict.fromkeys(experiment.name for experiment in self.experiments))
+
+    @property
+    def name_pattern(self) -> str:
+        """Regular expression of names of experiments; which of them exist, `_find` knows.
+
+        Not the list of names: Snakemake copies a constraint into every path, which would make thousands of
+        experiments take quadratic time.
+        """
+        methods = {experiment.method.name for experiment in self.experiments}
+        return rf"(?:{'|'.join(map(re.escape, sorted(methods)))})(?:-seq\d+)?(?:-n\d+)?-p[\d_]+(?:-s\d+)?"
 
     def names_of(self, wildcards: Wildcards) -> list[str]:
         """Names of the experiments of one model."""
@@ -183,7 +195,10 @@ class Sweep:
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def _find(self, wildcards: Wildcards) -> Experiment:
-        return self._by_name[wildcards.model, wildcards.experiment]
+        experiment = self._by_name.get((wildcards.model, wildcards.experiment))
+        if experiment is None:
+            raise UserError(f"model {wildcards.model!r} has no experiment {wildcards.experiment!r} in this study")
+        return experiment
 
     def _sequences(self, calibration: str, seq_len: int) -> dict[str, int | str]:
         text = self._config.calibration
