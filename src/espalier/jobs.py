@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from espalier.errors import UserError
+from espalier.files import write_json
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def job_log(path: str | Path, name: str) -> Iterator[None]:
+def job_log(path: str | Path, name: str, *, failure: Path | None = None) -> Iterator[None]:
     """Log to a file and to the terminal; on failure keep the traceback in the file and one line on the terminal.
 
     Args:
         path: The log file, written anew.
         name: Put before each line on the terminal, so that parallel jobs can be told apart.
+        failure: Where to say why the job failed (`failure_file`); removed when it succeeds.
 
     Raises:
         SystemExit: With status 1, after any exception in the block.
@@ -34,17 +36,35 @@ def job_log(path: str | Path, name: str) -> Iterator[None]:
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
     try:
         yield
+        if failure:
+            failure.unlink(missing_ok=True)
     except UserError as error:
         for line in str(error).splitlines():
             logger.error("error: %s", line)
+        _record(failure, path, str(error).splitlines()[0])
         raise SystemExit(1) from None
     except Exception as error:
+        _record(failure, path, f"{type(error).__name__}: {error}")
         logger.error("failed: %s: %s (traceback in %s)", type(error).__name__, error, path)
         to_terminal.setLevel(logging.CRITICAL + 1)
         logger.exception("traceback")
         raise SystemExit(1) from None
     finally:
         logging.shutdown()
+
+
+def failure_file(log: str | Path) -> Path:
+    """Name the file that says why an experiment failed, from the log of its job.
+
+    `{results}/logs/{rule}/{model}/{experiment}.log` has `{results}/failures/{model}/{experiment}.json`.
+    """
+    log = Path(log)
+    return log.parents[3] / "failures" / log.parent.name / f"{log.stem}.json"
+
+
+def _record(failure: Path | None, log: str | Path, reason: str) -> None:
+    if failure:
+        write_json(failure, {"reason": " ".join(reason.split()), "log": str(log)})
 
 
 class _OursOrWarning(logging.Filter):

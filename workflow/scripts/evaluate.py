@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.evaluation.pending import Work, evaluate_with_others
 from espalier.evaluation.store import Store
 from espalier.files import read_json
-from espalier.jobs import job_log
+from espalier.jobs import failure_file, job_log
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -25,7 +25,8 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"evaluate {snakemake.wildcards.model} {snakemake.wildcards.experiment}"):
+    name = f"evaluate {snakemake.wildcards.model} {snakemake.wildcards.experiment}"
+    with job_log(snakemake.log[0], name, failure=failure_file(snakemake.log[0])):
         main(
             manifest=snakemake.input.manifest,
             requests=Path(snakemake.input.requests),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from espalier import versions
 from espalier.files import read_json, read_parquet, sha256_of_json, write_json
-from espalier.jobs import job_log
+from espalier.jobs import failure_file, job_log
 from espalier.planning.make import make_plan
 from espalier.planning.structure import ModelStructure
 
@@ -31,7 +31,8 @@ def main(*, manifest: str, importance: list[str], priors: list[str], settings: d
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"plan {snakemake.wildcards.model} {snakemake.wildcards.experiment}"):
+    name = f"plan {snakemake.wildcards.model} {snakemake.wildcards.experiment}"
+    with job_log(snakemake.log[0], name, failure=failure_file(snakemake.log[0])):
         main(
             manifest=snakemake.input.manifest,
             importance=list(snakemake.input.importance),
