@@ -27,9 +27,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.importance.accumulate import check_length, losses_of, sequence_losses
+from espalier.importance.accumulate import check_length, losses_of
 from espalier.models.decoder import Block, decoder_layers, get_block
 from espalier.progress import Progress
+from espalier.scoring.head import decoder_left_out
 
 SCOPES = ("layer", "attention", "mlp")
 PER_LAYER = len(SCOPES)
@@ -37,7 +38,6 @@ STATE_SHARE = 0.3  # of the free GPU memory, for hidden states
 STATE_BYTES_ON_CPU = 2**29
 TOKENS_ON_CPU = 1024  # at once through a layer: more leave the caches and take longer
 TAIL_TOKENS = 1024  # at once through the output embeddings: logits take far more memory than hidden states
-TAIL_TOLERANCE = 0.02  # relative; bfloat16 rounds a loss by less
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
@@ -78,12 +78,11 @@ def measure_priors(model: PreTrainedModel, sequences: torch.Tensor, *, token_bud
             when the GPU has too little memory.
 
     Raises:
-        UserError: If sequences are longer than the model's context, a loss is not finite, the model computes its
-            logits in a way that is not known here, or GPU memory is exhausted at the smallest setting.
+        UserError: If sequences are longer than the model's context, a loss is not finite, or GPU memory is
+            exhausted at the smallest setting.
     """
     check_length(model, sequences.shape[1])
     n_layers, seq_len = len(decoder_layers(model)), sequences.shape[1]
-    _check_tail(model, sequences[:1].to(model.device))
     rows, loss, cosine, start = _rows_at_once(model, seq_len), [], [], 0
     n_calls = sum(PER_LAYER * (number + 1) for number in range(n_layers))
     with Progress("priors", total=len(sequences) * n_calls, unit="layer calls") as progress:
@@ -157,11 +156,13 @@ class _Sweep:
         hidden = self._states.flatten(0, 1)
         at_once = max(1, min(self._at_once, TAIL_TOKENS // self._batch.shape[1]))
         sequence = torch.arange(len(hidden), device=hidden.device) % len(self._batch)
-        losses = [
-            _tail_losses(self._model, chunk, self._batch[numbers])
-            for chunk, numbers in zip(hidden.split(at_once), sequence.split(at_once), strict=True)
-        ]
-        return torch.cat(losses).view(len(self._states), len(self._batch))
+        norm = self._model.get_decoder().norm
+        with decoder_left_out(self._model) as head:
+            losses = [
+                losses_of(head(norm(chunk).flatten(0, 1)).unflatten(0, chunk.shape[:2]), self._batch[numbers])
+                for chunk, numbers in zip(hidden.split(at_once), sequence.split(at_once), strict=True)
+            ]
+        return torch.cat(losses).to(hidden.device).view(len(self._states), len(self._batch))
 
 
 def _layer_arguments(model: PreTrainedModel, batch: torch.Tensor) -> tuple[list[dict[str, Any]], torch.Tensor]:
@@ -219,29 +220,6 @@ def _contributing_zero(layer: nn.Module, zero: dict[Block, torch.Tensor]) -> Ite
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _tail_losses(model: PreTrainedModel, hidden: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    """Return the mean next-token loss of each row from hidden states after the last layer: (n_rows,)."""
-    logits = model.get_output_embeddings()(model.get_decoder().norm(hidden))
-    return losses_of(logits, batch).to(batch.device)
-
-
-def _check_tail(model: PreTrainedModel, sequence: torch.Tensor) -> None:
-    """Refuse a model that does not compute its logits as norm and output embeddings alone."""
-    kept: list[torch.Tensor] = []
-    norm = model.get_decoder().norm
-    handle = norm.register_forward_pre_hook(lambda _module, args: kept.append(args[0]))
-    try:
-        expected = float(sequence_losses(model, sequence))
-    finally:
-        handle.remove()
-    found = float(_tail_losses(model, kept[0], sequence))
-    if np.isfinite(expected) and abs(found - expected) > TAIL_TOLERANCE * max(1.0, abs(expected)):
-        raise UserError(
-            f"priors: architecture {type(model).__name__} changes its logits after the output embeddings (loss "
-            f"{expected:.4f}, not {found:.4f}), which priors do not follow; use methods with scope none"
-        )
 
 
 def _rows_at_once(model: PreTrainedModel, seq_len: int) -> int:

@@ -148,7 +148,6 @@ def test_out_of_memory_measures_fewer_sequences_at_once(
     found = measure_priors(model, sequences, token_budget=1000)
     np.testing.assert_allclose(found.loss_increase, plain.loss_increase, atol=2e-5)
     most_rows = 0
-    monkeypatch.setattr(priors_module, "_check_tail", lambda *_: None)
     monkeypatch.setattr(priors_module, "_layer_arguments", _raise_out_of_memory)
     with pytest.raises(UserError, match=r"priors: GPU memory exhausted by one sequence of 12 tokens; use a shorter"):
         measure_priors(model, sequences, token_budget=1000)
@@ -158,9 +157,23 @@ def _raise_out_of_memory(*_: object) -> None:
     raise torch.OutOfMemoryError
 
 
-def test_a_model_that_changes_its_logits_is_refused(sequences: torch.Tensor) -> None:
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+def test_a_model_that_scales_branches_and_logits(sequences: torch.Tensor) -> None:
+    """Granite multiplies what blocks add to the residual stream, and divides its logits."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
     torch.manual_seed(0)
-    config = GraniteConfig(vocab_size=40, num_key_value_heads=2, initializer_range=0.3, logits_scaling=8.0, **shape)
-    with pytest.raises(UserError, match=r"priors: architecture GraniteForCausalLM changes its logits after the output"):
-        measure_priors(GraniteForCausalLM(config).eval(), sequences, token_budget=50)
+    config = GraniteConfig(
+        vocab_size=40,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+        logits_scaling=3.0,
+        residual_multiplier=0.6,
+        **shape,
+    )
+    model = GraniteForCausalLM(config).eval()
+    priors = measure_priors(model, sequences, token_budget=50)
+    with torch.no_grad():
+        intact = summed_loss(model, sequences)
+    for position, scope in enumerate(SCOPES):
+        expected = (losses_without(model, 1, scope, sequences) - intact).numpy()
+        np.testing.assert_allclose(priors.loss_increase[:, 1, position], expected, atol=2e-5)
+    assert np.abs(priors.loss_increase).max() > 0.01

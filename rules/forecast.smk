@@ -1,0 +1,17 @@
+# Forecast: what is left to do and what it will take. Has no output, so that it always looks anew.
+
+
+rule forecast:
+    localrule: True
+    log:
+        "<results>/logs/forecast.log",
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        study=study.forecast,
+    script:
+        "../workflow/scripts/forecast.py"

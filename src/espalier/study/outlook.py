@@ -1,0 +1,73 @@
+"""Every expensive job of a study, with what its time depends on: what a forecast is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from espalier.ladder import prior_samples
+from espalier.study.experiments import Experiment
+from espalier.study.feasible import known_sizes
+
+if TYPE_CHECKING:
+    from espalier.study.catalogue import Catalogue
+
+
+def outlook(study: Catalogue) -> dict[str, Any]:
+    """Return the arguments of a forecast as plain values: `jobs` (as `espalier.forecast.Work`) and `n_params`."""
+    config = study.config
+    known = {model.name: known_sizes(model, study.model_folder(model), config.sandbox) for model in config.models}
+    computed = [model for model in config.models if model.legacy is None]
+    jobs = [job for model in computed for job in _jobs(study, model.name, model.gpus if study.uses_gpu else 0)]
+    return {
+        "jobs": jobs,
+        "n_params": {name: sizes.structure.total_params if sizes else None for name, sizes in known.items()},
+    }
+
+
+def _jobs(study: Catalogue, model: str, gpus: int) -> Iterator[dict[str, Any]]:
+    results = study.results
+    experiments = [experiment for experiment in study.sweep.experiments if experiment.model == model]
+
+    def job(rule: str, name: str, amount: int, output: str, *, on_gpu: bool = True) -> dict[str, Any]:
+        return {
+            "rule": rule, "model": model, "amount": amount, "gpus": gpus if on_gpu else 0,
+            "output": f"{results}/{output}", "benchmark": f"{results}/benchmarks/{rule}/{name}.tsv",
+        }  # fmt: skip
+
+    if model in study.sandbox_models:
+        weights = f"sandbox/models/{model}/model.safetensors"
+        yield job("train_sandbox_model", model, 1, weights, on_gpu=False)
+    yield job("tokenize_requests", model, 1, f"requests/{model}.parquet", on_gpu=False)
+    yield job("evaluate_baseline", model, 1, f"baseline/{model}/metrics.json")
+    for (rule, table, name), n_tokens in _passes(study, model, experiments).items():
+        yield job(rule, name, n_tokens, table)
+    for experiment in experiments:
+        name = f"{model}/{experiment.name}"
+        yield job("plan", name, 1, f"experiments/{name}/plan.json", on_gpu=False)
+        yield job("evaluate", name, 1, f"experiments/{name}/metrics.json")
+
+
+def _passes(study: Catalogue, model: str, experiments: list[Experiment]) -> dict[tuple[str, str, str], int]:
+    """Return the tokens of each pass over calibration text, by rule, table and name of the benchmark file."""
+    configured = study.config.calibration.prior_samples
+    found: dict[tuple[str, str, str], int] = {}
+
+    def add(rule: str, table: str, name: str, n_tokens: int) -> None:
+        key = (rule, table, name)
+        found[key] = max(n_tokens, found.get(key, 0))
+
+    for experiment in experiments:
+        if not (experiment.seq_len and experiment.n_samples):
+            continue
+        which, criterion = study.sweep.calibration_set(experiment), experiment.method.criterion
+        n_tokens = experiment.seq_len * experiment.n_samples
+        if experiment.needs_gradients:
+            add("collect_gradients", f"gradients/{model}/{which}.parquet", f"{model}/{which}", n_tokens)
+        if experiment.criterion.reads_text and criterion != "taylor":
+            name = f"{model}/{criterion}/{which}"
+            add("measure_importance", f"importance/{name}.parquet", name, n_tokens)
+        if experiment.needs_priors:
+            n_tokens = experiment.seq_len * prior_samples(experiment.n_samples, configured)
+            add("measure_priors", f"priors/{model}/{which}.parquet", f"{model}/{which}", n_tokens)
+    return found

@@ -1,0 +1,22 @@
+"""Say what the study will still cost."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from espalier.forecast import Work, disk_of, forecast, render
+from espalier.jobs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+logger = logging.getLogger("espalier.forecast")
+
+
+def main(*, jobs: list[dict[str, Any]], n_params: dict[str, int | None]) -> None:
+    work = [Work(**job) for job in jobs]
+    logger.info("\n%s", render(forecast(work, n_params), disk_bytes=disk_of(work)))
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], "forecast"):
+        main(**snakemake.params.study)
