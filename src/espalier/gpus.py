@@ -37,13 +37,13 @@ def take_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list
         folder: Where the locks lie; by default one for this user in the folder of temporary files.
 
     Returns:
-        Names of the devices, as in CUDA_VISIBLE_DEVICES; empty when nothing was taken.
+        Names of the devices, as in CUDA_VISIBLE_DEVICES; empty when nothing was taken, or devices are held already.
 
     Raises:
         UserError: If there are fewer devices than asked for.
     """
     devices = visible_devices(os.environ, n_present)
-    if count == 0 or not devices or any(name in os.environ for name in SCHEDULERS):
+    if _held or count == 0 or not devices or any(name in os.environ for name in SCHEDULERS):
         return []
     if count > len(devices):
         raise UserError(

@@ -22,8 +22,9 @@ from espalier.evaluation.language_model import EspalierLM
 from espalier.evaluation.metrics import mean_accuracy, task_accuracy
 from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.evaluation.requests import RequestKey, TokenisedRequests, read_requests
-from espalier.evaluation.run import Stopwatch, evaluate_model, write_evaluation
+from espalier.evaluation.run import evaluate_model, write_evaluation
 from espalier.evaluation.tasks import leaf_tasks, load_tasks, packaged_entries
+from espalier.evaluation.timing import Stopwatch
 from espalier.evaluation.zeroshot import evaluate_tasks
 from espalier.files import read_json, read_parquet, write_parquet
 from espalier.sandbox.corpora import make_lines, make_task_documents
@@ -113,11 +114,14 @@ def test_every_value_equals_lm_evals_hf_backend(
         for metric, value in ours.tasks[task]["metrics"].items():
             assert value["value"] == reference[f"{metric},none"], (task, metric)
             assert value["stderr"] == reference[f"{metric}_stderr,none"], (task, metric)
+        assert 0 <= ours.tasks[task]["n_truncated"] <= ours.tasks[task]["n_samples"]
         assert ours.tasks[task]["version"] == theirs["versions"][task]
         assert ours.tasks[task]["n_samples"] == theirs["n-samples"][task]["effective"]
         expected = [resp[0] for sample in theirs["samples"][task] for resp in sample["filtered_resps"]]
         rows = ours.samples[ours.samples.task == task]
         np.testing.assert_allclose(rows.loglikelihood, expected, atol=1e-4)
+    n_truncated = sum(result["n_truncated"] for result in ours.tasks.values())
+    assert n_truncated > 0 or not protocol.num_fewshot
 
 
 def test_tokenising_beforehand_changes_nothing(
@@ -134,9 +138,10 @@ def test_tokenising_beforehand_changes_nothing(
 def test_metrics_are_recomputed_from_samples_to_the_last_digit(
     tmp_path: Path, data: Path, tasks: TaskDict, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
 ) -> None:
+    stopwatch = Stopwatch()
     metrics, samples = evaluate_model(
         model, tokenizer, tasks=tasks, requests=requests_for(tmp_path, data, tokenizer), protocol=PROTOCOL,
-        token_budget=512, stopwatch=Stopwatch(),
+        token_budget=512, stopwatch=stopwatch,
     )  # fmt: skip
     write_evaluation(metrics, samples, metrics_path=tmp_path / "m.json", samples_path=tmp_path / "s.parquet")
     stored, table = read_json(tmp_path / "m.json"), read_parquet(tmp_path / "s.parquet").to_pandas()
@@ -152,7 +157,23 @@ def test_metrics_are_recomputed_from_samples_to_the_last_digit(
     assert stored["acc_mean"] == {"value": sum(accuracies) / 7, "rule": "acc_norm_else_acc", "n_tasks": 7}
     assert (table.n_bytes > table.n_chars).any()  # some choices are not ASCII
     assert stored["protocol"] == PROTOCOL.to_dict()
-    assert stored["perplexity"]["plain"]["n_tokens"] > 100
+    perplexity = stored["perplexity"]["plain"]
+    assert perplexity["n_tokens"] > 100
+    assert (perplexity["window"], perplexity["stride"]) == (64, 32)
+    assert perplexity["begins_with_bos"] == (tokenizer.bos_token_id is not None)
+    assert list(stopwatch.seconds) == ["load", "requests", "forward", "metrics"]
+    assert [part for part, seconds in stopwatch.seconds.items() if seconds == 0] == ["load"]
+
+
+def test_each_moment_counts_for_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0, 1, 3, 6, 10, 15])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    stopwatch = Stopwatch()  # at 0
+    with stopwatch.part("requests"):  # from 1
+        stopwatch.switch("forward")  # from 3
+        stopwatch.switch("metrics")  # from 6
+    stopwatch.switch("load")  # from 15; 10 to 15 counts for nothing
+    assert stopwatch.seconds == {"load": 0, "requests": 2, "forward": 3, "metrics": 4}
 
 
 def test_requests_are_built_once_for_a_tokenizer_and_protocol(

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from espalier.errors import UserError
+from espalier.models.context import context_length
 from espalier.models.folder import inspect_folder
-from espalier.models.loading import choose_device, context_length, load_model, load_tokenizer
+from espalier.models.loading import choose_device, load_model, load_tokenizer
 from espalier.models.manifest import check_unchanged, make_manifest
 from tests.unit.conftest import random_model
 

@@ -36,6 +36,7 @@ if __name__ == "__main__":
                 "protocol": snakemake.params.protocol,
                 "dtype": snakemake.params.dtype,
                 "device": snakemake.resources.device,
+                "gpus": snakemake.resources.gpu,
                 "token_budget": snakemake.resources.token_budget,
                 "threads": snakemake.threads,
             },

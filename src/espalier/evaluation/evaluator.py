@@ -11,9 +11,11 @@ import torch
 
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.requests import read_requests
-from espalier.evaluation.run import Stopwatch, evaluate_model
+from espalier.evaluation.run import evaluate_model
 from espalier.evaluation.tasks import load_tasks
-from espalier.models.loading import choose_device, load_model, load_tokenizer
+from espalier.evaluation.timing import Stopwatch
+from espalier.models.described import load_described, take_devices
+from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.planning.plan import Plan
 from espalier.surgery import prune
@@ -29,6 +31,7 @@ class Evaluator:
         protocol: Evaluation protocol.
         dtype: Type of the weights.
         device: `auto`, `cpu` or `cuda`.
+        gpus: GPUs to spread the model over.
         token_budget: Upper bound on tokens in a forward pass.
         threads: CPU threads.
 
@@ -45,17 +48,20 @@ class Evaluator:
         protocol: dict[str, Any],
         dtype: str,
         device: str,
+        gpus: int,
         token_budget: int,
         threads: int,
     ) -> None:
         torch.set_num_threads(threads)
-        self._folder = check_unchanged(manifest)
-        self._trust = manifest["trust_remote_code"]
+        self._manifest = manifest
+        folder = check_unchanged(manifest)
         self._protocol = Protocol.from_dict(protocol)
-        self._dtype, self._device, self._token_budget = dtype, choose_device(device), token_budget
+        self._placing: dict[str, Any] = {"dtype": dtype, "device": device, "gpus": gpus}
+        self._token_budget = token_budget
+        take_devices(device, gpus)
         self._preparing = Stopwatch()
         with self._preparing.part("requests"):
-            self._tokenizer = load_tokenizer(self._folder, trust_remote_code=self._trust)
+            self._tokenizer = load_tokenizer(folder, trust_remote_code=manifest["trust_remote_code"])
             self._requests = read_requests(requests)
             self._scratch = tempfile.TemporaryDirectory()
             self._tasks = load_tasks(list(self._protocol.tasks), data_folder, Path(self._scratch.name))
@@ -74,7 +80,7 @@ class Evaluator:
         """
         stopwatch, self._preparing = self._preparing, Stopwatch()
         with stopwatch.part("load"):
-            model = load_model(self._folder, dtype=self._dtype, device=self._device, trust_remote_code=self._trust)
+            model = load_described(self._manifest, **self._placing)
             if plan is not None:
                 prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
         metrics, samples = evaluate_model(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -10,11 +12,16 @@ from jinja2.exceptions import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import _add_special_kwargs, has_bos_prefix
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 from espalier.evaluation.requests import RequestKey, TokenisedRequests
-from espalier.scoring import Request, score_requests
+from espalier.evaluation.timing import Stopwatch
+from espalier.models.context import context_length
+from espalier.scoring import Request, Score, is_cut, score_requests
+
+logger = logging.getLogger(__name__)
 
 EncodedPair = tuple[tuple[str, str], list[int], list[int]]
 
@@ -64,9 +71,6 @@ class _TokenizingLM(TemplateLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
         raise UserError("evaluation.tasks: tasks that generate text cannot be evaluated; name multiple-choice tasks")
 
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
-        raise UserError("evaluation.tasks: rolling tasks are not evaluated; see evaluation.perplexity")
-
 
 class RequestEncoder(_TokenizingLM):
     """Tokenise every request of an evaluation and answer none: each gets the score 0."""
@@ -84,6 +88,9 @@ class RequestEncoder(_TokenizingLM):
             self.encoded[key] = Request(context, continuation)
         return [(0.0, False)] * len(requests)
 
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
+        raise UserError("evaluation.tasks: rolling tasks are not evaluated; see evaluation.perplexity")
+
 
 class EspalierLM(_TokenizingLM):
     """A model in memory, pruned or not, that scores requests tokenised beforehand.
@@ -94,6 +101,10 @@ class EspalierLM(_TokenizingLM):
         add_bos: Whether texts begin with BOS; None is the tokenizer's own way.
         token_budget: Upper bound on tokens in a forward pass.
         requests: Requests tokenised beforehand; None to tokenise here.
+        stopwatch: Told when scoring begins and when it ends, after which lm-eval makes its metrics.
+
+    Attributes:
+        n_truncated: For each task, the documents that did not fit in the model's context and were cut at the left.
     """
 
     def __init__(
@@ -104,29 +115,63 @@ class EspalierLM(_TokenizingLM):
         add_bos: bool | None,
         token_budget: int,
         requests: TokenisedRequests | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         super().__init__(tokenizer, add_bos)
         self.model = model
         self.token_budget = token_budget
+        self.n_truncated: Counter[str] = Counter()
         self._requests = requests
+        self._stopwatch = stopwatch or Stopwatch()
+
+    @property
+    def max_length(self) -> int:
+        """The model's context, in tokens."""
+        return context_length(self.model)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """Score (context, continuation) pairs.
 
         Raises:
-            UserError: If a log-likelihood is not finite (naming the document), or a request was not tokenised.
+            UserError: If a log-likelihood is not finite (naming the document), a request was not tokenised, or one
+                has nothing to score.
         """
         keys = [_key(instance) for instance in requests]
-        scores = score_requests(
-            self.model, self._encode(requests, keys), token_budget=self.token_budget, what="zero-shot tasks"
-        )
+        encoded = self._encode(requests, keys)
+        self._check(keys, encoded)
+        scores = self._score(encoded, "zero-shot tasks")
         for key, score in zip(keys, scores, strict=True):
-            if not math.isfinite(score.loglikelihood):
-                raise UserError(
-                    f"task {key.task}, document {key.doc_id}, choice {key.choice}: log-likelihood is "
-                    f"{score.loglikelihood}; the model's weights or dtype overflow. Nothing was written"
-                )
+            _check_finite(score.loglikelihood, f"{key.document}, choice {key.choice}")
         return [(score.loglikelihood, score.is_greedy) for score in scores]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
+        """Score whole texts in windows of the model's context, cut by lm-eval's own functions.
+
+        Raises:
+            UserError: If a log-likelihood is not finite (naming the document).
+        """
+        windows, owners = [], []
+        for owner, instance in enumerate(requests):
+            for window in get_rolling_token_windows(
+                token_list=self.tok_encode(instance.args[0]),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            ):
+                windows.append(Request(*make_disjoint_window(window)))
+                owners.append(owner)
+        totals = [0.0] * len(requests)
+        for owner, score in zip(owners, self._score(windows, "whole texts"), strict=True):
+            totals[owner] += score.loglikelihood
+        for instance, total in zip(requests, totals, strict=True):
+            _check_finite(total, _key(instance).document)
+        return totals
+
+    def _score(self, requests: list[Request], what: str) -> list[Score]:
+        self._stopwatch.switch("forward")
+        scores = score_requests(self.model, requests, token_budget=self.token_budget, what=what)
+        self._stopwatch.switch("metrics")
+        return scores
 
     def _encode(self, requests: list[Instance], keys: Sequence[RequestKey]) -> list[Request]:
         if self._requests is not None:
@@ -135,8 +180,33 @@ class EspalierLM(_TokenizingLM):
         encoder.loglikelihood(requests)
         return [encoder.encoded[key] for key in keys]
 
+    def _check(self, keys: Sequence[RequestKey], requests: Sequence[Request]) -> None:
+        """Refuse what cannot be scored; count and report what is too long, as lm-eval does."""
+        limit = self.max_length
+        for key, request in zip(keys, requests, strict=True):
+            if not 0 < len(request.continuation) <= limit:
+                raise UserError(
+                    f"{key.document}, choice {key.choice}: has {len(request.continuation)} tokens to score; 1 to "
+                    f"{limit} (the model's context) are allowed; take the document out of the data"
+                )
+        cut = {key[:2] for key, request in zip(keys, requests, strict=True) if is_cut(request, limit)}
+        self.n_truncated = Counter(task for task, _ in cut)
+        for task, count in sorted(self.n_truncated.items()):
+            n_documents = len({key.doc_id for key in keys if key.task == task})
+            logger.warning(
+                "task %s: %d of %d documents are longer than the model's context of %d tokens and lose their beginning",
+                task, count, n_documents, limit,
+            )  # fmt: skip
+
     def _loglikelihood_tokens(self, requests: list[EncodedPair], **kwargs: Any) -> NoReturn:
         raise NotImplementedError("EspalierLM scores instances as a whole; call loglikelihood")
+
+
+def _check_finite(loglikelihood: float, where: str) -> None:
+    if not math.isfinite(loglikelihood):
+        raise UserError(
+            f"{where}: log-likelihood is {loglikelihood}; the model's weights or dtype overflow. Nothing was written"
+        )
 
 
 def _key(instance: Instance) -> RequestKey:

@@ -32,7 +32,7 @@ class Work:
     Attributes:
         manifest: Content of the model's manifest.
         requests: Tokenised requests.
-        settings: Remaining arguments of `Evaluator`: data_folder, protocol, dtype, device, token_budget, threads.
+        settings: Remaining arguments of `Evaluator`: data_folder, protocol, dtype, device, gpus, token_budget, threads.
     """
 
     manifest: dict[str, Any]

@@ -9,14 +9,14 @@ documentation, as in the reference's `ppl_standard_2048_512`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.models.loading import context_length
+from espalier.models.context import context_length
 from espalier.scoring import Request, score_requests
+from espalier.scoring.requests import Tokens
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def make_windows(n_tokens: int, window: int, stride: int) -> list[tuple[int, int
 
 
 def measure_perplexity(
-    model: PreTrainedModel, tokens: Sequence[int], *, name: str, window: int, stride: int, token_budget: int
+    model: PreTrainedModel, tokens: Tokens, *, name: str, window: int, stride: int, token_budget: int
 ) -> PerplexityResult:
     """Measure the perplexity of one text.
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +14,11 @@ from espalier.evaluation.metrics import ACC_NORM_ELSE_ACC, mean_accuracy
 from espalier.evaluation.perplexity import measure_perplexity
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.requests import TokenisedRequests
+from espalier.evaluation.timing import Stopwatch
 from espalier.evaluation.zeroshot import evaluate_tasks
 from espalier.files import write_json, write_table
+from espalier.scoring.requests import Tokens
 from espalier.tables import Samples
-
-
-class Stopwatch:
-    """Seconds spent in named parts of a job."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a part."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def evaluate_model(
@@ -56,10 +39,12 @@ def evaluate_model(
     Raises:
         UserError: If the model gives a log-likelihood that is not finite, or the window exceeds its context.
     """
-    lm = EspalierLM(model, tokenizer, add_bos=protocol.add_bos, token_budget=token_budget, requests=requests)
-    with stopwatch.part("zeroshot"):
+    lm = EspalierLM(
+        model, tokenizer, add_bos=protocol.add_bos, token_budget=token_budget, requests=requests, stopwatch=stopwatch
+    )
+    with stopwatch.part("requests"):  # lm-eval writes its prompts; the model class says when it scores
         zeroshot = evaluate_tasks(lm, tasks, protocol)
-    with stopwatch.part("perplexity"):
+    with stopwatch.part("forward"):
         perplexity = {
             text.name: measure_perplexity(
                 model,
@@ -79,11 +64,23 @@ def evaluate_model(
             "n_tasks": len(zeroshot.tasks),
         },
         "perplexity": {
-            name: {"value": result.value, "n_tokens": result.n_tokens} for name, result in perplexity.items()
+            name: {
+                "value": result.value,
+                "n_tokens": result.n_tokens,
+                "window": protocol.window,
+                "stride": protocol.stride,
+                "begins_with_bos": begins_with_bos(tokenizer, requests.texts[name]),
+            }
+            for name, result in perplexity.items()
         },
         "protocol": protocol.to_dict(),
     }
     return metrics, zeroshot.samples
+
+
+def begins_with_bos(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> bool:
+    """Whether a text begins with BOS, by the tokenizer's own way or by `add_bos`."""
+    return tokenizer.bos_token_id is not None and int(tokens[0]) == tokenizer.bos_token_id
 
 
 def write_evaluation(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import lm_eval.utils
 import pandas as pd
-from lm_eval.api.model import LM
 from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks.manager import TaskDict
 from transformers import PreTrainedTokenizerBase
 
 from espalier.errors import UserError
-from espalier.evaluation.language_model import RequestEncoder
+from espalier.evaluation.language_model import EspalierLM, RequestEncoder
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.requests import RequestKey
 from espalier.scoring import Request
@@ -31,7 +31,8 @@ class ZeroShotResult:
     """Results of all tasks.
 
     Attributes:
-        tasks: For each task or group: metrics with standard errors, sample count, version, few-shot examples.
+        tasks: For each task or group: metrics with standard errors, number of documents, how many of them were cut
+            at the left, version, few-shot examples.
         samples: One row per choice; see `espalier.tables.Samples`.
     """
 
@@ -46,15 +47,15 @@ def encode_tasks(tasks: TaskDict, tokenizer: PreTrainedTokenizerBase, protocol: 
     return encoder.encoded
 
 
-def evaluate_tasks(lm: LM, tasks: TaskDict, protocol: Protocol) -> ZeroShotResult:
+def evaluate_tasks(lm: EspalierLM, tasks: TaskDict, protocol: Protocol) -> ZeroShotResult:
     """Evaluate a model on tasks."""
     results = _run(lm, tasks, protocol)
-    summary = {name: _summarise(name, results, protocol) for name in protocol.tasks}
+    summary = {name: _summarise(name, results, protocol, lm.n_truncated) for name in protocol.tasks}
     rows = [row for name in results["samples"] for row in _sample_rows(tasks["tasks"][name], results["samples"][name])]
     return ZeroShotResult(summary, pd.DataFrame(rows))
 
 
-def _run(lm: LM, tasks: TaskDict, protocol: Protocol) -> dict[str, Any]:
+def _run(lm: RequestEncoder | EspalierLM, tasks: TaskDict, protocol: Protocol) -> dict[str, Any]:
     """Do what lm-eval's `simple_evaluate` does with built tasks, without its look at the machine (seconds)."""
     for task in tasks["tasks"].values():
         if task.get_config("num_fewshot") != 0:  # lm-eval never overrides a task that says 0
@@ -66,7 +67,9 @@ def _run(lm: LM, tasks: TaskDict, protocol: Protocol) -> dict[str, Any]:
     return results
 
 
-def _summarise(name: str, results: dict[str, Any], protocol: Protocol) -> dict[str, Any]:
+def _summarise(
+    name: str, results: dict[str, Any], protocol: Protocol, n_truncated: Mapping[str, int]
+) -> dict[str, Any]:
     """Gather one task's numbers; keys such as `acc,none` lose the name of lm-eval's default filter."""
     found = results["results"][name]
     values = {key.split(",", 1)[0]: value for key, value in found.items() if key.endswith(",none")}
@@ -75,20 +78,24 @@ def _summarise(name: str, results: dict[str, Any], protocol: Protocol) -> dict[s
         for metric, value in values.items()
         if not metric.endswith("_stderr")
     }
-    counts = results["n-samples"].get(name)
+    leaves = list(_leaves(name, results))
     return {
         "metrics": metrics,
-        "n_samples": int(counts["effective"]) if counts else _group_size(name, results),
+        "n_samples": sum(int(results["n-samples"][leaf]["effective"]) for leaf in leaves),
+        "n_truncated": sum(n_truncated.get(leaf, 0) for leaf in leaves),
         "version": results["versions"].get(name),
         "n_shot": results["n-shot"].get(name, protocol.num_fewshot),
         "limit": protocol.limit,
     }
 
 
-def _group_size(name: str, results: dict[str, Any]) -> int:
-    children = results.get("group_subtasks", {}).get(name, [])
-    counts = results["n-samples"]
-    return sum(int(counts[c]["effective"]) if c in counts else _group_size(c, results) for c in children)
+def _leaves(name: str, results: dict[str, Any]) -> Iterator[str]:
+    """Yield the tasks with documents of their own: `name` itself, or those in the group."""
+    if name in results["n-samples"]:
+        yield name
+        return
+    for child in results.get("group_subtasks", {}).get(name, []):
+        yield from _leaves(child, results)
 
 
 def _number_or_none(value: Any) -> float | None:

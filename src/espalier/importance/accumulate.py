@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.importance.criteria import Evidence, Need
+from espalier.models.context import context_length
 from espalier.models.decoder import Projection, decoder_layers, linear_of, projections
-from espalier.models.loading import context_length
 from espalier.progress import Progress
 
 NO_TARGET = -100

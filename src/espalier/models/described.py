@@ -17,6 +17,17 @@ from espalier.models.spread import device_map
 from espalier.planning.structure import ModelStructure
 
 
+def take_devices(device: str, gpus: int) -> torch.device:
+    """Resolve `auto` after this process has taken its GPUs; does nothing more the second time.
+
+    Raises:
+        UserError: If `cuda` is asked for and there is none.
+    """
+    if device != "cpu":
+        take_gpus(gpus, n_present=n_present())  # before CUDA is asked anything
+    return choose_device(device)
+
+
 def load_described(manifest: Mapping[str, Any], *, dtype: str, device: str, gpus: int = 1) -> PreTrainedModel:
     """Load the model that a manifest describes.
 
@@ -30,9 +41,7 @@ def load_described(manifest: Mapping[str, Any], *, dtype: str, device: str, gpus
         UserError: If the folder has changed, or there are fewer GPUs.
     """
     folder = check_unchanged(manifest)
-    if device != "cpu":
-        take_gpus(gpus, n_present=n_present())  # before CUDA is asked anything
-    chosen = choose_device(device)
+    chosen = take_devices(device, gpus)
     spread = None
     if chosen.type == "cuda" and gpus > 1:
         if gpus > torch.cuda.device_count():

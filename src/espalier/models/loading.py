@@ -55,8 +55,3 @@ def load_model(
 def load_tokenizer(folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model folder."""
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-
-
-def context_length(model: PreTrainedModel) -> int:
-    """Return the longest context of a model, in tokens."""
-    return int(model.config.max_position_embeddings)

@@ -1,0 +1,264 @@
+"""Zero-shot evaluation against lm-eval's own `hf` backend: one model, the same requests, one run.
+
+    PYTHONPATH=src .venv/bin/python benchmarks/zeroshot.py --documents 400
+    PYTHONPATH=src .venv/bin/python benchmarks/zeroshot.py --device cuda --documents 20465
+
+On the CPU: Llama architecture, about 56 M parameters, 32,000 words, float32. On a GPU: the shape of Llama-3-8B with
+random weights made on the device, bfloat16. Requests are drawn with the counts and about the lengths of the seven real
+tasks; `--documents` of all 20,465 in proportion. Where lm-eval is not installed, a plain loop does what its backend
+does: longest first, contexts encoded anew for each choice, padded, log-softmax over all positions, one-token choices
+of one context together. Prints Markdown. Every repeat runs each setting once, in turn; times are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from espalier.scoring import Request, Score, score_requests
+from espalier.scoring.engine import balance_of
+from espalier.scoring.pack import choose_batches, make_batches, padding
+from espalier.scoring.tree import build_forest
+
+COUNTS = {
+    "boolq": 3270, "piqa": 1838, "hellaswag": 10042, "winogrande": 1267, "arc_easy": 2376, "arc_challenge": 1172,
+    "openbookqa": 500,
+}  # fmt: skip
+# Context and continuation (median tokens, spread of the logarithm), and choices.
+LENGTHS = {
+    "boolq": (125, 0.5, 1, 0.0, 2), "piqa": (14, 0.5, 20, 0.6, 2), "hellaswag": (70, 0.35, 26, 0.4, 4),
+    "winogrande": (19, 0.25, 6, 0.5, 2), "arc_easy": (28, 0.5, 4, 0.6, 4), "arc_challenge": (31, 0.5, 5, 0.7, 4),
+    "openbookqa": (11, 0.5, 3, 0.6, 4),
+}  # fmt: skip
+CPU_SHAPE = {
+    "vocab_size": 32_000, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 2048,
+}  # fmt: skip
+LLAMA_3_8B = {
+    "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192, "rope_theta": 500_000.0,
+}  # fmt: skip
+
+
+def draw_requests(n_documents: int, vocab_size: int, seed: int = 0) -> list[Request]:
+    """Draw documents in the proportions of the seven tasks; nothing but a document's own context is shared."""
+    rng = np.random.default_rng(seed)
+    requests = []
+    for task, count in COUNTS.items():
+        context_median, context_spread, median, spread, n_choices = LENGTHS[task]
+        for _ in range(max(1, round(count * n_documents / sum(COUNTS.values())))):
+            context = _draw(rng, context_median, context_spread, vocab_size)
+            if task == "winogrande":  # contexts differ by the name at their end, the continuation is the same
+                ending = _draw(rng, median, spread, vocab_size)
+                names = rng.integers(0, vocab_size, (n_choices, 2)).tolist()
+                requests += [Request([*context, *name], ending) for name in names]
+            else:
+                requests += [Request(context, _draw(rng, median, spread, vocab_size)) for _ in range(n_choices)]
+    return requests
+
+
+def _draw(rng: np.random.Generator, median: float, spread: float, vocab_size: int) -> list[int]:
+    length = min(900, max(1, round(rng.lognormal(math.log(median), spread))))
+    return rng.integers(0, vocab_size, length).tolist()
+
+
+def make_model(device: str, layers: int | None) -> PreTrainedModel:
+    """Make random weights on the device itself."""
+    shape = LLAMA_3_8B if device == "cuda" else CPU_SHAPE
+    if layers:
+        shape = {**shape, "num_hidden_layers": layers}
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=dtype).eval()
+
+
+@torch.inference_mode()
+def plain_backend(model: PreTrainedModel, requests: Sequence[Request], batch_size: int) -> list[tuple[float, bool]]:
+    """Do what the `hf` backend does, for machines without lm-eval."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, request in enumerate(requests):
+        groups.setdefault((*request.context, *request.continuation[:-1]), []).append(i)
+    answers: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+    for rows in _chunks(sorted(groups, key=lambda tokens: (-len(tokens), tokens)), batch_size):
+        width = len(rows[0])
+        batch = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=model.device)
+        log_probs = torch.log_softmax(model(batch).logits, dim=-1)
+        for row, tokens in enumerate(rows):
+            for i in groups[tokens]:
+                target = torch.tensor(requests[i].continuation, device=model.device)
+                own = log_probs[row, len(tokens) - len(target) : len(tokens)]
+                answers[i] = (
+                    float(own.gather(-1, target[:, None]).sum()),
+                    bool((own.argmax(-1) == target).all()),
+                )
+    return answers
+
+
+def _chunks(items: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tuple[int, ...]]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
+
+
+def reference(model: PreTrainedModel) -> tuple[str, Callable[[Sequence[Request], int], list[tuple[float, bool]]]]:
+    """Return lm-eval's backend, or the plain loop, with its name."""
+    try:
+        from lm_eval.models.huggingface import HFLM
+    except ImportError:
+        return "plain loop (lm-eval is not installed)", lambda requests, size: plain_backend(model, requests, size)
+    lm = HFLM(pretrained=model, tokenizer=_tokenizer(), device=str(model.device), batch_size=1)
+
+    def run(requests: Sequence[Request], batch_size: int) -> list[tuple[float, bool]]:
+        lm.batch_size_per_gpu = batch_size
+        pairs = [(("", ""), list(request.context), list(request.continuation)) for request in requests]
+        return lm._loglikelihood_tokens(pairs, disable_tqdm=True)  # noqa: SLF001
+
+    return "lm-eval hf", run
+
+
+def _tokenizer() -> object:
+    """Return a tokenizer for a backend that asks for one and, given tokens, never uses it."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<s>")
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"<s>": 0})), **special)
+
+
+def matmul_rate(device: str, dtype: torch.dtype) -> float:
+    """Measure multiply-adds of one large product, twice the number per second."""
+    n = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    return 2 * n**3 / statistics.median(_seconds(lambda: a @ b, device) for _ in range(5))
+
+
+def _seconds(run: Callable[[], object], device: str) -> float:
+    start = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def describe_packing(
+    model: PreTrainedModel, requests: Sequence[Request], budget: int, width: int
+) -> tuple[int, float, float]:
+    """Return tokens to compute, share of padding, and operations of the matrix products."""
+    limit = model.config.max_position_embeddings
+    forest = build_forest(requests, limit=limit, width=min(512, budget), widest=min(4096, budget))
+    if width:
+        batches = make_batches(forest, width=width, token_budget=budget)
+    else:
+        batches = choose_batches(forest, token_budget=budget, balance=balance_of(model.config))
+    n_tokens = int(forest.sizes.sum())
+    trees = np.repeat(np.arange(len(forest.is_chain)), np.diff(forest.first_scored))
+    n_scored = len(np.unique(np.stack([trees, forest.node]), axis=1)[0])
+    head = model.config.vocab_size * model.config.hidden_size
+    in_layers = sum(p.numel() for p in model.get_decoder().layers.parameters())
+    return n_tokens, padding(forest, batches), 2.0 * (in_layers * n_tokens + head * n_scored)
+
+
+def run_all(arguments: argparse.Namespace) -> None:
+    """Measure and print."""
+    model = make_model(arguments.device, arguments.layers)
+    requests = draw_requests(arguments.documents, model.config.vocab_size)
+    name, run_reference = reference(model)
+    settings: dict[tuple[str, int, int], Callable[[], list]] = {}
+    for budget, width in itertools.product(arguments.budgets, arguments.widths):
+        settings["espalier", budget, width] = lambda b=budget, w=width: score_requests(
+            model, requests, token_budget=b, width=w or None
+        )
+    for size in arguments.batch_sizes:
+        settings[name, size, 0] = lambda s=size: run_reference(requests, s)
+    score_requests(model, requests[:50], token_budget=1024)
+    run_reference(requests[:50], 8)
+    times: dict[tuple[str, int, int], list[float]] = {key: [] for key in settings}
+    answers: dict[tuple[str, int, int], list] = {}
+    for _ in range(arguments.repeats):
+        for key, run in settings.items():
+            times[key].append(_seconds(lambda r=run, k=key: answers.__setitem__(k, r()), arguments.device))
+    print_table(arguments, model, requests, name, times, answers)
+
+
+def print_table(
+    arguments: argparse.Namespace,
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    name: str,
+    times: dict[tuple[str, int, int], list[float]],
+    answers: dict[tuple[str, int, int], list[Score] | list[tuple[float, bool]]],
+) -> None:
+    """Print versions and one row per setting; ratios are to the reference's best setting, pair by pair."""
+    best = min((key for key in times if key[0] == name), key=lambda key: statistics.median(times[key]))
+    n_parameters = sum(p.numel() for p in model.parameters())
+    n_request_tokens = sum(len(r.context) + len(r.continuation) - 1 for r in requests)
+    rate = matmul_rate(arguments.device, model.dtype)
+    print(_machine(arguments.device))
+    print(
+        f"{n_parameters / 1e6:.0f} M parameters, {str(model.dtype).removeprefix('torch.')}, {len(requests):,} requests "
+        f"with {n_request_tokens:,} tokens; {arguments.repeats} repeats; matrix product {rate / 1e12:.2f} TFLOP/s\n"
+    )
+    print(
+        "| backend | batch | time (s) | computed tokens/s | times faster than best reference | of the matmul rate "
+        "| padding | largest difference |\n|---|---|---:|---:|---:|---:|---:|---:|"
+    )
+    expected = [answer[0] for answer in answers[best]]
+    for key, seconds in times.items():
+        backend, size, width = key
+        median = statistics.median(seconds)
+        ratio = statistics.median(b / s for b, s in zip(times[best], seconds, strict=True))
+        difference = max(abs(a[0] - e) for a, e in zip(answers[key], expected, strict=True))
+        if backend == "espalier":
+            n_tokens, waste, operations = describe_packing(model, requests, size, width)
+            cells = f"{n_tokens / median:,.0f} | {ratio:.2f} | {operations / median / rate:.0%} | {waste:.2%}"
+            batch = f"{size:,} tokens, rows of {width}" if width else f"{size:,} tokens"
+        else:
+            cells, batch = f"{n_request_tokens / median:,.0f} | {ratio:.2f} | |", f"{size} requests"
+        print(f"| {backend} | {batch} | {median:.1f} | {cells} | {difference:.1e} |")
+
+
+def _machine(device: str) -> str:
+    def installed(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "none"
+
+    hardware = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    libraries = ", ".join(f"{p} {installed(p)}" for p in ("torch", "transformers", "lm-eval", "numpy"))
+    return f"{hardware}, {platform.machine()}, Python {platform.python_version()}, {libraries}"
+
+
+def main() -> None:
+    """Read the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--documents", type=int, default=400, help="documents of all tasks together (20465: all)")
+    parser.add_argument("--budgets", type=int, nargs="+", help="token budgets of espalier")
+    parser.add_argument("--widths", type=int, nargs="+", default=[0], help="row widths; 0: as espalier chooses")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="batch sizes of the reference")
+    parser.add_argument("--layers", type=int, help="fewer layers, for small GPUs")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    on_gpu = arguments.device == "cuda"
+    arguments.budgets = arguments.budgets or ([8192, 16384, 32768] if on_gpu else [512, 1024, 2048])
+    arguments.batch_sizes = arguments.batch_sizes or ([16, 32, 64, 128] if on_gpu else [4, 8, 16, 32])
+    run_all(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Run a model over packed requests.
+
+The host prepares a batch while the device computes the one before; results stay on the device until the end. When the
+device is out of memory, what is not scored yet is packed anew for half of the tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from espalier.errors import UserError
+from espalier.models.context import context_length
+from espalier.progress import Progress
+from espalier.scoring.attention import Attention
+from espalier.scoring.head import decoder_left_out, score_tokens
+from espalier.scoring.pack import Arrays, Batch, choose_batches, fill, make_batches
+from espalier.scoring.requests import Integers, Request, Score
+from espalier.scoring.tree import build_forest
+
+logger = logging.getLogger(__name__)
+
+_BATCH_TOKENS = {"cpu": 2048}
+"""Bigger batches fall out of the processor's cache and gain nothing (benchmarks/zeroshot.py)."""
+_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 28}
+"""Logits that exist at once."""
+_TREE = 512
+"""Trees up to this size are never cut."""
+_WIDEST = 4096
+"""Longest tree made for the sake of shared tokens: its mask takes the square of that."""
+_AHEAD = 2
+"""Batches that the host may be ahead of a GPU: enough to keep it busy, few enough for true progress."""
+
+
+class Found(NamedTuple):
+    """Results of one batch: log-probabilities and hits on the device, the requests they belong to on the host."""
+
+    scores: torch.Tensor
+    hits: torch.Tensor
+    request: Integers
+
+
+def score_requests(
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    *,
+    token_budget: int,
+    what: str = "scoring",
+    width: int | None = None,
+) -> list[Score]:
+    """Score requests; what they begin with together is computed once.
+
+    Args:
+        model: A causal language model.
+        requests: What to score.
+        token_budget: Upper bound on tokens of a batch, padding included (a single longer sequence still runs).
+        what: Shown with the progress and in errors.
+        width: Tokens of a row; None takes the one that costs least.
+
+    Returns:
+        One score per request, in the order given. A log-likelihood may be NaN or infinite: callers know the document
+        and must check.
+
+    Raises:
+        UserError: If a request is empty, its continuation longer than the model's context, or the device has too
+            little memory for a single sequence.
+    """
+    run = _Run(model, requests, token_budget, what, width)
+    with torch.inference_mode():
+        return run.scores()
+
+
+def balance_of(config: PretrainedConfig) -> float:
+    """Return the row width at which attention costs as much as the matrix products of a layer.
+
+    For each token these take about 2 (4 h^2 + 3 h m) operations (hidden size h, MLP width m), and attention 4 h times
+    the width. The unpruned sizes count, so that all experiments of a model are packed alike.
+    """
+    return float(4 * config.hidden_size + 3 * config.intermediate_size) / 2
+
+
+class _Run:
+    """One call of `score_requests`."""
+
+    def __init__(
+        self, model: PreTrainedModel, requests: Sequence[Request], token_budget: int, what: str, width: int | None
+    ) -> None:
+        kind = "cpu" if model.device.type == "cpu" else "cuda"
+        self._model, self._requests, self._what = model, requests, what
+        self._attention = Attention.of(model)
+        self._limit = context_length(model)
+        self._width = width
+        self._budget = min(token_budget, _BATCH_TOKENS.get(kind, token_budget))
+        self._max_logits = _LOGITS[kind]
+        self._done = np.zeros(len(requests), dtype=bool)
+        self._found: list[Found] = []
+
+    def scores(self) -> list[Score]:
+        """Score everything."""
+        while not self._done.all():
+            self._score_rest()
+        return self._collect()
+
+    def _score_rest(self) -> None:
+        """Score what is not scored yet, as far as memory goes."""
+        rest = np.flatnonzero(~self._done)
+        forest = build_forest(
+            [self._requests[i] for i in rest.tolist()],
+            limit=self._limit,
+            width=min(_TREE, self._budget),
+            widest=min(_WIDEST, self._budget),
+        )
+        if self._width is None:
+            batches = choose_batches(forest, token_budget=self._budget, balance=balance_of(self._model.config))
+        else:
+            batches = make_batches(forest, width=min(self._width, self._budget), token_budget=self._budget)
+        pace = _Pace(self._model.device)
+        with Progress(self._what, total=int(forest.sizes.sum()), unit="tokens") as progress:
+            for batch in batches:
+                found = self._try(fill(forest, batch), is_causal=batch.is_causal)
+                if found is None:
+                    return self._use_less_memory(batch)
+                request = rest[found.request]
+                self._found.append(found._replace(request=request))
+                self._done[request] = True
+                pace.keep()
+                progress.advance(int(sum(forest.sizes[tree] for row in batch.rows for tree in row)))
+        return None
+
+    def _try(self, arrays: Arrays, *, is_causal: bool) -> Found | None:
+        """Score a batch; None where memory is too small. What failed is let go with this function's frame."""
+        try:
+            return self._score(arrays, is_causal=is_causal)
+        except torch.OutOfMemoryError:
+            return None
+
+    def _score(self, arrays: Arrays, *, is_causal: bool) -> Found:
+        tokens, depth, end = self._to_device(arrays.nodes, self._model.device).unbind()
+        # Without mask and positions, transformers takes its own way for plain causal attention.
+        extra = {} if is_causal else {"attention_mask": self._attention.mask(depth, end), "position_ids": depth.long()}
+        states = self._model.get_decoder()(input_ids=tokens.long(), use_cache=False, **extra).last_hidden_state
+        # A model spread over several devices ends on another than it begins on.
+        position, index, target = (
+            self._to_device(array, states.device) for array in (arrays.position, arrays.index, arrays.target)
+        )
+        hidden = states.flatten(0, 1).index_select(0, position)
+        with decoder_left_out(self._model) as head:
+            scores, hits = score_tokens(head, hidden, index, target.long(), self._pieces(arrays))
+        return Found(scores, hits, arrays.request)
+
+    def _pieces(self, arrays: Arrays) -> list[tuple[int, int, int, int]]:
+        """Cut the scored positions so that their logits stay within what may exist at once."""
+        step = max(1, self._max_logits // self._model.config.vocab_size)
+        bounds = [*range(0, len(arrays.position), step), len(arrays.position)]
+        tokens = np.searchsorted(arrays.index, bounds).tolist()
+        return list(zip(bounds, bounds[1:], tokens, tokens[1:], strict=False))
+
+    @staticmethod
+    def _to_device(array: Integers, device: torch.device) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+    def _use_less_memory(self, batch: Batch) -> None:
+        """Halve the tokens of a batch, or give up where a batch is one sequence.
+
+        Raises:
+            UserError: If a single sequence was too much.
+        """
+        if len(batch.rows) == 1 and batch.is_causal:
+            raise UserError(
+                f"{self._what}: {self._model.device} is out of memory with a single sequence of {batch.width} tokens; "
+                "take a device with more memory, evaluation.dtype bfloat16, or a smaller evaluation.perplexity.window"
+            )
+        self._budget = min(self._budget, batch.n_tokens) // 2
+        self._max_logits //= 2
+        logger.warning(
+            "%s: out of memory with a batch of %d tokens; going on with at most %d (evaluation.token_budget)",
+            self._what, batch.n_tokens, self._budget,
+        )  # fmt: skip
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _collect(self) -> list[Score]:
+        """Bring everything to the host at once; sums are float64."""
+        if not self._found:
+            return []
+        request = np.concatenate([found.request for found in self._found])
+        scores = torch.cat([found.scores for found in self._found]).cpu().numpy()
+        misses = ~torch.cat([found.hits for found in self._found]).cpu().numpy()
+        sums = np.bincount(request, weights=scores, minlength=len(self._requests))
+        n_missed = np.bincount(request, weights=misses, minlength=len(self._requests))
+        return [Score(total, n == 0) for total, n in zip(sums.tolist(), n_missed.tolist(), strict=True)]
+
+
+class _Pace:
+    """Keeps the host a few batches ahead of a GPU and no more; never waits for the batch at hand."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_cuda = device.type == "cuda"
+        self._events: deque[torch.cuda.Event] = deque()
+
+    def keep(self) -> None:
+        """Note the end of a batch; wait for an earlier one."""
+        if self._is_cuda:
+            self._events.append(torch.cuda.Event())
+            self._events[-1].record()
+            if len(self._events) > _AHEAD:
+                self._events.popleft().synchronize()

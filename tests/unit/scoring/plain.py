@@ -1,0 +1,17 @@
+"""The reference: one request at a time, by the definition."""
+
+import torch
+from transformers import PreTrainedModel
+
+from espalier.scoring import Request
+
+
+@torch.inference_mode()
+def plain_score(model: PreTrainedModel, request: Request) -> tuple[float, bool]:
+    """Score one request alone, token by token, after cutting at the left as lm-eval does."""
+    limit = model.config.max_position_embeddings
+    tokens = [*request.context, *request.continuation][-(limit + 1) :]
+    log_probs = model(torch.tensor([tokens[:-1]]), use_cache=False).logits[0].float().log_softmax(-1)
+    scored = range(len(tokens) - len(request.continuation), len(tokens))
+    total = sum(log_probs[i - 1, tokens[i]].item() for i in scored)
+    return total, all(log_probs[i - 1].argmax().item() == tokens[i] for i in scored)
