@@ -30,13 +30,14 @@ pathvars:
 
 
 wildcard_constraints:
-    model=study.any_of(study.models),
+    model=study.any_of(study.reported_models),
     hub_model=study.any_of(study.hub_models),
     task=study.any_of(study.hub_tasks),
     text=study.any_of(study.hub_texts),
     architecture="llama|qwen2|mistral",
     calibration=study.any_of(study.sweep.calibrations),
-    experiment=study.any_of(study.sweep.names),
+    experiment=study.sweep.name_pattern,
+    search_folder=study.any_of(study.imports.search_folders),
     seq_len=r"\d+",
     text_criterion=study.any_of(study.text_criteria),
     weight_criterion=study.any_of(study.weight_criteria),
@@ -48,19 +49,23 @@ include: "rules/evaluate.smk"
 include: "rules/gradients.smk"
 include: "rules/priors.smk"
 include: "rules/plan.smk"
+include: "rules/legacy.smk"
 include: "rules/consolidate.smk"
 include: "rules/report.smk"
+include: "rules/forecast.smk"
 
 
 # The whole study, up to its reports.
 rule all:
     default_target: True
     input:
-        expand("<results>/reports/{model}/report.html", model=study.models),
-        expand("<results>/reports/{model}/structures", model=study.models),
+        expand("<results>/reports/{model}/report.html", model=study.reported_models),
+        expand(
+            "<results>/reports/{model}/structures", model=study.models_with_structures
+        ),
         expand(
             "<results>/consolidated/{model}/all_methods_results.parquet",
-            model=study.models,
+            model=study.reported_models,
         ),
         "<results>/reports/cross_model/report.html",
 
@@ -91,6 +96,12 @@ rule plans:
         study.sweep.files("<results>/experiments/{model}/{experiment}/plan.json"),
 
 
+# What was read of every imported search folder.
+rule legacy:
+    input:
+        study.imports.tables,
+
+
 # Tables of the study and of every model.
 rule consolidated:
     input:
@@ -100,14 +111,14 @@ rule consolidated:
         ),
         expand(
             "<results>/consolidated/{model}/all_methods_results.parquet",
-            model=study.models,
+            model=study.reported_models,
         ),
 
 
 # The report of every model.
 rule reports:
     input:
-        expand("<results>/reports/{model}/report.html", model=study.models),
+        expand("<results>/reports/{model}/report.html", model=study.reported_models),
 
 
 # The comparison of all models.
@@ -119,4 +130,6 @@ rule cross_model:
 # What each experiment removed, layer by layer.
 rule structures:
     input:
-        expand("<results>/reports/{model}/structures", model=study.models),
+        expand(
+            "<results>/reports/{model}/structures", model=study.models_with_structures
+        ),

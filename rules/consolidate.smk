@@ -6,7 +6,10 @@ rule consolidate_study:
         study.sweep.results_of_all,
         calibration=study.sweep.calibration_checks,
         manifests=expand("<results>/models/{model}.json", model=study.models),
-        code=study.code("consolidate.py", "tables.py", "importance/statistics.py"),
+        imported=study.imports.tables,
+        code=study.code(
+            "consolidate.py", "tables.py", "importance/statistics.py", "legacy/*.py"
+        ),
     output:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",
@@ -23,6 +26,7 @@ rule consolidate_study:
         runtime=grow(30),
     params:
         entries=study.sweep.entries,
+        imports=study.imports.entries,
         protocol=study.protocol,
         version=versions.EVALUATE,
         acc_mean_rule=study.config.report.acc_mean_rule,

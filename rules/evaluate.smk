@@ -10,6 +10,9 @@ rule check_model:
         "<results>/logs/check_model/{model}.log",
     benchmark:
         "<results>/benchmarks/check_model/{model}.tsv"
+    wildcard_constraints:
+        # Not the imported ones, so that nothing is computed for those.
+        model=study.any_of(study.models),
     conda:
         "../envs/evaluate.yaml"
     threads: 1

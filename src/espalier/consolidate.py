@@ -20,6 +20,7 @@ from espalier.planning.plan import Plan
 from espalier.planning.structure import ModelStructure
 
 BASELINE = "baseline"
+NOTE = "note"
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,22 @@ def experiment_row(finished: Finished, rule: str) -> dict[str, Any]:
     return row
 
 
-def experiments_table(finished: Iterable[Finished], rule: str) -> pd.DataFrame:
-    """Make the experiments table: the baseline first, then in the order given."""
-    frame = pd.DataFrame([experiment_row(one, rule) for one in finished])
+def experiments_table(
+    finished: Iterable[Finished], rule: str, imported: Iterable[Mapping[str, Any]] = ()
+) -> pd.DataFrame:
+    """Make the experiments table: the baseline first, then in the order given, then rows that were imported."""
+    frame = pd.DataFrame([*(experiment_row(one, rule) for one in finished), *imported])
     columns = list(frame.columns)
-    order = [c for c in columns if not c.startswith(("ppl_", "grad_"))]
+    order = [c for c in columns if not c.startswith(("ppl_", "grad_")) and c != NOTE]
     order = [c for c in order if not _is_task_column(c)]
     at = order.index("extreme_pruning_layers")
     middle = [c for c in columns if c.startswith("ppl_")] + [c for c in columns if _is_task_column(c)]
     middle += [c for c in columns if c.startswith("grad_")]
-    frame = frame[order[:at] + middle + order[at:]]
+    # Only imports have notes; a study without any has no such column.
+    notes = [NOTE] if NOTE in columns else []
+    frame = frame[order[:at] + middle + order[at:] + notes]
     whole = ("taylor_seq_len", "taylor_num_samples", "n_params", "extreme_pruning_layers")
-    text = ("method", "criterion", "calibration")
+    text = ("method", "criterion", "calibration", *notes)
     types = dict.fromkeys(whole, "Int64") | dict.fromkeys(text, "str") | dict.fromkeys(middle, "float64")
     types |= {"removed_param_fraction": "float64", "acc_mean": "float64", "pruning_ratio": "float64"}
     return frame.astype(types)
@@ -141,10 +146,25 @@ def evaluation_rows(finished: Finished) -> list[dict[str, Any]]:
     return rows
 
 
-def evaluations_table(finished: Iterable[Finished]) -> pd.DataFrame:
-    """Make the evaluations table."""
-    frame = pd.DataFrame([row for one in finished for row in evaluation_rows(one)])
-    return frame.astype({"stderr": "float64", "limit": "Int64", "task_version": "str", "value": "float64"})
+def evaluations_table(finished: Iterable[Finished], imported: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
+    """Make the evaluations table, imported rows last."""
+    rows = [row for one in finished for row in evaluation_rows(one)]
+    columns = (
+        "model", "experiment", "task", "metric", "value", "stderr", "n_samples", "limit", "n_shot", "task_version",
+        "protocol",
+    )  # fmt: skip
+    types = dict.fromkeys(columns, "str") | dict.fromkeys(("n_samples", "limit", "n_shot"), "Int64")
+    return pd.DataFrame([*rows, *imported], columns=columns).astype(types | {"value": "float64", "stderr": "float64"})
+
+
+def layers_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Make the layers table."""
+    columns = (
+        "model", "experiment", "layer", "kept_kv_groups", "kept_mlp_channels", "params_before", "params_after",
+        "attention_before", "attention_after", "mlp_before", "mlp_after",
+    )  # fmt: skip
+    types = dict.fromkeys(columns, "int64") | dict.fromkeys(("kept_kv_groups", "kept_mlp_channels"), "Int64")
+    return pd.DataFrame(list(rows), columns=columns).astype(types | {"model": "str", "experiment": "str"})
 
 
 def layer_rows(plan: Mapping[str, Any], structure: ModelStructure) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ DOCUMENTED = (
     ("Importance of groups", "importance/{model}/{criterion}/{calibration}/seq{L}.parquet", tables.Importance),
     ("Gradient statistics", "gradients/{model}/{calibration}/seq{L}.parquet", tables.Gradients),
     ("Priors", "priors/{model}/{calibration}/seq{L}.parquet", tables.PriorTable),
+    ("Imported results", "legacy/{model}/{search_folder}.parquet", tables.Imported),
     ("Samples", "baseline/{model}/samples.parquet, experiments/{model}/{experiment}/samples.parquet", tables.Samples),
     (
         "Experiments",

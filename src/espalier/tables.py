@@ -37,7 +37,9 @@ class Importance(_Table):
     layer: Series[int] = pa.Field(ge=0, description="Number of the decoder layer.")
     block: Series[pa.String] = pa.Field(isin=["attention", "mlp"], description="Block that the group belongs to.")
     group: Series[int] = pa.Field(ge=0, description="Number of the KV group or MLP channel in its block.")
-    importance: Series[float] = pa.Field(ge=0, lt=float("inf"), description="Sum of the criterion over the weights of the group.")
+    importance: Series[float] = pa.Field(
+        ge=0, lt=float("inf"), description="Sum of the criterion over the weights of the group."
+    )
 
     class Config(_Table.Config):
         unique = ["n_samples", "layer", "block", "group"]  # noqa: RUF012
@@ -105,13 +107,21 @@ class Experiments(_Table):
     )  # fmt: skip
     grad: Series[float] = pa.Field(
         alias=r"^grad_.+", regex=True, ge=0, nullable=True,
-        description="Gradient metric over layers; null where the method uses no gradient.",
+        description="Gradient metric over layers; null where the method uses no gradient. Where `source` is not `run`, "
+        "by the definition of the imported files: never compared with computed ones.",
     )  # fmt: skip
     extreme_pruning_layers: Series[pd.Int64Dtype] = pa.Field(
         ge=0, nullable=True, description="Layers whose MLP lost more than half of its channels."
     )
-    status: Series[pa.String] = pa.Field(isin=["ok", "failed", "missing"], description="Whether there are results.")
+    status: Series[pa.String] = pa.Field(
+        isin=["ok", "failed", "missing", "unknown", "contradictory"],
+        description="Whether there are results; unknown, contradictory: an imported folder whose setting is uncertain.",
+    )
     source: Series[pa.String] = pa.Field(description="Where the numbers come from: `run`, or the imported folder.")
+    note: Series[pa.String] | None = pa.Field(
+        nullable=True,
+        description="What was odd about an imported folder; the column is there if anything was imported.",
+    )
 
     class Config(_Table.Config):
         unique = ["model", "experiment"]  # noqa: RUF012
@@ -126,11 +136,20 @@ class Evaluations(_Table):
     metric: Series[pa.String] = pa.Field(description="Metric of the task.")
     value: Series[float] = pa.Field(ge=0, description="Its value (perplexity in exp(nats), accuracies 0-1).")
     stderr: Series[float] = pa.Field(ge=0, nullable=True, description="Standard error; null where there is none.")
-    n_samples: Series[int] = pa.Field(ge=1, description="Documents, or scored tokens of a perplexity text.")
-    limit: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="Limit on documents; null means all.")
-    n_shot: Series[int] = pa.Field(ge=0, description="Solved examples before each question.")
+    n_samples: Series[pd.Int64Dtype] = pa.Field(
+        ge=1, nullable=True, coerce=True,
+        description="Documents, or scored tokens of a perplexity text; null where an imported file does not say.",
+    )  # fmt: skip
+    limit: Series[pd.Int64Dtype] = pa.Field(
+        ge=1, nullable=True, description="Limit on documents; null means all (unknown where `protocol` is `imported`)."
+    )
+    n_shot: Series[pd.Int64Dtype] = pa.Field(
+        ge=0, nullable=True, coerce=True, description="Solved examples before each question; null for imported ones."
+    )
     task_version: Series[pa.String] = pa.Field(nullable=True, description="Version of lm-eval's task definition.")
-    protocol: Series[pa.String] = pa.Field(description="Hash of the evaluation protocol; only equal ones compare.")
+    protocol: Series[pa.String] = pa.Field(
+        description="Hash of the evaluation protocol (`imported`: unknown); only equal ones compare."
+    )
 
     class Config(_Table.Config):
         unique = ["model", "experiment", "task", "metric"]  # noqa: RUF012
@@ -142,8 +161,12 @@ class Layers(_Table):
     model: Series[pa.String] = pa.Field(description="Name of the model.")
     experiment: Series[pa.String] = pa.Field(description="Name of the experiment.")
     layer: Series[int] = pa.Field(ge=0, description="Number of the decoder layer.")
-    kept_kv_groups: Series[int] = pa.Field(ge=0, description="KV groups kept.")
-    kept_mlp_channels: Series[int] = pa.Field(ge=0, description="MLP channels kept.")
+    kept_kv_groups: Series[pd.Int64Dtype] = pa.Field(
+        ge=0, nullable=True, coerce=True, description="KV groups kept; null for imported experiments."
+    )
+    kept_mlp_channels: Series[pd.Int64Dtype] = pa.Field(
+        ge=0, nullable=True, coerce=True, description="MLP channels kept; null where an imported file does not say."
+    )
     params_before: Series[int] = pa.Field(ge=1, description="Parameters of the layer before pruning, norms included.")
     params_after: Series[int] = pa.Field(ge=0, description="Parameters after pruning, norms included.")
     attention_before: Series[int] = pa.Field(ge=0, description="Prunable attention parameters before pruning.")
@@ -153,3 +176,47 @@ class Layers(_Table):
 
     class Config(_Table.Config):
         unique = ["model", "experiment", "layer"]  # noqa: RUF012
+
+
+class Imported(_Table):
+    """All that was read of one imported search folder: one row per value, and one `status` row per experiment.
+
+    Numbers are as the files have them. `part` says what a row holds: `status`; `note` (`text`: what was left out or
+    disagrees); `params` (`name`: n_params, params_before, params_after, removed_param_fraction,
+    extreme_pruning_layers);
+    `task` (`item`: task, `name`: metric); `perplexity` (`item`: text); `gradient` (`name`: metric, by the files' own
+    definition); `layer` (`name`: params, attention, mlp or channels, `_before` or `_after`).
+    """
+
+    model: Series[pa.String] = pa.Field(description="Name of the model.")
+    search_folder: Series[pa.String] = pa.Field(description="Name of the search folder.")
+    folder: Series[pa.String] = pa.Field(description="Name of the experiment's folder.")
+    source: Series[pa.String] = pa.Field(description="Path of the experiment's folder.")
+    experiment: Series[pa.String] = pa.Field(description="Name of the experiment; the folders' names where unclear.")
+    method: Series[pa.String] = pa.Field(nullable=True, description="Method in the search folder's name.")
+    criterion: Series[pa.String] = pa.Field(nullable=True, description="Criterion of that method in the config.")
+    taylor_seq_len: Series[pd.Int64Dtype] = pa.Field(ge=2, nullable=True, description="As in the folder's name.")
+    taylor_num_samples: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="As in the folder's name.")
+    pruning_ratio: Series[float] = pa.Field(
+        gt=0, lt=1, nullable=True, description="Requested share of all parameters: the suffix of the search folder."
+    )
+    status: Series[pa.String] = pa.Field(
+        isin=["ok", "failed", "unknown", "contradictory"],
+        description="failed: no results; unknown: a name that cannot be read; contradictory: a setting that is claimed "
+        "twice, or files about another folder.",
+    )
+    part: Series[pa.String] = pa.Field(
+        isin=["status", "note", "params", "task", "perplexity", "gradient", "layer"], description="What the row holds."
+    )
+    item: Series[pa.String] = pa.Field(nullable=True, description="Task or perplexity text.")
+    name: Series[pa.String] = pa.Field(nullable=True, description="Metric or count; number of a note.")
+    layer: Series[pd.Int64Dtype] = pa.Field(ge=0, nullable=True, description="Number of the decoder layer.")
+    value: Series[float] = pa.Field(ge=0, lt=float("inf"), nullable=True, description="The number.")
+    stderr: Series[float] = pa.Field(ge=0, lt=float("inf"), nullable=True, description="Its standard error.")
+    n_samples: Series[pd.Int64Dtype] = pa.Field(
+        ge=1, nullable=True, description="Documents: the file's count, or the one that its standard errors imply."
+    )
+    text: Series[pa.String] = pa.Field(nullable=True, description="The status, or a note.")
+
+    class Config(_Table.Config):
+        unique = ["source", "part", "item", "name", "layer"]  # noqa: RUF012

@@ -7,8 +7,9 @@ import pytest
 
 from espalier.config import load_study
 from espalier.errors import UserError
+from espalier.naming import experiment_name
 from espalier.study.catalogue import Catalogue
-from espalier.study.experiments import experiment_name, experiments_of
+from espalier.study.experiments import experiments_of
 from espalier.study.sweep import Sweep
 from tests.conftest import REPOSITORY
 

@@ -61,7 +61,7 @@ def test_rule_has_every_directive(name: str) -> None:
 # downstream or are one, and carry a version.
 CHEAP = {
     "lock_cache", "consolidate_study", "consolidate", "analyse", "analyse_study", "report_model", "report_cross_model",
-    "compare_structures",
+    "compare_structures", "import_legacy",
 }  # fmt: skip
 
 
@@ -142,7 +142,9 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("module", ["espalier.consolidate", "espalier.analysis.model", "espalier.reports.html"])
+@pytest.mark.parametrize(
+    "module", ["espalier.consolidate", "espalier.legacy.table", "espalier.analysis.model", "espalier.reports.html"]
+)
 def test_tables_and_reports_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; print(*({{'torch', 'transformers', 'lm_eval', 'datasets'}} & set(sys.modules)))"
     done = subprocess.run(

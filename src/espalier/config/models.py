@@ -89,6 +89,8 @@ class ModelEntry(Section):
             )
         if "revision" in self.model_fields_set and self.hub is None:
             raise ValueError(f"revision {self.revision!r} given without hub; only a hub repository has revisions")
+        if self.legacy is not None and self.grid != GridOverrides():
+            raise ValueError("grid given with legacy; imported results have the settings of their folders")
         if self.name == "cross_model":
             raise ValueError("name 'cross_model' is the folder of the cross-model reports; choose another name")
         return self

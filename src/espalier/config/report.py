@@ -11,7 +11,7 @@ class Report(Section):
     """How results are presented. Changing these reruns reports only."""
 
     language: Literal["en", "zh"] = "en"
-    """Language of the reports."""
+    """Language of the reports: English, or Chinese with the headings of the published reports."""
     ratio: Fraction | None = None
     """Headline pruning ratio; none means the largest of the grid."""
     acc_mean_rule: Literal["acc_norm_else_acc", "acc"] = "acc_norm_else_acc"

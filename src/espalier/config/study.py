@@ -63,7 +63,8 @@ class StudyConfig(Section):
             if name not in known
         ]
         ratios = sorted({ratio for grid in grids.values() for ratio in grid.pruning_ratio or ()})
-        if self.report.ratio is not None and self.report.ratio not in ratios:
+        imports = any(model.legacy for model in self.models)  # their ratios stand in the names of their folders
+        if self.report.ratio is not None and self.report.ratio not in ratios and not imports:
             problems.append(
                 f"report.ratio: got {self.report.ratio}; allowed: {', '.join(map(str, ratios))} (the grid's)"
             )

@@ -18,6 +18,8 @@ from espalier.config.study import StudyConfig
 from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.importance.criteria import CRITERIA
 from espalier.sandbox.splits import split_files
+from espalier.study.imports import Imports
+from espalier.study.outlook import outlook
 from espalier.study.sweep import Sweep
 
 ModelWildcards = Any
@@ -33,6 +35,7 @@ class Catalogue:
         self._sources = sources
         self.results = f"results/{config.study}"
         self.sweep = Sweep(config, self.results)
+        self.imports = Imports(config, self.results)
         self._models = {model.name: model for model in config.models}
         self._hub_models = {_slug(m.hub, m.revision): m for m in config.models if m.hub}
         self._hub_texts = {_text_slug(text): text for text in self._texts() if text.is_hub}
@@ -48,6 +51,16 @@ class Catalogue:
     def models(self) -> list[str]:
         """Models that are computed here (not imported)."""
         return [model.name for model in self.config.models if model.legacy is None]
+
+    @property
+    def reported_models(self) -> list[str]:
+        """Models that have reports: those computed here and those imported, in the order of the config."""
+        return [model.name for model in self.config.models]
+
+    @property
+    def models_with_structures(self) -> list[str]:
+        """Models whose experiments are compared layer by layer."""
+        return [*self.models, *self.imports.models_with_structures]
 
     @property
     def sandbox_models(self) -> list[str]:
@@ -129,6 +142,10 @@ class Catalogue:
             return [f"{self.results}/sandbox/models/{model.name}/model.safetensors"]
         return [f"{CACHE}/models/{_slug(model.hub, model.revision)}/staged.json"] if model.hub else []
 
+    def manifest(self, wildcards: ModelWildcards) -> list[str]:
+        """Manifest of a model; none for an imported one, whose sizes are in the tables of its imports."""
+        return [f"{self.results}/models/{wildcards.model}.json"] if wildcards.model in self.models else []
+
     def check_params(self, wildcards: ModelWildcards) -> dict[str, Any]:
         """Params of `check_model`."""
         model = self._models[wildcards.model]
@@ -151,6 +168,10 @@ class Catalogue:
         if model.hub:
             return f"{CACHE}/models/{_slug(model.hub, model.revision)}"
         return model.path or ""
+
+    def forecast(self, wildcards: Any) -> dict[str, Any]:
+        """Params of `forecast`."""
+        return outlook(self)
 
     @property
     def text_criteria(self) -> list[str]:

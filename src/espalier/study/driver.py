@@ -36,14 +36,17 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool) -> Catalogue:
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise SystemExit(f"The config has problems:\n{lines}") from None
     if is_driver:
-        for line in study.warnings():
-            logger.warning("warning: %s", line)
+        # Snakemake's handler writes the message as it is, without its arguments.
+        for line in (f"warning: {line}" for line in [*study.warnings(), *catalogue.imports.warnings()]):
+            logger.warning(line)
     return catalogue
 
 
 def _check_in_driver(study: StudyConfig, catalogue: Catalogue) -> None:
     """Refuse what no job could do, before any runs."""
     sizes = {model.name: known_sizes(model, catalogue.model_folder(model), study.sandbox) for model in study.models}
-    problems = [*unknown_task_problems(study.evaluation.tasks), *infeasible_problems(study, sizes)]
+    # A study that is only imported evaluates nothing, so it does without lm-eval.
+    problems = unknown_task_problems(study.evaluation.tasks) if catalogue.models else []
+    problems = [*problems, *infeasible_problems(study, sizes), *catalogue.imports.problems()]
     if problems:
         raise UserError("\n".join(problems))

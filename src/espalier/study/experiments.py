@@ -11,6 +11,7 @@ from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.importance.criteria import CRITERIA, Criterion
+from espalier.naming import experiment_name
 
 
 @dataclass(frozen=True)
@@ -79,19 +80,6 @@ def experiments_of(config: StudyConfig, model: ModelEntry) -> list[Experiment]:
 def uses_calibration(method: Method) -> bool:
     """Whether a method depends on the calibration set, its sequence length and its number of samples."""
     return CRITERIA[method.criterion].reads_text or method.scope != "none"
-
-
-def experiment_name(method: str, ratio: float, *, seq_len: int | None, n_samples: int | None, seed: int | None) -> str:
-    """Name an experiment: `blockwise-seq64-n128-p50`, `random-p12_5-s1`."""
-    parts = [method]
-    if seq_len is not None:
-        parts.append(f"seq{seq_len}")
-    if n_samples is not None:
-        parts.append(f"n{n_samples}")
-    parts.append("p" + f"{100 * ratio:.10g}".replace(".", "_"))
-    if seed is not None:
-        parts.append(f"s{seed}")
-    return "-".join(parts)
 
 
 def _combinations(

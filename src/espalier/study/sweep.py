@@ -208,8 +208,12 @@ class Sweep:
     def _calibration(self, seed: int) -> str:
         return f"{self._config.calibration.name}-s{seed}"
 
+    def calibration_set(self, experiment: Experiment) -> str:
+        """Name the calibration set of an experiment with its sequence length: `c4-s0/seq64`."""
+        return f"{self._calibration(experiment.seed or 0)}/seq{experiment.seq_len}"
+
     def _set(self, experiment: Experiment) -> str:
-        return f"{self._calibration(experiment.seed or 0)}/seq{experiment.seq_len}.parquet"
+        return f"{self.calibration_set(experiment)}.parquet"
 
     def _tables(self, pattern: str, *, gradients: bool) -> list[str]:
         needed = [e for e in self.experiments if (e.needs_gradients if gradients else e.needs_priors)]

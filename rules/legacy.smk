@@ -1,0 +1,24 @@
+# Import of results made elsewhere: one job per search folder, whose JSON files are compared by content.
+
+
+rule import_legacy:
+    input:
+        files=study.imports.files,
+        code=study.code("legacy/*.py", "tables.py"),
+    output:
+        table="<results>/legacy/{model}/{search_folder}.parquet",
+        listing="<results>/legacy/{model}/{search_folder}.json",
+    log:
+        "<results>/logs/import_legacy/{model}/{search_folder}.log",
+    benchmark:
+        "<results>/benchmarks/import_legacy/{model}/{search_folder}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        names=study.imports.params,
+    script:
+        "../workflow/scripts/import_legacy.py"

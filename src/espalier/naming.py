@@ -1,0 +1,16 @@
+"""Names of experiments, whether computed or imported. Made here once, looked up in tables ever after."""
+
+from __future__ import annotations
+
+
+def experiment_name(method: str, ratio: float, *, seq_len: int | None, n_samples: int | None, seed: int | None) -> str:
+    """Name an experiment: `blockwise-seq64-n128-p50`, `random-p12_5-s1`."""
+    parts = [method]
+    if seq_len is not None:
+        parts.append(f"seq{seq_len}")
+    if n_samples is not None:
+        parts.append(f"n{n_samples}")
+    parts.append("p" + f"{100 * ratio:.10g}".replace(".", "_"))
+    if seed is not None:
+        parts.append(f"s{seed}")
+    return "-".join(parts)
