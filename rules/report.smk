@@ -1,48 +1,18 @@
-# Reports: statistics in `analyse*`, pages in `report_*`. From the tables alone, without models or torch.
+# Pages, text reports, figures and tables for papers, from the analyses and tables alone.
+MODEL_FIGURES = [
+    "accuracy_by_method",
+    "accuracy_by_setting",
+    "accuracy_perplexity",
+    "intervals",
+    "task_profile",
+    "kept_layers",
+    "gradient_profile",
+]
+CROSS_FIGURES = ["best_vs_baseline", "base_vs_instruct"]
 
 
-rule analyse:
-    input:
-        experiments="<results>/consolidated/experiments.parquet",
-        code=study.code("analysis/*.py", "consolidate.py"),
-    output:
-        analysis="<results>/reports/{model}/analysis.json",
-    log:
-        "<results>/logs/analyse/{model}.log",
-    benchmark:
-        "<results>/benchmarks/analyse/{model}.tsv"
-    conda:
-        "../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
-    params:
-        headline_ratio=study.config.report.ratio,
-    script:
-        "../workflow/scripts/analyse.py"
-
-
-rule analyse_study:
-    input:
-        experiments="<results>/consolidated/experiments.parquet",
-        code=study.code("analysis/*.py", "consolidate.py"),
-    output:
-        summary="<results>/reports/cross_model/analysis_summary.json",
-    log:
-        "<results>/logs/analyse_study.log",
-    benchmark:
-        "<results>/benchmarks/analyse_study.tsv"
-    conda:
-        "../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
-    params:
-        headline_ratio=study.config.report.ratio,
-    script:
-        "../workflow/scripts/analyse_study.py"
+include: "analyse.smk"
+include: "structures.smk"
 
 
 rule report_model:
@@ -50,14 +20,42 @@ rule report_model:
         analysis="<results>/reports/{model}/analysis.json",
         experiments="<results>/consolidated/experiments.parquet",
         layers="<results>/consolidated/layers.parquet",
-        code=study.code("analysis/best.py", "reports/*.py", "reports/templates/*"),
+        code=study.code(
+            "analysis/best.py",
+            "analysis/said.py",
+            "statistics/messages.py",
+            "reports/*.py",
+            "reports/messages/*.py",
+            "reports/templates/*",
+            "reports/vendor/*.js",
+        ),
     output:
-        text="<results>/reports/{model}/report.txt",
-        html="<results>/reports/{model}/report.html",
-        accuracy_by_method="<results>/reports/{model}/figures/accuracy_by_method.svg",
-        accuracy_by_setting="<results>/reports/{model}/figures/accuracy_by_setting.svg",
-        accuracy_perplexity="<results>/reports/{model}/figures/accuracy_perplexity.svg",
-        kept_layers="<results>/reports/{model}/figures/kept_layers.svg",
+        text=report(
+            "<results>/reports/{model}/report.txt",
+            caption="../workflow/report/model_text.rst",
+            category="Models",
+            subcategory="{model}",
+            labels={"model": "{model}", "what": "report as text"},
+        ),
+        html=report(
+            "<results>/reports/{model}/report.html",
+            caption="../workflow/report/model_page.rst",
+            category="Models",
+            subcategory="{model}",
+            labels={"model": "{model}", "what": "report"},
+        ),
+        svg=report(
+            expand(
+                "<results>/reports/{{model}}/figures/{figure}.svg",
+                figure=MODEL_FIGURES,
+            ),
+            caption="../workflow/report/model_figure.rst",
+            category="Models",
+            subcategory="{model}",
+        ),
+        pdf=expand(
+            "<results>/reports/{{model}}/figures/{figure}.pdf", figure=MODEL_FIGURES
+        ),
     log:
         "<results>/logs/report_model/{model}.log",
     benchmark:
@@ -68,6 +66,8 @@ rule report_model:
     resources:
         mem_mb=grow(1000),
         runtime=grow(10),
+    params:
+        language=study.config.report.language,
     script:
         "../workflow/scripts/report_model.py"
 
@@ -75,16 +75,51 @@ rule report_model:
 rule report_cross_model:
     input:
         summary="<results>/reports/cross_model/analysis_summary.json",
-        code=study.code("analysis/*.py", "reports/*.py", "reports/templates/*"),
+        code=study.code(
+            "analysis/best_configs.py",
+            "analysis/said.py",
+            "statistics/messages.py",
+            "reports/*.py",
+            "reports/messages/*.py",
+            "reports/templates/*",
+            "reports/vendor/*.js",
+        ),
     output:
-        table="<results>/reports/cross_model/all_models_best_configs.csv",
+        table=report(
+            "<results>/reports/cross_model/all_models_best_configs.csv",
+            caption="../workflow/report/cross_table.rst",
+            category="All models",
+            labels={"what": "best configurations"},
+        ),
         comparison="<results>/reports/cross_model/cross_model_comparison.json",
-        text="<results>/reports/cross_model/report.txt",
-        html="<results>/reports/cross_model/report.html",
-        best_configs_tex="<results>/reports/cross_model/tables/best_configs.tex",
-        base_vs_instruct_tex="<results>/reports/cross_model/tables/base_vs_instruct.tex",
-        best_vs_baseline="<results>/reports/cross_model/figures/best_vs_baseline.svg",
-        base_vs_instruct="<results>/reports/cross_model/figures/base_vs_instruct.svg",
+        text=report(
+            "<results>/reports/cross_model/report.txt",
+            caption="../workflow/report/cross_text.rst",
+            category="All models",
+            labels={"what": "report as text"},
+        ),
+        html=report(
+            "<results>/reports/cross_model/report.html",
+            caption="../workflow/report/cross_page.rst",
+            category="All models",
+            labels={"what": "report"},
+        ),
+        tex=expand(
+            "<results>/reports/cross_model/tables/{table}.tex",
+            table=["best_configs", "base_vs_instruct", "costs"],
+        ),
+        svg=report(
+            expand(
+                "<results>/reports/cross_model/figures/{figure}.svg",
+                figure=CROSS_FIGURES,
+            ),
+            caption="../workflow/report/cross_figure.rst",
+            category="All models",
+        ),
+        pdf=expand(
+            "<results>/reports/cross_model/figures/{figure}.pdf",
+            figure=CROSS_FIGURES,
+        ),
     log:
         "<results>/logs/report_cross_model.log",
     benchmark:
@@ -95,29 +130,7 @@ rule report_cross_model:
     resources:
         mem_mb=grow(1000),
         runtime=grow(10),
+    params:
+        language=study.config.report.language,
     script:
         "../workflow/scripts/report_cross_model.py"
-
-
-# One job for each model: starting Python for each experiment would take longer than all its work.
-rule compare_structures:
-    input:
-        layers="<results>/consolidated/layers.parquet",
-        manifest="<results>/models/{model}.json",
-        code=study.code("reports/*.py"),
-    output:
-        directory("<results>/reports/{model}/structures"),
-    log:
-        "<results>/logs/compare_structures/{model}.log",
-    benchmark:
-        "<results>/benchmarks/compare_structures/{model}.tsv"
-    conda:
-        "../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
-    params:
-        experiments=study.sweep.names_of,
-    script:
-        "../workflow/scripts/compare_structures.py"

@@ -33,6 +33,7 @@ def job_log(path: str | Path, name: str, *, failure: Path | None = None) -> Iter
     to_terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
     to_terminal.addFilter(_OursOrWarning())
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a full disk must not hide behind the traceback of a log line
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
     try:
         yield
@@ -63,8 +64,10 @@ def failure_file(log: str | Path) -> Path:
 
 
 def _record(failure: Path | None, log: str | Path, reason: str) -> None:
+    """Say why a job failed, if the disk lets it: that it failed is more than that it could not say so."""
     if failure:
-        write_json(failure, {"reason": " ".join(reason.split()), "log": str(log)})
+        with contextlib.suppress(OSError):
+            write_json(failure, {"reason": " ".join(reason.split()), "log": str(log)})
 
 
 class _OursOrWarning(logging.Filter):

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from espalier.analysis.best import global_best_config, method_comparison, ratio_key
-from espalier.analysis.cross_model import analyse_study, best_configs_table, cross_model_comparison
+from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
+from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.model import analyse_model, correlation
 from espalier.errors import UserError
 from espalier.tables import Experiments
@@ -60,6 +61,10 @@ def analyse(*rows: dict[str, Any], headline_ratio: float | None = None) -> dict[
     return analysis
 
 
+def short(of: dict[str, Any]) -> tuple[float | None, int, str | None]:
+    return of["r"], of["n"], of["reason"]
+
+
 def test_methods_by_hand() -> None:
     # x: mean (0.4 + 0.6) / 2 = 0.5, population deviation 0.1; y: mean 0.55, deviation 0.01, best by mean.
     analysis = analyse(row("x-1", 0.4), row("x-2", 0.6), row("y-1", 0.54), row("y-2", 0.56))
@@ -100,8 +105,10 @@ def test_correlations_by_hand() -> None:
         row("x-2", 0.4, grad_norm_ratio=2.0, ppl_text=0.1, extreme_pruning_layers=1),
         row("x-3", 0.3, grad_norm_ratio=3.0, ppl_text=10.05, extreme_pruning_layers=2),
     )
-    assert analysis["gradient_correlations"]["grad_norm_ratio"] == {"r": pytest.approx(0.5), "n": 3, "reason": None}
-    assert analysis["ppl_accuracy"] == {"text": "text", "r": pytest.approx(-1), "n": 3, "reason": None}
+    assert short(analysis["gradient_correlations"]["grad_norm_ratio"]) == (pytest.approx(0.5), 3, None)
+    assert short(analysis["ppl_accuracy"]) == (pytest.approx(-1), 3, None)
+    assert analysis["ppl_accuracy"]["text"] == "text"
+    assert analysis["ppl_accuracy"]["within"]["mean"] == pytest.approx(-1)  # there is one method
     assert analysis["extreme_layers"]["r"] == pytest.approx(-1)
     assert analysis["extreme_layers"]["groups"] == {
         "1": {"mean": 0.4, "n": 1}, "2": {"mean": 0.3, "n": 1}, "3": {"mean": 0.2, "n": 1}
@@ -110,9 +117,7 @@ def test_correlations_by_hand() -> None:
 
 def test_undefined_correlations_say_why() -> None:
     few = analyse(row("x-1", 0.2), row("x-2", 0.3))
-    assert few["gradient_correlations"]["grad_norm_ratio"] == {
-        "r": None, "n": 2, "reason": "only 2 of at least 3 experiments"
-    }  # fmt: skip
+    assert short(few["gradient_correlations"]["grad_norm_ratio"]) == (None, 2, "only 2 of at least 3 experiments")
     constant = analyse(*(row(f"x-{n}", n / 10, ppl_text=float("inf"), grad_norm_ratio=None) for n in range(1, 5)))
     assert constant["extreme_layers"]["reason"] == "all values of extreme_pruning_layers are equal"
     assert constant["gradient_correlations"]["grad_norm_ratio"]["reason"] == "no experiment has grad_norm_ratio"
@@ -123,9 +128,11 @@ def test_undefined_correlations_say_why() -> None:
 
 
 def test_correlation_uses_only_rows_with_both_values() -> None:
-    x = pd.Series([1.0, 2.0, 3.0, math.nan, 4.0], name="x")
-    y = pd.Series([1.0, 2.0, 3.0, 9.0, math.nan], name="y")
-    assert correlation(x, y) == {"r": pytest.approx(1.0), "n": 3, "reason": None}
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0, math.nan, 4.0], "acc_mean": [1.0, 2.0, 3.0, 9.0, math.nan]})
+    found = correlation(frame.assign(method="m"), "x")
+    assert short(found) == (pytest.approx(1.0), 3, None)
+    assert found["n_distinct"] == 3
+    assert short(correlation(frame.assign(method="m"), "absent")) == (None, 0, "no experiment has absent")
 
 
 def test_ties_go_to_the_lower_perplexity_then_to_the_name() -> None:

@@ -1,5 +1,6 @@
 """Reports: what they say, that odd names stay in their place, and that equal input gives equal bytes."""
 
+import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -9,20 +10,29 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import vl_convert
 
 from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.model import analyse_model
 from espalier.errors import UserError
-from espalier.reports.figures import cross_model_figures, model_figures
+from espalier.reports.cross_figures import cross_figures
+from espalier.reports.depth_figures import gradient_profile, kept_layers
+from espalier.reports.figures import ratio_figures
 from espalier.reports.html import cross_model_html, model_html
-from espalier.reports.latex import base_vs_instruct_latex, best_configs_latex
+from espalier.reports.latex import base_vs_instruct_latex, best_configs_latex, costs_latex
+from espalier.reports.messages import Words
+from espalier.reports.rows import Row, experiment_rows, layer_rows
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import cross_model_text, model_text
+from espalier.reports.vega import Figure, pdf_of, svg_of
 from espalier.tables import Layers
 from tests.unit.test_analysis import missing, row, table
 
 ODD = """<b>&"x" $y$ 50%_#{}\\~^"""
-MODEL_FIGURES = ["accuracy_by_method", "accuracy_by_setting", "accuracy_perplexity", "kept_layers"]
+MODEL_FIGURES = [
+    "accuracy_by_method", "accuracy_by_setting", "accuracy_perplexity", "intervals", "task_profile", "kept_layers",
+    "gradient_profile",
+]  # fmt: skip
 
 
 def experiments(model: str = "M", method: str = "x") -> pd.DataFrame:
@@ -57,14 +67,23 @@ def layers(**names: str) -> pd.DataFrame:
     return Layers.validate(pd.DataFrame([layer(22, 2, 3388, **names), layer(23, 0, 3254, **names)]))
 
 
-def page(model: str = "M", method: str = "x") -> str:
+def page(model: str = "M", method: str = "x", language: str = "en") -> str:
+    analysis, rows, kept = contents(model, method)
+    return model_html(analysis, rows, kept, language)
+
+
+def contents(model: str, method: str) -> tuple[dict[str, Any], dict[str, list[Row]], dict[str, list[Row]]]:
     frame = experiments(model, method)
     analysis = analyse_model(frame, model, headline_ratio=None)
-    figures = {
-        key: model_figures(frame, layers(model=model, experiment=f"{method}-4"), model, content)
-        for key, content in analysis["by_ratio"].items()
-    }
-    return model_html(analysis, figures)
+    rows = {key: experiment_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
+    return analysis, rows, layer_rows(layers(model=model, experiment=f"{method}-4"), model)
+
+
+def figures_of(model: str, method: str, language: str = "en") -> list[Figure]:
+    analysis, rows, kept = contents(model, method)
+    words = Words(language)
+    drawn = ratio_figures(words, analysis, rows["50"])
+    return [*drawn, kept_layers(words, analysis, kept), gradient_profile(words, analysis)]
 
 
 class _Page(HTMLParser):
@@ -116,72 +135,84 @@ def test_text_without_any_result() -> None:
     assert "No pruning ratio: no valid experiment." in empty
 
 
-def test_page_is_self_contained_and_has_all_figures_with_alt_text() -> None:
+def test_page_is_self_contained_and_its_charts_say_what_they_show() -> None:
     text = page()
     parsed = _Page(text)
-    assert {"script", "img", "link", "iframe"}.isdisjoint(parsed.tags)
-    assert parsed.tags.count("svg") == 2 * len(MODEL_FIGURES)
-    assert text.count('role="img" aria-label="') == 2 * len(MODEL_FIGURES)
+    assert {"img", "iframe", "object"}.isdisjoint(parsed.tags)
+    assert "default-src 'none'" in text  # the browser refuses every request
+    assert text.count(' src="') == 0
+    charts = text.count('class="chart" data-chart="')
+    assert charts == text.count('class="chart" data-chart="p') + 2  # two experiments to compare; no gradients here
+    assert text.count('role="img" aria-label="') == charts
     assert "Accuracy by method. Means: x 0.5250 (n = 4), random 0.3000 (n = 1). Unpruned: 0.8000." in text
     assert len(parsed.ids) == len(set(parsed.ids))
     assert "0.5400" in parsed.cells
 
 
-def test_odd_names_stay_in_their_cell() -> None:
-    parsed = _Page(page(model=ODD, method=ODD))
-    assert ODD in parsed.cells
-    assert parsed.cells.count(f"{ODD}-4") >= 1
-    assert "b" not in parsed.tags
+@pytest.mark.parametrize("name", [ODD, "</script><script>alert(1)</script>", "<!--<script>", "{{ 7 * 7 }}", "datum.x'"])
+def test_odd_names_stay_in_their_cell(name: str) -> None:
+    text = page(model=name, method=name)
+    parsed = _Page(text)
+    assert name in parsed.cells
+    assert parsed.cells.count(f"{name}-4") >= 1
     assert parsed.tags == _Page(page()).tags
+    assert text.count("<script") == _Page(page()).tags.count("script") + text.count('"<script') - text.count('"<script')
+    data = text.split('id="data">')[1].split("</script>")[0]
+    assert name in {row["experiment"].removesuffix("-4") for row in _rows_in(json.loads(data))}
+
+
+def _rows_in(data: dict[str, Any]) -> list[dict[str, Any]]:
+    tables = [table for chart in data["charts"].values() for table in chart["data"]]
+    return [row for table in tables for row in table.get("values", []) if "experiment" in row]
 
 
 def test_figures_are_xml_with_text_as_text() -> None:
-    frame = experiments(ODD, ODD)
-    analysis = analyse_model(frame, ODD, headline_ratio=None)
-    figures = model_figures(frame, layers(model=ODD, experiment=f"{ODD}-4"), ODD, analysis)
+    figures = figures_of(ODD, ODD)
     assert [figure.name for figure in figures] == MODEL_FIGURES
-    for figure in figures:
-        root = ET.fromstring(figure.svg)  # noqa: S314 (made here)
+    drawn = [svg_of(figure) for figure in figures]
+    for figure, svg in zip(figures, drawn, strict=True):
+        root = ET.fromstring(svg)  # noqa: S314 (made here)
         assert root.get("aria-label") == figure.alt
-    assert ODD in "".join(ET.fromstring(figures[0].svg).itertext())  # noqa: S314
-    assert "empty in layer 23" in figures[3].alt
+    assert ODD in "".join(ET.fromstring(drawn[0]).itertext())  # noqa: S314
+    assert "empty in layer 23" in figures[5].alt
+    assert pdf_of(drawn[0]).startswith(b"%PDF")
 
 
 def test_figures_say_why_they_are_empty() -> None:
-    frame = table(missing("x-1"))
-    analysis = analyse_model(frame, "M", headline_ratio=None)
-    for figure in model_figures(frame, layers(), "M", analysis):
+    words = Words()
+    analysis = analyse_model(table(missing("x-1")), "M", headline_ratio=None)
+    for figure in [*ratio_figures(words, analysis, []), kept_layers(words, analysis, {})]:
         assert "o valid experiment" in figure.alt
-        assert figure.alt in figure.svg
+        assert figure.alt in svg_of(figure)
     frame = table(row("x-1", 0.5, taylor_seq_len=None))
     analysis = analyse_model(frame, "M", headline_ratio=None)
-    alts = [figure.alt for figure in model_figures(frame, layers(), "M", analysis)]
-    assert alts[1] == "No valid experiment has a sequence length and a number of samples."
-    assert alts[3] == "The plan of the best experiment is not in the layers table."
+    figures = ratio_figures(words, analysis, experiment_rows(frame, analysis, analysis))
+    assert figures[1].alt == "No valid experiment has a sequence length and a number of samples."
+    assert kept_layers(words, analysis, {}).alt == "The plan of the best experiment is not in the layers table."
 
 
 def test_equal_input_gives_equal_bytes() -> None:
     assert page() == page()
     summary = analyse_study(experiments())
-    first, second = (
-        [cross_model_html(summary, {"50": cross_model_figures(summary)}), best_configs_latex(summary)] for _ in range(2)
-    )
+    first, second = ([cross_model_html(summary), best_configs_latex(summary)] for _ in range(2))
     assert first == second
+    assert [svg_of(figure) for figure in figures_of("M", "x")] == [svg_of(figure) for figure in figures_of("M", "x")]
 
 
 def test_cross_model_reports() -> None:
     summary = analyse_study(experiments())
     text = cross_model_text(summary)
     assert "Experiments: 8 total, 7 valid, 1 invalid (1 missing)" in text
-    assert "+11.1%" in text  # 0.6 / 0.54 - 1
+    assert "+11.11%" in text  # 0.6 / 0.54 - 1
     assert "highest mean accuracy of 2 models is I with y (0.6000)" in text
-    figures = {key: cross_model_figures(content) for key, content in summary["by_ratio"].items()}
-    assert _Page(cross_model_html(summary, figures)).tags.count("svg") == 4
+    words = Words()
+    figures = {key: cross_figures(words, content) for key, content in summary["by_ratio"].items()}
+    assert cross_model_html(summary).count('class="chart" data-chart="') == 3  # one pair of kinds, at 50%
     assert figures["50"][1].alt == "Change from base to instruct: F +11.1%."
     assert figures["20"][1].alt == "No family has a base and an instruct model with comparable results."
     lone = analyse_study(table(missing("x-1")))
     assert "no valid experiment" in cross_model_text(lone)
-    assert cross_model_figures(lone)[0].alt == "No model has a valid experiment."
+    assert cross_figures(words, lone)[0].alt == "No model has a valid experiment."
 
 
 def test_latex_escapes_names() -> None:
@@ -189,11 +220,12 @@ def test_latex_escapes_names() -> None:
     assert r"\toprule" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 1 + 3  # header, two models at 50%, one at 20%
-    assert all(line.replace(r"\&", "").count("&") == 9 for line in rows)
+    assert all(line.replace(r"\&", "").count("&") == 10 for line in rows)
     assert r"\$y\$ 50\%\_\#\{\}\textbackslash" in text
     pairs = base_vs_instruct_latex(analyse_study(experiments()))
-    assert r"F & 50\% & 0.5400 & 0.6000 & +11.1\% \\" in pairs
-    assert r"F & 20\% & 0.7000 & -- & -- \\" in pairs
+    assert r"F & 50\% & 0.5400 & 0.6000 & +11.11\% & 0 & -- & -- \\" in pairs  # no setting in common
+    assert r"F & 20\% & 0.7000 & -- & -- & 0 & -- & -- \\" in pairs
+    assert r"\midrule" in costs_latex(analyse_study(experiments(ODD, ODD)))
 
 
 def test_structure_of_the_reference() -> None:
@@ -229,7 +261,13 @@ def test_reports_import_neither_torch_nor_scipy(repository: Path) -> None:
     )
     code = (
         f"import sys; import {', '.join(f'espalier.reports.{module}' for module in modules)}, "
-        "espalier.analysis.cross_model; "
+        "espalier.analysis.best_configs; "
         "sys.exit(sum(name in sys.modules for name in ('torch', 'scipy', 'transformers', 'matplotlib.pyplot')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(repository / "src")})
+
+
+def test_the_page_draws_with_the_version_that_files_are_drawn_with(repository: Path) -> None:
+    source = (repository / "src/espalier/reports/vendor/vega.min.js").read_text(encoding="utf-8")
+    assert f'version="{vl_convert.get_vega_version()}"' in source or f'"{vl_convert.get_vega_version()}"' in source
+    assert "</script" not in source.lower()

@@ -1,26 +1,58 @@
 """Analyse the experiments of one model."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
+from espalier.analysis.best import rows_of
+from espalier.analysis.costs import costs_of
+from espalier.analysis.evidence import draws_table, gather_evidence
 from espalier.analysis.model import analyse_model
-from espalier.files import read_parquet, write_json
+from espalier.analysis.profile import gradient_profile, settings_of
+from espalier.consolidate import BASELINE
+from espalier.files import read_json, read_parquet, write_json, write_parquet
 from espalier.jobs import job_log
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, experiments: str, model: str, headline_ratio: float | None, analysis: Path) -> None:
-    table = read_parquet(experiments).to_pandas()
-    write_json(analysis, analyse_model(table, model, headline_ratio=headline_ratio))
+def main(
+    *, tables: dict[str, str], samples: dict[str, str], manifests: list[str], gradients: list[str], model: str,
+    headline_ratio: float | None, analysis: Path, draws: Path,
+) -> None:  # fmt: skip
+    experiments, evaluations, layers = (read_parquet(path).to_pandas() for path in tables.values())
+    documents = {name: partial(pd.read_parquet, path) for name, path in samples.items() if Path(path).is_file()}
+    evidence = gather_evidence(rows_of(experiments, model), evaluations, documents)
+    passes = [
+        (one, path)
+        for one in settings_of(experiments, model)
+        for path in gradients
+        if path.endswith(f"/gradients/{model}/{one[0]}/seq{one[1]}.parquet")
+    ]
+    profile = gradient_profile((one, read_parquet(path).to_pandas()) for one, path in passes)
+    sizes: dict[str, Any] | None = next((read_json(path) for path in manifests), None)
+    config = Path(sizes["folder"], "config.json") if sizes else None
+    costs = costs_of(layers, model, sizes, read_json(config) if config and config.is_file() else None)
+    content = analyse_model(
+        experiments, model, headline_ratio=headline_ratio, evidence=evidence, costs=costs, gradient_profile=profile
+    )
+    write_parquet(draws, draws_table(evidence))
+    write_json(analysis, content)
 
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0], f"analyse {snakemake.wildcards.model}"):
         main(
-            experiments=snakemake.input.experiments,
+            tables={name: snakemake.input[name] for name in ("experiments", "evaluations", "layers")},
+            samples=dict(zip(snakemake.params.experiments, snakemake.input.samples, strict=True))
+            | dict(zip([BASELINE], snakemake.input.baseline, strict=False)),
+            manifests=list(snakemake.input.manifest),
+            gradients=list(snakemake.input.gradients),
             model=snakemake.wildcards.model,
             headline_ratio=snakemake.params.headline_ratio,
             analysis=Path(snakemake.output.analysis),
+            draws=Path(snakemake.output.draws),
         )

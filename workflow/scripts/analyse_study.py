@@ -4,21 +4,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espalier.analysis.cross_model import analyse_study
-from espalier.files import read_parquet, write_json
+from espalier.analysis.evidence import read_draws
+from espalier.files import read_json, read_parquet, write_json
 from espalier.jobs import job_log
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, experiments: str, headline_ratio: float | None, summary: Path) -> None:
-    write_json(summary, analyse_study(read_parquet(experiments).to_pandas(), headline_ratio=headline_ratio))
+def main(
+    *, experiments: str, analyses: list[str], draws: list[str], headline_ratio: float | None, summary: Path
+) -> None:
+    contents = [read_json(path) for path in analyses]
+    names = [content["model"] for content in contents]
+    found = analyse_study(
+        read_parquet(experiments).to_pandas(),
+        headline_ratio=headline_ratio,
+        analyses=dict(zip(names, contents, strict=True)),
+        draws={name: read_draws(read_parquet(path)) for name, path in zip(names, draws, strict=True)},
+    )
+    write_json(summary, found)
 
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0], "analyse study"):
         main(
             experiments=snakemake.input.experiments,
+            analyses=list(snakemake.input.analyses),
+            draws=list(snakemake.input.draws),
             headline_ratio=snakemake.params.headline_ratio,
             summary=Path(snakemake.output.summary),
         )

@@ -1,29 +1,38 @@
 """Write what each experiment of one model removed, layer by layer."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_json, read_parquet, whole_folder, write_json
 from espalier.jobs import job_log
+from espalier.legacy.rows import unpruned_sizes
 from espalier.planning.structure import ModelStructure
+from espalier.reports.layout import write_text
 from espalier.reports.structure import compare_structure, structure_text
-from espalier.reports.text import write_text
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, layers: str, manifest: str, experiments: list[str], folder: Path) -> None:
-    content = read_json(manifest)
-    structure = ModelStructure.from_dict(content["structure"])
-    widths = [(layer.n_kv_groups, layer.n_mlp_channels) for layer in structure.layers]
+def sizes(manifests: list[str], imported: list[str], experiments: list[str]) -> Iterator[tuple[str, int, Any]]:
+    for manifest in manifests:
+        structure = ModelStructure.from_dict(read_json(manifest)["structure"])
+        widths = [(layer.n_kv_groups, layer.n_mlp_channels) for layer in structure.layers]
+        yield from ((experiment, structure.total_params, widths) for experiment in experiments)
+    for table in imported:
+        yield from unpruned_sizes(read_parquet(table).to_pandas())
+
+
+def main(
+    *, layers: str, manifests: list[str], imported: list[str], model: str, experiments: list[str], language: str,
+    folder: Path,
+) -> None:  # fmt: skip
     table = read_parquet(layers).to_pandas()
     with whole_folder(folder) as temporary:
-        for experiment in experiments:
-            comparison = compare_structure(
-                table, structure.total_params, experiment, content["model"], widths_before=widths
-            )
-            write_text(temporary / f"{experiment}.txt", structure_text(comparison))
+        for experiment, total_params, widths in sizes(manifests, imported, experiments):
+            comparison = compare_structure(table, total_params, experiment, model, widths_before=widths)
+            write_text(temporary / f"{experiment}.txt", structure_text(comparison, language))
             write_json(temporary / f"{experiment}.json", comparison)
 
 
@@ -31,7 +40,10 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0], f"compare structures {snakemake.wildcards.model}"):
         main(
             layers=snakemake.input.layers,
-            manifest=snakemake.input.manifest,
+            manifests=list(snakemake.input.manifest),
+            imported=list(snakemake.input.imported),
+            model=snakemake.wildcards.model,
             experiments=list(snakemake.params.experiments),
+            language=snakemake.params.language,
             folder=Path(snakemake.output[0]),
         )

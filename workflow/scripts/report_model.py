@@ -1,26 +1,33 @@
-"""Write the report of one model: text, HTML, and the figures of the headline ratio."""
+"""Write the report of one model: text, page, and the figures of the headline ratio as SVG and PDF."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_json, read_parquet
 from espalier.jobs import job_log
-from espalier.reports.figures import model_figures
+from espalier.reports.depth_figures import gradient_profile, kept_layers
+from espalier.reports.figures import ratio_figures
 from espalier.reports.html import model_html
-from espalier.reports.text import model_text, write_text
+from espalier.reports.messages import Words
+from espalier.reports.rows import experiment_rows, layer_rows
+from espalier.reports.text import model_text, write_figures, write_text
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, analysis: str, experiments: str, layers: str, text: Path, html: Path, figures: dict[str, Path]) -> None:
+def main(
+    *, analysis: str, experiments: str, layers: str, language: str, text: Path, html: Path, figures: dict[str, Path]
+) -> None:
     content: dict[str, Any] = read_json(analysis)
-    rows, plans = read_parquet(experiments).to_pandas(), read_parquet(layers).to_pandas()
-    by_ratio = {key: model_figures(rows, plans, content["model"], one) for key, one in content["by_ratio"].items()}
-    write_text(text, model_text(content))
-    write_text(html, model_html(content, by_ratio))
-    for figure in model_figures(rows, plans, content["model"], content):
-        write_text(figures[figure.name], figure.svg)
+    table = read_parquet(experiments).to_pandas()
+    rows = {key: experiment_rows(table, content, one) for key, one in content["by_ratio"].items()}
+    kept = layer_rows(read_parquet(layers).to_pandas(), content["model"])
+    write_text(text, model_text(content, language))
+    write_text(html, model_html(content, rows, kept, language))
+    words = Words()  # files for papers have English labels: a PDF needs fonts that may not be installed
+    drawn = ratio_figures(words, content, experiment_rows(table, content, content))
+    write_figures([*drawn, kept_layers(words, content, kept), gradient_profile(words, content)], figures)
 
 
 if __name__ == "__main__":
@@ -29,12 +36,8 @@ if __name__ == "__main__":
             analysis=snakemake.input.analysis,
             experiments=snakemake.input.experiments,
             layers=snakemake.input.layers,
+            language=snakemake.params.language,
             text=Path(snakemake.output.text),
             html=Path(snakemake.output.html),
-            figures={
-                "accuracy_by_method": Path(snakemake.output.accuracy_by_method),
-                "accuracy_by_setting": Path(snakemake.output.accuracy_by_setting),
-                "accuracy_perplexity": Path(snakemake.output.accuracy_perplexity),
-                "kept_layers": Path(snakemake.output.kept_layers),
-            },
+            figures={Path(path).name: Path(path) for path in [*snakemake.output.svg, *snakemake.output.pdf]},
         )

@@ -1,1 +1,1 @@
-"""Statistics of the consolidated tables. `model` needs scipy; the other modules do not, so reports may use them."""
+"""Statistics of the consolidated tables. `best` and `best_configs` import no scipy, so reports may use them."""

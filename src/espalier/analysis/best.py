@@ -17,6 +17,14 @@ from espalier.consolidate import BASELINE
 from espalier.errors import UserError
 
 CONTROL_CRITERION = "random"
+REQUIRED = (
+    "study", "model", "family", "kind", "experiment", "method", "pruning_ratio", "acc_mean", "acc_mean_rule", "status",
+)  # fmt: skip
+# What a report can do without; it says that they are missing.
+OPTIONAL = (
+    "criterion", "calibration", "taylor_seq_len", "taylor_num_samples", "removed_param_fraction", "n_params",
+    "extreme_pruning_layers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class ModelRows:
         baseline: Row of the unpruned model; None where it has no result.
         tasks: Tasks that its mean accuracy is taken over.
         texts: Perplexity texts; the first is the one that is compared.
+        missing_columns: Columns that the table does not have; their values count as missing.
     """
 
     facts: dict[str, str]
@@ -37,6 +46,7 @@ class ModelRows:
     baseline: dict[str, Any] | None
     tasks: list[str]
     texts: list[str]
+    missing_columns: list[str]
 
     @property
     def ratios(self) -> list[float]:
@@ -53,11 +63,19 @@ def rows_of(experiments: pd.DataFrame, model: str) -> ModelRows:
     """Take the rows of one model from the experiments table and judge which count.
 
     Raises:
-        UserError: If the table has no such model.
+        UserError: If the table has no such model, lacks a column that is needed, or has an experiment twice.
     """
+    if lacking := [column for column in REQUIRED if column not in experiments]:
+        raise UserError(f"the experiments table has no column {', '.join(lacking)}; run `snakemake consolidated` again")
     rows = experiments[experiments["model"] == model]
     if rows.empty:
         raise UserError(f"model {model!r} is not in the experiments table")
+    if (twice := rows["experiment"].duplicated()).any():
+        name = rows.loc[twice, "experiment"].iloc[0]
+        raise UserError(f"model {model!r}: experiment {name} is in the experiments table twice; keep one of the two")
+    missing = [column for column in OPTIONAL if column not in rows]
+    rows = rows.copy()
+    rows[missing] = pd.NA
     is_baseline = rows["experiment"] == BASELINE
     pruned = rows[~is_baseline]
     baseline = rows[is_baseline & (rows["status"] == "ok") & rows["acc_mean"].notna()]
@@ -70,6 +88,7 @@ def rows_of(experiments: pd.DataFrame, model: str) -> ModelRows:
         baseline=_records(baseline)[0] if len(baseline) else None,
         tasks=tasks,
         texts=texts,
+        missing_columns=missing,
     )
 
 
@@ -193,7 +212,9 @@ def _invalid(rows: pd.DataFrame, tasks: list[str]) -> pd.Series[str]:
 
 
 def _control(rows: pd.DataFrame) -> pd.Series[bool]:
-    return rows["criterion"].eq(CONTROL_CRITERION).fillna(value=False).astype(bool)
+    return pd.Series(
+        [one == CONTROL_CRITERION for one in rows["criterion"].astype(object).fillna("")], rows.index, bool
+    )
 
 
 def _columns(rows: pd.DataFrame, prefix: str) -> list[str]:

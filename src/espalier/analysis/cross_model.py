@@ -24,16 +24,30 @@ from espalier.analysis.best import (
     versus_baseline,
     whole,
 )
+from espalier.analysis.kinds import compare_kinds
+from espalier.statistics.bootstrap import Bootstrap
 
 Best = dict[str, Any]
 
 
-def analyse_study(experiments: pd.DataFrame, *, headline_ratio: float | None = None) -> dict[str, Any]:
+Analyses = Mapping[str, Mapping[str, Any]]
+Draws = Mapping[str, Bootstrap | None]
+
+
+def analyse_study(
+    experiments: pd.DataFrame,
+    *,
+    headline_ratio: float | None = None,
+    analyses: Analyses | None = None,
+    draws: Draws | None = None,
+) -> dict[str, Any]:
     """Compare the best configurations of all models.
 
     Args:
         experiments: The experiments table.
         headline_ratio: Pruning ratio whose results stand at the top level; None means the largest.
+        analyses: `analyse_model` of each model, for intervals and costs; without it those are null.
+        draws: Joint bootstrap draws of each model, for Base against Instruct; without them it has no intervals.
 
     Returns:
         The results of the headline ratio, and `by_ratio` with the same keys for each ratio.
@@ -42,51 +56,23 @@ def analyse_study(experiments: pd.DataFrame, *, headline_ratio: float | None = N
     ratios = ratios_of(ratio for model in models for ratio in model.ratios)
     if headline_ratio is None:
         headline_ratio = max(ratios, default=None)
+    more = (analyses or {}, draws or {})
     return {
         "study": models[0].facts["study"] if models else None,
         "headline_ratio": headline_ratio,
         "all_ratios": {"experiments": _sum_counts([count(model.experiments) for model in models])},
-        **_compare(models, headline_ratio),
-        "by_ratio": {ratio_key(ratio): _compare(models, ratio) for ratio in ratios},
+        **_compare(models, headline_ratio, *more),
+        "by_ratio": {ratio_key(ratio): _compare(models, ratio, *more) for ratio in ratios},
     }
 
 
-def best_configs_table(summary: Mapping[str, Any]) -> pd.DataFrame:
-    """Make the table of best configurations, one row per model and pruning ratio, from `analyse_study`."""
-    rows = [row for content in summary["by_ratio"].values() for row in content["best_configs"]]
-    columns = [*_BEST_COLUMNS, "tasks", "acc_mean_rule"]
-    frame = pd.DataFrame(rows, columns=columns).drop(columns="tasks")
-    return frame.astype({"taylor_seq_len": "Int64", "taylor_num_samples": "Int64", "n_valid": "Int64"})
-
-
-def cross_model_comparison(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the short comparison (best method, accuracy and perplexity of each model) from `analyse_study`."""
-
-    def short(content: Mapping[str, Any]) -> dict[str, Any]:
-        keys = {"best_method": "method", "best_acc": "acc_mean", "best_ppl": "ppl", "n_valid": "n_valid"}
-        return {
-            "pruning_ratio": content["pruning_ratio"],
-            "models": {
-                row["model"]: {key: row[column] for key, column in keys.items()} for row in content["best_configs"]
-            },
-            "overall_best": content["overall_best"],
-        }
-
-    return {**short(summary), "by_ratio": {p: short(content) for p, content in summary["by_ratio"].items()}}
-
-
-_BEST_COLUMNS = (
-    "model", "family", "kind", "pruning_ratio", "method", "experiment", "acc_mean", "ppl", "ppl_text", "taylor_seq_len",
-    "taylor_num_samples", "baseline_acc_mean", "baseline_ppl", "acc_kept", "n_valid",
-)  # fmt: skip
-
-
-def _compare(models: list[ModelRows], ratio: float | None) -> dict[str, Any]:
+def _compare(models: list[ModelRows], ratio: float | None, analyses: Analyses, draws: Draws) -> dict[str, Any]:
     rows = {model.facts["model"]: model.at(ratio) for model in models}
     tried = {name: frame for name, frame in rows.items() if len(frame)}
-    found = [_best_config(model, ratio) for model in models]
+    found = [_best_config(model, ratio, analyses.get(model.facts["model"])) for model in models]
     best = [row for row in found if row is not None]
-    methods = sorted({str(method) for frame in tried.values() for method in frame.loc[~frame["control"], "method"]})
+    named_methods = (str(name) for frame in tried.values() for name in frame.loc[~frame["control"], "method"])
+    methods = list(dict.fromkeys(named_methods))  # in the order of the config
     named = {row["model"] for row in best}
     return {
         "pruning_ratio": ratio,
@@ -94,7 +80,10 @@ def _compare(models: list[ModelRows], ratio: float | None) -> dict[str, Any]:
         "coverage": {name: count(frame) for name, frame in tried.items()},
         "best_configs": best,
         "models_without_best": [name for name in tried if name not in named],
-        "base_vs_instruct": [_base_vs_instruct(family, best) for family in _families(best)],
+        "base_vs_instruct": [
+            _base_vs_instruct(family, best) | {"common_settings": _on_common_settings(family, models, ratio, draws)}
+            for family in _families(best)
+        ],
         "method_distribution": {
             "overall": _shares(best, "method", methods),
             **{
@@ -113,7 +102,7 @@ def _compare(models: list[ModelRows], ratio: float | None) -> dict[str, Any]:
     }
 
 
-def _best_config(of: ModelRows, ratio: float | None) -> Best | None:
+def _best_config(of: ModelRows, ratio: float | None, analysis: Mapping[str, Any] | None) -> Best | None:
     rows = of.at(ratio)
     row = best_row(rows, of.texts)
     if row is None:
@@ -134,10 +123,44 @@ def _best_config(of: ModelRows, ratio: float | None) -> Best | None:
         "baseline_acc_mean": None if baseline is None or compared["reason"] else baseline["acc_mean"],
         "baseline_ppl": None if baseline is None else baseline["ppl"],
         "acc_kept": compared["acc_kept"],
+        "ppl_ratio": compared["ppl_ratio"],
         "reason": compared["reason"],
         "n_valid": len(valid_rows(rows)),
         "tasks": of.tasks,
+        "n_params": best["n_params"],
+        **_certainty(analysis, ratio, row["experiment"]),
     }
+
+
+def _certainty(analysis: Mapping[str, Any] | None, ratio: float | None, experiment: str) -> Best:
+    """Take intervals, the set and costs of an experiment from the analysis of its model; null where there is none."""
+    of = (analysis or {}).get("by_ratio", {}).get("" if ratio is None else ratio_key(ratio), {})
+    uncertainty = of.get("uncertainty") or {}
+    one = uncertainty.get("experiments", {}).get(experiment, {})
+    costs = ((analysis or {}).get("costs") or {}).get("experiments", {}).get(experiment, {})
+    optimism = (uncertainty.get("optimism") or {}).get("shrinkage", {})
+    return {
+        "acc_mean_interval": one.get("interval"),
+        "acc_kept_interval": one.get("acc_kept_interval"),
+        "interval_source": uncertainty.get("source"),
+        "n_in_set": (uncertainty.get("set") or {}).get("n_members"),
+        "acc_mean_corrected": optimism.get("corrected"),
+        "kv_cache_bytes_per_token": costs.get("kv_cache_bytes_per_token"),
+        "flops_per_token": costs.get("flops_per_token"),
+        "costs_relative": costs.get("relative"),
+    }
+
+
+def _on_common_settings(
+    family: str, models: list[ModelRows], ratio: float | None, draws: Draws
+) -> dict[str, Any] | None:
+    of = {
+        kind: [one for one in models if one.facts["family"] == family and one.facts["kind"] == kind]
+        for kind in ("base", "instruct")
+    }
+    if any(len(found) != 1 for found in of.values()):
+        return None
+    return compare_kinds(of["base"][0], of["instruct"][0], ratio, draws)
 
 
 def _base_vs_instruct(family: str, best: list[Best]) -> dict[str, Any]:

@@ -1,17 +1,17 @@
 """Statistics of one model: content of `reports/{model}/analysis.json`. Each pruning ratio stands alone.
 
 Means and standard deviations (of the population, as in the reference) are over experiments. Correlations are Pearson's,
-over the experiments of one ratio; where one is undefined, `r` is null and `reason` says why. Controls are listed among
-the methods and left out everywhere else.
+pooled over the experiments of one ratio and within methods; where one is undefined, `r` is null and `reason` says why.
+Controls are listed among the methods and left out everywhere else. How certain all this is stands in `uncertainty`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats  # type: ignore[import-untyped]
 
 from espalier.analysis.best import (
     ModelRows,
@@ -26,58 +26,99 @@ from espalier.analysis.best import (
     versus_baseline,
     whole,
 )
+from espalier.analysis.evidence import Evidence
+from espalier.analysis.said import all_said, because
+from espalier.analysis.uncertainty import uncertainty_of
+from espalier.statistics import words
+from espalier.statistics.comparison import perplexity_ratio
+from espalier.statistics.correlation import GroupedCorrelation, grouped_correlation
+from espalier.statistics.messages import Message
 
-MIN_FOR_CORRELATION = 3
+NOT_ASKED = Evidence(None, None, {}, Message("no_counts"))
 
 
-def analyse_model(experiments: pd.DataFrame, model: str, *, headline_ratio: float | None) -> dict[str, Any]:
+def analyse_model(
+    experiments: pd.DataFrame,
+    model: str,
+    *,
+    headline_ratio: float | None,
+    evidence: Evidence = NOT_ASKED,
+    costs: Mapping[str, Any] | None = None,
+    gradient_profile: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Analyse the experiments of one model.
 
     Args:
         experiments: The experiments table.
         model: Name of the model.
         headline_ratio: Pruning ratio whose results stand at the top level; None means the model's largest.
+        evidence: What its accuracies rest on (`espalier.analysis.evidence`).
+        costs: What its plans cost to run (`espalier.analysis.costs`).
+        gradient_profile: Gradient statistics of each layer (`espalier.analysis.profile`).
 
     Returns:
         Facts of the model, the results of the headline ratio, and `by_ratio` with the same keys for each ratio.
 
     Raises:
-        UserError: If the table has no such model.
+        UserError: If the table has no such model or cannot be used.
     """
     rows = rows_of(experiments, model)
     if headline_ratio is None:
         headline_ratio = max(rows.ratios, default=None)
+    by_ratio = {ratio_key(ratio): _analyse_ratio(rows, ratio, evidence) for ratio in rows.ratios}
+    headline = None if headline_ratio is None else by_ratio.get(ratio_key(headline_ratio))
     return {
         **rows.facts,
         "headline_ratio": headline_ratio,
+        "missing_columns": rows.missing_columns,
+        "tasks": rows.tasks,
+        "imported": bool("source" in rows.experiments and (rows.experiments["source"] != "run").any()),
+        "notes": _notes(rows.experiments),
         "all_ratios": {"experiments": count(rows.experiments)},
-        **_analyse_ratio(rows, headline_ratio),
-        "by_ratio": {ratio_key(ratio): _analyse_ratio(rows, ratio) for ratio in rows.ratios},
+        **(headline or _analyse_ratio(rows, headline_ratio, evidence)),
+        "by_ratio": by_ratio,
+        "costs": costs,
+        "gradient_profile": gradient_profile or [],
     }
 
 
-def correlation(x: pd.Series[float], y: pd.Series[float]) -> dict[str, Any]:
-    """Compute Pearson's correlation over the rows where both values are finite.
+def correlation(valid: pd.DataFrame, metric: str) -> dict[str, Any]:
+    """Correlate a column with the mean accuracy, pooled and within methods.
 
     Returns:
-        `r` (null where undefined), `n` (rows used) and `reason` (null where r is defined).
+        `r` (pooled; null where undefined), `n` (rows used), `n_distinct` and `reason` (null where r is defined), `why`
+        (the reason as a message), `within`, and `statements` about the relation within methods.
     """
-    a, b = (np.asarray(values.astype("float64"), dtype=np.float64) for values in (x, y))
-    both = np.isfinite(a) & np.isfinite(b)
-    a, b = a[both], b[both]
-    n = int(both.sum())
-    if n == 0:
-        return {"r": None, "n": n, "reason": f"no experiment has {x.name}"}
-    if n < MIN_FOR_CORRELATION:
-        return {"r": None, "n": n, "reason": f"only {n} of at least {MIN_FOR_CORRELATION} experiments"}
-    for values, name in ((a, x.name), (b, y.name)):
-        if np.ptp(values) == 0:
-            return {"r": None, "n": n, "reason": f"all values of {name} are equal"}
-    r = number(stats.pearsonr(a, b).statistic)
-    return {"r": r, "n": n, "reason": None if r is not None else "the values differ by less than can be computed with"}
+    if metric not in valid:
+        nothing = Message("no_values", {"name": metric})
+        return {"r": None, "n": 0, "n_distinct": 0, **because(nothing), "within": None, "statements": []}
+    x, y = (pd.to_numeric(valid[column]).to_numpy(dtype=np.float64, na_value=np.nan) for column in (metric, "acc_mean"))
+    found = grouped_correlation(x, y, [str(one) for one in valid["method"]], x_name=metric, y_name="acc_mean")
+    pooled = found.pooled
+    return {
+        "r": pooled.r,
+        "n": pooled.n,
+        "n_distinct": pooled.n_distinct,
+        **because(pooled.reason),
+        "within": _within(found),
+        "statements": all_said(words.about_correlation(metric, found)),
+    }
 
 
-def _analyse_ratio(of: ModelRows, ratio: float | None) -> dict[str, Any]:
+def _within(of: GroupedCorrelation) -> dict[str, Any]:
+    methods = {name: {"r": one.r, "n": one.n, **because(one.reason)} for name, one in of.within.items()}
+    return {
+        "mean": of.mean_within,
+        "n_methods": of.n_groups,
+        "strength": of.strength,
+        "sign_differs": of.sign_differs,
+        "mixed_signs": of.mixed_signs,
+        **because(of.reason),
+        "methods": methods,
+    }
+
+
+def _analyse_ratio(of: ModelRows, ratio: float | None, evidence: Evidence) -> dict[str, Any]:
     rows = of.at(ratio)
     valid = valid_rows(rows)
     methods = _methods(rows)
@@ -91,14 +132,46 @@ def _analyse_ratio(of: ModelRows, ratio: float | None) -> dict[str, Any]:
         "taylor_seq_len": _by_value(valid, "taylor_seq_len"),
         "taylor_num_samples": _by_value(valid, "taylor_num_samples"),
         "gradient_correlations": {
-            metric: correlation(valid[metric], valid["acc_mean"]) for metric in rows if str(metric).startswith("grad_")
+            str(metric): correlation(valid, str(metric)) for metric in rows if str(metric).startswith("grad_")
         },
         "extreme_layers": _extreme_layers(valid),
         "ppl_accuracy": _ppl_accuracy(valid, of.texts),
         "best": best,
         "baseline": baseline,
         "best_vs_baseline": versus_baseline(best, baseline),
+        "uncertainty": uncertainty_of(rows, evidence, best["experiment"] if best else None),
+        "results": _results(rows, of),
     }
+
+
+def _notes(rows: pd.DataFrame) -> list[dict[str, str]]:
+    """List what was odd about imported experiments."""
+    if "note" not in rows:
+        return []
+    noted = rows[rows["note"].notna()]
+    return [{"experiment": str(row["experiment"]), "note": str(row["note"])} for row in noted.to_dict("records")]
+
+
+def _results(rows: pd.DataFrame, of: ModelRows) -> dict[str, dict[str, Any]]:
+    """List accuracy, perplexity, and its ratio to the unpruned model's, of each experiment that counts."""
+    found = {}
+    text = f"ppl_{of.texts[0]}" if of.texts else None
+    unpruned = _perplexity(of.baseline, text)
+    for row in valid_rows(rows, controls=True).to_dict("records"):
+        ppl = _perplexity(row, text)
+        ratio, reason = perplexity_ratio(ppl, unpruned)
+        found[str(row["experiment"])] = {
+            "acc_mean": number(row["acc_mean"]),
+            "ppl": None if ppl is None else number(ppl),
+            "ppl_ratio": ratio,
+            **because(reason),
+        }
+    return found
+
+
+def _perplexity(row: Mapping[Any, Any] | None, text: str | None) -> float | None:
+    """Read a perplexity, infinite ones too."""
+    return None if row is None or text is None or pd.isna(row[text]) else float(row[text])
 
 
 def _methods(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -131,15 +204,16 @@ def _by_value(valid: pd.DataFrame, column: str) -> dict[str, dict[str, Any]]:
 def _extreme_layers(valid: pd.DataFrame) -> dict[str, Any]:
     groups = _by_value(valid, "extreme_pruning_layers")
     return {
-        **correlation(valid["extreme_pruning_layers"], valid["acc_mean"]),
+        **correlation(valid, "extreme_pruning_layers"),
         "groups": {value: {"mean": group["mean"], "n": group["n"]} for value, group in groups.items()},
     }
 
 
 def _ppl_accuracy(valid: pd.DataFrame, texts: list[str]) -> dict[str, Any]:
     if not texts:
-        return {"text": None, "r": None, "n": 0, "reason": "no perplexity was measured"}
-    return {"text": texts[0], **correlation(valid[f"ppl_{texts[0]}"], valid["acc_mean"])}
+        nothing = because(Message("no_perplexity"))
+        return {"text": None, "r": None, "n": 0, "n_distinct": 0, **nothing, "within": None, "statements": []}
+    return {"text": texts[0], **correlation(valid, f"ppl_{texts[0]}")}
 
 
 def _best(rows: pd.DataFrame, of: ModelRows) -> dict[str, Any] | None:

@@ -4,98 +4,166 @@ from __future__ import annotations
 
 from typing import Any
 
-from espalier.reports.sections import Content, Section, Table, fixed, percent, plain, ratio_title
+from espalier.reports.messages import Words
+from espalier.reports.sections import (
+    Content,
+    Overview,
+    Section,
+    Table,
+    fixed,
+    interval,
+    percent,
+    plain,
+    ratio_title,
+    split_statements,
+    with_relative,
+)
 
 
-def cross_sections(content: Content) -> list[Section]:
+def cross_sections(words: Words, content: Content) -> list[Section]:
     """Make the sections that compare all models at one pruning ratio."""
     return [
-        _best_configs(content),
-        _base_vs_instruct(content),
-        _methods(content),
-        _settings(content),
-        _architectures(content),
+        _best_configs(words, content),
+        _base_vs_instruct(words, content),
+        _methods(words, content),
+        _settings(words, content),
+        _architectures(words, content),
+        _costs(words, content),
     ]
 
 
-def cross_headline(summary: Content) -> str:
+def cross_headline(words: Words, summary: Content) -> str:
     """Say the result of the study at its headline ratio in a sentence."""
     best, n = summary["overall_best"], len(summary["best_configs"])
-    title = ratio_title(summary["headline_ratio"])
+    title = ratio_title(words, summary["headline_ratio"])
     if best is None:
-        why = "no valid experiment" if not n else "the models were not evaluated alike, so none is called the best"
-        return f"{title}: {why}."
-    return (
-        f"{title}: highest mean accuracy of {n} model{'s' if n != 1 else ''} is {best['model']} with {best['method']} "
-        f"({fixed(best['acc_mean'])})."
-    )
+        return words("headline.not_alike" if n else "headline.none", ratio=title)
+    code = "headline.cross_one" if n == 1 else "headline.cross"
+    return words(code, ratio=title, n=n, model=best["model"], method=best["method"], acc=fixed(best["acc_mean"]))
 
 
-def _best_configs(content: Content) -> Section:
-    ordered = sorted(content["best_configs"], key=lambda row: (-row["acc_mean"], row["model"]))
+def cross_overview(words: Words, content: Content) -> Overview:
+    """Say what the data support about the models, and what they leave open."""
+    supported, left = [], []
+    for row in content["best_configs"]:
+        if row["n_in_set"] is None or row["n_valid"] < 2:
+            continue
+        if row["n_in_set"] == 1:
+            supported.append(words("cross.alone", model=row["model"], others=row["n_valid"] - 1))
+        else:
+            corrected = fixed(row["acc_mean_corrected"])
+            members = {"members": row["n_in_set"], "n": row["n_valid"], "corrected": corrected}
+            left.append(words("cross.set", model=row["model"], **members))
+    for one in content["base_vs_instruct"]:
+        if one["common_settings"]:
+            said = split_statements(words, one["common_settings"]["statements"])
+            supported += [words("cross.kinds", family=one["family"], text=text) for text in said.supported]
+            left += [words("cross.kinds", family=one["family"], text=text) for text in said.open]
+    return Overview(supported, left)
+
+
+def _best_configs(words: Words, content: Content) -> Section:
+    ordered = _ordered(content)
     rows = [
         [
-            row["model"], row["kind"], row["method"], fixed(row["acc_mean"]), fixed(row["baseline_acc_mean"]),
-            percent(row["acc_kept"]), fixed(row["ppl"], 2), plain(row["taylor_seq_len"]),
-            plain(row["taylor_num_samples"]), str(row["n_valid"]),
+            row["model"], words(f"kind.{row['kind']}"), row["method"], fixed(row["acc_mean"]),
+            interval(words, row["acc_mean_interval"]), fixed(row["baseline_acc_mean"]), percent(row["acc_kept"]),
+            fixed(row["ppl"], 2), plain(row["taylor_seq_len"]), plain(row["taylor_num_samples"]), str(row["n_valid"]),
+            plain(row["n_in_set"]), fixed(row["acc_mean_corrected"]),
         ]
         for row in ordered
     ]  # fmt: skip
-    header = ["Model", "Kind", "Method", "Accuracy", "Unpruned", "Kept", "Perplexity", "Seq. length", "Samples", "n"]
+    codes = (
+        "x.model", "x.kind", "x.best_method", "x.best_acc", "ci", "Unpruned", "kept", "x.best_ppl", "seq_len",
+        "samples", "x.n_valid", "x.n_in_set", "x.corrected",
+    )  # fmt: skip
     remarks = [
-        f"{row['model']}: not compared with its unpruned model: {row['reason']}." for row in ordered if row["reason"]
+        words("x.best.not_compared", model=row["model"], reason=words.reason(row)) for row in ordered if row["reason"]
     ]
-    remarks += [f"{name}: no valid experiment." for name in content["models_without_best"]]
+    remarks += [words("x.best.none", model=name) for name in content["models_without_best"]]
+    if best := content["overall_best"]:
+        values = {"acc": fixed(best["acc_mean"]), "ppl": fixed(best["ppl"], 2), "method": best["method"]}
+        name = best["model"]
+        remarks.append(words("x.overall", model=name, model_upper=name.upper(), **values))
     texts = sorted({row["ppl_text"] for row in ordered if row["ppl_text"]})
-    about = "Best experiment of each model; n is the number of valid experiments it was chosen from (without controls)."
-    if texts:
-        about += f" Perplexity of {', '.join(texts)}."
-    tables = [Table(header, rows, ["Model", "Kind", "Method"])] if rows else []
-    return Section("Best configuration of each model", [about], tables, remarks, ["best_vs_baseline"])
+    about = words("x.best.about") + (" " + words("x.best.texts", texts=", ".join(texts)) if texts else "")
+    tables = [Table([words(code) for code in codes], rows, (0, 1, 2))] if rows else []
+    return Section(words("x.best"), [about], tables, remarks, ["best_vs_baseline"])
 
 
-def _base_vs_instruct(content: Content) -> Section:
-    rows, remarks = [], []
+def _base_vs_instruct(words: Words, content: Content) -> Section:
+    rows, common, remarks = [], [], []
     for one in content["base_vs_instruct"]:
-        change = percent(one["relative_change"], sign=True)
+        change = percent(one["relative_change"], sign=True, digits=2)
         rows.append([one["family"], fixed(one["base_acc"]), fixed(one["instruct_acc"]), change])
         if one["reason"]:
-            remarks.append(f"{one['family']}: {one['reason']}.")
-    tables = [Table(["Family", "Base", "Instruct", "Relative change"], rows, ["Family"])] if rows else []
-    return Section(
-        "Base and instruct models", ["Accuracy of the best experiment."], tables, remarks, ["base_vs_instruct"]
-    )
+            remarks.append(words("x.reason", name=one["family"], reason=words.reason(one)))
+        if (of := one["common_settings"]) and of["n"]:
+            change = percent(of["relative_change"], sign=True, digits=2)
+            common.append(
+                [
+                    one["family"], str(of["n"]), fixed(of["base"]), fixed(of["instruct"]), f"{of['difference']:+z.4f}",
+                    interval(words, of["interval"]), change, str(of["n_instruct_higher"]),
+                ]
+            )  # fmt: skip
+    best = [words(code) for code in ("x.family", "x.base", "x.instruct", "x.change")]
+    header = [
+        words(code)
+        for code in (
+            "x.family", "x.n_settings", "x.base", "x.instruct", "x.difference", "ci", "x.change", "x.n_higher",
+        )
+    ]  # fmt: skip
+    tables = [Table(best, rows, caption=words("x.kinds.best"))] if rows else []
+    tables += [Table(header, common, caption=words("x.kinds.common"))] if common else []
+    return Section(words("x.kinds"), [], tables, remarks, ["base_vs_instruct"])
 
 
-def _methods(content: Content) -> Section:
+def _methods(words: Words, content: Content) -> Section:
     distribution = content["method_distribution"]
     kinds = ["overall", *(kind for kind in ("base", "instruct") if any(_counts(distribution[kind])))]
     rows = [[method, *(_share(distribution[kind].get(method)) for kind in kinds)] for method in distribution["overall"]]
-    table = Table(
-        ["Method", *("All models" if kind == "overall" else kind.capitalize() for kind in kinds)], rows, ["Method"]
-    )
-    return Section("How often each method is the best", tables=[table] if rows else [])
+    columns = [words("x.all_models") if kind == "overall" else words(f"kind.{kind}").capitalize() for kind in kinds]
+    return Section(words("x.methods"), tables=[Table([words("method"), *columns], rows)] if rows else [])
 
 
-def _settings(content: Content) -> Section:
+def _settings(words: Words, content: Content) -> Section:
     tables, remarks = [], []
     for axis, values in content["parameter_distribution"].items():
         rows = [[value, ", ".join(one["models"]), _share(one)] for value, one in values.items()]
         if rows:
-            tables.append(Table([axis, "Models", "Share"], rows, ["Models"]))
+            tables.append(Table([axis, words("x.models"), words("share")], rows, (1,)))
         else:
-            remarks.append(f"No best experiment has {axis}.")
-    return Section("Calibration settings of the best", tables=tables, remarks=remarks)
+            remarks.append(words("x.settings.none", axis=axis))
+    return Section(words("x.settings"), tables=tables, remarks=remarks)
 
 
-def _architectures(content: Content) -> Section:
+def _architectures(words: Words, content: Content) -> Section:
     families = content["architecture_comparison"]
     ordered = sorted(families.items(), key=lambda item: -(item[1]["acc_mean"] or 0))
     rows = [[family, fixed(one["acc_mean"]), fixed(one["ppl"], 2), ", ".join(one["models"])] for family, one in ordered]
-    remarks = [f"{family}: {one['reason']}." for family, one in ordered if one["reason"]]
-    header = ["Family", "Mean accuracy", "Mean perplexity", "Models"]
-    about = "Means over the best experiment of each model of the family."
-    return Section("Architectures", [about], [Table(header, rows, ["Family", "Models"])] if rows else [], remarks)
+    remarks = [words("x.reason", name=name, reason=words.reason(one)) for name, one in ordered if one["reason"]]
+    header = [words(code) for code in ("x.family", "x.family_acc", "x.family_ppl", "x.models")]
+    tables = [Table(header, rows, (0, 3))] if rows else []
+    return Section(words("x.families"), [words("x.families.about")], tables, remarks)
+
+
+def _costs(words: Words, content: Content) -> Section:
+    keys = ("n_params", "kv_cache_bytes_per_token", "flops_per_token")
+    rows = [
+        [
+            row["model"], row["experiment"], percent(row["acc_kept"]), interval(words, row["acc_kept_interval"], 3),
+            fixed(row["ppl_ratio"], 2),
+            *(with_relative(row[key], (row["costs_relative"] or {}).get(key)) for key in keys),
+        ]
+        for row in _ordered(content)
+    ]  # fmt: skip
+    codes = ("x.model", "experiment", "kept", "kept_ci", "ppl_ratio", "params", "kv", "flops")
+    tables = [Table([words(code) for code in codes], rows, (0, 1))] if rows else []
+    return Section(words("x.costs"), [words("x.costs.about")], tables)
+
+
+def _ordered(content: Content) -> list[dict[str, Any]]:
+    return sorted(content["best_configs"], key=lambda row: (-row["acc_mean"], row["model"]))
 
 
 def _counts(shares: dict[str, Any]) -> list[int]:

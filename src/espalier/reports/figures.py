@@ -1,256 +1,245 @@
-"""Figures of the reports, as SVG: of one model at one pruning ratio, and of all models at one."""
+"""Figures of one model: what it lost, by method, setting, task and experiment, at one pruning ratio."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
-
-from espalier.analysis.best import rows_of, valid_rows
-from espalier.reports.drawing import (
+from espalier.reports.messages import Words
+from espalier.reports.rows import Row
+from espalier.reports.sections import MISSING, Content, fixed, interval
+from espalier.reports.task_figures import task_profile
+from espalier.reports.vega import (
     COLOURS,
     GREY,
-    MARKERS,
+    INK,
     WIDTH,
     Figure,
-    add_legend,
-    finish,
-    label_width,
-    make_canvas,
+    Spec,
+    axis,
+    layer,
+    look,
     nothing,
-    styled,
+    tooltip,
 )
-from espalier.reports.sections import Content, fixed, percent
 
 
-@styled()
-def model_figures(experiments: pd.DataFrame, layers: pd.DataFrame, model: str, content: Content) -> list[Figure]:
-    """Draw the figures of one model at one pruning ratio."""
+def ratio_figures(words: Words, content: Content, rows: list[Row]) -> list[Figure]:
+    """Draw the figures of one model at one pruning ratio.
+
+    Args:
+        words: Language.
+        content: Results of the model at that ratio.
+        rows: Its experiments (`espalier.reports.rows.experiment_rows`).
+    """
     return [
-        _accuracy_by_method(experiments, model, content),
-        _accuracy_by_setting(experiments, model, content),
-        _accuracy_perplexity(experiments, model, content),
-        _kept_layers(layers, model, content),
+        _accuracy_by_method(words, content, rows),
+        _accuracy_by_setting(words, content, rows),
+        _accuracy_perplexity(words, content, rows),
+        _intervals(words, content, rows),
+        task_profile(words, content, rows),
     ]
 
 
-@styled()
-def cross_model_figures(content: Content) -> list[Figure]:
-    """Draw the figures that compare all models at one pruning ratio."""
-    return [_best_vs_baseline(content), _base_vs_instruct(content)]
-
-
-def _accuracy_by_method(experiments: pd.DataFrame, model: str, content: Content) -> Figure:
-    """Draw each experiment's accuracy, a strip per method, with the means and the unpruned model."""
-    name, caption = "accuracy_by_method", "Mean accuracy of each experiment; the bar is the mean of the method."
-    valid = _valid(experiments, model, content)
+def _accuracy_by_method(words: Words, content: Content, rows: list[Row]) -> Figure:
+    """Draw each experiment with its interval, a row per method, with the means and the unpruned model."""
+    name, caption = "accuracy_by_method", words("f.method")
     methods = [method for method, one in content["methods"].items() if one["n"]]
     if not methods:
-        return nothing(name, caption, "There is no valid experiment.")
-    canvas, axes = make_canvas(WIDTH + label_width(methods), 1.0 + 0.55 * len(methods))
-    for place, method in enumerate(methods):
-        values = np.sort(valid.loc[valid["method"] == method, "acc_mean"].to_numpy(dtype=np.float64))
-        colour, marker = _look(content, method)
-        offsets = 0.12 * (np.arange(len(values)) % 3 - 1) if len(values) > 2 else np.zeros(len(values))
-        axes.scatter(values, place + offsets, s=26, color=colour, marker=marker, alpha=0.75, linewidths=0)
-        if len(values) > 1:
-            axes.plot([values.mean()] * 2, [place - 0.3, place + 0.3], color="black", linewidth=2)
-    controls = [content["methods"][method]["control"] for method in methods]
-    labels = [f"{method} (control)" if control else method for method, control in zip(methods, controls, strict=True)]
-    axes.set_yticks(range(len(methods)), labels)
-    axes.set_ylim(len(methods) - 0.5, -0.5)
-    axes.set_xlabel("mean accuracy")
-    _mark_baseline(axes, content)
-    means = ", ".join(
-        f"{method} {fixed(content['methods'][method]['mean'])} (n = {content['methods'][method]['n']})"
-        for method in methods
+        return nothing(name, caption, words("f.none"))
+    placed = [row | {"place": sum(1 for o in rows[:n] if o["method"] == row["method"])} for n, row in enumerate(rows)]
+    most = max(content["methods"][method]["n"] for method in methods)
+    hidden = [one | {"legend": None} for one in look({m: content["methods"][m] for m in methods})]
+    y = axis("method", None, "nominal", sort=methods, scale={"domain": methods})
+    offset = {"field": "place", "type": "ordinal"}
+    x = _accuracy(words, "acc", content, rows)
+    means = [{"method": m, "mean": content["methods"][m]["mean"]} for m in methods]
+    tick = {"type": "tick", "color": INK, "thickness": 2}
+    panel = {
+        "width": WIDTH,
+        "height": len(methods) * max(44, 7 * most + 14),
+        "data": {"values": placed},
+        "layer": [
+            layer(_rule(), {"y": y, "yOffset": offset, "x": x, "x2": {"field": "high"}}, transform=[_low()]),
+            layer(
+                {"type": "point", "filled": True, "size": 42},
+                {"y": y, "yOffset": offset, "x": x, "color": hidden[0], "shape": hidden[1], "tooltip": _tooltip(words)},
+            ),
+            layer(tick, {"y": y, "x": x | {"field": "mean"}}, data={"values": means}),
+            *_baseline_rule(content, x),
+        ],
+    }  # fmt: skip
+    said = ", ".join(
+        words("f.mean", name=m, mean=fixed(content["methods"][m]["mean"]), n=content["methods"][m]["n"])
+        for m in methods
     )
-    return finish(canvas, name, caption, f"Accuracy by method. Means: {means}.{_baseline_words(content)}")
+    alt = words("f.method.alt", means=said) + _baseline_words(words, content)
+    return Figure(name, (panel,), caption + _baseline_note(words, content), alt)
 
 
-def _accuracy_by_setting(experiments: pd.DataFrame, model: str, content: Content) -> Figure:
+def _accuracy_by_setting(words: Words, content: Content, rows: list[Row]) -> Figure:
     """Draw mean accuracy over sequence length and number of samples, a heat map per method."""
-    name, caption = (
-        "accuracy_by_setting",
-        "Mean accuracy by calibration setting, per method, on one scale; darker is lower.",
+    name, caption = "accuracy_by_setting", words("f.setting")
+    having = [row for row in rows if row["seq_len"] and row["samples"] and not row["control"]]
+    if not having:
+        return nothing(name, caption, words("f.setting.none"))
+    low, high = min(row["acc"] for row in having), max(row["acc"] for row in having)
+    methods = [method for method in content["methods"] if any(row["method"] == method for row in having)]
+    cells = {method: _cells(words, [row for row in having if row["method"] == method]) for method in methods}
+    lengths, counts = ([*sorted({row[key] for row in having})] for key in ("seq_len", "samples"))
+    scale = {"scheme": "cividis", "domain": [low, high if high > low else low + 1e-9]}
+    panels = tuple(_heat_map(words, method, cells[method], lengths, counts, scale) for method in methods)
+    highest = {method: max(found, key=lambda cell: cell["acc"]) for method, found in cells.items()}
+    said = "; ".join(
+        words("f.setting.cell", method=method, seq_len=cell["seq_len"], samples=cell["samples"])
+        for method, cell in highest.items()
     )
-    valid = valid_rows(rows_of(experiments, model).at(content["pruning_ratio"]))
-    valid = valid.dropna(subset=["taylor_seq_len", "taylor_num_samples"])
-    if valid.empty:
-        return nothing(name, caption, "No valid experiment has a sequence length and a number of samples.")
-    methods = [method for method in content["methods"] if (valid["method"] == method).any()]
-    grids = {method: _grid(valid, method) for method in methods}
-    lengths, counts = next(iter(grids.values())).shape
-    n_columns = min(3, len(methods))
-    n_rows = -(-len(methods) // n_columns)
-    size = (0.6 + n_columns * max(1.4, 0.48 * counts), n_rows * (0.7 + 0.36 * lengths))
-    canvas = Canvas(figsize=size, layout="constrained")
-    panels = list(canvas.subplots(n_rows, n_columns, squeeze=False, sharey=True).flat)
-    low, high = float(valid["acc_mean"].min()), float(valid["acc_mean"].max())
-    for place, (axes, method) in enumerate(zip(panels, methods, strict=False)):
-        _heat_map(axes, grids[method], low, high)
-        axes.set_title(method)
-        axes.set_ylabel("sequence length" if place % n_columns == 0 else "")
-    for axes in panels[len(methods) :]:
-        axes.set_axis_off()
-    words = "; ".join(f"{method}: {_highest_cell(grid)}" for method, grid in grids.items())
-    return finish(canvas, name, caption, f"Heat maps of accuracy. Highest cell of each method: {words}.")
+    return Figure(name, panels, caption, words("f.setting.alt", cells=said))
 
 
-def _accuracy_perplexity(experiments: pd.DataFrame, model: str, content: Content) -> Figure:
-    """Draw accuracy against perplexity of the first text."""
-    name, text = "accuracy_perplexity", content["ppl_accuracy"]["text"]
-    caption = f"Mean accuracy against perplexity{f' of {text}' if text else ''}, one point per experiment."
-    valid = _valid(experiments, model, content)
-    if text:
-        valid = valid[np.isfinite(valid[f"ppl_{text}"].to_numpy(dtype=np.float64))]
-    if not text or valid.empty:
-        return nothing(name, caption, "No valid experiment has a perplexity.")
-    canvas, axes = make_canvas(WIDTH, 3.6)
-    for method in (method for method in content["methods"] if (valid["method"] == method).any()):
-        rows = valid[valid["method"] == method]
-        colour, marker = _look(content, method)
-        axes.scatter(rows[f"ppl_{text}"], rows["acc_mean"], s=30, color=colour, marker=marker, alpha=0.8, label=method)
+def _cells(words: Words, rows: list[Row]) -> list[Row]:
+    """Average experiments of one setting (other calibration seeds); a single one has its interval."""
+    settings: dict[tuple[int, int], list[Row]] = {}
+    for row in rows:
+        settings.setdefault((row["seq_len"], row["samples"]), []).append(row)
+    cells = []
+    for (length, count), found in settings.items():
+        mean, one = sum(row["acc"] for row in found) / len(found), found[0]
+        ends = None if len(found) > 1 or one["low"] is None else (one["low"], one["high"])
+        shown = {"label": fixed(mean, 3), "interval": interval(words, ends)}
+        cells.append({"seq_len": length, "samples": count, "acc": mean} | shown)
+    return cells
+
+
+def _heat_map(words: Words, method: str, cells: list[Row], lengths: list[int], counts: list[int], scale: Spec) -> Spec:
+    x = axis("samples", words("f.samples"), "ordinal", scale={"domain": counts}, axis={"labelAngle": 0})
+    y = axis("seq_len", words("seq_len"), "ordinal", scale={"domain": lengths})
+    low, high = scale["domain"]
+    middle = low + 0.42 * (high - low)  # where white and black text stand out equally
+    text = {"condition": {"test": f"datum.acc < {middle!r}", "value": "white"}, "value": "black"}
+    names = {"seq_len": "f.seq_len", "samples": "f.samples", "label": "f.acc_axis", "interval": "ci"}
+    shown = tooltip(*((field, words(code)) for field, code in names.items()))
+    return {
+        "width": 150,
+        "height": 34 * len(lengths),
+        "title": {"text": method},
+        "data": {"values": cells},
+        "encoding": {"x": x, "y": y, "tooltip": shown},
+        "layer": [
+            layer({"type": "rect", "stroke": "white"}, {"color": axis("acc", None, scale=scale, legend=None)}),
+            layer({"type": "text", "fontSize": 11}, {"text": {"field": "label"}, "color": text}),
+        ],
+    }
+
+
+def _accuracy_perplexity(words: Words, content: Content, rows: list[Row]) -> Figure:
+    """Draw accuracy against perplexity of the first text, with the unpruned model."""
+    text = content["ppl_accuracy"]["text"]
+    name, caption = "accuracy_perplexity", words("f.ppl", text=text or MISSING)
+    having = [row for row in rows if row["ppl"]]
+    if not text or not having:
+        return nothing(name, caption, words("f.ppl.none"))
+    values = [row["ppl"] for row in having]
+    methods = {m: one for m, one in content["methods"].items() if any(row["method"] == m for row in having)}
+    colour, shape = look(methods)
+    kind = "log" if max(values) > 20 * min(values) else "linear"
+    x = axis("ppl", words("ppl.of", text=text), scale={"type": kind, "zero": False, "nice": False, "padding": 12})
+    x["axis"] = {"tickCount": 6, "format": "~g"}
+    y = _accuracy(words, "acc", content, having)
+    layers = [
+        layer(_rule(), {"x": x, "y": y, "y2": {"field": "high"}}, transform=[_low()]),
+        layer(
+            {"type": "point", "filled": True, "size": 55, "opacity": 0.85},
+            {"x": x, "y": y, "color": colour, "shape": shape, "tooltip": [*_tooltip(words), _ppl_tip(words)]},
+        ),
+    ]
     baseline = content["baseline"]
     if baseline and baseline["ppl"]:
-        axes.scatter([baseline["ppl"]], [baseline["acc_mean"]], s=90, marker="*", color="black", label="unpruned")
-    low, high = axes.get_xlim()
-    spread = valid[f"ppl_{text}"].max() / valid[f"ppl_{text}"].min()
-    if spread > 20:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if spread < 200 else (1,)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.set_xlim(max(low, 0), high)
-    axes.set_xlabel(f"perplexity of {text}")
-    axes.set_ylabel("mean accuracy")
-    add_legend(axes)
+        caption += words("f.ppl.star")
+        star = [{"ppl": baseline["ppl"], "acc": baseline["acc_mean"], "name": words("unpruned")}]
+        mark = {"type": "text", "text": "★", "fontSize": 20, "color": INK}
+        layers.append(layer(mark, {"x": x, "y": y, "tooltip": tooltip(("name", " "))}, data={"values": star}))
+    panel = {"width": WIDTH, "height": 300, "data": {"values": having}, "layer": layers}
     one = content["ppl_accuracy"]
-    r = f"r = {fixed(one['r'], 3)}" if one["r"] is not None else f"undefined ({one['reason']})"
-    return finish(canvas, name, caption, f"Accuracy against perplexity of {len(valid)} experiments. Correlation: {r}.")
+    if one["r"] is None:
+        said = words("r.undefined", reason=words.reason(one))
+    else:
+        said = words("r.defined", r=fixed(one["r"], 3), n=one["n"])
+    return Figure(name, (panel,), caption, words("f.ppl.alt", n=len(having), r=said))
 
 
-def _kept_layers(layers: pd.DataFrame, model: str, content: Content) -> Figure:
-    """Draw what share of attention and MLP the best plan keeps in each layer."""
-    name, best = "kept_layers", content["best"]
-    if best is None:
-        return nothing(name, "Share of each layer that the best plan keeps.", "There is no valid experiment.")
-    caption = f"Share of each layer's attention and MLP parameters that {best['experiment']} keeps."
-    rows = layers[(layers["model"] == model) & (layers["experiment"] == best["experiment"])].sort_values("layer")
-    if rows.empty:
-        return nothing(name, caption, "The plan of the best experiment is not in the layers table.")
-    canvas, axes = make_canvas(WIDTH, 3.0)
-    words = []
-    for block, colour, shift in (("attention", COLOURS[0], -0.2), ("mlp", COLOURS[1], 0.2)):
-        label = "MLP" if block == "mlp" else block
-        kept = (rows[f"{block}_after"] / rows[f"{block}_before"]).to_numpy(dtype=np.float64)
-        numbers = rows["layer"].to_numpy()
-        axes.bar(numbers + shift, 100 * kept, width=0.4, color=colour, label=label)
-        empty = [str(number) for number, share in zip(numbers, kept, strict=True) if share == 0]
-        axes.scatter([int(number) + shift for number in empty], [2] * len(empty), marker="x", color=colour, s=22)
-        words.append(f"{label} {percent(float(np.nanmean(kept)))} kept on average" + _empty_words(empty))
-    axes.set_ylim(0, 105)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("decoder layer (a cross marks an empty block)")
-    axes.set_ylabel("kept (%)")
-    add_legend(axes)
-    return finish(canvas, name, caption, f"Kept share per layer. {'; '.join(words)}.")
-
-
-def _best_vs_baseline(content: Content) -> Figure:
-    """Draw the best experiment of each model against its unpruned model."""
-    name, caption = "best_vs_baseline", "Best pruned accuracy of each model (filled) against the unpruned model (open)."
-    rows = sorted(content["best_configs"], key=lambda row: (-row["acc_mean"], row["model"]))
+def _intervals(words: Words, content: Content, rows: list[Row]) -> Figure:
+    """Draw all experiments by accuracy with their intervals; filled ones cannot be told from the best."""
+    name, caption = "intervals", words("f.intervals")
     if not rows:
-        return nothing(name, caption, "No model has a valid experiment.")
-    labels = [f"{row['model']}\n{row['method']}" for row in rows]
-    canvas, axes = make_canvas(WIDTH + label_width(labels), 0.9 + 0.5 * len(rows))
-    for place, row in enumerate(rows):
-        unpruned = row["baseline_acc_mean"]
-        if unpruned is not None:
-            axes.plot([row["acc_mean"], unpruned], [place, place], color=GREY, linewidth=1.5, zorder=1)
-            axes.scatter([unpruned], [place], s=48, facecolors="white", edgecolors="black", zorder=2)
-        axes.scatter([row["acc_mean"]], [place], s=48, color=COLOURS[0], zorder=3)
-    axes.set_yticks(range(len(rows)), labels)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("mean accuracy")
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    words = ", ".join(f"{row['model']} {fixed(row['acc_mean'])} ({percent(row['acc_kept'])} kept)" for row in rows)
-    return finish(canvas, name, caption, f"Best experiment of each model against its unpruned model: {words}.")
+        return nothing(name, caption, words("f.none"))
+    kinds = [words("f.in_set"), words("f.out_of_set"), words("f.control")]
+    named = [row | {"set": kinds[2 if row["in_set"] is None else 0 if row["in_set"] else 1]} for row in rows]
+    domain = [kind for kind in kinds if any(row["set"] == kind for row in named)]
+    colours = dict(zip(kinds, (COLOURS[0], COLOURS[1], GREY), strict=True))
+    colour = axis("set", None, "nominal", scale={"domain": domain, "range": [colours[kind] for kind in domain]})
+    fill = {"condition": {"test": "datum.in_set === true", "value": COLOURS[0]}, "value": "white"}
+    names = [row["experiment"] for row in rows]
+    y = axis("experiment", None, "nominal", sort=names, scale={"domain": names})
+    x = _accuracy(words, "acc", content, rows)
+    panel = {
+        "width": WIDTH,
+        "height": {"step": 17},
+        "data": {"values": named},
+        "layer": [
+            layer(_rule(), {"y": y, "x": x, "x2": {"field": "high"}}, transform=[_low()]),
+            layer(
+                {"type": "point", "size": 50, "strokeWidth": 1.6, "fillOpacity": 1},
+                {"y": y, "x": x, "stroke": colour, "fill": fill, "tooltip": _tooltip(words)},
+            ),
+            *_baseline_rule(content, x),
+        ],
+    }
+    found = content["uncertainty"]["set"]
+    best = content["best"]["experiment"] if content["best"] else MISSING
+    alt = words("f.intervals.alt", n=len(rows), members=found["n_members"] if found else MISSING, best=best)
+    return Figure(name, (panel,), caption + _baseline_note(words, content), alt)
 
 
-def _base_vs_instruct(content: Content) -> Figure:
-    """Draw the best accuracies of base and instruct models, a pair of bars per family."""
-    name, caption = "base_vs_instruct", "Accuracy of the best pruned base and instruct model of each family."
-    pairs = [one for one in content["base_vs_instruct"] if one["reason"] is None]
-    if not pairs:
-        return nothing(name, caption, "No family has a base and an instruct model with comparable results.")
-    canvas, axes = make_canvas(max(3.6, 1.4 * len(pairs) + 1.2), 3.2)
-    places = np.arange(len(pairs))
-    for kind, colour, shift in (("base", COLOURS[0], -0.19), ("instruct", COLOURS[1], 0.19)):
-        bars = axes.bar(places + shift, [one[f"{kind}_acc"] for one in pairs], width=0.36, color=colour, label=kind)
-        axes.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
-    axes.set_xticks(places, [one["family"] for one in pairs])
-    axes.set_ylabel("mean accuracy")
-    add_legend(axes)
-    words = ", ".join(f"{one['family']} {percent(one['relative_change'], sign=True)}" for one in pairs)
-    return finish(canvas, name, caption, f"Change from base to instruct: {words}.")
-
-
-def _valid(experiments: pd.DataFrame, model: str, content: Content) -> pd.DataFrame:
-    return valid_rows(rows_of(experiments, model).at(content["pruning_ratio"]), controls=True)
-
-
-def _grid(valid: pd.DataFrame, method: str) -> pd.DataFrame:
-    lengths, counts = (sorted(valid[axis].astype(int).unique()) for axis in ("taylor_seq_len", "taylor_num_samples"))
-    rows = valid[valid["method"] == method]
-    grid = rows.pivot_table(values="acc_mean", index="taylor_seq_len", columns="taylor_num_samples", aggfunc="mean")
-    return grid.reindex(index=lengths, columns=counts)
-
-
-def _highest_cell(grid: pd.DataFrame) -> str:
-    row, column = map(int, np.unravel_index(np.nanargmax(grid.to_numpy(dtype=np.float64)), grid.shape))
-    return f"sequence length {grid.index[row]}, {grid.columns[column]} samples"
-
-
-def _heat_map(axes: Axes, grid: pd.DataFrame, low: float, high: float) -> None:
-    values = grid.to_numpy(dtype=np.float64)
-    high = max(high, low + 1e-9)
-    axes.pcolormesh(np.ma.masked_invalid(values), cmap="cividis", vmin=low, vmax=high, edgecolors="white", linewidth=1)
-    for (row, column), value in np.ndenumerate(values):
-        dark = np.isfinite(value) and (value - low) / (high - low) < 0.45
-        label = f"{value:.3f}" if np.isfinite(value) else "\N{EN DASH}"
-        colour = "white" if dark else "black"
-        axes.text(column + 0.5, row + 0.5, label, ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(np.arange(grid.shape[1]) + 0.5, [str(value) for value in grid.columns])
-    axes.set_yticks(np.arange(grid.shape[0]) + 0.5, [str(value) for value in grid.index])
-    axes.tick_params(length=0)
-    axes.set_xlabel("samples")
-
-
-def _look(content: Content, method: str) -> tuple[str, str]:
-    methods: Mapping[str, Any] = content["methods"]
-    if methods[method]["control"]:
-        return GREY, "X"
-    place = [name for name, one in methods.items() if not one["control"]].index(method)
-    return COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
-
-
-def _mark_baseline(axes: Axes, content: Content) -> None:
+def _accuracy(words: Words, field: str, content: Content, rows: list[Row]) -> Spec:
+    """Describe the accuracy axis: wide enough for all intervals and the unpruned model."""
+    values = [row[key] for row in rows for key in ("acc", "low", "high") if row[key] is not None]
     if content["baseline"]:
-        axes.axvline(content["baseline"]["acc_mean"], color="black", linewidth=1, linestyle="--", label="unpruned")
-        add_legend(axes)
+        values.append(content["baseline"]["acc_mean"])
+    margin = 0.03 * (max(values) - min(values)) or 0.01
+    domain = [max(0, min(values) - margin), min(1, max(values) + margin)]
+    return axis(field, words("f.acc_axis"), scale={"domain": domain, "nice": False, "zero": False})
 
 
-def _baseline_words(content: Content) -> str:
-    return f" Unpruned: {fixed(content['baseline']['acc_mean'])}." if content["baseline"] else ""
+def _rule() -> Spec:
+    return {"type": "rule", "color": "#777", "strokeWidth": 1.4}
 
 
-def _empty_words(layers: Sequence[str]) -> str:
-    return f", empty in layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}" if layers else ""
+def _low() -> Spec:
+    """Start a rule at the lower end; experiments without interval have none."""
+    return {"calculate": "datum.low == null ? datum.acc : datum.low", "as": "acc"}
+
+
+def _baseline_rule(content: Content, x: Spec) -> list[Spec]:
+    if not content["baseline"]:
+        return []
+    mark = {"type": "rule", "color": INK, "strokeDash": [4, 3]}
+    return [layer(mark, {"x": x}, data={"values": [{"acc": content["baseline"]["acc_mean"]}]})]
+
+
+def _baseline_words(words: Words, content: Content) -> str:
+    baseline: dict[str, Any] | None = content["baseline"]
+    return words("f.unpruned.alt", acc=fixed(baseline["acc_mean"])) if baseline else ""
+
+
+def _baseline_note(words: Words, content: Content) -> str:
+    return f" ({words('f.unpruned')})" if content["baseline"] else ""
+
+
+def _tooltip(words: Words) -> list[Spec]:
+    names = (("experiment", "experiment"), ("acc", "f.acc_axis"), ("low", "p.low"), ("high", "p.high"))
+    shown = tooltip(*((field, words(code)) for field, code in names))
+    return [shown[0], *(one | {"type": "quantitative", "format": ".4f"} for one in shown[1:])]
+
+
+def _ppl_tip(words: Words) -> Spec:
+    return {"field": "ppl", "title": words("ppl"), "type": "quantitative", "format": ".2f"}

@@ -1,49 +1,146 @@
-"""HTML reports: one file each, with its style and figures inside; no script, nothing fetched."""
+"""HTML reports: one file each with style, script, charts and data inside; nothing is fetched.
+
+Names of users reach a page in two ways: as text, escaped by the template, and as JSON, in which `<` is written so that
+it cannot end the script element. The browser is told to refuse every request (Content-Security-Policy).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from espalier.reports.cross_sections import cross_headline, cross_sections
-from espalier.reports.drawing import Figure, prefix_ids
-from espalier.reports.sections import by_ratio, counts_line, headline, model_sections, ratio_title
+from espalier.reports.cross_figures import cross_figures
+from espalier.reports.cross_sections import cross_headline, cross_overview, cross_sections
+from espalier.reports.depth_figures import gradient_profile, kept_by
+from espalier.reports.figures import ratio_figures
+from espalier.reports.listing import Listing, best_listing, experiments_listing
+from espalier.reports.messages import Words
+from espalier.reports.model_sections import model_sections
+from espalier.reports.rows import Row
+from espalier.reports.sections import (
+    Content,
+    Overview,
+    Section,
+    by_ratio,
+    counts_line,
+    headline,
+    notes,
+    overview,
+    ratio_title,
+)
+from espalier.reports.vega import Figure, Spec, compiled
 
-Figures = Mapping[str, Sequence[Figure]]
-"""Figures of each pruning ratio, by its key in `by_ratio`."""
 
+def model_html(
+    analysis: Content, rows: Mapping[str, list[Row]], layers: dict[str, list[Row]], language: str = "en"
+) -> str:
+    """Write the page of one model.
 
-def model_html(analysis: dict[str, Any], figures: Figures) -> str:
-    """Write the report of one model from its analysis and figures."""
-    return _page(
-        title=f"{analysis['model']}: pruning report",
-        about=f"{analysis['kind'].capitalize()} model, family {analysis['family']}; study {analysis['study']}.",
-        headline=headline(analysis),
+    Args:
+        analysis: Its analysis.
+        rows: Its experiments by the key of their ratio (`espalier.reports.rows.experiment_rows`).
+        layers: What each experiment keeps of each layer (`espalier.reports.rows.layer_rows`).
+        language: Language of the page.
+    """
+    words = Words(language)
+    kind = words(f"kind.{analysis['kind']}")
+    return _Page(words).render(
+        title=words("page.model", model=analysis["model"]),
+        about=words("about.model", kind=kind.capitalize(), family=analysis["family"], study=analysis["study"]),
+        headline=headline(words, analysis),
         content=analysis,
-        sections={key: model_sections(one) for key, one in by_ratio(analysis)},
-        figures=figures,
-        note=f"Mean accuracy: rule {analysis['acc_mean_rule']}. SD: of the population. n: experiments.",
+        overview=overview(words, analysis),
+        listing=experiments_listing(words, analysis, dict(rows)),
+        sections={key: model_sections(words, analysis, one) for key, one in by_ratio(analysis)},
+        figures={key: ratio_figures(words, one, rows[key]) for key, one in by_ratio(analysis)},
+        chosen=_chosen(analysis, rows, layers),
+        layers=layers,
+        profile=gradient_profile(words, analysis),
+        notes=notes(words, analysis),
     )
 
 
-def cross_model_html(summary: dict[str, Any], figures: Figures) -> str:
-    """Write the report that compares all models."""
-    return _page(
-        title="All models: pruning report",
-        about=f"Study {summary['study']}.",
-        headline=cross_headline(summary),
+def cross_model_html(summary: Content, language: str = "en") -> str:
+    """Write the page that compares all models."""
+    words = Words(language)
+    return _Page(words).render(
+        title=words("page.cross"),
+        about=words("about.cross", study=summary["study"]),
+        headline=cross_headline(words, summary),
         content=summary,
-        sections={key: cross_sections(one) for key, one in by_ratio(summary)},
-        figures=figures,
-        note="Models are compared at equal pruning ratio only.",
+        overview=cross_overview(words, summary),
+        listing=best_listing(words, summary),
+        sections={key: cross_sections(words, one) for key, one in by_ratio(summary)},
+        figures={key: cross_figures(words, one) for key, one in by_ratio(summary)},
+        chosen=[],
+        layers={},
+        profile=None,
+        notes=[words("note.cross")],
     )
 
 
-def _page(*, content: dict[str, Any], sections: dict[str, Any], figures: Figures, **words: str) -> str:
-    environment = Environment(
+def _chosen(analysis: Content, rows: Mapping[str, list[Row]], layers: Mapping[str, Any]) -> list[str]:
+    """Choose two experiments to compare at first: the best one, and the best one of another method."""
+    best = analysis["best"]
+    if best is None or best["experiment"] not in layers:
+        return list(layers)[:1] * 2
+    ordered = [row for key, _ in by_ratio(analysis) for row in rows[key] if row["experiment"] in layers]
+    others = [row["experiment"] for row in ordered if row["method"] != best["method"]]
+    return [best["experiment"], (others or [best["experiment"]])[0]]
+
+
+class _Page:
+    """A page under construction: collects charts while figures are placed."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._charts: dict[str, Spec] = {}
+
+    def render(
+        self, *, content: Content, overview: Overview, listing: Listing, sections: Mapping[str, list[Section]],
+        figures: Mapping[str, list[Figure]], chosen: list[str], layers: dict[str, list[Row]], profile: Figure | None,
+        notes: Sequence[str], **texts: str,
+    ) -> str:  # fmt: skip
+        words = self._words
+        ratios = [
+            {
+                "key": key,
+                "title": ratio_title(words, one["pruning_ratio"]),
+                "is_headline": one["pruning_ratio"] == content["headline_ratio"],
+                "counts": counts_line(words, one["experiments"]),
+                "sections": sections[key],
+                "figures": {figure.name: self._place(figure, f"p{key}-{figure.name}") for figure in figures[key]},
+            }
+            for key, one in by_ratio(content)
+        ]
+        compared = [
+            {"name": name, "figure": self._place(kept_by(words, name, layers), f"kept-{number}")}
+            for number, name in enumerate(chosen)
+        ]
+        page = _environment().get_template("report.html")
+        return page.render(
+            **texts, words=words, overview=overview, listing=listing, ratios=ratios, compared=compared,
+            experiments=list(layers), profile=self._place(profile, "profile") if profile else None, notes=notes,
+            counts=counts_line(words, content["all_ratios"]["experiments"]),
+            data=_json({"charts": self._charts, "layers": layers, "texts": {"shown": words("p.shown", n="{n}")}}),
+            vega=_source("vendor/vega.min.js"), script=_source("templates/page.js"),
+        )  # fmt: skip
+
+    def _place(self, figure: Figure, name: str) -> dict[str, Any]:
+        charts = []
+        for number, panel in enumerate(figure.panels):
+            charts.append(f"{name}-{number}")
+            self._charts[charts[-1]] = compiled(panel, figure.alt)
+        return {"charts": charts, "caption": figure.caption, "alt": figure.alt, "reason": figure.reason}
+
+
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("espalier.reports"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -51,21 +148,14 @@ def _page(*, content: dict[str, Any], sections: dict[str, Any], figures: Figures
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    ratios = [
-        {
-            "key": key,
-            "title": ratio_title(one["pruning_ratio"]),
-            "is_headline": one["pruning_ratio"] == content["headline_ratio"],
-            "counts": counts_line(one["experiments"]),
-            "sections": sections[key],
-            "figures": {figure.name: (figure, _inline(figure, key)) for figure in figures.get(key, ())},
-        }
-        for key, one in by_ratio(content)
-    ]
-    counts = counts_line(content["all_ratios"]["experiments"])
-    return environment.get_template("report.html").render(**words, counts=counts, ratios=ratios)
 
 
-def _inline(figure: Figure, key: str) -> Markup:
-    """Take the `<svg>` element out of an SVG document, with ids that no other figure of the page has."""
-    return Markup(prefix_ids(figure.svg[figure.svg.index("<svg ") :], f"p{key}"))  # noqa: S704 (made by us)
+def _json(content: Any) -> Markup:
+    """Write JSON for a script element: `<` never stands in it, so nothing in it can end the element."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704
+
+
+def _source(path: str) -> Markup:
+    """Read a script that comes with the package."""
+    return Markup(files("espalier.reports").joinpath(path).read_text(encoding="utf-8"))  # noqa: S704

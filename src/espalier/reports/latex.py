@@ -1,7 +1,8 @@
-r"""Tables for papers, as LaTeX with booktabs (`\usepackage{booktabs}`)."""
+r"""Tables for papers, as LaTeX with booktabs (`\usepackage{booktabs}`); always in English."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -14,31 +15,86 @@ def best_configs_latex(summary: dict[str, Any]) -> str:
     rows = [
         {
             "Model": row["model"], "Kind": row["kind"], "Ratio": _ratio(row), "Method": row["method"],
-            "Acc.": fixed(row["acc_mean"]), "Unpruned": fixed(row["baseline_acc_mean"]),
-            "Kept": percent(row["acc_kept"]), "PPL": fixed(row["ppl"], 2), "Seq. len.": plain(row["taylor_seq_len"]),
-            "Samples": plain(row["taylor_num_samples"]),
+            "Acc.": fixed(row["acc_mean"]), "95% interval": _interval(row["acc_mean_interval"]),
+            "Unpruned": fixed(row["baseline_acc_mean"]), "Kept": percent(row["acc_kept"]), "PPL": fixed(row["ppl"], 2),
+            "Seq. len.": plain(row["taylor_seq_len"]), "Samples": plain(row["taylor_num_samples"]),
         }
         for _, content in by_ratio(summary)
         for row in content["best_configs"]
     ]  # fmt: skip
-    columns = ["Model", "Kind", "Ratio", "Method", "Acc.", "Unpruned", "Kept", "PPL", "Seq. len.", "Samples"]
-    caption = "Best configuration of each model: mean zero-shot accuracy, and perplexity."
-    return _table(pd.DataFrame(rows, columns=columns), "llrlrrrrrr", caption, "tab:best-configs")
+    columns = [
+        "Model", "Kind", "Ratio", "Method", "Acc.", "95% interval", "Unpruned", "Kept", "PPL", "Seq. len.", "Samples",
+    ]  # fmt: skip
+    caption = "Best configuration of each model: mean zero-shot accuracy with its interval over documents, perplexity."
+    return _table(pd.DataFrame(rows, columns=columns), "llrlrcrrrrr", caption, "tab:best-configs")
 
 
 def base_vs_instruct_latex(summary: dict[str, Any]) -> str:
-    """Write the accuracies of the best pruned base and instruct model of each family at each pruning ratio."""
+    """Write base against instruct for each family and ratio: best against best, and on the settings both have."""
+    rows = [_pair(one, content) for _, content in by_ratio(summary) for one in content["base_vs_instruct"]]
+    columns = [
+        "Family", "Ratio", "Base", "Instruct", "Relative change", "Settings", "Difference", "95% interval",
+    ]  # fmt: skip
+    caption = (
+        "Mean zero-shot accuracy of the best pruned base and instruct models, and the mean difference"
+        " over the settings that both have."
+    )
+    return _table(pd.DataFrame(rows, columns=columns), "lrrrrrrc", caption, "tab:base-vs-instruct")
+
+
+def costs_latex(summary: dict[str, Any]) -> str:
+    """Write what the best configurations keep and cost, compared with the unpruned models."""
     rows = [
         {
-            "Family": one["family"], "Ratio": _ratio(content), "Base": fixed(one["base_acc"]),
-            "Instruct": fixed(one["instruct_acc"]), "Relative change": percent(one["relative_change"], sign=True),
+            "Model": row["model"], "Ratio": _ratio(row), "Experiment": row["experiment"],
+            "Acc. kept": percent(row["acc_kept"]), "95% interval": _shares(row["acc_kept_interval"]),
+            "PPL ratio": fixed(row["ppl_ratio"], 2), **_relative(row),
         }
         for _, content in by_ratio(summary)
-        for one in content["base_vs_instruct"]
+        for row in content["best_configs"]
     ]  # fmt: skip
-    columns = ["Family", "Ratio", "Base", "Instruct", "Relative change"]
-    caption = "Mean zero-shot accuracy of the best pruned base and instruct models."
-    return _table(pd.DataFrame(rows, columns=columns), "lrrrr", caption, "tab:base-vs-instruct")
+    columns = [
+        "Model", "Ratio", "Experiment", "Acc. kept", "95% interval", "PPL ratio", "Parameters", "KV cache", "FLOPs",
+    ]  # fmt: skip
+    caption = "Best configurations compared with the unpruned models; KV cache and FLOPs per token."
+    return _table(pd.DataFrame(rows, columns=columns), "lrlrcrrrr", caption, "tab:costs")
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "best_configs": best_configs_latex,
+    "base_vs_instruct": base_vs_instruct_latex,
+    "costs": costs_latex,
+}
+"""Every table by the name of its file."""
+
+
+def _pair(one: Content, content: Content) -> dict[str, str]:
+    common = one["common_settings"] or {"n": None, "difference": None, "interval": None}
+    difference = None if common["difference"] is None else _signed(f"{common['difference']:+z.4f}")
+    change = _signed(percent(one["relative_change"], sign=True, digits=2))
+    return {
+        "Family": one["family"], "Ratio": _ratio(content), "Base": fixed(one["base_acc"]),
+        "Instruct": fixed(one["instruct_acc"]), "Relative change": change, "Settings": plain(common["n"]),
+        "Difference": plain(difference), "95% interval": _interval(common["interval"]),
+    }  # fmt: skip
+
+
+def _relative(row: Content) -> dict[str, str]:
+    names = {"Parameters": "n_params", "KV cache": "kv_cache_bytes_per_token", "FLOPs": "flops_per_token"}
+    return {title: percent((row["costs_relative"] or {}).get(key)) for title, key in names.items()}
+
+
+def _interval(ends: list[float] | None) -> str:
+    return fixed(None) if ends is None else _signed(f"[{fixed(ends[0])}, {fixed(ends[1])}]")
+
+
+def _signed(number: str) -> str:
+    """Write a minus sign, which a hyphen in text is not."""
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
+def _shares(ends: list[float] | None) -> str:
+    return fixed(None) if ends is None else f"[{percent(ends[0])}, {percent(ends[1])}]"
 
 
 def _ratio(content: Content) -> str:
@@ -50,4 +106,4 @@ def _table(frame: pd.DataFrame, column_format: str, caption: str, label: str) ->
     text = styler.to_latex(
         hrules=True, column_format=column_format, caption=caption, label=label, position_float="centering"
     )
-    return text.replace("\N{EN DASH}", "--")
+    return text.replace("\N{EN DASH}", "--").replace("\N{MINUS SIGN}", "$-$")

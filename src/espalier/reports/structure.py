@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
 from espalier.errors import UserError
-from espalier.reports.sections import MISSING
+from espalier.reports.layout import banner, table_lines
+from espalier.reports.messages import Words
+from espalier.reports.sections import MISSING, Table
 
 WIDTH = 104
 
@@ -57,22 +58,24 @@ def compare_structure(
     }
 
 
-def structure_text(comparison: dict[str, Any]) -> str:
+def structure_text(comparison: dict[str, Any], language: str = "en") -> str:
     """Write a comparison as plain text."""
+    words = Words(language)
     lines = [
-        *_title("What pruning removed"),
-        f"Model:      {comparison['model']}",
-        f"Experiment: {comparison['experiment']}",
+        *banner(words("t.title"), WIDTH),
+        words("t.model", name=comparison["model"]),
+        words("t.experiment", name=comparison["experiment"]),
         "",
-        *_totals(comparison["totals"]),
+        *_title(words("t.totals")),
+        *_totals(words, comparison["totals"]),
         "",
-        *_title("Layers"),
-        *_layer_table(comparison["layers"]),
+        *banner(words("t.layers"), WIDTH),
+        *_layer_table(words, comparison["layers"]),
         "",
-        *_title("Attention and MLP of each layer"),
+        *banner(words("t.details"), WIDTH),
     ]
     for layer in comparison["layers"]:
-        lines += [*_details(layer), ""]
+        lines += [*_details(words, layer), ""]
     return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
 
 
@@ -83,10 +86,15 @@ def _layer(row: dict[Any, Any], n_kv_groups: int | None, n_mlp_channels: int | N
     return {
         "layer": int(row["layer"]),
         "params": _change(int(row["params_before"]), int(row["params_after"])),
-        "attention": attention | {"kv_groups_before": n_kv_groups, "kv_groups_after": int(row["kept_kv_groups"])},
-        "mlp": mlp | {"channels_before": n_mlp_channels, "channels_after": int(row["kept_mlp_channels"])},
+        "attention": attention | {"kv_groups_before": n_kv_groups, "kv_groups_after": _whole(row["kept_kv_groups"])},
+        "mlp": mlp | {"channels_before": n_mlp_channels, "channels_after": _whole(row["kept_mlp_channels"])},
         "emptied": [name for name, block in blocks.items() if block["before"] > 0 and block["after"] == 0],
     }
+
+
+def _whole(value: Any) -> int | None:
+    """Read a width; imported experiments do not have them all."""
+    return None if pd.isna(value) else int(value)
 
 
 def _change(before: int, after: int) -> dict[str, Any]:
@@ -99,50 +107,56 @@ def _change(before: int, after: int) -> dict[str, Any]:
     }
 
 
-def _totals(totals: dict[str, Any]) -> list[str]:
-    names = {"model": "All parameters", "decoder_layers": "Decoder layers", "attention": "Attention", "mlp": "MLP"}
+def _totals(words: Words, totals: dict[str, Any]) -> list[str]:
+    names = {"model": "t.total", "decoder_layers": "t.decoder", "attention": "t.attention", "mlp": "t.mlp"}
     rows = [
-        [names[key], *(f"{one[part]:,}" for part in ("before", "after", "removed")), _percent(one["removed_fraction"])]
+        [
+            words(names[key]), *(f"{one[part]:,}" for part in ("before", "after", "removed")),
+            _percent(one["removed_fraction"]),
+        ]
         for key, one in totals.items()
-    ]
-    return _tabulate(["Part", "Before", "After", "Removed", "Removed %"], rows, n_text_columns=1)
+    ]  # fmt: skip
+    header = [words(code) for code in ("t.part", "t.before", "t.after", "t.removed", "t.removed_share")]
+    return table_lines(Table(header, rows))
 
 
-def _layer_table(layers: list[dict[str, Any]]) -> list[str]:
+def _layer_table(words: Words, layers: list[dict[str, Any]]) -> list[str]:
     rows = []
     for layer in layers:
         params = layer["params"]
         kept = None if params["removed_fraction"] is None else 1 - params["removed_fraction"]
         shares = [kept, *(layer[part]["removed_fraction"] for part in ("params", "attention", "mlp"))]
-        note = ", ".join(f"{_NAMES[block]} empty" for block in layer["emptied"])
+        note = " ".join(words(f"t.{block}_empty") for block in layer["emptied"])
         rows.append(
             [str(layer["layer"]), f"{params['before']:,}", f"{params['after']:,}", *map(_percent, shares), note]
         )
-    header = ["Layer", "Before", "After", "Kept %", "Pruned %", "Attention pruned %", "MLP pruned %", "Note"]
-    return _tabulate(header, rows, n_text_columns=0)
+    codes = (
+        "t.layer", "t.layer_before", "t.layer_after", "t.kept_share", "t.pruned_share", "t.attention_share",
+        "t.mlp_share", "t.note",
+    )  # fmt: skip
+    return table_lines(Table([words(code) for code in codes], rows, (7,)))
 
 
-def _details(layer: dict[str, Any]) -> list[str]:
-    lines = [f"Layer {layer['layer']}"]
-    for block, width, label in (("attention", "kv_groups", "KV groups"), ("mlp", "channels", "channels")):
+def _details(words: Words, layer: dict[str, Any]) -> list[str]:
+    lines = [f"{words('t.layer')} {layer['layer']}:"]
+    for block, width in (("attention", "kv_groups"), ("mlp", "channels")):
         one = layer[block]
-        before = MISSING if one[f"{width}_before"] is None else f"{one[f'{width}_before']:,}"
+        before, after = (_count(words, one[f"{width}_{when}"]) for when in ("before", "after"))
+        share = _percent(one["removed_fraction"])
+        empty = f" {words(f't.{block}_empty')}" if block in layer["emptied"] else ""
         lines += [
-            f"  {_NAMES[block]}{' (empty)' if block in layer['emptied'] else ''}",
-            f"    parameters: {one['before']:,} -> {one['after']:,} ({_percent(one['removed_fraction'])} removed)",
-            f"    {label}: {before} -> {one[f'{width}_after']:,}",
+            f"  {words(f't.{block}')}:{empty}",
+            "    " + words("t.params", before=f"{one['before']:,}", after=f"{one['after']:,}", share=share),
         ]
+        # Imported experiments do not say how many KV groups there were.
+        if {before, after} != {MISSING}:
+            lines.append("    " + words(f"t.{width}", before=before, after=after))
     return lines
 
 
-_NAMES = {"attention": "Attention", "mlp": "MLP"}
-
-
-def _tabulate(header: list[str], rows: list[list[str]], *, n_text_columns: int) -> list[str]:
-    align = ["left"] * n_text_columns + ["right"] * (len(header) - n_text_columns)
-    if header[-1] == "Note":
-        align[-1] = "left"
-    return tabulate(rows, header, tablefmt="simple", colalign=align, disable_numparse=True).splitlines()
+def _count(words: Words, value: int | None) -> str:
+    """Format a width; the Chinese reference groups no digits here."""
+    return MISSING if value is None else f"{value:,}" if words.language == "en" else str(value)
 
 
 def _percent(value: float | None) -> str:
@@ -150,4 +164,4 @@ def _percent(value: float | None) -> str:
 
 
 def _title(title: str) -> list[str]:
-    return ["=" * WIDTH, title, "=" * WIDTH]
+    return ["-" * WIDTH, title, "-" * WIDTH]

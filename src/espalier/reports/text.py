@@ -2,78 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from espalier.files import whole_file
-from espalier.reports.cross_sections import cross_headline, cross_sections
+from espalier.reports.cross_sections import cross_headline, cross_overview, cross_sections
+from espalier.reports.layout import WIDTH, banner, table_lines, write_text
+from espalier.reports.messages import Words
+from espalier.reports.model_sections import model_sections
 from espalier.reports.sections import (
-    Content,
+    Overview,
     Section,
-    Table,
     by_ratio,
     counts_line,
     headline,
-    model_sections,
+    notes,
+    overview,
     ratio_title,
 )
-
-WIDTH = 88
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, the same on every system."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+from espalier.reports.vega import Figure, pdf_of, svg_of
 
 
-def model_text(analysis: dict[str, Any]) -> str:
+def write_figures(figures: Sequence[Figure], paths: Mapping[str, Path]) -> None:
+    """Write each figure as SVG and PDF.
+
+    Args:
+        figures: Figures.
+        paths: Paths by file name; each figure has one of either suffix.
+    """
+    for figure in figures:
+        svg = svg_of(figure)
+        write_text(paths[f"{figure.name}.svg"], svg)
+        with whole_file(paths[f"{figure.name}.pdf"]) as temporary:
+            temporary.write_bytes(pdf_of(svg))
+
+
+def model_text(analysis: dict[str, Any], language: str = "en") -> str:
     """Write the report of one model from its analysis."""
+    words = Words(language)
+    name, kind = analysis["model"], words(f"kind.{analysis['kind']}")
+    title = words("title.model", model=name, model_upper=name.upper(), kind=kind, family=analysis["family"])
     lines = [
-        *_banner(f"{analysis['model']} ({analysis['kind']}, family {analysis['family']})"),
-        counts_line(analysis["all_ratios"]["experiments"]),
-        headline(analysis),
-        f"Mean accuracy: rule {analysis['acc_mean_rule']}. SD: of the population. n: experiments.",
+        *banner(title),
+        counts_line(words, analysis["all_ratios"]["experiments"]),
+        headline(words, analysis),
+        *notes(words, analysis),
+        *_overview(words, overview(words, analysis)),
     ]
-    return _finish(lines + _ratios(analysis, model_sections))
+    for _, one in by_ratio(analysis):
+        lines += _ratio(words, one, model_sections(words, analysis, one))
+    return _finish(lines)
 
 
-def cross_model_text(summary: dict[str, Any]) -> str:
+def cross_model_text(summary: dict[str, Any], language: str = "en") -> str:
     """Write the report that compares all models from the analysis of the study."""
+    words = Words(language)
     lines = [
-        *_banner(f"All models of study {summary['study']}"),
-        counts_line(summary["all_ratios"]["experiments"]),
-        cross_headline(summary),
+        *banner(words("title.cross", study=summary["study"])),
+        counts_line(words, summary["all_ratios"]["experiments"]),
+        cross_headline(words, summary),
+        *_overview(words, cross_overview(words, summary)),
     ]
-    return _finish(lines + _ratios(summary, cross_sections))
+    for _, one in by_ratio(summary):
+        lines += _ratio(words, one, cross_sections(words, one))
+    return _finish(lines)
 
 
-def _ratios(content: Content, sections: Callable[[Content], list[Section]]) -> list[str]:
+def _overview(words: Words, of: Overview) -> list[str]:
     lines = []
-    for _, one in by_ratio(content):
-        lines += ["", *_banner(ratio_title(one["pruning_ratio"])), counts_line(one["experiments"])]
-        for number, section in enumerate(sections(one), start=1):
-            lines += ["", "-" * WIDTH, f"{number}. {section.title}", "-" * WIDTH, *_section(section)]
+    for code, sentences in (("overview.supported", of.supported), ("overview.open", of.open)):
+        shown = sentences or [words("overview.nothing")]
+        lines += ["", words(code), *(f"  • {sentence}" for sentence in shown)]
+    return lines
+
+
+def _ratio(words: Words, content: Any, sections: Sequence[Section]) -> list[str]:
+    lines = ["", *banner(ratio_title(words, content["pruning_ratio"])), counts_line(words, content["experiments"])]
+    for number, section in enumerate(sections, start=1):
+        lines += ["", "-" * WIDTH, f"{number}. {section.title}", "-" * WIDTH, *_section(section)]
     return lines
 
 
 def _section(section: Section) -> list[str]:
     parts = [list(section.paragraphs)] if section.paragraphs else []
-    parts += [_table(table) for table in section.tables]
+    parts += [table_lines(table) for table in section.tables]
     parts += [list(section.remarks)] if section.remarks else []
     return [line for number, part in enumerate(parts) for line in ([""] if number else []) + part]
-
-
-def _table(table: Table) -> list[str]:
-    align = ["right" if table.is_number(column) else "left" for column in range(len(table.header))]
-    return tabulate(table.rows, table.header, tablefmt="simple", colalign=align, disable_numparse=True).splitlines()
-
-
-def _banner(title: str) -> list[str]:
-    return ["=" * WIDTH, title, "=" * WIDTH]
 
 
 def _finish(lines: list[str]) -> str:

@@ -1,0 +1,72 @@
+# Statistics of the tables: once, so that reports only render them. Needs scipy; no models, no torch.
+
+
+rule analyse:
+    input:
+        experiments="<results>/consolidated/experiments.parquet",
+        evaluations="<results>/consolidated/evaluations.parquet",
+        layers="<results>/consolidated/layers.parquet",
+        samples=expand(
+            "<results>/experiments/{{model}}/{experiment}/samples.parquet",
+            experiment=study.sweep.names_of,
+        ),
+        baseline=branch(
+            study.imports.tables_of,
+            then=[],
+            otherwise=["<results>/baseline/{model}/samples.parquet"],
+        ),
+        manifest=study.manifest,
+        gradients=study.sweep.gradient_tables,
+        code=study.code(
+            "analysis/*.py",
+            "statistics/*.py",
+            "consolidate.py",
+            "importance/statistics.py",
+            "planning/structure.py",
+        ),
+    output:
+        analysis="<results>/reports/{model}/analysis.json",
+        draws="<results>/reports/{model}/draws.parquet",
+    log:
+        "<results>/logs/analyse/{model}.log",
+    benchmark:
+        "<results>/benchmarks/analyse/{model}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(2000),
+        runtime=grow(20),
+    params:
+        experiments=study.sweep.names_of,
+        headline_ratio=study.config.report.ratio,
+    script:
+        "../workflow/scripts/analyse.py"
+
+
+rule analyse_study:
+    input:
+        experiments="<results>/consolidated/experiments.parquet",
+        analyses=expand(
+            "<results>/reports/{model}/analysis.json", model=study.reported_models
+        ),
+        draws=expand(
+            "<results>/reports/{model}/draws.parquet", model=study.reported_models
+        ),
+        code=study.code("analysis/*.py", "statistics/*.py", "consolidate.py"),
+    output:
+        summary="<results>/reports/cross_model/analysis_summary.json",
+    log:
+        "<results>/logs/analyse_study.log",
+    benchmark:
+        "<results>/benchmarks/analyse_study.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        headline_ratio=study.config.report.ratio,
+    script:
+        "../workflow/scripts/analyse_study.py"

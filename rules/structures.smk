@@ -1,0 +1,42 @@
+# What each experiment removed, layer by layer, from its plan and the sizes of the model; no weights.
+
+
+# One job for each model: starting Python for each experiment would take longer than all its work.
+rule compare_structures:
+    input:
+        layers="<results>/consolidated/layers.parquet",
+        manifest=study.manifest,
+        imported=study.imports.tables_of,
+        code=study.code(
+            "analysis/said.py",
+            "statistics/messages.py",
+            "legacy/*.py",
+            "reports/structure.py",
+            "reports/layout.py",
+            "reports/sections.py",
+            "reports/messages/*.py",
+        ),
+    output:
+        report(
+            directory("<results>/reports/{model}/structures"),
+            patterns=["{experiment}.txt"],
+            caption="../workflow/report/structure.rst",
+            category="Structures",
+            subcategory="{model}",
+            labels={"model": "{model}", "experiment": "{experiment}"},
+        ),
+    log:
+        "<results>/logs/compare_structures/{model}.log",
+    benchmark:
+        "<results>/benchmarks/compare_structures/{model}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        experiments=study.sweep.names_of,
+        language=study.config.report.language,
+    script:
+        "../workflow/scripts/compare_structures.py"

@@ -1,0 +1,80 @@
+"""What each plan costs to run, compared with the unpruned model: parameters, KV cache and FLOPs per token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from espalier.analysis.said import because
+from espalier.planning.structure import ModelStructure
+from espalier.statistics.costs import DTYPE_BYTES, Costs, costs
+from espalier.statistics.messages import Message
+
+
+def costs_of(
+    layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | None, config: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Compute the costs of the unpruned model and of every plan of it.
+
+    Args:
+        layers: The layers table.
+        model: Name of the model.
+        manifest: Its manifest, for the sizes of its layers; None where it has none.
+        config: Its `config.json`; None where it is not at hand.
+
+    Returns:
+        `baseline` and `experiments.<name>`: `n_params`, `kv_cache_bytes_per_token`, `flops_per_token`, and `relative`
+        to the unpruned model; `dtype` of the cached numbers; `reason` where nothing is known.
+    """
+    if manifest is None or not config or not {"hidden_size", "num_attention_heads", "vocab_size"} <= set(config):
+        return {"dtype": None, "baseline": None, "experiments": {}, **because(Message("no_structure"))}
+    structure = ModelStructure.from_dict(manifest["structure"])
+    sizes = _sizes(structure, config)
+    unpruned = costs(
+        kv_groups=[layer.n_kv_groups for layer in structure.layers],
+        attention_params=[layer.attention_params for layer in structure.layers],
+        mlp_channels=[layer.n_mlp_channels for layer in structure.layers],
+        mlp_params=[layer.mlp_params for layer in structure.layers],
+        n_params=structure.total_params,
+        **sizes,
+    )
+    plans = layers[layers["model"] == model]
+    found = {str(name): _plan(rows, structure, sizes) for name, rows in plans.groupby("experiment", sort=False)}
+    return {
+        "dtype": sizes["dtype"],
+        "baseline": asdict(unpruned),
+        "experiments": {name: asdict(one) | {"relative": one.relative_to(unpruned)} for name, one in found.items()},
+        **because(None if found else Message("no_layers")),
+    }
+
+
+def _plan(rows: pd.DataFrame, structure: ModelStructure, sizes: Mapping[str, Any]) -> Costs:
+    kept = int(rows["params_after"].sum()) + structure.other_params
+    return costs(
+        kv_groups=rows["kept_kv_groups"],
+        attention_params=rows["attention_after"],
+        mlp_channels=rows["kept_mlp_channels"],
+        mlp_params=rows["mlp_after"],
+        n_params=kept,
+        **sizes,
+    )
+
+
+def _sizes(structure: ModelStructure, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Read head size, output head, cache type and biases; a group's biases are what its weights leave over."""
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    head_dim = int(config.get("head_dim") or hidden // heads)
+    first = structure.layers[0]
+    queries = heads // first.n_kv_groups if first.n_kv_groups else 0
+    weights = 2 * (queries + 1) * head_dim * hidden
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "")
+    return {
+        "head_dim": head_dim,
+        "lm_head_params": int(config["vocab_size"]) * hidden,
+        "dtype": dtype if dtype in DTYPE_BYTES else "bfloat16",
+        "kv_group_biases": max(0, first.kv_group_params - weights),
+        "mlp_channel_biases": max(0, first.mlp_channel_params - 3 * hidden),
+    }

@@ -1,0 +1,175 @@
+"""What is known of the accuracies of one model beyond their values: which documents were right, or at least how many.
+
+Every experiment that counts is in it, controls and the unpruned model too, so that all of them share the draws. Where
+results of single documents are missing (imported results), the draws are made from the numbers of documents; where
+those are missing as well, there is nothing and `reason` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from espalier.analysis.best import ModelRows, valid_rows
+from espalier.errors import UserError
+from espalier.statistics.bootstrap import Bootstrap, bootstrap
+from espalier.statistics.counts import draw_from_counts
+from espalier.statistics.documents import Correctness, check_means, correctness
+from espalier.statistics.messages import Message
+
+SEED = 0
+N_DRAWS = 10_000
+Samples = Mapping[str, Callable[[], pd.DataFrame]]
+"""How to read the results of single documents, by experiment."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the accuracies of one model rest on.
+
+    Attributes:
+        draws: Joint draws of all experiments that count and of the unpruned model; None where there are none.
+        documents: Which documents each got right; None where that is unknown.
+        task_stderr: Standard error of each task's accuracy, by experiment and task.
+        reason: Why `draws` is None, where it is.
+    """
+
+    draws: Bootstrap | None
+    documents: Correctness | None
+    task_stderr: dict[str, dict[str, float | None]]
+    reason: Message | None
+
+    def covers(self, experiments: Sequence[str]) -> bool:
+        """Whether all of these experiments have draws."""
+        return self.draws is not None and set(experiments) <= set(self.draws.experiments)
+
+
+def gather_evidence(
+    of: ModelRows, evaluations: pd.DataFrame, samples: Samples, *, n_draws: int = N_DRAWS, seed: int = SEED
+) -> Evidence:
+    """Draw the accuracies of all experiments of a model that count.
+
+    Args:
+        of: Its rows.
+        evaluations: The evaluations table.
+        samples: How to read the results of single documents, for each experiment that has them; read one by one.
+        n_draws: Number of draws.
+        seed: Seed of the draws; the same for all models, so that those of two models are joint.
+
+    Raises:
+        UserError: If the results of single documents disagree with the tables.
+    """
+    means = _means(of)
+    rows = evaluations[(evaluations["model"] == of.facts["model"]) & evaluations["experiment"].isin(list(means))]
+    stderr = _task_stderr(rows, of.tasks, of.facts["acc_mean_rule"])
+    if not means:
+        return Evidence(None, None, stderr, Message("no_valid_experiment"))
+    if not set(means) <= set(samples):
+        return _from_counts(of, rows, list(means), stderr, n_draws, seed)
+    groups = _groups(samples[next(iter(means))](), of.tasks)
+    if groups is None:
+        return _from_counts(of, rows, list(means), stderr, n_draws, seed)
+    normalised = _acc_norm_tasks(rows, of.facts["acc_mean_rule"])
+    normalised |= {task for task, group in groups.items() if group in normalised}
+    documents = correctness(((name, samples[name]()) for name in means), acc_norm_tasks=normalised, groups=groups)
+    check_means(documents, means)
+    try:
+        draws = bootstrap(documents, seed=seed, n_draws=n_draws)
+    except UserError as error:
+        return Evidence(None, documents, stderr, Message("no_draws", {"error": str(error)}))
+    return Evidence(draws, documents, stderr, None)
+
+
+def draws_table(evidence: Evidence) -> pa.Table:
+    """Make a table of the draws, a column for each experiment; where they come from stands in its metadata."""
+    draws = evidence.draws
+    if draws is None:
+        return pa.table({}).replace_schema_metadata({"source": "none", "origin": ""})
+    columns = {name: draws.draws[:, number].astype(np.float32) for number, name in enumerate(draws.experiments)}
+    accuracy = ",".join(repr(float(value)) for value in draws.accuracy)
+    metadata = {"source": draws.source, "origin": draws.origin, "accuracy": accuracy}
+    return pa.table(columns).replace_schema_metadata(metadata)
+
+
+def read_draws(table: pa.Table) -> Bootstrap | None:
+    """Read what `draws_table` made; None where there are no draws."""
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    source = metadata.get("source")
+    if source not in {"documents", "counts"}:
+        return None
+    draws = np.stack([column.to_numpy().astype(np.float64) for column in table.columns], axis=1)
+    accuracy = np.array([float(value) for value in metadata["accuracy"].split(",")])
+    return Bootstrap(
+        tuple(table.column_names), accuracy, draws, "documents" if source == "documents" else "counts",
+        metadata["origin"],
+    )  # fmt: skip
+
+
+def _means(of: ModelRows) -> dict[str, float]:
+    """Mean accuracy of everything that counts, the unpruned model first."""
+    rows: list[dict[Any, Any]] = [of.baseline] if of.baseline and not _lacks_a_task(of.baseline, of.tasks) else []
+    rows += valid_rows(of.experiments, controls=True).to_dict("records")
+    return {str(row["experiment"]): float(row["acc_mean"]) for row in rows}
+
+
+def _groups(samples: pd.DataFrame, tasks: list[str]) -> dict[str, str] | None:
+    """Find the group of each task that is reported only as part of one; None where that cannot be told.
+
+    lm-eval names the tasks of a group after it (`mmlu_anatomy` is in `mmlu`); with one group, all others are in it.
+    """
+    found = [str(task) for task in samples["task"].unique()]
+    groups = sorted(set(tasks) - set(found), key=len, reverse=True)
+    members = [task for task in found if task not in tasks]
+    if len(groups) == 1:
+        return dict.fromkeys(members, groups[0])
+    named = {task: next((group for group in groups if task.startswith(f"{group}_")), None) for task in members}
+    placed = {task: group for task, group in named.items() if group is not None}
+    return placed if len(placed) == len(members) and set(placed.values()) == set(groups) else None
+
+
+def _lacks_a_task(row: dict[str, Any], tasks: list[str]) -> bool:
+    return any(pd.isna(row[f"acc_{task}"]) for task in tasks)
+
+
+def _acc_norm_tasks(rows: pd.DataFrame, rule: str) -> set[str]:
+    return set(rows.loc[rows["metric"] == "acc_norm", "task"]) if rule == "acc_norm_else_acc" else set()
+
+
+def _entering(rows: pd.DataFrame, tasks: list[str], rule: str) -> pd.DataFrame:
+    """Keep the metric of each task that enters the mean accuracy."""
+    normalised = rows["task"].isin(list(_acc_norm_tasks(rows, rule)))
+    metric = normalised.map({True: "acc_norm", False: "acc"})
+    return rows[rows["task"].isin(tasks) & (rows["metric"] == metric)]
+
+
+def _task_stderr(rows: pd.DataFrame, tasks: list[str], rule: str) -> dict[str, dict[str, float | None]]:
+    found: dict[str, dict[str, float | None]] = {}
+    for row in _entering(rows, tasks, rule).to_dict("records"):
+        value = None if pd.isna(row["stderr"]) else float(row["stderr"])
+        found.setdefault(str(row["experiment"]), {})[str(row["task"])] = value
+    return found
+
+
+def _from_counts(
+    of: ModelRows, rows: pd.DataFrame, names: list[str], stderr: dict[str, dict[str, float | None]],
+    n_draws: int, seed: int,
+) -> Evidence:  # fmt: skip
+    entering = _entering(rows, of.tasks, of.facts["acc_mean_rule"])
+    values, counts = (
+        entering.pivot_table(index="experiment", columns="task", values=column).reindex(index=names, columns=of.tasks)
+        for column in ("value", "n_samples")
+    )
+    if values.isna().any(axis=None) or counts.isna().any(axis=None):
+        return Evidence(None, None, stderr, Message("no_counts"))
+    try:
+        draws = draw_from_counts(
+            names, values.to_numpy(), counts.to_numpy(), model=of.facts["model"], seed=seed, n_draws=n_draws
+        )
+    except UserError as error:
+        return Evidence(None, None, stderr, Message("no_draws", {"error": str(error)}))
+    return Evidence(draws, None, stderr, None)

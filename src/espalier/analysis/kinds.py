@@ -1,0 +1,76 @@
+"""Base against Instruct on the settings both have: like with like, not one lucky pick with another."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from espalier.analysis.best import ModelRows, valid_rows
+from espalier.analysis.said import all_said, because
+from espalier.errors import UserError
+from espalier.statistics import words
+from espalier.statistics.bootstrap import Bootstrap
+from espalier.statistics.checks import FloatArray
+from espalier.statistics.comparison import KindsCompared, base_vs_instruct, paired_draws
+from espalier.statistics.messages import Message
+
+SETTING = ("method", "taylor_seq_len", "taylor_num_samples", "calibration")
+
+
+def compare_kinds(
+    base: ModelRows, instruct: ModelRows, ratio: float | None, draws: Mapping[str, Bootstrap | None]
+) -> dict[str, Any]:
+    """Compare the instruct model of a family with its base model at one pruning ratio.
+
+    Args:
+        base: Rows of the base model.
+        instruct: Rows of the instruct model.
+        ratio: Pruning ratio.
+        draws: Joint draws by model, where there are any.
+    """
+    if set(base.tasks) != set(instruct.tasks) or base.facts["acc_mean_rule"] != instruct.facts["acc_mean_rule"]:
+        return _content(_nothing(Message("other_tasks")))
+    rows = [valid_rows(one.at(ratio)) for one in (base, instruct)]
+    settings = [_settings(one) for one in rows]
+    accuracies = [one["acc_mean"].astype("float64").to_numpy() for one in rows]
+    pair = _pair([draws.get(one.facts["model"]) for one in (base, instruct)], rows)
+    try:
+        found = base_vs_instruct(settings[0], accuracies[0], settings[1], accuracies[1], pair)
+    except UserError:
+        found = _nothing(Message("setting_twice"))
+    return _content(found)
+
+
+def _settings(rows: pd.DataFrame) -> list[Hashable]:
+    """List the setting of each row; missing values are None, which equal each other."""
+    return [
+        tuple(None if pd.isna(value) else str(value) for value in row)
+        for row in rows[list(SETTING)].itertuples(index=False)
+    ]
+
+
+def _pair(of: list[Bootstrap | None], rows: list[pd.DataFrame]) -> tuple[FloatArray, FloatArray] | None:
+    """Take the draws of the experiments of both; None where they cannot be compared."""
+    if of[0] is None or of[1] is None:
+        return None
+    names = [[str(name) for name in one["experiment"]] for one in rows]
+    try:
+        return paired_draws(of[0].select(names[0]), of[1].select(names[1]))
+    except UserError:
+        return None
+
+
+def _nothing(reason: Message) -> KindsCompared:
+    return KindsCompared((), 0, None, None, None, None, None, 0, None, reason)
+
+
+def _content(of: KindsCompared) -> dict[str, Any]:
+    fields = ("n", "base", "instruct", "difference", "relative_change", "std", "n_instruct_higher")
+    return {
+        **{field: getattr(of, field) for field in fields},
+        "interval": None if of.interval is None else list(of.interval),
+        **because(of.reason),
+        "statements": all_said(words.about_kinds(of)),
+    }

@@ -1,0 +1,57 @@
+"""Texts of the reports in one language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from espalier.analysis.said import unsaid
+from espalier.errors import UserError
+from espalier.reports.messages import en, zh
+from espalier.statistics.messages import render
+
+CATALOGUES: Mapping[str, Mapping[str, str]] = {"en": en.TEXT, "zh": zh.TEXT}
+
+
+class Words:
+    """Puts codes into words.
+
+    Args:
+        language: A key of `CATALOGUES`.
+
+    Raises:
+        UserError: If there is no such language.
+    """
+
+    def __init__(self, language: str = "en") -> None:
+        if language not in CATALOGUES:
+            raise UserError(f"report.language: {language!r} is unknown; known are {', '.join(CATALOGUES)}")
+        self.language = language
+        self._texts = CATALOGUES[language]
+
+    def __call__(self, code: str, **values: object) -> str:
+        """Fill the template of a code."""
+        return self._texts[code].format(**values)
+
+    def say(self, message: Mapping[str, Any]) -> str:
+        """Put a message of an analysis into words."""
+        return render(unsaid(message), self._texts)
+
+    def reason(self, of: Mapping[str, Any] | str) -> str:
+        """Put the reason of a result (or a reason itself) into words."""
+        if not isinstance(of, str):
+            if of.get("why"):
+                return self.say(of["why"])
+            of = str(of["reason"])
+        for code, pattern in _REASONS:
+            if found := pattern.fullmatch(of):
+                return self(code, **found.groupdict())
+        return of
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(template)))
+
+
+_REASONS = [(code, _pattern(text)) for code, text in en.TEXT.items() if code.startswith("reason.")]

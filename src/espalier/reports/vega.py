@@ -1,0 +1,129 @@
+"""Figures as Vega-Lite charts: one description serves the page (drawn by the browser) and the files for papers.
+
+Equal input gives equal bytes. Colours are Okabe and Ito's, which colour-blind readers can tell apart; whatever colour
+shows, a shape, a place or a label shows too. Names of users are data, never part of an expression.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import vl_convert
+from markupsafe import escape
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
+GREY = "#6b6b6b"
+INK = "#1b1b1b"
+WIDTH = 520
+Spec = dict[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+_FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+_CONFIG: Spec = {
+    "font": _FONT,
+    "background": "white",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": "normal",
+        "gridColor": "#e6e6e6", "domainColor": "#888", "tickColor": "#888", "labelLimit": 260,
+        "labelOverlap": "greedy", "labelSeparation": 6,
+    },
+    "axisQuantitative": {"tickCount": 7},
+    "legend": {
+        "labelColor": INK, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal",
+        "orient": "top", "labelLimit": 220, "columns": 3, "symbolSize": 70,
+    },
+    "title": {"fontSize": 12, "fontWeight": "normal", "color": INK, "anchor": "start"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure.
+
+    Attributes:
+        name: Name of its files, without suffix.
+        panels: Vega-Lite charts without style; the page lays them out as the screen allows, files put them in rows.
+        caption: What it shows.
+        alt: What can be read from it, in words.
+        reason: Why there is nothing to draw; then there are no panels.
+    """
+
+    name: str
+    panels: tuple[Spec, ...]
+    caption: str
+    alt: str
+    reason: str | None = None
+
+
+def nothing(name: str, caption: str, reason: str) -> Figure:
+    """Make a figure that says why there is nothing to draw."""
+    return Figure(name, (), caption, reason, reason)
+
+
+def compiled(panel: Spec, alt: str) -> Spec:
+    """Compile a panel for the page; wide ones take the width of their place."""
+    wide = panel["width"] >= WIDTH
+    spec = _styled(panel | ({"autosize": {"type": "fit-x", "contains": "padding"}} if wide else {}), alt)
+    return dict(vl_convert.vegalite_to_vega(spec, vl_version="6.4"))
+
+
+def svg_of(figure: Figure) -> str:
+    """Draw a figure as an SVG document that says in words what it shows."""
+    if not figure.panels:
+        return _empty_svg(figure)
+    panels = list(figure.panels)
+    spec = panels[0] if len(panels) == 1 else {"concat": panels, "columns": 3}
+    svg = str(vl_convert.vegalite_to_svg(_styled(spec, figure.alt), vl_version="6.4"))
+    return re.sub(r"<svg ", f'<svg role="img" aria-label="{escape(figure.alt)}" ', svg, count=1)
+
+
+def pdf_of(svg: str) -> bytes:
+    """Turn an SVG document of `svg_of` into PDF."""
+    return bytes(vl_convert.svg_to_pdf(svg))
+
+
+def axis(field: str, title: str | None, kind: str = "quantitative", **more: Any) -> Spec:
+    """Describe an encoding channel."""
+    return {"field": field, "type": kind, "title": title} | more
+
+
+def layer(mark: Spec | str, encoding: Spec, **more: Any) -> Spec:
+    """Describe a layer of a panel."""
+    return {"mark": mark, "encoding": encoding} | more
+
+
+def tooltip(*fields: tuple[str, str]) -> list[Spec]:
+    """Describe what is shown when a mark is pointed at: fields and their titles."""
+    return [{"field": field, "title": title} for field, title in fields]
+
+
+def look(methods: Mapping[str, Any], field: str = "method") -> tuple[Spec, Spec]:
+    """Give each method its colour and shape, the same in all figures of a page; controls are grey."""
+    names, colours, shapes = list(methods), [], []
+    place = 0
+    for one in methods.values():
+        colours.append(GREY if one["control"] else COLOURS[place % len(COLOURS)])
+        shapes.append("cross" if one["control"] else SHAPES[place % len(SHAPES)])
+        place += not one["control"]
+    colour = axis(field, None, "nominal", scale={"domain": names, "range": colours})
+    shape = axis(field, None, "nominal", scale={"domain": names, "range": shapes})
+    return colour, shape
+
+
+def _styled(spec: Spec, alt: str) -> Spec:
+    schema = "https://vega.github.io/schema/vega-lite/v6.json"
+    return {"$schema": schema, "description": alt, "config": _CONFIG, "padding": 6} | spec
+
+
+def _empty_svg(figure: Figure) -> str:
+    text = escape(figure.reason or "")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(figure.alt)}" width="480" height="60">'
+        f'<text x="240" y="34" text-anchor="middle" font-family="sans-serif" font-size="12" fill="{GREY}">{text}</text>'
+        "</svg>"
+    )

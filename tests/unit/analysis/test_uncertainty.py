@@ -1,0 +1,240 @@
+"""Uncertainty of the analysis: what comes from documents, from counts, and what is said when there is neither."""
+
+import json
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from espalier.analysis.best import rows_of
+from espalier.analysis.costs import costs_of
+from espalier.analysis.cross_model import analyse_study
+from espalier.analysis.evidence import Evidence, _groups, draws_table, gather_evidence, read_draws
+from espalier.analysis.model import analyse_model
+from espalier.analysis.profile import gradient_profile, settings_of
+from espalier.analysis.said import english
+from espalier.errors import UserError
+from tests.unit.test_analysis import row, table
+
+N = 40
+# Right answers of 40 in each of two tasks; the mean accuracy is (a + b) / 80.
+RIGHT = {"baseline": (40, 36), "x-1": (30, 30), "x-2": (29, 31), "y-1": (10, 14), "random-1": (20, 20)}
+
+
+def samples(right: tuple[int, int]) -> pd.DataFrame:
+    """Make the results of single documents: two choices each, the first `right` ones answered rightly."""
+    rows = [
+        {
+            "task": task, "doc_id": document, "choice": choice, "gold": choice == 0,
+            "loglikelihood": -1.0 if (choice == 0) == (document < n) else -2.0, "n_chars": 1,
+        }
+        for task, n in zip(("a", "b"), right, strict=True)
+        for document in range(N)
+        for choice in range(2)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def experiments(**changes: Any) -> pd.DataFrame:
+    rows = []
+    for name, (a, b) in RIGHT.items():
+        own = {"criterion": "random", "taylor_seq_len": None, "calibration": None} if name == "random-1" else {}
+        accuracies = {"acc_a": a / N, "acc_b": b / N}
+        rows.append(row(name, (a + b) / (2 * N), **accuracies, **own, **changes))
+    rows[2] |= {"taylor_seq_len": 32, "taylor_num_samples": 16}  # 512 tokens, as 16 x 32
+    return table(*rows)
+
+
+def evaluations(model: str = "M") -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "model": model, "experiment": name, "task": task, "metric": "acc", "value": n / N,
+                "stderr": (n / N * (1 - n / N) / (N - 1)) ** 0.5, "n_samples": N,
+            }
+            for name, right in RIGHT.items()
+            for task, n in zip(("a", "b"), right, strict=True)
+        ]
+    )  # fmt: skip
+
+
+def evidence(*, documents: bool = True, model: str = "M") -> Evidence:
+    given = {name: partial(samples, right) for name, right in RIGHT.items()} if documents else {}
+    return gather_evidence(rows_of(experiments(model=model), model), evaluations(model), given, n_draws=2_000)
+
+
+def analyse(of: Evidence) -> dict[str, Any]:
+    analysis = analyse_model(experiments(), "M", headline_ratio=None, evidence=of)
+    json.dumps(analysis, allow_nan=False)
+    return analysis
+
+
+def test_documents_give_intervals_the_set_and_words() -> None:
+    found = analyse(evidence())["uncertainty"]
+    assert found["source"] == "documents"
+    assert (found["n_draws"], found["level"], found["reason"]) == (2_000, 0.95, None)
+    # Standard error of the mean of two tasks with p = 3/4: sqrt(2 * (3/16) / 40) / 2 = 0.0484
+    one = found["experiments"]["x-1"]
+    assert one["stderr"] == pytest.approx(0.0484, abs=0.003)
+    assert one["interval"][0] < 0.75 < one["interval"][1]
+    assert one["acc_kept"] == pytest.approx(60 / 76)
+    assert one["task_stderr"]["a"] == pytest.approx((0.1875 / 39) ** 0.5)
+    assert found["set"]["members"] == ["x-1", "x-2"]  # equal; y-1 is far behind
+    assert found["experiments"]["y-1"]["in_set"] is False
+    assert found["experiments"]["random-1"]["in_set"] is None  # a control is no candidate
+    assert set(found["methods"]) == {"x", "y"}
+    assert found["optimism"]["split_half_at_half_the_documents"]["n_splits"] == 1_000
+    assert found["axes"]["parts"]["method"]["share"] > 0.7
+    assert found["seeds"]["reason"] == "only 1 calibration seed; at least 2 are needed"
+    (group,) = found["tokens"]
+    assert (group["tokens"], [one["taylor_seq_len"] for one in group["settings"]]) == (512, [16, 32])
+    assert "y can be told from the best" in " ".join(one["text"] for one in found["statements"]["set"])
+
+
+def test_counts_are_used_where_documents_are_missing_and_it_says_so() -> None:
+    found = analyse(evidence(documents=False))["uncertainty"]
+    assert found["source"] == "counts"
+    assert found["experiments"]["x-1"]["stderr"] == pytest.approx(0.0484, abs=0.003)
+    assert found["optimism"]["split_half_at_half_the_documents"] is None
+    assert "no results of single documents" in found["statements"]["intervals"][0]["text"]
+
+
+def test_without_counts_there_is_nothing_and_it_says_why() -> None:
+    nothing = gather_evidence(rows_of(experiments(), "M"), evaluations().iloc[:0], {})
+    found = analyse(nothing)["uncertainty"]
+    assert found["source"] is None
+    assert found["reason"] == "neither results of single documents nor their numbers are known"
+    assert found["experiments"]["x-1"]["interval"] is None
+    assert found["statements"] == {}
+    one_document = dict.fromkeys(RIGHT, lambda: samples((1, 1))[lambda rows: rows["doc_id"] == 0])
+    all_right = table(*(row(name, 1.0) for name in RIGHT))
+    few = gather_evidence(rows_of(all_right, "M"), evaluations(), one_document)
+    assert few.draws is None
+    assert few.reason is not None
+    assert "has 1 document" in english(few.reason)
+
+
+def test_documents_that_disagree_with_the_table_are_refused() -> None:
+    wrong = dict.fromkeys(RIGHT, partial(samples, (1, 1)))
+    with pytest.raises(UserError, match=r"its documents give acc_mean 0\.025000, the table says 0.95"):
+        gather_evidence(rows_of(experiments(), "M"), evaluations(), wrong)
+
+
+@pytest.mark.parametrize(
+    ("names", "reported", "expected"),
+    [
+        (["a", "b"], ["a", "b"], {}),
+        (["a", "g_x", "other"], ["a", "g"], {"g_x": "g", "other": "g"}),  # one group: all others are in it
+        (["g_x", "g_h_y", "h_z"], ["g", "h", "g_h"], {"g_x": "g", "g_h_y": "g_h", "h_z": "h"}),
+        (["x", "y"], ["g", "h"], None),
+    ],
+)
+def test_tasks_of_groups(names: list[str], reported: list[str], expected: dict[str, str] | None) -> None:
+    assert _groups(pd.DataFrame({"task": names}), reported) == expected
+
+
+def test_a_group_is_one_task_whose_documents_count_alike() -> None:
+    # Of 80 documents 60 are right: the group's accuracy is 0.75, and it is the only task.
+    frame = table(row("x-1", 0.75)).drop(columns="acc_b").rename(columns={"acc_a": "acc_g"})
+    values = {"model": "M", "experiment": "x-1", "task": "g", "metric": "acc", "value": 0.75, "stderr": 0.05}
+    found = gather_evidence(
+        rows_of(frame, "M"), pd.DataFrame([values | {"n_samples": 80}]), {"x-1": lambda: samples((40, 20))}, n_draws=100
+    )
+    assert found.draws is not None
+    assert found.draws.source == "documents"
+    assert found.draws.accuracy.tolist() == [0.75]
+
+
+def test_several_calibration_seeds_are_the_error_of_the_axes() -> None:
+    rows = []
+    given = {}
+    for method, right in (("x", 30), ("y", 20)):
+        for seed in range(3):
+            name = f"{method}-s{seed}"
+            rows.append(row(name, (right + seed) / N, method=method, calibration=f"c-s{seed}"))
+            given[name] = partial(samples, (right + seed, right + seed))
+    frame = table(*rows)
+    evaluated = pd.DataFrame(columns=["model", "experiment", "task", "metric", "value", "stderr", "n_samples"])
+    found = gather_evidence(rows_of(frame, "M"), evaluated, given, n_draws=500)
+    analysis = analyse_model(frame, "M", headline_ratio=None, evidence=found)
+    json.dumps(analysis, allow_nan=False)
+    seeds = analysis["uncertainty"]["seeds"]
+    assert (seeds["n_settings"], seeds["seeds"]) == (2, ["c-s0", "c-s1", "c-s2"])
+    # Both methods gain the same with every seed, so the effect of the method has no error at all.
+    assert seeds["axes"]["method"]["reason"] == "the effects are the same at every calibration seed"
+    assert seeds["axes"]["method"]["effect"] == [pytest.approx(0.125), pytest.approx(-0.125)]
+    assert seeds["setting_std"] == pytest.approx(1 / N)
+
+
+def test_draws_survive_their_file() -> None:
+    of = evidence()
+    assert of.draws is not None
+    back = read_draws(draws_table(of))
+    assert back is not None
+    assert back.experiments == of.draws.experiments
+    assert (back.source, back.origin) == (of.draws.source, of.draws.origin)
+    np.testing.assert_array_equal(back.accuracy, of.draws.accuracy)
+    np.testing.assert_allclose(back.draws, of.draws.draws, atol=1e-7)
+    nothing = gather_evidence(rows_of(experiments(), "M"), evaluations().iloc[:0], {})
+    assert read_draws(draws_table(nothing)) is None
+    assert read_draws(pa.table({})) is None
+
+
+def test_base_against_instruct_on_common_settings() -> None:
+    # The instruct model has the same results on the same documents, so the difference is exactly 0.
+    both = pd.concat([experiments(), experiments(model="M-Instruct", kind="instruct")], ignore_index=True)
+    draws = {"M": evidence().draws, "M-Instruct": evidence(model="M-Instruct").draws}
+    analyses = {"M": analyse(evidence())}
+    summary = analyse_study(both, analyses=analyses, draws=draws)
+    json.dumps(summary, allow_nan=False)
+    common = summary["base_vs_instruct"][0]["common_settings"]
+    assert (common["n"], common["difference"], common["interval"]) == (3, 0.0, [0.0, 0.0])
+    assert common["statements"][0]["code"] == "kinds_not_told"
+    base, instruct = summary["best_configs"]
+    assert base["acc_mean_interval"] == analyses["M"]["uncertainty"]["experiments"]["x-1"]["interval"]
+    assert base["n_in_set"] == 2
+    assert instruct["acc_mean_interval"] is None  # its analysis was not given
+    assert analyse_study(both)["base_vs_instruct"][0]["common_settings"]["interval"] is None
+
+
+def test_costs_by_hand() -> None:
+    # Hidden 4, 2 heads of 2, one KV head: a group has q 2x2x4 + k 2x4 + v 2x4 + o 4x4 = 48 weights and 8 biases.
+    # An MLP channel has 3 x 4 = 12 weights; other: norms 8, embeddings (tied) 10 x 4 and a final norm 4.
+    layer = {
+        "n_kv_groups": 1, "kv_group_params": 56, "n_mlp_channels": 5, "mlp_channel_params": 12, "fixed_params": 8,
+    }  # fmt: skip
+    manifest = {"structure": {"layers": [layer, layer], "other_params": 44}}
+    config = {"hidden_size": 4, "num_attention_heads": 2, "vocab_size": 10, "dtype": "bfloat16"}
+    names = {"model": "M", "experiment": "x-1"}
+    plan = pd.DataFrame(
+        [
+            names | {"layer": 0, "kept_kv_groups": 1, "kept_mlp_channels": 2, "params_after": 88,
+                     "attention_after": 56, "mlp_after": 24},
+            names | {"layer": 1, "kept_kv_groups": 0, "kept_mlp_channels": 0, "params_after": 8,
+                     "attention_after": 0, "mlp_after": 0},
+        ]
+    )  # fmt: skip
+    found = costs_of(plan, "M", manifest, config)
+    # 2 layers x 2 (keys, values) x 1 group x 2 x 2 bytes; 2 x (2 x (48 + 60) + 40)
+    assert found["baseline"] == {"n_params": 292, "kv_cache_bytes_per_token": 16, "flops_per_token": 512}
+    one = found["experiments"]["x-1"]
+    assert (one["n_params"], one["kv_cache_bytes_per_token"], one["flops_per_token"]) == (140, 8, 2 * (48 + 24 + 40))
+    assert one["relative"]["kv_cache_bytes_per_token"] == 0.5
+    assert costs_of(plan, "M", None, None)["reason"] == "the sizes of the unpruned model are not known"
+
+
+def test_gradient_profile_pools_the_projections_of_a_layer() -> None:
+    # Norms 3 and 4 pool to 5; means 1 (of 1 parameter) and 3 (of 3) pool to 10 / 4.
+    gradients = pd.DataFrame(
+        {
+            "n_samples": 32, "layer": 0, "projection": ["q_proj", "k_proj"], "n_params": [1, 3],
+            "grad_mean": [1.0, 3.0], "grad_std": 0.0, "grad_norm": [3.0, 4.0], "grad_max": 1.0,
+        }
+    )  # fmt: skip
+    settings = settings_of(experiments(), "M")
+    assert settings == [("c-s0", 16, 32), ("c-s0", 32, 16)]
+    (found,) = gradient_profile((one, gradients) for one in settings)  # 16 samples are not in the table
+    assert (found["grad_mean"], found["grad_norm"]) == ([2.5], [5.0])

@@ -1,0 +1,180 @@
+"""Whatever dies at whatever moment: finished work stays, nothing half-written is read, tables come out equal."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from espalier.files import read_json, sha256_of
+from tests.conftest import REPOSITORY, Run
+
+TARGET = "consolidated"
+N_KILLS = 6
+
+
+def write_study(folder: Path, study: dict[str, Any]) -> None:
+    (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start snakemake in a process group of its own, so that it can be killed with all its jobs."""
+    command = [sys.executable, "-m", "snakemake", TARGET, "--snakefile", str(REPOSITORY / "Snakefile")]
+    return subprocess.Popen(
+        [*command, "--configfile", "study.yaml", *arguments],
+        cwd=folder, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(snakemake: Run, folder: Path) -> str:
+    snakemake("--unlock", "--configfile", "study.yaml", directory=folder)
+    done = snakemake(TARGET, "--configfile", "study.yaml", directory=folder, timeout_s=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    found = folder / "results/tiny/consolidated"
+    return {name: pd.read_parquet(found / f"{name}.parquet") for name in ("experiments", "evaluations", "layers")}
+
+
+def assert_same_tables(folder: Path, expected: dict[str, pd.DataFrame]) -> None:
+    for name, table in tables(folder).items():
+        pd.testing.assert_frame_equal(table, expected[name], check_exact=True, obj=name)
+
+
+def evaluated(folder: Path) -> dict[str, int]:
+    """Finished evaluations, whole folders of the store, with the time they were written."""
+    return {
+        path.parent.name: path.stat().st_mtime_ns
+        for path in (folder / "results/tiny").rglob("*/.store/*/metrics.json")
+        if not path.parent.name.startswith(".")
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, Any]:
+    """Filled by the first test that runs the study in peace."""
+    return {}
+
+
+@pytest.fixture
+def peaceful(study: dict[str, Any], tmp_path: Path, snakemake: Run, undisturbed: dict[str, Any]) -> dict[str, Any]:
+    """The tiny study with more experiments in `tmp_path`, and the tables of an undisturbed run of it."""
+    study["grid"] |= {"pruning_ratio": [0.1, 0.2, 0.3], "taylor_num_samples": [2, 3]}
+    study["evaluation"]["experiments_per_job"] = 3
+    write_study(tmp_path, study)
+    if not undisturbed:
+        quiet = tmp_path / "quiet"
+        shutil.copytree(tmp_path, quiet, ignore=shutil.ignore_patterns("quiet"))
+        finish(snakemake, quiet)
+        undisturbed |= {"tables": tables(quiet)}
+        shutil.rmtree(quiet)
+    return undisturbed
+
+
+def test_killed_at_random_moments(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
+    moments = random.Random(7)
+    for _ in range(N_KILLS):
+        before = evaluated(tmp_path)
+        process = start(tmp_path)
+        time.sleep(moments.uniform(2, 16))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        after = evaluated(tmp_path)
+        assert {key: after.get(key) for key in before} == before, "a finished experiment was lost or redone"
+        for path in (tmp_path / "results/tiny").rglob("*.json"):
+            read_json(path)  # whole, or not there
+        snakemake("--unlock", "--configfile", "study.yaml", directory=tmp_path)
+    before = evaluated(tmp_path)
+    finish(snakemake, tmp_path)
+    assert {key: time for key, time in evaluated(tmp_path).items() if key in before} == before
+    assert_same_tables(tmp_path, peaceful["tables"])
+    left = list((tmp_path / "results").rglob(".*.part"))
+    assert len(left) <= 2 * N_KILLS  # rests of killed jobs, which nothing reads
+
+
+def test_a_job_that_is_killed_stops_no_other(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
+    """As the kernel kills a job for its memory: SIGKILL to one process."""
+    process = start(tmp_path)
+    killed = None
+    deadline = time.monotonic() + 120
+    while killed is None and process.poll() is None and time.monotonic() < deadline:
+        killed = next(iter(processes_of_group(process.pid, "evaluate.py")), None)
+        time.sleep(0.1)
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert (tmp_path / "results/tiny/baseline/A/metrics.json").is_file()
+    finish(snakemake, tmp_path)
+    assert_same_tables(tmp_path, peaceful["tables"])
+
+
+def processes_of_group(group: int, script: str) -> Iterator[int]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if os.getpgid(int(folder.name)) == group and any(word.decode().endswith(script) for word in words):
+                yield int(folder.name)
+        except (OSError, ProcessLookupError):
+            continue
+
+
+def test_two_runs_on_one_folder(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
+    first = start(tmp_path)
+    locks = tmp_path / ".snakemake/locks"
+    while not (locks.is_dir() and any(locks.iterdir())) and first.poll() is None:
+        time.sleep(0.05)
+    second = snakemake(TARGET, "--configfile", "study.yaml", directory=tmp_path)
+    assert second.returncode != 0
+    assert "lock" in second.stderr.lower()
+    first.communicate(timeout=600)
+    assert first.returncode == 0
+    assert_same_tables(tmp_path, peaceful["tables"])
+
+
+def test_inputs_are_only_read(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
+    inputs = [path for name in ("model", "tasks") for path in (tmp_path / name).rglob("*") if path.is_file()]
+    inputs += [tmp_path / "calibration.parquet", tmp_path / "perplexity.parquet"]
+    before = {path: (sha256_of(path), path.stat().st_mtime_ns) for path in inputs}
+    for path in inputs:
+        path.chmod(0o444)
+    for folder in {path.parent for path in inputs} - {tmp_path}:
+        folder.chmod(0o555)
+    try:
+        finish(snakemake, tmp_path)
+    finally:
+        for folder in {path.parent for path in inputs} - {tmp_path}:
+            folder.chmod(0o755)
+    assert {path: (sha256_of(path), path.stat().st_mtime_ns) for path in inputs} == before
+    assert_same_tables(tmp_path, peaceful["tables"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+def test_a_full_disk(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
+    """Results on a file system of 300 kB: jobs fail in one line, and end well once there is room."""
+    results = tmp_path / "results"
+    results.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", results], check=False)
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        done = snakemake(TARGET, "--configfile", "study.yaml", directory=tmp_path, timeout_s=600)
+        assert done.returncode != 0
+        assert "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=50m", results], check=True)
+        finish(snakemake, tmp_path)
+        assert_same_tables(tmp_path, peaceful["tables"])
+    finally:
+        subprocess.run(["umount", results], check=True)
