@@ -16,7 +16,7 @@ rule analyse:
             otherwise=["<results>/baseline/{model}/samples.parquet"],
         ),
         manifest=study.manifest,
-        gradients=study.sweep.gradient_tables,
+        gradients=study.sweep.gradient_tables_of,
         code=study.code(
             "analysis/*.py",
             "statistics/*.py",
@@ -47,6 +47,7 @@ rule analyse:
 rule analyse_study:
     input:
         experiments="<results>/consolidated/experiments.parquet",
+        evaluations="<results>/consolidated/evaluations.parquet",
         analyses=expand(
             "<results>/reports/{model}/analysis.json", model=study.reported_models
         ),

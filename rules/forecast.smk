@@ -2,9 +2,9 @@
 
 
 rule forecast:
-    localrule: True
     log:
         "<results>/logs/forecast.log",
+    localrule: True
     conda:
         "../envs/report.yaml"
     threads: 1

@@ -45,12 +45,12 @@ rule collect_gradients:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
+        **study.pass_resources,
         mem_mb=grow(8000),
         runtime=grow(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
-        **study.pass_resources,
     params:
         version=versions.COLLECT_GRADIENTS,
         sequences=study.sweep.sequences,
@@ -77,12 +77,12 @@ rule measure_importance:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
+        **study.pass_resources,
         mem_mb=grow(8000),
         runtime=grow(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
-        **study.pass_resources,
     params:
         version=versions.MEASURE_IMPORTANCE,
         sequences=study.sweep.sequences,

@@ -9,7 +9,7 @@ import pytest
 
 from espalier.analysis.best import global_best_config, method_comparison, ratio_key
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
-from espalier.analysis.cross_model import analyse_study
+from espalier.analysis.cross_model import analyse_study, protocols_of
 from espalier.analysis.model import analyse_model, correlation
 from espalier.errors import UserError
 from espalier.tables import Experiments
@@ -292,3 +292,17 @@ def test_models_evaluated_on_different_tasks_are_not_ranked() -> None:
     assert summary["base_vs_instruct"][0]["relative_change"] is None
     assert summary["base_vs_instruct"][0]["reason"] == "the models were evaluated on different tasks"
     assert summary["architecture_comparison"]["F"]["acc_mean"] is None
+
+
+def test_models_of_different_protocols_are_not_ranked_together() -> None:
+    """One was evaluated on fewer documents, say: its numbers stay, what would compare the two does not."""
+    rows = table(row("x-1", 0.5), row("x-1", 0.6, model="N", kind="instruct"))
+    evaluations = pd.DataFrame({"model": ["M", "M", "N"], "protocol": ["a", "a", "b"]})
+    assert protocols_of(evaluations) == {"M": "a", "N": "b"}
+    summary = analyse_study(rows, protocols=protocols_of(evaluations))
+    (pair,) = summary["base_vs_instruct"]
+    assert pair["reason"] == "the models were evaluated by different protocols"
+    assert pair["relative_change"] is None
+    assert pair["common_settings"]["difference"] is None
+    assert summary["overall_best"] is None
+    assert analyse_study(rows)["overall_best"]["model"] == "N"

@@ -33,7 +33,7 @@ CHOICES = [
     " yes",
     " no",
     "sa and she is tall",
-    " größer als 東京 🦊",
+    " größer yet 東京 🦊",
     "é",
     " the stone tower stands beside the quiet river and nobody has ever opened its crimson door",
     " " + "xyz " * 13,  # about 40 tokens

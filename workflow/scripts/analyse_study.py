@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.analysis.cross_model import analyse_study
+from espalier.analysis.cross_model import analyse_study, protocols_of
 from espalier.analysis.evidence import read_draws
 from espalier.files import read_json, read_parquet, write_json
 from espalier.jobs import job_log
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, experiments: str, analyses: list[str], draws: list[str], headline_ratio: float | None, summary: Path
+    *, experiments: str, evaluations: str, analyses: list[str], draws: list[str], headline_ratio: float | None, summary: Path
 ) -> None:
     contents = [read_json(path) for path in analyses]
     names = [content["model"] for content in contents]
@@ -21,6 +21,7 @@ def main(
         read_parquet(experiments).to_pandas(),
         headline_ratio=headline_ratio,
         analyses=dict(zip(names, contents, strict=True)),
+        protocols=protocols_of(read_parquet(evaluations).to_pandas()),
         draws={name: read_draws(read_parquet(path)) for name, path in zip(names, draws, strict=True)},
     )
     write_json(summary, found)
@@ -30,6 +31,7 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0], "analyse study"):
         main(
             experiments=snakemake.input.experiments,
+            evaluations=snakemake.input.evaluations,
             analyses=list(snakemake.input.analyses),
             draws=list(snakemake.input.draws),
             headline_ratio=snakemake.params.headline_ratio,

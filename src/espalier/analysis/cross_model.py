@@ -40,6 +40,7 @@ def analyse_study(
     headline_ratio: float | None = None,
     analyses: Analyses | None = None,
     draws: Draws | None = None,
+    protocols: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Compare the best configurations of all models.
 
@@ -48,11 +49,14 @@ def analyse_study(
         headline_ratio: Pruning ratio whose results stand at the top level; None means the largest.
         analyses: `analyse_model` of each model, for intervals and costs; without it those are null.
         draws: Joint bootstrap draws of each model, for Base against Instruct; without them it has no intervals.
+        protocols: Evaluation protocol of each model (`protocols_of`); without it all count as one.
 
     Returns:
         The results of the headline ratio, and `by_ratio` with the same keys for each ratio.
     """
     models = [rows_of(experiments, str(model)) for model in experiments["model"].unique()]
+    for model in models:
+        model.facts["protocol"] = (protocols or {}).get(model.facts["model"], "")
     ratios = ratios_of(ratio for model in models for ratio in model.ratios)
     if headline_ratio is None:
         headline_ratio = max(ratios, default=None)
@@ -64,6 +68,12 @@ def analyse_study(
         **_compare(models, headline_ratio, *more),
         "by_ratio": {ratio_key(ratio): _compare(models, ratio, *more) for ratio in ratios},
     }
+
+
+def protocols_of(evaluations: pd.DataFrame) -> dict[str, str]:
+    """Name the evaluation protocol of each model, from the evaluations table; several are joined."""
+    found = evaluations.groupby("model")["protocol"].unique()
+    return {str(model): "+".join(sorted(map(str, values))) for model, values in found.items()}
 
 
 def _compare(models: list[ModelRows], ratio: float | None, analyses: Analyses, draws: Draws) -> dict[str, Any]:
@@ -112,6 +122,7 @@ def _best_config(of: ModelRows, ratio: float | None, analysis: Mapping[str, Any]
     compared = versus_baseline(best, baseline)
     return {
         **{key: of.facts[key] for key in ("model", "family", "kind", "acc_mean_rule")},
+        "protocol": of.facts.get("protocol"),
         "pruning_ratio": ratio,
         "method": row["method"],
         "experiment": row["experiment"],
@@ -208,6 +219,8 @@ def _overall_best(best: list[Best]) -> Best | None:
 def _not_comparable(rows: list[Best]) -> str | None:
     if len({tuple(sorted(row["tasks"])) for row in rows}) > 1:
         return "the models were evaluated on different tasks"
+    if len({row["protocol"] for row in rows}) > 1:
+        return "the models were evaluated by different protocols"
     if len({row["acc_mean_rule"] for row in rows}) > 1:
         return "the mean accuracies follow different rules"
     return None

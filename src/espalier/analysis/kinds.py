@@ -30,6 +30,8 @@ def compare_kinds(
         ratio: Pruning ratio.
         draws: Joint draws by model, where there are any.
     """
+    if base.facts.get("protocol") != instruct.facts.get("protocol"):
+        return _content(_nothing(Message("other_protocols")))
     if set(base.tasks) != set(instruct.tasks) or base.facts["acc_mean_rule"] != instruct.facts["acc_mean_rule"]:
         return _content(_nothing(Message("other_tasks")))
     rows = [valid_rows(one.at(ratio)) for one in (base, instruct)]

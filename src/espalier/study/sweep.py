@@ -79,6 +79,11 @@ class Sweep:
         """Tables of the importances that plans read."""
         return list(dict.fromkeys(table for e in self.experiments for table in self._importance_table(e)))
 
+    def gradient_tables_of(self, wildcards: Wildcards) -> list[str]:
+        """Tables of the gradient passes of one model; none for an imported one."""
+        folder = f"{self._results}/gradients/{wildcards.model}/"
+        return [table for table in self.gradient_tables if table.startswith(folder)]
+
     @property
     def prior_tables(self) -> list[str]:
         """Tables of all priors."""

@@ -18,6 +18,7 @@ TEXT = (
         "reason.no_baseline": "the unpruned model has no result",
         "reason.baseline_tasks": "the unpruned model was not evaluated on the same tasks",
         "reason.different_tasks": "the models were evaluated on different tasks",
+        "reason.different_protocols": "the models were evaluated by different protocols",
         "reason.different_rules": "the mean accuracies follow different rules",
         "reason.zero_base": "the accuracy of the base model is 0",
         "reason.no_kind": "no {kind} model of this family with a result",

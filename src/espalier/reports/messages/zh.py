@@ -18,6 +18,7 @@ TEXT = (
         "reason.no_baseline": "未剪枝模型没有结果",
         "reason.baseline_tasks": "未剪枝模型的评测任务不同",
         "reason.different_tasks": "各模型的评测任务不同",
+        "reason.different_protocols": "各模型的评测协议不同",
         "reason.different_rules": "平均准确率的规则不同",
         "reason.zero_base": "Base 模型的准确率为 0",
         "reason.no_kind": "该系列没有带结果的 {kind} 模型",

@@ -1,0 +1,1 @@
+"""Tests of the Slurm profile: by dry run everywhere, and on a real Slurm where one can be started."""

@@ -1,0 +1,134 @@
+"""The sandbox sweep on a real Slurm: one sweep, one lost node, one killed Snakemake."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.slurm.cluster import Cluster, wait_until
+from tests.slurm.conftest import N_PLANS, Site
+
+pytestmark = pytest.mark.slurm
+
+# What the sweep makes; the reports hold times, the tables are compared bit by bit.
+TARGET = "consolidated"
+TABLES = ("experiments", "evaluations", "layers")
+GPU_RULES = {"collect_gradients", "measure_priors", "evaluate", "evaluate_baseline"}
+RUN_TIMEOUT_S = 420.0  # a sweep takes under two minutes on an idle machine
+
+
+@pytest.fixture(scope="module")
+def sweep(site: Site) -> Site:
+    """The study, run from nothing."""
+    site.run(TARGET, timeout_s=RUN_TIMEOUT_S)
+    return site
+
+
+@pytest.fixture(scope="module")
+def tables(sweep: Site) -> dict[str, pd.DataFrame]:
+    """The tables of the undisturbed sweep."""
+    return read_tables(sweep)
+
+
+def read_tables(site: Site) -> dict[str, pd.DataFrame]:
+    return {name: pd.read_parquet(site.results / f"consolidated/{name}.parquet") for name in TABLES}
+
+
+def test_sweep_finishes_with_complete_tables(tables: dict[str, pd.DataFrame]) -> None:
+    experiments = tables["experiments"]
+    assert len(experiments) == N_PLANS + 1  # and the unpruned model
+    assert experiments.acc_mean.notna().all()
+
+
+def test_every_job_ran_on_slurm_and_short_ones_together(sweep: Site) -> None:
+    scripts = sweep.scripts()
+    assert {node for _, _, node, _ in scripts} <= {"n1", "n2"}
+    plans = [job for rule, job, _, _ in scripts if rule == "plan"]
+    assert len(plans) == N_PLANS
+    assert len(set(plans)) == 1  # one submission
+    alone = [job for rule, job, _, _ in scripts if rule in GPU_RULES]
+    assert len(alone) == len(set(alone)) == N_PLANS + 3
+    # Members of a group run one after the other: it asks for what one of them needs, and for the sum of their minutes.
+    group = next(job for job in sweep.cluster.jobs() if job["JobId"] == plans[0])
+    assert (group["NumCPUs"], group["MinMemoryNode"]) == ("1", "1000M")
+    assert group["TimeLimit"] == f"00:{2 * N_PLANS:02d}:00"
+
+
+def test_jobs_that_run_models_see_one_gpu_and_others_none(sweep: Site) -> None:
+    seen = {rule: {gpus for found, _, _, gpus in sweep.scripts() if found == rule} for rule in GPU_RULES | {"plan"}}
+    assert seen.pop("plan") == {"-"}
+    assert all(gpus and gpus <= {"0", "1"} for gpus in seen.values()), seen
+    jobs = {job["JobId"]: job for job in sweep.cluster.jobs()}
+    for rule, job, _, _ in sweep.scripts():
+        assert jobs[job].get("TresPerJob", "-") == ("gres:gpu:1" if rule in GPU_RULES else "-"), rule
+        assert jobs[job]["Partition"] == ("gpu" if rule in GPU_RULES else "cpu"), rule
+
+
+def test_a_job_killed_for_memory_runs_again_with_more(sweep: Site) -> None:
+    """Training asks for 400 MB here, in which torch and two Snakemake processes do not fit."""
+    jobs = {job["JobId"]: job for job in sweep.cluster.jobs()}
+    ids = [job for rule, job, _, _ in sweep.scripts() if rule == "train_sandbox_model"]
+    assert len(ids) in {2, 3}
+    assert [jobs[job]["JobState"] for job in ids] == [*["FAILED"] * (len(ids) - 1), "COMPLETED"]
+    assert [jobs[job]["MinMemoryNode"] for job in ids] == ["400M", "800M", "1200M"][: len(ids)]
+    (kept,) = sweep.folder.glob(f".snakemake/slurm_logs/rule_train_sandbox_model/**/{ids[0]}.log")
+    assert "exceeded memory limit" in kept.read_text(encoding="utf-8")
+
+
+def test_a_lost_node_costs_only_its_jobs(sweep: Site, cluster: Cluster, tables: dict[str, pd.DataFrame]) -> None:
+    forget_evaluations(sweep)
+    before = len(sweep.scripts())
+    with sweep.running(TARGET) as process:
+        wait_until(lambda: "n1" in {node for _, _, node, _ in evaluations(sweep, before)}, "a job runs on n1", 120)
+        lost = cluster.lose_node("n1")
+        assert lost
+        wait_until(lambda: cluster.node_state("n1").startswith("DOWN"), "Slurm notices", 120)
+        cluster.start_node("n1")
+        sweep.finish(process, timeout_s=RUN_TIMEOUT_S)
+    jobs = {int(job["JobId"]): job for job in cluster.jobs()}
+    assert all(jobs[job]["Restarts"] == "1" for job in lost)  # by Slurm, under the same id
+    assert_same_tables(read_tables(sweep), tables)
+
+
+def test_orphans_of_a_killed_snakemake_are_cancelled_by_the_recipe(
+    sweep: Site, cluster: Cluster, tables: dict[str, pd.DataFrame]
+) -> None:
+    forget_evaluations(sweep)
+    before = len(sweep.scripts())
+    with sweep.running(TARGET) as process:
+        wait_until(lambda: bool(evaluations(sweep, before)), "an evaluation runs", 120)
+        process.kill()
+    assert cluster.ask("squeue", "--noheader")
+    subprocess.run(["bash", "-euc", documented("scancel")], cwd=sweep.folder, env=sweep.environment, check=True)
+    wait_until(lambda: not cluster.ask("squeue", "--noheader"), "no job is left", 60)
+    sweep.run("--unlock", timeout_s=60)
+    sweep.run(TARGET, timeout_s=RUN_TIMEOUT_S)
+    assert_same_tables(read_tables(sweep), tables)
+
+
+def forget_evaluations(site: Site) -> None:
+    shutil.rmtree(site.results / "consolidated")
+    shutil.rmtree(site.results / "experiments/Llama/.store", ignore_errors=True)
+    for name in ("metrics.json", "samples.parquet"):
+        for path in (site.results / "experiments").rglob(name):
+            path.unlink()
+
+
+def evaluations(site: Site, since: int) -> list[tuple[str, str, str, str]]:
+    return [found for found in site.scripts()[since:] if found[0] == "evaluate"]
+
+
+def documented(word: str) -> str:
+    """Take the block of commands from the documentation that has a word in it."""
+    text = Path(REPOSITORY / "docs/slurm.md").read_text(encoding="utf-8")
+    (block,) = (block for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if word in block)
+    return block
+
+
+def assert_same_tables(found: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame]) -> None:
+    for name in TABLES:
+        pd.testing.assert_frame_equal(found[name], expected[name], check_exact=True, obj=name)
