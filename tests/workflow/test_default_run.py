@@ -1,6 +1,7 @@
 """The default study as a user gets it: models that learnt, values that are lm-eval's, nothing done twice."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +181,19 @@ def test_json_has_no_nan(default_run: DefaultRun) -> None:
 
     for path in default_run.results.rglob("*.json"):
         json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_snakemakes_own_report_holds_pages_figures_and_tables(
+    default_run: DefaultRun, snakemake: Run, tmp_path: Path
+) -> None:
+    target = tmp_path / "report.zip"
+    done = snakemake("--report", str(target), "--configfile", DEFAULT_CONFIG, directory=default_run.directory)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(target) as archive:
+        names = [Path(name).name for name in archive.namelist()]
+        page = archive.read("report/report.html").decode()
+    assert names.count("accuracy_perplexity.svg") == 6
+    assert names.count("report.txt") == 7
+    assert "all_models_best_configs.csv" in names
+    for category in ("All models", "Models", "Structures"):
+        assert f'"{category}"' in page
