@@ -1,8 +1,9 @@
 """One job, one GPU: local jobs that run side by side each take devices of their own.
 
-A slot is a lock file for each device in a folder of this user on this machine; the lock dies with its process. Where a
-scheduler has already given devices to a job (Slurm sets CUDA_VISIBLE_DEVICES in each allocation), nothing is taken.
-Otherwise CUDA_VISIBLE_DEVICES, if the user set it, says which devices there are.
+A slot is a lock file for each device in a folder of this user on this machine; the lock dies with its process.
+CUDA_VISIBLE_DEVICES, if the user or a scheduler set it, says which devices there are. Where a scheduler gave a job just
+what it asks for, nothing is taken; in a larger allocation, local jobs share its devices out among themselves. (Devices
+may be numbered anew in each allocation, so slots of different allocations are kept apart.)
 """
 
 from __future__ import annotations
@@ -43,14 +44,17 @@ def take_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list
         UserError: If there are fewer devices than asked for.
     """
     devices = visible_devices(os.environ, n_present)
-    if _held or count == 0 or not devices or any(name in os.environ for name in SCHEDULERS):
+    allocation = next((os.environ[name] for name in SCHEDULERS if name in os.environ), None)
+    if _held or count == 0 or not devices or (allocation is not None and len(devices) <= count):
         return []
     if count > len(devices):
         raise UserError(
             f"this job asks for {count} GPUs, but only {len(devices)} are visible ({', '.join(devices)}); lower "
             f"models[].gpus or widen {VISIBLE}"
         )
-    folder = folder or Path(tempfile.gettempdir()) / f"espalier-gpus-{getpass.getuser()}"
+    if folder is None:
+        parts = ("espalier-gpus", getpass.getuser(), *([allocation] if allocation else []))
+        folder = Path(tempfile.gettempdir()) / "-".join(parts)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     taken = _wait_for(count, devices, folder)
     os.environ[VISIBLE] = ",".join(taken)

@@ -77,10 +77,21 @@ def test_what_the_user_or_a_scheduler_set_is_respected(tmp_path: Path, monkeypat
     monkeypatch.setenv(gpus.VISIBLE, "2")
     assert take_gpus(1, n_present=8, folder=tmp_path) == ["2"]
     release_gpus()
-    monkeypatch.setenv(gpus.VISIBLE, "0,1")
+    monkeypatch.setenv(gpus.VISIBLE, "3")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert take_gpus(1, n_present=8, folder=tmp_path) == []
-    assert os.environ[gpus.VISIBLE] == "0,1"
+    assert os.environ[gpus.VISIBLE] == "3"
+
+
+def test_local_jobs_share_out_a_larger_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots lie in a folder of the allocation, since devices may be numbered anew in each."""
+    monkeypatch.setenv(gpus.VISIBLE, "0,1")
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert take_gpus(1, n_present=8) == ["0"]
+    release_gpus()
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.endswith("-7")
 
 
 def test_a_job_sees_only_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
