@@ -18,9 +18,12 @@ help:
 	@echo "make lock       choose versions anew: requirements.in -> requirements.lock"
 
 # In two steps: where plans are made anew with equal content, the second finds them unchanged and evaluates nothing.
+# Where something fails, the rest is done, reported as far as it goes, and the first failure is the exit status.
 run: $(INSTALLED)
-	$(BIN)/snakemake plans $(QUIET)
-	$(BIN)/snakemake $(QUIET)
+	@status=0; \
+	$(BIN)/snakemake plans $(QUIET) || status=$$?; \
+	$(BIN)/snakemake $(QUIET) || status=$$?; \
+	if [ $$status != 0 ]; then $(BIN)/snakemake partial_reports $(QUIET); exit $$status; fi
 	@$(BIN)/python -m espalier.summary results/sandbox
 
 # Results with their times and Snakemake's records, so that nothing reruns where they are unpacked.

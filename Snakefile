@@ -22,6 +22,9 @@ if not workflow.config_settings.configfiles:
     configfile: "config/config.yaml"
 
 
+# For this run and its jobs, which read the Snakefile anew and inherit the environment.
+if workflow.is_main_process and "partial_reports" in sys.argv:
+    os.environ["ESPALIER_ALLOW_MISSING"] = "1"
 study = open_study(config, is_driver=workflow.is_main_process)
 
 
@@ -119,6 +122,13 @@ rule consolidated:
 rule reports:
     input:
         expand("<results>/reports/{model}/report.html", model=study.reported_models),
+
+
+# The same, and the comparison, from what is finished; what is not is listed with its reason.
+rule partial_reports:
+    input:
+        expand("<results>/reports/{model}/report.html", model=study.reported_models),
+        "<results>/reports/cross_model/report.html",
 
 
 # The comparison of all models.

@@ -6,15 +6,7 @@ rule analyse:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",
         layers="<results>/consolidated/layers.parquet",
-        samples=expand(
-            "<results>/experiments/{{model}}/{experiment}/samples.parquet",
-            experiment=study.sweep.names_of,
-        ),
-        baseline=branch(
-            study.imports.tables_of,
-            then=[],
-            otherwise=["<results>/baseline/{model}/samples.parquet"],
-        ),
+        samples=study.sweep.samples_of,
         manifest=study.manifest,
         gradients=study.sweep.gradient_tables_of,
         code=study.code(
@@ -38,7 +30,7 @@ rule analyse:
         mem_mb=grow(2000),
         runtime=grow(20),
     params:
-        experiments=study.sweep.names_of,
+        samples=study.sweep.samples,
         headline_ratio=study.config.report.ratio,
     script:
         "../workflow/scripts/analyse.py"

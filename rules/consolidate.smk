@@ -5,10 +5,14 @@ rule consolidate_study:
     input:
         study.sweep.results_of_all,
         calibration=study.sweep.calibration_checks,
-        manifests=expand("<results>/models/{model}.json", model=study.models),
+        manifests=study.sweep.manifests,
         imported=study.imports.tables,
         code=study.code(
-            "consolidate.py", "tables.py", "importance/statistics.py", "legacy/*.py"
+            "consolidate.py",
+            "gather.py",
+            "tables.py",
+            "importance/statistics.py",
+            "legacy/*.py",
         ),
     output:
         experiments="<results>/consolidated/experiments.parquet",
@@ -26,6 +30,7 @@ rule consolidate_study:
         runtime=grow(30),
     params:
         entries=study.sweep.entries,
+        missing=study.sweep.missing,
         imports=study.imports.entries,
         protocol=study.protocol,
         version=versions.EVALUATE,

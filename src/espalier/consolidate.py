@@ -32,14 +32,14 @@ class Finished:
         metrics: Content of `metrics.json`; None where there are no results.
         plan: Content of `plan.json`; None for the baseline or where there is none.
         gradients: Statistics of the experiment's gradient (rows of the gradients table); None without gradient.
-        failed: Whether it failed (rather than not having run).
+        failure: Why it failed; None where it did not, or has not run.
     """
 
     facts: Mapping[str, Any]
     metrics: Mapping[str, Any] | None
     plan: Mapping[str, Any] | None
     gradients: pd.DataFrame | None
-    failed: bool = False
+    failure: str | None = None
 
 
 def check_recipe(
@@ -85,7 +85,9 @@ def experiment_row(finished: Finished, rule: str) -> dict[str, Any]:
     if finished.gradients is not None:
         row |= gradient_metrics(finished.gradients)
     row["extreme_pruning_layers"] = _of(plan, "extreme_pruning_layers")
-    row["status"] = "ok" if metrics else "failed" if finished.failed else "missing"
+    row["status"] = "ok" if metrics else "failed" if finished.failure else "missing"
+    if finished.failure:
+        row[NOTE] = finished.failure
     row["source"] = "run"
     return row
 
@@ -101,7 +103,7 @@ def experiments_table(
     at = order.index("extreme_pruning_layers")
     middle = [c for c in columns if c.startswith("ppl_")] + [c for c in columns if _is_task_column(c)]
     middle += [c for c in columns if c.startswith("grad_")]
-    # Only imports have notes; a study without any has no such column.
+    # Only imports and failures have notes; a study without any has no such column.
     notes = [NOTE] if NOTE in columns else []
     frame = frame[order[:at] + middle + order[at:] + notes]
     whole = ("taylor_seq_len", "taylor_num_samples", "n_params", "extreme_pruning_layers")

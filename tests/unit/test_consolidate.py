@@ -58,7 +58,7 @@ def finished() -> list[Finished]:
     return [
         Finished(entries[0]["facts"], metrics(0.9, 0.8, 3.0, 94), None, None),
         Finished(entries[1]["facts"], metrics(0.5, 0.6, 5.0, 69), plan, gradients),
-        Finished(entries[2]["facts"], None, None, None, failed=True),
+        Finished(entries[2]["facts"], None, None, None, failure="too hot"),
     ]
 
 
@@ -67,6 +67,7 @@ def test_experiments_table(finished: list[Finished]) -> None:
     assert table.experiment.tolist() == ["baseline", "taylor-seq16-n4-p20", "random-p20"]
     assert table.acc_mean.tolist()[:2] == [0.8, 0.6]
     assert table.status.tolist() == ["ok", "ok", "failed"]
+    assert table.note.tolist()[2] == "too hot"
     assert table.pruning_ratio.tolist() == [0.0, 0.2, 0.2]
     assert table.removed_param_fraction.tolist()[:2] == [0.0, 0.25]
     assert table.taylor_seq_len.tolist() == [pd.NA, 16, pd.NA]

@@ -86,9 +86,25 @@ def test_a_truncated_table_is_named_and_stops_no_other_experiment(
     assert any("seq16.parquet: is not a complete Parquet file" in line and "delete it" in line for line in lines)
     folder = tmp_path / "results/tiny/experiments/A"
     assert [found.parent.name for found in folder.glob("*/metrics.json")] == ["random-p20"]
+
+    status, lines = run(snakemake, tmp_path, study, "partial_reports")
+    assert status == 0, lines[-20:]
+    analysis = read_json(tmp_path / "results/tiny/reports/A/analysis.json")
+    assert analysis["experiments"] | {"reasons": {"failed": 1}} == analysis["experiments"]
+    (note,) = analysis["notes"]
+    assert "is not a complete Parquet file" in note["note"]
+    page = (tmp_path / "results/tiny/reports/A/report.html").read_text(encoding="utf-8")
+    assert "is not a complete Parquet file" in page
+
     path.unlink()
     status, lines = run(snakemake, tmp_path, study, "evaluations")
     assert status == 0
     assert not any("[evaluate A random-p20]" in line for line in lines)
     finished = sorted(found.parent.name for found in folder.glob("*/metrics.json"))
     assert finished == ["blockwise-seq16-n3-p20", "random-p20"]
+
+    assert run(snakemake, tmp_path, study, "reports")[0] == 0
+    analysis = read_json(tmp_path / "results/tiny/reports/A/analysis.json")
+    assert analysis["experiments"]["reasons"] == {}
+    assert analysis["experiments"]["valid"] == 2
+    assert not list((tmp_path / "results/tiny/failures").rglob("*.json"))

@@ -11,7 +11,6 @@ from espalier.analysis.costs import costs_of
 from espalier.analysis.evidence import draws_table, gather_evidence
 from espalier.analysis.model import analyse_model
 from espalier.analysis.profile import gradient_profile, settings_of
-from espalier.consolidate import BASELINE
 from espalier.files import read_json, read_parquet, write_json, write_parquet
 from espalier.jobs import job_log
 
@@ -24,7 +23,7 @@ def main(
     headline_ratio: float | None, analysis: Path, draws: Path,
 ) -> None:  # fmt: skip
     experiments, evaluations, layers = (read_parquet(path).to_pandas() for path in tables.values())
-    documents = {name: partial(pd.read_parquet, path) for name, path in samples.items() if Path(path).is_file()}
+    documents = {name: partial(pd.read_parquet, path) for name, path in samples.items()}
     evidence = gather_evidence(rows_of(experiments, model), evaluations, documents)
     passes = [
         (one, path)
@@ -47,8 +46,7 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0], f"analyse {snakemake.wildcards.model}"):
         main(
             tables={name: snakemake.input[name] for name in ("experiments", "evaluations", "layers")},
-            samples=dict(zip(snakemake.params.experiments, snakemake.input.samples, strict=True))
-            | dict(zip([BASELINE], snakemake.input.baseline, strict=False)),
+            samples=snakemake.params.samples,
             manifests=list(snakemake.input.manifest),
             gradients=list(snakemake.input.gradients),
             model=snakemake.wildcards.model,

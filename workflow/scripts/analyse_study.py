@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, experiments: str, evaluations: str, analyses: list[str], draws: list[str], headline_ratio: float | None, summary: Path
-) -> None:
+    *, experiments: str, evaluations: str, analyses: list[str], draws: list[str], headline_ratio: float | None,
+    summary: Path,
+) -> None:  # fmt: skip
     contents = [read_json(path) for path in analyses]
     names = [content["model"] for content in contents]
     found = analyse_study(

@@ -25,7 +25,8 @@ def main(*, manifest: str, requests: Path, settings: dict[str, Any], metrics: st
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"baseline {snakemake.wildcards.model}"):
+    failure = Path(snakemake.log[0]).parents[2] / "failures" / snakemake.wildcards.model / "baseline.json"
+    with job_log(snakemake.log[0], f"baseline {snakemake.wildcards.model}", failure=failure):
         main(
             manifest=snakemake.input.manifest,
             requests=Path(snakemake.input.requests),

@@ -14,6 +14,8 @@ class Report(Section):
     """Language of the reports: English, or Chinese with the headings of the published reports."""
     ratio: Fraction | None = None
     """Headline pruning ratio; none means the largest of the grid."""
+    allow_missing: bool = False
+    """Whether tables and reports take what is finished and list the rest; target `partial_reports` switches it on."""
     acc_mean_rule: Literal["acc_norm_else_acc", "acc"] = "acc_norm_else_acc"
     """Which accuracy of each task enters the mean."""
 

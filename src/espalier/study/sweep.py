@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from espalier.config.grid import Method
@@ -14,6 +16,8 @@ from espalier.ladder import off_ladder
 from espalier.study.experiments import Experiment, experiments_of
 
 Wildcards = Any
+ALLOW_MISSING = "ESPALIER_ALLOW_MISSING"
+"""Set by the Snakefile for target `partial_reports`, as `report.allow_missing` is in the config."""
 
 
 class Sweep:
@@ -27,6 +31,7 @@ class Sweep:
     def __init__(self, config: StudyConfig, results: str) -> None:
         self._config = config
         self._results = results
+        self._allow_missing = config.report.allow_missing or ALLOW_MISSING in os.environ
         self._experiments = {model.name: experiments_of(config, model) for model in config.models}
         self._by_name = {(e.model, e.name): e for found in self._experiments.values() for e in found}
 
@@ -50,6 +55,24 @@ class Sweep:
         methods = {experiment.method.name for experiment in self.experiments}
         return rf"(?:{'|'.join(map(re.escape, sorted(methods)))})(?:-seq\d+)?(?:-n\d+)?-p[\d_]+(?:-s\d+)?"
 
+    def present(self, paths: Iterable[str]) -> list[str]:
+        """Return the paths; where results may be missing, only those that exist."""
+        return [path for path in paths if not self._allow_missing or Path(path).exists()]
+
+    def samples(self, wildcards: Wildcards) -> dict[str, str]:
+        """Results of single documents of one model, by experiment; `baseline` is the unpruned model."""
+        model = wildcards.model
+        if model not in {computed.name for computed in self._computed}:
+            return {}
+        files = {"baseline": f"{self._results}/baseline/{model}/samples.parquet"} | {
+            name: f"{self._results}/experiments/{model}/{name}/samples.parquet" for name in self.names_of(wildcards)
+        }
+        return {name: path for name, path in files.items() if self.present([path])}
+
+    def samples_of(self, wildcards: Wildcards) -> list[str]:
+        """Files of `samples`."""
+        return list(self.samples(wildcards).values())
+
     def names_of(self, wildcards: Wildcards) -> list[str]:
         """Names of the experiments of one model."""
         return [experiment.name for experiment in self._experiments[wildcards.model]]
@@ -67,7 +90,12 @@ class Sweep:
     def calibration_checks(self) -> list[str]:
         """Checks of every calibration set that an experiment uses."""
         used = dict.fromkeys((e.model, self._calibration(e.seed or 0)) for e in self.experiments if e.seq_len)
-        return [f"{self._results}/calibration/{model}/{calibration}.json" for model, calibration in used]
+        return self.present(f"{self._results}/calibration/{model}/{calibration}.json" for model, calibration in used)
+
+    @property
+    def manifests(self) -> list[str]:
+        """Manifests of all models that are computed here."""
+        return self.present(f"{self._results}/models/{model.name}.json" for model in self._computed)
 
     @property
     def gradient_tables(self) -> list[str]:
@@ -82,7 +110,7 @@ class Sweep:
     def gradient_tables_of(self, wildcards: Wildcards) -> list[str]:
         """Tables of the gradient passes of one model; none for an imported one."""
         folder = f"{self._results}/gradients/{wildcards.model}/"
-        return [table for table in self.gradient_tables if table.startswith(folder)]
+        return self.present(table for table in self.gradient_tables if table.startswith(folder))
 
     @property
     def prior_tables(self) -> list[str]:
@@ -93,15 +121,20 @@ class Sweep:
     def results_of_all(self) -> list[str]:
         """Everything that the tables are made of, except manifests."""
         keys = ("metrics", "plan", "gradients")
-        return list(dict.fromkeys(entry[key] for entry in self.entries for key in keys if entry[key]))
+        return self.present(dict.fromkeys(entry[key] for entry in self.entries for key in keys if entry[key]))
+
+    @property
+    def missing(self) -> list[str]:
+        """What the tables lack, where that is allowed; as a param it makes them anew when more is finished."""
+        metrics = [entry["metrics"] for entry in self.entries]
+        return sorted(set(metrics) - set(self.present(metrics)))
 
     @property
     def entries(self) -> list[dict[str, Any]]:
         """One entry for each row of the experiments table: what the config says of it, and where its results lie."""
-        models = [model for model in self._config.models if model.legacy is None]
         return [
             entry
-            for model in models
+            for model in self._computed
             for entry in [self._baseline_entry(model)]
             + [self._entry(model, experiment) for experiment in self._experiments[model.name]]
         ]
@@ -165,6 +198,7 @@ class Sweep:
         return {
             "facts": facts,
             "metrics": f"{self._results}/baseline/{model.name}/metrics.json",
+            "failure": f"{self._results}/failures/{model.name}/baseline.json",
             "plan": None,
             "settings": None,
             "gradients": None,
@@ -185,6 +219,7 @@ class Sweep:
                 "pruning_ratio": experiment.pruning_ratio,
             },
             "metrics": f"{folder}/metrics.json",
+            "failure": f"{self._results}/failures/{model.name}/{experiment.name}.json",
             "plan": f"{folder}/plan.json",
             "settings": self._plan_settings(experiment),
             "gradients": gradients if experiment.needs_gradients else None,
@@ -196,6 +231,10 @@ class Sweep:
         names = {"study": self._config.study, "model": model.name, "family": model.family, "kind": model.kind}
         unknown = ("method", "criterion", "taylor_seq_len", "taylor_num_samples", "calibration", "pruning_ratio")
         return names | {"experiment": experiment} | dict.fromkeys(unknown)
+
+    @property
+    def _computed(self) -> list[ModelEntry]:
+        return [model for model in self._config.models if model.legacy is None]
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
