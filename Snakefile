@@ -22,10 +22,7 @@ if not workflow.config_settings.configfiles:
     configfile: "config/config.yaml"
 
 
-# For this run and its jobs, which read the Snakefile anew and inherit the environment.
-if workflow.is_main_process and "partial_reports" in sys.argv:
-    os.environ["ESPALIER_ALLOW_MISSING"] = "1"
-study = open_study(config, is_driver=workflow.is_main_process)
+study = open_study(config, is_driver=workflow.is_main_process, arguments=sys.argv)
 
 
 pathvars:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
 from espalier.study.catalogue import Catalogue
 from espalier.study.feasible import infeasible_problems, known_sizes
+from espalier.study.sweep import ALLOW_MISSING
 
 logger = logging.getLogger("snakemake.logging")
 
 
-def open_study(config: Mapping[str, Any], *, is_driver: bool) -> Catalogue:
+def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequence[str] = ()) -> Catalogue:
     """Check a config and make its look-up tables.
 
     Args:
@@ -24,9 +26,13 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool) -> Catalogue:
         is_driver: Whether this is the process that the user started; only there are task names looked up in lm-eval,
             sizes of models compared with the grid, and warnings shown.
 
+        arguments: Command line of this process; the target `partial_reports` allows results to be missing.
+
     Raises:
         SystemExit: With one line per problem.
     """
+    if is_driver and "partial_reports" in arguments:
+        os.environ[ALLOW_MISSING] = "1"  # jobs read the Snakefile anew and inherit it
     try:
         study = load_study(config)
         catalogue = Catalogue(study, Path(__file__).resolve().parents[1])
