@@ -76,7 +76,7 @@ class ModelEntry(Section):
     trust_remote_code: bool = False
     """Whether code that comes with this model may run. Off unless you have read that code."""
     gpus: PositiveInt = 1
-    """GPUs that a job of this model gets; its layers are spread over them."""
+    """GPUs that a job of this model gets, to spread its layers over; on one machine give `--resources gpu=N` too."""
     grid: GridOverrides = GridOverrides()
     """What differs from the study's grid for this model."""
 
