@@ -29,7 +29,9 @@ def test_a_bad_model_stops_alone(snakemake: Run, tmp_path: Path, tokenizer: PreT
     names = ("Missing", "Pickle", "NoTokenizer", "Good")
     models = [{"name": name, "family": "Llama", "kind": "base", "path": name} for name in names]
     config = tmp_path / "study.yaml"
-    config.write_text(yaml.safe_dump({"study": "bad", "models": models}), encoding="utf-8")
+    config.write_text(
+        yaml.safe_dump({"study": "bad", "models": models, "grid": {"taylor_seq_len": [16]}}), encoding="utf-8"
+    )
 
     manifests = [f"results/bad/models/{name}.json" for name in names]
     done = snakemake(*manifests, "--configfile", str(config), directory=tmp_path)
