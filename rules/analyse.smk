@@ -31,6 +31,7 @@ rule analyse:
         runtime=grow(20),
     params:
         samples=study.sweep.samples,
+        passes=study.sweep.gradient_passes,
         headline_ratio=study.config.report.ratio,
     script:
         "../workflow/scripts/analyse.py"

@@ -19,19 +19,18 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, tables: dict[str, str], samples: dict[str, str], manifests: list[str], gradients: list[str], model: str,
-    headline_ratio: float | None, analysis: Path, draws: Path,
+    *, tables: dict[str, str], samples: dict[str, str], manifests: list[str], passes: list[tuple[str, int, str]],
+    model: str, headline_ratio: float | None, analysis: Path, draws: Path,
 ) -> None:  # fmt: skip
     experiments, evaluations, layers = (read_parquet(path).to_pandas() for path in tables.values())
     documents = {name: partial(pd.read_parquet, path) for name, path in samples.items()}
     evidence = gather_evidence(rows_of(experiments, model), evaluations, documents)
-    passes = [
-        (one, path)
+    gradients = {(calibration, length): path for calibration, length, path in passes}
+    profile = gradient_profile(
+        (one, read_parquet(gradients[one[:2]]).to_pandas())
         for one in settings_of(experiments, model)
-        for path in gradients
-        if path.endswith(f"/gradients/{model}/{one[0]}/seq{one[1]}.parquet")
-    ]
-    profile = gradient_profile((one, read_parquet(path).to_pandas()) for one, path in passes)
+        if one[:2] in gradients
+    )
     sizes: dict[str, Any] | None = next((read_json(path) for path in manifests), None)
     config = Path(sizes["folder"], "config.json") if sizes else None
     costs = costs_of(layers, model, sizes, read_json(config) if config and config.is_file() else None)
@@ -48,7 +47,7 @@ if __name__ == "__main__":
             tables={name: snakemake.input[name] for name in ("experiments", "evaluations", "layers")},
             samples=snakemake.params.samples,
             manifests=list(snakemake.input.manifest),
-            gradients=list(snakemake.input.gradients),
+            passes=snakemake.params.passes,
             model=snakemake.wildcards.model,
             headline_ratio=snakemake.params.headline_ratio,
             analysis=Path(snakemake.output.analysis),

@@ -9,7 +9,7 @@ group's importance is the sum over its elements. What it needs is gathered in on
 
 A criterion that looks at groups needs no model: it maps their costs to importances.
 
-Imports no torch: the config and the planner read this registry too.
+Imports neither torch nor numpy: the config reads this registry in every job.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Need = Literal["gradient", "squared_gradient", "input_norm"]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Criterion:
 
     of_weights: Callable[[Evidence], Tensor] | None = None
     needs: frozenset[Need] = frozenset()
-    of_groups: Callable[[NDArray[np.int64], int], Floats] | None = None
+    of_groups: Callable[[NDArray[np.int64], int], NDArray[np.float64]] | None = None
 
     @property
     def reads_model(self) -> bool:
@@ -91,8 +89,10 @@ def magnitude(known: Evidence) -> Tensor:
     return known.weight.abs()
 
 
-def random(costs: NDArray[np.int64], seed: int) -> Floats:
+def random(costs: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
     """Draw uniformly on (0, 1) per parameter of the group, so that the score, importance / cost, is the plain draw."""
+    import numpy as np
+
     return np.random.default_rng(seed).random(len(costs)) * costs
 
 

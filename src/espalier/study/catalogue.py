@@ -19,7 +19,6 @@ from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.importance.criteria import CRITERIA
 from espalier.sandbox.splits import split_files
 from espalier.study.imports import Imports
-from espalier.study.outlook import outlook
 from espalier.study.sweep import Sweep
 
 ModelWildcards = Any
@@ -171,6 +170,8 @@ class Catalogue:
 
     def forecast(self, wildcards: Any) -> dict[str, Any]:
         """Params of `forecast`."""
+        from espalier.study.outlook import outlook
+
         return outlook(self)
 
     @property

@@ -12,7 +12,6 @@ from espalier.config import StudyConfig, load_study
 from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
 from espalier.study.catalogue import Catalogue
-from espalier.study.feasible import infeasible_problems, known_sizes
 from espalier.study.sweep import ALLOW_MISSING
 
 logger = logging.getLogger("snakemake.logging")
@@ -25,7 +24,6 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequenc
         config: The config as Snakemake merged it.
         is_driver: Whether this is the process that the user started; only there are task names looked up in lm-eval,
             sizes of models compared with the grid, and warnings shown.
-
         arguments: Command line of this process; the target `partial_reports` allows results to be missing.
 
     Raises:
@@ -49,7 +47,9 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequenc
 
 
 def _check_in_driver(study: StudyConfig, catalogue: Catalogue) -> None:
-    """Refuse what no job could do, before any runs."""
+    """Refuse what no job could do, before any runs. What looks into models is imported only here: jobs start faster."""
+    from espalier.study.feasible import infeasible_problems, known_sizes
+
     sizes = {model.name: known_sizes(model, catalogue.model_folder(model), study.sandbox) for model in study.models}
     # A study that is only imported evaluates nothing, so it does without lm-eval.
     problems = unknown_task_problems(study.evaluation.tasks) if catalogue.models else []

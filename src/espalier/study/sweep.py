@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,52 +87,56 @@ class Sweep:
         """Fill `{model}` and `{experiment}` of a path for every experiment."""
         return [pattern.format(model=e.model, experiment=e.name) for e in self.experiments]
 
-    @property
-    def calibration_checks(self) -> list[str]:
+    def calibration_checks(self, wildcards: Wildcards) -> list[str]:
         """Checks of every calibration set that an experiment uses."""
         used = dict.fromkeys((e.model, self._calibration(e.seed or 0)) for e in self.experiments if e.seq_len)
         return self.present(f"{self._results}/calibration/{model}/{calibration}.json" for model, calibration in used)
 
-    @property
-    def manifests(self) -> list[str]:
+    def manifests(self, wildcards: Wildcards) -> list[str]:
         """Manifests of all models that are computed here."""
         return self.present(f"{self._results}/models/{model.name}.json" for model in self._computed)
 
     @property
     def gradient_tables(self) -> list[str]:
         """Tables of all gradient passes."""
-        return self._tables("gradients/{model}/{calibration}/seq{seq_len}.parquet", gradients=True)
+        needed = (e for e in self.experiments if e.needs_gradients)
+        return list(dict.fromkeys(self._gradient_table(e) for e in needed))
 
     @property
     def importance_tables(self) -> list[str]:
         """Tables of the importances that plans read."""
         return list(dict.fromkeys(table for e in self.experiments for table in self._importance_table(e)))
 
+    def gradient_passes(self, wildcards: Wildcards) -> list[tuple[str, int, str]]:
+        """Calibration set, sequence length and table of each gradient pass of one model; none for an imported one."""
+        experiments = self._experiments.get(wildcards.model, [])
+        passes = {
+            (self._calibration(e.seed or 0), e.seq_len, self._gradient_table(e))
+            for e in experiments
+            if e.needs_gradients and e.seq_len
+        }
+        return sorted(each for each in passes if self.present([each[2]]))
+
     def gradient_tables_of(self, wildcards: Wildcards) -> list[str]:
-        """Tables of the gradient passes of one model; none for an imported one."""
-        folder = f"{self._results}/gradients/{wildcards.model}/"
-        return self.present(table for table in self.gradient_tables if table.startswith(folder))
+        """Tables of `gradient_passes`."""
+        return [table for _, _, table in self.gradient_passes(wildcards)]
 
-    @property
-    def prior_tables(self) -> list[str]:
-        """Tables of all priors."""
-        return self._tables("priors/{model}/{calibration}/seq{seq_len}.parquet", gradients=False)
-
-    @property
-    def results_of_all(self) -> list[str]:
+    def results_of_all(self, wildcards: Wildcards) -> list[str]:
         """Everything that the tables are made of, except manifests."""
         keys = ("metrics", "plan", "gradients")
-        return self.present(dict.fromkeys(entry[key] for entry in self.entries for key in keys if entry[key]))
+        return self.present(dict.fromkeys(entry[key] for entry in self._entries for key in keys if entry[key]))
 
-    @property
-    def missing(self) -> list[str]:
+    def missing(self, wildcards: Wildcards) -> list[str]:
         """What the tables lack, where that is allowed; as a param it makes them anew when more is finished."""
-        metrics = [entry["metrics"] for entry in self.entries]
+        metrics = [entry["metrics"] for entry in self._entries]
         return sorted(set(metrics) - set(self.present(metrics)))
 
-    @property
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self, wildcards: Wildcards = None) -> list[dict[str, Any]]:
         """One entry for each row of the experiments table: what the config says of it, and where its results lie."""
+        return self._entries
+
+    @cached_property
+    def _entries(self) -> list[dict[str, Any]]:
         return [
             entry
             for model in self._computed
@@ -207,7 +212,6 @@ class Sweep:
 
     def _entry(self, model: ModelEntry, experiment: Experiment) -> dict[str, Any]:
         folder = f"{self._results}/experiments/{model.name}/{experiment.name}"
-        gradients = f"{self._results}/gradients/{model.name}/{self._set(experiment)}"
         return {
             "facts": self._facts(model, experiment.name)
             | {
@@ -222,7 +226,7 @@ class Sweep:
             "failure": f"{self._results}/failures/{model.name}/{experiment.name}.json",
             "plan": f"{folder}/plan.json",
             "settings": self._plan_settings(experiment),
-            "gradients": gradients if experiment.needs_gradients else None,
+            "gradients": self._gradient_table(experiment) if experiment.needs_gradients else None,
             "manifest": f"{self._results}/models/{model.name}.json",
         }
 
@@ -259,12 +263,8 @@ class Sweep:
     def _set(self, experiment: Experiment) -> str:
         return f"{self.calibration_set(experiment)}.parquet"
 
-    def _tables(self, pattern: str, *, gradients: bool) -> list[str]:
-        needed = [e for e in self.experiments if (e.needs_gradients if gradients else e.needs_priors)]
-        paths = (
-            pattern.format(model=e.model, calibration=self._calibration(e.seed or 0), seq_len=e.seq_len) for e in needed
-        )
-        return [f"{self._results}/{path}" for path in dict.fromkeys(paths)]
+    def _gradient_table(self, experiment: Experiment) -> str:
+        return f"{self._results}/gradients/{experiment.model}/{self._set(experiment)}"
 
     def _importance_table(self, experiment: Experiment) -> list[str]:
         if not experiment.criterion.reads_model:
