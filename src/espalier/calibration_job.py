@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,78 +25,86 @@ from espalier.texts import read_texts
 logger = logging.getLogger(__name__)
 
 
-def collect_of_job(
-    *,
-    manifest: str,
-    text: str,
-    sequences: dict[str, Any],
-    counts: dict[str, Any],
-    dtype: str,
-    resources: dict[str, Any],
-    threads: int,
-    criterion: str,
-) -> Collected:
-    """Collect importances, and gradient statistics where the criterion takes gradients.
+@dataclass(frozen=True)
+class CalibrationJob:
+    """What a job on calibration text is given.
 
-    Args:
+    Attributes:
         manifest: File of the model's manifest.
         text: File of the calibration text.
         sequences: `text_field`, `seed` and `seq_len`.
-        counts: `largest` and `extra` sample counts.
+        counts: `largest` and `extra` sample counts; for priors also `prior_samples` as configured.
         dtype: Type of the weights.
-        resources: `device`, `gpu`, `token_budget`, `layers_per_pass` (0: as many as fit) and `checkpointing`.
+        resources: `device`, `gpu` and `token_budget`; for passes also `layers_per_pass` (0: as many as fit) and
+            `checkpointing`.
         threads: CPU threads.
-        criterion: A criterion that reads text.
+    """
+
+    manifest: str
+    text: str
+    sequences: Mapping[str, Any]
+    counts: Mapping[str, Any]
+    dtype: str
+    resources: Mapping[str, Any]
+    threads: int
+
+    @classmethod
+    def of(cls, snakemake: Any) -> CalibrationJob:
+        """Take it from the object that Snakemake gives to a script."""
+        params = snakemake.params
+        return cls(
+            snakemake.input.manifest, snakemake.input.text, params.sequences, params.counts, params.dtype,
+            dict(snakemake.resources.items()), snakemake.threads,
+        )  # fmt: skip
+
+    @property
+    def steps(self) -> list[int]:
+        """Sample counts at which results are taken."""
+        return ladder(self.counts["largest"], self.counts["extra"])
+
+    def load(self, n_samples: int) -> tuple[PreTrainedModel, torch.Tensor]:
+        """Draw sequences, then load the model: what can be refused is refused before a GPU is used.
+
+        Raises:
+            UserError: If the text is too short, or the model cannot be loaded.
+        """
+        torch.set_num_threads(self.threads)
+        manifest = read_json(self.manifest)
+        tokens = load_sequences(manifest, self.text, self.sequences, n_samples)
+        logger.info("%d sequences of %d tokens", *tokens.shape)
+        resources = self.resources
+        model = load_described(manifest, dtype=self.dtype, device=resources["device"], gpus=resources["gpu"])
+        return model, torch.from_numpy(tokens)
+
+
+def collect(job: CalibrationJob, criterion: str) -> Collected:
+    """Collect importances by a criterion that reads text, and gradient statistics where it takes gradients.
 
     Raises:
         UserError: If the text is too short, or the model cannot be loaded or run.
     """
-    torch.set_num_threads(threads)
-    model, tokens = _load(manifest, text, sequences, dtype, resources, counts["largest"])
+    model, tokens = job.load(job.counts["largest"])
+    resources = job.resources
     settings = PassSettings(
         resources["token_budget"], resources["layers_per_pass"] or None, bool(resources["checkpointing"])
     )
-    steps = ladder(counts["largest"], counts["extra"])
-    return collect_importance(model, tokens, steps, criterion=criterion, settings=settings)
+    return collect_importance(model, tokens, job.steps, criterion=criterion, settings=settings)
 
 
-def priors_of_job(
-    *,
-    manifest: str,
-    text: str,
-    sequences: dict[str, Any],
-    counts: dict[str, Any],
-    dtype: str,
-    resources: dict[str, Any],
-    threads: int,
-) -> dict[str, Any]:
+def priors_table(job: CalibrationJob) -> dict[str, Any]:
     """Measure priors: columns of the priors table, for every sample count of the ladder.
-
-    Args:
-        manifest: File of the model's manifest.
-        text: File of the calibration text.
-        sequences: `text_field`, `seed` and `seq_len`.
-        counts: `largest` and `extra` sample counts, and `prior_samples` as configured.
-        dtype: Type of the weights.
-        resources: `device`, `gpu` and `token_budget`.
-        threads: CPU threads.
 
     Raises:
         UserError: If the text is too short, or the model cannot be loaded or run.
     """
-    torch.set_num_threads(threads)
-    configured = counts["prior_samples"]
-    n_sequences = prior_samples(counts["largest"], configured)
-    model, tokens = _load(manifest, text, sequences, dtype, resources, n_sequences)
-    measured = measure_priors(model, tokens, token_budget=resources["token_budget"])
-    tables = [
-        measured.rows(n_samples, prior_samples(n_samples, configured))
-        for n_samples in ladder(counts["largest"], counts["extra"])
-    ]
+    configured = job.counts["prior_samples"]
+    model, tokens = job.load(prior_samples(job.counts["largest"], configured))
+    measured = measure_priors(model, tokens, token_budget=job.resources["token_budget"])
+    tables = [measured.rows(n_samples, prior_samples(n_samples, configured)) for n_samples in job.steps]
     return {column: np.concatenate([table[column] for table in tables]) for column in tables[0]}
 
 
-def load_sequences(manifest: dict[str, Any], text: str, sequences: dict[str, Any], n_samples: int) -> Tokens:
+def load_sequences(manifest: Mapping[str, Any], text: str, sequences: Mapping[str, Any], n_samples: int) -> Tokens:
     """Draw calibration sequences with the tokenizer of a model.
 
     Args:
@@ -117,14 +127,3 @@ def load_sequences(manifest: dict[str, Any], text: str, sequences: dict[str, Any
         seq_len=sequences["seq_len"],
         seed=sequences["seed"],
     )
-
-
-def _load(
-    manifest: str, text: str, sequences: dict[str, Any], dtype: str, resources: dict[str, Any], n_samples: int
-) -> tuple[PreTrainedModel, torch.Tensor]:
-    """Draw sequences, then load the model: what can be refused is refused before a GPU is used."""
-    described = read_json(manifest)
-    tokens = load_sequences(described, text, sequences, n_samples)
-    logger.info("%d sequences of %d tokens", *tokens.shape)
-    model = load_described(described, dtype=dtype, device=resources["device"], gpus=resources.get("gpu", 1))
-    return model, torch.from_numpy(tokens)

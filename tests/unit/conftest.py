@@ -63,6 +63,15 @@ def random_model(
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 
+def with_biases(model: PreTrainedModel) -> PreTrainedModel:
+    """Draw the biases of a model, which begin at zero, where they would have no effect."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.2)
+    return model
+
+
 @pytest.fixture
 def model_folder(tmp_path: Path, architecture: str, tokenizer: PreTrainedTokenizerFast) -> Path:
     """A saved random model with its tokenizer."""

@@ -12,7 +12,7 @@ from espalier.errors import UserError
 from espalier.importance.accumulate import sequence_losses as summed_loss
 from espalier.priors import SCOPES, measure_priors
 from espalier.tables import PriorTable
-from tests.unit.conftest import random_model
+from tests.unit.conftest import random_model, with_biases
 
 SHAPES = {
     "llama": {},
@@ -28,14 +28,8 @@ SHAPES = {
 
 @pytest.fixture(params=list(SHAPES))
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    model = random_model(
-        request.param.split("-")[0], 40, initializer_range=0.2, num_hidden_layers=3, **SHAPES[request.param]
-    )
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.normal_(std=0.2)
-    return model
+    shape = {"num_hidden_layers": 3} | SHAPES[request.param]
+    return with_biases(random_model(request.param.split("-")[0], 40, initializer_range=0.2, **shape))
 
 
 @pytest.fixture

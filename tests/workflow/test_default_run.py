@@ -197,3 +197,20 @@ def test_snakemakes_own_report_holds_pages_figures_and_tables(
     assert "all_models_best_configs.csv" in names
     for category in ("All models", "Models", "Structures"):
         assert f'"{category}"' in page
+
+
+def test_costs_need_no_model_at_hand(default_run: DefaultRun) -> None:
+    """Half of the parameters are gone; what a plan costs follows from manifest and tables."""
+    costs = read_json(default_run.results / "reports/Llama/analysis.json")["costs"]
+    assert costs["reason"] is None
+    for name, one in costs["experiments"].items():
+        kept = one["n_params"] / costs["baseline"]["n_params"]
+        assert kept == pytest.approx(0.5 if name.endswith("p50") else 0.65, abs=0.002)
+        assert 0 <= one["relative"]["kv_cache_bytes_per_token"] <= 1
+
+
+def test_a_forecast_of_a_finished_study(default_run: DefaultRun, snakemake: Run) -> None:
+    done = snakemake("forecast", "--configfile", DEFAULT_CONFIG, directory=default_run.directory)
+    assert done.returncode == 0, done.stderr
+    assert "jobs left: 0 of 354" in done.stderr
+    assert "26 finished jobs" in done.stderr

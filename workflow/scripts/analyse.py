@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -31,9 +31,7 @@ def main(
         for one in settings_of(experiments, model)
         if one[:2] in gradients
     )
-    sizes: dict[str, Any] | None = next((read_json(path) for path in manifests), None)
-    config = Path(sizes["folder"], "config.json") if sizes else None
-    costs = costs_of(layers, model, sizes, read_json(config) if config and config.is_file() else None)
+    costs = costs_of(layers, model, next((read_json(path) for path in manifests), None))
     content = analyse_model(
         experiments, model, headline_ratio=headline_ratio, evidence=evidence, costs=costs, gradient_profile=profile
     )

@@ -14,22 +14,20 @@ from espalier.statistics.costs import DTYPE_BYTES, Costs, costs
 from espalier.statistics.messages import Message
 
 
-def costs_of(
-    layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | None, config: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | None) -> dict[str, Any]:
     """Compute the costs of the unpruned model and of every plan of it.
 
     Args:
         layers: The layers table.
         model: Name of the model.
-        manifest: Its manifest, for the sizes of its layers; None where it has none.
-        config: Its `config.json`; None where it is not at hand.
+        manifest: Its manifest, for the sizes of its layers and what stood in its config; None where it has none.
 
     Returns:
         `baseline` and `experiments.<name>`: `n_params`, `kv_cache_bytes_per_token`, `flops_per_token`, and `relative`
         to the unpruned model; `dtype` of the cached numbers; `reason` where nothing is known.
     """
-    if manifest is None or not config or not {"hidden_size", "num_attention_heads", "vocab_size"} <= set(config):
+    config = manifest["config"] if manifest else {}
+    if manifest is None or not {"hidden_size", "num_attention_heads", "vocab_size"} <= set(config):
         return {"dtype": None, "baseline": None, "experiments": {}, **because(Message("no_structure"))}
     structure = ModelStructure.from_dict(manifest["structure"])
     sizes = _sizes(structure, config)

@@ -17,4 +17,4 @@ class Gradients(Section):
     layers_per_pass: PositiveInt | None = None
     """Layers whose gradients are accumulated at once; none means as many as fit the free memory."""
     checkpointing: bool = False
-    """Whether layers compute their activations again in the backward pass: less memory, a third more time."""
+    """Whether layers compute their activations again in the backward pass: less memory, more time."""

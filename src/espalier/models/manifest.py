@@ -11,10 +11,12 @@ import torch
 from safetensors import safe_open
 
 from espalier.errors import UserError
-from espalier.files import sha256_of
+from espalier.files import read_json, sha256_of
 from espalier.models.folder import ModelFolder, inspect_folder
 from espalier.progress import Progress
 
+# Of config.json, what costs are computed from, so that reports need no model.
+_CONFIG_KEYS = {"hidden_size", "num_attention_heads", "head_dim", "vocab_size", "dtype", "torch_dtype"}
 _SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
 
 
@@ -41,6 +43,7 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
         **{key: value for key, value in asdict(summary).items() if key != "structure"},
         "weight_files": list(summary.weight_files),
         "structure": summary.structure.to_dict(),
+        "config": {key: value for key, value in read_json(folder / "config.json").items() if key in _CONFIG_KEYS},
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(folder.iterdir())

@@ -217,13 +217,13 @@ def test_costs_by_hand() -> None:
                      "attention_after": 0, "mlp_after": 0},
         ]
     )  # fmt: skip
-    found = costs_of(plan, "M", manifest, config)
+    found = costs_of(plan, "M", manifest | {"config": config})
     # 2 layers x 2 (keys, values) x 1 group x 2 x 2 bytes; 2 x (2 x (48 + 60) + 40)
     assert found["baseline"] == {"n_params": 292, "kv_cache_bytes_per_token": 16, "flops_per_token": 512}
     one = found["experiments"]["x-1"]
     assert (one["n_params"], one["kv_cache_bytes_per_token"], one["flops_per_token"]) == (140, 8, 2 * (48 + 24 + 40))
     assert one["relative"]["kv_cache_bytes_per_token"] == 0.5
-    assert costs_of(plan, "M", None, None)["reason"] == "the sizes of the unpruned model are not known"
+    assert costs_of(plan, "M", None)["reason"] == "the sizes of the unpruned model are not known"
 
 
 def test_gradient_profile_pools_the_projections_of_a_layer() -> None:

@@ -18,7 +18,7 @@ from espalier.importance.memory import PassSettings
 from espalier.models.decoder import Projection
 from espalier.progress import Progress
 from espalier.tables import Gradients, Importance
-from tests.unit.conftest import random_model
+from tests.unit.conftest import random_model, with_biases
 
 SHAPES = {
     "llama": {},
@@ -33,12 +33,7 @@ SHAPES = {
 
 @pytest.fixture(params=list(SHAPES))
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    model = random_model(request.param.split("-")[0], 40, initializer_range=0.2, **SHAPES[request.param])
-    with torch.no_grad():  # biases start at zero, where they would have no importance
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.normal_(std=0.2)
-    return model
+    return with_biases(random_model(request.param.split("-")[0], 40, initializer_range=0.2, **SHAPES[request.param]))
 
 
 @pytest.fixture
