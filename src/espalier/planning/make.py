@@ -40,6 +40,29 @@ def make_plan(
     Raises:
         UserError: If the request is infeasible or a table lacks the sample count.
     """
+    groups, scores, n_floored = scored_groups(structure, settings, importance, priors)
+    options = SelectionOptions(**settings["selection"])
+    ratio = settings["pruning_ratio"]
+    plan = Plan.from_mask(
+        groups, structure, select(groups, structure, scores, ratio, options, settings["method"]["allocation"])
+    )
+    return plan, {
+        "pruning_ratio": ratio,
+        "removed_param_fraction": plan.removed_param_fraction(structure),
+        "removed_params": plan.removed_params(structure),
+        "extreme_pruning_layers": plan.extreme_pruning_layers,
+        "n_floored_priors": n_floored,
+    }
+
+
+def scored_groups(
+    structure: ModelStructure, settings: dict[str, Any], importance: pa.Table | None, priors: pa.Table | None
+) -> tuple[GroupTable, NDArray[np.float64], int]:
+    """Score all groups; arguments and errors as `make_plan`.
+
+    Returns:
+        The groups, the score of each, (n_groups,), and how many priors were raised to the floor.
+    """
     method, groups = settings["method"], GroupTable.of(structure)
     criterion = CRITERIA[method["criterion"]]
     if criterion.of_groups is not None:
@@ -50,16 +73,7 @@ def make_plan(
         raise ValueError(f"criterion {method['criterion']} needs an importance table")
     prior = None if priors is None else _priors_of(priors, settings["n_samples"], method["prior"])
     scores, n_floored = score_groups(groups, values, ScoreSettings(**{key: method[key] for key in SCORE_KEYS}), prior)
-    options = SelectionOptions(**settings["selection"])
-    ratio = settings["pruning_ratio"]
-    plan = Plan.from_mask(groups, structure, select(groups, structure, scores, ratio, options, method["allocation"]))
-    return plan, {
-        "pruning_ratio": ratio,
-        "removed_param_fraction": plan.removed_param_fraction(structure),
-        "removed_params": plan.removed_params(structure),
-        "extreme_pruning_layers": plan.extreme_pruning_layers,
-        "n_floored_priors": n_floored,
-    }
+    return groups, scores, n_floored
 
 
 def _importance_of(table: pa.Table, n_samples: int, n_groups: int) -> NDArray[np.float64]:
