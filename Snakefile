@@ -12,9 +12,13 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 sys.path.insert(0, str(workflow.current_basedir.join("src")))
 
-from espalier import versions
-from espalier.study.catalogue import grow
-from espalier.study.driver import open_study
+try:
+    from espalier import versions
+    from espalier.study.catalogue import grow
+    from espalier.study.driver import open_study
+except ModuleNotFoundError as error:
+    # As a module of a remote repository, only rules and scripts are fetched, not src/.
+    sys.exit(f"{error}: install the wheel of this version (`pip install espalier[workflow]`), or use a local checkout")
 
 # A config file is one whole study: the sandbox is loaded only when no other is given.
 if not workflow.config_settings.configfiles:

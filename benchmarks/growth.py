@@ -1,0 +1,164 @@
+"""How the workflow itself grows: dry run and consolidation of studies of up to 10,000 experiments.
+
+    PYTHONPATH=src .venv/bin/python benchmarks/growth.py --study build/default-run/results/sandbox [--sizes 300 10200]
+
+Plans of Llama-3-8B's shape (32 layers, 14,336 channels) and results with the numbers of a finished study stand in for
+computed ones: 10,000 files of each. Time and memory are those of the whole `snakemake` command with all its jobs.
+Budgets: dry run in 40 s; consolidation in 60 s and 4 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import yaml
+
+from espalier import versions
+from espalier.config.load import load_study
+from espalier.files import read_json, write_json
+from espalier.planning.groups import GroupTable
+from espalier.planning.plan import Plan
+from espalier.planning.structure import LayerStructure, ModelStructure
+from espalier.study.catalogue import Catalogue
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LAYER = LayerStructure(8, 5_242_880, 14_336, 12_288, 8_192)
+STRUCTURE = ModelStructure((LAYER,) * 32, other_params=2 * 128_256 * 4_096 + 4_096)
+GROUPS = GroupTable.of(STRUCTURE)
+PLAN = Plan.from_mask(GROUPS, STRUCTURE, np.random.default_rng(0).random(len(GROUPS)) < 0.2).to_dict()
+INPUTS = ("calibration.parquet", "perplexity.parquet", "tasks/piqa/validation.parquet")
+N_RATIOS, N_COUNTS = 20, 10  # with 3 methods: 600 experiments for each sequence length
+
+
+def config(n_experiments: int) -> dict[str, Any]:
+    """A study of one model with about so many experiments."""
+    n_lengths = max(1, round(n_experiments / (3 * N_RATIOS * N_COUNTS)))
+    n_ratios = min(N_RATIOS, round(n_experiments / (3 * N_COUNTS * n_lengths)))
+    methods = [{"name": "taylor"}, {"name": "layerwise", "scope": "layer"}, {"name": "blockwise", "scope": "block"}]
+    return {
+        "study": "growth",
+        "models": [{"name": "M", "family": "Llama", "kind": "base", "path": "model"}],
+        "methods": methods,
+        "grid": {
+            "methods": [method["name"] for method in methods],
+            "taylor_seq_len": [16 * (index + 1) for index in range(n_lengths)],
+            "taylor_num_samples": [8 * (index + 1) for index in range(N_COUNTS)],
+            "pruning_ratio": [round(0.02 * (index + 1), 2) for index in range(n_ratios)],
+        },
+        "calibration": {"dataset": INPUTS[0]},
+        "evaluation": {"data": "tasks", "perplexity": {"texts": [{"name": "wikitext2", "dataset": INPUTS[1]}]}},
+    }
+
+
+def fabricate(folder: Path, settings: dict[str, Any], finished: Path) -> int:
+    """Write what consolidation reads, and empty files for what was needed before it; return the number of rows."""
+    catalogue = Catalogue(load_study(settings), REPOSITORY / "src/espalier")
+    sweep, results = catalogue.sweep, folder / catalogue.results
+    model = next((finished / "models").glob("*.json")).stem
+    write_json(
+        results / "models/M.json", read_json(finished / f"models/{model}.json") | {"structure": STRUCTURE.to_dict()}
+    )
+    before = [f"{catalogue.results}/requests/M.parquet", *sweep.importance_tables]
+    before += [table.replace("importance/M/taylor", "priors/M") for table in sweep.importance_tables]
+    for path in before:
+        place(folder / path, b"")
+    statistics = gradients(next((finished / f"gradients/{model}").glob("*/*.parquet")), settings)
+    for path in sweep.gradient_tables:
+        place(folder / path, statistics)
+    for path in sweep.calibration_checks(None):
+        place(folder / path, b"{}")
+    for entry in sweep.entries():
+        write_results(folder, entry, read_json(finished / f"baseline/{model}/metrics.json"), catalogue.protocol)
+    return len(sweep.entries())
+
+
+def place(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def gradients(path: Path, settings: dict[str, Any]) -> bytes:
+    """The statistics of one sample count of a finished pass, repeated for every count and 32 layers."""
+    table = pd.read_parquet(path)
+    layer = table[(table.n_samples == table.n_samples.max()) & (table.layer == 0)]
+    counts = settings["grid"]["taylor_num_samples"]
+    rows = [layer.assign(n_samples=count, layer=number) for count in counts for number in range(STRUCTURE.n_layers)]
+    return bytes(pd.concat(rows, ignore_index=True).to_parquet())
+
+
+def write_results(folder: Path, entry: dict[str, Any], metrics: dict[str, Any], protocol: dict[str, Any]) -> None:
+    """Write plan and metrics of one row, whose recipes are the configured ones."""
+    if entry["plan"]:
+        facts = {
+            "pruning_ratio": entry["facts"]["pruning_ratio"],
+            "removed_param_fraction": 0.2,
+            "extreme_pruning_layers": 0,
+        }
+        plan = {"model": "M", "experiment": entry["facts"]["experiment"], **facts}
+        place(folder / entry["plan"], json.dumps(plan | {"recipe": {"settings": entry["settings"]}} | PLAN).encode())
+    recipe = {"settings": metrics["recipe"]["settings"] | {"protocol": protocol, "version": versions.EVALUATE}}
+    place(folder / entry["metrics"], json.dumps(metrics | {"protocol": protocol, "recipe": recipe}).encode())
+    place((folder / entry["metrics"]).with_name("samples.parquet"), b"")
+
+
+def measure(folder: Path, *arguments: str) -> tuple[float, float, str]:
+    """Run snakemake; return seconds, the peak memory of all its processes together in GiB, and what it printed."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    start, peak = time.perf_counter(), 0
+    with tempfile.TemporaryFile("w+") as printed:
+        process = psutil.Popen([*command, *arguments], cwd=folder, stdout=printed, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            peak = max(peak, resident(process))
+            time.sleep(0.1)
+        printed.seek(0)
+        text = printed.read()
+    if process.returncode:
+        raise SystemExit(text[-3000:])
+    return time.perf_counter() - start, peak / 2**30, text
+
+
+def resident(process: psutil.Process) -> int:
+    """Bytes of memory of a process and its children; what ended meanwhile counts nothing."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for one in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += one.memory_info().rss
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, required=True, help="results folder of a finished study")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[300, 1200, 3000, 10200])
+    arguments = parser.parse_args()
+    print("| experiments | dry run (s) | memory (GiB) | consolidation (s) | memory (GiB) |\n|---:|---:|---:|---:|---:|")
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            settings = config(size)
+            for path in INPUTS:
+                place(folder / path, b"")
+            (folder / "study.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+            dry_s, dry_gib, _ = measure(folder, "evaluations", "-n", "--configfile", "study.yaml", "--quiet")
+            n_rows = fabricate(folder, settings, arguments.study)
+            real_s, real_gib, text = measure(folder, "consolidated", "--configfile", "study.yaml", "--quiet")
+            table = pd.read_parquet(folder / "results/growth/consolidated/experiments.parquet")
+            if len(table) != n_rows or not (table.status == "ok").all():
+                raise SystemExit(text)
+            print(f"| {n_rows - 1:,} | {dry_s:.1f} | {dry_gib:.2f} | {real_s:.1f} | {real_gib:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
