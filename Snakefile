@@ -18,7 +18,9 @@ try:
     from espalier.study.driver import open_study
 except ModuleNotFoundError as error:
     # As a module of a remote repository, only rules and scripts are fetched, not src/.
-    sys.exit(f"{error}: install the wheel of this version (`pip install espalier[workflow]`), or use a local checkout")
+    sys.exit(
+        f"{error}: install the wheel of this version (`pip install espalier[workflow]`), or use a local checkout"
+    )
 
 # A config file is one whole study: the sandbox is loaded only when no other is given.
 if not workflow.config_settings.configfiles:

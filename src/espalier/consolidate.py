@@ -16,7 +16,7 @@ from espalier.errors import UserError
 from espalier.evaluation.metrics import mean_accuracy, task_accuracy
 from espalier.files import sha256_of_json
 from espalier.importance.statistics import model_metrics, moments_of, pool
-from espalier.planning.plan import Plan
+from espalier.planning.plan import kept_counts
 from espalier.planning.structure import ModelStructure
 
 BASELINE = "baseline"
@@ -30,15 +30,15 @@ class Finished:
     Attributes:
         facts: Columns of the experiments table that the config gives: study, model, family, ..., pruning_ratio.
         metrics: Content of `metrics.json`; None where there are no results.
-        plan: Content of `plan.json`; None for the baseline or where there is none.
-        gradients: Statistics of the experiment's gradient (rows of the gradients table); None without gradient.
+        plan: Content of `plan.json` but for its layers; None for the baseline or where there is none.
+        gradients: Columns that summarise the experiment's gradient (`gradient_metrics`); None without gradient.
         failure: Why it failed; None where it did not, or has not run.
     """
 
     facts: Mapping[str, Any]
     metrics: Mapping[str, Any] | None
     plan: Mapping[str, Any] | None
-    gradients: pd.DataFrame | None
+    gradients: Mapping[str, float | None] | None
     failure: str | None = None
 
 
@@ -83,7 +83,7 @@ def experiment_row(finished: Finished, rule: str) -> dict[str, Any]:
         row |= {f"ppl_{name}": text["value"] for name, text in metrics["perplexity"].items()}
         row |= {f"acc_{name}": task_accuracy(task["metrics"], rule) for name, task in metrics["tasks"].items()}
     if finished.gradients is not None:
-        row |= gradient_metrics(finished.gradients)
+        row |= finished.gradients
     row["extreme_pruning_layers"] = _of(plan, "extreme_pruning_layers")
     row["status"] = "ok" if metrics else "failed" if finished.failure else "missing"
     if finished.failure:
@@ -171,10 +171,8 @@ def layers_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def layer_rows(plan: Mapping[str, Any], structure: ModelStructure) -> list[dict[str, Any]]:
     """Make the rows of the layers table from a plan and the model's sizes."""
-    kept = Plan.from_dict(plan)
     rows = []
-    for number, layer in enumerate(structure.layers):
-        n_kv, n_mlp = kept.n_kept_kv_groups[number], kept.n_kept_mlp_channels[number]
+    for number, (layer, n_kv, n_mlp) in enumerate(zip(structure.layers, *kept_counts(plan), strict=True)):
         attention, mlp = n_kv * layer.kv_group_params, n_mlp * layer.mlp_channel_params
         rows.append(
             {

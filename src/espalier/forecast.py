@@ -95,6 +95,8 @@ def render(lines: Sequence[Line], *, n_processes: Sequence[int] = GPU_COUNTS, di
         "",
         f"jobs left: {sum(line.n_left for line in left)} of {sum(line.n_left + line.n_done for line in lines)}",
     ]
+    if any(line.n_done for line in lines):
+        rows.append("done means that the file is there; which of them an edit has made stale, `snakemake -n` says")
     if unknown:
         rows.append(f"of unknown time: {sum(line.n_left for line in unknown)} jobs; run one of each kind to know more")
     if len(unknown) < len(left) or not left:

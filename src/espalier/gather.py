@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from espalier.consolidate import Finished, check_recipe, layer_rows
+from espalier.consolidate import Finished, check_recipe, gradient_metrics, layer_rows
+from espalier.errors import UserError
 from espalier.files import read_json, read_parquet
 from espalier.planning.structure import ModelStructure
 
 Entry = Mapping[str, Any]
+Summaries = dict[str, dict[int, dict[str, float | None]]]
+"""What summarises the gradients of each table, by sample count."""
 
 
 def gather(
@@ -29,27 +30,53 @@ def gather(
     Raises:
         UserError: If a result was made by other settings than those configured.
     """
-    paths = {entry["gradients"] for entry in entries if entry["gradients"] and Path(entry["gradients"]).exists()}
-    gradients = {path: read_parquet(path).to_pandas() for path in sorted(paths)}
     absent = set(missing)
+    summaries: Summaries = {}
+    structures: dict[str, ModelStructure] = {}
     finished, layers = [], []
     for entry in entries:
-        one = _read(entry, gradients.get(entry["gradients"]), is_missing=entry["metrics"] in absent)
+        is_missing = entry["metrics"] in absent
+        plan = _plan(entry, is_missing=is_missing)
+        one = _read(entry, plan, _summary(entry, summaries), is_missing=is_missing)
         check_recipe(one, protocol=protocol, version=version, settings=entry["settings"])
         finished.append(one)
-        if one.plan:
-            structure = ModelStructure.from_dict(read_json(entry["manifest"])["structure"])
-            layers += layer_rows(dict(one.plan), structure)
+        if plan:
+            path = entry["manifest"]
+            if path not in structures:
+                structures[path] = ModelStructure.from_dict(read_json(path)["structure"])
+            layers += layer_rows(plan, structures[path])
     return finished, layers
 
 
-def _read(entry: Entry, statistics: pd.DataFrame | None, *, is_missing: bool) -> Finished:
-    if statistics is not None:
-        statistics = statistics[statistics.n_samples == entry["facts"]["taylor_num_samples"]]
-    has_plan = entry["plan"] and not (is_missing and not Path(entry["plan"]).exists())
-    plan = read_json(entry["plan"]) if has_plan else None
+def _plan(entry: Entry, *, is_missing: bool) -> dict[str, Any] | None:
+    """Read the plan of an experiment, if it has one."""
+    if not entry["plan"] or (is_missing and not Path(entry["plan"]).exists()):
+        return None
+    plan: dict[str, Any] = read_json(entry["plan"])
+    return plan
+
+
+def _summary(entry: Entry, summaries: Summaries) -> Mapping[str, float | None] | None:
+    """Summarise the gradient of an experiment; experiments of one setting share it."""
+    path = entry["gradients"]
+    if not path or not Path(path).exists():
+        return None
+    if path not in summaries:
+        table = read_parquet(path).to_pandas()
+        summaries[path] = {int(n): gradient_metrics(rows) for n, rows in table.groupby("n_samples")}
+    n_samples = entry["facts"]["taylor_num_samples"]
+    if n_samples not in summaries[path]:
+        raise UserError(f"{path}: has no statistics of {n_samples} samples; run `snakemake gradients` first")
+    return summaries[path][n_samples]
+
+
+def _read(
+    entry: Entry, plan: Mapping[str, Any] | None, gradients: Mapping[str, float | None] | None, *, is_missing: bool
+) -> Finished:
+    # Without its layers: ten thousand plans of a large model are a gigabyte.
+    facts = plan and {key: value for key, value in plan.items() if key != "layers"}
     if not is_missing:
-        return Finished(entry["facts"], read_json(entry["metrics"]), plan, statistics)
+        return Finished(entry["facts"], read_json(entry["metrics"]), facts, gradients)
     failure = Path(entry["failure"])
     reason = read_json(failure)["reason"] if failure.exists() else None
-    return Finished(entry["facts"], None, plan, statistics, reason)
+    return Finished(entry["facts"], None, facts, gradients, reason)

@@ -57,7 +57,7 @@ def finished() -> list[Finished]:
     )  # fmt: skip
     return [
         Finished(entries[0]["facts"], metrics(0.9, 0.8, 3.0, 94), None, None),
-        Finished(entries[1]["facts"], metrics(0.5, 0.6, 5.0, 69), plan, gradients),
+        Finished(entries[1]["facts"], metrics(0.5, 0.6, 5.0, 69), plan, gradient_metrics(gradients)),
         Finished(entries[2]["facts"], None, None, None, failure="too hot"),
     ]
 
@@ -77,7 +77,8 @@ def test_experiments_table(finished: list[Finished]) -> None:
 
 def test_gradient_metrics_pool_projections_by_their_size(finished: list[Finished]) -> None:
     """Layer 0: mean (1*1 + 3*3) / 4 = 2.5, norm sqrt(1 + 27) = 5.29; layer 1: mean 5, norm 10."""
-    found = gradient_metrics(finished[1].gradients)
+    found = finished[1].gradients
+    assert found is not None
     assert found["grad_mean_ratio"] == pytest.approx(2.0)
     assert found["grad_mean_range"] == pytest.approx(2.5)
     assert found["grad_norm_ratio"] == pytest.approx(10 / 28**0.5)

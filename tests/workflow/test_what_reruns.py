@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import REPOSITORY, Run, job_counts
 from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun
@@ -67,6 +68,10 @@ CONFIG_EDITS = {
     "token budget": ("evaluation={token_budget: 8192}", {}),
     "device": ("evaluation={device: auto}", {}),
     "experiments per job": ("evaluation={experiments_per_job: 1}", {}),
+    # layerwise: 2 lengths x 2 counts x 2 ratios for each model
+    "temperature of a method": (
+        f"methods={WITH_WANDA.replace('scope: layer', 'scope: layer, temperature: 2.0')}", {"plan": 48, "evaluate": 48},
+    ),
     "perplexity stride": ("evaluation={perplexity: {stride: 32}}", {"evaluate_baseline": 6, "evaluate": 156}),
     "fewer tasks": (
         "evaluation={tasks: [piqa, boolq]}", {"tokenize_requests": 6, "evaluate_baseline": 6, "evaluate": 156},
@@ -78,6 +83,16 @@ CONFIG_EDITS = {
 def test_a_change_of_the_config_runs_what_depends_on_it(edit: str, default_run: DefaultRun, snakemake: Run) -> None:
     value, expected = CONFIG_EDITS[edit]
     assert expensive(dry_run(snakemake, default_run, "--config", *value.split("\n"))) == expected
+
+
+def test_the_grid_of_one_model_is_its_own_affair(default_run: DefaultRun, snakemake: Run, tmp_path: Path) -> None:
+    config = yaml.safe_load(Path(DEFAULT_CONFIG).read_text(encoding="utf-8"))
+    config["models"][0]["grid"] = {"pruning_ratio": [0.2, 0.35, 0.5]}
+    (tmp_path / "edited.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    done = snakemake("-n", "--configfile", str(tmp_path / "edited.yaml"), directory=default_run.directory)
+    assert done.returncode == 0, done.stderr
+    # 3 methods x 2 lengths x 2 counts + random, at one ratio more
+    assert expensive(done.stdout + done.stderr) == {"plan": 13, "evaluate": 13}
 
 
 def edited_copy(tmp_path: Path, file: str, old: str, new: str) -> Path:

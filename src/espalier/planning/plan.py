@@ -113,17 +113,12 @@ class Plan:
         Raises:
             UserError: A key is missing, or a length, count and mask disagree.
         """
-        n_layers, layers = _value(values, "n_layers", int, "plan"), _value(values, "layers", list, "plan")
-        numbers = [_value(layer, "layer", int, f"plan.layers[{index}]") for index, layer in enumerate(layers)]
-        if numbers != list(range(n_layers)):
-            raise UserError(f"plan: n_layers is {n_layers}, but layers are numbered {numbers}; {REMEDY}")
-        kv_groups = [_unpack(layer, "kv_groups", index) for index, layer in enumerate(layers)]
-        mlp_channels = [_unpack(layer, "mlp_channels", index) for index, layer in enumerate(layers)]
+        kv_groups, mlp_channels = _masks(values)
         return cls(
-            n_kv_groups=tuple(count for count, _ in kv_groups),
-            n_mlp_channels=tuple(count for count, _ in mlp_channels),
-            kept_kv_groups=tuple(kept for _, kept in kv_groups),
-            kept_mlp_channels=tuple(kept for _, kept in mlp_channels),
+            n_kv_groups=tuple(map(len, kv_groups)),
+            n_mlp_channels=tuple(map(len, mlp_channels)),
+            kept_kv_groups=tuple(tuple(np.flatnonzero(mask).tolist()) for mask in kv_groups),
+            kept_mlp_channels=tuple(tuple(np.flatnonzero(mask).tolist()) for mask in mlp_channels),
         )
 
     def _check_sizes(self, structure: ModelStructure) -> None:
@@ -134,6 +129,26 @@ class Plan:
                     f"plan: layer {index} has (KV groups, MLP channels) {ours} in the plan and {theirs} in the model; "
                     "use the plan with the model it was made for"
                 )
+
+
+def kept_counts(values: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Read how many KV groups and MLP channels each layer keeps from what `Plan.to_dict` wrote; checks all of it.
+
+    Raises:
+        UserError: As `Plan.from_dict`.
+    """
+    kv_groups, mlp_channels = _masks(values)
+    return tuple(int(mask.sum()) for mask in kv_groups), tuple(int(mask.sum()) for mask in mlp_channels)
+
+
+def _masks(values: Mapping[str, Any]) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]]:
+    """Read which KV groups and which MLP channels each layer keeps."""
+    n_layers, layers = _value(values, "n_layers", int, "plan"), _value(values, "layers", list, "plan")
+    numbers = [_value(layer, "layer", int, f"plan.layers[{index}]") for index, layer in enumerate(layers)]
+    if numbers != list(range(n_layers)):
+        raise UserError(f"plan: n_layers is {n_layers}, but layers are numbered {numbers}; {REMEDY}")
+    kv_groups = [_unpack(layer, "kv_groups", index) for index, layer in enumerate(layers)]
+    return kv_groups, [_unpack(layer, "mlp_channels", index) for index, layer in enumerate(layers)]
 
 
 def _sizes(structure: ModelStructure) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -149,8 +164,8 @@ def _pack(count: int, kept: Sequence[int]) -> dict[str, Any]:
     return {"n": count, "n_kept": len(kept), "mask": base64.b64encode(np.packbits(mask).tobytes()).decode()}
 
 
-def _unpack(layer: Mapping[str, Any], block: str, index: int) -> tuple[int, tuple[int, ...]]:
-    """Read what `_pack` wrote: the number of groups and the indices of those kept."""
+def _unpack(layer: Mapping[str, Any], block: str, index: int) -> NDArray[np.bool_]:
+    """Read what `_pack` wrote: whether each group is kept, (n,)."""
     where = f"plan.layers[{index}].{block}"
     values = _value(layer, block, dict, f"plan.layers[{index}]")
     count, n_kept = _value(values, "n", int, where), _value(values, "n_kept", int, where)
@@ -160,12 +175,13 @@ def _unpack(layer: Mapping[str, Any], block: str, index: int) -> tuple[int, tupl
         raise UserError(f"{where}.mask is not base64 ({error}); {REMEDY}") from None
     if count < 0 or len(data) != -(-count // 8):
         raise UserError(f"{where}.mask has {len(data)} bytes for {count} groups; {REMEDY}")
-    kept = np.flatnonzero(np.unpackbits(np.frombuffer(data, dtype=np.uint8)))
-    if kept.max(initial=-1) >= count:
-        raise UserError(f"{where}.mask keeps group {kept.max()}, but there are {count}; {REMEDY}")
-    if len(kept) != n_kept:
-        raise UserError(f"{where}.n_kept is {n_kept}, but the mask keeps {len(kept)}; {REMEDY}")
-    return count, tuple(kept.tolist())
+    mask = np.unpackbits(np.frombuffer(data, dtype=np.uint8)).astype(bool)
+    if mask[count:].any():
+        beyond = count + int(np.flatnonzero(mask[count:])[-1])
+        raise UserError(f"{where}.mask keeps group {beyond}, but there are {count}; {REMEDY}")
+    if int(mask.sum()) != n_kept:
+        raise UserError(f"{where}.n_kept is {n_kept}, but the mask keeps {int(mask.sum())}; {REMEDY}")
+    return mask[:count]
 
 
 def _value(values: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
