@@ -1,0 +1,130 @@
+"""Compare a file, as llama.cpp computes it, with the model and tokenizer that it was made from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from espalier.errors import UserError
+from espalier.export.gguf.metadata import context_length
+from espalier.export.gguf.reference import reference_logits
+from espalier.export.gguf.source import Source
+from espalier.export.gguf.texts import TEXTS
+from espalier.export.gguf.vocabulary import Vocabulary
+from espalier.files import read_json
+
+N_TOKENS, N_GENERATED = 200, 8
+F32_BOUND = 1e-3
+"""Largest difference of a logit of an F32 file."""
+RELATIVE_BOUND = {"F16": 0.02, "Q8_0": 0.2}
+"""Largest difference of the logits of other files, see docs/gguf.md: root mean square, in standard deviations."""
+
+logger = logging.getLogger(__name__)
+
+
+def llama_cpp_version() -> str | None:
+    """Return the version of llama-cpp-python, or None where it is not installed."""
+    try:
+        return importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check_file(
+    path: Path, source: Source, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, gguf_type: str
+) -> dict[str, Any]:
+    """Load a file with llama.cpp and compare ids and logits, if llama.cpp is there.
+
+    Returns:
+        What was checked, with the differences found; `checked` is false where llama-cpp-python is not installed.
+
+    Raises:
+        UserError: If llama.cpp cannot load the file, or its ids or logits differ.
+    """
+    version = llama_cpp_version()
+    if version is None:
+        return {"checked": False, "reason": "llama-cpp-python is not installed (requirements-llama.txt)"}
+    texts = list(TEXTS)
+    expected = [tokenizer(text).input_ids for text in texts]
+    n_tokens = min(N_TOKENS, context_length(source.config))
+    prompt = list(itertools.islice(itertools.cycle(itertools.chain(*expected)), n_tokens - N_GENERATED))
+    answer, logits = _ask(path, texts, prompt)
+    _compare_ids(texts, expected, answer["ids"], tokenizer)
+    ids = prompt + answer["generated"]
+    differences = _compare_logits(torch.from_numpy(logits), reference_logits(source, ids), gguf_type, len(source.layers()))
+    logger.info("checked with llama.cpp: %d texts, %d tokens, %s", len(texts), len(ids), differences)
+    return {"checked": True, "llama-cpp-python": version, "n_texts": len(texts), "n_tokens": len(ids), **differences}
+
+
+def _ask(path: Path, texts: Sequence[str], prompt: Sequence[int]) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
+    """Run llama.cpp on a file in a new process."""
+    with tempfile.TemporaryDirectory() as folder:
+        request, answer, logits = (Path(folder) / name for name in ("request.json", "answer.json", "logits.npy"))
+        content = {"file": str(path), "texts": texts, "prompt": prompt, "n_generated": N_GENERATED,
+                   "threads": torch.get_num_threads(), "answer": str(answer), "logits": str(logits)}  # fmt: skip
+        request.write_text(json.dumps(content), encoding="utf-8")
+        sources = str(Path(__file__).parents[3])
+        paths = os.pathsep.join(filter(None, [sources, os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "espalier.export.gguf.llama_process", str(request)]
+        done = subprocess.run(  # noqa: S603 (our own module)
+            command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            said = (done.stderr.strip() or "nothing").splitlines()[-1]
+            raise UserError(f"{path.name}: llama.cpp failed on it with status {done.returncode} and said: {said}")
+        return read_json(answer), np.load(logits, allow_pickle=False)
+
+
+def _compare_ids(
+    texts: Sequence[str], expected: Sequence[list[int]], got: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    for text, theirs, ours in zip(texts, got, expected, strict=True):
+        if theirs != ours:
+            at = next((i for i, pair in enumerate(zip(theirs, ours, strict=False)) if pair[0] != pair[1]), min(len(theirs), len(ours)))
+            raise UserError(
+                f"llama.cpp makes other ids of {text!r}: {tokenizer.convert_ids_to_tokens(theirs[at : at + 3])} where the "
+                f"tokenizer makes {tokenizer.convert_ids_to_tokens(ours[at : at + 3])}; export to transformers instead"
+            )
+
+
+def _compare_logits(got: torch.Tensor, expected: torch.Tensor, gguf_type: str, n_layers: int) -> dict[str, Any]:
+    """Compare logits of shape (tokens, vocabulary).
+
+    Raises:
+        UserError: If they differ by more than the type explains.
+    """
+    difference = (got - expected).abs()
+    spread = (expected - expected.mean(-1, keepdim=True)).pow(2).mean().sqrt()
+    largest = float(difference.max())
+    relative = float(difference.pow(2).mean().sqrt() / spread)
+    same = got.argmax(-1) == expected.argmax(-1)
+    top = expected.topk(2).values
+    decided = top[:, 0] - top[:, 1] > 2 * F32_BOUND
+    figures = {
+        "max_logit_difference": largest,
+        "rms_logit_difference_in_std": relative,
+        "same_argmax": float(same.float().mean()),
+    }
+    if gguf_type == "F32":
+        bad = not largest <= F32_BOUND or not bool(same[decided].all())
+    else:
+        bad = not relative <= RELATIVE_BOUND[gguf_type]
+    if bad or not all(map(math.isfinite, figures.values())):
+        raise UserError(f"llama.cpp computes other logits than the model: {figures}; the file was removed. Please report "
+                        "this with the model's config.json")  # fmt: skip
+    return figures
