@@ -42,7 +42,9 @@ def context_length(config: Any) -> int:
     return min(longest, int(window)) if window and slides else longest
 
 
-def write_metadata(writer: gguf.GGUFWriter, source: Source, blocks: Sequence[Block], *, name: str, gguf_type: str) -> None:
+def write_metadata(
+    writer: gguf.GGUFWriter, source: Source, blocks: Sequence[Block], *, name: str, gguf_type: str
+) -> None:
     """Add everything about the model but its tokenizer."""
     config, head_dim = source.config, source.head_dim
     writer.add_type("model")

@@ -75,15 +75,13 @@ def _check_merges(
 ) -> None:
     """Refuse tokens that llama.cpp could make of other parts than the tokenizer does."""
     wrong = [
-        token
-        for token in ranks
-        if len(tokenizer.model.tokenize(token)) != 1 and _other_parts(token, vocabulary, pairs)
+        token for token in ranks if len(tokenizer.model.tokenize(token)) != 1 and _other_parts(token, vocabulary, pairs)
     ]
     torn = [token for token in ranks if _is_torn(tokenizer, token)]
     if wrong or torn:
         raise UserError(
-            f"tokenizer.json: llama.cpp would merge {len(wrong)} tokens that the tokenizer does not and {len(torn)} across "
-            f"its splits (such as {(wrong + torn)[0]!r}); export to transformers instead"
+            f"tokenizer.json: llama.cpp would merge {len(wrong)} tokens that the tokenizer does not and {len(torn)} "
+            f"across its splits (such as {(wrong + torn)[0]!r}); export to transformers instead"
         )
 
 
@@ -97,7 +95,9 @@ def _is_torn(tokenizer: Tokenizer, token: str) -> bool:
     if tokenizer.pre_tokenizer is None:
         return False
     pieces: Sequence[Any] = tokenizer.pre_tokenizer.pre_tokenize_str(token)
-    return token not in {piece for piece, _ in pieces} and token not in {piece.removeprefix(SPACE) for piece, _ in pieces}
+    return token not in {piece for piece, _ in pieces} and token not in {
+        piece.removeprefix(SPACE) for piece, _ in pieces
+    }
 
 
 def _isolates(part: Part) -> bool:

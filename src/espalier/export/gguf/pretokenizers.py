@@ -1,7 +1,8 @@
 """Which of llama.cpp's ways to split a text are those of a tokenizer.
 
 llama.cpp has a name for each known pre-tokenizer and no way to be given a regular expression. A byte-level tokenizer is
-recognised by its own expression; unknown ones are refused, since a wrong split changes ids silently.
+recognised by its own expression; unknown ones are refused, since a wrong split changes ids silently. So is `tekken`
+(Mistral Nemo): llama.cpp leaves combining marks out of words, the tokenizer does not.
 """
 
 from __future__ import annotations
@@ -32,11 +33,6 @@ _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = _CONTRACTIONS + _WORDS + r"\p{N}{1,3}" + _REST
 QWEN2 = _CONTRACTIONS + _WORDS + r"\p{N}" + _REST
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-TEKKEN = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*"
-    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 # ignore_merges goes with the name in llama.cpp, hence both in one key.
 NAMES = {
     Split(GPT2, digits=False, ignore_merges=False): "gpt-2",
@@ -44,7 +40,6 @@ NAMES = {
     Split(LLAMA3, digits=False, ignore_merges=True): "llama-bpe",
     Split(LLAMA3, digits=False, ignore_merges=False): "smaug-bpe",
     Split(QWEN2, digits=False, ignore_merges=False): "qwen2",
-    Split(TEKKEN, digits=False, ignore_merges=True): "tekken",
 }
 
 Part = Mapping[str, Any]
@@ -66,9 +61,9 @@ def byte_level_name(parts: Sequence[Part], *, ignore_merges: bool) -> str:
     split = _split(parts, ignore_merges)
     if split not in NAMES:
         raise UserError(
-            f"tokenizer.json: the pre-tokenizer {_describe(parts)} (ignore_merges {str(ignore_merges).lower()}) is none "
-            f"that llama.cpp is known to have; known are those of {', '.join(NAMES.values())}; export to transformers "
-            "instead"
+            f"tokenizer.json: the pre-tokenizer {_describe(parts)} (ignore_merges {str(ignore_merges).lower()}) is not "
+            f"one that llama.cpp is known to have; known are those of {', '.join(NAMES.values())}; export to "
+            "transformers instead"
         )
     return NAMES[split]
 
@@ -91,4 +86,6 @@ def _is_cover(part: Part) -> bool:
 
 
 def _describe(parts: Sequence[Part]) -> str:
-    return " + ".join(f"{part['type']} {part.get('pattern', {}).get('Regex', '')!r}".removesuffix(" ''") for part in parts)
+    return " + ".join(
+        f"{part['type']} {part.get('pattern', {}).get('Regex', '')!r}".removesuffix(" ''") for part in parts
+    )

@@ -48,7 +48,8 @@ class _Layer:
         hidden = self._norm("input_layernorm", hidden)
         n_tokens, head_dim = len(hidden), self._source.head_dim
         q, k, v = (
-            self._linear(f"self_attn.{name}_proj", hidden).view(n_tokens, -1, head_dim).transpose(0, 1) for name in "qkv"
+            self._linear(f"self_attn.{name}_proj", hidden).view(n_tokens, -1, head_dim).transpose(0, 1)
+            for name in "qkv"
         )  # (heads, tokens, head_dim)
         group = self._sizes.n_heads // self._sizes.n_kv_heads
         q, k = (x * cos + _half_turned(x) * sin for x in (q, k))

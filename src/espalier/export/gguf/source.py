@@ -86,7 +86,7 @@ class Source:
 
     def _layer(self, index: int) -> LayerSizes:
         prefix = f"model.layers.{index}."
-        rows = {}
+        rows: dict[str, int] = {}
         for block, names in (("self_attn", ("q_proj", "k_proj", "v_proj", "o_proj")),
                              ("mlp", ("gate_proj", "up_proj", "down_proj"))):  # fmt: skip
             found = [name for name in names if f"{prefix}{block}.{name}.weight" in self.shapes]
@@ -142,8 +142,10 @@ def _weight_files(folder: Path) -> list[str]:
 def _base_config(folder: Path, raw: dict[str, Any]) -> Any:
     model_type = str(raw.get("model_type", "")).removeprefix(_PRUNED)
     if model_type == "qwen3":
-        raise UserError(f"{folder}: Qwen3 has norms of queries and keys, for which GGUF has no architecture with layers "
-                        "of different sizes; export to transformers instead")  # fmt: skip
+        raise UserError(
+            f"{folder}: Qwen3 has norms of queries and keys, for which GGUF has no architecture with layers of "
+            "different sizes; export to transformers instead"
+        )
     if model_type not in MODEL_TYPES:
         raise UserError(
             f"{folder}: model type {model_type!r} cannot be written as GGUF; allowed: {', '.join(MODEL_TYPES)}, pruned "

@@ -116,7 +116,11 @@ def _attention(source: Source, block: Block) -> Iterator[Entry]:
         yield _zeros("attn_output.weight", hidden, source.head_dim)
     elif block.n_heads:
         yield _plain(source, "attn_norm.weight", f"{prefix}input_layernorm.weight")
-        for name, role, rotated in (("attn_q", "q_proj", True), ("attn_k", "k_proj", True), ("attn_v", "v_proj", False)):
+        for name, role, rotated in (
+            ("attn_q", "q_proj", True),
+            ("attn_k", "k_proj", True),
+            ("attn_v", "v_proj", False),
+        ):
             for part in ("weight", "bias"):
                 if f"{prefix}self_attn.{role}.{part}" in source.shapes:
                     yield _rows(source, f"{name}.{part}", f"{prefix}self_attn.{role}.{part}", rotated=rotated)

@@ -89,19 +89,22 @@ def describe(tokenizer: PreTrainedTokenizerBase, n_rows: int, other_eos: int | N
     _check_model(model)
     differences = [NOT_NORMALISED] if "NFC" in json.dumps(content["normalizer"]) else []
     add_bos, add_eos = _added(tokenizer)
+    content["added_tokens"] = _with_rows(content["added_tokens"], n_rows)
     common: dict[str, Any] = {
-        "tokens": _tokens(backend.get_vocab(with_added_tokens=True), n_rows),
+        "tokens": _tokens(content, n_rows),
         "types": _types(content, n_rows),
         "add_bos": add_bos,
         "add_eos": add_eos,
-        "special": _special(tokenizer, other_eos),
+        "special": _special(tokenizer, other_eos, n_rows),
         "chat_template": _chat_template(tokenizer),
     }
     if steps and steps[-1]["type"] == "ByteLevel":
         _check_byte_level_normalizer(content["normalizer"])
         pre = byte_level_name(steps, ignore_merges=bool(model.get("ignore_merges")))
         merges = [" ".join(pair) for pair in model["merges"]]
-        return Vocabulary("gpt2", pre, merges=merges, scores=None, add_space_prefix=False, differences=differences, **common)
+        return Vocabulary(
+            "gpt2", pre, merges=merges, scores=None, add_space_prefix=False, differences=differences, **common
+        )
     prefix, more = metaspace.prefix_and_differences(content)
     by_token = metaspace.scores(backend, content)
     lowest = min(by_token.values())
@@ -114,8 +117,10 @@ def _check_model(model: Mapping[str, Any]) -> None:
     odd = [key for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
     if model["type"] != "BPE" or odd:
         what = f"a {model['type']} tokenizer" + (f" with {', '.join(odd)}" if odd else "")
-        raise UserError(f"tokenizer.json: {what} is not written to GGUF; allowed: byte-level BPE, and BPE in the manner "
-                        "of SentencePiece; export to transformers instead")  # fmt: skip
+        raise UserError(
+            f"tokenizer.json: {what} is not written to GGUF; allowed: byte-level BPE, and BPE in the manner of "
+            "SentencePiece; export to transformers instead"
+        )
 
 
 def _check_byte_level_normalizer(normalizer: Mapping[str, Any] | None) -> None:
@@ -124,14 +129,23 @@ def _check_byte_level_normalizer(normalizer: Mapping[str, Any] | None) -> None:
                         "transformers instead")  # fmt: skip
 
 
-def _tokens(ids: Mapping[str, int], n_rows: int) -> list[str]:
+def _with_rows(added: list[dict[str, Any]], n_rows: int) -> list[dict[str, Any]]:
+    """Leave out special tokens beyond the embedding, which a tokenizer class may add and no model could read."""
+    return [token for token in added if token["id"] < n_rows or not token["special"]]
+
+
+def _tokens(content: Mapping[str, Any], n_rows: int) -> list[str]:
     """Return the text of each id; rows without one (embeddings are often padded) get a name that no text has."""
-    by_id = {index: token for token, index in ids.items()}
+    pairs = [
+        *content["model"]["vocab"].items(),
+        *((token["content"], token["id"]) for token in content["added_tokens"]),
+    ]
+    by_id = {index: token for token, index in pairs}
     if max(by_id) >= n_rows:
         raise UserError(f"the tokenizer has ids up to {max(by_id)}, the embedding {n_rows} rows; the folder's files do "
                         "not belong together")  # fmt: skip
-    if len(by_id) != len(ids):
-        raise UserError("tokenizer.json: two tokens have one id; export to transformers instead")
+    if len(set(pairs)) != len(by_id) or len(set(by_id.values())) != len(by_id):
+        raise UserError("tokenizer.json: two tokens have one id or one text; export to transformers instead")
     return [by_id.get(index, f"[UNUSED_ROW_{index}]") for index in range(n_rows)]
 
 
@@ -162,14 +176,20 @@ def _added(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
     raise UserError(f"the tokenizer makes {full} of {plain}; llama.cpp can only add BOS before and EOS after a text")
 
 
-def _special(tokenizer: PreTrainedTokenizerBase, other_eos: int | None) -> dict[str, int]:
+def _special(tokenizer: PreTrainedTokenizerBase, other_eos: int | None, n_rows: int) -> dict[str, int]:
     """Return the ids of special tokens. Without a BOS llama.cpp would take token 11: EOS is a better placeholder."""
     eos = tokenizer.eos_token_id
     if eos is None:
         raise UserError("the tokenizer has no EOS token, so that nothing would end a generation; set eos_token")
     bos = eos if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    found = {"bos": bos, "eos": eos, "eot": other_eos, "unknown": tokenizer.unk_token_id, "padding": tokenizer.pad_token_id}
-    return {name: int(token) for name, token in found.items() if token is not None}
+    found = {
+        "bos": bos,
+        "eos": eos,
+        "eot": other_eos,
+        "unknown": tokenizer.unk_token_id,
+        "padding": tokenizer.pad_token_id,
+    }
+    return {name: int(token) for name, token in found.items() if token is not None and token < n_rows}
 
 
 def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:

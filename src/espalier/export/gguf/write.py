@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 from espalier.export.gguf.blocks import Block, lay_out
@@ -17,7 +17,6 @@ from espalier.export.gguf.source import Source, open_source
 from espalier.export.gguf.tensors import FILE_TYPES, Tensor, fallbacks, tensors_of
 from espalier.export.gguf.vocabulary import Vocabulary, describe
 from espalier.files import read_json, whole_file, write_json
-from espalier.models.loading import load_tokenizer
 from espalier.progress import Progress
 
 # Rows of 32 are what Q8_0 quantises together; a narrower last block would make the whole matrix fall back to F16.
@@ -48,7 +47,8 @@ def export_gguf(folder: str | Path, output: str | Path, *, gguf_type: str, name:
         raise UserError(f"export.gguf_type: got {gguf_type!r}; allowed: {', '.join(FILE_TYPES)}")
     source = open_source(folder)
     check_config(source.config)
-    tokenizer = load_tokenizer(folder)
+    # By the base model's type, which decides the class: the tokenizer that the model was evaluated with.
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=source.config, local_files_only=True)
     blocks = lay_out(source.layers(), WIDTH_MULTIPLE[gguf_type])
     vocabulary = describe(tokenizer, source.shapes["model.embed_tokens.weight"][0], _other_eos(Path(folder), tokenizer))
     tensors = tensors_of(source, blocks, gguf_type)
@@ -137,5 +137,9 @@ def _other_eos(folder: Path, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return a token that ends a generation beside the tokenizer's EOS, as chat models have."""
     path = folder / "generation_config.json"
     found = read_json(path).get("eos_token_id") if path.is_file() else None
-    others = [token for token in (found if isinstance(found, list) else [found]) if token not in (None, tokenizer.eos_token_id)]
+    others = [
+        token
+        for token in (found if isinstance(found, list) else [found])
+        if token not in (None, tokenizer.eos_token_id)
+    ]
     return others[0] if others else None
