@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import jinja2
 import numpy as np
 import pytest
 import torch
@@ -194,6 +195,10 @@ def test_chat_template_without_a_bos(tokenizers: dict[str, PreTrainedTokenizerFa
     assert not without.add_bos
     assert without.chat_template == "{%- set bos_token = '' -%}" + tokenizers["qwen2"].chat_template
     assert having.chat_template == tokenizers["llama"].chat_template
+    messages = [{"role": "user", "content": "Where is it?"}]
+    template = jinja2.Environment(autoescape=False).from_string(without.chat_template)  # noqa: S701 (no page)
+    rendered = template.render({"bos_token": "</s>", "messages": messages})
+    assert rendered == tokenizers["qwen2"].apply_chat_template(messages, tokenize=False)
 
 
 def test_a_second_end_of_text(folder: Make, tmp_path: Path, tokenizers: dict[str, PreTrainedTokenizerFast]) -> None:

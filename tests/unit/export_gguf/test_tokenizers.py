@@ -1,5 +1,6 @@
 """Ids through llama.cpp against the tokenizer's own."""
 
+import inspect
 import json
 import random
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import TikTokenConverter
+from transformers.models.qwen2 import tokenization_qwen2
 
 from espalier.errors import UserError
 from espalier.export.gguf import check, pretokenizers
@@ -101,7 +104,7 @@ def test_byte_level_ids_are_equal(split: pretokenizers.Split, tmp_path: Path) ->
 
 
 @pytest.mark.llama
-@pytest.mark.parametrize("kind", ["legacy", "first", "never"])
+@pytest.mark.parametrize("kind", ["legacy", "first", "always", "never"])
 def test_sentencepiece_ids_are_equal(kind: str, tmp_path: Path) -> None:
     tokenizer = sentencepiece(kind)
     texts = random_texts(500)
@@ -118,9 +121,39 @@ def test_sentencepiece_ids_are_equal(kind: str, tmp_path: Path) -> None:
 def test_sandbox_ids_are_equal(
     architecture: str, tmp_path: Path, tokenizers: dict[str, PreTrainedTokenizerFast], pages: list[str]
 ) -> None:
-    tokenizer = tokenizers[architecture]
+    file = exported(tokenizers[architecture], tmp_path)
+    raw = AutoConfig.for_model(architecture)  # decides the class, as in the base model's folder
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "pruned", config=raw)
     texts = [*random_texts(500), *pages[:50]]
-    assert ids_of(exported(tokenizer, tmp_path), texts) == [tokenizer(text).input_ids for text in texts]
+    assert ids_of(file, texts) == [tokenizer(text).input_ids for text in texts]
+    # What the export says of other ids is so, and where it says nothing there are none.
+    known = " ".join(describe(tokenizer, len(tokenizer)).differences)
+    for text, difference in (
+        ("cafe\u0301", "NFC"),
+        (" leading", "begins with a space"),
+        ("<|user|>\nWhere is it?<|end|>\n<|assistant|>\n", "after a special token"),
+    ):
+        assert (ids_of(file, [text]) != [tokenizer(text).input_ids]) == (difference in known), difference
+
+
+def test_expressions_are_those_of_transformers() -> None:
+    """Written here from parts; transformers has both whole."""
+    assert tokenization_qwen2.PRETOKENIZE_REGEX == pretokenizers.QWEN2
+    pattern = inspect.signature(TikTokenConverter).parameters["pattern"].default
+    assert pattern == pretokenizers.LLAMA3
+
+
+def test_a_llama_tokenizer_of_transformers(tmp_path: Path) -> None:
+    """The class that Llama 2 and Mistral load, made with the vocabulary of a trained one."""
+    model = json.loads(sentencepiece("first").backend_tokenizer.to_str())["model"]
+    tokenizer = LlamaTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+    described = describe(tokenizer, len(tokenizer))
+    assert (described.model, described.add_space_prefix) == ("llama", True)
+    assert described.add_bos == (tokenizer("a").input_ids[0] == tokenizer.bos_token_id)
+    assert [difference.split(":")[0] for difference in described.differences] == [
+        "a text that begins with a space",
+        "text after a special token",
+    ]
 
 
 @pytest.mark.llama

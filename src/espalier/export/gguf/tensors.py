@@ -26,6 +26,7 @@ FILE_TYPES = {
     "F16": gguf.LlamaFileType.MOSTLY_F16,
     "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
 }
+MAX_FLOAT16 = float(np.finfo(np.float16).max)
 Array = np.ndarray[Any, np.dtype[Any]]
 Make = Callable[[], torch.Tensor]
 
@@ -69,7 +70,7 @@ class Tensor:
         if not bool(torch.isfinite(values).all()):
             raise UserError(f"{self.name}: has values that are not finite; check the model")
         largest = float(values.abs().max()) if values.numel() else 0.0
-        if self.type != Type.F32 and largest > np.finfo(np.float16).max:
+        if self.type == Type.F16 and largest > MAX_FLOAT16:
             raise UserError(f"{self.name}: its largest value {largest:.4g} does not fit float16; export as F32")
         return np.ascontiguousarray(quantize(np.ascontiguousarray(values.numpy()), self.type))
 
