@@ -136,6 +136,16 @@ def test_sandbox_ids_are_equal(
         assert (ids_of(file, [text]) != [tokenizer(text).input_ids]) == (difference in known), difference
 
 
+@pytest.mark.llama
+def test_special_tokens_that_strip(tmp_path: Path, tokenizers: dict[str, PreTrainedTokenizerFast]) -> None:
+    content = json.loads(tokenizers["llama"].backend_tokenizer.to_str())
+    content["added_tokens"][2]["lstrip"] = True
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content)), **ENDS)
+    assert any("beside special tokens" in difference for difference in describe(tokenizer, 500).differences)
+    text = f"before   {content['added_tokens'][2]['content']}"
+    assert ids_of(exported(tokenizer, tmp_path), [text]) != [tokenizer(text).input_ids]
+
+
 def test_expressions_are_those_of_transformers() -> None:
     """Written here from parts; transformers has both whole."""
     assert tokenization_qwen2.PRETOKENIZE_REGEX == pretokenizers.QWEN2

@@ -70,7 +70,8 @@ def check_file(
     n_other = _compare_ids(texts, expected, answer["ids"], tokenizer)
     ids = prompt + answer["generated"]
     differences = _compare_logits(torch.from_numpy(logits), reference_logits(source, ids), gguf_type)
-    logger.info("checked with llama.cpp: %d texts, %d tokens, %s", len(texts), len(ids), differences)
+    figures = ", ".join(f"{name} {value:.3g}" for name, value in differences.items())
+    logger.info("checked with llama.cpp: ids of %d texts, logits of %d tokens: %s", len(texts), len(ids), figures)
     counts = {"n_texts": len(TEXTS), "n_texts_of_random_tokens": len(drawn), "n_of_them_with_other_ids": n_other}
     return {"checked": True, "llama-cpp-python": version, **counts, "n_tokens": len(ids), **differences}
 

@@ -22,7 +22,7 @@ TEXTS = (
     "def f(x: int) -> list[str]:\n    if x >= 10 and x != 11:\n\t\treturn [f'{x:02d}'] * (x // 2)  # half\n    return",
     '<html><body class="a b">&amp; {"key": [1, 2.5, null]}</body></html> https://example.org/a?b=c&d=%20#e',
     "!!! ??? ... --- *** ((( ))) [[ ]] {{ }} << >> == != && || ;; :: ## $$ @@ ~~ `` ^^ ++",
-    "caf\u00e9 na\u00efve \u00dcbergr\u00f6\u00dfe se\u00f1or \u0141\u00f3d\u017a \u00bfqu\u00e9? \u00a1s\u00ed!",
+    "café naïve Übergröße señor Łódź ¿qué? ¡sí!",
     "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440! \u0395\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac",
     "\u6f22\u5b57\u304b\u306a\u4ea4\u3058\u308a\u6587\u3002\u4f60\u597d\uff0c\u4e16\u754c\uff01 \ud55c\uad6d\uc5b4",
     "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645 \u05e9\u05dc\u05d5\u05dd",

@@ -15,6 +15,9 @@ from espalier.errors import UserError
 from espalier.export.gguf import metaspace
 from espalier.export.gguf.pretokenizers import byte_level_name, parts_of
 
+NOT_STRIPPED = (
+    "spaces and words beside special tokens: llama.cpp takes a special token wherever it stands, as it stands"
+)
 NOT_NORMALISED = "text that Unicode's NFC would change: llama.cpp does not normalise"
 
 
@@ -87,7 +90,7 @@ def describe(tokenizer: PreTrainedTokenizerBase, n_rows: int, other_eos: int | N
     content = json.loads(backend.to_str())
     model, steps = content["model"], parts_of(content["pre_tokenizer"])
     _check_model(model)
-    differences = [NOT_NORMALISED] if "NFC" in json.dumps(content["normalizer"]) else []
+    differences = _differences(content)
     add_bos, add_eos = _added(tokenizer)
     content["added_tokens"] = _with_rows(content["added_tokens"], n_rows)
     common: dict[str, Any] = {
@@ -111,6 +114,12 @@ def describe(tokenizer: PreTrainedTokenizerBase, n_rows: int, other_eos: int | N
     scores = [by_token.get(token, lowest) for token in common["tokens"]]
     return Vocabulary("llama", "default", merges=None, scores=scores, add_space_prefix=prefix,
                       differences=differences + more, **common)  # fmt: skip
+
+
+def _differences(content: Mapping[str, Any]) -> list[str]:
+    strips = any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in content["added_tokens"])
+    normalises = "NFC" in json.dumps(content["normalizer"])
+    return [text for text, is_so in ((NOT_NORMALISED, normalises), (NOT_STRIPPED, strips)) if is_so]
 
 
 def _check_model(model: Mapping[str, Any]) -> None:

@@ -120,7 +120,7 @@ def _tell(facts: dict[str, Any]) -> None:
         ("stored_as_f16", "matrices whose rows are no multiple of 32 are stored as F16"),
     ):
         if facts[key]:
-            logger.info("%s: %s", what, facts[key])
+            logger.info("%s: %s", what, len(facts[key]) if key == "stored_as_f16" else facts[key])
     if facts["context_length"] < facts["max_position_embeddings"]:
         logger.info(
             "context length %d, the sliding window, instead of %d: GGUF's deci architecture has full attention only",
