@@ -73,7 +73,7 @@ def test_content_of_a_file(folder: Make, tmp_path: Path) -> None:
     assert value("general.architecture") == "deci"
     assert value("deci.attention.head_count") == [4, 2, 2, 4]
     assert value("deci.attention.head_count_kv") == [2, 1, 1, 2]
-    assert value("deci.feed_forward_length") == [48, 17, 40, 5]
+    assert value("deci.feed_forward_length") == [64, 32, 64, 32]  # 48, 17, 40 and 5 to multiples of 32
     sizes = ("attention.key_length", "attention.value_length", "rope.dimension_count")
     assert [value(f"deci.{key}") for key in sizes] == [8, 8, 8]  # 32 hidden / 4 heads
     tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -82,7 +82,10 @@ def test_content_of_a_file(folder: Make, tmp_path: Path) -> None:
     assert tensors["blk.0.ffn_up.weight"].tensor_type == gguf.GGMLQuantizationType.F16
     weights = load_file(path / "model.safetensors")
     expected = weights["model.layers.1.mlp.down_proj.weight"].to(torch.float16).numpy()
-    np.testing.assert_array_equal(np.array(tensors["blk.1.ffn_down.weight"].data), expected)
+    padded = np.array(tensors["blk.1.ffn_down.weight"].data)
+    np.testing.assert_array_equal(padded[:, :17], expected)
+    assert not padded[:, 17:].any()
+    assert not np.array(tensors["blk.1.ffn_up.weight"].data)[17:].any()
 
 
 def test_rows_go_into_pairs() -> None:

@@ -101,10 +101,8 @@ def test_smaller_types_come_near(
     assert 0 < facts["llama_cpp"]["rms_logit_difference_in_std"] < bound
     assert facts["mlp_stubs"] == [0]
     assert facts["attention_stubs"] == []
-    if gguf_type == "Q8_0":  # widths 17, 40 and 5 become 32, 64 and 32
-        assert facts["n_padded_mlp_channels"] == 15 + 24 + 27
-        # One group of two heads of size 16 is 32 columns; so all rows fit.
-        assert facts["stored_as_f16"] == []
+    assert facts["n_padded_mlp_channels"] == 15 + 24 + 27  # widths 17, 40 and 5 become 32, 64 and 32
+    assert facts["stored_as_f16"] == []  # one group of two heads of size 16 is 32 columns: all rows fit
 
 
 @pytest.mark.llama

@@ -19,8 +19,9 @@ from espalier.export.gguf.vocabulary import Vocabulary, describe
 from espalier.files import read_json, whole_file, write_json
 from espalier.progress import Progress
 
-# Rows of 32 are what Q8_0 quantises together; a narrower last block would make the whole matrix fall back to F16.
-WIDTH_MULTIPLE = {"F32": 1, "F16": 1, "Q8_0": 32}
+# Q8_0 quantises 32 elements of a row together, and whole matrices whose rows are no multiple fall back to F16. An F16
+# file gets the same widths, since it is what other types are made of, and since llama.cpp computes it faster.
+WIDTH_MULTIPLE = {"F32": 1, "F16": 32, "Q8_0": 32}
 
 logger = logging.getLogger(__name__)
 
