@@ -51,8 +51,13 @@ def prefix_and_differences(content: Mapping[str, Any]) -> tuple[bool, list[str]]
     )
 
 
-def scores(tokenizer: Tokenizer, content: Mapping[str, Any]) -> dict[str, float]:
-    """Return the score of each token that has a merge; others get less than all of these.
+def scores(tokenizer: Tokenizer, content: Mapping[str, Any], tokens: Sequence[str]) -> list[float]:
+    """Return the score of each token; those without a merge get less than all others.
+
+    Args:
+        tokenizer: The tokenizer in use.
+        content: As `prefix_and_differences`.
+        tokens: Text of each id.
 
     Raises:
         UserError: If no scores reproduce the merges.
@@ -67,7 +72,7 @@ def scores(tokenizer: Tokenizer, content: Mapping[str, Any]) -> dict[str, float]
         pairs.add((left, right))
         ranks.setdefault(left + right, rank)
     _check_merges(tokenizer, vocabulary, ranks, pairs)
-    return {token: -float(ranks[token]) if token in ranks else _UNMERGED for token in vocabulary}
+    return [-float(ranks[token]) if token in ranks else _UNMERGED for token in tokens]
 
 
 def _check_merges(

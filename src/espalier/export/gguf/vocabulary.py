@@ -109,9 +109,7 @@ def describe(tokenizer: PreTrainedTokenizerBase, n_rows: int, other_eos: int | N
             "gpt2", pre, merges=merges, scores=None, add_space_prefix=False, differences=differences, **common
         )
     prefix, more = metaspace.prefix_and_differences(content)
-    by_token = metaspace.scores(backend, content)
-    lowest = min(by_token.values())
-    scores = [by_token.get(token, lowest) for token in common["tokens"]]
+    scores = metaspace.scores(backend, content, common["tokens"])
     return Vocabulary("llama", "default", merges=None, scores=scores, add_space_prefix=prefix,
                       differences=differences + more, **common)  # fmt: skip
 
