@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from espalier.export.gguf.source import Source
 from espalier.export.gguf.tensors import FILE_TYPES
 
 ARCHITECTURE = "deci"
-
-logger = logging.getLogger(__name__)
 
 
 def check_config(config: Any) -> None:
