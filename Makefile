@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+LLAMA := .venv/.installed-llama
 STUDY ?= sandbox
 QUIET := --quiet rules reason host
 export PYTHONPATH := src
@@ -33,7 +34,9 @@ pack:
 unpack:
 	tar --extract --gzip --file=espalier-$(STUDY).tar.gz
 
+# Without a C++ compiler the tests that need llama.cpp are skipped; the next run tries again.
 test: $(INSTALLED)
+	@$(MAKE) --no-print-directory $(LLAMA) || echo "llama.cpp could not be built: its tests are skipped"
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)
@@ -64,4 +67,8 @@ $(INSTALLED): requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.lock
+	@touch $@
+
+$(LLAMA): requirements-llama.txt $(INSTALLED)
+	$(BIN)/pip install --quiet --requirement requirements-llama.txt --constraint requirements.lock
 	@touch $@

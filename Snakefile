@@ -59,6 +59,7 @@ include: "rules/legacy.smk"
 include: "rules/consolidate.smk"
 include: "rules/report.smk"
 include: "rules/forecast.smk"
+include: "rules/export_gguf.smk"
 
 
 # The whole study, up to its reports.

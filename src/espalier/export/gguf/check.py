@@ -1,0 +1,152 @@
+"""Compare a file, as llama.cpp computes it, with the model and tokenizer that it was made from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from espalier.errors import UserError
+from espalier.export.gguf.metadata import context_length
+from espalier.export.gguf.reference import reference_logits
+from espalier.export.gguf.source import Source
+from espalier.export.gguf.texts import TEXTS, vocabulary_texts
+from espalier.export.gguf.vocabulary import Vocabulary
+from espalier.files import read_json
+
+N_TOKENS, N_GENERATED = 200, 8
+N_VOCABULARY_TEXTS = 500
+OTHER_IDS_BOUND = 0.05
+"""Largest share of texts of random tokens with other ids: a wrong split or merge shows in far more of them."""
+F32_BOUND = 1e-3
+"""Largest difference of a logit of an F32 file, or of a standard deviation of the logits where that is larger."""
+RELATIVE_BOUND = {"F16": 0.02, "Q8_0": 0.2}
+"""Largest difference of the logits of other files, see docs/gguf.md: root mean square, in standard deviations."""
+
+logger = logging.getLogger(__name__)
+
+
+def llama_cpp_version() -> str | None:
+    """Return the version of llama-cpp-python, or None where it is not installed."""
+    try:
+        return importlib.metadata.version("llama-cpp-python")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check_file(
+    path: Path, source: Source, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, gguf_type: str
+) -> dict[str, Any]:
+    """Load a file with llama.cpp and compare ids and logits, if llama.cpp is there.
+
+    Returns:
+        What was checked, with the differences found; `checked` is false where llama-cpp-python is not installed.
+
+    Raises:
+        UserError: If llama.cpp cannot load the file, or its ids or logits differ.
+    """
+    version = llama_cpp_version()
+    if version is None:
+        return {"checked": False, "reason": "llama-cpp-python is not installed (requirements-llama.txt)"}
+    drawn = vocabulary_texts(tokenizer, len(vocabulary.tokens), n_texts=N_VOCABULARY_TEXTS)
+    texts = [*TEXTS, *drawn]
+    expected = [tokenizer(text).input_ids for text in texts]
+    n_tokens = min(N_TOKENS, context_length(source.config))
+    prompt = list(itertools.islice(itertools.cycle(itertools.chain(*expected)), n_tokens - N_GENERATED))
+    answer, logits = _ask(path, texts, prompt)
+    n_other = _compare_ids(texts, expected, answer["ids"], tokenizer)
+    ids = prompt + answer["generated"]
+    differences = _compare_logits(torch.from_numpy(logits), reference_logits(source, ids), gguf_type)
+    figures = ", ".join(f"{name} {value:.3g}" for name, value in differences.items())
+    logger.info("checked with llama.cpp: ids of %d texts, logits of %d tokens: %s", len(texts), len(ids), figures)
+    counts = {"n_texts": len(TEXTS), "n_texts_of_random_tokens": len(drawn), "n_of_them_with_other_ids": n_other}
+    return {"checked": True, "llama-cpp-python": version, **counts, "n_tokens": len(ids), **differences}
+
+
+def _ask(path: Path, texts: Sequence[str], prompt: Sequence[int]) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
+    """Run llama.cpp on a file in a new process."""
+    with tempfile.TemporaryDirectory() as folder:
+        request, answer, logits = (Path(folder) / name for name in ("request.json", "answer.json", "logits.npy"))
+        content = {"file": str(path), "texts": texts, "prompt": prompt, "n_generated": N_GENERATED,
+                   "threads": torch.get_num_threads(), "answer": str(answer), "logits": str(logits)}  # fmt: skip
+        request.write_text(json.dumps(content), encoding="utf-8")
+        sources = str(Path(__file__).parents[3])
+        paths = os.pathsep.join(filter(None, [sources, os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "espalier.export.gguf.llama_process", str(request)]
+        done = subprocess.run(  # noqa: S603 (our own module)
+            command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            said = (done.stderr.strip() or "nothing").splitlines()[-1]
+            raise UserError(f"{path.name}: llama.cpp failed on it with status {done.returncode} and said: {said}")
+        return read_json(answer), np.load(logits, allow_pickle=False)
+
+
+def _compare_ids(
+    texts: Sequence[str], expected: Sequence[list[int]], got: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase
+) -> int:
+    """Compare ids; return for how many texts of random tokens they differ.
+
+    Raises:
+        UserError: If they differ for one of `TEXTS`, or for more than a few of the others.
+    """
+    wrong = [i for i, pair in enumerate(zip(expected, got, strict=True)) if pair[0] != pair[1]]
+    n_other = sum(index >= len(TEXTS) for index in wrong)
+    if not wrong:
+        return 0
+    ours, theirs = (ids[wrong[0]] for ids in (expected, got))
+    at = next((i for i, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), -1)
+    seen = (
+        f"{tokenizer.convert_ids_to_tokens(theirs[at:][:3])} where the tokenizer makes "
+        f"{tokenizer.convert_ids_to_tokens(ours[at:][:3])}"
+    )
+    if wrong[0] < len(TEXTS) or n_other > OTHER_IDS_BOUND * (len(texts) - len(TEXTS)):
+        raise UserError(
+            f"llama.cpp makes other ids of {len(wrong)} of {len(texts)} texts, of {texts[wrong[0]]!r} {seen}; "
+            "export to transformers instead"
+        )
+    logger.warning("llama.cpp makes other ids of %d texts of random tokens, of %r %s", n_other, texts[wrong[0]], seen)
+    return n_other
+
+
+def _compare_logits(got: torch.Tensor, expected: torch.Tensor, gguf_type: str) -> dict[str, Any]:
+    """Compare logits of shape (tokens, vocabulary).
+
+    Raises:
+        UserError: If they differ by more than the type explains.
+    """
+    difference = (got - expected).abs()
+    spread = (expected - expected.mean(-1, keepdim=True)).pow(2).mean().sqrt()
+    largest = float(difference.max())
+    relative = float(difference.pow(2).mean().sqrt() / spread)
+    same = got.argmax(-1) == expected.argmax(-1)
+    top = expected.topk(2).values
+    decided = top[:, 0] - top[:, 1] > 2 * F32_BOUND * max(1.0, float(spread))
+    figures = {
+        "max_logit_difference": largest,
+        "rms_logit_difference_in_std": relative,
+        "same_argmax": float(same.float().mean()),
+    }
+    if gguf_type == "F32":
+        bad = not largest <= F32_BOUND * max(1.0, float(spread)) or not bool(same[decided].all())
+    else:
+        bad = not relative <= RELATIVE_BOUND[gguf_type]
+    if bad or not all(map(math.isfinite, figures.values())):
+        raise UserError(
+            f"llama.cpp computes other logits than the model: {figures}; the file was removed; report this with the "
+            "model's config.json"
+        )
+    return figures

@@ -1,0 +1,94 @@
+"""Logits of a folder's model, in float32, with one layer in memory at a time.
+
+The equations of Llama, Mistral and Qwen2 written out (RMSNorm before each block, rotary positions, grouped attention,
+SwiGLU); transformers would hold the whole model, and knows no layers of different sizes. The tests compare it with
+the pruned transformers model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from espalier.export.gguf.rope import check_rope, inverse_frequencies
+from espalier.export.gguf.source import LayerSizes, Source
+from espalier.progress import Progress
+
+
+def reference_logits(source: Source, ids: Sequence[int]) -> torch.Tensor:
+    """Return the logits of one sequence: (tokens, vocabulary)."""
+    config = source.config
+    hidden = source.read("model.embed_tokens.weight")[torch.tensor(ids)]  # (tokens, hidden)
+    rotation = _rotation(source, len(ids))
+    layers = source.layers()
+    with Progress("computing reference logits", total=len(layers), unit="layers") as progress, torch.inference_mode():
+        for index, sizes in enumerate(layers):
+            layer = _Layer(source, index, sizes)
+            hidden = hidden + layer.attention(hidden, *rotation)
+            hidden = hidden + layer.mlp(hidden)
+            progress.advance(1)
+        hidden = _norm(hidden, source.read("model.norm.weight"), config.rms_norm_eps)
+        head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+        return hidden @ source.read(head).T
+
+
+class _Layer:
+    """The weights of one layer, read when they are used."""
+
+    def __init__(self, source: Source, index: int, sizes: LayerSizes) -> None:
+        self._source, self._sizes = source, sizes
+        self._prefix = f"model.layers.{index}."
+
+    def attention(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Return what attention adds: (tokens, hidden), or the bias alone."""
+        if not self._sizes.n_heads:
+            return self._bias("self_attn.o_proj", hidden)
+        hidden = self._norm("input_layernorm", hidden)
+        n_tokens, head_dim = len(hidden), self._source.head_dim
+        q, k, v = (
+            self._linear(f"self_attn.{name}_proj", hidden).view(n_tokens, -1, head_dim).transpose(0, 1)
+            for name in "qkv"
+        )  # (heads, tokens, head_dim)
+        group = self._sizes.n_heads // self._sizes.n_kv_heads
+        q, k = (x * cos + _half_turned(x) * sin for x in (q, k))
+        k, v = (x.repeat_interleave(group, dim=0) for x in (k, v))
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self._linear("self_attn.o_proj", mixed.transpose(0, 1).reshape(n_tokens, -1))
+
+    def mlp(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return what the MLP adds: (tokens, hidden), or the bias alone."""
+        if not self._sizes.n_ff:
+            return self._bias("mlp.down_proj", hidden)
+        hidden = self._norm("post_attention_layernorm", hidden)
+        gate = functional.silu(self._linear("mlp.gate_proj", hidden))
+        return self._linear("mlp.down_proj", gate * self._linear("mlp.up_proj", hidden))
+
+    def _norm(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
+        return _norm(hidden, self._source.read(f"{self._prefix}{name}.weight"), self._source.config.rms_norm_eps)
+
+    def _linear(self, name: str, values: torch.Tensor) -> torch.Tensor:
+        result = values @ self._source.read(f"{self._prefix}{name}.weight").T
+        return result + self._bias(name, result)
+
+    def _bias(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        name = f"{self._prefix}{name}.bias"
+        return self._source.read(name) if name in self._source.shapes else torch.zeros_like(like)
+
+
+def _norm(hidden: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    return hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + epsilon) * weight
+
+
+def _rotation(source: Source, n_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosine and sine of every angle: (tokens, head_dim) each."""
+    frequencies = inverse_frequencies(source.config, source.head_dim, check_rope(source.config))
+    angles = torch.arange(n_tokens, dtype=torch.float32)[:, None] * frequencies[None, :]
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def _half_turned(values: torch.Tensor) -> torch.Tensor:
+    first, second = values.chunk(2, dim=-1)
+    return torch.cat([-second, first], dim=-1)

@@ -1,0 +1,155 @@
+"""What a model folder holds, read tensor by tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+
+from espalier.errors import UserError
+from espalier.files import read_json
+
+MODEL_TYPES = ("llama", "mistral", "qwen2")
+_PRUNED = "pruned_"
+_INDEX = "model.safetensors.index.json"
+# Of config.json, what says how a folder came about and not what the model computes.
+_NOT_COMPUTED = ("model_type", "per_layer_config", "architectures", "auto_map", "transformers_version")
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """One decoder layer, by the shapes of its tensors.
+
+    Attributes:
+        n_heads: Query heads; 0 without attention.
+        n_kv_heads: Key/value heads; 0 without attention.
+        n_ff: MLP channels; 0 without an MLP.
+        has_attention_bias: Whether `o_proj` has a bias, which stays when the heads go.
+        has_mlp_bias: Whether `down_proj` has a bias, which stays when the channels go.
+    """
+
+    n_heads: int
+    n_kv_heads: int
+    n_ff: int
+    has_attention_bias: bool = False
+    has_mlp_bias: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model folder.
+
+    Attributes:
+        folder: Where it lies.
+        config: The config as transformers reads it for the base architecture; sizes of single layers are not in it.
+        shapes: Shape of each tensor by name.
+        files: File of each tensor by name.
+    """
+
+    folder: Path
+    config: Any
+    shapes: dict[str, tuple[int, ...]]
+    files: dict[str, str]
+
+    @property
+    def head_dim(self) -> int:
+        """Size of a head."""
+        return int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the weight files."""
+        return sum((self.folder / name).stat().st_size for name in set(self.files.values()))
+
+    def read(self, name: str) -> torch.Tensor:
+        """Read one tensor as float32.
+
+        Raises:
+            UserError: If it is not there.
+        """
+        if name not in self.files:
+            raise UserError(f"{self.folder}: has no tensor {name}; export or stage the model again")
+        with safe_open(self.folder / self.files[name], framework="pt") as tensors:
+            return tensors.get_tensor(name).to(torch.float32)
+
+    def layers(self) -> list[LayerSizes]:
+        """Return the sizes of every layer.
+
+        Raises:
+            UserError: If the tensors of a layer do not fit together, or none of its width says its sizes.
+        """
+        return [self._layer(index) for index in range(self.config.num_hidden_layers)]
+
+    def _layer(self, index: int) -> LayerSizes:
+        prefix = f"model.layers.{index}."
+        rows: dict[str, int] = {}
+        for block, names in (("self_attn", ("q_proj", "k_proj", "v_proj", "o_proj")),
+                             ("mlp", ("gate_proj", "up_proj", "down_proj"))):  # fmt: skip
+            found = [name for name in names if f"{prefix}{block}.{name}.weight" in self.shapes]
+            if found and len(found) < len(names):
+                missing = sorted(set(names) - set(found))
+                raise UserError(f"{self.folder}: layer {index} has {', '.join(found)} but not {', '.join(missing)}")
+            rows |= {name: self.shapes[f"{prefix}{block}.{name}.weight"][0] for name in found}
+        if rows.get("q_proj", 0) % self.head_dim or rows.get("k_proj", 0) % self.head_dim:
+            raise UserError(f"{self.folder}: layer {index} has rows that are no multiple of head_dim {self.head_dim}")
+        return LayerSizes(
+            n_heads=rows.get("q_proj", 0) // self.head_dim,
+            n_kv_heads=rows.get("k_proj", 0) // self.head_dim,
+            n_ff=rows.get("up_proj", 0),
+            has_attention_bias=f"{prefix}self_attn.o_proj.bias" in self.shapes,
+            has_mlp_bias=f"{prefix}mlp.down_proj.bias" in self.shapes,
+        )
+
+
+def open_source(folder: str | Path) -> Source:
+    """Look at a folder; no weights are read.
+
+    Raises:
+        UserError: If it is no folder of a supported architecture with safetensors weights.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: has no config.json; give a folder that the workflow exported, or of a base model")
+    config = _base_config(folder, read_json(folder / "config.json"))
+    shapes: dict[str, tuple[int, ...]] = {}
+    files: dict[str, str] = {}
+    for file in _weight_files(folder):
+        try:
+            with safe_open(folder / file, framework="pt") as tensors:
+                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{folder / file}: cannot be read ({error}); export or stage the model again") from None
+        shapes |= found
+        files |= dict.fromkeys(found, file)
+    if normed := [name for name in shapes if "q_norm" in name or "k_norm" in name]:
+        raise UserError(f"{folder}: {normed[0]}: GGUF has no architecture for norms of queries or keys in layers of "
+                        "different sizes; export to transformers instead")  # fmt: skip
+    return Source(folder, config, shapes, files)
+
+
+def _weight_files(folder: Path) -> list[str]:
+    if (folder / _INDEX).is_file():
+        return sorted(set(read_json(folder / _INDEX)["weight_map"].values()))
+    if (folder / "model.safetensors").is_file():
+        return ["model.safetensors"]
+    raise UserError(f"{folder}: has no weights (model.safetensors); export or stage the model again")
+
+
+def _base_config(folder: Path, raw: dict[str, Any]) -> Any:
+    model_type = str(raw.get("model_type", "")).removeprefix(_PRUNED)
+    if model_type == "qwen3":
+        raise UserError(
+            f"{folder}: Qwen3 has norms of queries and keys, for which GGUF has no architecture with layers of "
+            "different sizes; export to transformers instead"
+        )
+    if model_type not in MODEL_TYPES:
+        raise UserError(
+            f"{folder}: model type {model_type!r} cannot be written as GGUF; allowed: {', '.join(MODEL_TYPES)}, pruned "
+            "or not; export to transformers instead"
+        )
+    values = {key: value for key, value in raw.items() if key not in _NOT_COMPUTED}
+    return AutoConfig.for_model(model_type, **values)

@@ -1,0 +1,192 @@
+"""The tensors of a file: names, shapes and types first, contents one at a time when they are written.
+
+llama.cpp rotates neighbouring elements (2i, 2i + 1) of a head, transformers elements (i, i + head_dim / 2). Rows of
+`q_proj` and `k_proj`, and their biases, are put into llama.cpp's order; scores are sums over a head and do not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType as Type
+from gguf.quants import quant_shape_to_byte_shape, quantize
+
+from espalier.errors import UserError
+from espalier.export.gguf.blocks import Block
+from espalier.export.gguf.rope import check_rope, frequency_factors
+from espalier.export.gguf.source import Source
+
+FILE_TYPES = {
+    "F32": gguf.LlamaFileType.ALL_F32,
+    "F16": gguf.LlamaFileType.MOSTLY_F16,
+    "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+}
+MAX_FLOAT16 = float(np.finfo(np.float16).max)
+Array = np.ndarray[Any, np.dtype[Any]]
+Make = Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the file.
+
+    Attributes:
+        name: Name in the file.
+        shape: (rows, columns) or (elements,).
+        type: How its elements are stored.
+        make: Reads and arranges its content, as float32.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: Type
+    make: Make
+
+    @property
+    def byte_shape(self) -> tuple[int, ...]:
+        """Shape in which its bytes are written."""
+        return tuple(int(size) for size in quant_shape_to_byte_shape(self.shape, self.type))
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes in the file."""
+        size = {Type.F32: 4, Type.F16: 2}.get(self.type)
+        return int(np.prod(self.shape)) * size if size else int(np.prod(self.byte_shape))
+
+    def content(self) -> Array:
+        """Read, arrange and convert.
+
+        Raises:
+            UserError: If a value is not finite, or too large for float16.
+        """
+        values = self.make()
+        if tuple(values.shape) != self.shape:
+            raise RuntimeError(f"{self.name}: has shape {tuple(values.shape)} instead of {self.shape}")
+        if not bool(torch.isfinite(values).all()):
+            raise UserError(f"{self.name}: has values that are not finite; check the model")
+        largest = float(values.abs().max()) if values.numel() else 0.0
+        if self.type == Type.F16 and largest > MAX_FLOAT16:
+            raise UserError(f"{self.name}: its largest value {largest:.4g} does not fit float16; export as F32")
+        return np.ascontiguousarray(quantize(np.ascontiguousarray(values.numpy()), self.type))
+
+
+def tensors_of(source: Source, blocks: Sequence[Block], gguf_type: str) -> list[Tensor]:
+    """List the tensors of a file in the order in which they are written."""
+    return [_typed(name, shape, make, gguf_type) for name, shape, make in _all(source, blocks)]
+
+
+def fallbacks(tensors: Sequence[Tensor], gguf_type: str) -> list[str]:
+    """Name the matrices whose rows do not fit blocks of the type, and which are stored as F16 instead."""
+    return [tensor.name for tensor in tensors if len(tensor.shape) == 2 and tensor.type != Type[gguf_type]]
+
+
+Entry = tuple[str, tuple[int, ...], Make]
+
+
+def _typed(name: str, shape: tuple[int, ...], make: Make, gguf_type: str) -> Tensor:
+    if len(shape) == 1:
+        return Tensor(name, shape, Type.F32, make)
+    fits = shape[-1] % gguf.GGML_QUANT_SIZES[Type[gguf_type]][0] == 0
+    return Tensor(name, shape, Type[gguf_type] if fits else Type.F16, make)
+
+
+def _all(source: Source, blocks: Sequence[Block]) -> Iterator[Entry]:
+    yield _plain(source, "token_embd.weight", "model.embed_tokens.weight")
+    if check_rope(source.config) == "llama3":
+        factors = frequency_factors(source.config, source.head_dim)
+        yield "rope_freqs.weight", tuple(factors.shape), lambda: factors
+    for number, block in enumerate(blocks):
+        for name, shape, make in [*_attention(source, block), *_mlp(source, block)]:
+            yield f"blk.{number}.{name}", shape, make
+    yield _plain(source, "output_norm.weight", "model.norm.weight")
+    if not source.config.tie_word_embeddings:
+        yield _plain(source, "output.weight", "lm_head.weight")
+
+
+def _attention(source: Source, block: Block) -> Iterator[Entry]:
+    prefix, hidden = f"model.layers.{block.layer}.", source.config.hidden_size
+    if block.attention_stub:
+        yield _ones("attn_norm.weight", hidden)
+        for name in ("attn_q", "attn_k", "attn_v"):
+            yield _zeros(f"{name}.weight", source.head_dim, hidden)
+        yield _zeros("attn_output.weight", hidden, source.head_dim)
+    elif block.n_heads:
+        yield _plain(source, "attn_norm.weight", f"{prefix}input_layernorm.weight")
+        for name, role, rotated in (
+            ("attn_q", "q_proj", True),
+            ("attn_k", "k_proj", True),
+            ("attn_v", "v_proj", False),
+        ):
+            for part in ("weight", "bias"):
+                if f"{prefix}self_attn.{role}.{part}" in source.shapes:
+                    yield _rows(source, f"{name}.{part}", f"{prefix}self_attn.{role}.{part}", rotated=rotated)
+        yield _plain(source, "attn_output.weight", f"{prefix}self_attn.o_proj.weight")
+    if block.n_heads and f"{prefix}self_attn.o_proj.bias" in source.shapes:
+        yield _plain(source, "attn_output.bias", f"{prefix}self_attn.o_proj.bias")
+
+
+def _mlp(source: Source, block: Block) -> Iterator[Entry]:
+    prefix, hidden = f"model.layers.{block.layer}.", source.config.hidden_size
+    if block.mlp_stub:
+        yield _ones("ffn_norm.weight", hidden)
+        yield _zeros("ffn_gate.weight", block.n_ff, hidden)
+        yield _zeros("ffn_up.weight", block.n_ff, hidden)
+        yield _zeros("ffn_down.weight", hidden, block.n_ff)
+    else:
+        yield _plain(source, "ffn_norm.weight", f"{prefix}post_attention_layernorm.weight")
+        for name, role, dim in (("ffn_gate", "gate_proj", 0), ("ffn_up", "up_proj", 0), ("ffn_down", "down_proj", 1)):
+            yield _padded(source, f"{name}.weight", f"{prefix}mlp.{role}.weight", dim, block.n_padded)
+            if dim == 0 and f"{prefix}mlp.{role}.bias" in source.shapes:
+                yield _padded(source, f"{name}.bias", f"{prefix}mlp.{role}.bias", 0, block.n_padded)
+    if f"{prefix}mlp.down_proj.bias" in source.shapes:
+        yield _plain(source, "ffn_down.bias", f"{prefix}mlp.down_proj.bias")
+
+
+def _plain(source: Source, name: str, origin: str) -> Entry:
+    if origin not in source.shapes:
+        raise UserError(f"{source.folder}: has no tensor {origin}; export or stage the model again")
+    return name, source.shapes[origin], lambda: source.read(origin)
+
+
+def _rows(source: Source, name: str, origin: str, *, rotated: bool) -> Entry:
+    make = (lambda: interleave(source.read(origin), source.head_dim)) if rotated else (lambda: source.read(origin))
+    return name, source.shapes[origin], make
+
+
+def interleave(rows: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """Put the rows of each head from transformers' order (first halves, second halves) into pairs.
+
+    Args:
+        rows: (heads * head_dim, hidden), or a bias (heads * head_dim,).
+        head_dim: Size of a head.
+    """
+    halves = rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:])  # (heads, half, pair, ...)
+    return halves.transpose(1, 2).reshape(rows.shape)
+
+
+def _padded(source: Source, name: str, origin: str, dim: int, n_padded: int) -> Entry:
+    shape = list(source.shapes[origin])
+    shape[dim] += n_padded
+
+    def make() -> torch.Tensor:
+        values = source.read(origin)
+        if not n_padded:
+            return values
+        missing = list(values.shape)
+        missing[dim] = n_padded
+        return torch.cat([values, values.new_zeros(missing)], dim=dim)
+
+    return name, tuple(shape), make
+
+
+def _zeros(name: str, *shape: int) -> Entry:
+    return name, shape, lambda: torch.zeros(shape)
+
+
+def _ones(name: str, size: int) -> Entry:
+    return name, (size,), lambda: torch.ones(size)

@@ -1,0 +1,146 @@
+"""Write a model folder as a GGUF file: whole and checked, or not at all."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import gguf
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from espalier.errors import UserError
+from espalier.export.gguf.blocks import Block, lay_out
+from espalier.export.gguf.check import check_file, llama_cpp_version
+from espalier.export.gguf.metadata import ARCHITECTURE, check_config, context_length, write_metadata
+from espalier.export.gguf.source import Source, open_source
+from espalier.export.gguf.tensors import FILE_TYPES, Tensor, fallbacks, tensors_of
+from espalier.export.gguf.vocabulary import Vocabulary, describe
+from espalier.files import read_json, whole_file, write_json
+from espalier.progress import Progress
+
+# Q8_0 quantises 32 elements of a row together, and whole matrices whose rows are no multiple fall back to F16. An F16
+# file gets the same widths, since it is what other types are made of, and since llama.cpp computes it faster.
+WIDTH_MULTIPLE = {"F32": 1, "F16": 32, "Q8_0": 32}
+
+logger = logging.getLogger(__name__)
+
+
+def export_gguf(folder: str | Path, output: str | Path, *, gguf_type: str, name: str) -> dict[str, Any]:
+    """Write a model as one GGUF file, and beside it `{output}.json` with what was written and how it was checked.
+
+    Where llama-cpp-python is installed, the file is loaded with it in a new process and must give the tokenizer's ids
+    and the model's logits; otherwise it is removed. Where it is not installed, log and JSON say so.
+
+    Args:
+        folder: Folder of a pruned model (`checkpoints/{model}/{name}`), or of an unpruned one.
+        output: The GGUF file.
+        gguf_type: `F32`, `F16` or `Q8_0`; norms and biases are always F32.
+        name: Name of the model in the file.
+
+    Returns:
+        The content of the JSON file.
+
+    Raises:
+        UserError: If the model or its tokenizer cannot be expressed, or the file fails the check.
+    """
+    if gguf_type not in FILE_TYPES:
+        raise UserError(f"export.gguf_type: got {gguf_type!r}; allowed: {', '.join(FILE_TYPES)}")
+    source = open_source(folder)
+    check_config(source.config)
+    # By the base model's type, which decides the class: the tokenizer that the model was evaluated with.
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=source.config, local_files_only=True)
+    blocks = lay_out(source.layers(), WIDTH_MULTIPLE[gguf_type])
+    vocabulary = describe(tokenizer, source.shapes["model.embed_tokens.weight"][0], _other_eos(Path(folder), tokenizer))
+    tensors = tensors_of(source, blocks, gguf_type)
+    facts = _facts(source, blocks, tensors, vocabulary, gguf_type)
+    _tell(facts)
+    with whole_file(output) as temporary:
+        _write(temporary, source, blocks, tensors, vocabulary, gguf_type=gguf_type, name=name)
+        facts["n_bytes"] = temporary.stat().st_size
+        facts["llama_cpp"] = check_file(temporary, source, tokenizer, vocabulary, gguf_type)
+    write_json(f"{output}.json", facts)
+    return facts
+
+
+def _write(
+    path: Path,
+    source: Source,
+    blocks: list[Block],
+    tensors: list[Tensor],
+    vocabulary: Vocabulary,
+    *,
+    gguf_type: str,
+    name: str,
+) -> None:
+    """Write header and metadata, then the tensors one at a time."""
+    logging.getLogger("gguf").setLevel(logging.WARNING)
+    writer = gguf.GGUFWriter(path, ARCHITECTURE)
+    try:
+        write_metadata(writer, source, blocks, name=name, gguf_type=gguf_type)
+        vocabulary.write(writer)
+        for tensor in tensors:
+            writer.add_tensor_info(tensor.name, tensor.shape, "float32", tensor.n_bytes, raw_dtype=tensor.type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        with Progress(f"writing {name} as {gguf_type}", total=sum(t.n_bytes for t in tensors), unit="B") as progress:
+            for tensor in tensors:
+                writer.write_tensor_data(tensor.content())
+                progress.advance(tensor.n_bytes)
+    finally:
+        writer.close()
+
+
+def _facts(
+    source: Source, blocks: list[Block], tensors: list[Tensor], vocabulary: Vocabulary, gguf_type: str
+) -> dict[str, Any]:
+    """Say what the file holds that the folder does not show."""
+    kept = {block.layer for block in blocks}
+    return {
+        "architecture": ARCHITECTURE,
+        "type": gguf_type,
+        "n_blocks": len(blocks),
+        "context_length": context_length(source.config),
+        "max_position_embeddings": source.config.max_position_embeddings,
+        "left_out_layers": [index for index in range(source.config.num_hidden_layers) if index not in kept],
+        "attention_stubs": [block.layer for block in blocks if block.attention_stub],
+        "mlp_stubs": [block.layer for block in blocks if block.mlp_stub],
+        "n_padded_mlp_channels": sum(block.n_padded for block in blocks),
+        "stored_as_f16": fallbacks(tensors, gguf_type),
+        "tokenizer": {"model": vocabulary.model, "pre": vocabulary.pre, "other_ids_for": vocabulary.differences},
+    }
+
+
+def _tell(facts: dict[str, Any]) -> None:
+    for key, what in (
+        ("left_out_layers", "layers without attention and MLP are left out"),
+        ("attention_stubs", "layers whose missing attention is one head of zeros"),
+        ("mlp_stubs", "layers whose missing MLP is 32 channels of zeros"),
+        ("n_padded_mlp_channels", "MLP channels of zeros fill widths up to a multiple of 32"),
+        ("stored_as_f16", "matrices whose rows are no multiple of 32 are stored as F16"),
+    ):
+        if facts[key]:
+            logger.info("%s: %s", what, len(facts[key]) if key == "stored_as_f16" else facts[key])
+    if facts["context_length"] < facts["max_position_embeddings"]:
+        logger.info(
+            "context length %d, the sliding window, instead of %d: GGUF's deci architecture has full attention only",
+            facts["context_length"],
+            facts["max_position_embeddings"],
+        )
+    for difference in facts["tokenizer"]["other_ids_for"]:
+        logger.info("llama.cpp gives other ids for %s", difference)
+    if llama_cpp_version() is None:
+        logger.warning("not checked with llama.cpp: llama-cpp-python is not installed (requirements-llama.txt)")
+
+
+def _other_eos(folder: Path, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return a token that ends a generation beside the tokenizer's EOS, as chat models have."""
+    path = folder / "generation_config.json"
+    found = read_json(path).get("eos_token_id") if path.is_file() else None
+    others = [
+        token
+        for token in (found if isinstance(found, list) else [found])
+        if token not in (None, tokenizer.eos_token_id)
+    ]
+    return others[0] if others else None

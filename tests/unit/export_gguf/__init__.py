@@ -1,0 +1,1 @@
+"""GGUF files, against the models that they are made from."""
