@@ -53,6 +53,7 @@ include: "rules/legacy.smk"
 include: "rules/consolidate.smk"
 include: "rules/report.smk"
 include: "rules/forecast.smk"
+include: "rules/export.smk"
 
 
 # The whole study, up to its reports.
@@ -140,3 +141,9 @@ rule structures:
         expand(
             "<results>/reports/{model}/structures", model=study.models_with_structures
         ),
+
+
+# The best pruned model of each model, and those that the config names, as folders for others to load.
+rule export:
+    input:
+        study.exports.checkpoints,

@@ -122,8 +122,8 @@ def _check_indices(what: str, groups: Sequence[int], n: int) -> list[int]:
 
 
 def _cut_block(layer: nn.Module, block: Block, groups: list[int]) -> None:
-    old = [(role, group_width(layer, role), get_projection(layer, role)) for role in block_roles(block)]
-    old = [(role, width, linear.weight, linear.bias) for role, width, linear in old]
+    linears = [(role, get_projection(layer, role)) for role in block_roles(block)]
+    old = [(role, group_width(layer, role), linear.weight, linear.bias) for role, linear in linears]
     unchanged = len(groups) == n_groups(layer, block)
     resize_block(layer, block, len(groups))
     if unchanged or not groups:

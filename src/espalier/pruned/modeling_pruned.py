@@ -5,6 +5,8 @@ Exported folders carry this file, so it imports only torch and transformers.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 from transformers import (
     LlamaForCausalLM,
@@ -28,8 +30,13 @@ from .configuration_pruned import (
 )
 from .pruned_blocks import resize_block
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _Base
+else:
+    _Base = object  # the stock class that stands beside it
 
-class _Pruned:
+
+class _Pruned(_Base):  # type: ignore[misc]
     """Put before a stock class: builds the stock model, then resizes the blocks of its layers."""
 
     def __init__(self, config: PreTrainedConfig) -> None:

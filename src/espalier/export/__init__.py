@@ -1,0 +1,1 @@
+"""Pruned models as folders that transformers loads. See docs/export.md."""
