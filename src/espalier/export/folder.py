@@ -32,6 +32,8 @@ def write_model(model: PreTrainedModel, sizes: Mapping[str, Any], folder: Path) 
     model.save_pretrained(folder)
     config = read_json(folder / "config.json")
     write_json(folder / "config.json", config | {"per_layer_config": dict(sizes)})
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # they are written for their owner alone
     for name in pruned.CODE:
         shutil.copyfile(Path(pruned.__file__).with_name(name), folder / name)
 

@@ -69,8 +69,8 @@ def _write(
     prompts = make_prompts(model.config.vocab_size, model.config.max_position_embeddings)
     stored, before = model.dtype, None
     if dtype in BYTES and getattr(torch, dtype) != stored:
-        before = logits_of(model.float(), prompts)
-        model.to(getattr(torch, dtype))
+        before = logits_of(_cast(model, "float32"), prompts)
+        _cast(model, dtype)
         _check_finite(model, dtype)
     exported = export_model(model, plan, stubs=stubs)
     if (n_written := exported.num_parameters()) != n_params:
@@ -78,7 +78,7 @@ def _write(
     write_model(exported, layer_sizes(plan, n_query, stubs=stubs), folder)
     cast: dict[str, Any] = {"weights_dtype": _name(model.dtype)}
     del exported
-    expected = reference(model.float(), prompts)
+    expected = reference(_cast(model, "float32"), prompts)
     if before is not None:
         cast["rounding"] = {
             "from": _name(stored),
@@ -91,6 +91,13 @@ def _write(
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _cast(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
+    """Convert the parameters one by one; buffers (rotary frequencies) are never rounded, as in loading."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    return model
 
 
 def _check_finite(model: PreTrainedModel, dtype: str) -> None:

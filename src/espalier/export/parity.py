@@ -1,9 +1,9 @@
 """Parity: does a loaded checkpoint compute and generate what the evaluated model does?
 
 The reference is the model that was pruned in memory, in float32 and without a cache. Compared are the logits of one
-pass, and what is generated greedily with a dynamic and with a static cache, by beam search, and from a left-padded
-batch. Tokens must be the same; where they are not, both must be the best choice of the uncached model within the
-tolerance (a tie, counted).
+pass, those of the same tokens fed in pieces with a cache, and what is generated greedily with a dynamic and with a
+static cache, by beam search, and from a left-padded batch. Tokens must be the same; where they are not, both must be the
+best choice of the uncached model within the tolerance (a tie, counted).
 
 Runs in the job that exports (`reference`) and in a process of its own that knows only the folder (`compare`).
 """
@@ -67,7 +67,12 @@ def compare(model: PreTrainedModel, expected: Tensors) -> dict[str, Any]:
         "beam_cached": _same_score(model, _generate(model, prompts, num_beams=N_BEAMS), expected["beam"]),
         "left_padded": _padded(model, prompts, expected),
     }
-    problems = [] if difference <= TOLERANCE else [f"logits differ by {difference:.2g} (allowed: {TOLERANCE:g})"]
+    cached = float((_cached_logits(model, prompts).cpu() - expected["logits"]).abs().max())
+    problems = [
+        f"{what} differ by {found:.2g} (allowed: {TOLERANCE:g})"
+        for what, found in (("logits", difference), ("logits with a cache", cached))
+        if not found <= TOLERANCE  # nor is NaN
+    ]
     problems += [] if argmax_equal else ["another token is the most probable one"]
     problems += [f"generation {name} differs" for name, result in generation.items() if result == "different"]
     return {
@@ -78,8 +83,8 @@ def compare(model: PreTrainedModel, expected: Tensors) -> dict[str, Any]:
         "logits": {
             "n_tokens": prompts.numel(),
             "vocabulary": logits.shape[-1],
-            # JSON has no NaN; the reason says it.
-            "max_abs_difference": difference if difference < float("inf") else None,
+            "max_abs_difference": _finite(difference),
+            "max_abs_difference_cached": _finite(cached),
             "argmax_equal": argmax_equal,
         },
         "generation": {"prompts": len(prompts), "new_tokens": N_NEW, "beams": N_BEAMS, **generation},
@@ -92,9 +97,25 @@ def logits_of(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
         return model(input_ids=tokens, use_cache=False).logits.float()
 
 
+def _cached_logits(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """Compute the same with a cache: all but three tokens, then one, then two."""
+    cache, pieces = None, []
+    with torch.no_grad():
+        for piece in tokens.split([tokens.shape[1] - 3, 1, 2], dim=1):
+            output = model(input_ids=piece, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            pieces.append(output.logits.float())
+    return torch.cat(pieces, dim=1)
+
+
 def forget_generation_config(model: PreTrainedModel) -> None:
     """Drop sampling settings, penalties and end tokens, which would hide differences."""
     model.generation_config = GenerationConfig(pad_token_id=0)
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN; the reason says what happened."""
+    return value if value < float("inf") else None
 
 
 def _greedy(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:

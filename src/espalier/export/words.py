@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -28,7 +28,7 @@ def plan_lines(description: Mapping[str, Any], plan: Plan) -> list[str]:
     )
     for what, sizes in (("attention", plan.n_kept_kv_groups), ("MLP", plan.n_kept_mlp_channels)):
         if empty := [layer for layer, size in enumerate(sizes) if size == 0]:
-            lines.append(f"Without {what}: layer {_listed(empty)}.")
+            lines.append(f"Without {what}: layers {', '.join(map(str, empty))}.")
     return lines
 
 
@@ -67,6 +67,7 @@ def check_lines(parity: Mapping[str, Any]) -> list[str]:
     difference = f"largest difference {logits['max_abs_difference']:.2g} (allowed: {parity['tolerance']:g})"
     lines = [
         f"logits of {logits['n_tokens']} tokens: {difference}, same most probable token each time",
+        f"the same with a cache, in pieces: largest difference {logits['max_abs_difference_cached']:.2g}",
         f"{tokens}: the same by {', '.join(name.replace('_', ' ') for name in results)}",
         f"the tokens of {parity['tokenizer']['n_texts']} texts: equal",
         f"weights are stored as {parity['weights_dtype']}",
@@ -134,7 +135,3 @@ def _numbers(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for text, found in results["perplexity"].items():
         yield f"perplexity {text} ({found['n_tokens']:,} tokens)", f"{found['value']:.3f}"
     yield "parameters", f"{results['n_params']:,}"
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))

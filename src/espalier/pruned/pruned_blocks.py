@@ -87,9 +87,16 @@ class RemovedAttention(RemovedBlock):
     ) -> tuple[torch.Tensor, None]:
         """Return the bias of the output projection or zero, (batch, tokens, hidden), and no attention weights."""
         if past_key_values is not None:
-            placeholder = hidden_states.new_zeros(hidden_states.shape[0], 1, hidden_states.shape[1], 1)
+            n_heads, width = self._cache_shape(past_key_values)
+            placeholder = hidden_states.new_zeros(hidden_states.shape[0], n_heads, hidden_states.shape[1], width)
             past_key_values.update(placeholder, placeholder, self.layer_idx)
         return super().forward(hidden_states), None
+
+    def _cache_shape(self, cache: Any) -> tuple[int, int]:
+        """Return heads and head size of this layer of a cache: as it was made in advance, or one number."""
+        layers = getattr(cache, "layers", ())
+        keys = getattr(layers[self.layer_idx], "keys", None) if self.layer_idx < len(layers) else None
+        return (1, 1) if keys is None or keys.dim() != 4 else (keys.shape[1], keys.shape[3])
 
 
 _REMOVED = {"attention": RemovedAttention, "mlp": RemovedBlock}
