@@ -34,6 +34,11 @@ def describe_export(
         "chosen": None if best is None else {"pruning_ratio": best["pruning_ratio"], "by": "acc_mean"},
         **settings,
         "plan": dict(plan),
-        "results": {**{key: metrics[key] for key in _RESULTS}, "weights": recipe["weights"], "plan": recipe["plan"]},
+        "results": {
+            **{key: metrics[key] for key in _RESULTS},
+            "weights": recipe["weights"],
+            "plan": recipe["plan"],
+            "dtype": recipe["dtype"],
+        },
         "baseline": {key: baseline[key] for key in _RESULTS},
     }

@@ -2,8 +2,8 @@
 
 The reference is the model that was pruned in memory, in float32 and without a cache. Compared are the logits of one
 pass, those of the same tokens fed in pieces with a cache, and what is generated greedily with a dynamic and with a
-static cache, by beam search, and from a left-padded batch. Tokens must be the same; where they are not, both must be the
-best choice of the uncached model within the tolerance (a tie, counted).
+static cache, by beam search, and from a left-padded batch. Tokens must be the same; where they are not, both must be
+the best choice of the uncached model within the tolerance (a tie, counted).
 
 Runs in the job that exports (`reference`) and in a process of its own that knows only the folder (`compare`).
 """

@@ -47,6 +47,8 @@ def protocol_lines(description: Mapping[str, Any]) -> list[str]:
     lines = [tasks]
     if description["results"]["perplexity"]:
         lines.append(f"Perplexity: windows of {protocol['window']} tokens by {protocol['stride']}, each token once.")
+    dtype = description["results"]["dtype"]
+    lines.append(f"The model was pruned in memory, its weights {'as stored' if dtype == 'auto' else f'as {dtype}'}.")
     lines.append(f"Mean accuracy: unweighted, {description['results']['acc_mean']['rule']}.")
     return lines
 
@@ -77,7 +79,7 @@ def check_lines(parity: Mapping[str, Any]) -> list[str]:
     if rounding := parity.get("rounding"):
         lines.append(
             f"rounding from {rounding['from']} moves logits by up to {rounding['max_abs_logit_difference']:.2g}; the "
-            "comparison is with the rounded model, the results above are of the one that was not"
+            "comparison is with the rounded model"
         )
     return lines
 

@@ -78,7 +78,7 @@ def description_of(manifest: dict[str, Any], plan: Plan, structure: ModelStructu
         "protocol": {
             "num_fewshot": 0, "limit": None, "chat_template": False, "add_bos": None, "window": 64, "stride": 32,
         },
-        "recipe": {"settings": {"weights": weights, "plan": sha256_of_json(content["layers"])}},
+        "recipe": {"settings": {"weights": weights, "plan": sha256_of_json(content["layers"]), "dtype": "auto"}},
     }  # fmt: skip
     baseline = metrics | {"n_params": structure.total_params, "acc_mean": {"value": 0.75, "rule": "acc_norm_else_acc"}}
     base = {"name": "A", "family": "F", "kind": "base", "hub": None, "revision": None}
