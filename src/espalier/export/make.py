@@ -53,6 +53,7 @@ def export_checkpoint(
         tokenizer = load_tokenizer(base)
         expected, cast = _write(manifest, plan, dtype, stubs=stubs, folder=folder, n_params=n_params)
         write_beside(base, tokenizer, description["plan"], manifest, folder)
+        logger.info("loading the checkpoint in a fresh process")
         found = check_in_fresh_process(folder, expected, tokens_of(tokenizer, TEXTS)) | cast
         write_json(folder / "parity.json", found)
         write_card(description, manifest, licence_of(base), found, plan, stubs=stubs, folder=folder)
@@ -72,12 +73,14 @@ def _write(
         before = logits_of(_cast(model, "float32"), prompts)
         _cast(model, dtype)
         _check_finite(model, dtype)
+    logger.info("writing %s parameters", f"{n_params:,}")
     exported = export_model(model, plan, stubs=stubs)
     if (n_written := exported.num_parameters()) != n_params:
         raise RuntimeError(f"the export has {n_written:,} parameters instead of {n_params:,}")
     write_model(exported, layer_sizes(plan, n_query, stubs=stubs), folder)
     cast: dict[str, Any] = {"weights_dtype": _name(model.dtype)}
     del exported
+    logger.info("computing what a loaded checkpoint must reproduce")
     expected = reference(_cast(model, "float32"), prompts)
     if before is not None:
         cast["rounding"] = {

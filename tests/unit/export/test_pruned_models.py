@@ -1,6 +1,8 @@
 """The transformers classes of pruned models: equal to what surgery makes in memory, whatever is done with them."""
 
+import ast
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import StaticCache
 
+from espalier import pruned
 from espalier.export.build import STUB_CHANNELS, export_model
 from espalier.planning.plan import Plan
 from espalier.pruned.configuration_pruned import PrunedLlamaConfig
@@ -164,6 +167,19 @@ def test_sizes_that_are_no_cut_are_refused(sizes: dict[str, object], message: st
             hidden_size=32, num_attention_heads=8, num_key_value_heads=4, num_hidden_layers=2,
             per_layer_config={"0": SIZES, "1": SIZES | sizes},
         )  # fmt: skip
+
+
+def test_the_code_that_travels_imports_only_what_a_stranger_has() -> None:
+    for name in pruned.CODE:
+        tree = ast.parse(Path(pruned.__file__).with_name(name).read_text(encoding="utf-8"))
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom | ast.Import)]
+        for node in imports:
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom) and node.level:
+                assert f"{node.module}.py" in pruned.CODE
+                continue
+            allowed = {"torch", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
+            assert {module.split(".")[0] for module in modules} <= allowed, (name, modules)
 
 
 def test_every_layer_is_written_out(tmp_path: Path) -> None:
