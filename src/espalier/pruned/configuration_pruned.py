@@ -2,7 +2,8 @@
 
 `per_layer_config` of transformers holds them: layer -> num_attention_heads, num_key_value_heads, intermediate_size, and
 `skip`, which names the blocks that are gone ("attention", "mlp"; their sizes are 0). At the top level the sizes of the
-base model stay. Exported folders carry this file, so it imports only transformers and the huggingface_hub that it brings.
+base model stay. Exported folders carry this file, so it imports only transformers and what that
+needs itself.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def test_weights_made_anew_are_drawn_like_those_of_the_base_model() -> None:
     values = {key: value for key, value in config.to_diff_dict().items() if key != "model_type"}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(PrunedLlamaConfig(**values, per_layer_config=per_layer))
-    std = {name: float(p.std()) for name, p in model.named_parameters() if "proj" in name and p.numel() > 500}
+    std = {name: p.std().item() for name, p in model.named_parameters() if "proj" in name and p.numel() > 500}
     assert len(std) > 10
     # A standard deviation of 500 values or more is within 10% of the true one (three standard errors).
     assert all(abs(value / config.initializer_range - 1) < 0.1 for value in std.values()), std
