@@ -60,6 +60,7 @@ include: "rules/consolidate.smk"
 include: "rules/report.smk"
 include: "rules/forecast.smk"
 include: "rules/export_gguf.smk"
+include: "rules/export.smk"
 
 
 # The whole study, up to its reports.
@@ -147,3 +148,9 @@ rule structures:
         expand(
             "<results>/reports/{model}/structures", model=study.models_with_structures
         ),
+
+
+# The best pruned model of each model, and those that the config names, as folders for others to load.
+rule export:
+    input:
+        study.exports.checkpoints,

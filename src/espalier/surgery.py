@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,81 +20,18 @@ from torch import nn
 
 from espalier.errors import UserError
 from espalier.models.decoder import (
-    BLOCKS,
     Block,
     Role,
     block_roles,
     decoder_layers,
-    get_block,
     get_projection,
     group_width,
     n_groups,
     params_per_group,
-    update_sizes,
 )
+from espalier.pruned.pruned_blocks import RemovedBlock, resize_block
 
 KeptGroups = dict[Block, list[int]]
-
-
-class OutputBias(nn.Module):  # type: ignore[misc]
-    """What is left of an output projection without columns: its bias for every token, or exactly zero."""
-
-    def __init__(self, bias: nn.Parameter | None) -> None:
-        super().__init__()
-        self.register_parameter("bias", bias)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Return the block's output, of the shape of its input: (batch, tokens, hidden)."""
-        if self.bias is None:
-            return torch.zeros_like(hidden_states)
-        return self.bias.to(hidden_states.dtype).expand_as(hidden_states)
-
-
-class RemovedBlock(nn.Module):  # type: ignore[misc]
-    """An MLP without channels. What no group owns stays, under its old name in the state dict."""
-
-    def __init__(self, module: nn.Module, block: Block) -> None:
-        super().__init__()
-        names = [role.name for role in block_roles(block)]
-        for name, child in module.named_children():
-            if name not in names and any(True for _ in child.parameters()):
-                self.add_module(name, child)
-        self.output_name = names[-1]
-        self.add_module(self.output_name, OutputBias(module.get_submodule(self.output_name).bias))
-        self.train(module.training)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Return the bias of the output projection, or zero: (batch, tokens, hidden)."""
-        output: torch.Tensor = self.get_submodule(self.output_name)(hidden_states)
-        return output
-
-
-class RemovedAttention(RemovedBlock):
-    """Attention without heads, which still counts tokens in the key/value cache.
-
-    transformers reads the number of tokens seen from layer 0 of the cache, and the sizes of the masks from the first
-    layer of each kind, full or sliding (`Cache.get_seq_length`, `create_causal_mask`). If such a layer were never
-    written, positions and masks of cached decoding would be silently wrong. One zero per token keeps the count.
-    """
-
-    def __init__(self, module: nn.Module, block: Block) -> None:
-        super().__init__(module, block)
-        self.layer_idx = module.layer_idx
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        past_key_values: Any = None,
-        **_: Any,
-    ) -> tuple[torch.Tensor, None]:
-        """Return the bias of the output projection or zero, (batch, tokens, hidden), and no attention weights."""
-        if past_key_values is not None:
-            placeholder = hidden_states.new_zeros(hidden_states.shape[0], 1, hidden_states.shape[1], 1)
-            past_key_values.update(placeholder, placeholder, self.layer_idx)
-        return super().forward(hidden_states), None
-
-
-_REMOVED: dict[Block, type[RemovedBlock]] = {"attention": RemovedAttention, "mlp": RemovedBlock}
 
 
 def prune(
@@ -186,26 +122,23 @@ def _check_indices(what: str, groups: Sequence[int], n: int) -> list[int]:
 
 
 def _cut_block(layer: nn.Module, block: Block, groups: list[int]) -> None:
-    if not groups:
-        setattr(layer, BLOCKS[block], _REMOVED[block](get_block(layer, block), block))
+    linears = [(role, get_projection(layer, role)) for role in block_roles(block)]
+    old = [(role, group_width(layer, role), linear.weight, linear.bias) for role, linear in linears]
+    unchanged = len(groups) == n_groups(layer, block)
+    resize_block(layer, block, len(groups))
+    if unchanged or not groups:
         return
-    if len(groups) == n_groups(layer, block):
-        return
-    # All widths first: they follow from the number of key/value heads, which the first cuts change.
-    widths = [(role, group_width(layer, role)) for role in block_roles(block)]
-    for role, width in widths:
+    for role, width, weight, bias in old:
         linear = get_projection(layer, role)
-        positions = _positions(groups, width, linear.weight.device)
-        linear.weight = _select(linear.weight, role.group_dim, positions)
-        if role.group_dim == 0 and linear.bias is not None:
-            linear.bias = _select(linear.bias, 0, positions)
-    update_sizes(layer, block)
+        positions = _positions(groups, width, weight.device)
+        _select(weight, role.group_dim, positions, linear.weight)
+        if role.group_dim == 0 and bias is not None:
+            _select(bias, 0, positions, linear.bias)
 
 
-def _select(parameter: nn.Parameter, dim: int, positions: torch.Tensor) -> nn.Parameter:
-    """Copy slices into a new parameter; `index_select` never returns a view, so the old memory can go."""
-    selected = parameter.detach().index_select(dim, positions).contiguous()
-    return nn.Parameter(selected, requires_grad=parameter.requires_grad)
+def _select(parameter: nn.Parameter, dim: int, positions: torch.Tensor, into: nn.Parameter) -> None:
+    """Copy slices of a parameter into one of their size; nothing refers to the old memory, so it can go."""
+    torch.index_select(parameter.detach(), dim, positions, out=into.detach())
 
 
 def _mask_projection(layer: nn.Module, role: Role, removed: list[int]) -> None:

@@ -1,10 +1,10 @@
-"""`report` and `export`: what is written at the end."""
+"""`report`: how results are presented."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from espalier.config.base import Fraction, Name, Section
+from espalier.config.base import Fraction, Section
 
 
 class Report(Section):
@@ -18,12 +18,3 @@ class Report(Section):
     """Whether tables and reports take what is finished and list the rest; target `partial_reports` switches it on."""
     acc_mean_rule: Literal["acc_norm_else_acc", "acc"] = "acc_norm_else_acc"
     """Which accuracy of each task enters the mean."""
-
-
-class Export(Section):
-    """Which pruned models are written as checkpoints, besides the best of each model."""
-
-    experiments: tuple[Name, ...] = ()
-    """Names of experiments."""
-    formats: tuple[Literal["transformers", "gguf"], ...] = ("transformers",)
-    """Formats to write."""

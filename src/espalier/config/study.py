@@ -9,10 +9,11 @@ from pydantic import Field, model_validator
 from espalier.config.base import Name, Section, repeated
 from espalier.config.data import Calibration
 from espalier.config.evaluation import Evaluation
+from espalier.config.export import Export
 from espalier.config.gradients import Gradients
 from espalier.config.grid import REFERENCE_METHODS, Grid, Method, Selection
 from espalier.config.models import ModelEntry
-from espalier.config.report import Export, Report
+from espalier.config.report import Report
 from espalier.config.sandbox import Sandbox
 
 

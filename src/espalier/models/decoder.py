@@ -1,4 +1,4 @@
-"""The modules of a decoder layer: the one place that names them and knows how groups lie in them.
+"""The modules of a decoder layer (named in `espalier.pruned.pruned_blocks`), and how groups lie in them.
 
 A layer has two blocks of prunable groups. Attention, group i: key/value head i with the n query heads that share it,
 which are i*n .. (i+1)*n - 1 because transformers repeats each key/value head in place (`repeat_kv`). MLP, group i:
@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from espalier.errors import UserError
+from espalier.pruned.pruned_blocks import BLOCKS as NAMES
 
 Block = Literal["attention", "mlp"]
 
@@ -57,15 +58,11 @@ class Projection(NamedTuple):
 
 
 LAYERS = "model.layers"
-BLOCKS: dict[Block, str] = {"attention": "self_attn", "mlp": "mlp"}
-ROLES = (
-    Role("q_proj", "attention", 0),
-    Role("k_proj", "attention", 0),
-    Role("v_proj", "attention", 0),
-    Role("o_proj", "attention", 1),
-    Role("gate_proj", "mlp", 0),
-    Role("up_proj", "mlp", 0),
-    Role("down_proj", "mlp", 1),
+BLOCKS: dict[Block, str] = {"attention": NAMES["attention"].path, "mlp": NAMES["mlp"].path}
+ROLES = tuple(
+    Role(name, block, 1 if name == NAMES[block].writer else 0)
+    for block in BLOCKS
+    for name in (*NAMES[block].readers, NAMES[block].writer)
 )
 INPUT_SIDE = frozenset(role.name for role in ROLES if role.group_dim == 1)
 """Projections whose groups are columns (inputs), so that their bias belongs to no group."""
@@ -160,27 +157,6 @@ def params_per_group(layer: nn.Module, block: Block) -> int:
         if role.group_dim == 0 and linear.bias is not None:
             total += linear.bias.numel()
     return total // n_groups(layer, block)
-
-
-def update_sizes(layer: nn.Module, block: Block) -> None:
-    """Make the sizes that the modules of a block remember agree with the shapes of its weights.
-
-    `num_key_value_groups` is the number of query heads per key/value head, which no cut changes. Current transformers
-    keeps no head counts in its attention modules; older code and code from the hub does.
-    """
-    for role in block_roles(block):
-        linear = get_projection(layer, role)
-        linear.out_features, linear.in_features = linear.weight.shape
-    n = n_groups(layer, block)
-    if block == "mlp":
-        sizes = {"intermediate_size": n}
-    else:
-        n_heads = n * n_query_heads_per_group(layer)
-        sizes = {"num_heads": n_heads, "num_attention_heads": n_heads, "num_key_value_heads": n}
-    module = get_block(layer, block)
-    for name, size in sizes.items():
-        if hasattr(module, name):
-            setattr(module, name, size)
 
 
 def _layer_problem(layer: nn.Module) -> str | None:

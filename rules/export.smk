@@ -1,0 +1,58 @@
+# Checkpoints: pruned models as folders that transformers loads, compared with the evaluated model before they count.
+
+
+# A small file that changes only when the best experiment, its plan or its numbers do.
+rule describe_export:
+    input:
+        best=study.exports.best,
+        plans=study.exports.plans,
+        metrics=study.exports.metrics,
+        baseline="<results>/baseline/{model}/metrics.json",
+        code=study.code("export/describe.py"),
+    output:
+        "<results>/exports/{model}/{exported}.json",
+    log:
+        "<results>/logs/describe_export/{model}/{exported}.log",
+    benchmark:
+        "<results>/benchmarks/describe_export/{model}/{exported}.tsv"
+    wildcard_constraints:
+        model=study.any_of(study.models),
+        exported=study.exports.name_pattern,
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        settings=study.exports.settings,
+    script:
+        "../workflow/scripts/describe_export.py"
+
+
+rule export_checkpoint:
+    input:
+        manifest="<results>/models/{model}.json",
+        description=study.exports.description,
+    output:
+        directory("<results>/checkpoints/{model}/{checkpoint}"),
+    log:
+        "<results>/logs/export_checkpoint/{model}/{checkpoint}.log",
+    benchmark:
+        "<results>/benchmarks/export_checkpoint/{model}/{checkpoint}.tsv"
+    wildcard_constraints:
+        # Not the imported ones: their weights are not here.
+        model=study.any_of(study.models),
+        checkpoint=study.exports.checkpoint_pattern,
+    conda:
+        "../envs/export.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(16000),
+        runtime=grow(60),
+    params:
+        version=versions.EXPORT_CHECKPOINT,
+        dtype=study.config.export.dtype,
+        stubs=study.exports.has_stubs,
+    script:
+        "../workflow/scripts/export_checkpoint.py"

@@ -1,0 +1,118 @@
+"""Make one checkpoint: check what it is made from, cut, write, load again, compare; all of it or nothing."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from espalier.errors import UserError
+from espalier.export.build import STUB_CHANNELS, check_target, export_model, layer_sizes
+from espalier.export.card import write_card
+from espalier.export.folder import full_disk_named, tokens_of, write_beside, write_model
+from espalier.export.licence import licence_of
+from espalier.export.parity import Tensors, logits_of, make_prompts, reference
+from espalier.export.sources import BYTES, check_plan, check_space, check_weights
+from espalier.export.stranger import TEXTS, check_in_fresh_process
+from espalier.files import whole_folder, write_json
+from espalier.models.described import load_described
+from espalier.models.loading import load_tokenizer
+from espalier.planning.plan import Plan
+from espalier.surgery import prune
+
+logger = logging.getLogger(__name__)
+
+
+def export_checkpoint(
+    manifest: Mapping[str, Any], description: Mapping[str, Any], *, dtype: str, stubs: bool, checkpoint: Path
+) -> None:
+    """Write a pruned model as a folder that transformers loads.
+
+    Args:
+        manifest: Manifest of the base model.
+        description: What is exported (`espalier.export.describe`).
+        dtype: `stored`, `float32`, `bfloat16` or `float16`.
+        stubs: Whether removed blocks are written as zeros, for vLLM.
+        checkpoint: The folder to write.
+
+    Raises:
+        UserError: If plan, results and weights do not belong together, the model cannot be expressed, the disk is too
+            small, or what was loaded again is not the evaluated model. Nothing is left behind then.
+    """
+    check_target(manifest["model"], manifest["model_type"])
+    plan = check_plan(manifest, description["plan"], description["results"])
+    n_params = description["results"]["n_params"] + (_stub_params(manifest, plan) if stubs else 0)
+    check_space(checkpoint.parent, manifest, n_params, dtype)
+    base = check_weights(manifest)
+    with full_disk_named(checkpoint), whole_folder(checkpoint) as folder:
+        tokenizer = load_tokenizer(base)
+        expected, cast = _write(manifest, plan, dtype, stubs=stubs, folder=folder, n_params=n_params)
+        write_beside(base, tokenizer, description["plan"], manifest, folder)
+        logger.info("loading the checkpoint in a fresh process")
+        found = check_in_fresh_process(folder, expected, tokens_of(tokenizer, TEXTS)) | cast
+        write_json(folder / "parity.json", found)
+        write_card(description, manifest, licence_of(base), found, plan, stubs=stubs, folder=folder)
+    logger.info("logits differ by %.2g from those of the evaluated model", found["logits"]["max_abs_difference"])
+
+
+def _write(
+    manifest: Mapping[str, Any], plan: Plan, dtype: str, *, stubs: bool, folder: Path, n_params: int
+) -> tuple[Tensors, dict[str, Any]]:
+    """Prune the model in memory, write it, and compute what its export must reproduce; all memory is given back."""
+    model = load_described(manifest, dtype="auto", device="cpu")
+    n_query = model.config.num_attention_heads // model.config.num_key_value_heads
+    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
+    prompts = make_prompts(model.config.vocab_size, model.config.max_position_embeddings)
+    stored, before = model.dtype, None
+    if dtype in BYTES and getattr(torch, dtype) != stored:
+        before = logits_of(_cast(model, "float32"), prompts)
+        _cast(model, dtype)
+        _check_finite(model, dtype)
+    logger.info("writing %s parameters", f"{n_params:,}")
+    exported = export_model(model, plan, stubs=stubs)
+    if (n_written := exported.num_parameters()) != n_params:
+        raise RuntimeError(f"the export has {n_written:,} parameters instead of {n_params:,}")
+    write_model(exported, layer_sizes(plan, n_query, stubs=stubs), folder)
+    cast: dict[str, Any] = {"weights_dtype": _name(model.dtype)}
+    del exported
+    logger.info("computing what a loaded checkpoint must reproduce")
+    expected = reference(_cast(model, "float32"), prompts)
+    if before is not None:
+        cast["rounding"] = {
+            "from": _name(stored),
+            "max_abs_logit_difference": float((expected["logits"] - before).abs().max()),
+        }
+    del model
+    gc.collect()
+    return expected, cast
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _cast(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
+    """Convert the parameters one by one; buffers (rotary frequencies) are never rounded, as in loading."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    return model
+
+
+def _check_finite(model: PreTrainedModel, dtype: str) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise UserError(f"export.dtype: {dtype} cannot hold the values of {name}; give bfloat16, float32 or stored")
+
+
+def _stub_params(manifest: Mapping[str, Any], plan: Plan) -> int:
+    """Count the zeros that stand for removed blocks."""
+    layers = manifest["structure"]["layers"]
+    return sum(
+        (0 if n_kv else layer["kv_group_params"]) + (0 if n_mlp else STUB_CHANNELS * layer["mlp_channel_params"])
+        for layer, n_kv, n_mlp in zip(layers, plan.n_kept_kv_groups, plan.n_kept_mlp_channels, strict=True)
+    )

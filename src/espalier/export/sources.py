@@ -1,0 +1,105 @@
+"""Do plan, metrics and weights belong together? Asked before anything is loaded or written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from espalier.errors import UserError
+from espalier.files import sha256_of, sha256_of_json
+from espalier.models.manifest import check_unchanged
+from espalier.planning.plan import Plan
+from espalier.planning.structure import ModelStructure
+from espalier.progress import Progress
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ROOM_BESIDE_WEIGHTS = 32 * 2**20  # tokenizer, card, plan, parity
+
+
+def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], results: Mapping[str, Any]) -> Plan:
+    """Check that a plan was made from these weights, and its results with this plan.
+
+    Args:
+        manifest: Manifest of the model.
+        plan: Content of `plan.json`.
+        results: `weights` and `plan` as the recipe of `metrics.json` has them, and `n_params`.
+
+    Raises:
+        UserError: Naming both checksums.
+    """
+    name = f"plan of {plan.get('model')!r}, {plan.get('experiment')!r}"
+    if plan.get("model") != manifest["model"]:
+        raise UserError(f"export: the {name} is for another model than the manifest of {manifest['model']!r}")
+    weights = sha256_of_json(manifest["files"])
+    made_from = plan.get("recipe", {}).get("weights")
+    if made_from != weights:
+        raise UserError(
+            f"export: the {name} was made from weights {_short(made_from)}, but the manifest has {_short(weights)}; "
+            "restore that revision of the model, or make the plan again"
+        )
+    if results["weights"] != weights:
+        raise UserError(
+            f"export: the metrics of {plan['experiment']!r} are of weights {_short(results['weights'])}, but the "
+            f"manifest has {_short(weights)}; evaluate it again"
+        )
+    if results["plan"] != (layers := sha256_of_json(plan["layers"])):
+        raise UserError(
+            f"export: the metrics of {plan['experiment']!r} are of plan {_short(results['plan'])}, but plan.json has "
+            f"{_short(layers)}; evaluate it again"
+        )
+    checked = Plan.from_dict(plan)
+    n_params = sum(checked.layer_params(structure := ModelStructure.from_dict(manifest["structure"])))
+    if (n_params := n_params + structure.other_params) != results["n_params"]:
+        raise UserError(
+            f"export: the plan keeps {n_params:,} parameters, but {results['n_params']:,} were evaluated; "
+            "evaluate it again"
+        )
+    return checked
+
+
+def check_weights(manifest: Mapping[str, Any]) -> Path:
+    """Check every file of the base model against its checksum, and return its folder.
+
+    Raises:
+        UserError: If a file is missing or not the one that was pruned and evaluated.
+    """
+    folder = check_unchanged(manifest)
+    files = manifest["files"]
+    with Progress("checksums", total=sum(file["bytes"] for file in files.values()), unit="B") as progress:
+        for name, file in files.items():
+            if (found := sha256_of(folder / name)) != file["sha256"]:
+                raise UserError(
+                    f"{folder / name}: has checksum {_short(found)}, not {_short(file['sha256'])} as when it was "
+                    f"checked; restore that revision of the model"
+                )
+            progress.advance(file["bytes"])
+    return folder
+
+
+def check_space(place: Path, manifest: Mapping[str, Any], n_params: int, dtype: str) -> None:
+    """Check that a checkpoint fits on the disk.
+
+    Args:
+        place: Folder that it is written into.
+        manifest: Manifest of the base model.
+        n_params: Parameters that are written.
+        dtype: `stored`, or as in `BYTES`.
+
+    Raises:
+        UserError: With what is needed and what is free.
+    """
+    stored = sum(manifest["files"][name]["bytes"] for name in manifest["weight_files"]) / manifest["n_params"]
+    needed = int(n_params * (BYTES.get(dtype) or stored)) + _ROOM_BESIDE_WEIGHTS
+    place.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(place).free) < needed:
+        raise UserError(f"{place}: no room: the checkpoint needs {_size(needed)}, {_size(free)} are free; make room")
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
+
+
+def _short(checksum: str | None) -> str:
+    return checksum[:12] if checksum else "(none)"

@@ -1,0 +1,123 @@
+"""Configs of pruned decoders: those of their base models, with sizes of their own for each layer.
+
+`per_layer_config` of transformers holds them: layer -> num_attention_heads, num_key_value_heads, intermediate_size, and
+`skip`, which names the blocks that are gone ("attention", "mlp"; their sizes are 0). At the top level the sizes of the
+base model stay. Exported folders carry this file, so it imports only transformers and what that
+needs itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+
+
+@contextmanager
+def stock_sizes(config: PreTrainedConfig) -> Iterator[None]:
+    """Let stock modelling code read the sizes of the base model, which are ambiguous in a config by layer."""
+    by_layer = config.to_dict()["per_layer_config"] if config.is_heterogeneous else None
+    config.per_layer_config = None
+    try:
+        yield
+    finally:
+        config.per_layer_config = by_layer
+
+
+def kept_groups(config: PreTrainedConfig) -> list[dict[str, int]]:
+    """Return for each layer the KV groups (`attention`) and MLP channels (`mlp`) that it keeps."""
+    kept = []
+    for sizes in config.per_layer_config:
+        skipped = getattr(sizes, "skip", ())
+        kept.append(
+            {
+                "attention": 0 if "attention" in skipped else sizes.num_key_value_heads,
+                "mlp": 0 if "mlp" in skipped else sizes.intermediate_size,
+            }
+        )
+    return kept
+
+
+def _check_layers(config: PreTrainedConfig) -> None:
+    """Refuse sizes that are no cut of the base model.
+
+    Raises:
+        ValueError: With the layer.
+    """
+    with stock_sizes(config):
+        n_query = config.num_attention_heads // config.num_key_value_heads
+    for index, sizes in enumerate(config.per_layer_config):
+        skipped = set(getattr(sizes, "skip", ()))
+        if unknown := skipped - {"attention", "mlp"}:
+            raise ValueError(f"per_layer_config[{index}].skip: got {sorted(unknown)}; allowed: attention, mlp")
+        if "attention" not in skipped and sizes.num_attention_heads != n_query * sizes.num_key_value_heads:
+            raise ValueError(
+                f"per_layer_config[{index}]: {sizes.num_attention_heads} query heads on {sizes.num_key_value_heads} "
+                f"key/value heads; the base model has {n_query} on each"
+            )
+
+
+def _sized_by_layer(config: PreTrainedConfig, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Say the head size, which no longer follows from the number of heads; write every layer out when saved."""
+    if not getattr(config, "head_dim", None):
+        config.head_dim = arguments.pop("head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {"serialize_explicit_per_layer_config": True} | arguments
+
+
+@strict
+class PrunedLlamaConfig(LlamaConfig):  # type: ignore[misc]
+    """Config of a pruned Llama."""
+
+    model_type = "pruned_llama"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**_sized_by_layer(self, kwargs))
+
+    def validate_architecture(self) -> None:
+        """Check the sizes of the layers."""
+        _check_layers(self)
+
+
+@strict
+class PrunedMistralConfig(MistralConfig):  # type: ignore[misc]
+    """Config of a pruned Mistral."""
+
+    model_type = "pruned_mistral"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**_sized_by_layer(self, kwargs))
+
+    def validate_architecture(self) -> None:
+        """Check the sizes of the layers."""
+        _check_layers(self)
+
+
+@strict
+class PrunedQwen2Config(Qwen2Config):  # type: ignore[misc]
+    """Config of a pruned Qwen2."""
+
+    model_type = "pruned_qwen2"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**_sized_by_layer(self, kwargs))
+
+    def validate_architecture(self) -> None:
+        """Check the sizes of the layers."""
+        _check_layers(self)
+
+
+@strict
+class PrunedQwen3Config(Qwen3Config):  # type: ignore[misc]
+    """Config of a pruned Qwen3."""
+
+    model_type = "pruned_qwen3"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**_sized_by_layer(self, kwargs))
+
+    def validate_architecture(self) -> None:
+        """Check the sizes of the layers."""
+        _check_layers(self)

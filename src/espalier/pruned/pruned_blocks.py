@@ -1,0 +1,161 @@
+"""What pruning leaves of the blocks of a stock decoder layer: narrower projections, or a module without weights.
+
+The model that is pruned in memory and the one that is built from an exported folder are both made by `resize_block`.
+Exported folders carry this file, so it imports only torch and transformers.
+
+Groups lie in the projections as `espalier/models/decoder.py` says: along the rows of those that read the residual
+stream (and their biases), along the columns of the one that writes to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+
+class BlockNames(NamedTuple):
+    """Names of a block of a decoder layer.
+
+    Attributes:
+        path: Name of the module within the layer.
+        readers: Projections that read the residual stream; their rows belong to groups.
+        writer: The projection that writes to it; its columns belong to groups, its bias to none.
+    """
+
+    path: str
+    readers: tuple[str, ...]
+    writer: str
+
+
+BLOCKS = {
+    "attention": BlockNames("self_attn", ("q_proj", "k_proj", "v_proj"), "o_proj"),
+    "mlp": BlockNames("mlp", ("gate_proj", "up_proj"), "down_proj"),
+}
+
+
+class OutputBias(nn.Module):  # type: ignore[misc]
+    """What is left of an output projection without columns: its bias for every token, or exactly zero."""
+
+    def __init__(self, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.register_parameter("bias", bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return the block's output, of the shape of its input: (batch, tokens, hidden)."""
+        if self.bias is None:
+            return torch.zeros_like(hidden_states)
+        return self.bias.to(hidden_states.dtype).expand_as(hidden_states)
+
+
+class RemovedBlock(nn.Module):  # type: ignore[misc]
+    """An MLP without channels. What no group owns stays, under its old name in the state dict."""
+
+    def __init__(self, module: nn.Module, names: BlockNames) -> None:
+        super().__init__()
+        for name, child in module.named_children():
+            if name not in (*names.readers, names.writer) and any(True for _ in child.parameters()):
+                self.add_module(name, child)
+        self.output_name = names.writer
+        self.add_module(self.output_name, OutputBias(module.get_submodule(self.output_name).bias))
+        self.train(module.training)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return the bias of the output projection, or zero: (batch, tokens, hidden)."""
+        output: torch.Tensor = self.get_submodule(self.output_name)(hidden_states)
+        return output
+
+
+class RemovedAttention(RemovedBlock):
+    """Attention without heads, which still counts tokens in the key/value cache.
+
+    transformers reads the number of tokens seen from layer 0 of the cache, and the sizes of the masks from the first
+    layer of each kind, full or sliding (`Cache.get_seq_length`, `create_causal_mask`). If such a layer were never
+    written, positions and masks of cached decoding would be silently wrong. One zero per token keeps the count.
+    """
+
+    def __init__(self, module: nn.Module, names: BlockNames) -> None:
+        super().__init__(module, names)
+        self.layer_idx = module.layer_idx
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        past_key_values: Any = None,
+        **_: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """Return the bias of the output projection or zero, (batch, tokens, hidden), and no attention weights."""
+        if past_key_values is not None:
+            n_heads, width = self._cache_shape(past_key_values)
+            placeholder = hidden_states.new_zeros(hidden_states.shape[0], n_heads, hidden_states.shape[1], width)
+            past_key_values.update(placeholder, placeholder, self.layer_idx)
+        return super().forward(hidden_states), None
+
+    def _cache_shape(self, cache: Any) -> tuple[int, int]:
+        """Return heads and head size of this layer of a cache: as it was made in advance, or one number."""
+        layers = getattr(cache, "layers", ())
+        keys = getattr(layers[self.layer_idx], "keys", None) if self.layer_idx < len(layers) else None
+        return (1, 1) if keys is None or keys.dim() != 4 else (keys.shape[1], keys.shape[3])
+
+
+_REMOVED = {"attention": RemovedAttention, "mlp": RemovedBlock}
+
+
+def resize_block(layer: nn.Module, block: str, n_groups: int) -> None:
+    """Give a block of a stock decoder layer room for fewer or more groups, or none, in place.
+
+    Where the number changes, weights and row biases are new parameters with arbitrary values; dtype, device and
+    `requires_grad` stay. Where it does not, nothing is touched.
+
+    Args:
+        layer: A decoder layer of transformers.
+        block: `attention` or `mlp`.
+        n_groups: KV groups or MLP channels; 0 puts a module without weights in the place of the block.
+    """
+    names = BLOCKS[block]
+    module = layer.get_submodule(names.path)
+    if n_groups == 0:
+        setattr(layer, names.path, _REMOVED[block](module, names))
+        return
+    n_before = _count_groups(module, block)
+    if n_groups == n_before:
+        return
+    for name in (*names.readers, names.writer):
+        _resize(module.get_submodule(name), 0 if name in names.readers else 1, n_groups, n_before)
+    _remember_sizes(module, block, n_groups)
+
+
+def _count_groups(module: nn.Module, block: str) -> int:
+    if block == "mlp":
+        return int(module.up_proj.weight.shape[0])
+    return int(module.k_proj.weight.shape[0]) // int(module.head_dim)
+
+
+def _resize(linear: nn.Linear, dim: int, n_groups: int, n_before: int) -> None:
+    shape = list(linear.weight.shape)
+    shape[dim] = shape[dim] // n_before * n_groups
+    linear.weight = _room(linear.weight, shape)
+    if dim == 0 and linear.bias is not None:
+        linear.bias = _room(linear.bias, shape[:1])
+    linear.out_features, linear.in_features = shape
+
+
+def _room(parameter: nn.Parameter, shape: list[int]) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().new_empty(shape), requires_grad=parameter.requires_grad)
+
+
+def _remember_sizes(module: nn.Module, block: str, n_groups: int) -> None:
+    """Make the sizes that a module remembers agree with the shapes of its weights.
+
+    `num_key_value_groups` is the number of query heads per key/value head, which no cut changes. Current transformers
+    keeps no head counts in its attention modules; older code and code from the hub does.
+    """
+    if block == "mlp":
+        sizes = {"intermediate_size": n_groups}
+    else:
+        n_heads = int(module.q_proj.weight.shape[0]) // int(module.head_dim)
+        sizes = {"num_heads": n_heads, "num_attention_heads": n_heads, "num_key_value_heads": n_groups}
+    for name, size in sizes.items():
+        if hasattr(module, name):
+            setattr(module, name, size)

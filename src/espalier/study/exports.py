@@ -1,0 +1,131 @@
+"""What the rules look up of checkpoints: which experiment each one holds, and what it is made from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from espalier.config.models import ModelEntry
+from espalier.config.study import StudyConfig
+from espalier.errors import UserError
+from espalier.study.sweep import Sweep
+
+Wildcards = Any
+BEST = "best"
+FOLDERS = {"transformers": "{name}", "vllm": "{name}-vllm"}
+"""Folder of a checkpoint in each format that `export_checkpoint` writes, under `checkpoints/{model}/`."""
+_MOST_NAMES = 20
+
+
+class Exports:
+    """Tables over what may be exported: the best experiment of a model, and each by its name.
+
+    Args:
+        config: The study.
+        results: Folder of its results.
+        sweep: Its experiments.
+    """
+
+    def __init__(self, config: StudyConfig, results: str, sweep: Sweep) -> None:
+        self._config = config
+        self._results = results
+        self._sweep = sweep
+        self._models = {model.name: model for model in config.models if model.legacy is None}
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Folders that target `export` asks of `export_checkpoint`."""
+        return [
+            f"{self._results}/checkpoints/{model}/{FOLDERS[form].format(name=name)}"
+            for model, name in self.exported
+            for form in self._config.export.formats
+            if form in FOLDERS
+        ]
+
+    @property
+    def exported(self) -> list[tuple[str, str]]:
+        """Models, each with `best` and the experiments that the config names."""
+        known = {(experiment.model, experiment.name) for experiment in self._sweep.experiments}
+        wanted = (BEST, *self._config.export.experiments)
+        return [(model, name) for model in self._models for name in wanted if name == BEST or (model, name) in known]
+
+    @property
+    def name_pattern(self) -> str:
+        """Regular expression of what can be exported: `best` or the name of an experiment."""
+        return rf"(?:{BEST}|{self._sweep.name_pattern})"
+
+    @property
+    def checkpoint_pattern(self) -> str:
+        """Regular expression of folders that `export_checkpoint` writes."""
+        return rf"(?:{BEST}|{self._sweep.name_pattern})(?:-vllm)?"
+
+    # -- params and inputs of rules ------------------------------------------------------------------------------
+
+    def best(self, wildcards: Wildcards) -> list[str]:
+        """What says which experiment is the best; nothing for one that is named."""
+        if wildcards.exported != BEST:
+            return []
+        return [f"{self._results}/consolidated/{wildcards.model}/global_best_config.json"]
+
+    def plans(self, wildcards: Wildcards) -> list[str]:
+        """Plan of what is exported; for `best`, of all that it may be."""
+        return self._files(wildcards, "plan.json")
+
+    def metrics(self, wildcards: Wildcards) -> list[str]:
+        """Metrics of the same."""
+        return self._files(wildcards, "metrics.json")
+
+    def settings(self, wildcards: Wildcards) -> dict[str, Any]:
+        """What the config says of the base model and the calibration text, for the card."""
+        model = self._models[wildcards.model]
+        base = model.model_dump(include={"name", "family", "kind", "hub", "revision"})
+        return {
+            "base": base,
+            "calibration": self._config.calibration.model_dump(include={"dataset", "config", "split"}),
+        }
+
+    def description(self, wildcards: Wildcards) -> str:
+        """What a checkpoint is made from: one file for all formats of an experiment."""
+        return f"{self._results}/exports/{wildcards.model}/{self._find(wildcards)[0]}.json"
+
+    def has_stubs(self, wildcards: Wildcards) -> bool:
+        """Whether removed blocks are written as zeros."""
+        return self._find(wildcards)[1] == "vllm"
+
+    # -- what is wrong -------------------------------------------------------------------------------------------
+
+    def problems(self) -> Iterator[str]:
+        """Describe what the config asks for in vain, one line each."""
+        names = self._sweep.names
+        for index, name in enumerate(self._config.export.experiments):
+            if name not in names:
+                yield f"export.experiments[{index}]: got {name!r}; allowed: {_some(names, name)}"
+
+    def _files(self, wildcards: Wildcards, file: str) -> list[str]:
+        names = self._sweep.names_of(wildcards) if wildcards.exported == BEST else [wildcards.exported]
+        self._check(wildcards.model, wildcards.exported)
+        paths = [f"{self._results}/experiments/{wildcards.model}/{name}/{file}" for name in names]
+        return self._sweep.present(paths) if wildcards.exported == BEST else paths
+
+    def _find(self, wildcards: Wildcards) -> tuple[str, str]:
+        """Look a folder up: what is exported, and in which format."""
+        names = (BEST, *self._sweep.names_of(wildcards))
+        folders = {folder.format(name=name): (name, form) for name in names for form, folder in FOLDERS.items()}
+        if wildcards.checkpoint not in folders:
+            self._check(wildcards.model, wildcards.checkpoint)
+        return folders[wildcards.checkpoint]
+
+    def _check(self, model: str, name: str) -> None:
+        entry: ModelEntry | None = self._models.get(model)
+        known = [] if entry is None else [e.name for e in self._sweep.experiments if e.model == model]
+        if name != BEST and name not in known:
+            raise UserError(f"model {model!r} has no experiment {name!r} to export; allowed: {_some(known, name)}")
+
+
+def _some(names: list[str], wrong: str) -> str:
+    """List names; of many, those that resemble the wrong one."""
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names) or "none here"
+    near = difflib.get_close_matches(wrong, names, n=3, cutoff=0)
+    return f"{', '.join(near)} and {len(names) - len(near)} more (the folders under experiments/)"

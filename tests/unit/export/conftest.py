@@ -1,0 +1,88 @@
+"""A random model with its tokenizer, and a plan with results that belong to it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from espalier.export.describe import describe_export
+from espalier.files import sha256_of_json
+from espalier.models.manifest import make_manifest
+from espalier.planning.plan import Plan
+from espalier.planning.structure import ModelStructure
+from espalier.sandbox.tokenizers import train_tokenizer, wrap
+from tests.unit.conftest import random_model, with_biases
+
+N_LAYERS, N_KV, N_CHANNELS = 4, 2, 48
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an export is made from."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    description: dict[str, Any]
+    plan: Plan
+
+
+@pytest.fixture
+def make_source(tmp_path: Path, pages: list[str]) -> Callable[..., Source]:
+    """Write a base model and describe the export of a plan that empties blocks of it."""
+
+    def make(architecture: str = "llama", **changes: Any) -> Source:
+        return source_in(tmp_path / "base", architecture, pages, **changes)
+
+    return make
+
+
+def source_in(folder: Path, architecture: str, pages: list[str], *, scale: float = 1.0, **changes: Any) -> Source:
+    """Write a seeded random model, its embeddings `scale` times as large."""
+    tokenizer = wrap(train_tokenizer("llama", pages, 400), model_max_length=128, chat=True)
+    model = random_model(architecture, len(tokenizer), num_hidden_layers=N_LAYERS, **changes)
+    model.get_input_embeddings().weight.data *= scale
+    with_biases(model).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    manifest = make_manifest("A", folder, trust_remote_code=False, commit=None)
+    structure = ModelStructure.from_dict(manifest["structure"])
+    kv_groups = ((), (1,), (0, 1), ())
+    channels = (tuple(range(0, N_CHANNELS, 2)), (), (3, 5, 7), ())
+    plan = Plan((N_KV,) * N_LAYERS, (N_CHANNELS,) * N_LAYERS, kv_groups, channels)
+    return Source(folder, manifest, description_of(manifest, plan, structure), plan)
+
+
+def description_of(manifest: dict[str, Any], plan: Plan, structure: ModelStructure) -> dict[str, Any]:
+    """Describe the export of a plan, with made-up results."""
+    weights = sha256_of_json(manifest["files"])
+    selection = {"freeze_first_layers": 1, "freeze_last_layers": 0, "max_layer_ratio": 1.0}
+    method = {"criterion": "random", "scope": "none", "prior": "loss_increase", "allocation": "global"}
+    content = {
+        "model": "A",
+        "experiment": "random-p50",
+        "pruning_ratio": 0.5,
+        "removed_param_fraction": plan.removed_param_fraction(structure),
+        "extreme_pruning_layers": plan.extreme_pruning_layers,
+        "recipe": {
+            "weights": weights,
+            "settings": {"method": method, "selection": selection, "seq_len": None, "n_samples": None, "seed": 0},
+        },
+        **plan.to_dict(),
+    }
+    metrics = {
+        "n_params": structure.total_params - plan.removed_params(structure),
+        "tasks": {"piqa": {"metrics": {"acc": {"value": 0.5, "stderr": 0.25}}, "n_samples": 4}},
+        "acc_mean": {"value": 0.5, "rule": "acc_norm_else_acc", "n_tasks": 1},
+        "perplexity": {"plain": {"value": 12.5, "n_tokens": 100}},
+        "protocol": {
+            "num_fewshot": 0, "limit": None, "chat_template": False, "add_bos": None, "window": 64, "stride": 32,
+        },
+        "recipe": {"settings": {"weights": weights, "plan": sha256_of_json(content["layers"]), "dtype": "auto"}},
+    }  # fmt: skip
+    baseline = metrics | {"n_params": structure.total_params, "acc_mean": {"value": 0.75, "rule": "acc_norm_else_acc"}}
+    base = {"name": "A", "family": "F", "kind": "base", "hub": None, "revision": None}
+    calibration = {"dataset": "d", "config": None, "split": "train"}
+    return describe_export(
+        plan=content, metrics=metrics, baseline=baseline, best=None, settings={"base": base, "calibration": calibration}
+    )

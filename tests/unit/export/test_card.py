@@ -1,0 +1,92 @@
+"""The model card: what it says, and that nothing in it can break out of its place."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from espalier.export.card import escape, write_card
+from espalier.export.parity import TOLERANCE
+from espalier.files import write_json
+from espalier.planning.plan import Plan
+from espalier.planning.structure import LayerStructure, ModelStructure
+from tests.unit.export.conftest import description_of
+
+PARITY = {
+    "tolerance": TOLERANCE,
+    "logits": {"n_tokens": 72, "max_abs_difference": 0.0, "max_abs_difference_cached": 2.5e-6},
+    "generation": {"prompts": 3, "new_tokens": 12, "beams": 3, "greedy_cached": "equal", "beam_cached": "tie"},
+    "tokenizer": {"n_texts": 5, "equal": True},
+    "weights_dtype": "bfloat16",
+}  # fmt: skip
+STRUCTURE = ModelStructure((LayerStructure(2, 1000, 4, 30, 64),) * 2, 500)
+
+
+@pytest.fixture
+def parts() -> dict[str, Any]:
+    plan = Plan((2, 2), (4, 4), ((1,), ()), ((0, 1, 2), ()))
+    files = {"model.safetensors": {"bytes": 9, "sha256": "ab" * 32}}
+    manifest = {
+        "model": "A", "architecture": "LlamaForCausalLM", "commit": "c0ffee", "n_params": STRUCTURE.total_params,
+        "structure": STRUCTURE.to_dict(), "files": files, "weight_files": ["model.safetensors"],
+    }  # fmt: skip
+    return {
+        "description": description_of(manifest, plan, STRUCTURE), "manifest": manifest, "parity": PARITY,
+        "licence": {"files": []}, "plan": plan, "stubs": False,
+    }  # fmt: skip
+
+
+def card(parts: dict[str, Any], folder: Path) -> str:
+    write_json(folder / "config.json", {"num_attention_heads": 8, "num_key_value_heads": 2})
+    write_card(**parts, folder=folder)
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_plan_and_numbers_are_said(parts: dict[str, Any], tmp_path: Path) -> None:
+    text = card(parts, tmp_path)
+    # Layer 0 keeps one of two groups of 1,000 and three of four channels of 30, with 64 parameters of norms.
+    assert "| 0 | 1 of 2 | 4 | 3 of 4 | 1,154 of 2,184 |" in text
+    assert "| 1 | 0 of 2 | 0 | 0 of 4 | 64 of 2,184 |" in text
+    assert "1 of 4 KV groups and 3 of 8 MLP channels are kept" in text
+    assert "Without attention: layers 1." in text
+    assert "Selection: freeze\\_first\\_layers 1." in text
+    assert "| mean accuracy | 0.5000 | 0.7500 |" in text
+    assert "| piqa acc (4 documents) | 0.5000 ± 0.2500 | 0.5000 ± 0.2500 |" in text
+    assert "| perplexity plain (100 tokens) | 12.500 | 12.500 |" in text
+    assert "ties within the tolerance: beam\\_cached" in text
+    assert f"| model.safetensors | {'ab' * 32} |" in text
+    assert "That of the base model: see the base model." in text
+    assert "vLLM" not in text
+
+
+def test_stubs_are_named_and_that_vllm_was_not_run(parts: dict[str, Any], tmp_path: Path) -> None:
+    text = card(parts | {"stubs": True}, tmp_path)
+    assert "(one KV group, or 32 channels)" in text
+    assert "**vLLM itself was not run**" in text
+
+
+def test_metadata_is_yaml_with_the_licence_of_the_base_model(parts: dict[str, Any], tmp_path: Path) -> None:
+    parts["description"]["base"] |= {"hub": "owner/tiny", "revision": "main"}
+    parts["licence"] = {"license": "other", "license_name": "x: [y", "files": ["LICENSE"]}
+    text = card(parts, tmp_path)
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert head["base_model"] == "owner/tiny"
+    assert (head["license"], head["license_name"]) == ("other", "x: [y")
+    assert "from owner/tiny, revision main, commit c0ffee" in text
+    assert "which its folder calls: other, x: \\[y. Its texts are in this folder: LICENSE." in text
+
+
+def test_what_is_inserted_is_escaped(parts: dict[str, Any], tmp_path: Path) -> None:
+    name = "a|b\n# <script>`x`[l](u)**"
+    parts["description"]["base"]["name"] = name
+    text = card(parts, tmp_path)
+    assert "| | this model | a\\|b \\# \\<script\\>\\`x\\`\\[l\\](u)\\*\\* |" in text
+    assert "\n# <script>" not in text
+    assert escape("1_000 | x") == "1\\_000 \\| x"
+
+
+def test_other_protocols_are_not_set_side_by_side(parts: dict[str, Any], tmp_path: Path) -> None:
+    parts["description"]["baseline"]["protocol"] = parts["description"]["results"]["protocol"] | {"limit": 5}
+    with pytest.raises(ValueError, match="different protocols"):
+        card(parts, tmp_path)

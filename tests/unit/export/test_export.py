@@ -1,0 +1,362 @@
+"""Making a checkpoint: all of it or nothing, and nothing that was not compared."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from espalier.errors import UserError
+from espalier.export import folder as writing
+from espalier.export import make as making
+from espalier.export.licence import licence_of
+from espalier.export.make import export_checkpoint
+from espalier.export.parity import compare, make_prompts, reference
+from espalier.files import read_json
+from espalier.models.loading import load_model
+from espalier.pruned import pruned_blocks
+from espalier.surgery import prune
+from tests.conftest import REPOSITORY
+from tests.unit.export.conftest import Source, source_in
+from tests.unit.test_surgery import logits
+
+Make = Callable[..., Source]
+
+
+def export(source: Source, checkpoint: Path, *, dtype: str = "stored", stubs: bool = False) -> None:
+    export_checkpoint(source.manifest, source.description, dtype=dtype, stubs=stubs, checkpoint=checkpoint)
+
+
+def nothing_left(checkpoint: Path) -> bool:
+    return not checkpoint.parent.exists() or not list(checkpoint.parent.iterdir())
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, pages: list[str]) -> tuple[Source, Path]:
+    """One export of a tied Qwen2 with a licence, for all tests that only look at it."""
+    place = tmp_path_factory.mktemp("exported")
+    source = source_in(place / "base", "qwen2", pages, tie_word_embeddings=True)
+    (source.folder / "LICENSE").write_text("Do as you like.\n")
+    export(source, place / "best")
+    return source, place / "best"
+
+
+# --- what is written ---
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "stubs"),
+    [
+        ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 6}, False),
+        ("llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 6}, True),
+        ("mistral", {"sliding_window": 5, "tie_word_embeddings": True}, False),
+        ("qwen2", {}, True),
+        ("qwen3", {"head_dim": 12, "dtype": torch.bfloat16}, False),
+    ],
+)
+def test_a_fresh_process_finds_the_evaluated_model(
+    make_source: Make, tmp_path: Path, architecture: str, changes: dict[str, Any], stubs: bool
+) -> None:
+    """Layer 0 has no attention, layer 1 no MLP, layer 3 neither."""
+    source = make_source(architecture, **changes)
+    checkpoint = tmp_path / "out/best"
+    export(source, checkpoint, stubs=stubs)
+    parity = read_json(checkpoint / "parity.json")
+    assert parity["passed"]
+    assert parity["logits"]["max_abs_difference"] == 0.0
+    assert parity["logits"]["argmax_equal"]
+    assert 0 < parity["logits"]["max_abs_difference_cached"] < 1e-4  # added up in another order
+    assert parity["weights_dtype"] == str(changes.get("dtype", "torch.float32")).removeprefix("torch.")
+    assert "rounding" not in parity
+    assert {parity["generation"][name] for name in ("greedy_cached", "greedy_static_cache", "beam_cached")} == {"equal"}
+    assert parity["generation"]["left_padded"] == "equal"
+    assert parity["tokenizer"] == {"n_texts": 5, "equal": True}
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["best"]
+    with safe_open(checkpoint / "model.safetensors", framework="pt") as weights:
+        left = [name for name in weights.keys() if name.startswith("model.layers.3.") and "proj" in name]
+    biases = ["model.layers.3.mlp.down_proj.bias", "model.layers.3.self_attn.o_proj.bias"]
+    if not stubs:
+        assert sorted(left) == (biases if changes.get("mlp_bias") else [])
+
+
+def test_the_folder_holds_what_others_build_on(exported: tuple[Source, Path]) -> None:
+    source, folder = exported
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "LICENSE", "config.json", "generation_config.json", "model.safetensors", "plan.json",
+        "parity.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "configuration_pruned.py",
+        "modeling_pruned.py", "pruned_blocks.py",
+    }  # fmt: skip
+    config = read_json(folder / "config.json")
+    assert config["model_type"] == "pruned_qwen2"
+    assert config["architectures"] == ["PrunedQwen2ForCausalLM"]
+    assert config["auto_map"]["AutoModelForCausalLM"] == "modeling_pruned.PrunedQwen2ForCausalLM"
+    assert config["head_dim"] == 8
+    assert (config["num_attention_heads"], config["num_key_value_heads"], config["intermediate_size"]) == (4, 2, 48)
+    sizes = [("attention",), ("mlp",), (), ("attention", "mlp")]
+    kept = [(0, 24), (1, 0), (2, 3), (0, 0)]  # KV groups and channels of the plan; two query heads on each group
+    assert config["per_layer_config"] == {
+        str(layer): {
+            "num_attention_heads": 2 * n_kv, "num_key_value_heads": n_kv, "intermediate_size": n_mlp,
+            "skip": list(skip),
+        }
+        for layer, (skip, (n_kv, n_mlp)) in enumerate(zip(sizes, kept, strict=True))
+    }  # fmt: skip
+    with safe_open(folder / "model.safetensors", framework="pt") as weights:
+        names = set(weights.keys())
+    blocks = {re.sub(r"model\.layers\.(\d)\.(self_attn|mlp)\..*", r"\1 \2", name) for name in names if "proj" in name}
+    assert blocks == {"0 mlp", "1 self_attn", "2 self_attn", "2 mlp"}
+    assert "lm_head.weight" not in names  # tied
+    plan = read_json(folder / "plan.json")
+    assert {key: plan[key] for key in source.description["plan"]} == source.description["plan"]
+    assert plan["base_model"]["files"] == source.manifest["files"]
+
+
+def test_a_stranger_needs_trust_remote_code_and_we_do_not(exported: tuple[Source, Path], tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from transformers import AutoModelForCausalLM\n"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=sys.argv[2] == 'yes')\n"
+        "print(type(model).__module__, model(torch.arange(5)[None]).logits.shape[1])"
+    )
+
+    def run(code: str, trust: str, path: str = "") -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": path}
+        return subprocess.run(
+            [sys.executable, "-c", code, str(exported[1]), trust],
+            capture_output=True, text=True, check=False, env=environment, stdin=subprocess.DEVNULL, cwd=tmp_path,
+        )  # fmt: skip
+
+    refused = run(code, "no")
+    assert refused.returncode != 0
+    assert "trust_remote_code" in refused.stderr
+    loaded = run(code, "yes")
+    assert loaded.returncode == 0, loaded.stderr
+    assert re.match(r"transformers_modules\.best.*\.modeling_pruned 5", loaded.stdout)
+    ours = run(f"import espalier.pruned\n{code}", "no", str(REPOSITORY / "src"))
+    assert ours.stdout.strip() == "espalier.pruned.modeling_pruned 5"
+
+
+def test_sharded_weights_load(make_source: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import PreTrainedModel
+
+    save = PreTrainedModel.save_pretrained
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", lambda self, to: save(self, to, max_shard_size="40KB"))
+    export(make_source("llama"), tmp_path / "best")
+    assert len(list((tmp_path / "best").glob("model-*.safetensors"))) > 1
+    assert read_json(tmp_path / "best/parity.json")["passed"]
+
+
+# --- types of weights ---
+
+
+def test_another_dtype_is_compared_after_rounding(make_source: Make, tmp_path: Path) -> None:
+    source = make_source("llama")
+    export(source, tmp_path / "best", dtype="bfloat16")
+    parity = read_json(tmp_path / "best/parity.json")
+    assert parity["weights_dtype"] == "bfloat16"
+    assert parity["logits"]["max_abs_difference"] == 0.0
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "best")
+    assert loaded.dtype == torch.bfloat16
+    exact = load_model(source.folder, dtype="float32", device=torch.device("cpu"))
+    prune(exact, source.plan.kept_kv_groups, source.plan.kept_mlp_channels)
+    prompts = make_prompts(exact.config.vocab_size, 128)
+    moved = (logits(loaded.float(), prompts) - logits(exact, prompts)).abs().max()
+    assert parity["rounding"] == {"from": "float32", "max_abs_logit_difference": pytest.approx(float(moved))}
+    assert parity["rounding"]["max_abs_logit_difference"] > 1e-3
+    card = (tmp_path / "best/README.md").read_text()
+    assert "rounding from float32 moves logits" in card
+
+
+def test_float16_that_overflows_is_refused(make_source: Make, tmp_path: Path) -> None:
+    source = make_source("llama", scale=1e5)  # float16 ends at 65,504
+    with pytest.raises(UserError, match=r"export\.dtype: float16 cannot hold the values of .*weight; give bfloat16"):
+        export(source, tmp_path / "out/best", dtype="float16")
+    assert nothing_left(tmp_path / "out/best")
+
+
+# --- the gate ---
+
+
+@pytest.fixture
+def reference_of_another(make_source: Make, monkeypatch: pytest.MonkeyPatch) -> Source:
+    """Weights that are written wrongly: the reference is computed after one of them changed."""
+
+    def changed(model: Any, prompts: torch.Tensor) -> dict[str, torch.Tensor]:
+        model.lm_head.weight.data[7] += 0.5
+        return reference(model, prompts)
+
+    monkeypatch.setattr(making, "reference", changed)
+    return make_source("llama")
+
+
+def test_a_checkpoint_that_differs_is_deleted_with_the_reason(reference_of_another: Source, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not the evaluated model: logits differ by .* \(allowed: 0\.001\).*delete"):
+        export(reference_of_another, tmp_path / "out/best")
+    assert nothing_left(tmp_path / "out/best")
+
+
+def test_code_that_does_not_load_is_deleted_with_the_reason(
+    make_source: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing.pruned, "CODE", ("configuration_pruned.py", "modeling_pruned.py"))
+    with pytest.raises(UserError, match=r"a fresh process could not load the checkpoint \(.*pruned_blocks.*deleted"):
+        export(make_source("llama"), tmp_path / "out/best")
+    assert nothing_left(tmp_path / "out/best")
+
+
+def test_another_tokenizer_is_noticed(make_source: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "tokens_of", lambda _, texts: {text: [1, 2, 3] for text in texts})
+    with pytest.raises(UserError, match=r"not the evaluated model: the tokenizer reads 'The quick.*' differently"):
+        export(make_source("llama"), tmp_path / "out/best")
+    assert nothing_left(tmp_path / "out/best")
+
+
+@pytest.mark.parametrize("what", ["greedy_cached", "greedy_static_cache", "beam_cached", "left_padded"])
+def test_each_way_to_generate_is_judged(make_source: Make, what: str) -> None:
+    """A reference with one token changed fails just that comparison, unless the change is a tie."""
+    source = make_source("llama")
+    model = load_model(source.folder, dtype="float32", device=torch.device("cpu"))
+    expected = reference(model, make_prompts(model.config.vocab_size, 128))
+    assert compare(model, expected)["passed"]
+    key = {"beam_cached": "beam", "left_padded": "padded_1"}.get(what, "greedy")
+    expected[key] = expected[key].clone()
+    expected[key][0, -1] = (expected[key][0, -1] + 1) % model.config.vocab_size
+    # Greedy and padded: what the model generated is still its own best choice, so only a wrong *model* may fail.
+    found = compare(model, expected)
+    verdict = found["generation"][what]
+    assert verdict == ("different" if what == "beam_cached" else "tie")
+
+
+def test_a_cache_that_goes_wrong_is_noticed(make_source: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its count of tokens, attention that was removed from layer 0 breaks cached decoding."""
+    source = make_source("llama")
+    model = load_model(source.folder, dtype="float32", device=torch.device("cpu"))
+    prune(model, source.plan.kept_kv_groups, source.plan.kept_mlp_channels)
+    expected = reference(model, make_prompts(model.config.vocab_size, 128))
+    assert compare(model, expected)["passed"]
+    monkeypatch.setattr(
+        pruned_blocks.RemovedAttention, "forward",
+        lambda _, hidden_states, **__: (torch.zeros_like(hidden_states), None),
+    )  # fmt: skip
+    found = compare(model, expected)
+    assert found["logits"]["max_abs_difference"] == 0.0
+    assert found["logits"]["max_abs_difference_cached"] > 0.01
+    assert {found["generation"][what] for what in ("greedy_static_cache", "left_padded")} == {"different"}
+    assert not found["passed"]
+    assert re.search(r"logits with a cache differ by .*; generation greedy_static_cache differs", found["reason"])
+
+
+# --- refusals ---
+
+
+def test_a_plan_of_another_revision(make_source: Make, tmp_path: Path) -> None:
+    source = make_source("llama")
+    ours = source.description["plan"]["recipe"]["weights"]
+    source.description["plan"]["recipe"]["weights"] = "0" * 64
+    with pytest.raises(UserError, match=rf"made from weights 0{{12}}, but the manifest has {ours[:12]}; restore that"):
+        export(source, tmp_path / "out/best")
+    assert nothing_left(tmp_path / "out/best")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("plan", "model"), "B", r"the plan of 'B', 'random-p50' is for another model than the manifest of 'A'"),
+        (("plan", "recipe"), {}, r"was made from weights \(none\), but the manifest has"),
+        (("results", "weights"), "1" * 64, r"metrics of 'random-p50' are of weights 1{12}, but the manifest has"),
+        (("results", "plan"), "2" * 64, r"metrics of 'random-p50' are of plan 2{12}, but plan\.json has"),
+        (("results", "n_params"), 7, r"the plan keeps [\d,]+ parameters, but 7 were evaluated; evaluate it again"),
+    ],
+)
+def test_what_does_not_belong_together(
+    make_source: Make, tmp_path: Path, path: tuple[str, str], value: object, message: str
+) -> None:
+    source = make_source("llama")
+    source.description[path[0]][path[1]] = value
+    with pytest.raises(UserError, match=message):
+        export(source, tmp_path / "out/best")
+    assert nothing_left(tmp_path / "out/best")
+
+
+def test_missing_weights(make_source: Make, tmp_path: Path) -> None:
+    source = make_source("llama")
+    (source.folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: is missing; it changed after it was checked\. Restore"):
+        export(source, tmp_path / "out/best")
+    assert nothing_left(tmp_path / "out/best")
+
+
+def test_weights_of_the_same_size_but_other_content(make_source: Make, tmp_path: Path) -> None:
+    source = make_source("llama")
+    file = source.folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(UserError, match=r"model\.safetensors: has checksum \w{12}, not \w{12} as when it was checked"):
+        export(source, tmp_path / "out/best")
+    assert nothing_left(tmp_path / "out/best")
+
+
+def test_a_model_that_no_class_expresses(make_source: Make, tmp_path: Path) -> None:
+    source = make_source("llama")
+    source.manifest["model_type"] = "olmo2"
+    with pytest.raises(UserError, match=r"model 'A' is of type 'olmo2'.*; allowed: llama, mistral, qwen2, qwen3\. Lea"):
+        export(source, tmp_path / "out/best")
+    assert nothing_left(tmp_path / "out/best")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    mounted = subprocess.run(command, capture_output=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_is_too_small_is_seen_before(make_source: Make, small_disk: Path) -> None:
+    with pytest.raises(UserError, match=r"disk: no room: the checkpoint needs 32 MiB, 0 MiB are free; make room"):
+        export(make_source("llama"), small_disk / "best")
+    assert nothing_left(small_disk / "best")
+
+
+def test_a_disk_that_fills_midway(make_source: Make, small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "check_space", lambda *_: None)
+    source = make_source("llama", hidden_size=128)
+    with pytest.raises(UserError, match=r"best: the disk is full; nothing of the checkpoint was kept\. Make room and"):
+        export(source, small_disk / "best")
+    assert nothing_left(small_disk / "best")
+
+
+# --- licences ---
+
+
+def test_a_licence_is_read_from_the_folder(tmp_path: Path) -> None:
+    assert licence_of(tmp_path) == {"files": []}
+    (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: tiny-1\n---\n# A\n")
+    (tmp_path / "LICENSE.txt").write_text("text")
+    (tmp_path / "USE_POLICY.md").write_text("text")
+    found = licence_of(tmp_path)
+    assert found == {"license": "other", "license_name": "tiny-1", "files": ["LICENSE.txt", "USE_POLICY.md"]}
+    (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
+    assert licence_of(tmp_path)["files"] == ["LICENSE.txt", "USE_POLICY.md"]
+
+
+def test_the_tokenizer_keeps_its_template(exported: tuple[Source, Path]) -> None:
+    source, folder = exported
+    ours, base = (AutoTokenizer.from_pretrained(each) for each in (folder, source.folder))
+    chat = [{"role": "user", "content": "Who?"}]
+    assert ours.apply_chat_template(chat, tokenize=False) == base.apply_chat_template(chat, tokenize=False)
+    assert (ours.bos_token, ours.eos_token) == (base.bos_token, base.eos_token)
+    assert json.loads((folder / "generation_config.json").read_text()) == json.loads(
+        (source.folder / "generation_config.json").read_text()
+    )

@@ -1,0 +1,40 @@
+"""Say which experiment a checkpoint holds, what it keeps and how well it does."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espalier.export.describe import describe_export
+from espalier.files import read_json, write_json
+from espalier.jobs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(
+    *, best: list[str], plans: list[str], metrics: list[str], baseline: str, settings: dict[str, Any], output: Path
+) -> None:
+    chosen = read_json(best[0]) if best else None
+    name = chosen["best"]["experiment"] if chosen else Path(plans[0]).parent.name
+    plan = next(path for path in plans if Path(path).parent.name == name)
+    results = next(path for path in metrics if Path(path).parent.name == name)
+    description = describe_export(
+        plan=read_json(plan),
+        metrics=read_json(results),
+        baseline=read_json(baseline),
+        best=chosen,
+        settings=settings,
+    )
+    write_json(output, description)
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"describe export {snakemake.wildcards.model} {snakemake.wildcards.exported}"):
+        main(
+            best=list(snakemake.input.best),
+            plans=list(snakemake.input.plans),
+            metrics=list(snakemake.input.metrics),
+            baseline=snakemake.input.baseline,
+            settings=snakemake.params.settings,
+            output=Path(snakemake.output[0]),
+        )

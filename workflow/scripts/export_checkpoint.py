@@ -1,0 +1,30 @@
+"""Write one pruned model as a folder that transformers loads."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from espalier.export.make import export_checkpoint
+from espalier.files import read_json
+from espalier.jobs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(*, manifest: str, description: str, dtype: str, stubs: bool, threads: int, checkpoint: Path) -> None:
+    torch.set_num_threads(threads)
+    export_checkpoint(read_json(manifest), read_json(description), dtype=dtype, stubs=stubs, checkpoint=checkpoint)
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"export {snakemake.wildcards.model} {snakemake.wildcards.checkpoint}"):
+        main(
+            manifest=snakemake.input.manifest,
+            description=snakemake.input.description,
+            dtype=snakemake.params.dtype,
+            stubs=snakemake.params.stubs,
+            threads=snakemake.threads,
+            checkpoint=Path(snakemake.output[0]),
+        )
