@@ -153,4 +153,4 @@ rule structures:
 # The best pruned model of each model, and those that the config names, as folders for others to load.
 rule export:
     input:
-        study.exports.checkpoints,
+        study.exports.files,

@@ -34,13 +34,14 @@ class Exports:
         self._models = {model.name: model for model in config.models if model.legacy is None}
 
     @property
-    def checkpoints(self) -> list[str]:
-        """Folders that target `export` asks of `export_checkpoint`."""
+    def files(self) -> list[str]:
+        """What target `export` asks for: folders of `export_checkpoint`, files of `export_gguf`."""
+        export = self._config.export
+        paths = FOLDERS | {"gguf": f"{{name}}.{export.gguf_type}.gguf"}
         return [
-            f"{self._results}/checkpoints/{model}/{FOLDERS[form].format(name=name)}"
+            f"{self._results}/checkpoints/{model}/{paths[form].format(name=name)}"
             for model, name in self.exported
-            for form in self._config.export.formats
-            if form in FOLDERS
+            for form in export.formats
         ]
 
     @property

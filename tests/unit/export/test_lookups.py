@@ -33,8 +33,8 @@ def wildcards(**values: str) -> SimpleNamespace:
 
 
 def test_the_best_of_each_model_and_those_named_where_they_exist() -> None:
-    assert exports().checkpoints == ["results/s/checkpoints/A/best", "results/s/checkpoints/B/best"]
-    found = exports(experiments=["random-p40"], formats=["transformers", "vllm"]).checkpoints
+    assert exports().files == ["results/s/checkpoints/A/best", "results/s/checkpoints/B/best"]
+    found = exports(experiments=["random-p40"], formats=["transformers", "vllm"]).files
     assert [path.removeprefix("results/s/checkpoints/") for path in found] == [
         "A/best", "A/best-vllm", "B/best", "B/best-vllm", "B/random-p40", "B/random-p40-vllm",
     ]  # fmt: skip
