@@ -11,6 +11,7 @@ rule analyse:
         gradients=study.sweep.gradient_tables_of,
         code=study.code(
             "analysis/*.py",
+            "deployment/*.py",
             "statistics/*.py",
             "consolidate.py",
             "importance/statistics.py",

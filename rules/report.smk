@@ -68,6 +68,7 @@ rule report_model:
         runtime=grow(10),
     params:
         language=study.config.report.language,
+        measured=study.measured.found,
     script:
         "../workflow/scripts/report_model.py"
 

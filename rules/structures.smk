@@ -8,10 +8,13 @@ rule compare_structures:
         manifest=study.manifest,
         imported=study.imports.tables_of,
         code=study.code(
+            "analysis/deployment.py",
             "analysis/said.py",
+            "deployment/*.py",
             "statistics/messages.py",
             "legacy/*.py",
             "reports/structure.py",
+            "reports/deployment_sections.py",
             "reports/layout.py",
             "reports/sections.py",
             "reports/messages/*.py",

@@ -11,6 +11,7 @@ from espalier.config.data import Calibration
 from espalier.config.evaluation import Evaluation
 from espalier.config.gradients import Gradients
 from espalier.config.grid import REFERENCE_METHODS, Grid, Method, Selection
+from espalier.config.inference import Inference
 from espalier.config.models import ModelEntry
 from espalier.config.report import Export, Report
 from espalier.config.sandbox import Sandbox
@@ -39,6 +40,8 @@ class StudyConfig(Section):
     """How results are presented."""
     export: Export = Export()
     """Which pruned models are written."""
+    inference: Inference | None = None
+    """What the target `inference` measures; without this section it measures nothing."""
     sandbox: Sandbox = Sandbox()
     """Size of the synthetic world; only used by what names the sandbox."""
 
