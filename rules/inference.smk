@@ -22,12 +22,12 @@ rule measure_inference:
         mem_mb=grow(8000),
         runtime=grow(60),
         gpu=study.gpus,
-        # How, not what: as resources these cause no rerun when they change.
-        device=study.config.evaluation.device,
     params:
         version=versions.MEASURE_INFERENCE,
         settings=study.measured.settings,
-        plans="<results>/experiments/{model}",
+        experiments=study.measured.experiments,
         dtype=study.config.evaluation.dtype,
+        # Times depend on it, so here it is a param.
+        device=study.config.evaluation.device,
     script:
         "../workflow/scripts/measure_inference.py"

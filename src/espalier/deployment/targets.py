@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-MEASURED_TYPES = ("llama", "qwen2", "mistral")
-"""Model types whose exports were compared with the pruned model."""
+FOLDER_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+"""Types in the transformers config whose layers may differ in an exported folder."""
+GGUF_TYPES = ("llama", "mistral", "qwen2")
+"""Types whose GGUF files were compared with the pruned model."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,12 @@ class Target:
         basis: How its rules are known: `run` (measured), `read` (its code was read, not run), `rule` (neither).
         model_types: Types in the transformers config that its export knows; empty for any.
         multiple_of: What MLP widths are multiples of; 1 for any.
-        attention_stub: Which layers without attention need a stub: none, the first (of each kind of attention, full or
-            sliding, where `sliding`), or every one.
+        attention_stub: Which layers without attention need a stub: none, the first layer, or every one.
         mlp_stub: Channels of the stub that a layer without MLP needs; 0 where it needs none.
         leaves_out: Whether layers with neither block are left out and the others renumbered.
         quantised: Whether the inputs of o_proj are blocks of `multiple_of` numbers too.
         block_norms: Whether it takes norms inside attention, over queries and keys.
+        lone_biases: Whether the bias of an output projection may stay where its block is gone; else that needs a stub.
         sliding: Whether it takes a sliding window shorter than the context.
         uniform: Whether all layers must have the same shapes.
         all_query_heads: Whether each layer with attention must have all query heads.
@@ -42,6 +44,7 @@ class Target:
     leaves_out: bool = False
     quantised: bool = False
     block_norms: bool = True
+    lone_biases: bool = False
     sliding: bool = True
     uniform: bool = False
     all_query_heads: bool = False
@@ -49,14 +52,14 @@ class Target:
 
 def _gguf(name: str, multiple_of: int) -> Target:
     return Target(
-        name, "run", MEASURED_TYPES, multiple_of, attention_stub="first", mlp_stub=max(32, multiple_of),
+        name, "run", GGUF_TYPES, multiple_of, attention_stub="first", mlp_stub=max(32, multiple_of),
         leaves_out=True, quantised=multiple_of > 1, block_norms=False, sliding=False,
     )  # fmt: skip
 
 
 TARGETS = (
-    Target("transformers", "run", MEASURED_TYPES, attention_stub="first"),
-    Target("vllm", "read", MEASURED_TYPES, attention_stub="every"),
+    Target("transformers", "run", FOLDER_TYPES, lone_biases=True),
+    Target("vllm", "read", FOLDER_TYPES, attention_stub="every", mlp_stub=32),
     _gguf("gguf_f16", 1),
     _gguf("gguf_q8_0", 32),
     _gguf("gguf_k", 256),

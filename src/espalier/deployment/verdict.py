@@ -33,7 +33,6 @@ class ModelFacts:
         model_type: Type in the transformers config.
         context_length: Longest context (tokens); None where the config does not say.
         sliding_window: Window of sliding attention (tokens) where it is in use, else None.
-        layer_kinds: Kind of attention of each layer; empty where all are alike.
         head_dim: Size of a head.
         queries_per_group: Query heads that share a key/value head.
         biases: Projections with a bias, such as `self_attn.o_proj`.
@@ -43,7 +42,6 @@ class ModelFacts:
     model_type: str
     context_length: int | None
     sliding_window: int | None
-    layer_kinds: tuple[str, ...]
     head_dim: int
     queries_per_group: int
     biases: tuple[str, ...]
@@ -62,7 +60,6 @@ class ModelFacts:
             model_type=manifest["model_type"],
             context_length=config.get("max_position_embeddings"),
             sliding_window=config.get("sliding_window") if slides else None,
-            layer_kinds=kinds,
             head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
             queries_per_group=heads // int(config.get("num_key_value_heads") or heads),
             biases=tuple(manifest["biases"]),
@@ -170,7 +167,7 @@ def judge(target: Target, kept: Kept, structure: ModelStructure, facts: ModelFac
         mlp_stubs=[
             layer
             for layer in layers
-            if not kept.mlp_channels[layer] and (target.mlp_stub or "mlp.down_proj" in facts.biases)
+            if not kept.mlp_channels[layer] and (target.mlp_stub or _lone(target, "mlp.down_proj", facts))
         ],
         left_out=left_out,
         remarks=remarks,
@@ -258,17 +255,16 @@ def _left_out(target: Target, kept: Kept, facts: ModelFacts) -> list[int]:
 
 
 def _attention_stubs(target: Target, kept: Kept, facts: ModelFacts, layers: Sequence[int]) -> list[int]:
-    """Layers that need attention of zeros; the bias of an output projection needs a block to be in."""
+    """Layers that need attention of zeros, of the layers that are not left out."""
     empty = [layer for layer in layers if not kept.kv_groups[layer]]
-    if target.attention_stub == "every" or "self_attn.o_proj" in facts.biases:
+    if target.attention_stub == "every" or _lone(target, "self_attn.o_proj", facts):
         return empty
-    if target.attention_stub == "none":
-        return []
-    kinds = facts.layer_kinds if target.sliding else ()
-    first: dict[str, int] = {}
-    for layer in layers:
-        first.setdefault(kinds[layer] if kinds else "", layer)
-    return [layer for layer in empty if layer in first.values()]
+    return [layer for layer in empty if target.attention_stub == "first" and layer == layers[0]]
+
+
+def _lone(target: Target, projection: str, facts: ModelFacts) -> bool:
+    """Whether a projection has a bias that the target takes only in a block."""
+    return projection in facts.biases and not target.lone_biases
 
 
 def _wide_o_proj(target: Target, kept: Kept, facts: ModelFacts) -> list[int]:

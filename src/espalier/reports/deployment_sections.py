@@ -1,4 +1,4 @@
-"""Sections about serving a plan: which targets load it, and what was measured when it ran."""
+"""Which targets load a plan: a section of the report, and the end of the comparison of layers."""
 
 from __future__ import annotations
 

@@ -45,10 +45,14 @@ class Measured:
             return f"{self._results}/consolidated/{wildcards.model}/global_best_config.json"
         return f"{self._results}/experiments/{wildcards.model}/{wildcards.measured}/plan.json"
 
+    def experiments(self, wildcards: Wildcards) -> str:
+        """Folder of the experiments of a model."""
+        return f"{self._results}/experiments/{wildcards.model}"
+
     @property
     def settings(self) -> dict[str, Any]:
         """How it is measured."""
-        return self._inference.model_dump(exclude={"experiments", "threads"}) if self._inference else {}
+        return self._inference.model_dump(exclude={"experiments"}) if self._inference else {}
 
     @property
     def threads(self) -> int:

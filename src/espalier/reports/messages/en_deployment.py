@@ -32,4 +32,60 @@ DEPLOYMENT = {
     "basis.run": "run",
     "basis.read": "reading",
     "basis.rule": "rule of thumb",
+    "s.inference": "Measured inference of {experiment}",
+    "inference.about": (
+        "On {device} ({name}{threads}), {dtype}, transformers' own generation: prompts of {prompt_tokens:,} tokens,"
+        " {new_tokens:,} new ones, {repeats} repeats of each version in turn. Medians, with lowest and highest in"
+        " parentheses."
+    ),
+    "inference.threads": ", threads: {n}",
+    "inference.sizes": "Sizes",
+    "inference.speeds": "Speeds (tokens/s over all sequences of a batch) and time to the first token",
+    "inference.gains": (
+        "Ratios of speeds within a repeat, with an interval of at least 95% for their median (each for itself: of twenty"
+        " ratios of equals, one may lie beside 1)"
+    ),
+    "inference.version": "Version",
+    "inference.weights": "Weights (bytes)",
+    "inference.batch": "Batch",
+    "inference.prefill": "Prefill (tokens/s)",
+    "inference.decode": "Decode (tokens/s)",
+    "inference.first": "First token (s)",
+    "inference.cache": "KV cache (bytes)",
+    "inference.peak": "Peak beyond weights (bytes)",
+    "inference.compared": "Compared",
+    "inference.speed": "Speed",
+    "inference.ratio": "Ratio",
+    "inference.interval": "Interval",
+    "inference.outcome": "Outcome",
+    "inference.pair": "{of} to {to}",
+    "version.unpruned": "unpruned",
+    "version.pruned": "pruned",
+    "version.padded": "pruned, MLP widths padded to multiples of {multiple}",
+    "version.short.unpruned": "unpruned",
+    "version.short.pruned": "pruned",
+    "version.short.padded": "padded",
+    "speed.prefill_tokens_per_s": "prefill",
+    "speed.decode_tokens_per_s": "decode",
+    "outcome.gain": "faster",
+    "outcome.loss": "slower",
+    "outcome.not_told": "cannot be told apart",
+    "inference.pruned.gain": "Batch {batch}, {speed}: pruning makes it {ratio} times as fast ({low} to {high}).",
+    "inference.pruned.loss": (
+        "Batch {batch}, {speed}: no gain: the pruned model is slower, {ratio} times as fast ({low} to {high})."
+    ),
+    "inference.pruned.not_told": (
+        "Batch {batch}, {speed}: no gain can be told: {ratio} times as fast ({low} to {high})."
+    ),
+    "inference.padded.gain": (
+        "Batch {batch}, {speed}: padded widths are {ratio} times as fast as the plan's own ({low} to {high})."
+    ),
+    "inference.padded.loss": (
+        "Batch {batch}, {speed}: padded widths are slower than the plan's own, {ratio} times as fast ({low} to {high})."
+    ),
+    "inference.padded.not_told": (
+        "Batch {batch}, {speed}: padded widths cannot be told from the plan's own: {ratio} times as fast"
+        " ({low} to {high})."
+    ),
+    "inference.aligned": "All MLP widths are multiples of 64 already, so none were padded.",
 }

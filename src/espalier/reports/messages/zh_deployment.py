@@ -54,4 +54,49 @@ DEPLOYMENT = {
         "对 {channels:,} 个通道的 MLP, 64 的倍数太粗: 补齐会退回所去除参数的 {share:.0%}。接受任意宽度的目标可直接使用;"
         " 对其他目标, 规划时设它所接受的最小 selection.mlp_multiple_of。"
     ),
+    "s.inference": "{experiment} 的推理实测",
+    "inference.about": (
+        "设备 {device} ({name}{threads}), {dtype}, transformers 自带的生成: 提示 {prompt_tokens:,} 个 token, 生成"
+        " {new_tokens:,} 个, 各版本轮流运行 {repeats} 次。数值为中位数, 括号内为最低与最高。"
+    ),
+    "inference.threads": ", {n} 个线程",
+    "inference.sizes": "大小",
+    "inference.speeds": "速度 (一批全部序列的 token/s) 与首个 token 的时间",
+    "inference.gains": "同一次重复内的速度比, 及其中位数的至少 95% 区间 (各自独立: 二十个相等者中可有一个落在区间外)",
+    "inference.version": "版本",
+    "inference.weights": "权重 (字节)",
+    "inference.batch": "批大小",
+    "inference.prefill": "预填充 (token/s)",
+    "inference.decode": "解码 (token/s)",
+    "inference.first": "首个 token (秒)",
+    "inference.cache": "KV 缓存 (字节)",
+    "inference.peak": "权重之外的峰值 (字节)",
+    "inference.compared": "比较",
+    "inference.speed": "速度",
+    "inference.ratio": "比值",
+    "inference.interval": "区间",
+    "inference.outcome": "结果",
+    "inference.pair": "{of} / {to}",
+    "version.unpruned": "未剪枝",
+    "version.pruned": "剪枝后",
+    "version.padded": "剪枝后, MLP 宽度补到 {multiple} 的倍数",
+    "version.short.unpruned": "未剪枝",
+    "version.short.pruned": "剪枝后",
+    "version.short.padded": "补齐",
+    "speed.prefill_tokens_per_s": "预填充",
+    "speed.decode_tokens_per_s": "解码",
+    "outcome.gain": "更快",
+    "outcome.loss": "更慢",
+    "outcome.not_told": "无法区分",
+    "inference.pruned.gain": "批大小 {batch}, {speed}: 剪枝后速度为原来的 {ratio} 倍 ({low} 至 {high})。",
+    "inference.pruned.loss": (
+        "批大小 {batch}, {speed}: 没有收益: 剪枝后更慢, 速度为原来的 {ratio} 倍 ({low} 至 {high})。"
+    ),
+    "inference.pruned.not_told": "批大小 {batch}, {speed}: 看不出收益: 速度为原来的 {ratio} 倍 ({low} 至 {high})。",
+    "inference.padded.gain": "批大小 {batch}, {speed}: 补齐宽度后速度为原方案的 {ratio} 倍 ({low} 至 {high})。",
+    "inference.padded.loss": "批大小 {batch}, {speed}: 补齐宽度后更慢, 速度为原方案的 {ratio} 倍 ({low} 至 {high})。",
+    "inference.padded.not_told": (
+        "批大小 {batch}, {speed}: 补齐宽度与原方案无法区分: 速度为原方案的 {ratio} 倍 ({low} 至 {high})。"
+    ),
+    "inference.aligned": "所有 MLP 宽度已是 64 的倍数, 因此没有补齐。",
 }
