@@ -25,7 +25,7 @@ def weights_only(study: dict[str, Any]) -> dict[str, Any]:
     return study
 
 
-def test_measured_when_asked_for_and_never_for_a_report(
+def test_measured_when_asked_for_never_for_a_report_and_refused_in_one_line(
     snakemake: Run, tmp_path: Path, weights_only: dict[str, Any]
 ) -> None:
     write(tmp_path, weights_only, experiments=["magnitude-p20"])
@@ -43,6 +43,13 @@ def test_measured_when_asked_for_and_never_for_a_report(
     for targets, expected in ((["inference"], 1), (["all"], 0)):
         done = snakemake(*targets, "--configfile", "study.yaml", "-n", directory=tmp_path)
         assert job_counts(done.stdout).get("measure_inference", 0) == expected
+
+    write(tmp_path, weights_only, experiments=["magnitude-p20"], batch_sizes=[1, 10**9])
+    done = snakemake("inference", "--configfile", "study.yaml", directory=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    line = "[inference A magnitude-p20] error: inference.batch_sizes: got 1000000000, which needs "
+    assert any(found.startswith(line) for found in done.stderr.splitlines()), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -75,14 +82,3 @@ def test_the_target_without_its_section(snakemake: Run, tmp_path: Path, study: d
     done = snakemake("inference", "-n", "--configfile", "study.yaml", directory=tmp_path)
     assert done.returncode != 0
     assert "  inference: the target needs this section of the config; give `inference: {}`" in done.stderr.splitlines()
-
-
-def test_a_batch_too_large_for_the_memory(snakemake: Run, tmp_path: Path, weights_only: dict[str, Any]) -> None:
-    write(tmp_path, weights_only, experiments=["magnitude-p20"], batch_sizes=[1, 10**9])
-    done = snakemake("inference", "--configfile", "study.yaml", directory=tmp_path)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    assert any(
-        line.startswith("[inference A magnitude-p20] error: inference.batch_sizes: got 1000000000, which needs ")
-        for line in done.stderr.splitlines()
-    ), done.stderr

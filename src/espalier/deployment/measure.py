@@ -1,7 +1,7 @@
 """Time reading prompts and generating tokens with a model and with its pruned versions, side by side in one process.
 
-Every repeat runs each version once, in turn, and every other repeat in the opposite order, so that what disturbs the
-machine disturbs all alike and drifts cancel. Generation is greedy by transformers' own forward pass and cache, with no
+Every repeat runs each version once, in an order drawn anew, so that what disturbs the machine, and what a run leaves
+behind for the next, disturbs all alike. Generation is greedy by transformers' own forward pass and cache, with no
 serving engine: what is compared is what the shapes of the weights do.
 """
 
@@ -99,17 +99,17 @@ def versions_of(
 
 
 def measure(versions: Mapping[str, PreTrainedModel], load: Load, *, seed: int = 0) -> list[Run]:
-    """Run every version at every batch size, `load.repeats` times in turn.
+    """Run every version at every batch size, `load.repeats` times each.
 
     Args:
         versions: Versions of one model by name.
         load: What is run.
-        seed: Of the random prompts.
+        seed: Of the random prompts and of the order.
 
     Raises:
         UserError: If a prompt with its answer exceeds the context, or a batch does not fit the memory.
     """
-    model = next(iter(versions.values()))
+    names, model = list(versions), next(iter(versions.values()))
     _check(model, load)
     generator = torch.Generator().manual_seed(seed)
     runs: list[Run] = []
@@ -119,9 +119,8 @@ def measure(versions: Mapping[str, PreTrainedModel], load: Load, *, seed: int = 
             shape = (batch_size, load.prompt_tokens)
             prompts = torch.randint(0, model.config.vocab_size, shape, generator=generator).to(model.device)
             for repeat in range(-1, load.repeats):  # -1 warms up
-                order = list(versions.items())[:: -1 if repeat % 2 else 1]
-                for name, version in order:
-                    run = _run(version, prompts, load, repeat, name)
+                for name in [names[index] for index in torch.randperm(len(names), generator=generator)]:
+                    run = _run(versions[name], prompts, load, repeat, name)
                     runs += [run] if repeat >= 0 else []
                     progress.advance(1)
     return runs

@@ -42,8 +42,8 @@ DEPLOYMENT = {
     "inference.sizes": "Sizes",
     "inference.speeds": "Speeds (tokens/s over all sequences of a batch) and time to the first token",
     "inference.gains": (
-        "Ratios of speeds within a repeat, with an interval of at least 95% for their median (each for itself: of twenty"
-        " ratios of equals, one may lie beside 1)"
+        "Ratios of speeds within a repeat, with an interval of at least 95% for their median (each for itself: of"
+        " twenty ratios of equals, one may lie beside 1)"
     ),
     "inference.version": "Version",
     "inference.weights": "Weights (bytes)",
