@@ -23,6 +23,7 @@ rule report_model:
         code=study.code(
             "analysis/best.py",
             "analysis/said.py",
+            "deployment/messages.py",
             "statistics/messages.py",
             "reports/*.py",
             "reports/messages/*.py",
@@ -79,6 +80,7 @@ rule report_cross_model:
         code=study.code(
             "analysis/best_configs.py",
             "analysis/said.py",
+            "deployment/messages.py",
             "statistics/messages.py",
             "reports/*.py",
             "reports/messages/*.py",

@@ -60,13 +60,13 @@ class Measured:
         return self._inference.threads if self._inference else 1
 
     def found(self, wildcards: Wildcards) -> dict[str, str]:
-        """Measurements of a model that exist, each with the SHA-256 of its content.
+        """Measurements of a model that exist and are of its present weights and plans, with their SHA-256.
 
         A report takes them as a param, not as inputs: a report that is made anew must never start a measurement.
         """
-        paths = [Path(f"{self._results}/inference/{model}/{name}.json") for model, name in self._asked()
-                 if model == wildcards.model]  # fmt: skip
-        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+        names = [name for model, name in self._asked() if model == wildcards.model]
+        paths = [Path(f"{self._results}/inference/{wildcards.model}/{name}.json") for name in names]
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if self._is_current(path)}
 
     def problems(self, arguments: tuple[str, ...]) -> list[str]:
         """Describe what the driver refuses: names that no model has, and the target without its section."""
@@ -80,6 +80,23 @@ class Measured:
             for name in self._inference.experiments
             if name not in known
         ]
+
+    def _is_current(self, path: Path) -> bool:
+        from espalier.files import read_json, sha256_of_json  # not before it is needed: jobs start faster
+
+        if not path.is_file():
+            return False
+        measured = read_json(path)
+        made_from = measured["recipe"]["settings"]
+        model, experiment = measured["model"], measured["experiment"]
+        files = {
+            "weights": (f"{self._results}/models/{model}.json", "files"),
+            "plan": (f"{self._results}/experiments/{model}/{experiment}/plan.json", "layers"),
+        }
+        return all(
+            Path(file).is_file() and sha256_of_json(read_json(file)[part]) == made_from[key]
+            for key, (file, part) in files.items()
+        )
 
     def _asked(self) -> list[tuple[str, str]]:
         """Models with the experiments of them that are measured; a model without one of the named is passed over."""
