@@ -63,8 +63,8 @@ def main() -> None:
     print_header(options, model, load)
     print_sizes(versions)
     runs = [vars(run) for run in measure(versions, load)]
-    print_speeds(runs, load)
-    print_gains(runs, load)
+    print_speeds(runs, list(versions), load)
+    print_gains(runs, list(versions), load)
 
 
 def pruned_versions(model: PreTrainedModel, ratio: float) -> dict[str, PreTrainedModel]:
@@ -124,10 +124,10 @@ def print_sizes(versions: dict[str, PreTrainedModel]) -> None:
     print(flush=True)
 
 
-def print_speeds(runs: list[dict], load: Load) -> None:
+def print_speeds(runs: list[dict], versions: list[str], load: Load) -> None:
     print("| batch | version | prefill (tokens/s) | decode (tokens/s) | first token (s) | KV cache (MB) | peak (MB) |")
     print("|---:|---|---:|---:|---:|---:|---:|")
-    for batch in summarise(runs, prompt_tokens=load.prompt_tokens, new_tokens=load.new_tokens):
+    for batch in summarise(runs, versions, prompt_tokens=load.prompt_tokens, new_tokens=load.new_tokens):
         for name, one in batch["versions"].items():
             cells = [spread(one[key], digits) for key, digits in (*((speed, 0) for speed in SPEEDS), (FIRST, 3))]
             peak = one["beyond_weights_bytes"]
@@ -136,14 +136,14 @@ def print_speeds(runs: list[dict], load: Load) -> None:
     print()
 
 
-def print_gains(runs: list[dict], load: Load) -> None:
+def print_gains(runs: list[dict], versions: list[str], load: Load) -> None:
     """Print each version's speeds as multiples of the unpruned model's, repeat by repeat."""
     print("| batch | version | prefill, times as fast as unpruned | decode, times as fast as unpruned |")
     print("|---:|---|---:|---:|")
     for size in load.batch_sizes:
         here = [run for run in runs if run["batch_size"] == size]
         unpruned = [run for run in here if run["version"] == UNPRUNED]
-        for name in dict.fromkeys(run["version"] for run in here if run["version"] != UNPRUNED):
+        for name in versions[1:]:
             ours = [run for run in here if run["version"] == name]
             cells = []
             for part in ("prefill_s", "decode_s"):  # in the order of the repeats, as they were run

@@ -82,7 +82,7 @@ def measure_plan(
         "load": asdict(load),
         "padded_to": ADVISED if PADDED in models else None,
         "models": {name: sizes(one) for name, one in models.items()},
-        "batches": summarise(runs, prompt_tokens=load.prompt_tokens, new_tokens=load.new_tokens),
+        "batches": summarise(runs, list(models), prompt_tokens=load.prompt_tokens, new_tokens=load.new_tokens),
         "runs": runs,
         "recipe": make_recipe(
             version=versions.MEASURE_INFERENCE,

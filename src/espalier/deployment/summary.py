@@ -18,11 +18,14 @@ PAIRS = (("pruned", "unpruned"), ("padded", "unpruned"), ("padded", "pruned"))
 SPEEDS = ("prefill_tokens_per_s", "decode_tokens_per_s")
 
 
-def summarise(runs: Sequence[Mapping[str, Any]], *, prompt_tokens: int, new_tokens: int) -> list[dict[str, Any]]:
+def summarise(
+    runs: Sequence[Mapping[str, Any]], versions: Sequence[str], *, prompt_tokens: int, new_tokens: int
+) -> list[dict[str, Any]]:
     """Summarise runs, one entry for each batch size.
 
     Args:
         runs: Runs (`espalier.deployment.measure.Run` as plain values).
+        versions: Names of the versions, in the order that they are to have.
         prompt_tokens: Tokens of each prompt.
         new_tokens: Tokens generated for each.
 
@@ -34,10 +37,7 @@ def summarise(runs: Sequence[Mapping[str, Any]], *, prompt_tokens: int, new_toke
     found = []
     for batch_size in dict.fromkeys(run["batch_size"] for run in runs):
         here = [run for run in runs if run["batch_size"] == batch_size]
-        values = {
-            name: _values(_of(here, name), batch_size, prompt_tokens, new_tokens)
-            for name in dict.fromkeys(run["version"] for run in here)
-        }
+        values = {name: _values(_of(here, name), batch_size, prompt_tokens, new_tokens) for name in versions}
         found.append(
             {
                 "batch_size": batch_size,

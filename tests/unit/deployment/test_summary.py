@@ -60,7 +60,8 @@ def run(version: str, repeat: int, prefill_s: float, decode_s: float, peak: int 
 def test_summary() -> None:
     runs = [run(name, n, 2.0 / speed, 1.0 / speed, 7 + n) for n in range(6)
             for name, speed in (("unpruned", 1.0 + n), ("pruned", 2.0 + 2 * n))]  # fmt: skip
-    (batch,) = summarise(runs, prompt_tokens=10, new_tokens=6)
+    (batch,) = summarise(runs[::-1], ["unpruned", "pruned"], prompt_tokens=10, new_tokens=6)
+    assert list(batch["versions"]) == ["unpruned", "pruned"]  # whatever ran first
     unpruned = batch["versions"]["unpruned"]
     # 4 prompts of 10 tokens in 2 s; 4 times 5 more tokens in 1 s.
     assert unpruned["prefill_tokens_per_s"] == {"median": 70.0, "min": 20.0, "max": 120.0}

@@ -41,7 +41,7 @@ def measured(factor: list[float]) -> dict[str, Any]:
         "machine": {"device": "cpu", "name": "x86_64", "threads": 2, "dtype": "float32"},
         "load": {"batch_sizes": [1], "prompt_tokens": 10, "new_tokens": 5, "repeats": len(factor)},
         "models": dict.fromkeys(("unpruned", "pruned", "padded"), sizes),
-        "batches": summarise(runs, prompt_tokens=10, new_tokens=5),
+        "batches": summarise(runs, ["unpruned", "pruned", "padded"], prompt_tokens=10, new_tokens=5),
         "runs": runs,
     }  # fmt: skip
 
