@@ -6,8 +6,8 @@
     PYTHONPATH=src python benchmarks/inference.py --shape qwen2.5-7b --device cuda --batch-sizes 1 16 64
 
 Plans come from random scores through the planner, at each ratio once with any width and once with multiples of 64, and
-are measured as the rule `measure_inference` does: all versions in one process, in turn. Random scores spread what is
-removed evenly over the layers; a real plan empties some and leaves others whole. Prints Markdown.
+are measured as the rule `measure_inference` does: all versions in one process, in turn. Random scores take about
+the same share of MLP channels from every layer; a real plan does not. Prints Markdown.
 """
 
 import argparse
