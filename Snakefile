@@ -57,6 +57,7 @@ include: "rules/priors.smk"
 include: "rules/plan.smk"
 include: "rules/legacy.smk"
 include: "rules/consolidate.smk"
+include: "rules/inference.smk"
 include: "rules/report.smk"
 include: "rules/forecast.smk"
 include: "rules/export_gguf.smk"
@@ -140,6 +141,12 @@ rule partial_reports:
 rule cross_model:
     input:
         "<results>/reports/cross_model/report.html",
+
+
+# Pruned models timed against their unpruned ones, where the config has a section `inference`.
+rule inference:
+    input:
+        study.measured.files,
 
 
 # What each experiment removed, layer by layer.

@@ -11,6 +11,9 @@ rule analyse:
         gradients=study.sweep.gradient_tables_of,
         code=study.code(
             "analysis/*.py",
+            "deployment/messages.py",
+            "deployment/targets.py",
+            "deployment/verdict.py",
             "statistics/*.py",
             "consolidate.py",
             "importance/statistics.py",

@@ -23,6 +23,7 @@ rule report_model:
         code=study.code(
             "analysis/best.py",
             "analysis/said.py",
+            "deployment/messages.py",
             "statistics/messages.py",
             "reports/*.py",
             "reports/messages/*.py",
@@ -68,6 +69,7 @@ rule report_model:
         runtime=grow(10),
     params:
         language=study.config.report.language,
+        measured=study.measured.found,
     script:
         "../workflow/scripts/report_model.py"
 
@@ -78,6 +80,7 @@ rule report_cross_model:
         code=study.code(
             "analysis/best_configs.py",
             "analysis/said.py",
+            "deployment/messages.py",
             "statistics/messages.py",
             "reports/*.py",
             "reports/messages/*.py",

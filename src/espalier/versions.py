@@ -7,7 +7,7 @@ reruns that stage and all that follows. This module imports nothing, so that rea
 STAGE_MODEL = 1
 STAGE_DATASET = 1
 STAGE_TEXT = 1
-CHECK_MODEL = 3
+CHECK_MODEL = 4
 MAKE_WORLD = 1
 TRAIN_SANDBOX_TOKENIZER = 1
 TRAIN_SANDBOX_MODEL = 1
@@ -21,3 +21,4 @@ PLAN = 1
 EVALUATE = 3
 EXPORT_GGUF = 1
 EXPORT_CHECKPOINT = 1
+MEASURE_INFERENCE = 1

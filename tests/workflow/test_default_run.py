@@ -154,7 +154,11 @@ def test_reports_are_there_and_name_the_best(default_run: DefaultRun) -> None:
         assert best in (reports / model / "report.txt").read_text(encoding="utf-8")
         assert best in (reports / model / "report.html").read_text(encoding="utf-8")
         assert (reports / model / f"structures/{best}.txt").is_file()
-        assert read_json(reports / model / f"structures/{best}.json")
+        structure = read_json(reports / model / f"structures/{best}.json")
+        assert structure["deployment"] == read_json(reports / model / "analysis.json")["deployment"][best]
+        assert {one["verdict"] for one in structure["deployment"]["targets"] if one["target"] == "transformers"} == {
+            "as_is"
+        }
     for name in ("report.txt", "report.html", "all_models_best_configs.csv", "tables/best_configs.tex"):
         assert (reports / "cross_model" / name).stat().st_size > 0
 

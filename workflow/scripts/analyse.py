@@ -8,6 +8,7 @@ import pandas as pd
 
 from espalier.analysis.best import rows_of
 from espalier.analysis.costs import costs_of
+from espalier.analysis.deployment import deployment_of_bests
 from espalier.analysis.evidence import draws_table, gather_evidence
 from espalier.analysis.model import analyse_model
 from espalier.analysis.profile import gradient_profile, settings_of
@@ -31,10 +32,12 @@ def main(
         for one in settings_of(experiments, model)
         if one[:2] in gradients
     )
-    costs = costs_of(layers, model, next((read_json(path) for path in manifests), None))
+    manifest = next((read_json(path) for path in manifests), None)
+    costs = costs_of(layers, model, manifest)
     content = analyse_model(
         experiments, model, headline_ratio=headline_ratio, evidence=evidence, costs=costs, gradient_profile=profile
     )
+    content["deployment"] = deployment_of_bests(content, layers, manifest)
     write_parquet(draws, draws_table(evidence))
     write_json(analysis, content)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from espalier.analysis.deployment import deployment_of
 from espalier.files import read_json, read_parquet, whole_folder, write_json
 from espalier.jobs import job_log
 from espalier.legacy.rows import unpruned_sizes
@@ -29,9 +30,11 @@ def main(
     folder: Path,
 ) -> None:  # fmt: skip
     table = read_parquet(layers).to_pandas()
+    manifest = next((read_json(path) for path in manifests), None)
     with whole_folder(folder) as temporary:
         for experiment, total_params, widths in sizes(manifests, imported, experiments):
             comparison = compare_structure(table, total_params, experiment, model, widths_before=widths)
+            comparison["deployment"] = deployment_of(table, model, experiment, manifest)
             write_text(temporary / f"{experiment}.txt", structure_text(comparison, language))
             write_json(temporary / f"{experiment}.json", comparison)
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, analysis: str, experiments: str, layers: str, language: str, text: Path, html: Path, figures: dict[str, Path]
-) -> None:
-    content: dict[str, Any] = read_json(analysis)
+    *, analysis: str, experiments: str, layers: str, measured: list[str], language: str, text: Path, html: Path,
+    figures: dict[str, Path],
+) -> None:  # fmt: skip
+    content: dict[str, Any] = read_json(analysis) | {"inference": [read_json(path) for path in measured]}
     table = read_parquet(experiments).to_pandas()
     rows = {key: experiment_rows(table, content, one) for key, one in content["by_ratio"].items()}
     kept = layer_rows(read_parquet(layers).to_pandas(), content["model"])
@@ -36,6 +37,7 @@ if __name__ == "__main__":
             analysis=snakemake.input.analysis,
             experiments=snakemake.input.experiments,
             layers=snakemake.input.layers,
+            measured=list(snakemake.params.measured),
             language=snakemake.params.language,
             text=Path(snakemake.output.text),
             html=Path(snakemake.output.html),

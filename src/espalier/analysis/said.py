@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from espalier.deployment.messages import ENGLISH as DEPLOYMENT
 from espalier.statistics.messages import ENGLISH, Message, render
 
-# What only the analysis says, beside the messages of the statistics.
-CATALOGUE = ENGLISH | {
+_OF_OTHERS = ENGLISH | DEPLOYMENT
+# What only the analysis says, beside the messages of the statistics and of the verdicts on targets.
+CATALOGUE = _OF_OTHERS | {
     "no_valid_experiment": "there is no valid experiment",
     "no_counts": "neither results of single documents nor their numbers are known",
     "no_draws": "{error}",

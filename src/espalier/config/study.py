@@ -12,6 +12,7 @@ from espalier.config.evaluation import Evaluation
 from espalier.config.export import Export
 from espalier.config.gradients import Gradients
 from espalier.config.grid import REFERENCE_METHODS, Grid, Method, Selection
+from espalier.config.inference import Inference
 from espalier.config.models import ModelEntry
 from espalier.config.report import Report
 from espalier.config.sandbox import Sandbox
@@ -40,6 +41,8 @@ class StudyConfig(Section):
     """How results are presented."""
     export: Export = Export()
     """Which pruned models are written."""
+    inference: Inference | None = None
+    """What the target `inference` measures; without this section it measures nothing."""
     sandbox: Sandbox = Sandbox()
     """Size of the synthetic world; only used by what names the sandbox."""
 

@@ -16,6 +16,7 @@ from espalier.planning.structure import ModelStructure
 
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+)\.weight$")
+_IN_BLOCK = re.compile(r"^model\.layers\.\d+\.((?:self_attn|mlp)\.\w+)\.(weight|bias)$")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class ModelFolder:
         n_params: Parameters, tied embeddings once.
         weight_files: Names of the safetensors files.
         structure: Sizes of what can be removed, layer by layer.
+        biases: Projections that have a bias in some layer, such as `self_attn.q_proj`.
+        block_norms: Norms inside attention or MLP blocks, such as `self_attn.q_norm`.
     """
 
     architecture: str
@@ -37,6 +40,8 @@ class ModelFolder:
     n_params: int
     weight_files: tuple[str, ...]
     structure: ModelStructure
+    biases: tuple[str, ...]
+    block_norms: tuple[str, ...]
 
 
 def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> ModelFolder:
@@ -56,8 +61,16 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
     architecture = (config.get("architectures") or ["unnamed"])[0]
     n_layers = _check_projections(folder, architecture, config, set(shapes))
     structure = structure_of(shapes, config)
+    parts = {match.groups() for name in shapes if (match := _IN_BLOCK.match(name))}
     return ModelFolder(
-        architecture, config.get("model_type", ""), n_layers, structure.total_params, weight_files, structure
+        architecture=architecture,
+        model_type=config.get("model_type", ""),
+        n_layers=n_layers,
+        n_params=structure.total_params,
+        weight_files=weight_files,
+        structure=structure,
+        biases=tuple(sorted(part for part, kind in parts if kind == "bias")),
+        block_norms=tuple(sorted({part for part, _ in parts} - set(PROJECTIONS))),
     )
 
 

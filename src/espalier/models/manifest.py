@@ -15,8 +15,14 @@ from espalier.files import read_json, sha256_of
 from espalier.models.folder import ModelFolder, inspect_folder
 from espalier.progress import Progress
 
-# Of config.json, what costs are computed from, so that reports need no model.
-_CONFIG_KEYS = {"hidden_size", "num_attention_heads", "head_dim", "vocab_size", "dtype", "torch_dtype"}
+# Of config.json, what costs and verdicts on targets are computed from, so that reports need no model.
+_CONFIG_KEYS = {
+    "attention_bias", "bos_token_id", "dtype", "eos_token_id", "head_dim", "hidden_act", "hidden_size",
+    "intermediate_size", "layer_types", "max_position_embeddings", "max_window_layers", "mlp_bias", "model_type",
+    "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "pad_token_id", "rms_norm_eps",
+    "rope_parameters", "rope_scaling", "rope_theta", "sliding_window", "tie_word_embeddings", "torch_dtype",
+    "use_sliding_window", "vocab_size",
+}  # fmt: skip
 _SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
 
 
@@ -41,7 +47,7 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
         "commit": commit,
         "trust_remote_code": trust_remote_code,
         **{key: value for key, value in asdict(summary).items() if key != "structure"},
-        "weight_files": list(summary.weight_files),
+        **{key: list(getattr(summary, key)) for key in ("weight_files", "biases", "block_norms")},
         "structure": summary.structure.to_dict(),
         "config": {key: value for key, value in read_json(folder / "config.json").items() if key in _CONFIG_KEYS},
         "files": {

@@ -1,8 +1,10 @@
-"""The report of one model at one pruning ratio: the six sections of the reference, then how certain they are."""
+"""The report of one model at one pruning ratio: the six sections of the reference, certainty, costs and serving."""
 
 from __future__ import annotations
 
 from espalier.reports.certainty_sections import certainty_section, costs_section, spread_section
+from espalier.reports.deployment_sections import deployment_section
+from espalier.reports.inference_sections import inference_sections
 from espalier.reports.messages import Words
 from espalier.reports.sections import MISSING, Content, Section, Table, fixed, interval, percent, plain
 
@@ -25,6 +27,8 @@ def model_sections(words: Words, analysis: Content, content: Content) -> list[Se
         certainty_section(words, content),
         spread_section(words, content),
         costs_section(words, analysis, content),
+        deployment_section(words, analysis, content),
+        *inference_sections(words, analysis, content),
     ]
 
 

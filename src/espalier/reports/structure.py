@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.errors import UserError
+from espalier.reports.deployment_sections import deployment_remarks, deployment_tables
 from espalier.reports.layout import banner, table_lines
 from espalier.reports.messages import Words
 from espalier.reports.sections import MISSING, Table
@@ -76,7 +77,20 @@ def structure_text(comparison: dict[str, Any], language: str = "en") -> str:
     ]
     for layer in comparison["layers"]:
         lines += [*_details(words, layer), ""]
+    lines += _deployment(words, comparison.get("deployment"))
     return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
+
+
+def _deployment(words: Words, judged: dict[str, Any] | None) -> list[str]:
+    """Say which targets load the plan; nothing where it was not judged."""
+    if judged is None:
+        return []
+    lines = banner(words("s.deployment"), WIDTH)
+    if judged["reason"]:
+        return [*lines, words("deployment.none", reason=words.reason(judged))]
+    for table in deployment_tables(words, judged):
+        lines += [*table_lines(table), ""]
+    return lines + deployment_remarks(words, judged)
 
 
 def _layer(row: dict[Any, Any], n_kv_groups: int | None, n_mlp_channels: int | None) -> dict[str, Any]:

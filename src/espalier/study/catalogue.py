@@ -20,6 +20,7 @@ from espalier.importance.criteria import CRITERIA
 from espalier.sandbox.splits import split_files
 from espalier.study.exports import Exports
 from espalier.study.imports import Imports
+from espalier.study.measured import Measured
 from espalier.study.sweep import Sweep
 
 ModelWildcards = Any
@@ -37,6 +38,7 @@ class Catalogue:
         self.sweep = Sweep(config, self.results)
         self.imports = Imports(config, self.results)
         self.exports = Exports(config, self.results, self.sweep)
+        self.measured = Measured(config, self.results, self.sweep)
         self._models = {model.name: model for model in config.models}
         self._hub_models = {_slug(m.hub, m.revision): m for m in config.models if m.hub}
         self._hub_texts = {_text_slug(text): text for text in self._texts() if text.is_hub}

@@ -35,7 +35,7 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequenc
         study = load_study(config)
         catalogue = Catalogue(study, Path(__file__).resolve().parents[1])
         if is_driver:
-            _check_in_driver(study, catalogue)
+            _check_in_driver(study, catalogue, arguments)
     except UserError as error:
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise SystemExit(f"The config has problems:\n{lines}") from None
@@ -46,7 +46,7 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequenc
     return catalogue
 
 
-def _check_in_driver(study: StudyConfig, catalogue: Catalogue) -> None:
+def _check_in_driver(study: StudyConfig, catalogue: Catalogue, arguments: Sequence[str]) -> None:
     """Refuse what no job could do, before any runs. What looks into models is imported only here: jobs start faster."""
     from espalier.study.feasible import infeasible_problems, known_sizes
 
@@ -55,5 +55,6 @@ def _check_in_driver(study: StudyConfig, catalogue: Catalogue) -> None:
     problems = unknown_task_problems(study.evaluation.tasks) if catalogue.models else []
     problems = [*problems, *infeasible_problems(study, sizes), *catalogue.imports.problems()]
     problems += catalogue.exports.problems()
+    problems += catalogue.measured.problems(tuple(arguments))
     if problems:
         raise UserError("\n".join(problems))

@@ -57,6 +57,12 @@ def _of(study: StudyConfig, model: ModelEntry, sizes: Sizes) -> Iterator[str]:
             f"grid.taylor_seq_len: got {longest}, but the context of model {model.name!r} is {sizes.context_length} "
             f"tokens; give at most {sizes.context_length}"
         )
+    run = study.inference
+    if run and sizes.context_length and run.prompt_tokens + run.new_tokens > sizes.context_length:
+        yield (
+            f"model {model.name!r}: inference: prompt_tokens {run.prompt_tokens} and new_tokens {run.new_tokens} "
+            f"exceed the context of {sizes.context_length} tokens; give fewer"
+        )
     options = SelectionOptions(**study.selection.model_dump())
     for ratio, allocation in dict.fromkeys((e.pruning_ratio, e.method.allocation) for e in experiments):
         try:

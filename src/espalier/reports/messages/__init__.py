@@ -8,10 +8,13 @@ from typing import Any
 
 from espalier.analysis.said import unsaid
 from espalier.errors import UserError
-from espalier.reports.messages import en, zh
+from espalier.reports.messages import en, en_deployment, zh, zh_deployment
 from espalier.statistics.messages import render
 
-CATALOGUES: Mapping[str, Mapping[str, str]] = {"en": en.TEXT, "zh": zh.TEXT}
+CATALOGUES: Mapping[str, Mapping[str, str]] = {
+    "en": en.TEXT | en_deployment.DEPLOYMENT,
+    "zh": zh.TEXT | zh_deployment.DEPLOYMENT,
+}
 
 
 class Words:

@@ -1,0 +1,190 @@
+"""What pruning buys at inference, on random weights: prefill, decoding, first token, memory, at ratios and widths.
+
+    PYTHONPATH=src python benchmarks/inference.py                                      58.5 M parameters, on the CPU
+    PYTHONPATH=src python benchmarks/inference.py --shape sandbox
+    PYTHONPATH=src python benchmarks/inference.py --shape llama-3-8b --device cuda     an 8B model on a GPU, bfloat16
+    PYTHONPATH=src python benchmarks/inference.py --shape qwen2.5-7b --device cuda --batch-sizes 1 16 64
+
+Plans come from random scores through the planner, at each ratio once with any width and once with multiples of 64, and
+are measured as the rule `measure_inference` does: all versions in one process, in turn. Random scores take about
+the same share of MLP channels from every layer; a real plan does not. Prints Markdown.
+"""
+
+import argparse
+import os
+import platform
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+
+from espalier.deployment.job import sizes
+from espalier.deployment.measure import UNPRUNED, Load, measure, versions_of
+from espalier.deployment.summary import SPEEDS, gain, summarise
+from espalier.deployment.verdict import ADVISED
+from espalier.models.decoder import decoder_layers, n_kv_groups, n_mlp_channels, params_per_group
+from espalier.planning.groups import GroupTable
+from espalier.planning.plan import Plan
+from espalier.planning.select import SelectionOptions, select
+from espalier.planning.structure import LayerStructure, ModelStructure
+
+SHAPES = {
+    "sandbox": LlamaConfig(
+        vocab_size=800, hidden_size=64, intermediate_size=96, num_hidden_layers=6, num_attention_heads=8,
+        num_key_value_heads=4, max_position_embeddings=256,
+    ),
+    # Few words and many layers: with more words in so small a model, half of it could not be pruned.
+    "58m": LlamaConfig(
+        vocab_size=8_000, hidden_size=512, intermediate_size=1_536, num_hidden_layers=16, num_attention_heads=8,
+        num_key_value_heads=4, max_position_embeddings=2_048,
+    ),
+    "llama-3-8b": LlamaConfig(
+        vocab_size=128_256, hidden_size=4_096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, max_position_embeddings=8_192, rope_theta=500_000.0,
+    ),
+    "qwen2.5-7b": Qwen2Config(
+        vocab_size=152_064, hidden_size=3_584, intermediate_size=18_944, num_hidden_layers=28, num_attention_heads=28,
+        num_key_value_heads=4, max_position_embeddings=32_768, rope_theta=1_000_000.0,
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    options = parse_options()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = random_model(options.shape, device, dtype)
+    load = Load(tuple(options.batch_sizes), options.prompt_tokens, options.new_tokens, options.repeats)
+    versions = {UNPRUNED: model}
+    for ratio in options.ratios:
+        versions |= pruned_versions(model, ratio)
+    print_header(options, model, load)
+    print_sizes(versions)
+    runs = [vars(run) for run in measure(versions, load)]
+    print_speeds(runs, list(versions), load)
+    print_gains(runs, list(versions), load)
+
+
+def pruned_versions(model: PreTrainedModel, ratio: float) -> dict[str, PreTrainedModel]:
+    """Prune by random scores: any width, the same padded, and widths planned as multiples."""
+    made = {}
+    for multiple in (1, ADVISED):
+        plan = random_plan(structure_of(model), ratio, multiple)
+        found = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=ADVISED)
+        name = f"{ratio:.0%}, any width" if multiple == 1 else f"{ratio:.0%}, planned in multiples of {multiple}"
+        made[name] = found["pruned"]
+        if "padded" in found and multiple == 1:
+            made[f"{ratio:.0%}, padded to multiples of {ADVISED}"] = found["padded"]
+    return made
+
+
+def random_plan(structure: ModelStructure, ratio: float, multiple: int) -> Plan:
+    groups = GroupTable.of(structure)
+    scores = np.random.default_rng(0).lognormal(size=len(groups))
+    removed = select(groups, structure, scores, ratio, SelectionOptions(mlp_multiple_of=multiple))
+    return Plan.from_mask(groups, structure, removed)
+
+
+def structure_of(model: PreTrainedModel) -> ModelStructure:
+    """Read the sizes of a model in memory."""
+    layers = tuple(
+        LayerStructure(
+            n_kv_groups(layer),
+            params_per_group(layer, "attention"),
+            n_mlp_channels(layer),
+            params_per_group(layer, "mlp"),
+            sum(p.numel() for name, p in layer.named_parameters() if "norm" in name),
+        )
+        for layer in decoder_layers(model)
+    )
+    return ModelStructure(layers, model.num_parameters() - sum(layer.params for layer in layers))
+
+
+def print_header(options: argparse.Namespace, model: PreTrainedModel, load: Load) -> None:
+    on_gpu = model.device.type == "cuda"
+    where = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, {torch.get_num_threads()} CPU threads"
+    print(f"## {options.shape} on {where}\n")
+    print(
+        f"torch {torch.__version__}, transformers {transformers.__version__}, {str(model.dtype).removeprefix('torch.')}"
+    )
+    print(
+        f"prompts of {load.prompt_tokens} tokens, {load.new_tokens} new ones, {load.repeats} repeats in turn; load "
+        f"average before: {os.getloadavg()[0]:.1f}\n"
+    )
+
+
+def print_sizes(versions: dict[str, PreTrainedModel]) -> None:
+    print("| version | parameters | weights (MB) | KV cache per token (bytes) |\n|---|---:|---:|---:|")
+    for name, model in versions.items():
+        one = sizes(model)
+        megabytes = one["weights_bytes"] / 1e6
+        print(f"| {name} | {one['n_params']:,} | {megabytes:,.1f} | {one['kv_cache_bytes_per_token']:,} |")
+    print(flush=True)
+
+
+def print_speeds(runs: list[dict], versions: list[str], load: Load) -> None:
+    print("| batch | version | prefill (tokens/s) | decode (tokens/s) | first token (s) | KV cache (MB) | peak (MB) |")
+    print("|---:|---|---:|---:|---:|---:|---:|")
+    for batch in summarise(runs, versions, prompt_tokens=load.prompt_tokens, new_tokens=load.new_tokens):
+        for name, one in batch["versions"].items():
+            cells = [spread(one[key], digits) for key, digits in (*((speed, 0) for speed in SPEEDS), (FIRST, 3))]
+            peak = one["beyond_weights_bytes"]
+            memory = [f"{one['cache_bytes'] / 1e6:.2f}", "" if peak is None else f"{peak / 1e6:.1f}"]
+            print(f"| {batch['batch_size']} | {name} | {' | '.join([*cells, *memory])} |")
+    print()
+
+
+def print_gains(runs: list[dict], versions: list[str], load: Load) -> None:
+    """Print each version's speeds as multiples of the unpruned model's, repeat by repeat."""
+    print("| batch | version | prefill, times as fast as unpruned | decode, times as fast as unpruned |")
+    print("|---:|---|---:|---:|")
+    for size in load.batch_sizes:
+        here = [run for run in runs if run["batch_size"] == size]
+        unpruned = [run for run in here if run["version"] == UNPRUNED]
+        for name in versions[1:]:
+            ours = [run for run in here if run["version"] == name]
+            cells = []
+            for part in ("prefill_s", "decode_s"):  # in the order of the repeats, as they were run
+                found = gain([1 / run[part] for run in ours], [1 / run[part] for run in unpruned])
+                low, high = found["interval"]
+                cells.append(f"{found['ratio']:.2f} ({low:.2f} to {high:.2f}), {OUTCOMES[found['outcome']]}")
+            print(f"| {size} | {name} | {' | '.join(cells)} |")
+
+
+FIRST = "time_to_first_token_s"
+OUTCOMES = {"gain": "faster", "loss": "slower", "not_told": "not told apart"}
+
+
+def spread(of: dict[str, float], digits: int) -> str:
+    return f"{of['median']:,.{digits}f} ({of['min']:,.{digits}f}\N{EN DASH}{of['max']:,.{digits}f})"
+
+
+def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    torch.manual_seed(0)
+    with device:
+        return AutoModelForCausalLM.from_config(SHAPES[shape], dtype=dtype).eval()
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="58m")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.2, 0.5])
+    parser.add_argument("--batch-sizes", type=int, nargs="+")
+    parser.add_argument("--prompt-tokens", type=int)
+    parser.add_argument("--new-tokens", type=int)
+    parser.add_argument("--repeats", type=int, default=9, help="fewer than 6 have no 95%% interval")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads")
+    options = parser.parse_args()
+    on_gpu = options.device == "cuda"
+    options.batch_sizes = options.batch_sizes or ([1, 8, 64] if on_gpu else [1, 8])
+    longest = SHAPES[options.shape].max_position_embeddings // 2
+    options.prompt_tokens = options.prompt_tokens or min(longest, 1_024 if on_gpu else 128)
+    options.new_tokens = options.new_tokens or min(longest, 128 if on_gpu else 32)
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""`inference`: what the target `inference` measures. Nothing else depends on it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from espalier.config.base import Name, PositiveInt, Section, repeated
+
+BEST = "best"
+
+
+class Inference(Section):
+    """How pruned models are timed against their unpruned ones. Only the target `inference` uses it."""
+
+    experiments: Annotated[tuple[Name, ...], Field(min_length=1)] = (BEST,)
+    """Names of experiments; `best` is the best one of each model at the headline ratio."""
+    batch_sizes: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 8)
+    """Sequences that are run at once."""
+    prompt_tokens: PositiveInt = 512
+    """Tokens of each prompt."""
+    new_tokens: Annotated[int, Field(ge=2)] = 64
+    """Tokens generated for each prompt; the first one comes from the prompt's own pass."""
+    repeats: Annotated[int, Field(ge=6)] = 9
+    """Times that each model is run, in turn; fewer than 6 have no 95% interval."""
+    threads: PositiveInt = 1
+    """CPU threads."""
+
+    @field_validator("experiments", "batch_sizes")
+    @classmethod
+    def _unique(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        if twice := repeated(values):
+            raise ValueError(f"{twice[0]!r} is listed twice; list each value once")
+        return values

@@ -1,0 +1,31 @@
+"""What verdicts say, in English; other languages stand beside the reports' other texts."""
+
+ENGLISH = {
+    "other_type": "its export is known for models of type {known}, not {model_type}",
+    "has_block_norms": "the model has norms inside its blocks ({names}), for which the format has no place",
+    "sliding_window": "the sliding window of {window:,} tokens is shorter than the context of {context:,}",
+    "shapes_differ": "layers differ: {n_kv} different numbers of KV groups, {n_mlp} different MLP widths",
+    "uniform_padding": (
+        "padded with zeros to {kv_groups:,} KV groups and {channels:,} channels in every layer it would load, and"
+        " {fraction:.1%} of the parameters would still be removed"
+    ),
+    "query_heads_dropped": "query heads are gone where the format has the same number in each layer (layers {layers})",
+    "no_layer_left": "no layer keeps a block",
+    "round_widths": "MLP widths up to multiples of {multiple} ({n} layers: {layers})",
+    "attention_stubs": "attention of zeros (layers {layers})",
+    "mlp_stubs": "an MLP of {channels} channels of zeros (layers {layers})",
+    "left_out": "what keeps no block is left out (layers {layers})",
+    "wide_o_proj": "o_proj stays in a larger type, as its inputs are no multiple of {multiple} (layers {layers})",
+    "old_manifest": "the manifest is of an older version; run `snakemake` again",
+    "no_plan": "the layers table does not say what this experiment keeps",
+    "advice_aligned": "All MLP widths are multiples of {multiple} already.",
+    "advice_plan": (
+        "Plan with selection.mlp_multiple_of: 64 (256 for k-quants of GGUF), which keeps the ratio. Padding this plan"
+        " to multiples of 64 adds {added:,} parameters in {n} layers and leaves {fraction:.2%} removed."
+    ),
+    "advice_coarse": (
+        "For MLPs of {channels:,} channels multiples of 64 are coarse: padding this plan to them gives back {share:.0%}"
+        " of what was removed. Targets that take any width serve it as it is; for the others plan with the smallest"
+        " selection.mlp_multiple_of that they take."
+    ),
+}

@@ -1,0 +1,106 @@
+"""What the rules look up of measured inference: which experiments, by which settings, and what is measured already."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from espalier.config.inference import BEST
+from espalier.config.study import StudyConfig
+from espalier.study.sweep import Sweep
+
+Wildcards = Any
+
+
+class Measured:
+    """Tables over the experiments whose inference is measured.
+
+    Args:
+        config: The study.
+        results: Folder of its results.
+        sweep: Its experiments.
+    """
+
+    def __init__(self, config: StudyConfig, results: str, sweep: Sweep) -> None:
+        self._inference = config.inference
+        self._models = [model.name for model in config.models if model.legacy is None]
+        self._results = results
+        self._sweep = sweep
+
+    @property
+    def pattern(self) -> str:
+        """Regular expression of what is measured: `best`, or the name of an experiment."""
+        return f"{BEST}|{self._sweep.name_pattern}"
+
+    @property
+    def files(self) -> list[str]:
+        """All measurements that the config asks for; none without a section `inference`."""
+        return [f"{self._results}/inference/{model}/{name}.json" for model, name in self._asked()]
+
+    def choice(self, wildcards: Wildcards) -> str:
+        """File that says which plan is measured: the plan itself, or the best configuration of the model."""
+        if wildcards.measured == BEST:
+            return f"{self._results}/consolidated/{wildcards.model}/global_best_config.json"
+        return f"{self._results}/experiments/{wildcards.model}/{wildcards.measured}/plan.json"
+
+    def experiments(self, wildcards: Wildcards) -> str:
+        """Folder of the experiments of a model."""
+        return f"{self._results}/experiments/{wildcards.model}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it is measured."""
+        return self._inference.model_dump(exclude={"experiments"}) if self._inference else {}
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a measurement."""
+        return self._inference.threads if self._inference else 1
+
+    def found(self, wildcards: Wildcards) -> dict[str, str]:
+        """Measurements of a model that exist and are of its present weights and plans, with their SHA-256.
+
+        A report takes them as a param, not as inputs: a report that is made anew must never start a measurement.
+        """
+        names = [name for model, name in self._asked() if model == wildcards.model]
+        paths = [Path(f"{self._results}/inference/{wildcards.model}/{name}.json") for name in names]
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if self._is_current(path)}
+
+    def problems(self, arguments: tuple[str, ...]) -> list[str]:
+        """Describe what the driver refuses: names that no model has, and the target without its section."""
+        if self._inference is None:
+            unset = "inference" in arguments
+            return ["inference: the target needs this section of the config; give `inference: {}`"] if unset else []
+        known = [BEST, *self._sweep.names]
+        return [
+            f"inference.experiments: got {name!r}; allowed: {BEST} and the {len(known) - 1} names of this study"
+            + "".join(f" (did you mean {close!r}?)" for close in difflib.get_close_matches(name, known, n=1))
+            for name in self._inference.experiments
+            if name not in known
+        ]
+
+    def _is_current(self, path: Path) -> bool:
+        from espalier.files import read_json, sha256_of_json  # not before it is needed: jobs start faster
+
+        if not path.is_file():
+            return False
+        measured = read_json(path)
+        made_from = measured["recipe"]["settings"]
+        model, experiment = measured["model"], measured["experiment"]
+        files = {
+            "weights": (f"{self._results}/models/{model}.json", "files"),
+            "plan": (f"{self._results}/experiments/{model}/{experiment}/plan.json", "layers"),
+        }
+        return all(
+            Path(file).is_file() and sha256_of_json(read_json(file)[part]) == made_from[key]
+            for key, (file, part) in files.items()
+        )
+
+    def _asked(self) -> list[tuple[str, str]]:
+        """Models with the experiments of them that are measured; a model without one of the named is passed over."""
+        names = self._inference.experiments if self._inference else ()
+        having = {(one.model, one.name) for one in self._sweep.experiments}
+        pairs = [(model, name) for model in self._models for name in names]
+        return [pair for pair in pairs if pair[1] == BEST or pair in having]

@@ -1,0 +1,1 @@
+"""Tests of verdicts on targets and of measured inference."""

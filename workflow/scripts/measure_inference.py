@@ -1,0 +1,36 @@
+"""Time a pruned model against its unpruned one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espalier.deployment.job import chosen_plan, measure_plan
+from espalier.files import read_json, write_json
+from espalier.jobs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(
+    *, manifest: str, choice: Path, experiments: Path, settings: dict[str, Any], dtype: str, device: str, gpus: int,
+    output: Path,
+) -> None:  # fmt: skip
+    plan = chosen_plan(choice, experiments)
+    measured = measure_plan(
+        read_json(manifest), plan, settings=settings, dtype=dtype, device=device, gpus=gpus
+    )  # fmt: skip
+    write_json(output, measured)
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"inference {snakemake.wildcards.model} {snakemake.wildcards.measured}"):
+        main(
+            manifest=snakemake.input.manifest,
+            choice=Path(snakemake.input.choice),
+            experiments=Path(snakemake.params.experiments),
+            settings=snakemake.params.settings,
+            dtype=snakemake.params.dtype,
+            device=snakemake.params.device,
+            gpus=snakemake.resources.gpu,
+            output=Path(snakemake.output[0]),
+        )
