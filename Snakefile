@@ -51,6 +51,7 @@ include: "rules/priors.smk"
 include: "rules/plan.smk"
 include: "rules/legacy.smk"
 include: "rules/consolidate.smk"
+include: "rules/recover.smk"
 include: "rules/report.smk"
 include: "rules/forecast.smk"
 
@@ -113,6 +114,13 @@ rule consolidated:
             "<results>/consolidated/{model}/all_methods_results.parquet",
             model=study.reported_models,
         ),
+
+
+# The experiments of section `recovery`, fine-tuned and evaluated once more; nothing without that section.
+rule recovered:
+    input:
+        study.recovery.chosen_files(checkpoints),
+        study.recovery.table,
 
 
 # The report of every model.

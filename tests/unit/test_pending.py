@@ -26,7 +26,7 @@ class FakeEvaluator:
     def __init__(self) -> None:
         self.done: list[Plan] = []
 
-    def evaluate(self, plan: Plan) -> tuple[dict[str, Any], pd.DataFrame]:
+    def evaluate(self, plan: Plan, adapter: Path | None = None) -> tuple[dict[str, Any], pd.DataFrame]:
         if plan.n_kept_kv_groups == (0,):
             raise UserError("log-likelihood is nan")
         self.done.append(plan)

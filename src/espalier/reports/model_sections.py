@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from espalier.reports.certainty_sections import certainty_section, costs_section, spread_section
 from espalier.reports.messages import Words
+from espalier.reports.recovery_section import recovery_sections
 from espalier.reports.sections import MISSING, Content, Section, Table, fixed, interval, percent, plain
 
 
@@ -25,6 +26,7 @@ def model_sections(words: Words, analysis: Content, content: Content) -> list[Se
         certainty_section(words, content),
         spread_section(words, content),
         costs_section(words, analysis, content),
+        *recovery_sections(words, content),
     ]
 
 

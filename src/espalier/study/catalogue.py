@@ -19,6 +19,7 @@ from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.importance.criteria import CRITERIA
 from espalier.sandbox.splits import split_files
 from espalier.study.imports import Imports
+from espalier.study.recovery import Recoveries
 from espalier.study.sweep import Sweep
 
 ModelWildcards = Any
@@ -35,6 +36,7 @@ class Catalogue:
         self.results = f"results/{config.study}"
         self.sweep = Sweep(config, self.results)
         self.imports = Imports(config, self.results)
+        self.recovery = Recoveries(config, self.sweep, self.results, self.calibration_text, self._text_file)
         self._models = {model.name: model for model in config.models}
         self._hub_models = {_slug(m.hub, m.revision): m for m in config.models if m.hub}
         self._hub_texts = {_text_slug(text): text for text in self._texts() if text.is_hub}
@@ -264,7 +266,7 @@ class Catalogue:
         return self.config.evaluation.device != "cpu"
 
     def _texts(self) -> list[TextSource]:
-        return [*self.config.evaluation.perplexity.texts, self.config.calibration]
+        return [*self.config.evaluation.perplexity.texts, self.config.calibration, self.recovery.source]
 
     def _text_file(self, text: TextSource, name: str) -> str:
         if text.dataset == SANDBOX:

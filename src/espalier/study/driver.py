@@ -54,5 +54,6 @@ def _check_in_driver(study: StudyConfig, catalogue: Catalogue) -> None:
     # A study that is only imported evaluates nothing, so it does without lm-eval.
     problems = unknown_task_problems(study.evaluation.tasks) if catalogue.models else []
     problems = [*problems, *infeasible_problems(study, sizes), *catalogue.imports.problems()]
+    problems += catalogue.recovery.problems()
     if problems:
         raise UserError("\n".join(problems))
