@@ -8,8 +8,10 @@ listed and left out of order and best, as everywhere; so is what was not recover
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from espalier.analysis.best import ModelRows, best_row, number, ratio_key, ratios_of, string, valid_rows, whole
@@ -83,7 +85,9 @@ def joint_draws(
     check_means(documents, dict(zip(after["experiment"], after["acc_mean_after"], strict=True)))
     drawn = bootstrap(documents, seed=seed, n_draws=len(before.draws))
     paired_draws(before, drawn)
-    return (before.select(names), drawn), None
+    # To the precision that those before were stored in, so that equal accuracies stay equal.
+    rounded = drawn.draws.astype(np.float32).astype(np.float64)
+    return (before.select(names), replace(drawn, draws=rounded)), None
 
 
 def _at(of: ModelRows, rows: pd.DataFrame, draws: Draws | None) -> dict[str, Any]:

@@ -91,7 +91,9 @@ def fine_tune(
     optimizer = torch.optim.AdamW(trained, lr=schedule.learning_rate, weight_decay=0.0)
     batches = list(batches_of(len(sequences), schedule))
     rates = get_cosine_schedule_with_warmup(optimizer, round(schedule.warmup_fraction * len(batches)), len(batches))
-    rows, losses, start = max(1, token_budget // sequences.shape[1]), [], time.perf_counter()
+    rows = max(1, min(token_budget // sequences.shape[1], schedule.batch_size))
+    losses: list[float] = []
+    start = time.perf_counter()
     with (
         _training(model, checkpointing=checkpointing),
         _repeatable(),
