@@ -17,10 +17,7 @@ SEVEN_PROJECTIONS: tuple[Projection, ...] = (
 
 
 class Recovery(Section):
-    """Fine-tuning of pruned models with LoRA, and their second evaluation. Without this section nothing is recovered.
-
-    Rank, scaling, dropout, learning rate, batch and modules are those that LLM-Pruner recovers with.
-    """
+    """Fine-tuning of pruned models with LoRA (rank, rate, batch and modules of LLM-Pruner); none without it."""
 
     experiments: Annotated[tuple[Name, ...], Field(min_length=1)] = (BEST,)
     """Names of experiments, of every model that has them; `best` and `all` mean those of the headline ratio."""

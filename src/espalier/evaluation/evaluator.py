@@ -84,10 +84,10 @@ class Evaluator:
             model = load_described(self._manifest, **self._placing)
             if plan is not None:
                 prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
-            if adapter is not None:
+            if plan is not None and adapter is not None:
                 from espalier.recovery.lora import merge_adapter
 
-                model = merge_adapter(model, adapter)
+                model = merge_adapter(model, adapter, plan)
         metrics, samples = evaluate_model(
             model,
             self._tokenizer,

@@ -88,7 +88,7 @@ def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trai
         token_budget=job.resources["token_budget"],
         checkpointing=bool(job.resources["checkpointing"]),
     )
-    save_adapter(adapted, adapter)
+    save_adapter(adapted, adapter, Plan.from_dict(plan))
     write_json(training, _record(job, manifest, plan, trained, adapter_fingerprint(adapter), peak_memory(model.device)))
     return trained
 

@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.files import whole_folder, write_json
+from espalier.files import sha256_of_json, whole_folder, write_json
 from espalier.models.decoder import LAYERS, ROLES
 from espalier.models.described import load_described
 from espalier.planning.plan import Plan
@@ -84,20 +85,31 @@ def attach(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         return get_peft_model(model, config)
 
 
-def save_adapter(model: PeftModel, folder: str | Path) -> None:
-    """Write the adapters and their config as `peft` reads them; the folder appears whole or not at all."""
+def save_adapter(model: PeftModel, folder: str | Path, plan: Plan) -> None:
+    """Write the adapters and their config as `peft` reads them; the folder appears whole or not at all.
+
+    Args:
+        model: The model with its adapters.
+        folder: Where to write them.
+        plan: What the model keeps; its hash goes into the file, because other groups of the same number would fit too.
+    """
     config = model.peft_config["default"]
     config.base_model_name_or_path = None  # the base is a pruned model, which no folder holds
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
     with whole_folder(folder) as temporary:
-        save_file(weights, temporary / WEIGHTS)
+        save_file(weights, temporary / WEIGHTS, metadata={"format": "pt", "plan": _hash(plan)})
         # Not peft's own way, which writes sets in an order that differs from run to run.
         values = {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}
         write_json(temporary / CONFIG, values)
 
 
-def merge_adapter(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel:
+def merge_adapter(model: PreTrainedModel, folder: str | Path, plan: Plan) -> PreTrainedModel:
     """Add saved adapters to the weights of the pruned model they were trained on; the model is used up.
+
+    Args:
+        model: The base model, pruned by the plan.
+        folder: Folder of the adapters.
+        plan: What the model keeps.
 
     Raises:
         UserError: If the folder is incomplete, or the adapters do not fit the model.
@@ -105,6 +117,9 @@ def merge_adapter(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel
     folder = Path(folder)
     if missing := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
         raise UserError(f"{folder}: has no {missing[0]}; run `snakemake recovered` again")
+    with safe_open(folder / WEIGHTS, framework="pt") as tensors:
+        if (tensors.metadata() or {}).get("plan") != _hash(plan):
+            raise UserError(f"{folder}: the adapter was trained on another plan; run `snakemake recovered` again")
     try:
         adapted = PeftModel.from_pretrained(model, folder)
     except (RuntimeError, ValueError) as error:
@@ -131,4 +146,8 @@ def load_recovered(
     """
     model = load_described(manifest, dtype=dtype, device=device, gpus=gpus)
     prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
-    return merge_adapter(model, adapter)
+    return merge_adapter(model, adapter, plan)
+
+
+def _hash(plan: Plan) -> str:
+    return sha256_of_json(plan.to_dict()["layers"])

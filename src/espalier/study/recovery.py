@@ -75,6 +75,11 @@ class Recoveries:
         section = self._config.recovery or Recovery()
         return {"token_budget": section.token_budget, "checkpointing": int(section.checkpointing)}
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that a recovery job trains on."""
+        return self._section.n_sequences * self._section.seq_len * self._section.epochs
+
     def settings(self, wildcards: Wildcards) -> dict[str, Any]:
         """Params of `recover`: all that decides the adapters."""
         return {**self._section.model_dump(mode="json", exclude=_NOT_IN_PARAMS), **self._source_settings}
@@ -142,6 +147,10 @@ class Recoveries:
         """Statistics of a model's recovered experiments, for its report; none where nothing is recovered."""
         return [f"{self._results}/reports/{wildcards.model}/recovery.json"] if wildcards.model in self._models else []
 
+    def planned(self, model: str) -> list[str]:
+        """Return the names of a model's recovered experiments; `best` where that is not chosen yet."""
+        return [name or BEST for name in sorted(self._names(model, None))] if model in self._models else []
+
     def problems(self) -> list[str]:
         """Describe names of experiments that no model has."""
         if not self._models:
@@ -178,23 +187,24 @@ class Recoveries:
                 entries.append({"model": model, "experiment": name, **files, "samples": f"{folder}/samples.parquet"})
         return entries
 
-    def _names(self, model: str, checkpoints: Checkpoints) -> set[str]:
-        wanted = set(self._section.experiments)
-        if ALL in wanted:
+    def _names(self, model: str, checkpoints: Checkpoints | None) -> set[str]:
+        named = set(self._section.experiments)
+        wanted = named.intersection(experiment.name for experiment in self._of(model))
+        if ALL in named:
             ratio = self._config.report.ratio or max((e.pruning_ratio for e in self._of(model)), default=None)
             wanted |= {experiment.name for experiment in self._of(model) if experiment.pruning_ratio == ratio}
-        elif BEST in wanted:
+        elif BEST in named:
             wanted.add(self._best(model, checkpoints))
         return wanted
 
-    def _best(self, model: str, checkpoints: Checkpoints) -> str:
-        """Ask the checkpoint; where results may be missing, only what it wrote already."""
-        path = f"{self._results}/recovered/{model}/chosen.json"
-        if not self._sweep.present([path]):
+    def _best(self, model: str, checkpoints: Checkpoints | None) -> str:
+        """Ask the checkpoint. Where results may be missing, or without it, only what it wrote already."""
+        path = Path(f"{self._results}/recovered/{model}/chosen.json")
+        if checkpoints is not None and not self._sweep.allows_missing:
+            path = Path(checkpoints.choose_recovered.get(model=model).output[0])
+        elif not path.exists():
             return ""
-        if not self._sweep.allows_missing:
-            path = str(checkpoints.choose_recovered.get(model=model).output[0])
-        return str(json.loads(Path(path).read_text(encoding="utf-8"))["best"])
+        return str(json.loads(path.read_text(encoding="utf-8"))["best"])
 
     def _is_there(self, entry: dict[str, Any]) -> bool:
         return bool(self._sweep.present([entry["metrics"]]))
