@@ -1,1 +1,1 @@
-"""Tests of planning."""
+"""Tests of recovery."""
