@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
-from espalier.files import read_json
+from espalier.files import read_json, read_parquet, write_parquet
 from espalier.tables import Recovered
 from tests.conftest import REPOSITORY, Run, job_counts
 
@@ -85,7 +86,7 @@ def test_no_section_no_jobs(snakemake: Run, tmp_path: Path, recovering: dict[str
     write(tmp_path, recovering)
     rules = job_counts(run(snakemake, tmp_path, "-n", "all"))
     assert not [rule for rule in rules if "recover" in rule]
-    assert "Nothing to be done" in run(snakemake, tmp_path, "-n", "recovered")
+    assert job_counts(run(snakemake, tmp_path, "-n", "recovered")) == {"recovered": 1, "total": 1}
 
 
 def test_unknown_names_are_refused_before_anything_runs(
@@ -102,8 +103,9 @@ def test_unknown_names_are_refused_before_anything_runs(
 
 
 def test_text_that_is_also_evaluated_is_refused(snakemake: Run, tmp_path: Path, recovering: dict[str, Any]) -> None:
-    """Under another file name, so that only its tokens tell."""
-    (tmp_path / "own.parquet").write_bytes((tmp_path / "perplexity.parquet").read_bytes())
+    """Under another file name and as one document, so that only its tokens tell."""
+    lines = read_parquet(tmp_path / "perplexity.parquet")["text"].to_pylist()
+    write_parquet(tmp_path / "own.parquet", pa.table({"text": ["\n\n".join(lines)]}))
     recovering["recovery"] = RECOVERY | {"text": {"dataset": "own.parquet"}, "seq_len": 64, "n_sequences": 4}
     write(tmp_path, recovering)
     done = snakemake("results/tiny/recovered/A/checked.json", "--configfile", "study.yaml", directory=tmp_path)
