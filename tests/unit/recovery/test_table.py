@@ -75,7 +75,7 @@ def test_what_is_missing_stays_missing_with_its_reason(tmp_path: Path) -> None:
         ({"training": {"version": 2}}, "A, x-p20: was recovered with other settings than configured; run"),
         ({"metrics": {"protocol": {"window": 9}}}, "A, x-p20: was evaluated after recovery with another protocol than"),
         ({"metrics": {"version": 2}}, "A, x-p20: was evaluated after recovery with another version than configured"),
-        ({"metrics": {"adapter": "abd"}}, "A, x-p20: another adapter was evaluated than is there; run"),
+        ({"metrics": {"adapter": "xyz"}}, "A, x-p20: another adapter was evaluated than is there; run"),
     ],
 )
 def test_results_of_other_settings_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
