@@ -58,6 +58,7 @@ include: "rules/plan.smk"
 include: "rules/legacy.smk"
 include: "rules/consolidate.smk"
 include: "rules/inference.smk"
+include: "rules/recover.smk"
 include: "rules/report.smk"
 include: "rules/forecast.smk"
 include: "rules/export_gguf.smk"
@@ -122,6 +123,13 @@ rule consolidated:
             "<results>/consolidated/{model}/all_methods_results.parquet",
             model=study.reported_models,
         ),
+
+
+# The experiments of section `recovery`, fine-tuned and evaluated once more; nothing without that section.
+rule recovered:
+    input:
+        study.recovery.chosen_files(checkpoints),
+        study.recovery.table,
 
 
 # The report of every model.

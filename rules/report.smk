@@ -20,6 +20,7 @@ rule report_model:
         analysis="<results>/reports/{model}/analysis.json",
         experiments="<results>/consolidated/experiments.parquet",
         layers="<results>/consolidated/layers.parquet",
+        recovery=study.recovery.analysis,
         code=study.code(
             "analysis/best.py",
             "analysis/said.py",

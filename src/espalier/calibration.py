@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from espalier.errors import UserError
 
 OVERLAP_TOKENS = 50
+CALIBRATION = ("calibration", "calibrate")
 _CHUNK = 256  # documents tokenised at a time
 
 Tokens = npt.NDArray[np.int64]
@@ -40,43 +41,66 @@ def draw_sequences(
     Raises:
         UserError: If too few documents are long enough.
     """
-    order = list(range(len(texts)))
+    drawn = _draw(texts, tokenizer, n_samples, seq_len, seed)
+    return np.asarray([tokens for _, tokens in drawn], dtype=np.int64)
+
+
+def documents_drawn(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, n_samples: int, seq_len: int, seed: int
+) -> list[int]:
+    """Return the numbers of the documents that `draw_sequences` begins; raises as it does."""
+    return [number for number, _ in _draw(texts, tokenizer, n_samples, seq_len, seed)]
+
+
+def document_order(n_documents: int, seed: int) -> list[int]:
+    """Return the numbers of documents in the order in which calibration draws them."""
+    order = list(range(n_documents))
     random.Random(f"calibration-{seed}").shuffle(order)
-    sequences: list[list[int]] = []
+    return order
+
+
+def _draw(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_samples: int, seq_len: int, seed: int
+) -> list[tuple[int, list[int]]]:
+    order = document_order(len(texts), seed)
+    drawn: list[tuple[int, list[int]]] = []
     for start in range(0, len(order), _CHUNK):
-        documents = [texts[i] for i in order[start : start + _CHUNK]]
-        tokenised = tokenizer(documents, verbose=False)["input_ids"]
-        sequences += [tokens[:seq_len] for tokens in tokenised if len(tokens) >= seq_len]
-        if len(sequences) >= n_samples:
-            return np.asarray(sequences[:n_samples], dtype=np.int64)
+        numbers = order[start : start + _CHUNK]
+        tokenised = tokenizer([texts[number] for number in numbers], verbose=False)["input_ids"]
+        drawn += [(n, tokens[:seq_len]) for n, tokens in zip(numbers, tokenised, strict=True) if len(tokens) >= seq_len]
+        if len(drawn) >= n_samples:
+            return drawn[:n_samples]
     raise UserError(
-        f"calibration: {n_samples} sequences of {seq_len} tokens asked for, but only {len(sequences)} of "
+        f"calibration: {n_samples} sequences of {seq_len} tokens asked for, but only {len(drawn)} of "
         f"{len(texts)} documents have {seq_len} tokens; use fewer or shorter samples, or a longer calibration text"
     )
 
 
-def check_disjoint(calibration: Tokens, held_out: Iterable[Sequence[int]], what: str) -> None:
-    """Refuse calibration sequences that share 50 consecutive tokens with text that models are evaluated on.
+def check_disjoint(
+    sequences: Tokens, held_out: Iterable[Sequence[int]], what: str, *, use: tuple[str, str] = CALIBRATION
+) -> None:
+    """Refuse sequences that share 50 consecutive tokens with text that models are evaluated on.
 
     Args:
-        calibration: Calibration sequences, (n_samples, seq_len).
+        sequences: Calibration sequences, or others that a model is made with, (n_samples, seq_len).
         held_out: Token lists of the evaluation.
         what: What the held-out text is, for the message.
+        use: Section of the config that names the text of the sequences, and what they are for, for the message.
 
     Raises:
         UserError: Naming the first such sequence.
     """
-    if calibration.shape[1] < OVERLAP_TOKENS:
+    if sequences.shape[1] < OVERLAP_TOKENS:
         return
     hashes = [window_hashes(np.asarray(tokens)) for tokens in held_out if len(tokens) >= OVERLAP_TOKENS]
     if not hashes:
         return
     known = np.unique(np.concatenate(hashes))
-    for number, sequence in enumerate(calibration):
+    for number, sequence in enumerate(sequences):
         if np.isin(window_hashes(sequence), known).any():
             raise UserError(
-                f"calibration: sequence {number} shares {OVERLAP_TOKENS} consecutive tokens with {what}; "
-                "calibrate on text that is not evaluated on"
+                f"{use[0]}: sequence {number} shares {OVERLAP_TOKENS} consecutive tokens with {what}; "
+                f"{use[1]} on text that is not evaluated on"
             )
 
 

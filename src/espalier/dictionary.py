@@ -27,6 +27,7 @@ DOCUMENTED = (
     ),
     ("Evaluations", "consolidated/evaluations.parquet", tables.Evaluations),
     ("Layers", "consolidated/layers.parquet", tables.Layers),
+    ("Recovered experiments", "consolidated/recovery.parquet", tables.Recovered),
 )
 
 

@@ -220,3 +220,32 @@ class Imported(_Table):
 
     class Config(_Table.Config):
         unique = ["source", "part", "item", "name", "layer"]  # noqa: RUF012
+
+
+class Recovered(_Table):
+    """One row per recovered experiment: its results before and after fine-tuning."""
+
+    model: Series[pa.String] = pa.Field(description="Name of the model.")
+    experiment: Series[pa.String] = pa.Field(description="Name of the experiment.")
+    method: Series[pa.String] = pa.Field(description="Pruning method.")
+    pruning_ratio: Series[float] = pa.Field(gt=0, lt=1, description="Requested share of all parameters.")
+    acc_mean_rule: Series[pa.String] = pa.Field(description="Which accuracy of each task enters the mean.")
+    acc_mean_before: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Mean accuracy, pruned only.")
+    acc_mean_after: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Mean accuracy, recovered.")
+    ppl_before: Series[float] = pa.Field(
+        alias=r"^ppl_before_.+", regex=True, gt=0, nullable=True, description="Perplexity of a text, pruned only."
+    )
+    ppl_after: Series[float] = pa.Field(
+        alias=r"^ppl_after_.+", regex=True, gt=0, nullable=True, description="Perplexity of a text, recovered."
+    )
+    n_tokens: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="Tokens trained on, over all epochs.")
+    n_trainable: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="Parameters of the adapters.")
+    seconds: Series[float] = pa.Field(ge=0, nullable=True, description="Time of the training loop (s).")
+    peak_memory_bytes: Series[pd.Int64Dtype] = pa.Field(
+        ge=0, nullable=True, description="Most memory held: of the GPUs, or of the process on the CPU."
+    )
+    status: Series[pa.String] = pa.Field(isin=["ok", "failed", "missing"], description="Whether there are results.")
+    note: Series[pa.String] = pa.Field(nullable=True, description="Why it failed; null where it did not.")
+
+    class Config(_Table.Config):
+        unique = ["model", "experiment"]  # noqa: RUF012

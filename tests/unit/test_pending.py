@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from espalier.errors import UserError
-from espalier.evaluation.pending import Work, evaluate_with_others
+from espalier.evaluation.pending import Work, evaluate_recovered, evaluate_with_others
 from espalier.evaluation.store import Store
 from espalier.files import read_json, read_parquet, write_json
 from espalier.planning.plan import Plan
@@ -25,8 +25,10 @@ class FakeEvaluator:
 
     def __init__(self) -> None:
         self.done: list[Plan] = []
+        self.merged: list[Path | None] = []
 
-    def evaluate(self, plan: Plan) -> tuple[dict[str, Any], pd.DataFrame]:
+    def evaluate(self, plan: Plan, adapter: Path | None = None) -> tuple[dict[str, Any], pd.DataFrame]:
+        self.merged.append(adapter)
         if plan.n_kept_kv_groups == (0,):
             raise UserError("log-likelihood is nan")
         self.done.append(plan)
@@ -100,6 +102,22 @@ def test_what_decides_the_numbers_decides_the_key(tmp_path: Path, work: FakeWork
     work.requests.write_bytes(b"other requests")
     keys.append(Store.key(FakeWork(work.manifest, work.requests, work.settings).recipe(plan)))
     assert len(set(keys)) == 6
+
+
+def test_a_recovered_experiment_is_evaluated_once_and_apart_from_the_pruned_one(
+    tmp_path: Path, work: FakeWork, store: Store
+) -> None:
+    plan, adapter = add_plan(tmp_path, "a", (0,)), tmp_path / "adapter"
+    write_json(adapter / "adapter_config.json", {"r": 8})
+    (adapter / "adapter_model.safetensors").write_bytes(b"one")
+    pruned = evaluate_with_others(work, store, plan, at_most=1)
+    keys = [evaluate_recovered(work, store, plan, adapter) for _ in range(2)]
+    (adapter / "adapter_model.safetensors").write_bytes(b"another")
+    keys.append(evaluate_recovered(work, store, plan, adapter))
+    assert [evaluator.merged for evaluator in work.settings["made"]] == [[None], [adapter], [adapter]]
+    assert keys[0] == keys[1]
+    assert len({pruned, *keys}) == 3
+    assert "adapter" not in read_json(store.folder / pruned / "metrics.json")["recipe"]["settings"]
 
 
 def test_what_another_process_finished_meanwhile_is_not_done_again(

@@ -19,7 +19,7 @@ DIRECTIVES = ("log", "benchmark", "conda", "threads", "resources", "script")
 def rules() -> dict[str, str]:
     """The text of each rule in rules/."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in RULE_FILES)
-    parts = re.split(r"^rule (\w+):$", text, flags=re.MULTILINE)[1:]
+    parts = re.split(r"^(?:rule|checkpoint) (\w+):$", text, flags=re.MULTILINE)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
@@ -62,13 +62,14 @@ def test_rule_has_every_directive(name: str) -> None:
 WITHOUT_OUTPUT = {"forecast"}  # looks anew each time
 CHEAP = WITHOUT_OUTPUT | {
     "lock_cache", "consolidate_study", "consolidate", "analyse", "analyse_study", "report_model", "report_cross_model",
-    "compare_structures", "import_legacy", "describe_export",
+    "compare_structures", "import_legacy", "describe_export", "choose_recovered", "consolidate_recovery",
+    "analyse_recovery",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name in rules() if name not in CHEAP])
 def test_rule_before_a_gpu_rule_carries_a_version(name: str) -> None:
-    expected = "EVALUATE" if name == "evaluate_baseline" else name.upper()
+    expected = "EVALUATE" if name in {"evaluate_baseline", "evaluate_recovered"} else name.upper()
     assert f"version=versions.{expected}" in rules()[name]
     assert "study.code(" not in rules()[name]
     assert "ancient(" not in rules()[name]

@@ -9,6 +9,7 @@ from espalier.reports.depth_figures import gradient_profile, kept_layers
 from espalier.reports.figures import ratio_figures
 from espalier.reports.html import model_html
 from espalier.reports.messages import Words
+from espalier.reports.recovery_section import with_recovery
 from espalier.reports.rows import experiment_rows, layer_rows
 from espalier.reports.text import model_text, write_figures, write_text
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, analysis: str, experiments: str, layers: str, measured: list[str], language: str, text: Path, html: Path,
-    figures: dict[str, Path],
+    *, analysis: str, recovery: list[str], experiments: str, layers: str, measured: list[str], language: str,
+    text: Path, html: Path, figures: dict[str, Path],
 ) -> None:  # fmt: skip
-    content: dict[str, Any] = read_json(analysis) | {"inference": [read_json(path) for path in measured]}
+    content: dict[str, Any] = with_recovery(read_json(analysis), [read_json(path) for path in recovery])
+    content |= {"inference": [read_json(path) for path in measured]}
     table = read_parquet(experiments).to_pandas()
     rows = {key: experiment_rows(table, content, one) for key, one in content["by_ratio"].items()}
     kept = layer_rows(read_parquet(layers).to_pandas(), content["model"])
@@ -35,6 +37,7 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0], f"report {snakemake.wildcards.model}"):
         main(
             analysis=snakemake.input.analysis,
+            recovery=list(snakemake.input.recovery),
             experiments=snakemake.input.experiments,
             layers=snakemake.input.layers,
             measured=list(snakemake.params.measured),

@@ -71,18 +71,38 @@ def gather_evidence(
         return Evidence(None, None, stderr, Message("no_valid_experiment"))
     if not set(means) <= set(samples):
         return _from_counts(of, rows, list(means), stderr, n_draws, seed)
-    groups = _groups(samples[next(iter(means))](), of.tasks)
-    if groups is None:
+    documents = judge(of, rows, {name: samples[name] for name in means})
+    if documents is None:
         return _from_counts(of, rows, list(means), stderr, n_draws, seed)
-    normalised = _acc_norm_tasks(rows, of.facts["acc_mean_rule"])
-    normalised |= {task for task, group in groups.items() if group in normalised}
-    documents = correctness(((name, samples[name]()) for name in means), acc_norm_tasks=normalised, groups=groups)
     check_means(documents, means)
     try:
         draws = bootstrap(documents, seed=seed, n_draws=n_draws)
     except UserError as error:
         return Evidence(None, documents, stderr, Message("no_draws", {"error": str(error)}))
     return Evidence(draws, documents, stderr, None)
+
+
+def judge(of: ModelRows, rows: pd.DataFrame, samples: Samples) -> Correctness | None:
+    """Judge every document of some experiments.
+
+    Args:
+        of: Rows of their model.
+        rows: Its evaluations, which tell the tasks that have acc_norm.
+        samples: How to read the results of single documents; at least one experiment.
+
+    Returns:
+        What each got right; None where it cannot be told which tasks are part of which group.
+
+    Raises:
+        UserError: If experiments were evaluated on different documents.
+    """
+    groups = _groups(next(iter(samples.values()))(), of.tasks)
+    if groups is None:
+        return None
+    normalised = _acc_norm_tasks(rows, of.facts["acc_mean_rule"])
+    normalised |= {task for task, group in groups.items() if group in normalised}
+    read = ((name, one()) for name, one in samples.items())
+    return correctness(read, acc_norm_tasks=normalised, groups=groups)
 
 
 def draws_table(evidence: Evidence) -> pa.Table:

@@ -31,6 +31,38 @@ CATALOGUE = _OF_OTHERS | {
         "At {tokens:,} tokens, {longest}-token sequences cannot be told from {shortest}-token ones: {difference:+.4f}"
         " ({lower:+.4f} to {upper:+.4f})."
     ),
+    # Recovery: does the order of the experiments survive it, and does the best stay the best?
+    "no_documents": "there are no results of single documents",
+    "ranking_none": (
+        "Recovered experiments that count: {n}. A ranking needs several: name more in recovery.experiments."
+    ),
+    "ranking_undefined": "The orders before and after recovery cannot be compared: {reason}.",
+    "ranking_kept": (
+        "The order after recovery follows the order before: Kendall's tau {tau:.2f} over {n} experiments (p {p:.2g})."
+    ),
+    "ranking_reversed": "Recovery reverses the order: Kendall's tau {tau:.2f} over {n} experiments (p {p:.2g}).",
+    "ranking_open": (
+        "The order after recovery is not shown to follow the order before: Kendall's tau {tau:.2f} over {n} experiments"
+        " (p {p:.2g})."
+    ),
+    "ranking_interval": (
+        "With other documents tau lies between {lower:.2f} and {upper:.2f} ({level:.0%}); what another seed or text of"
+        " the recovery would change is not in that."
+    ),
+    "ranking_few": "{n} experiments are too few to show it: even two equal orders have p {p:.2g}.",
+    "ranking_part": "Recovered were {n} of {total} experiments; the places of the others after recovery are unknown.",
+    "best_stays": "The best before recovery stays the best of the {n} recovered: {before}.",
+    "best_stays_alone": "After recovery all others can be told from it at {level:.0%}.",
+    "best_stays_among": "After recovery {members} of {n} cannot be told from the best at {level:.0%}.",
+    "best_changes": "The best before recovery is {before}, after it {after} ({difference:+.4f}).",
+    "best_changes_told": (
+        "The best changes: before recovery {before}, after it {after}, from which {before} can now be told"
+        " ({difference:+.4f}; {lower:+.4f} to {upper:+.4f})."
+    ),
+    "best_changes_open": (
+        "The best before recovery is {before}, after it {after}, but {before} cannot be told from that"
+        " ({difference:+.4f}; {lower:+.4f} to {upper:+.4f})."
+    ),
 }
 
 

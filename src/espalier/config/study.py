@@ -7,13 +7,14 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from espalier.config.base import Name, Section, repeated
-from espalier.config.data import Calibration
+from espalier.config.data import Calibration, TextSource
 from espalier.config.evaluation import Evaluation
 from espalier.config.export import Export
 from espalier.config.gradients import Gradients
 from espalier.config.grid import REFERENCE_METHODS, Grid, Method, Selection
 from espalier.config.inference import Inference
 from espalier.config.models import ModelEntry
+from espalier.config.recovery import Recovery
 from espalier.config.report import Report
 from espalier.config.sandbox import Sandbox
 
@@ -37,6 +38,8 @@ class StudyConfig(Section):
     """Constraints on what may be removed."""
     evaluation: Evaluation = Evaluation()
     """Tasks, perplexity and protocol."""
+    recovery: Recovery | None = None
+    """Fine-tuning of pruned models; none means that nothing is recovered."""
     report: Report = Report()
     """How results are presented."""
     export: Export = Export()
@@ -90,22 +93,27 @@ class StudyConfig(Section):
         return problems
 
     def _data_problems(self) -> list[str]:
-        """Refuse to measure perplexity on the split that calibrates (the sandbox keeps its own texts apart)."""
+        """Refuse to measure perplexity on a split that is trained on (the sandbox keeps its own texts apart)."""
         return [
-            f"calibration: {text.dataset!r} split {text.split!r} is also evaluation.perplexity.texts[{i}]; "
-            "calibrate on another split or dataset"
+            f"{section}: {source.dataset!r} split {source.split!r} is also evaluation.perplexity.texts[{i}]; "
+            f"{use} on another split or dataset"
+            for section, use, source in self._read_texts
             for i, text in enumerate(self.evaluation.perplexity.texts)
-            if text.dataset != "sandbox"
-            and text.same_dataset(self.calibration)
-            and text.split == self.calibration.split
+            if text.dataset != "sandbox" and text.same_dataset(source) and text.split == source.split
         ]
 
     def warnings(self) -> list[str]:
         """Return what is allowed but doubtful, one line each."""
         return [
-            f"calibration: {text.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
+            f"{section}: {source.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
+            for section, _, source in self._read_texts
             for text in self.evaluation.perplexity.texts
-            if text.dataset != "sandbox"
-            and text.same_dataset(self.calibration)
-            and text.split != self.calibration.split
+            if text.dataset != "sandbox" and text.same_dataset(source) and text.split != source.split
         ]
+
+    @property
+    def _read_texts(self) -> list[tuple[str, str, TextSource]]:
+        """Section, what it does, and source of every text that models are measured or trained on."""
+        own = self.recovery.text if self.recovery else None
+        calibration = [("calibration", "calibrate", self.calibration)]
+        return calibration + ([("recovery.text", "fine-tune", own)] if own else [])

@@ -66,23 +66,28 @@ class Evaluator:
             self._scratch = tempfile.TemporaryDirectory()
             self._tasks = load_tasks(list(self._protocol.tasks), data_folder, Path(self._scratch.name))
 
-    def evaluate(self, plan: Plan | None) -> tuple[dict[str, Any], pd.DataFrame]:
+    def evaluate(self, plan: Plan | None, adapter: Path | None = None) -> tuple[dict[str, Any], pd.DataFrame]:
         """Load the weights, cut them in memory, and evaluate.
 
         Args:
             plan: What to keep; None evaluates the unpruned model.
+            adapter: Folder of an adapter to merge into the pruned model; None merges nothing.
 
         Returns:
             The content of `metrics.json` (without names and recipe), and the table of samples.
 
         Raises:
-            UserError: If the plan does not fit, or a log-likelihood is not finite.
+            UserError: If plan or adapter do not fit, or a log-likelihood is not finite.
         """
         stopwatch, self._preparing = self._preparing, Stopwatch()
         with stopwatch.part("load"):
             model = load_described(self._manifest, **self._placing)
             if plan is not None:
                 prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
+            if plan is not None and adapter is not None:
+                from espalier.recovery.lora import merge_adapter
+
+                model = merge_adapter(model, adapter, plan)
         metrics, samples = evaluate_model(
             model,
             self._tokenizer,

@@ -18,6 +18,7 @@ from espalier.evaluation.recipe import evaluation_recipe
 from espalier.evaluation.store import METRICS, SAMPLES, Store
 from espalier.files import read_json, sha256_of, write_json, write_table
 from espalier.planning.plan import Plan
+from espalier.recovery.adapter import adapter_fingerprint
 
 if TYPE_CHECKING:
     from espalier.evaluation.evaluator import Evaluator
@@ -39,14 +40,15 @@ class Work:
     requests: Path
     settings: dict[str, Any]
 
-    def recipe(self, plan: dict[str, Any] | None) -> dict[str, Any]:
-        """Return the recipe of one evaluation."""
+    def recipe(self, plan: dict[str, Any] | None, adapter: Path | None = None) -> dict[str, Any]:
+        """Return the recipe of one evaluation, of a recovered model if a folder with an adapter is given."""
         return evaluation_recipe(
             self.manifest,
             plan,
             protocol=self.settings["protocol"],
             requests=self._requests_hash,
             dtype=self.settings["dtype"],
+            adapter=None if adapter is None else adapter_fingerprint(adapter),
         )
 
     @cached_property
@@ -91,11 +93,31 @@ def evaluate_with_others(work: Work, store: Store, plan: Path, *, at_most: int) 
     return key
 
 
-def _evaluate(work: Work, store: Store, evaluator: Evaluator, plan: dict[str, Any]) -> None:
+def evaluate_recovered(work: Work, store: Store, plan: Path, adapter: Path) -> str:
+    """See to it that a recovered experiment is in the store; arguments, result and errors as `evaluate_with_others`.
+
+    Args:
+        work: The model and how to evaluate it.
+        store: Finished evaluations of recovered models.
+        plan: `plan.json` of the experiment.
+        adapter: Folder of its adapter.
+    """
+    own = read_json(plan)
+    key = store.key(work.recipe(own, adapter))
+    if not store.has(key):
+        with store.claim(key, wait=True):
+            if not store.has(key):
+                _evaluate(work, store, work.evaluator(), own, adapter)
+    return key
+
+
+def _evaluate(
+    work: Work, store: Store, evaluator: Evaluator, plan: dict[str, Any], adapter: Path | None = None
+) -> None:
     from espalier.tables import Samples
 
-    recipe = work.recipe(plan)
-    metrics, samples = evaluator.evaluate(Plan.from_dict(plan))
+    recipe = work.recipe(plan, adapter)
+    metrics, samples = evaluator.evaluate(Plan.from_dict(plan), adapter)
     with store.adding(store.key(recipe)) as folder:
         write_table(folder / SAMPLES, Samples.validate(samples))
         write_json(folder / METRICS, {**metrics, "recipe": recipe})

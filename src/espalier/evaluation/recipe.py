@@ -20,7 +20,13 @@ def make_recipe(**settings: Any) -> dict[str, Any]:
 
 
 def evaluation_recipe(
-    manifest: dict[str, Any], plan: dict[str, Any] | None, *, protocol: dict[str, Any], requests: str, dtype: str
+    manifest: dict[str, Any],
+    plan: dict[str, Any] | None,
+    *,
+    protocol: dict[str, Any],
+    requests: str,
+    dtype: str,
+    adapter: str | None = None,
 ) -> dict[str, Any]:
     """Return the recipe of an evaluation.
 
@@ -30,6 +36,7 @@ def evaluation_recipe(
         protocol: Evaluation protocol.
         requests: SHA-256 of the tokenised requests.
         dtype: Type of the weights.
+        adapter: Fingerprint of the adapter that is merged; None where there is none, which leaves the recipe as it is.
     """
     return make_recipe(
         version=versions.EVALUATE,
@@ -38,6 +45,7 @@ def evaluation_recipe(
         protocol=protocol,
         requests=requests,
         dtype=dtype,
+        **({} if adapter is None else {"adapter": adapter}),
     )
 
 

@@ -221,7 +221,7 @@ def _folding(model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, c
             each.parameter.requires_grad_(True)
             stack.callback(each.parameter.register_post_accumulate_grad_hook(partial(fold, each)).remove)
         if checkpointing:
-            stack.enter_context(_checkpointed(decoder_layers(model)))
+            stack.enter_context(checkpointed(decoder_layers(model)))
         try:
             yield
         finally:
@@ -231,7 +231,7 @@ def _folding(model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, c
 
 
 @contextmanager
-def _checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
+def checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Make layers keep only their inputs. transformers' own switch works in training mode only, with its dropout."""
     changed = []
     try:

@@ -6,6 +6,7 @@ from espalier.reports.certainty_sections import certainty_section, costs_section
 from espalier.reports.deployment_sections import deployment_section
 from espalier.reports.inference_sections import inference_sections
 from espalier.reports.messages import Words
+from espalier.reports.recovery_section import recovery_sections
 from espalier.reports.sections import MISSING, Content, Section, Table, fixed, interval, percent, plain
 
 
@@ -29,6 +30,7 @@ def model_sections(words: Words, analysis: Content, content: Content) -> list[Se
         costs_section(words, analysis, content),
         deployment_section(words, analysis, content),
         *inference_sections(words, analysis, content),
+        *recovery_sections(words, content),
     ]
 
 

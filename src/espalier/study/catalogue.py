@@ -21,6 +21,7 @@ from espalier.sandbox.splits import split_files
 from espalier.study.exports import Exports
 from espalier.study.imports import Imports
 from espalier.study.measured import Measured
+from espalier.study.recovery import Recoveries
 from espalier.study.sweep import Sweep
 
 ModelWildcards = Any
@@ -39,6 +40,7 @@ class Catalogue:
         self.imports = Imports(config, self.results)
         self.exports = Exports(config, self.results, self.sweep)
         self.measured = Measured(config, self.results, self.sweep)
+        self.recovery = Recoveries(config, self.sweep, self.results, self.calibration_text, self._text_file)
         self._models = {model.name: model for model in config.models}
         self._hub_models = {_slug(m.hub, m.revision): m for m in config.models if m.hub}
         self._hub_texts = {_text_slug(text): text for text in self._texts() if text.is_hub}
@@ -268,7 +270,7 @@ class Catalogue:
         return self.config.evaluation.device != "cpu"
 
     def _texts(self) -> list[TextSource]:
-        return [*self.config.evaluation.perplexity.texts, self.config.calibration]
+        return [*self.config.evaluation.perplexity.texts, self.config.calibration, self.recovery.source]
 
     def _text_file(self, text: TextSource, name: str) -> str:
         if text.dataset == SANDBOX:

@@ -56,5 +56,6 @@ def _check_in_driver(study: StudyConfig, catalogue: Catalogue, arguments: Sequen
     problems = [*problems, *infeasible_problems(study, sizes), *catalogue.imports.problems()]
     problems += catalogue.exports.problems()
     problems += catalogue.measured.problems(tuple(arguments))
+    problems += catalogue.recovery.problems()
     if problems:
         raise UserError("\n".join(problems))

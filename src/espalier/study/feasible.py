@@ -63,6 +63,12 @@ def _of(study: StudyConfig, model: ModelEntry, sizes: Sizes) -> Iterator[str]:
             f"model {model.name!r}: inference: prompt_tokens {run.prompt_tokens} and new_tokens {run.new_tokens} "
             f"exceed the context of {sizes.context_length} tokens; give fewer"
         )
+    fine_tuned = study.recovery.seq_len if study.recovery else 0
+    if sizes.context_length and fine_tuned > sizes.context_length:
+        yield (
+            f"recovery.seq_len: got {fine_tuned}, but the context of model {model.name!r} is {sizes.context_length} "
+            f"tokens; give at most {sizes.context_length}"
+        )
     options = SelectionOptions(**study.selection.model_dump())
     for ratio, allocation in dict.fromkeys((e.pruning_ratio, e.method.allocation) for e in experiments):
         try:

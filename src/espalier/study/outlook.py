@@ -46,6 +46,10 @@ def _jobs(study: Catalogue, model: str, gpus: int) -> Iterator[dict[str, Any]]:
         name = f"{model}/{experiment.name}"
         yield job("plan", name, 1, f"experiments/{name}/plan.json", on_gpu=False)
         yield job("evaluate", name, 1, f"experiments/{name}/metrics.json")
+    for experiment_name in study.recovery.planned(model):
+        name = f"{model}/{experiment_name}"
+        yield job("recover", name, study.recovery.n_tokens, f"recovered/{name}/training.json")
+        yield job("evaluate_recovered", name, 1, f"recovered/{name}/metrics.json")
 
 
 def _passes(study: Catalogue, model: str, experiments: list[Experiment]) -> dict[tuple[str, str, str], int]:

@@ -37,6 +37,11 @@ class Sweep:
         self._by_name = {(e.model, e.name): e for found in self._experiments.values() for e in found}
 
     @property
+    def allows_missing(self) -> bool:
+        """Whether tables and reports take what is finished."""
+        return self._allow_missing
+
+    @property
     def experiments(self) -> list[Experiment]:
         """Every experiment, model by model."""
         return list(self._by_name.values())

@@ -181,6 +181,19 @@ TEXT = (
         "s.costs": "Compared with the unpruned model",
         "costs.none": "Costs are not known: {reason}.",
         "costs.about": "Perplexity of {text}. KV cache in {dtype}. Relative to the unpruned model in parentheses.",
+        "s.recovery": "After fine-tuning (recovery)",
+        "recovery.about": (
+            "Each was fine-tuned with LoRA on the same {tokens} tokens and evaluated like before. Perplexity of {text}."
+        ),
+        "recovery.before": "Before",
+        "recovery.after": "After",
+        "recovery.change": "Change",
+        "recovery.change_ci": "Change, 95% interval",
+        "recovery.ppl_before": "Perplexity before",
+        "recovery.ppl_after": "Perplexity after",
+        "recovery.seconds": "Training (s)",
+        "recovery.none": "There are no intervals: {reason}.",
+        "recovery.not_finished": "{experiment}: not recovered ({reason}).",
         # Sections of the cross-model report.
         "x.best": "Best configuration of each model",
         "x.best.about": (

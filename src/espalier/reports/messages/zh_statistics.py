@@ -79,4 +79,27 @@ STATISTICS = {
         "在 {tokens:,} 个 token 下, 长度 {longest} 的序列与长度 {shortest} 的无法区分: {difference:+.4f}"
         " ({lower:+.4f} 至 {upper:+.4f})。"
     ),
+    "no_documents": "没有逐文档的结果",
+    "ranking_none": "计入的恢复实验数: {n}。排名需要多个实验: 请在 recovery.experiments 中列出更多。",
+    "ranking_undefined": "恢复前后的顺序无法比较: {reason}。",
+    "ranking_kept": "恢复后的顺序与恢复前一致: {n} 个实验的 Kendall tau 为 {tau:.2f} (p {p:.2g})。",
+    "ranking_reversed": "恢复颠倒了顺序: {n} 个实验的 Kendall tau 为 {tau:.2f} (p {p:.2g})。",
+    "ranking_open": "没有证据表明恢复后的顺序与恢复前一致: {n} 个实验的 Kendall tau 为 {tau:.2f} (p {p:.2g})。",
+    "ranking_interval": (
+        "换用其他文档时 tau 在 {lower:.2f} 与 {upper:.2f} 之间 ({level:.0%}); 其中不含换用其他恢复种子或文本的影响。"
+    ),
+    "ranking_few": "{n} 个实验太少, 无法证明: 即使两个顺序相同, p 也为 {p:.2g}。",
+    "ranking_part": "{total} 个实验中恢复了 {n} 个; 其余实验恢复后的名次未知。",
+    "best_stays": "恢复前的最佳在 {n} 个恢复的实验中仍为最佳: {before}。",
+    "best_stays_alone": "恢复后在 {level:.0%} 水平上其余实验均可与其区分。",
+    "best_stays_among": "恢复后在 {level:.0%} 水平上 {n} 个实验中有 {members} 个与最佳无法区分。",
+    "best_changes": "恢复前最佳为 {before}, 恢复后为 {after} ({difference:+.4f})。",
+    "best_changes_told": (
+        "最佳改变: 恢复前为 {before}, 恢复后为 {after}, {before} 已可与之区分"
+        " ({difference:+.4f}; {lower:+.4f} 至 {upper:+.4f})。"
+    ),
+    "best_changes_open": (
+        "恢复前最佳为 {before}, 恢复后为 {after}, 但 {before} 与之无法区分"
+        " ({difference:+.4f}; {lower:+.4f} 至 {upper:+.4f})。"
+    ),
 }

@@ -1,0 +1,117 @@
+# Recovery (optional): chosen experiments are fine-tuned with LoRA, merged, and evaluated once more. See docs/recovery.md.
+
+
+# Only tables depend on it, as on the check of the calibration text: another task makes no adapter stale.
+rule check_recovery:
+    input:
+        manifest="<results>/models/{model}.json",
+        requests="<results>/requests/{model}.parquet",
+        text=study.recovery.text,
+    output:
+        "<results>/recovered/{model}/checked.json",
+    log:
+        "<results>/logs/check_recovery/{model}.log",
+    benchmark:
+        "<results>/benchmarks/check_recovery/{model}.tsv"
+    priority: 100
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(4000),
+        runtime=grow(30),
+    params:
+        version=versions.CHECK_RECOVERY,
+        settings=study.recovery.text_settings,
+        calibrations=study.recovery.calibrations,
+    script:
+        "../workflow/scripts/check_recovery.py"
+
+
+# Which experiment is the best is known only now. No recovery job reads the answer: one that is the same again, or a best
+# experiment that changes, makes nothing stale.
+checkpoint choose_recovered:
+    input:
+        best="<results>/consolidated/{model}/global_best_config.json",
+        code=study.code("analysis/best.py"),
+    output:
+        "<results>/recovered/{model}/chosen.json",
+    log:
+        "<results>/logs/choose_recovered/{model}.log",
+    benchmark:
+        "<results>/benchmarks/choose_recovered/{model}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    script:
+        "../workflow/scripts/choose_recovered.py"
+
+
+rule recover:
+    input:
+        manifest="<results>/models/{model}.json",
+        plan="<results>/experiments/{model}/{experiment}/plan.json",
+        text=study.recovery.text,
+    output:
+        weights="<results>/recovered/{model}/{experiment}/adapter/adapter_model.safetensors",
+        config="<results>/recovered/{model}/{experiment}/adapter/adapter_config.json",
+        training="<results>/recovered/{model}/{experiment}/training.json",
+    log:
+        "<results>/logs/recover/{model}/{experiment}.log",
+    benchmark:
+        "<results>/benchmarks/recover/{model}/{experiment}.tsv"
+    conda:
+        "../envs/recover.yaml"
+    threads: 1
+    resources:
+        **study.recovery.resources,
+        mem_mb=grow(8000),
+        runtime=grow(240),
+        gpu=study.gpus,
+        # How, not what: as resources these cause no rerun when they change.
+        device=study.config.evaluation.device,
+    params:
+        version=versions.RECOVER,
+        settings=study.recovery.settings,
+    script:
+        "../workflow/scripts/recover.py"
+
+
+rule evaluate_recovered:
+    input:
+        manifest="<results>/models/{model}.json",
+        plan="<results>/experiments/{model}/{experiment}/plan.json",
+        weights="<results>/recovered/{model}/{experiment}/adapter/adapter_model.safetensors",
+        config="<results>/recovered/{model}/{experiment}/adapter/adapter_config.json",
+        requests="<results>/requests/{model}.parquet",
+        tasks=study.task_data,
+    output:
+        metrics="<results>/recovered/{model}/{experiment}/metrics.json",
+        samples="<results>/recovered/{model}/{experiment}/samples.parquet",
+    log:
+        "<results>/logs/evaluate_recovered/{model}/{experiment}.log",
+    benchmark:
+        "<results>/benchmarks/evaluate_recovered/{model}/{experiment}.tsv"
+    conda:
+        "../envs/recover.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(8000),
+        runtime=grow(60),
+        gpu=study.gpus,
+        # How, not what: as resources these cause no rerun when they change.
+        device=study.config.evaluation.device,
+        token_budget=study.config.evaluation.token_budget,
+    params:
+        version=versions.EVALUATE,
+        protocol=study.protocol,
+        data_folder=study.task_data_folder,
+        dtype=study.config.evaluation.dtype,
+    script:
+        "../workflow/scripts/evaluate_recovered.py"
+
+
+include: "recovered_tables.smk"

@@ -1,0 +1,56 @@
+# The table of recovered experiments and its statistics. Cheap, so their sources are inputs; no models, no torch.
+
+
+rule consolidate_recovery:
+    input:
+        study.recovery.chosen_files(checkpoints),
+        checks=study.recovery.checks,
+        experiments="<results>/consolidated/experiments.parquet",
+        code=study.code("recovery/table.py", "tables.py"),
+    output:
+        "<results>/consolidated/recovery.parquet",
+    log:
+        "<results>/logs/consolidate_recovery.log",
+    benchmark:
+        "<results>/benchmarks/consolidate_recovery.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        entries=study.recovery.entries(checkpoints),
+        missing=study.recovery.missing(checkpoints),
+        settings=study.recovery.settings,
+        version=versions.RECOVER,
+        protocol=study.protocol,
+        evaluation_version=versions.EVALUATE,
+    script:
+        "../workflow/scripts/consolidate_recovery.py"
+
+
+rule analyse_recovery:
+    input:
+        experiments="<results>/consolidated/experiments.parquet",
+        evaluations="<results>/consolidated/evaluations.parquet",
+        recovery="<results>/consolidated/recovery.parquet",
+        draws="<results>/reports/{model}/draws.parquet",
+        samples=study.recovery.sample_files(checkpoints),
+        code=study.code("analysis/*.py", "statistics/*.py", "consolidate.py"),
+    output:
+        "<results>/reports/{model}/recovery.json",
+    log:
+        "<results>/logs/analyse_recovery/{model}.log",
+    benchmark:
+        "<results>/benchmarks/analyse_recovery/{model}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(2000),
+        runtime=grow(20),
+    params:
+        samples=study.recovery.samples(checkpoints),
+    script:
+        "../workflow/scripts/analyse_recovery.py"

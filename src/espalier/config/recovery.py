@@ -1,0 +1,62 @@
+"""`recovery`: fine-tuning of pruned models with LoRA, and their second evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from espalier.config.base import Name, PositiveInt, Section, repeated
+from espalier.config.data import TextSource
+
+BEST, ALL = "best", "all"
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SEVEN_PROJECTIONS: tuple[Projection, ...] = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+)  # fmt: skip
+
+
+class Recovery(Section):
+    """Fine-tuning of pruned models with LoRA (rank, rate, batch and modules of LLM-Pruner); none without it."""
+
+    experiments: Annotated[tuple[Name, ...], Field(min_length=1)] = (BEST,)
+    """Names of experiments, of every model that has them; `best` and `all` mean those of the headline ratio."""
+    text: TextSource | None = None
+    """Text to fine-tune on; none means documents of the calibration text that no calibration set begins with."""
+    seq_len: Annotated[int, Field(ge=2)] = 512
+    """Tokens of a sequence; documents are joined and cut, so that none is padded."""
+    n_sequences: PositiveInt = 10_000
+    """Sequences of an epoch."""
+    epochs: PositiveInt = 1
+    """How often each sequence is seen."""
+    batch_size: PositiveInt = 64
+    """Sequences of a step of the optimiser."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Highest rate, after warm-up; falls to 0 along a cosine."""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Share of the steps during which the rate rises from 0."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this L2 norm."""
+    rank: PositiveInt = 8
+    """Rank of the adapters."""
+    alpha: PositiveInt = 16
+    """Adapters are multiplied by `alpha / rank`."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of an adapter's inputs that is dropped in training."""
+    target_modules: Annotated[tuple[Projection, ...], Field(min_length=1)] = SEVEN_PROJECTIONS
+    """Projections that get an adapter, in every layer where they are left."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the documents drawn, their order, the adapters' first weights and dropout."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the frozen weights while training (adapters are float32); auto takes the model's own."""
+    token_budget: Annotated[int, Field(ge=1)] = 4096
+    """Tokens in one forward and backward pass; how, not what: changing it reruns nothing."""
+    checkpointing: bool = True
+    """Whether layers compute their activations again in the backward pass; reruns nothing."""
+
+    @field_validator("experiments", "target_modules")
+    @classmethod
+    def _unique(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := repeated(values):
+            raise ValueError(f"{twice[0]!r} is listed twice; list each once")
+        return values

@@ -1,0 +1,96 @@
+"""The table of recovered experiments. Frames in, frames out; no torch.
+
+A result enters only if adapter and evaluation were made by the settings that are configured now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from espalier.errors import UserError
+from espalier.evaluation.metrics import mean_accuracy
+from espalier.files import read_json
+
+Entry = Mapping[str, Any]
+_WHOLE = ("n_tokens", "n_trainable", "peak_memory_bytes")
+
+
+def recovered_rows(
+    entries: Sequence[Entry],
+    experiments: pd.DataFrame,
+    texts: Sequence[str],
+    *,
+    configured: Mapping[str, Any],
+    missing: Iterable[str],
+) -> list[dict[str, Any]]:
+    """Read every recovered experiment.
+
+    Args:
+        entries: As `Recoveries.entries`: model, experiment, and where its results lie.
+        experiments: The experiments table, which has the results before.
+        texts: Names of the perplexity texts.
+        configured: `settings` and `version` of the recovery, `protocol` and `evaluation_version` of the evaluation.
+        missing: Files of metrics that may be missing.
+
+    Raises:
+        UserError: If a result was made by other settings than those configured.
+    """
+    absent = set(missing)
+    before = {(row["model"], row["experiment"]): row for row in experiments.to_dict("records")}
+    return [
+        _row(entry, before[entry["model"], entry["experiment"]], texts, configured, entry["metrics"] in absent)
+        for entry in entries
+    ]
+
+
+def recovered_table(rows: Iterable[Mapping[str, Any]], texts: Sequence[str]) -> pd.DataFrame:
+    """Make the table."""
+    numbers = ["acc_mean_before", "acc_mean_after", *(f"ppl_{when}_{t}" for when in ("before", "after") for t in texts)]
+    names = ("model", "experiment", "method", "pruning_ratio", "acc_mean_rule")
+    columns = [*names, *numbers, "n_tokens", "n_trainable", "seconds", "peak_memory_bytes", "status", "note"]
+    types = dict.fromkeys(columns, "str") | dict.fromkeys(numbers, "float64") | dict.fromkeys(_WHOLE, "Int64")
+    return pd.DataFrame(list(rows), columns=columns).astype(types | {"pruning_ratio": "float64", "seconds": "float64"})
+
+
+def check_configured(
+    entry: Entry, metrics: Mapping[str, Any], training: Mapping[str, Any], configured: Mapping[str, Any]
+) -> None:
+    """Refuse results that were made by other settings than those configured.
+
+    Raises:
+        UserError: Naming model, experiment, and what differs.
+    """
+    name = f"{entry['model']}, {entry['experiment']}"
+    made, evaluated = training["recipe"]["settings"], metrics["recipe"]["settings"]
+    if (made["recovery"], made["version"]) != (configured["settings"], configured["version"]):
+        raise UserError(f"{name}: was recovered with other settings than configured; run `snakemake recovered` first")
+    for key, wanted in (("protocol", configured["protocol"]), ("version", configured["evaluation_version"])):
+        if evaluated[key] != wanted:
+            raise UserError(
+                f"{name}: was evaluated after recovery with another {key} than configured; run `snakemake recovered` "
+                "first"
+            )
+    if evaluated["adapter"] != training["adapter"]:
+        raise UserError(f"{name}: another adapter was evaluated than is there; run `snakemake recovered` first")
+
+
+def _row(
+    entry: Entry, before: Mapping[Any, Any], texts: Sequence[str], configured: Mapping[str, Any], is_missing: bool
+) -> dict[str, Any]:
+    rule = str(before["acc_mean_rule"])
+    row = {key: before[key] for key in ("model", "experiment", "method", "pruning_ratio", "acc_mean_rule")}
+    row |= {"acc_mean_before": before["acc_mean"]} | {f"ppl_before_{text}": before[f"ppl_{text}"] for text in texts}
+    if is_missing:
+        failure = Path(entry["failure"])
+        reason = read_json(failure)["reason"] if failure.exists() else None
+        return row | {"status": "failed" if reason else "missing", "note": reason}
+    metrics, training = read_json(entry["metrics"]), read_json(entry["training"])
+    check_configured(entry, metrics, training, configured)
+    row |= {"acc_mean_after": mean_accuracy(metrics["tasks"], rule)}
+    row |= {f"ppl_after_{text}": metrics["perplexity"][text]["value"] for text in texts}
+    row |= {key: training[key] for key in (*_WHOLE, "seconds")}
+    return row | {"status": "ok", "note": None}

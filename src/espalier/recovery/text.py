@@ -1,0 +1,146 @@
+"""What is fine-tuned on: documents in a seeded order, joined and cut into sequences of equal length.
+
+Where the text is also the calibration text, the documents that calibration reaches first stay out. For calibration
+seeds s, rank_s(d) is the place of document d in the order of seed s:
+
+    lateness(d) = min over s of rank_s(d);   fine-tuned on is the half of the documents with the largest lateness
+
+So a document is kept for one of the two only, as long as no calibration set reaches into that half (`check_recovery`
+says when one does), and another sequence length or sample count of the calibration changes nothing here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from espalier.calibration import Tokens, document_order, documents_drawn
+from espalier.errors import UserError
+from espalier.models.loading import load_tokenizer
+from espalier.models.manifest import check_unchanged
+from espalier.texts import read_texts
+
+USE = ("recovery", "fine-tune")
+_CHUNK = 256  # documents tokenised at a time
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences to fine-tune on.
+
+    Attributes:
+        tokens: Token ids, (n_sequences, seq_len).
+        documents: Numbers of the documents that are in them.
+    """
+
+    tokens: Tokens
+    documents: list[int]
+
+
+def load_packed(manifest: Mapping[str, Any], text: str, settings: Mapping[str, Any]) -> Packed:
+    """Draw sequences with the tokenizer of a model.
+
+    Args:
+        manifest: Content of the model's manifest.
+        text: File of the text.
+        settings: `text_field`, `seed`, `calibration_seeds` (none where the text is another one), `seq_len`,
+            `n_sequences`.
+
+    Raises:
+        UserError: If the text is too short, or the model has changed.
+    """
+    tokenizer = load_tokenizer(check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"])
+    texts = read_texts(text, settings["text_field"])
+    order = training_order(len(texts), seed=settings["seed"], calibration_seeds=settings["calibration_seeds"])
+    return pack(texts, tokenizer, order, n_sequences=settings["n_sequences"], seq_len=settings["seq_len"])
+
+
+def training_order(n_documents: int, *, seed: int, calibration_seeds: Sequence[int]) -> list[int]:
+    """Return the numbers of the documents to fine-tune on, in their seeded order.
+
+    Args:
+        n_documents: Number of documents of the text.
+        seed: Seed of the order.
+        calibration_seeds: Seeds of the calibration sets drawn from the same text; none if it is another text.
+    """
+    lateness = [n_documents] * n_documents
+    for calibration_seed in calibration_seeds:
+        for rank, number in enumerate(document_order(n_documents, calibration_seed)):
+            lateness[number] = min(lateness[number], rank)
+    kept = sorted(range(n_documents), key=lambda number: (-lateness[number], number))
+    if calibration_seeds:
+        kept = kept[: n_documents // 2]
+    order = sorted(kept)
+    random.Random(f"recovery-{seed}").shuffle(order)
+    return order
+
+
+def pack(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, order: Sequence[int], *, n_sequences: int, seq_len: int
+) -> Packed:
+    """Join documents, each with its special tokens and an end-of-text token, and cut them into sequences.
+
+    Args:
+        texts: Documents.
+        tokenizer: Tokenizer of the model; special tokens as it adds them by itself.
+        order: Numbers of the documents to take, first to last.
+        n_sequences: Number of sequences.
+        seq_len: Tokens of each sequence.
+
+    Raises:
+        UserError: If the documents have too few tokens.
+    """
+    stream: list[int] = []
+    taken: list[int] = []
+    end = tokenizer.eos_token_id
+    for start in range(0, len(order), _CHUNK):
+        numbers = order[start : start + _CHUNK]
+        tokenised = tokenizer([texts[number] for number in numbers], verbose=False)["input_ids"]
+        for number, tokens in zip(numbers, tokenised, strict=True):
+            if len(stream) >= n_sequences * seq_len:
+                break
+            stream += tokens if end is None or tokens[-1:] == [end] else [*tokens, end]
+            taken.append(number)
+    if len(stream) < n_sequences * seq_len:
+        raise UserError(
+            f"recovery: {n_sequences:,} sequences of {seq_len} tokens asked for, but the {len(order):,} documents have "
+            f"{len(stream):,} tokens, enough for {len(stream) // seq_len:,}; give a smaller recovery.n_sequences or "
+            "seq_len, or a longer recovery.text"
+        )
+    return Packed(np.asarray(stream[: n_sequences * seq_len], dtype=np.int64).reshape(n_sequences, seq_len), taken)
+
+
+def check_apart(
+    packed: Packed,
+    manifest: Mapping[str, Any],
+    text: str,
+    text_field: str,
+    calibrations: Sequence[Mapping[str, int]],
+) -> None:
+    """Refuse documents that a calibration set drawn from the same text begins with.
+
+    Args:
+        packed: What is fine-tuned on.
+        manifest: Content of the model's manifest.
+        text: File of the text.
+        text_field: Its column.
+        calibrations: `seed`, `seq_len` and `n_samples` of each calibration set drawn from it.
+
+    Raises:
+        UserError: With how many documents both have.
+    """
+    if not calibrations:
+        return
+    tokenizer = load_tokenizer(check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"])
+    texts, ours = read_texts(text, text_field), set(packed.documents)
+    for one in calibrations:
+        if both := ours.intersection(documents_drawn(texts, tokenizer, **one)):
+            raise UserError(
+                f"recovery: {len(both)} of its {len(ours)} documents are in the calibration set of seed {one['seed']}, "
+                f"{one['n_samples']} sequences of {one['seq_len']} tokens; name another recovery.text"
+            )

@@ -1,0 +1,210 @@
+"""What the rules of recovery look up: which experiments are recovered, on which text, and what that makes.
+
+The best experiment of a model is known only when all are evaluated, so which experiments are recovered is asked of a
+checkpoint (`choose_recovered`). What a recovery job reads does not depend on it: a choice made anew reruns none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from espalier.config.data import SANDBOX, TextSource
+from espalier.config.recovery import ALL, BEST, Recovery
+from espalier.config.study import StudyConfig
+from espalier.errors import UserError
+from espalier.study.experiments import Experiment
+from espalier.study.sweep import Sweep
+
+Wildcards = Any
+Checkpoints = Any
+_NOT_IN_PARAMS = {"experiments", "text", "token_budget", "checkpointing"}
+_SHOWN = 12  # names of experiments in a message
+
+
+class Recoveries:
+    """Tables over the recovered experiments of a study.
+
+    Args:
+        config: The study.
+        sweep: Its experiments.
+        results: Folder of its results.
+        calibration_text: File of the calibration text.
+        text_file: Names the file of a text that is local or staged.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        sweep: Sweep,
+        results: str,
+        calibration_text: str,
+        text_file: Callable[[TextSource, str], str],
+    ) -> None:
+        self._config, self._results, self._sweep = config, results, sweep
+        self._calibration_text, self._text_file = calibration_text, text_file
+        self._models = [model.name for model in config.models if model.legacy is None] if config.recovery else []
+
+    @property
+    def source(self) -> TextSource:
+        """Where the text comes from."""
+        own = self._config.recovery.text if self._config.recovery else None
+        return own or self._config.calibration
+
+    @property
+    def is_own_text(self) -> bool:
+        """Whether the text is another one than that of the calibration."""
+        calibration, source = self._config.calibration, self.source
+        if source is calibration:
+            return False
+        return source.dataset == SANDBOX or not (source.same_dataset(calibration) and source.split == calibration.split)
+
+    @property
+    def text(self) -> str:
+        """File of the text; in the sandbox, where it is named, what its models are made of."""
+        if not self.is_own_text:
+            return self._calibration_text
+        sandbox = f"{self._results}/sandbox/texts/training.parquet"
+        return sandbox if self.source.dataset == SANDBOX else self._text_file(self.source, "")
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """How a recovery job uses memory."""
+        section = self._config.recovery or Recovery()
+        return {"token_budget": section.token_budget, "checkpointing": int(section.checkpointing)}
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that a recovery job trains on."""
+        return self._section.n_sequences * self._section.seq_len * self._section.epochs
+
+    def settings(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Params of `recover`: all that decides the adapters."""
+        return {**self._section.model_dump(mode="json", exclude=_NOT_IN_PARAMS), **self._source_settings}
+
+    def text_settings(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Params of `check_recovery`: which sequences are drawn."""
+        section = self._section
+        sequences = {"seed": section.seed, "seq_len": section.seq_len, "n_sequences": section.n_sequences}
+        return {**sequences, **self._source_settings}
+
+    def calibrations(self, wildcards: Wildcards) -> list[dict[str, Any]]:
+        """Calibration sets of a model that are drawn from the same text, each with its largest sample count."""
+        largest: dict[tuple[int, int], int] = {}
+        for experiment in [] if self.is_own_text else self._of(wildcards.model):
+            if experiment.seq_len and experiment.n_samples:
+                key = (experiment.seed or 0, experiment.seq_len)
+                largest[key] = max(experiment.n_samples, largest.get(key, 0))
+        return [{"seed": seed, "seq_len": length, "n_samples": n} for (seed, length), n in sorted(largest.items())]
+
+    # -- which experiments, and their files ----------------------------------------------------------------------
+
+    def chosen_files(self, checkpoints: Checkpoints) -> Callable[[Wildcards], list[str]]:
+        """Look up the results of all recovered experiments, and how their training went."""
+        keys = ("metrics", "training")
+        return lambda _: self._sweep.present(entry[key] for entry in self._entries(checkpoints) for key in keys)
+
+    def entries(self, checkpoints: Checkpoints) -> Callable[[Wildcards], list[dict[str, Any]]]:
+        """Look up model, experiment and files of all recovered experiments."""
+        return lambda _: self._entries(checkpoints)
+
+    def missing(self, checkpoints: Checkpoints) -> Callable[[Wildcards], list[str]]:
+        """Look up what the table lacks, where that is allowed; as a param it makes it anew when more is finished."""
+
+        def lacking(_: Wildcards) -> list[str]:
+            metrics = [entry["metrics"] for entry in self._entries(checkpoints)]
+            return sorted(set(metrics) - set(self._sweep.present(metrics)))
+
+        return lacking
+
+    def samples(self, checkpoints: Checkpoints) -> Callable[[Wildcards], dict[str, str]]:
+        """Look up results of single documents of one model's recovered experiments, by experiment."""
+
+        def files(wildcards: Wildcards) -> dict[str, str]:
+            entries = [entry for entry in self._entries(checkpoints) if entry["model"] == wildcards.model]
+            return {entry["experiment"]: entry["samples"] for entry in entries if self._is_there(entry)}
+
+        return files
+
+    def sample_files(self, checkpoints: Checkpoints) -> Callable[[Wildcards], list[str]]:
+        """Look up the files of `samples`."""
+        files = self.samples(checkpoints)
+        return lambda wildcards: list(files(wildcards).values())
+
+    @property
+    def checks(self) -> list[str]:
+        """Checks that the text is apart from what is evaluated, model by model."""
+        return self._sweep.present(f"{self._results}/recovered/{model}/checked.json" for model in self._models)
+
+    @property
+    def table(self) -> list[str]:
+        """The table of all recovered experiments; none where nothing is recovered."""
+        return [f"{self._results}/consolidated/recovery.parquet"] if self._models else []
+
+    def analysis(self, wildcards: Wildcards) -> list[str]:
+        """Statistics of a model's recovered experiments, for its report; none where nothing is recovered."""
+        return [f"{self._results}/reports/{wildcards.model}/recovery.json"] if wildcards.model in self._models else []
+
+    def planned(self, model: str) -> list[str]:
+        """Return the names of a model's recovered experiments; `best` where that is not chosen yet."""
+        return [name or BEST for name in sorted(self._names(model, None))] if model in self._models else []
+
+    def problems(self) -> list[str]:
+        """Describe names of experiments that no model has."""
+        if not self._models:
+            return []
+        known = list(dict.fromkeys(e.name for model in self._models for e in self._of(model)))
+        more = f", ... ({len(known)} in all: `snakemake -n plans`)" if len(known) > _SHOWN else ""
+        allowed = f"{BEST}, {ALL}, {', '.join(known[:_SHOWN])}{more}"
+        unknown = [name for name in self._section.experiments if name not in {BEST, ALL, *known}]
+        return [f"recovery.experiments: got {name!r}; allowed: {allowed}" for name in unknown]
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    @property
+    def _section(self) -> Recovery:
+        if self._config.recovery is None:
+            raise UserError("recovery: the config has no such section, so nothing is recovered; add it")
+        return self._config.recovery
+
+    @property
+    def _source_settings(self) -> dict[str, Any]:
+        seeds = [] if self.is_own_text else list(self._config.calibration.seeds)
+        return {"text_field": self.source.text_field, "calibration_seeds": seeds}
+
+    def _of(self, model: str) -> list[Experiment]:
+        return [experiment for experiment in self._sweep.experiments if experiment.model == model]
+
+    def _entries(self, checkpoints: Checkpoints) -> list[dict[str, Any]]:
+        entries = []
+        for model in self._models:
+            wanted = self._names(model, checkpoints)
+            for name in (experiment.name for experiment in self._of(model) if experiment.name in wanted):
+                folder = f"{self._results}/recovered/{model}/{name}"
+                files = {key: f"{folder}/{key}.json" for key in ("metrics", "training", "failure")}
+                entries.append({"model": model, "experiment": name, **files, "samples": f"{folder}/samples.parquet"})
+        return entries
+
+    def _names(self, model: str, checkpoints: Checkpoints | None) -> set[str]:
+        named = set(self._section.experiments)
+        wanted = named.intersection(experiment.name for experiment in self._of(model))
+        if ALL in named:
+            ratio = self._config.report.ratio or max((e.pruning_ratio for e in self._of(model)), default=None)
+            wanted |= {experiment.name for experiment in self._of(model) if experiment.pruning_ratio == ratio}
+        elif BEST in named:
+            wanted.add(self._best(model, checkpoints))
+        return wanted
+
+    def _best(self, model: str, checkpoints: Checkpoints | None) -> str:
+        """Ask the checkpoint. Where results may be missing, or without it, only what it wrote already."""
+        path = Path(f"{self._results}/recovered/{model}/chosen.json")
+        if checkpoints is not None and not self._sweep.allows_missing:
+            path = Path(checkpoints.choose_recovered.get(model=model).output[0])
+        elif not path.exists():
+            return ""
+        return str(json.loads(path.read_text(encoding="utf-8"))["best"])
+
+    def _is_there(self, entry: dict[str, Any]) -> bool:
+        return bool(self._sweep.present([entry["metrics"]]))

@@ -1,0 +1,42 @@
+"""A pruned tiny model, made anew for each use, and text that it can learn."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from espalier.planning.plan import Plan
+from espalier.recovery.lora import LoraSettings
+from espalier.recovery.training import Schedule
+from espalier.surgery import prune
+from tests.unit.conftest import random_model, with_biases
+
+SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LORA = LoraSettings(rank=4, alpha=8, dropout=0.05, target_modules=SEVEN, seed=0)
+SCHEDULE = Schedule(epochs=4, batch_size=8, learning_rate=1e-2, warmup_fraction=0.1, max_grad_norm=1.0, seed=0)
+VOCABULARY = 64
+# Layer 0 keeps one of two KV groups and 20 of 48 channels.
+KEPT = {"whole": ([[0], [0, 1]], [list(range(20)), list(range(30))]), "emptied": ([[1], []], [list(range(20)), []])}
+
+Pruned = Callable[..., PreTrainedModel]
+PLANS = {name: Plan((2, 2), (48, 48), *(tuple(map(tuple, one)) for one in kept)) for name, kept in KEPT.items()}
+
+
+@pytest.fixture(params=["llama", "qwen2", "mistral", "qwen3"])
+def pruned(request: pytest.FixtureRequest) -> Pruned:
+    """Make equal pruned models: `pruned("whole")`; with `emptied`, layer 1 has neither attention nor MLP."""
+
+    def make(kept: str = "whole", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        model = with_biases(random_model(request.param, VOCABULARY, dtype))
+        prune(model, *KEPT[kept])
+        return model
+
+    torch.manual_seed(0)
+    return make
+
+
+@pytest.fixture
+def sequences() -> torch.Tensor:
+    """Sequences over an eighth of the vocabulary, which is soon learnt: (32, 16)."""
+    return torch.randint(0, VOCABULARY // 8, (32, 16), generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,174 @@
+"""Adapters: where they go, that they survive the disk, and that merged and unmerged models agree."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from espalier.errors import UserError
+from espalier.files import read_json
+from espalier.models.decoder import ROLES
+from espalier.models.described import load_described
+from espalier.models.manifest import make_manifest
+from espalier.recovery.adapter import CONFIG, WEIGHTS, adapter_fingerprint
+from espalier.recovery.lora import LoraSettings, attach, load_recovered, merge_adapter, projections_left, save_adapter
+from espalier.recovery.training import fine_tune
+from espalier.surgery import prune
+from tests.conftest import REPOSITORY
+from tests.unit.recovery.conftest import LORA, PLANS, SCHEDULE, SEVEN, Pruned
+
+
+def trained(pruned: Pruned, sequences: torch.Tensor, kept: str, dtype: torch.dtype = torch.float32) -> PeftModel:
+    adapted = attach(pruned(kept, dtype), LORA)
+    fine_tune(adapted, sequences, SCHEDULE, token_budget=128, checkpointing=False)
+    return adapted
+
+
+def logits(model: nn.Module, sequences: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=sequences).logits.float()
+
+
+def test_emptied_blocks_have_nothing_to_adapt(pruned: Pruned) -> None:
+    """The output bias that an emptied MLP keeps bears the name of its projection."""
+    whole, emptied = projections_left(pruned("whole"), SEVEN), projections_left(pruned("emptied"), SEVEN)
+    assert whole == [f"model.layers.{number}.{role.path}" for number in range(2) for role in ROLES]
+    assert emptied == whole[:7]
+    assert projections_left(pruned("emptied"), ("up_proj",)) == ["model.layers.0.mlp.up_proj"]
+
+
+def test_adapters_have_the_shapes_of_what_is_left(pruned: Pruned) -> None:
+    """Rank r adds r * (rows + columns) parameters to each projection, and only those are trained."""
+    model = pruned("whole")
+    shapes = [model.get_submodule(name).weight.shape for name in projections_left(model, SEVEN)]
+    adapted = attach(model, LORA)
+    found = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    assert sum(p.numel() for p in found.values()) == sum(4 * (rows + columns) for rows, columns in shapes)
+    assert all("lora_" in name for name in found)
+
+
+def test_an_untrained_adapter_changes_nothing(pruned: Pruned, sequences: torch.Tensor) -> None:
+    before = logits(pruned("emptied"), sequences)
+    assert torch.equal(logits(attach(pruned("emptied"), LORA).eval(), sequences), before)
+
+
+@pytest.mark.parametrize("kept", ["whole", "emptied"])
+def test_merged_from_disk_equals_unmerged_in_memory(
+    pruned: Pruned, sequences: torch.Tensor, kept: str, tmp_path: Path
+) -> None:
+    adapted = trained(pruned, sequences, kept)
+    unmerged = logits(adapted, sequences)
+    assert (unmerged - logits(pruned(kept), sequences)).abs().max() > 0.1  # it did learn
+    save_adapter(adapted, tmp_path / "adapter", PLANS[kept])
+    merged = merge_adapter(pruned(kept), tmp_path / "adapter", PLANS[kept])
+    # Logits of these models are of the order of 10; float32 keeps 7 digits.
+    torch.testing.assert_close(logits(merged, sequences), unmerged, rtol=1e-4, atol=1e-4)
+
+
+def test_a_merged_model_has_no_trace_of_peft(pruned: Pruned, sequences: torch.Tensor, tmp_path: Path) -> None:
+    save_adapter(trained(pruned, sequences, "emptied"), tmp_path / "adapter", PLANS["emptied"])
+    base = pruned("emptied")
+    merged = merge_adapter(pruned("emptied"), tmp_path / "adapter", PLANS["emptied"])
+    assert type(merged) is type(base)
+    assert [name for name, _ in merged.named_parameters()] == [name for name, _ in base.named_parameters()]
+    assert not any("peft" in type(module).__module__ for module in merged.modules())
+    assert not merged.training
+
+
+def test_the_sum_is_rounded_once_in_bfloat16(pruned: Pruned, sequences: torch.Tensor, tmp_path: Path) -> None:
+    """Adapters stay float32, and W + (alpha / r) B A is computed in float32 before it is rounded to the type of W."""
+    save_adapter(trained(pruned, sequences, "whole", torch.bfloat16), tmp_path / "adapter", PLANS["whole"])
+    tensors = load_file(tmp_path / "adapter" / WEIGHTS)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    merged = merge_adapter(pruned("whole", torch.bfloat16), tmp_path / "adapter", PLANS["whole"])
+    name = "model.layers.0.self_attn.q_proj"
+    a, b = (tensors[f"base_model.model.{name}.lora_{letter}.weight"] for letter in "AB")
+    weight = pruned("whole", torch.bfloat16).get_submodule(name).weight
+    expected = (weight.float() + 8 / 4 * (b @ a)).to(torch.bfloat16)
+    assert torch.equal(merged.get_submodule(name).weight, expected)
+
+
+def test_an_adapter_is_the_same_file_in_every_process(tmp_path: Path) -> None:
+    """Names of modules are a set inside peft, whose order changes from process to process."""
+    code = (
+        "import sys; from pathlib import Path; from tests.unit.conftest import random_model; "
+        "from espalier.recovery.lora import *; from tests.unit.recovery.conftest import PLANS; "
+        "from espalier.recovery.adapter import adapter_fingerprint; "
+        f"names = {SEVEN!r}; folder = Path(sys.argv[1]); "
+        "save_adapter(attach(random_model('llama', 64), LoraSettings(4, 8, 0.0, names, 0)), folder, PLANS['whole']); "
+        "print(adapter_fingerprint(folder))"
+    )
+    prints = set()
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / seed)], cwd=REPOSITORY, check=True, capture_output=True,
+            text=True, env={"PYTHONHASHSEED": seed, "PYTHONPATH": f"{REPOSITORY}/src:{REPOSITORY}"},
+        )  # fmt: skip
+        prints.add(done.stdout)
+    assert len(prints) == 1
+
+
+def test_the_fingerprint_knows_weights_and_scaling(pruned: Pruned, tmp_path: Path) -> None:
+    settings = [
+        LORA, LoraSettings(4, 16, 0.05, SEVEN, 0), LoraSettings(4, 8, 0.05, SEVEN, 1),
+        LoraSettings(4, 8, 0.05, ("q_proj",), 0),
+    ]  # fmt: skip
+    for number, one in enumerate(settings):
+        save_adapter(attach(pruned(), one), tmp_path / str(number), PLANS["whole"])
+    assert len({adapter_fingerprint(tmp_path / str(number)) for number in range(len(settings))}) == len(settings)
+    assert read_json(tmp_path / "0" / CONFIG)["base_model_name_or_path"] is None  # no path of this machine
+
+
+def test_an_adapter_of_another_model_is_refused(pruned: Pruned, tmp_path: Path) -> None:
+    save_adapter(attach(pruned("whole"), LORA), tmp_path / "adapter", PLANS["whole"])
+    with pytest.raises(UserError, match=r"adapter: the adapter does not fit the model \(.+\); recover it again"):
+        merge_adapter(pruned("emptied"), tmp_path / "adapter", PLANS["whole"])
+    other = pruned("whole")
+    other.model.layers[0].mlp.up_proj = nn.Linear(32, 21)
+    with pytest.raises(UserError, match=r"adapter: the adapter does not fit the model \(.+\); recover it again"):
+        merge_adapter(other, tmp_path / "adapter", PLANS["whole"])
+
+
+def test_an_adapter_of_other_groups_of_the_same_number_is_refused(pruned: Pruned, tmp_path: Path) -> None:
+    """Its shapes fit, so nothing else would notice."""
+    save_adapter(attach(pruned("whole"), LORA), tmp_path / "adapter", PLANS["whole"])
+    other = replace(PLANS["whole"], kept_kv_groups=((1,), (0, 1)))
+    with pytest.raises(UserError, match=r"adapter: the adapter was trained on another plan; run `snakemake recovered`"):
+        merge_adapter(pruned("whole"), tmp_path / "adapter", other)
+
+
+def test_an_incomplete_folder_is_refused(pruned: Pruned, tmp_path: Path) -> None:
+    save_adapter(attach(pruned("whole"), LORA), tmp_path / "adapter", PLANS["whole"])
+    (tmp_path / "adapter" / WEIGHTS).unlink()
+    with pytest.raises(UserError, match=r"has no adapter_model.safetensors; run `snakemake recovered` again"):
+        merge_adapter(pruned("whole"), tmp_path / "adapter", PLANS["whole"])
+
+
+def test_no_projection_is_left(pruned: Pruned) -> None:
+    model = pruned("emptied")
+    model.model.layers = model.model.layers[1:]
+    with pytest.raises(UserError, match=r"recovery.target_modules: no layer of the pruned model has q_proj, o_proj;"):
+        projections_left(model, ("q_proj", "o_proj"))
+
+
+def test_load_recovered_is_prune_and_merge(
+    model_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """What an exporter calls: manifest, plan and adapter in, an ordinary pruned model out."""
+    manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
+    plan = PLANS["emptied"]
+    sequences = torch.randint(0, len(tokenizer), (4, 16), generator=torch.Generator().manual_seed(0))
+    model = load_described(manifest, dtype="float32", device="cpu")
+    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
+    adapted = attach(model, LORA)
+    fine_tune(adapted, sequences, SCHEDULE, token_budget=128, checkpointing=False)
+    save_adapter(adapted, tmp_path / "adapter", plan)
+    loaded = load_recovered(manifest, plan, tmp_path / "adapter", dtype="float32", device="cpu")
+    torch.testing.assert_close(logits(loaded, sequences), logits(adapted, sequences), rtol=1e-4, atol=1e-4)

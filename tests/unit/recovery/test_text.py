@@ -1,0 +1,97 @@
+"""What is fine-tuned on: seeded, packed, and apart from calibration and evaluation."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from espalier.calibration import check_disjoint, document_order, documents_drawn
+from espalier.errors import UserError
+from espalier.files import write_parquet
+from espalier.models.manifest import make_manifest
+from espalier.recovery.text import USE, check_apart, load_packed, pack, training_order
+
+SETTINGS = {"text_field": "text", "seed": 0, "calibration_seeds": [0], "seq_len": 32, "n_sequences": 20}
+
+
+def test_what_calibration_reaches_first_stays_out() -> None:
+    """By hand: of 10 documents, the half with the latest place in the order of the only seed."""
+    order = document_order(10, 7)
+    assert sorted(training_order(10, seed=0, calibration_seeds=[7])) == sorted(order[5:])
+
+
+def test_with_several_seeds_the_earliest_place_counts() -> None:
+    kept = training_order(100, seed=0, calibration_seeds=[0, 1, 2])
+    places = [min(document_order(100, seed).index(number) for seed in (0, 1, 2)) for number in range(100)]
+    assert len(kept) == 50
+    assert min(places[number] for number in kept) >= max(
+        place for number, place in enumerate(places) if number not in kept
+    )
+
+
+def test_orders_are_seeded_and_another_text_is_used_whole() -> None:
+    first, again, other = (training_order(40, seed=seed, calibration_seeds=[]) for seed in (0, 0, 1))
+    assert first == again != other
+    assert sorted(first) == sorted(other) == list(range(40))
+
+
+def test_documents_are_joined_with_their_special_tokens_and_cut(
+    pages: list[str], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    packed = pack(pages, tokenizer, [3, 1, 2], n_sequences=4, seq_len=50)
+    end = tokenizer.eos_token_id
+    stream = [token for number in (3, 1, 2) for token in (*tokenizer(pages[number])["input_ids"], end)]
+    assert packed.tokens.ravel().tolist() == stream[:200]
+    used = 1 + int(np.searchsorted(np.cumsum([len(tokenizer(pages[n])["input_ids"]) + 1 for n in (3, 1, 2)]), 200))
+    assert packed.documents == [3, 1, 2][:used]
+
+
+def test_fewer_sequences_are_the_first_of_more(pages: list[str], tokenizer: PreTrainedTokenizerFast) -> None:
+    order = training_order(len(pages), seed=0, calibration_seeds=[0])
+    many, few = (pack(pages, tokenizer, order, n_sequences=n, seq_len=32).tokens for n in (40, 10))
+    np.testing.assert_array_equal(many[:10], few)
+
+
+def test_too_little_text_is_refused_with_numbers(tokenizer: PreTrainedTokenizerFast) -> None:
+    texts = ["The ball is red."] * 3
+    n_tokens = 3 * (len(tokenizer(texts[0])["input_ids"]) + 1)
+    with pytest.raises(
+        UserError,
+        match=rf"recovery: 1,000 sequences of 8 tokens asked for, but the 3 documents have {n_tokens} tokens, enough "
+        rf"for {n_tokens // 8}; give a smaller recovery.n_sequences or seq_len, or a longer recovery.text",
+    ):
+        pack(texts, tokenizer, [0, 1, 2], n_sequences=1000, seq_len=8)
+
+
+@pytest.fixture
+def text(tmp_path: Path, pages: list[str]) -> str:
+    path = tmp_path / "text.parquet"
+    write_parquet(path, pa.table({"text": pages}))
+    return str(path)
+
+
+def test_calibration_and_recovery_share_no_document(
+    text: str, pages: list[str], model_folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
+    packed = load_packed(manifest, text, SETTINGS)
+    calibrations = [{"seed": 0, "seq_len": length, "n_samples": 100} for length in (16, 64)]
+    check_apart(packed, manifest, text, "text", calibrations)
+    for one in calibrations:
+        assert set(packed.documents).isdisjoint(documents_drawn(pages, tokenizer, **one))
+    with pytest.raises(UserError, match=r"recovery: \d+ of its \d+ documents are in the calibration set of seed 0, 29"):
+        check_apart(packed, manifest, text, "text", [{"seed": 0, "seq_len": 16, "n_samples": 290}])
+
+
+def test_fifty_tokens_of_what_is_evaluated_are_refused(
+    text: str, pages: list[str], model_folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
+    packed = load_packed(manifest, text, SETTINGS | {"seq_len": 64})
+    evaluated = tokenizer(pages[packed.documents[0]])["input_ids"]
+    with pytest.raises(
+        UserError, match=r"^recovery: sequence 0 shares 50 consecutive tokens with a text; fine-tune on text that is"
+    ):
+        check_disjoint(packed.tokens, [evaluated], "a text", use=USE)

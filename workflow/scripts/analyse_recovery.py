@@ -1,0 +1,34 @@
+"""Analyse the recovered experiments of one model."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from espalier.analysis.best import rows_of
+from espalier.analysis.evidence import SEED, read_draws
+from espalier.analysis.recovery import analyse_recovery, joint_draws
+from espalier.files import read_parquet, write_json
+from espalier.jobs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(*, tables: dict[str, str], draws: str, samples: dict[str, str], model: str, analysis: str) -> None:
+    experiments, evaluations, recovered = (read_parquet(path).to_pandas() for path in tables.values())
+    of, rows = rows_of(experiments, model), recovered[recovered.model == model]
+    documents = {name: partial(pd.read_parquet, path) for name, path in samples.items()}
+    both, reason = joint_draws(of, rows, evaluations, documents, read_draws(read_parquet(draws)), seed=SEED)
+    write_json(analysis, analyse_recovery(of, rows, both, reason=reason))
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"analyse recovery {snakemake.wildcards.model}"):
+        main(
+            tables={name: snakemake.input[name] for name in ("experiments", "evaluations", "recovery")},
+            draws=snakemake.input.draws,
+            samples=snakemake.params.samples,
+            model=snakemake.wildcards.model,
+            analysis=snakemake.output[0],
+        )

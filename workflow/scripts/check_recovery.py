@@ -1,0 +1,38 @@
+"""Check that the text of the recovery is apart from all that a model is evaluated on, and from its calibration."""
+
+from typing import TYPE_CHECKING, Any
+
+from espalier.calibration import check_disjoint
+from espalier.evaluation.requests import read_requests
+from espalier.files import read_json, write_json
+from espalier.jobs import job_log
+from espalier.recovery.text import USE, check_apart, load_packed
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(
+    *, manifest: str, requests: str, text: str, settings: dict[str, Any], calibrations: list[dict[str, Any]],
+    checked: str,
+) -> None:  # fmt: skip
+    model, evaluated = read_json(manifest), read_requests(requests)
+    packed = load_packed(model, text, settings)
+    check_disjoint(packed.tokens, evaluated.texts.values(), "a perplexity text", use=USE)
+    documents = [[*request.context, *request.continuation] for request in evaluated.requests.values()]
+    check_disjoint(packed.tokens, documents, "a task document", use=USE)
+    check_apart(packed, model, text, settings["text_field"], calibrations)
+    facts = {"model": model["model"], "sequences": settings, "n_documents": len(packed.documents)}
+    write_json(checked, {**facts, "calibrations": calibrations, "shared_50_token_windows": 0})
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"recovery text {snakemake.wildcards.model}"):
+        main(
+            manifest=snakemake.input.manifest,
+            requests=snakemake.input.requests,
+            text=snakemake.input.text,
+            settings=snakemake.params.settings,
+            calibrations=snakemake.params.calibrations,
+            checked=snakemake.output[0],
+        )

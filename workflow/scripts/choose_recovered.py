@@ -1,0 +1,25 @@
+"""Say which experiment of a model is the best one, so that it can be recovered."""
+
+from typing import TYPE_CHECKING
+
+from espalier.errors import UserError
+from espalier.files import read_json, write_json
+from espalier.jobs import job_log
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(*, best: str, chosen: str) -> None:
+    content = read_json(best)
+    if content["best"] is None:
+        raise UserError(
+            f"recovery.experiments: got 'best', but model {content['model']!r} has no valid experiment; evaluate one"
+        )
+    facts = {"model": content["model"], "pruning_ratio": content["pruning_ratio"]}
+    write_json(chosen, {**facts, "best": content["best"]["experiment"]})
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], f"choose {snakemake.wildcards.model}"):
+        main(best=snakemake.input.best, chosen=snakemake.output[0])

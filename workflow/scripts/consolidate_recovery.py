@@ -1,0 +1,36 @@
+"""Gather the results of all recovered experiments into one table, beside those before."""
+
+from typing import TYPE_CHECKING, Any
+
+from espalier.files import read_parquet, write_table
+from espalier.jobs import job_log
+from espalier.recovery.table import recovered_rows, recovered_table
+from espalier.tables import Recovered
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(
+    *, experiments: str, entries: list[dict[str, Any]], configured: dict[str, Any], missing: list[str], table: str
+) -> None:
+    frame = read_parquet(experiments).to_pandas()
+    texts = [text["name"] for text in configured["protocol"]["texts"]]
+    rows = recovered_rows(entries, frame, texts, configured=configured, missing=missing)
+    write_table(table, Recovered.validate(recovered_table(rows, texts)))
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0], "consolidate recovery"):
+        main(
+            experiments=snakemake.input.experiments,
+            entries=snakemake.params.entries,
+            configured={
+                "settings": snakemake.params.settings,
+                "version": snakemake.params.version,
+                "protocol": snakemake.params.protocol,
+                "evaluation_version": snakemake.params.evaluation_version,
+            },
+            missing=snakemake.params.missing,
+            table=snakemake.output[0],
+        )

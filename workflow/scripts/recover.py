@@ -1,0 +1,25 @@
+"""Fine-tune one pruned model with LoRA."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from espalier.jobs import job_log
+from espalier.recovery.job import RecoveryJob, recover
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+logger = logging.getLogger("espalier.recover")
+
+
+def main(*, job: RecoveryJob, adapter: Path, training: Path) -> None:
+    trained = recover(job, adapter, training)
+    logger.info("loss %.3f at first, %.3f at last", trained.losses[0], trained.losses[-1])
+
+
+if __name__ == "__main__":
+    name = f"recover {snakemake.wildcards.model} {snakemake.wildcards.experiment}"
+    training = Path(snakemake.output.training)
+    with job_log(snakemake.log[0], name, failure=training.with_name("failure.json")):
+        main(job=RecoveryJob.of(snakemake), adapter=Path(snakemake.output.weights).parent, training=training)
