@@ -35,12 +35,13 @@ class Exports:
 
     @property
     def checkpoints(self) -> list[str]:
-        """Folders that target `export` asks of `export_checkpoint`."""
+        """What target `export` asks for: folders, and GGUF files, which are made from them."""
+        export = self._config.export
+        files = FOLDERS | {"gguf": f"{{name}}.{export.gguf_type}.gguf"}
         return [
-            f"{self._results}/checkpoints/{model}/{FOLDERS[form].format(name=name)}"
+            f"{self._results}/checkpoints/{model}/{files[form].format(name=name)}"
             for model, name in self.exported
-            for form in self._config.export.formats
-            if form in FOLDERS
+            for form in export.formats
         ]
 
     @property
