@@ -40,6 +40,11 @@ def test_the_best_of_each_model_and_those_named_where_they_exist() -> None:
     ]  # fmt: skip
 
 
+def test_gguf_files_lie_beside_the_folders() -> None:
+    found = exports(formats=["gguf"], gguf_type="Q8_0").files
+    assert found == [f"results/s/checkpoints/{model}/best.Q8_0.gguf" for model in "AB"]
+
+
 def test_all_formats_of_an_experiment_share_a_description() -> None:
     for checkpoint, stubs in (("random-p20", False), ("random-p20-vllm", True)):
         found = wildcards(model="A", checkpoint=checkpoint)
