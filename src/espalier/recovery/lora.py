@@ -97,7 +97,8 @@ def save_adapter(model: PeftModel, folder: str | Path, plan: Plan) -> None:
     config.base_model_name_or_path = None  # the base is a pruned model, which no folder holds
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
     with whole_folder(folder) as temporary:
-        save_file(weights, temporary / WEIGHTS, metadata={"format": "pt", "plan": _hash(plan)})
+        # One entry only: safetensors writes several in an order that differs from process to process.
+        save_file(weights, temporary / WEIGHTS, metadata={"plan": _hash(plan)})
         # Not peft's own way, which writes sets in an order that differs from run to run.
         values = {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}
         write_json(temporary / CONFIG, values)
