@@ -98,14 +98,14 @@ class Experiments(_Table):
     n_params: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="Parameters of the evaluated model.")
     acc_mean: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Mean accuracy over the tasks.")
     acc_mean_rule: Series[pa.String] = pa.Field(description="Which accuracy of each task enters the mean.")
-    ppl: Series[float] = pa.Field(
+    ppl: Series[float] | None = pa.Field(
         alias=r"^ppl_.+", regex=True, gt=0, nullable=True, description="Perplexity of a text."
     )
-    acc: Series[float] = pa.Field(
+    acc: Series[float] | None = pa.Field(
         alias=r"^acc_(?!mean$|mean_rule$).+", regex=True, ge=0, le=1, nullable=True,
         description="Accuracy of a task, as it enters the mean.",
     )  # fmt: skip
-    grad: Series[float] = pa.Field(
+    grad: Series[float] | None = pa.Field(
         alias=r"^grad_.+", regex=True, ge=0, nullable=True,
         description="Gradient metric over layers; null where the method uses no gradient. Where `source` is not `run`, "
         "by the definition of the imported files: never compared with computed ones.",
@@ -232,10 +232,10 @@ class Recovered(_Table):
     acc_mean_rule: Series[pa.String] = pa.Field(description="Which accuracy of each task enters the mean.")
     acc_mean_before: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Mean accuracy, pruned only.")
     acc_mean_after: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Mean accuracy, recovered.")
-    ppl_before: Series[float] = pa.Field(
+    ppl_before: Series[float] | None = pa.Field(
         alias=r"^ppl_before_.+", regex=True, gt=0, nullable=True, description="Perplexity of a text, pruned only."
     )
-    ppl_after: Series[float] = pa.Field(
+    ppl_after: Series[float] | None = pa.Field(
         alias=r"^ppl_after_.+", regex=True, gt=0, nullable=True, description="Perplexity of a text, recovered."
     )
     n_tokens: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="Tokens trained on, over all epochs.")
