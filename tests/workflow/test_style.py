@@ -154,8 +154,12 @@ def test_what_every_job_imports_is_lighter_still() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["espalier.consolidate", "espalier.legacy.table", "espalier.analysis.model", "espalier.reports.html"]
-)
+    "module",
+    [
+        "espalier.consolidate", "espalier.legacy.table", "espalier.analysis.model", "espalier.reports.html",
+        "espalier.recovery.table", "espalier.analysis.recovery",
+    ],
+)  # fmt: skip
 def test_tables_and_reports_import_no_torch(module: str) -> None:
     code = f"import sys, {module}; print(*({{'torch', 'transformers', 'lm_eval', 'datasets'}} & set(sys.modules)))"
     done = subprocess.run(
