@@ -34,6 +34,7 @@ rule export_checkpoint:
     input:
         manifest="<results>/models/{model}.json",
         description=study.exports.description,
+        adapter=study.exports.adapter,
     output:
         directory("<results>/checkpoints/{model}/{checkpoint}"),
     log:

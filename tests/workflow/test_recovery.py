@@ -63,6 +63,14 @@ def test_the_best_is_recovered_and_reported(snakemake: Run, tmp_path: Path, reco
     for report in ("report.txt", "report.html"):
         assert "After fine-tuning (recovery)" in (results / "reports/A" / report).read_text(encoding="utf-8")
 
+    # Exported with its adapter merged, which is compared with what was evaluated.
+    run(snakemake, tmp_path, f"results/tiny/checkpoints/A/{name}-recovered")
+    exported = results / f"checkpoints/A/{name}-recovered"
+    assert read_json(exported / "parity.json")["passed"]
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    assert "Fine-tuned with LoRA after pruning" in card
+    assert f"{after['acc_mean']['value']:.4f}" in card
+
     printed = run(snakemake, tmp_path, "-n", "reports")
     assert "Nothing to be done" in printed
     edits = {

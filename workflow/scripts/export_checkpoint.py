@@ -13,9 +13,18 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, manifest: str, description: str, dtype: str, stubs: bool, threads: int, checkpoint: Path) -> None:
+def main(
+    *, manifest: str, description: str, adapter: list[str], dtype: str, stubs: bool, threads: int, checkpoint: Path
+) -> None:
     torch.set_num_threads(threads)
-    export_checkpoint(read_json(manifest), read_json(description), dtype=dtype, stubs=stubs, checkpoint=checkpoint)
+    export_checkpoint(
+        read_json(manifest),
+        read_json(description),
+        adapter=Path(adapter[0]).parent if adapter else None,
+        dtype=dtype,
+        stubs=stubs,
+        checkpoint=checkpoint,
+    )
 
 
 if __name__ == "__main__":
@@ -23,6 +32,7 @@ if __name__ == "__main__":
         main(
             manifest=snakemake.input.manifest,
             description=snakemake.input.description,
+            adapter=list(snakemake.input.adapter),
             dtype=snakemake.params.dtype,
             stubs=snakemake.params.stubs,
             threads=snakemake.threads,

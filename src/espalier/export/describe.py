@@ -39,6 +39,7 @@ def describe_export(
             "weights": recipe["weights"],
             "plan": recipe["plan"],
             "dtype": recipe["dtype"],
+            "adapter": recipe.get("adapter"),
         },
         "baseline": {key: baseline[key] for key in _RESULTS},
     }

@@ -17,7 +17,7 @@ from espalier.export.card import write_card
 from espalier.export.folder import full_disk_named, tokens_of, write_beside, write_model
 from espalier.export.licence import licence_of
 from espalier.export.parity import Tensors, logits_of, make_prompts, reference
-from espalier.export.sources import BYTES, check_plan, check_space, check_weights
+from espalier.export.sources import BYTES, check_adapter, check_plan, check_space, check_weights
 from espalier.export.stranger import TEXTS, check_in_fresh_process
 from espalier.files import whole_folder, write_json
 from espalier.models.described import load_described
@@ -29,7 +29,13 @@ logger = logging.getLogger(__name__)
 
 
 def export_checkpoint(
-    manifest: Mapping[str, Any], description: Mapping[str, Any], *, dtype: str, stubs: bool, checkpoint: Path
+    manifest: Mapping[str, Any],
+    description: Mapping[str, Any],
+    *,
+    dtype: str,
+    stubs: bool,
+    checkpoint: Path,
+    adapter: Path | None = None,
 ) -> None:
     """Write a pruned model as a folder that transformers loads.
 
@@ -39,19 +45,22 @@ def export_checkpoint(
         dtype: `stored`, `float32`, `bfloat16` or `float16`.
         stubs: Whether removed blocks are written as zeros, for vLLM.
         checkpoint: The folder to write.
+        adapter: Folder of a LoRA adapter to merge (`espalier.recovery`); None for a model that was only pruned.
 
     Raises:
         UserError: If plan, results and weights do not belong together, the model cannot be expressed, the disk is too
             small, or what was loaded again is not the evaluated model. Nothing is left behind then.
     """
     check_target(manifest["model"], manifest["model_type"])
+    check_adapter(description["results"], adapter)
     plan = check_plan(manifest, description["plan"], description["results"])
     n_params = description["results"]["n_params"] + (_stub_params(manifest, plan) if stubs else 0)
     check_space(checkpoint.parent, manifest, n_params, dtype)
     base = check_weights(manifest)
     with full_disk_named(checkpoint), whole_folder(checkpoint) as folder:
         tokenizer = load_tokenizer(base)
-        expected, cast = _write(manifest, plan, dtype, stubs=stubs, folder=folder, n_params=n_params)
+        model = _prepare(manifest, plan, adapter)
+        expected, cast = _write(model, plan, dtype, stubs=stubs, folder=folder, n_params=n_params)
         write_beside(base, tokenizer, description["plan"], manifest, folder)
         logger.info("loading the checkpoint in a fresh process")
         found = check_in_fresh_process(folder, expected, tokens_of(tokenizer, TEXTS)) | cast
@@ -60,13 +69,22 @@ def export_checkpoint(
     logger.info("logits differ by %.2g from those of the evaluated model", found["logits"]["max_abs_difference"])
 
 
+def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> PreTrainedModel:
+    """Load and prune the model as the evaluation does, and merge its adapter if it has one."""
+    if adapter is None:
+        model = load_described(manifest, dtype="auto", device="cpu")
+        prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
+        return model
+    from espalier.recovery.lora import load_recovered  # needs peft, which other exports do without
+
+    return load_recovered(manifest, plan, adapter, dtype="auto", device="cpu")
+
+
 def _write(
-    manifest: Mapping[str, Any], plan: Plan, dtype: str, *, stubs: bool, folder: Path, n_params: int
+    model: PreTrainedModel, plan: Plan, dtype: str, *, stubs: bool, folder: Path, n_params: int
 ) -> tuple[Tensors, dict[str, Any]]:
-    """Prune the model in memory, write it, and compute what its export must reproduce; all memory is given back."""
-    model = load_described(manifest, dtype="auto", device="cpu")
+    """Write the model, which is used up, and compute what its export must reproduce."""
     n_query = model.config.num_attention_heads // model.config.num_key_value_heads
-    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
     prompts = make_prompts(model.config.vocab_size, model.config.max_position_embeddings)
     stored, before = model.dtype, None
     if dtype in BYTES and getattr(torch, dtype) != stored:

@@ -13,6 +13,7 @@ from espalier.models.manifest import check_unchanged
 from espalier.planning.plan import Plan
 from espalier.planning.structure import ModelStructure
 from espalier.progress import Progress
+from espalier.recovery.adapter import adapter_fingerprint
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ROOM_BESIDE_WEIGHTS = 32 * 2**20  # tokenizer, card, plan, parity
@@ -57,6 +58,25 @@ def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], results: Ma
             "evaluate it again"
         )
     return checked
+
+
+def check_adapter(results: Mapping[str, Any], adapter: Path | None) -> None:
+    """Check that results were made with this adapter, or with none.
+
+    Args:
+        results: `adapter` as the recipe of `metrics.json` has it; missing where there was none.
+        adapter: Its folder.
+
+    Raises:
+        UserError: Naming both checksums.
+    """
+    evaluated = results.get("adapter")
+    found = None if adapter is None else adapter_fingerprint(adapter)
+    if evaluated != found:
+        raise UserError(
+            f"export: the metrics are of adapter {_short(evaluated)}, but {_short(found)} is to be merged; run "
+            "`snakemake recovered` again"
+        )
 
 
 def check_weights(manifest: Mapping[str, Any]) -> Path:

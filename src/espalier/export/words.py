@@ -17,6 +17,8 @@ def plan_lines(description: Mapping[str, Any], plan: Plan) -> list[str]:
     lines = [_choice(description), _method(settings)]
     if settings["seq_len"]:
         lines.append(_calibration(description["calibration"], settings))
+    if description["results"].get("adapter"):
+        lines.append("Fine-tuned with LoRA after pruning; the adapter is merged into the weights.")
     usual = asdict(SelectionOptions())
     if limits := [f"{key} {value}" for key, value in settings["selection"].items() if value != usual.get(key)]:
         lines.append(f"Selection: {', '.join(limits)}.")

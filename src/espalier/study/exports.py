@@ -6,13 +6,14 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
-from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.sweep import Sweep
 
 Wildcards = Any
 BEST = "best"
+RECOVERED = "-recovered"
+"""Ends the name of an experiment whose LoRA adapter is merged before it is exported."""
 FOLDERS = {"transformers": "{name}", "vllm": "{name}-vllm"}
 """Folder of a checkpoint in each format that `export_checkpoint` writes, under `checkpoints/{model}/`."""
 _MOST_NAMES = 20
@@ -47,19 +48,18 @@ class Exports:
     @property
     def exported(self) -> list[tuple[str, str]]:
         """Models, each with `best` and the experiments that the config names."""
-        known = {(experiment.model, experiment.name) for experiment in self._sweep.experiments}
         wanted = (BEST, *self._config.export.experiments)
-        return [(model, name) for model in self._models for name in wanted if name == BEST or (model, name) in known]
+        return [(model, name) for model in self._models for name in wanted if name in self._names(model)]
 
     @property
     def name_pattern(self) -> str:
         """Regular expression of what can be exported: `best` or the name of an experiment."""
-        return rf"(?:{BEST}|{self._sweep.name_pattern})"
+        return rf"(?:{BEST}|{self._sweep.name_pattern}(?:{RECOVERED})?)"
 
     @property
     def checkpoint_pattern(self) -> str:
         """Regular expression of folders that `export_checkpoint` writes."""
-        return rf"(?:{BEST}|{self._sweep.name_pattern})(?:-vllm)?"
+        return rf"{self.name_pattern}(?:-vllm)?"
 
     # -- params and inputs of rules ------------------------------------------------------------------------------
 
@@ -71,11 +71,20 @@ class Exports:
 
     def plans(self, wildcards: Wildcards) -> list[str]:
         """Plan of what is exported; for `best`, of all that it may be."""
-        return self._files(wildcards, "plan.json")
+        return self._files(wildcards, "experiments/{model}/{experiment}/plan.json")
 
     def metrics(self, wildcards: Wildcards) -> list[str]:
         """Metrics of the same."""
-        return self._files(wildcards, "metrics.json")
+        kind = "recovered" if wildcards.exported.endswith(RECOVERED) else "experiments"
+        return self._files(wildcards, f"{kind}/{{model}}/{{experiment}}/metrics.json")
+
+    def adapter(self, wildcards: Wildcards) -> list[str]:
+        """Files of the adapter that is merged into a checkpoint; none where it was not recovered."""
+        name = self._find(wildcards)[0]
+        if not name.endswith(RECOVERED):
+            return []
+        folder = f"{self._results}/recovered/{wildcards.model}/{name.removesuffix(RECOVERED)}/adapter"
+        return [f"{folder}/adapter_config.json", f"{folder}/adapter_model.safetensors"]
 
     def settings(self, wildcards: Wildcards) -> dict[str, Any]:
         """What the config says of the base model and the calibration text, for the card."""
@@ -98,29 +107,36 @@ class Exports:
 
     def problems(self) -> Iterator[str]:
         """Describe what the config asks for in vain, one line each."""
-        names = self._sweep.names
+        names = list(dict.fromkeys(name for model in self._models for name in self._names(model)[1:]))
         for index, name in enumerate(self._config.export.experiments):
             if name not in names:
-                yield f"export.experiments[{index}]: got {name!r}; allowed: {_some(names, name)}"
+                needs = name.endswith(RECOVERED) and self._config.recovery is None
+                remedy = "; recovered ones need the section `recovery`" if needs else ""
+                yield f"export.experiments[{index}]: got {name!r}; allowed: {_some(names, name)}{remedy}"
 
-    def _files(self, wildcards: Wildcards, file: str) -> list[str]:
-        names = self._sweep.names_of(wildcards) if wildcards.exported == BEST else [wildcards.exported]
+    def _names(self, model: str) -> tuple[str, ...]:
+        """Return what can be exported of a model."""
+        found = [experiment.name for experiment in self._sweep.experiments if experiment.model == model]
+        return (BEST, *found, *(f"{name}{RECOVERED}" for name in found if self._config.recovery))
+
+    def _files(self, wildcards: Wildcards, pattern: str) -> list[str]:
         self._check(wildcards.model, wildcards.exported)
-        paths = [f"{self._results}/experiments/{wildcards.model}/{name}/{file}" for name in names]
-        return self._sweep.present(paths) if wildcards.exported == BEST else paths
+        is_best = wildcards.exported == BEST
+        names = self._sweep.names_of(wildcards) if is_best else [wildcards.exported.removesuffix(RECOVERED)]
+        paths = [f"{self._results}/{pattern.format(model=wildcards.model, experiment=name)}" for name in names]
+        return self._sweep.present(paths) if is_best else paths
 
     def _find(self, wildcards: Wildcards) -> tuple[str, str]:
         """Look a folder up: what is exported, and in which format."""
-        names = (BEST, *self._sweep.names_of(wildcards))
+        names = self._names(wildcards.model)
         folders = {folder.format(name=name): (name, form) for name in names for form, folder in FOLDERS.items()}
         if wildcards.checkpoint not in folders:
             self._check(wildcards.model, wildcards.checkpoint)
         return folders[wildcards.checkpoint]
 
     def _check(self, model: str, name: str) -> None:
-        entry: ModelEntry | None = self._models.get(model)
-        known = [] if entry is None else [e.name for e in self._sweep.experiments if e.model == model]
-        if name != BEST and name not in known:
+        known = list(self._names(model)[1:]) if model in self._models else []
+        if name not in {BEST, *known}:
             raise UserError(f"model {model!r} has no experiment {name!r} to export; allowed: {_some(known, name)}")
 
 

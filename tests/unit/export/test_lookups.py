@@ -23,8 +23,9 @@ calibration: {dataset: c.txt}
 """
 
 
-def exports(**export: Any) -> Exports:
-    config = load_study(yaml.safe_load(CONFIG) | {"export": export})
+def exports(*, recovery: dict[str, Any] | None = None, **export: Any) -> Exports:
+    section = {} if recovery is None else {"recovery": recovery}
+    config = load_study(yaml.safe_load(CONFIG) | {"export": export} | section)
     return Exports(config, "results/s", Sweep(config, "results/s"))
 
 
@@ -60,6 +61,22 @@ def test_the_best_may_be_any_of_the_models_experiments() -> None:
     named = wildcards(model="A", exported="random-p20")
     assert exports().best(named) == []
     assert exports().metrics(named) == ["results/s/experiments/A/random-p20/metrics.json"]
+
+
+def test_a_recovered_experiment_is_its_plan_with_the_metrics_and_files_of_its_adapter() -> None:
+    study = exports(recovery={}, experiments=["random-p20-recovered"])
+    assert list(study.problems()) == []
+    assert study.files[1:2] == ["results/s/checkpoints/A/random-p20-recovered"]
+    named = wildcards(model="A", exported="random-p20-recovered")
+    assert study.plans(named) == ["results/s/experiments/A/random-p20/plan.json"]
+    assert study.metrics(named) == ["results/s/recovered/A/random-p20/metrics.json"]
+    folder = "results/s/recovered/A/random-p20/adapter"
+    for checkpoint in ("random-p20-recovered", "random-p20-recovered-vllm"):
+        files = study.adapter(wildcards(model="A", checkpoint=checkpoint))
+        assert files == [f"{folder}/adapter_config.json", f"{folder}/adapter_model.safetensors"]
+    assert study.adapter(wildcards(model="A", checkpoint="random-p20")) == []
+    (problem,) = exports(experiments=["random-p20-recovered"]).problems()
+    assert problem.endswith("; recovered ones need the section `recovery`")
 
 
 @pytest.mark.parametrize("name", ["random-p40", "best-vllm-vllm", "random-p20-gguf"])
