@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from espalier.config.base import NAME_PATTERN
 from espalier.evaluation.metrics import ACC_NORM_ELSE_ACC, mean_accuracy, task_accuracy
 from espalier.legacy.values import Notes, count, number, section
+from espalier.naming import NAME_PATTERN
 from espalier.statistics.counts import documents_implied
 
 PERPLEXITY, STANDARD = "ppl", "ppl_standard_2048_512"
