@@ -12,7 +12,7 @@ rule analyse:
         code=study.code(
             "analysis/*.py",
             "statistics/*.py",
-            "consolidate.py",
+            "naming.py",
             "importance/statistics.py",
             "planning/structure.py",
         ),
@@ -47,7 +47,7 @@ rule analyse_study:
         draws=expand(
             "<results>/reports/{model}/draws.parquet", model=study.reported_models
         ),
-        code=study.code("analysis/*.py", "statistics/*.py", "consolidate.py"),
+        code=study.code("analysis/*.py", "statistics/*.py", "naming.py"),
     output:
         summary="<results>/reports/cross_model/analysis_summary.json",
     log:

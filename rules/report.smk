@@ -21,6 +21,7 @@ rule report_model:
         experiments="<results>/consolidated/experiments.parquet",
         layers="<results>/consolidated/layers.parquet",
         code=study.code(
+            "naming.py",
             "analysis/best.py",
             "analysis/said.py",
             "statistics/messages.py",
@@ -76,6 +77,8 @@ rule report_cross_model:
     input:
         summary="<results>/reports/cross_model/analysis_summary.json",
         code=study.code(
+            "naming.py",
+            "analysis/best.py",
             "analysis/best_configs.py",
             "analysis/said.py",
             "statistics/messages.py",

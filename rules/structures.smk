@@ -10,7 +10,10 @@ rule compare_structures:
         code=study.code(
             "analysis/said.py",
             "statistics/messages.py",
+            "evaluation/metrics.py",
             "legacy/*.py",
+            "naming.py",
+            "planning/structure.py",
             "reports/structure.py",
             "reports/layout.py",
             "reports/sections.py",
