@@ -12,9 +12,10 @@ help:
 	@echo "make run        the embedded study: six tiny models, nothing to download"
 	@echo "make pack       pack results/STUDY (STUDY=sandbox) into espalier-STUDY.tar.gz; make unpack: the reverse"
 	@echo "make test       all tests"
-	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy, codespell"
+	@echo "make lint       ruff, snakefmt, snakemake --lint, imports, mypy, codespell"
 	@echo "make format     rewrite Python and rule files in the house style"
-	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md"
+	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md,"
+	@echo "                the graph in docs/architecture.md"
 	@echo "make lock       choose versions anew: requirements.in -> requirements.lock"
 
 # In two steps: where plans are made anew with equal content, the second finds them unchanged and evaluates nothing.
@@ -41,6 +42,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/codespell
 
@@ -52,6 +54,7 @@ format: $(INSTALLED)
 generated: $(INSTALLED)
 	$(BIN)/python -m espalier.config.document
 	$(BIN)/python -m espalier.dictionary
+	$(BIN)/python docs/draw_architecture.py
 
 # The local version label of a CPU build is dropped: users get the CUDA build of the same version.
 lock: $(INSTALLED)
