@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,9 @@ def draw_sequences(
     )
 
 
-def check_disjoint(calibration: Tokens, held_out: Iterable[Sequence[int]], what: str) -> None:
+def check_disjoint(
+    calibration: Tokens, held_out: Iterable[Sequence[int] | npt.NDArray[np.integer[Any]]], what: str
+) -> None:
     """Refuse calibration sequences that share 50 consecutive tokens with text that models are evaluated on.
 
     Args:

@@ -37,7 +37,7 @@ from espalier.models.decoder import (
 KeptGroups = dict[Block, list[int]]
 
 
-class OutputBias(nn.Module):  # type: ignore[misc]
+class OutputBias(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """What is left of an output projection without columns: its bias for every token, or exactly zero."""
 
     def __init__(self, bias: nn.Parameter | None) -> None:
@@ -51,7 +51,7 @@ class OutputBias(nn.Module):  # type: ignore[misc]
         return self.bias.to(hidden_states.dtype).expand_as(hidden_states)
 
 
-class RemovedBlock(nn.Module):  # type: ignore[misc]
+class RemovedBlock(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """An MLP without channels. What no group owns stays, under its old name in the state dict."""
 
     def __init__(self, module: nn.Module, block: Block) -> None:

@@ -120,5 +120,5 @@ def _try(evaluate: Callable[[], None], experiment: str) -> None:
     """Evaluate another experiment; its own job will report what is wrong with it."""
     try:
         evaluate()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 (whatever it is)
         logger.warning("%s, evaluated beside, failed: %s", experiment, error)
