@@ -5,7 +5,7 @@ import pytest
 
 from espalier.errors import UserError
 from espalier.statistics import bootstrap as module
-from espalier.statistics.bootstrap import bootstrap
+from espalier.statistics.bootstrap import bootstrap, percentile_interval
 from espalier.statistics.counts import draw_from_counts, intervals_from_counts
 from tests.unit.statistics.studies import study
 
@@ -44,6 +44,13 @@ def test_interval_by_hand() -> None:
     assert drawn.intervals(0.4).tolist() == [[0.5, 0.5]]
 
 
+def test_ends_of_intervals_are_the_last_axis() -> None:
+    draws = np.arange(11.0)[:, None, None] + np.array([[0, 100, 200], [300, 400, 500]])  # (n_draws, 2, 3)
+    found = percentile_interval(draws, 0.8)  # cuts off a tenth at each end: 1 and 9
+    assert found.shape == (2, 3, 2)
+    assert found[1, 2].tolist() == [501, 509]
+
+
 def test_draws_do_not_depend_on_chunks_or_on_other_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bootstrap(STUDY, seed=3, n_draws=100)
     monkeypatch.setattr(module, "_CHUNK_BYTES", 8 * 400 * 7)
@@ -57,7 +64,11 @@ def test_draws_do_not_depend_on_chunks_or_on_other_experiments(monkeypatch: pyte
 
 def test_selecting_and_averaging() -> None:
     drawn = bootstrap(STUDY, seed=0, n_draws=50)
-    assert drawn.select(["x2", "x0"]).accuracy.tolist() == [1.0, STUDY.acc_mean[0]]
+    assert drawn.source == "documents"
+    chosen = drawn.select(["x2", "x0"])
+    assert chosen.experiments == ("x2", "x0")
+    assert chosen.accuracy.tolist() == [1.0, STUDY.acc_mean[0]]
+    assert (chosen.draws == drawn.draws[:, [2, 0]]).all()
     averaged = drawn.averaged(["m", "m", "n"])
     assert averaged.experiments == ("m", "n")
     assert averaged.accuracy[0] == pytest.approx(STUDY.acc_mean[:2].mean())
