@@ -7,15 +7,19 @@ STUDY ?= sandbox
 QUIET := --quiet rules reason host
 export PYTHONPATH := src
 
-.PHONY: help run pack unpack test lint format generated lock
+.PHONY: help run pack unpack test lint format generated lock coverage mutation audit
 
 help:
 	@echo "make run        the embedded study: six tiny models, nothing to download"
 	@echo "make pack       pack results/STUDY (STUDY=sandbox) into espalier-STUDY.tar.gz; make unpack: the reverse"
 	@echo "make test       all tests"
-	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy, codespell"
+	@echo "make lint       ruff, snakefmt, snakemake --lint, imports, mypy, codespell"
 	@echo "make format     rewrite Python and rule files in the house style"
-	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md"
+	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md,"
+	@echo "                the graph in docs/architecture.md, docs/licences.md"
+	@echo "make coverage   the unit tests, and the lines that they leave out"
+	@echo "make mutation   faults put into the core one by one, and those that no unit test finds"
+	@echo "make audit      known vulnerabilities of the locked versions (asks pypi.org)"
 	@echo "make lock       choose versions anew: requirements.in -> requirements.lock"
 
 # In two steps: where plans are made anew with equal content, the second finds them unchanged and evaluates nothing.
@@ -44,6 +48,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/codespell
 
@@ -55,6 +60,23 @@ format: $(INSTALLED)
 generated: $(INSTALLED)
 	$(BIN)/python -m espalier.config.document
 	$(BIN)/python -m espalier.dictionary
+	$(BIN)/python docs/draw_architecture.py
+	$(BIN)/python docs/list_licences.py
+
+coverage: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --cov --cov-report=term
+
+# `.venv/bin/mutmut show NAME` prints a fault. What it works on lies in mutants/.
+mutation: $(INSTALLED)
+	$(BIN)/pip install --quiet mutmut==3.8.1
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
+
+# In an environment of its own: the tool's dependencies are none of ours.
+audit: $(INSTALLED)
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet pip-audit==2.10.1
+	.venv/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict --progress-spinner off
 
 # The local version label of a CPU build is dropped: users get the CUDA build of the same version.
 lock: $(INSTALLED)

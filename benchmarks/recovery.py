@@ -17,12 +17,12 @@ import transformers
 from calibration import SHAPES, describe, random_model, random_sequences, report, reset_peak
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from espalier.adapters.lora import LoraSettings, attach
 from espalier.config.recovery import SEVEN_PROJECTIONS, Recovery
 from espalier.importance.accumulate import sequence_losses
 from espalier.importance.memory import GIB
 from espalier.models.decoder import ROLES, decoder_layers, get_projection, n_kv_groups, n_mlp_channels
 from espalier.recovery.job import peak_memory
-from espalier.recovery.lora import LoraSettings, attach
 from espalier.recovery.training import Schedule, fine_tune
 from espalier.surgery import prune
 

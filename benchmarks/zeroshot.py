@@ -122,7 +122,7 @@ def reference(model: PreTrainedModel) -> tuple[str, Callable[[Sequence[Request],
     def run(requests: Sequence[Request], batch_size: int) -> list[tuple[float, bool]]:
         lm.batch_size_per_gpu = batch_size
         pairs = [(("", ""), list(request.context), list(request.continuation)) for request in requests]
-        return lm._loglikelihood_tokens(pairs, disable_tqdm=True)  # noqa: SLF001
+        return lm._loglikelihood_tokens(pairs, disable_tqdm=True)  # noqa: SLF001 (what lm-eval times)
 
     return "lm-eval hf", run
 

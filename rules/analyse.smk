@@ -15,7 +15,7 @@ rule analyse:
             "deployment/targets.py",
             "deployment/verdict.py",
             "statistics/*.py",
-            "consolidate.py",
+            "naming.py",
             "importance/statistics.py",
             "planning/structure.py",
         ),
@@ -50,7 +50,7 @@ rule analyse_study:
         draws=expand(
             "<results>/reports/{model}/draws.parquet", model=study.reported_models
         ),
-        code=study.code("analysis/*.py", "statistics/*.py", "consolidate.py"),
+        code=study.code("analysis/*.py", "statistics/*.py", "naming.py"),
     output:
         summary="<results>/reports/cross_model/analysis_summary.json",
     log:

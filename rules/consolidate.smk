@@ -10,9 +10,14 @@ rule consolidate_study:
         code=study.code(
             "consolidate.py",
             "gather.py",
+            "naming.py",
             "tables.py",
+            "evaluation/metrics.py",
             "importance/statistics.py",
             "legacy/*.py",
+            "planning/groups.py",
+            "planning/plan.py",
+            "planning/structure.py",
         ),
     output:
         experiments="<results>/consolidated/experiments.parquet",
@@ -42,7 +47,7 @@ rule consolidate_study:
 rule consolidate:
     input:
         experiments="<results>/consolidated/experiments.parquet",
-        code=study.code("analysis/*.py", "tables.py"),
+        code=study.code("analysis/*.py", "naming.py", "statistics/*.py", "tables.py"),
     output:
         table="<results>/consolidated/{model}/all_methods_results.parquet",
         csv="<results>/consolidated/{model}/all_methods_results.csv",

@@ -4,7 +4,9 @@
 rule import_legacy:
     input:
         files=study.imports.files,
-        code=study.code("legacy/*.py", "tables.py"),
+        code=study.code(
+            "legacy/*.py", "evaluation/metrics.py", "naming.py", "tables.py"
+        ),
     output:
         table="<results>/legacy/{model}/{search_folder}.parquet",
         listing="<results>/legacy/{model}/{search_folder}.json",

@@ -22,6 +22,7 @@ rule report_model:
         layers="<results>/consolidated/layers.parquet",
         recovery=study.recovery.analysis,
         code=study.code(
+            "naming.py",
             "analysis/best.py",
             "analysis/said.py",
             "deployment/messages.py",
@@ -79,6 +80,8 @@ rule report_cross_model:
     input:
         summary="<results>/reports/cross_model/analysis_summary.json",
         code=study.code(
+            "naming.py",
+            "analysis/best.py",
             "analysis/best_configs.py",
             "analysis/said.py",
             "deployment/messages.py",

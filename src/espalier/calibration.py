@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +78,11 @@ def _draw(
 
 
 def check_disjoint(
-    sequences: Tokens, held_out: Iterable[Sequence[int]], what: str, *, use: tuple[str, str] = CALIBRATION
+    sequences: Tokens,
+    held_out: Iterable[Sequence[int] | npt.NDArray[np.integer[Any]]],
+    what: str,
+    *,
+    use: tuple[str, str] = CALIBRATION,
 ) -> None:
     """Refuse sequences that share 50 consecutive tokens with text that models are evaluated on.
 

@@ -16,10 +16,10 @@ from espalier.errors import UserError
 from espalier.evaluation.metrics import mean_accuracy, task_accuracy
 from espalier.files import sha256_of_json
 from espalier.importance.statistics import model_metrics, moments_of, pool
+from espalier.naming import BASELINE
 from espalier.planning.plan import kept_counts
 from espalier.planning.structure import ModelStructure
 
-BASELINE = "baseline"
 NOTE = "note"
 
 

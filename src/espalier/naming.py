@@ -1,6 +1,11 @@
-"""Names of experiments, whether computed or imported. Made here once, looked up in tables ever after."""
+"""Names, whether computed or imported. Made here once, looked up in tables ever after."""
 
 from __future__ import annotations
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+"""Names that become part of a path: no slash, no space, no leading dot."""
+BASELINE = "baseline"
+"""The unpruned model among the experiments."""
 
 
 def experiment_name(method: str, ratio: float, *, seq_len: int | None, n_samples: int | None, seed: int | None) -> str:

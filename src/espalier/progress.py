@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from types import TracebackType
+from typing import Self
 
 from tqdm import tqdm
 
@@ -50,7 +51,7 @@ class Progress:
             self._bar.set_postfix({key: f"{value:.3f}" for key, value in figures.items()}, refresh=False)
         self._bar.update(amount)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

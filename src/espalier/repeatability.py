@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("first", type=Path, help="results of a study, results/{study}")
     parser.add_argument("second", type=Path, help="results of another run of it")
     arguments = parser.parse_args()
-    print(describe(compare_studies(arguments.first, arguments.second)))  # noqa: T201
+    print(describe(compare_studies(arguments.first, arguments.second)))  # noqa: T201 (a command)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import Phase, settings
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -20,6 +21,9 @@ from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import World, make_world
 
 torch.set_num_threads(1)  # threads that wait for each other take longer than models this small
+
+# For `make mutation`: that a machine is slow proves nothing, and a counterexample need not be small.
+settings.register_profile("mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 
 CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig, "qwen3": Qwen3Config}
 

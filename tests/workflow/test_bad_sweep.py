@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from espalier.criteria import CRITERIA
 from espalier.files import read_json
-from espalier.importance.criteria import CRITERIA
 from tests.conftest import Run
 
 

@@ -153,27 +153,13 @@ def test_what_every_job_imports_is_lighter_still() -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "espalier.consolidate", "espalier.legacy.table", "espalier.analysis.model", "espalier.reports.html",
-        "espalier.recovery.table", "espalier.analysis.recovery",
-    ],
-)  # fmt: skip
-def test_tables_and_reports_import_no_torch(module: str) -> None:
-    code = f"import sys, {module}; print(*({{'torch', 'transformers', 'lm_eval', 'datasets'}} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == ""
-
-
-def test_the_core_needs_neither_lm_eval_nor_datasets() -> None:
+def test_the_core_loads_no_tables() -> None:
+    """What no part of the library may import at all, test_architecture.py holds."""
     core = [
         "espalier.scoring", "espalier.evaluation.perplexity", "espalier.models.loading", "espalier.priors",
         "espalier.surgery", "espalier.planning.select", "espalier.planning.plan", "espalier.importance.collect",
     ]  # fmt: skip
-    absent = "{'lm_eval', 'datasets', 'pandas', 'pyarrow', 'pydantic'}"
+    absent = "{'pandas', 'pyarrow'}"
     code = f"import sys, {', '.join(core)}; print(*({absent} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True

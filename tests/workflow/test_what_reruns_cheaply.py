@@ -33,7 +33,11 @@ CONFIG_EDITS = {
 CODE_EDITS = {
     "figure": ("reports/figures.py", REPORTS),
     "template of the pages": ("reports/templates/report.html", REPORTS),
-    "statistics": ("statistics/bootstrap.py", REPORTS | ANALYSES),
+    "statistics": ("statistics/bootstrap.py", REPORTS | ANALYSES | TABLES),
+    "mean accuracy": (
+        "evaluation/metrics.py",
+        REPORTS | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1},
+    ),
     "table schema": ("tables.py", REPORTS | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1}),
     "structure report": ("reports/structure.py", REPORTS | STRUCTURES),
     "gradient pass": ("importance/accumulate.py", {}),

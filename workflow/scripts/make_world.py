@@ -30,10 +30,10 @@ def main(
     for path in perplexity:
         lines = make_lines(facts, Path(path).stem, world["perplexity_lines"], seed)
         write_parquet(path, pa.table({"text": lines}))
-    for path in map(Path, tasks):
-        task, split = path.parent.name, path.stem
+    for file in map(Path, tasks):
+        task, split = file.parent.name, file.stem
         count = N_FEWSHOT_DOCUMENTS if split == FEWSHOT_SPLIT else world["documents_per_task"]
-        write_parquet(path, pa.Table.from_pylist(make_task_documents(facts, task, split, count, seed)))
+        write_parquet(file, pa.Table.from_pylist(make_task_documents(facts, task, split, count, seed)))
 
 
 if __name__ == "__main__":

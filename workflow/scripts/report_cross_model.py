@@ -9,8 +9,9 @@ from espalier.jobs import job_log
 from espalier.reports.cross_figures import cross_figures
 from espalier.reports.html import cross_model_html
 from espalier.reports.latex import TABLES
+from espalier.reports.layout import write_text
 from espalier.reports.messages import Words
-from espalier.reports.text import cross_model_text, write_figures, write_text
+from espalier.reports.text import cross_model_text, write_figures
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

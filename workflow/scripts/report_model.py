@@ -8,10 +8,11 @@ from espalier.jobs import job_log
 from espalier.reports.depth_figures import gradient_profile, kept_layers
 from espalier.reports.figures import ratio_figures
 from espalier.reports.html import model_html
+from espalier.reports.layout import write_text
 from espalier.reports.messages import Words
 from espalier.reports.recovery_section import with_recovery
 from espalier.reports.rows import experiment_rows, layer_rows
-from espalier.reports.text import model_text, write_figures, write_text
+from espalier.reports.text import model_text, write_figures
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

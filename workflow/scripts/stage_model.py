@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import espalier.online  # noqa: F401
+import espalier.online  # noqa: F401 (switches hubs on)
 from espalier.files import write_json
 from espalier.jobs import job_log
 from espalier.lock import locked_commit

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import espalier.online  # noqa: F401
+import espalier.online  # noqa: F401 (switches hubs on)
 from espalier.evaluation.staging import stage_text
 from espalier.jobs import job_log
 

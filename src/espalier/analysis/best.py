@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.consolidate import BASELINE
 from espalier.errors import UserError
+from espalier.naming import BASELINE
 
 CONTROL_CRITERION = "random"
 REQUIRED = (

@@ -14,8 +14,8 @@ import pandas as pd
 from espalier.analysis.best import valid_rows
 from espalier.analysis.evidence import Evidence
 from espalier.analysis.said import all_said, because, plain
-from espalier.consolidate import BASELINE
 from espalier.errors import UserError
+from espalier.naming import BASELINE
 from espalier.statistics import words
 from espalier.statistics.bootstrap import LEVEL, Bootstrap
 from espalier.statistics.comparison import accuracy_kept

@@ -9,7 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from espalier.config.base import NAME_PATTERN, REPOSITORY_PATTERN, REVISION_PATTERN
+from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN
+from espalier.naming import NAME_PATTERN
 
 _PATTERNS = {
     NAME_PATTERN: "letters, digits and . _ + -, beginning with a letter or digit (no slash, no space)",

@@ -85,7 +85,7 @@ class Evaluator:
             if plan is not None:
                 prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
             if plan is not None and adapter is not None:
-                from espalier.recovery.lora import merge_adapter
+                from espalier.adapters.lora import merge_adapter
 
                 model = merge_adapter(model, adapter, plan)
         metrics, samples = evaluate_model(

@@ -14,11 +14,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from espalier.adapters.fingerprint import adapter_fingerprint
 from espalier.evaluation.recipe import evaluation_recipe
 from espalier.evaluation.store import METRICS, SAMPLES, Store
 from espalier.files import read_json, sha256_of, write_json, write_table
 from espalier.planning.plan import Plan
-from espalier.recovery.adapter import adapter_fingerprint
 
 if TYPE_CHECKING:
     from espalier.evaluation.evaluator import Evaluator
@@ -142,5 +142,5 @@ def _try(evaluate: Callable[[], None], experiment: str) -> None:
     """Evaluate another experiment; its own job will report what is wrong with it."""
     try:
         evaluate()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 (whatever it is)
         logger.warning("%s, evaluated beside, failed: %s", experiment, error)

@@ -75,7 +75,7 @@ def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> P
         model = load_described(manifest, dtype="auto", device="cpu")
         prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
         return model
-    from espalier.recovery.lora import load_recovered  # needs peft, which other exports do without
+    from espalier.adapters.lora import load_recovered  # needs peft, which other exports do without
 
     return load_recovered(manifest, plan, adapter, dtype="auto", device="cpu")
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from espalier.adapters.fingerprint import adapter_fingerprint
 from espalier.errors import UserError
 from espalier.files import sha256_of, sha256_of_json
 from espalier.models.manifest import check_unchanged
 from espalier.planning.plan import Plan
 from espalier.planning.structure import ModelStructure
 from espalier.progress import Progress
-from espalier.recovery.adapter import adapter_fingerprint
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ROOM_BESIDE_WEIGHTS = 32 * 2**20  # tokenizer, card, plan, parity

@@ -1,1 +1,1 @@
-"""Importance of prunable groups: criteria, the pass over calibration text that feeds them, gradient statistics."""
+"""Importance of prunable groups: the pass over calibration text that feeds the criteria, and gradient statistics."""

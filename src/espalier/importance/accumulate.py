@@ -20,8 +20,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from espalier.criteria import Evidence, Need
 from espalier.errors import UserError
-from espalier.importance.criteria import Evidence, Need
 from espalier.models.context import context_length
 from espalier.models.decoder import Projection, decoder_layers, linear_of, projections
 from espalier.progress import Progress

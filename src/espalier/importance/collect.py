@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
+from espalier.criteria import CRITERIA
 from espalier.importance.accumulate import Sums, accumulate, check_length
-from espalier.importance.criteria import CRITERIA
 from espalier.importance.groups import group_importance, importance_rows
 from espalier.importance.memory import PassSettings, PassSize, out_of_memory, pass_size
 from espalier.importance.statistics import Moments, pool

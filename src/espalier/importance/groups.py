@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from espalier.criteria import Criterion
 from espalier.importance.accumulate import Sums
-from espalier.importance.criteria import Criterion
 from espalier.models.decoder import INPUT_SIDE
 
 GroupImportance = dict[tuple[int, str], npt.NDArray[np.float64]]

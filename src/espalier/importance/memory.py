@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from espalier.criteria import Need
 from espalier.errors import UserError
 from espalier.importance.accumulate import run_once
-from espalier.importance.criteria import Need
 from espalier.models.decoder import projections
 
 RESERVE = 0.1  # share of the free memory left to the allocator's fragments

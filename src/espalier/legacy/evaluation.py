@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from espalier.config.base import NAME_PATTERN
 from espalier.evaluation.metrics import ACC_NORM_ELSE_ACC, mean_accuracy, task_accuracy
 from espalier.legacy.values import Notes, count, number, section
-from espalier.statistics.counts import documents_implied
+from espalier.naming import NAME_PATTERN
 
 PERPLEXITY, STANDARD = "ppl", "ppl_standard_2048_512"
 # Files may round to four decimals.
@@ -93,6 +92,16 @@ def _n_samples(
         notes.add(f"{name} has standard errors of {' and '.join(map(str, sorted(implied)))} documents; none taken")
         return None
     return next(iter(implied), None)
+
+
+def documents_implied(accuracy: float, stderr: float) -> int | None:
+    """Return the number of documents n of lm-eval's standard error, sqrt(p (1 - p) / (n - 1)); None where it says none.
+
+    Imported files hold the standard error, not the count. It is exactly 0 for an accuracy of 0 or 1, whatever n.
+    """
+    if not (0 < accuracy < 1 and stderr > 0):
+        return None
+    return round(accuracy * (1 - accuracy) / stderr**2) + 1
 
 
 def _implied(value: float, stderr: float) -> int | None:

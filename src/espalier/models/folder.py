@@ -108,7 +108,7 @@ def _tensor_shapes(folder: Path, weight_files: tuple[str, ...]) -> dict[str, tup
     for name in weight_files:
         try:
             with safe_open(folder / name, framework="np") as tensors:
-                shapes |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}
+                shapes |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118 (no mapping, though it has keys)
         except SafetensorError as error:
             raise UserError(f"{folder / name}: is not a complete safetensors file ({error}); fetch it again") from None
     return shapes

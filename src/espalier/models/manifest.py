@@ -68,7 +68,7 @@ def check_finite(folder: Path, summary: ModelFolder) -> None:
     with Progress("checking weights", total=total, unit="B") as progress:
         for name in summary.weight_files:
             with safe_open(folder / name, framework="pt") as tensors:
-                for key in tensors.keys():
+                for key in tensors.keys():  # noqa: SIM118 (no mapping, though it has keys)
                     tensor = tensors.get_tensor(key)
                     if not torch.isfinite(tensor).all():
                         raise UserError(f"{folder / name}: {key} has values that are not finite; fetch the model again")

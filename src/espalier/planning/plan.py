@@ -184,7 +184,7 @@ def _unpack(layer: Mapping[str, Any], block: str, index: int) -> NDArray[np.bool
     return mask[:count]
 
 
-def _value(values: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+def _value(values: object, key: str, kind: type, where: str) -> Any:
     """Look up a key and check what kind of value it has."""
     if not isinstance(values, Mapping) or key not in values:
         raise UserError(f"{where} has no {key}; {REMEDY}")

@@ -13,13 +13,13 @@ import torch
 from transformers import PreTrainedModel
 
 from espalier import versions
+from espalier.adapters.fingerprint import adapter_fingerprint
+from espalier.adapters.lora import LoraSettings, attach, save_adapter
 from espalier.errors import UserError
 from espalier.evaluation.recipe import make_recipe
 from espalier.files import read_json, sha256_of, sha256_of_json, write_json
 from espalier.models.described import load_described
 from espalier.planning.plan import Plan
-from espalier.recovery.adapter import adapter_fingerprint
-from espalier.recovery.lora import LoraSettings, attach, save_adapter
 from espalier.recovery.text import load_packed
 from espalier.recovery.training import Schedule, Trained, check_context, fine_tune
 from espalier.surgery import prune

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from espalier.errors import UserError
 from espalier.statistics.bootstrap import LEVEL, N_DRAWS, Bootstrap
@@ -40,16 +40,6 @@ class CountIntervals:
     task_stderr: FloatArray
     intervals: FloatArray
     from_counts: bool = True
-
-
-def documents_implied(accuracy: float, stderr: float) -> int | None:
-    """Return the number of documents n of lm-eval's standard error, sqrt(p (1 - p) / (n - 1)); None where it says none.
-
-    Imported files hold the standard error, not the count. It is exactly 0 for an accuracy of 0 or 1, whatever n.
-    """
-    if not (0 < accuracy < 1 and stderr > 0):
-        return None
-    return round(accuracy * (1 - accuracy) / stderr**2) + 1
 
 
 def intervals_from_counts(accuracy: Any, n_documents: Any, *, level: float = LEVEL) -> CountIntervals:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from espalier.statistics.bootstrap import LEVEL, percentile_interval
 from espalier.statistics.checks import FloatArray, finite, same_lengths

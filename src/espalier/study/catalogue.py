@@ -15,8 +15,8 @@ from typing import Any
 from espalier.config.data import LOCAL_SUFFIXES, SANDBOX, TextSource
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
+from espalier.criteria import CRITERIA
 from espalier.evaluation.protocol import Protocol, TextProtocol
-from espalier.importance.criteria import CRITERIA
 from espalier.sandbox.splits import split_files
 from espalier.study.exports import Exports
 from espalier.study.imports import Imports

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from espalier.config.base import NAME_PATTERN
 from espalier.config.grid import REFERENCE_METHODS
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.legacy.names import plain
 from espalier.legacy.scan import COMPARISON, SearchFolder, scan
+from espalier.naming import NAME_PATTERN
 
 Wildcards = Any
 

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from espalier.config.models import ModelEntry
+from espalier.config.study import StudyConfig
 from espalier.ladder import prior_samples
 from espalier.study.experiments import Experiment
 from espalier.study.feasible import known_sizes
+from espalier.study.recovery import Recoveries
+from espalier.study.sweep import Sweep
 
-if TYPE_CHECKING:
-    from espalier.study.catalogue import Catalogue
+
+class Study(Protocol):
+    """What is asked of the catalogue, which imports this module."""
+
+    config: StudyConfig
+    results: str
+    sweep: Sweep
+    recovery: Recoveries
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether jobs that run models may ask for a GPU."""
+
+    @property
+    def sandbox_models(self) -> list[str]:
+        """Models that the workflow trains."""
+
+    def model_folder(self, model: ModelEntry) -> str:
+        """Folder of a model's weights, whether or not it is there yet."""
 
 
-def outlook(study: Catalogue) -> dict[str, Any]:
+def outlook(study: Study) -> dict[str, Any]:
     """Return the arguments of a forecast as plain values: `jobs` (as `espalier.forecast.Work`) and `n_params`."""
     config = study.config
     known = {model.name: known_sizes(model, study.model_folder(model), config.sandbox) for model in config.models}
@@ -25,7 +46,7 @@ def outlook(study: Catalogue) -> dict[str, Any]:
     }
 
 
-def _jobs(study: Catalogue, model: str, gpus: int) -> Iterator[dict[str, Any]]:
+def _jobs(study: Study, model: str, gpus: int) -> Iterator[dict[str, Any]]:
     results = study.results
     experiments = [experiment for experiment in study.sweep.experiments if experiment.model == model]
 
@@ -52,7 +73,7 @@ def _jobs(study: Catalogue, model: str, gpus: int) -> Iterator[dict[str, Any]]:
         yield job("evaluate_recovered", name, 1, f"recovered/{name}/metrics.json")
 
 
-def _passes(study: Catalogue, model: str, experiments: list[Experiment]) -> dict[tuple[str, str, str], int]:
+def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, str, str], int]:
     """Return the tokens of each pass over calibration text, by rule, table and name of the benchmark file."""
     configured = study.config.calibration.prior_samples
     found: dict[tuple[str, str, str], int] = {}

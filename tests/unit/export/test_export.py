@@ -81,7 +81,7 @@ def test_a_fresh_process_finds_the_evaluated_model(
     assert parity["tokenizer"] == {"n_texts": 5, "equal": True}
     assert [path.name for path in checkpoint.parent.iterdir()] == ["best"]
     with safe_open(checkpoint / "model.safetensors", framework="pt") as weights:
-        left = [name for name in weights.keys() if name.startswith("model.layers.3.") and "proj" in name]
+        left = [name for name in weights.keys() if name.startswith("model.layers.3.") and "proj" in name]  # noqa: SIM118
     biases = ["model.layers.3.mlp.down_proj.bias", "model.layers.3.self_attn.o_proj.bias"]
     if not stubs:
         assert sorted(left) == (biases if changes.get("mlp_bias") else [])

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from espalier.criteria import CRITERIA, Criterion
 from espalier.errors import UserError
 from espalier.importance.accumulate import Sums, accumulate, sequence_losses
 from espalier.importance.collect import collect_importance, importance_of_weights
-from espalier.importance.criteria import CRITERIA, Criterion
 from espalier.importance.groups import group_importance
 from espalier.importance.memory import PassSettings
 from espalier.models.decoder import Projection

@@ -74,6 +74,18 @@ def test_max_layer_ratio_passes_over_full_layers() -> None:
     assert removed_rows(SMALL, SCORES, 0.18, SelectionOptions(max_layer_ratio=0.5)) == [0, 5, 7]
 
 
+def test_what_a_layer_lost_counts_after_a_group_was_passed_over() -> None:
+    # Budget 17, at most 11 of a layer. Rows 1 and 2 (8) go; row 4 (10) no longer fits. Row 3 would make 12 of layer 0.
+    scores = [9, 0, 1, 3, 2, 5, 6, 7]
+    assert removed_rows(SMALL, scores, 0.17, SelectionOptions(max_layer_ratio=0.5)) == [1, 2, 5, 6]
+
+
+def test_a_layer_may_lose_exactly_its_limit() -> None:
+    # Four channels of 5 in each of two layers; at most half of 20, which is two channels, though layer 0 scores lowest.
+    structure = ModelStructure((LayerStructure(0, 1, 4, 5, 0),) * 2, 0)
+    assert removed_rows(structure, list(range(8)), 0.5, SelectionOptions(max_layer_ratio=0.5)) == [0, 1, 4, 5]
+
+
 def test_sparse_layers_collapse_and_the_rest_is_selected_again() -> None:
     # Layers of 10 channels of 1; budget 12 of 40. Scores take 8 of layer 0, 4 of layer 1, none of layer 2.
     structure = ModelStructure((LayerStructure(0, 1, 10, 1, 0),) * 3, 10)
@@ -99,6 +111,30 @@ def test_collapse_of_the_emptiest_layers_comes_first() -> None:
     assert removed_rows(structure, scores, 0.375, SelectionOptions(collapse_below=0.4)) == list(range(15))
 
 
+def test_the_emptiest_layer_collapses_first_wherever_it_stands() -> None:
+    # As before, the layers exchanged: layer 1 goes, layer 0 gives 5.
+    structure = ModelStructure((LayerStructure(0, 1, 10, 1, 0),) * 3, 10)
+    scores = [*[1] * 7, 9, 9, 9, *[0] * 8, 9, 9, *[5] * 10]
+    expected = [*range(5), *range(10, 20)]
+    assert removed_rows(structure, scores, 0.375, SelectionOptions(collapse_below=0.4)) == expected
+
+
+def test_a_share_counts_and_not_what_is_kept() -> None:
+    # Layer 0 keeps 2 of 10 (0.2), layer 1 keeps 3 of 20 (0.15), both under 0.25, and 25 of 80 are to go. Layer 1 is the
+    # emptier one and goes (20); the 5 left are the lowest of layer 0.
+    structure = ModelStructure((LayerStructure(0, 1, 10, 1, 0), LayerStructure(0, 1, 20, 1, 0)), 50)
+    scores = [*range(8), 99, 99, *[1] * 17, 98, 98, 98]
+    expected = [*range(5), *range(10, 30)]
+    assert removed_rows(structure, scores, 25 / 80, SelectionOptions(collapse_below=0.25)) == expected
+
+
+def test_a_layer_may_take_the_whole_budget_with_it() -> None:
+    # Budget 10 of 40: 8 of layer 0 and 2 of layer 1. Layer 0 would keep 0.2 < 0.3, and its 10 are just the budget.
+    structure = ModelStructure((LayerStructure(0, 1, 10, 1, 0),) * 2, 20)
+    scores = [*range(8), 90, 91, 8, 9, *[50] * 8]
+    assert removed_rows(structure, scores, 0.25, SelectionOptions(collapse_below=0.3)) == list(range(10))
+
+
 def test_uniform_takes_the_same_share_of_each_layer() -> None:
     # Budget 20 of 50: half of each layer, whatever the other layers' scores.
     structure = ModelStructure((LayerStructure(0, 1, 10, 1, 0),) * 4, 10)
@@ -111,6 +147,20 @@ def test_uniform_carries_what_is_smaller_than_a_channel() -> None:
     # Budget 15 of 44, 7.5 per layer of 5 channels of 4: layer 0 gives 1 channel (4), layer 1 15 - 4 = 11, 2 channels.
     structure = ModelStructure((LayerStructure(0, 1, 5, 4, 0),) * 2, 4)
     assert removed_rows(structure, [0] * 10, 15 / 44, allocation="uniform") == [0, 5, 6]
+
+
+def test_uniform_gives_what_half_a_channel_leaves_to_the_next_layer() -> None:
+    # Budget 19 of 20, 9.5 per layer: layer 0 gives 9 of its channels of 1, layer 1 the 10 that are left.
+    structure = ModelStructure((LayerStructure(0, 1, 10, 1, 0),) * 2, 0)
+    assert removed_rows(structure, [0] * 20, 0.95, allocation="uniform") == [*range(9), *range(10, 20)]
+
+
+def test_uniform_layers_keep_the_share_below_which_they_collapse() -> None:
+    # Two layers of 5 channels of 4. At least 0.3 of 20 stay, so at most 14 go: 3 channels. Budget 28 of 44, 14 each:
+    # layer 0 gives 12; the 16 left would be 4 channels of layer 1, which may lose 3.
+    structure = ModelStructure((LayerStructure(0, 1, 5, 4, 0),) * 2, 4)
+    options = SelectionOptions(collapse_below=0.3)
+    assert removed_rows(structure, [0] * 10, 0.637, options, allocation="uniform") == [0, 1, 2, 5, 6, 7]
 
 
 def test_uniform_leaves_frozen_layers_out() -> None:
@@ -190,7 +240,7 @@ def test_llama_3_8b_misses_its_budget_by_less_than_a_channel(llama_3_8b: ModelSt
     [
         (1.0, FREE, "global", r"pruning_ratio is 1\.0; it is at least 0 and less than 1"),
         (-0.1, FREE, "global", r"pruning_ratio is -0\.1"),
-        (0.7, FREE, "global", r"means removing 70 of 100 parameters, but at most 44 can go; lower .* at most 0\.44"),
+        (0.7, FREE, "global", r"means removing 70 of 100 parameters, but at most 44 can go; lower .* at most 0\.44$"),
         (
             0.4,
             SelectionOptions(freeze_first_layers=1),
@@ -210,6 +260,14 @@ def test_infeasible_requests_are_refused(
         check_feasible(SMALL, ratio, options, allocation)
     with pytest.raises(UserError, match=message):
         removed_rows(SMALL, SCORES, ratio, options, allocation=allocation)
+
+
+def test_the_ratio_of_the_remedy_is_feasible() -> None:
+    # 19,997 of 20,000 can go: 0.99985, rounded down.
+    structure = ModelStructure((LayerStructure(0, 1, 19_997, 1, 0),), 3)
+    with pytest.raises(UserError, match=r"lower pruning_ratio to at most 0\.9998$"):
+        check_feasible(structure, 0.9999, FREE)
+    check_feasible(structure, 0.9998, FREE)
 
 
 def test_collapse_that_leaves_too_little_is_refused() -> None:

@@ -87,6 +87,9 @@ def test_uniform_layers_stay_next_to_their_share() -> None:
     # 3 of 8 channels each, budget 9 of 24: width 5 becomes 4 or 8, never 0, though layer 0 has the lowest scores.
     assert mlp_only([*[0] * 8, *[1] * 8, *[2] * 8], 3, 0.375, FOURS, allocation="uniform") == [4, 4, 8]
     assert mlp_only([*[0] * 8, *[1] * 8, *[2] * 8], 3, 0.375, FOURS) == [0, 8, 8]
+    # 2 of 8 channels each, budget 8 of 32: width 6 becomes 8, and two steps fit. Layer 0 takes one, not both.
+    scores = [score for layer in range(4) for score in [layer] * 8]
+    assert mlp_only(scores, 4, 0.25, FOURS, allocation="uniform") == [4, 4, 8, 8]
 
 
 @given(cases(max_channels=30), RATIOS, st.integers(2, 7), st.integers(0, 1), st.sampled_from(["global", "uniform"]))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from espalier.adapters.lora import LoraSettings
 from espalier.planning.plan import Plan
-from espalier.recovery.lora import LoraSettings
 from espalier.recovery.training import Schedule
 from espalier.surgery import prune
 from tests.unit.conftest import random_model, with_biases

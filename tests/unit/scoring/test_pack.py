@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 from espalier.scoring import Request
 from espalier.scoring.engine import balance_of
 from espalier.scoring.pack import Batch, choose_batches, fill, make_batches, pack, padding
-from espalier.scoring.tree import build_forest
+from espalier.scoring.tree import Forest, build_forest
 
 
 @given(st.lists(st.integers(1, 90), max_size=60), st.integers(1, 64))
@@ -53,6 +53,67 @@ def test_a_batch_by_hand() -> None:
     assert arrays.index.tolist() == [0, 0, 1, 2, 3]
     assert arrays.target.tolist() == [3, 5, 6, 4, 4]
     assert arrays.request.tolist() == [0, 1, 1, 2, 2]
+    assert arrays.nodes.dtype == np.int32
+    three = fill(forest, Batch(((0, 1, 1),), width=6, is_causal=False))
+    assert three.nodes.tolist() == [[[1, 2, 5, 4, 4, 0]], [[0, 1, 2, 0, 0, 0]], [[3, 3, 3, 4, 5, 6]]]
+    assert three.position.tolist() == [1, 2, 3, 4]
+
+
+def apart(lengths: list[int]) -> Forest:
+    """Requests of these lengths that share nothing."""
+    return build_forest(
+        [Request([number] * length, [1]) for number, length in enumerate(lengths)], limit=999, width=999, widest=999
+    )
+
+
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=30), st.integers(8, 64), st.integers(8, 300))
+def test_rows_of_a_batch_are_about_as_wide_as_it_is(lengths: list[int], width: int, token_budget: int) -> None:
+    forest = apart(lengths)
+    batches = make_batches(forest, width=width, token_budget=token_budget)
+    assert sorted(tree for batch in batches for row in batch.rows for tree in row) == list(range(len(lengths)))
+    assert [batch.width for batch in batches] == sorted((batch.width for batch in batches), reverse=True)
+    for batch in batches:
+        used = [sum(int(forest.sizes[tree]) for tree in row) for row in batch.rows]
+        assert max(used) <= batch.width < max(used) + 8
+        assert min(used) > 0.9 * batch.width - 8  # widths are multiples of 8
+        assert batch.n_tokens <= token_budget or len(batch.rows) == 1
+        assert batch.is_causal == all(len(row) == 1 for row in batch.rows)
+
+
+def test_nine_tenths_are_alike() -> None:
+    assert [len(batch.rows) for batch in make_batches(apart([80, 72]), width=80, token_budget=999)] == [2]
+    assert [len(batch.rows) for batch in make_batches(apart([80, 71]), width=80, token_budget=999)] == [2]
+    assert [len(batch.rows) for batch in make_batches(apart([80, 64]), width=80, token_budget=999)] == [1, 1]
+
+
+@pytest.mark.parametrize("token_budget", [99, 600, 2048])
+def test_the_cheapest_width_is_chosen(token_budget: int) -> None:
+    forest = apart([*range(20, 120, 3), *range(300, 420, 40)])
+    chosen = set()
+    for balance in (1.0, 30.0, 1000.0, 1e9):
+        options = {
+            width: make_batches(forest, width=width, token_budget=token_budget)
+            for width in {min(width, token_budget // 8 * 8) for width in (128, 256, 512, 1024)}
+        }
+        costs = {
+            width: sum(batch.n_tokens * (1 + batch.width / balance) for batch in batches)
+            for width, batches in options.items()
+        }
+        cheapest = min(costs, key=lambda width: (costs[width], width))
+        assert choose_batches(forest, token_budget=token_budget, balance=balance) == options[cheapest]
+        chosen.add(cheapest)
+    assert len(chosen) > 1 or token_budget < 128  # what attention costs decides
+
+
+def test_widths_stay_within_the_smallest_budget() -> None:
+    # Rows of 8 even for a budget of 5: a token is computed somewhere.
+    assert [batch.width for batch in choose_batches(apart([3, 4]), token_budget=5, balance=100)] == [8]
+
+
+def test_padding_by_hand() -> None:
+    # 5 and 9 tokens in rows of 8 and 16: 10 of 24 are padding.
+    batches = [Batch(((1,),), 16, is_causal=True), Batch(((0,),), 8, is_causal=True)]
+    assert padding(apart([5, 9]), batches) == pytest.approx(10 / 24)
 
 
 def test_chains_alone_in_their_rows_are_batched_apart() -> None:

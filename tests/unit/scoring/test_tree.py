@@ -78,12 +78,40 @@ def test_big_trees_are_cut_where_least_is_shared() -> None:
     requests = [Request(d, list(range(c, c + 8))) for d in documents for c in (70, 80)]
     sizes = {
         (width, widest): sorted(forest_of(requests, width=width, widest=widest).sizes.tolist())
-        for width, widest in ((80, 80), (40, 80), (30, 40), (30, 30))
+        for width, widest in ((80, 80), (72, 72), (71, 72), (40, 80), (30, 40), (30, 38), (30, 30))
     }
-    assert sizes[80, 80] == [4 + 2 * (20 + 14)]
+    assert sizes[80, 80] == sizes[72, 72] == [4 + 2 * (20 + 14)]
+    assert sizes[71, 72] == [38, 38]
     assert sizes[40, 80] == [38, 38]  # the instruction is read twice
-    assert sizes[30, 40] == [38, 38]  # to part the choices would cost another context
+    assert sizes[30, 40] == sizes[30, 38] == [38, 38]  # to part the choices would cost another context
     assert sizes[30, 30] == [31, 31, 31, 31]
+
+
+def test_a_big_tree_stays_whole_where_cutting_adds_an_eighth() -> None:
+    # Three documents on 4 tokens. Of 18 more each: 58 tokens, to which two cuts would add 8, more than 58 / 8.
+    def documents(length: int) -> list[Request]:
+        return [Request([9] * 4 + [start] * length, [1]) for start in (20, 30, 40)]
+
+    assert forest_of(documents(18), width=40, widest=58).sizes.tolist() == [58]
+    assert forest_of(documents(18), width=40, widest=57).sizes.tolist() == [22, 22, 22]
+    # Of 20 more each: 64 tokens, to which two cuts would add just an eighth.
+    assert forest_of(documents(20), width=40, widest=64).sizes.tolist() == [24, 24, 24]
+
+
+def test_prefixes_too_short_to_matter_are_not_shared() -> None:
+    # The second and third begin alike with 2 of 40 tokens; that the first is short has nothing to do with it.
+    def pair(shared: int) -> list[Request]:
+        return [Request([2] * shared + [start] * (40 - shared), [7]) for start in (30, 40)]
+
+    short = Request([1], [7])
+    assert forest_of([short, *pair(2)]).sizes.tolist() == [1, 40, 40]
+    assert forest_of(pair(4)).sizes.tolist() == [40, 40]
+    assert forest_of(pair(5)).sizes.tolist() == [75]  # an eighth
+
+
+def test_large_token_numbers_sort_as_numbers() -> None:
+    requests = [Request([word, 5], [choice]) for choice in (6, 7) for word in (10_001, 10_002)]
+    assert forest_of(requests).sizes.tolist() == [2, 2]
 
 
 def test_a_chain_is_never_cut() -> None:

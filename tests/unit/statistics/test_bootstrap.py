@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from espalier.errors import UserError
 from espalier.statistics import bootstrap as module
-from espalier.statistics.bootstrap import bootstrap
-from espalier.statistics.counts import documents_implied, draw_from_counts, intervals_from_counts
+from espalier.statistics.bootstrap import bootstrap, percentile_interval
+from espalier.statistics.counts import draw_from_counts, intervals_from_counts
 from tests.unit.statistics.studies import study
 
 GENERATOR = np.random.default_rng(0)
@@ -46,6 +44,13 @@ def test_interval_by_hand() -> None:
     assert drawn.intervals(0.4).tolist() == [[0.5, 0.5]]
 
 
+def test_ends_of_intervals_are_the_last_axis() -> None:
+    draws = np.arange(11.0)[:, None, None] + np.array([[0, 100, 200], [300, 400, 500]])  # (n_draws, 2, 3)
+    found = percentile_interval(draws, 0.8)  # cuts off a tenth at each end: 1 and 9
+    assert found.shape == (2, 3, 2)
+    assert found[1, 2].tolist() == [501, 509]
+
+
 def test_draws_do_not_depend_on_chunks_or_on_other_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bootstrap(STUDY, seed=3, n_draws=100)
     monkeypatch.setattr(module, "_CHUNK_BYTES", 8 * 400 * 7)
@@ -59,7 +64,11 @@ def test_draws_do_not_depend_on_chunks_or_on_other_experiments(monkeypatch: pyte
 
 def test_selecting_and_averaging() -> None:
     drawn = bootstrap(STUDY, seed=0, n_draws=50)
-    assert drawn.select(["x2", "x0"]).accuracy.tolist() == [1.0, STUDY.acc_mean[0]]
+    assert drawn.source == "documents"
+    chosen = drawn.select(["x2", "x0"])
+    assert chosen.experiments == ("x2", "x0")
+    assert chosen.accuracy.tolist() == [1.0, STUDY.acc_mean[0]]
+    assert (chosen.draws == drawn.draws[:, [2, 0]]).all()
     averaged = drawn.averaged(["m", "m", "n"])
     assert averaged.experiments == ("m", "n")
     assert averaged.accuracy[0] == pytest.approx(STUDY.acc_mean[:2].mean())
@@ -85,22 +94,6 @@ def test_intervals_from_counts_by_hand() -> None:
     assert found.intervals[0] == pytest.approx([0.2114096, 0.4885904], abs=1e-6)
     # 0.75 of 4: 0.75 + 1.96 * sqrt(0.1875 / 3) = 1.24, cut at 1.
     assert intervals_from_counts([[0.75]], [4]).intervals[0, 1] == 1
-
-
-def test_counts_behind_published_standard_errors() -> None:
-    # BoolQ has 3,270 documents, ARC-Easy 2,376; figures of one published experiment.
-    assert documents_implied(0.4917431192660551, 0.008743862487967628) == 3270
-    assert documents_implied(0.41119528619528617, 0.010096663811817673) == 2376
-    assert documents_implied(1.0, 0.0) is None
-    assert documents_implied(0.5, 0.0) is None
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(2, 20_000), st.data())
-def test_counts_are_found_again(n: int, data: st.DataObject) -> None:
-    right = data.draw(st.integers(1, n - 1))
-    p = right / n
-    assert documents_implied(p, np.sqrt(p * (1 - p) / (n - 1))) == n
 
 
 def test_draws_from_counts() -> None:

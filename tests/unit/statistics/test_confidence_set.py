@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from espalier.errors import UserError
 from espalier.statistics.bootstrap import bootstrap
@@ -33,12 +33,21 @@ def test_by_hand() -> None:
     assert found.simultaneous_critical == pytest.approx(0.125)
     assert found.simultaneous_members.tolist() == [True, True]
     assert found.n_members == 1
+    assert found.level == 0.75
+
+
+def test_the_simultaneous_value_compares_within_each_draw() -> None:
+    # Errors of four draws: x (1, 0, 2, 0)/10, y (-1, 0, 1, -3)/10. max - min: 0.2, 0, 0.1, 0.3, their median 0.15.
+    theta = np.array([0.6, 0.5])
+    draws = theta + np.array([[1, -1], [0, 0], [2, 1], [0, -3]]) / 10
+    assert confidence_set(theta, draws, level=0.5).simultaneous_critical == pytest.approx(0.15)
 
 
 def test_a_deficit_that_equals_the_critical_value_stays() -> None:
     theta = np.array([0.3, 0.1 + 0.2 - 0.1])  # 0.2 up to the last digit
     found = confidence_set(theta, theta + np.array([[0.1, 0.0]] * 5))
     assert found.members.tolist() == [True, True]
+    assert found.simultaneous_members.tolist() == [True, True]
 
 
 def test_what_all_experiments_share_cancels() -> None:

@@ -120,7 +120,7 @@ def open_source(folder: str | Path) -> Source:
     for file in _weight_files(folder):
         try:
             with safe_open(folder / file, framework="pt") as tensors:
-                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
+                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 (it cannot be iterated)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{folder / file}: cannot be read ({error}); export or stage the model again") from None
         shapes |= found

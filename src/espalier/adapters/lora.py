@@ -24,12 +24,12 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from espalier.adapters.fingerprint import CONFIG, WEIGHTS
 from espalier.errors import UserError
 from espalier.files import sha256_of_json, whole_folder, write_json
 from espalier.models.decoder import LAYERS, ROLES
 from espalier.models.described import load_described
 from espalier.planning.plan import Plan
-from espalier.recovery.adapter import CONFIG, WEIGHTS
 from espalier.surgery import prune
 
 

@@ -1,0 +1,1 @@
+"""LoRA adapters of pruned models: attached, saved, told apart, merged."""
