@@ -6,7 +6,7 @@ STUDY ?= sandbox
 QUIET := --quiet rules reason host
 export PYTHONPATH := src
 
-.PHONY: help run pack unpack test lint format generated lock
+.PHONY: help run pack unpack test lint format docs generated lock
 
 help:
 	@echo "make run        the embedded study: six tiny models, nothing to download"
@@ -14,6 +14,7 @@ help:
 	@echo "make test       all tests"
 	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy, codespell"
 	@echo "make format     rewrite Python and rule files in the house style"
+	@echo "make docs       the documentation as a site, in build/site"
 	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md"
 	@echo "make lock       choose versions anew: requirements.in -> requirements.lock"
 
@@ -48,6 +49,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile rules
+
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "build/site/index.html (\`$(BIN)/python -m http.server --directory build/site\` serves it, for its search)"
 
 generated: $(INSTALLED)
 	$(BIN)/python -m espalier.config.document
