@@ -51,7 +51,7 @@ format: $(INSTALLED)
 	$(BIN)/snakefmt Snakefile rules
 
 docs: $(INSTALLED)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "build/site/index.html (\`$(BIN)/python -m http.server --directory build/site\` serves it, for its search)"
 
 generated: $(INSTALLED)

@@ -1,0 +1,72 @@
+"""The documentation as a site: it builds with every link and anchor checked, and asks no other server for anything."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.documents import PAGES, copy_repository
+
+# What a browser fetches by itself; a link that a reader may click is something else.
+FETCHED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"([^\"]+)|<link\b[^>]*\bhref=\"([^\"]+)")
+
+
+def build(repository: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = build(REPOSITORY, folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_page_is_on_the_site_under_its_path(site: Path) -> None:
+    names = {"README.md": "index.html", "config/README.md": "config/index.html"}
+    # results/README.md only says that the folder is kept.
+    paths = [str(page.relative_to(REPOSITORY)) for page in PAGES if page.parent.name != "results"]
+    assert [path for path in paths if not (site / names.get(path, path.replace(".md", ".html"))).is_file()] == []
+    assert "Structured-pruning sweeps" in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 10
+    for page in pages:
+        fetched = [a or b for a, b in FETCHED.findall(page.read_text(encoding="utf-8"))]
+        assert fetched
+        assert [address for address in fetched if re.match(r"(?:https?:)?//", address)] == []
+    for sheet in site.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//[^)\"']+", text) == [], sheet
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "said"),
+    [
+        ("README.md", "[x](docs/nowhere.md)", "'docs/nowhere.md', but the target is not found"),
+        ("config/README.md", "[x](../docs/method.md#nowhere)", "does not contain an anchor '#nowhere'"),
+        ("CONTRIBUTING.md", "[x](#nowhere)", "there is no such anchor on this page"),
+    ],
+)
+def test_a_broken_link_stops_the_build(page: str, link: str, said: str, tmp_path: Path) -> None:
+    clone = copy_repository(tmp_path / "clone")
+    with (clone / page).open("a", encoding="utf-8") as file:
+        file.write(f"\n{link}\n")
+    done = build(clone, tmp_path / "site")
+    assert done.returncode != 0
+    assert said in done.stderr + done.stdout
+
+
+def test_a_page_without_a_place_stops_the_build(tmp_path: Path) -> None:
+    clone = copy_repository(tmp_path / "clone")
+    (clone / "docs/forgotten.md").write_text("# Forgotten\n", encoding="utf-8")
+    done = build(clone, tmp_path / "site")
+    assert done.returncode != 0
+    assert "docs/forgotten.md" in done.stderr + done.stdout
