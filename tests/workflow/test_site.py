@@ -3,12 +3,17 @@
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPOSITORY
 from tests.documents import PAGES, copy_repository
+from tests.workflow.browser import CHROMIUM, browser
 
 # What a browser fetches by itself; a link that a reader may click is something else.
 FETCHED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"([^\"]+)|<link\b[^>]*\bhref=\"([^\"]+)")
@@ -45,6 +50,44 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     for sheet in site.rglob("*.css"):
         text = sheet.read_text(encoding="utf-8")
         assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//[^)\"']+", text) == [], sheet
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A file server that does not report each request."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name in the standard library
+        pass
+
+
+@pytest.fixture
+def address(site: Path) -> Iterator[str]:
+    """The site on loopback."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+FOUND = """new Promise(done => {
+    const look = () => {
+        const found = [...document.querySelectorAll('.md-search-result__link')].map(link => link.pathname)
+        found.length ? done(found) : setTimeout(look, 100)
+    }
+    look()
+})"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_search_finds_a_page_and_asks_nobody_else(address: str, site: Path, tmp_path: Path) -> None:
+    with browser(tmp_path) as chromium:
+        chromium.open(site / "docs/method.html")
+        assert {request.split(":")[0] for request in chromium.requests} <= {"file", "data", "blob"}
+        chromium.requests.clear()
+        chromium.call("Page.navigate", url=f"{address}/index.html?q=wanda")
+        chromium.run("new Promise(done => setTimeout(done, 1000))")
+        assert "/docs/method.html" in chromium.run(FOUND)
+        assert {request.split("/")[2] for request in chromium.requests if request.startswith("http")} == {address[7:]}
 
 
 @pytest.mark.parametrize(
