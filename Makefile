@@ -17,6 +17,7 @@ help:
 	@echo "make docs       the documentation as a site, in build/site"
 	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md"
 	@echo "make lock       choose versions anew: requirements.in -> requirements.lock"
+	@echo "$(BIN)/snakemake --list    the targets of the workflow, in a line each"
 
 # In two steps: where plans are made anew with equal content, the second finds them unchanged and evaluates nothing.
 # Where something fails, the rest is done, reported as far as it goes, and the first failure is the exit status.

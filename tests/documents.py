@@ -53,13 +53,16 @@ def blocks(*languages: str, pages: list[Path] = PAGES) -> list[Block]:
 
 
 def inline_commands() -> list[Block]:
-    """List the commands with arguments that stand in the text of pages; a name alone is no command."""
+    """List the commands with arguments that stand in the text of pages.
+
+    A name alone is no command, and what has a placeholder such as `{study}` is a pattern of commands.
+    """
     found = []
     for page in PAGES:
         text = _FENCE.sub(lambda match: "\n" * match[0].count("\n"), page.read_text(encoding="utf-8"))
         for match in _INLINE.finditer(text):
             command = " ".join(match[1].split())
-            if command.startswith(PROGRAMS) and (" " in command):
+            if command.startswith(PROGRAMS) and " " in command and not re.search(r"\{\w+\}", command):
                 line = text.count("\n", 0, match.start()) + 1
                 found.append(Block(str(page.relative_to(REPOSITORY)), line, "sh", command))
     return found

@@ -19,8 +19,9 @@ from espalier.config.load import load_study
 from tests.conftest import REPOSITORY
 from tests.documents import PAGES, Block, blocks, copy_repository, inline_commands
 from tests.published import write_model
+from tests.workflow.conftest import DefaultRun
 
-LANGUAGES = {"sh", "bash", "text", "yaml", "python", "diff"}
+LANGUAGES = {"sh", "bash", "text", "yaml", "json", "python", "diff", "mermaid"}
 ELSEWHERE = {
     "squeue --me": "needs Slurm: tests/slurm/test_cluster.py runs this block there",
     "pre-commit install": "writes into .git; the linters that it runs are run by test_style.py",
@@ -59,7 +60,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     programs = folder / ".venv/bin"
     programs.mkdir(parents=True)
     for installed in Path(sys.executable).parent.iterdir():
-        if not installed.name.startswith(("python", "activate", "snakemake")):
+        if not installed.name.startswith(("python", "activate", "snakemake", "pip")):
             (programs / installed.name).symlink_to(installed)
     (folder / ".done").mkdir()
     make = subprocess.run(["which", "make"], capture_output=True, text=True, check=True).stdout.strip()
@@ -67,6 +68,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
         "snakemake": SNAKEMAKE.format(done=folder / ".done", python=sys.executable),
         "make": MAKE.format(long=" ".join(LONG_TARGETS), make=make),
+        "pip": "#!/bin/sh\necho 'tests install nothing: list this command in ELSEWHERE' >&2\nexit 1\n",
     }
     for name, text in stand_ins.items():
         (programs / name).write_text(text, encoding="utf-8")
@@ -95,15 +97,15 @@ def runnable(found: list[Block]) -> list[Block]:
     return [block for block in found if elsewhere(block) is None]
 
 
-def run(command: str, clone: Path, *, preamble: str = "") -> subprocess.CompletedProcess[str]:
+def run(command: str, clone: Path, *, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run commands in the copy, or in another folder, with the stand-ins of the copy."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTEST", "PYTHONPATH"))},
         "PATH": f"{clone / '.venv/bin'}:{os.environ['PATH']}",
     }
-    script = f"{preamble}\n{command}"
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=clone, env=environment, capture_output=True, text=True, check=False, timeout=300,
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder or clone, env=environment, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def test_block_of_commands_runs(block: Block, clone: Path) -> None:
     # Later blocks of a page use what earlier ones set.
     earlier = [one for one in blocks("sh", pages=[REPOSITORY / block.page]) if one.line < block.line]
     settings = re.findall(r"^\w+=.*$", "".join(one.text for one in earlier), re.MULTILINE)
-    done = run(block.text, clone, preamble="\n".join(settings))
+    done = run("\n".join([*settings, block.text]), clone)
     assert done.returncode == 0, f"{block.text}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
 
 
@@ -130,7 +132,7 @@ def test_command_in_the_text_runs(block: Block, clone: Path) -> None:
 
 
 def test_nothing_is_listed_that_no_document_has() -> None:
-    used = {elsewhere(block) for block in (*blocks("sh", "bash"), *inline_commands())}
+    used = {elsewhere(block) for block in (*blocks("sh", "bash", "python"), *inline_commands())}
     assert set(ELSEWHERE) - used == set()
 
 
@@ -145,6 +147,29 @@ def test_benchmark_has_the_options_that_are_named(block: Block, clone: Path) -> 
     if options:
         shown = run(f"PYTHONPATH=src python {script} --help", clone).stdout
         assert [option for option in options if option not in shown] == []
+
+
+def outline(text: str) -> list[str]:
+    """The words of what a program printed: numbers and experiments, which differ between machines, are left out."""
+    words = re.sub(r"\b(?:\w+-)+p\d+\b|-{3,}|\d+(?:\.\d+)?%?", "", text)
+    return [" ".join(line.split()) for line in words.splitlines()]
+
+
+@pytest.mark.run
+def test_make_run_prints_what_the_readme_shows(default_run: DefaultRun, clone: Path) -> None:
+    (shown,) = (block.text for block in blocks("text") if block.text.startswith("Best experiment of each model"))
+    command = f"PYTHONPATH={clone / 'src'} python -m espalier.summary results/sandbox"
+    assert outline(run(command, clone, folder=default_run.directory).stdout) == outline(shown)
+
+
+@pytest.mark.run
+def test_what_the_sandbox_shows_is_printed(default_run: DefaultRun, clone: Path) -> None:
+    """The command of benchmarks.md that reads a finished run."""
+    (command,) = (block.text for block in BENCHMARKS if "benchmarks/sandbox.py" in block.text)
+    elsewhere_too = command.replace("=src", f"={clone / 'src'}").replace("benchmarks/", f"{clone / 'benchmarks'}/")
+    printed = run(elsewhere_too, clone, folder=default_run.directory).stdout
+    assert "| Mistral-Instruct |" in printed
+    assert "- `evaluate`: 156 jobs" in printed
 
 
 def studies() -> list[Block]:
@@ -167,7 +192,7 @@ def test_part_of_a_study_is_accepted(block: Block) -> None:
 
 
 def test_blocks_of_python_run(clone: Path) -> None:
-    for block in blocks("python"):
+    for block in runnable(blocks("python")):
         (clone / "block.py").write_text(block.text, encoding="utf-8")
         done = run("PYTHONPATH=src python block.py", clone)
         assert done.returncode == 0, f"{block.place}\n{block.text}\n{done.stderr[-3000:]}"
