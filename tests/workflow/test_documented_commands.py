@@ -208,3 +208,25 @@ def test_pages_name_files_that_exist() -> None:
         if not (REPOSITORY / path).exists()
     ]
     assert lost == []
+
+
+def test_pages_name_modules_that_exist() -> None:
+    """Modules of the library, and what stands in them, where the text names them as code."""
+
+    def exists(name: str) -> bool:
+        path = REPOSITORY / "src" / name.replace(".", "/")
+        if path.with_suffix(".py").is_file() or path.is_dir():
+            return True
+        module, _, inside = name.rpartition(".")
+        file = REPOSITORY / "src" / f"{module.replace('.', '/')}.py"
+        return file.is_file() and bool(
+            re.search(rf"^(?:def|class) {inside}\b|^{inside}\b", file.read_text(), re.MULTILINE)
+        )
+
+    named = {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"`(espalier(?:\.\w+)+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert [f"{page}: {name}" for page, name in sorted(named) if not exists(name)] == []
