@@ -7,7 +7,7 @@ STUDY ?= sandbox
 QUIET := --quiet rules reason host
 export PYTHONPATH := src
 
-.PHONY: help run pack unpack test lint format generated lock coverage mutation audit
+.PHONY: help run pack unpack test lint format docs generated lock coverage mutation audit
 
 help:
 	@echo "make run        the embedded study: six tiny models, nothing to download"
@@ -15,12 +15,14 @@ help:
 	@echo "make test       all tests"
 	@echo "make lint       ruff, snakefmt, snakemake --lint, imports, mypy, codespell"
 	@echo "make format     rewrite Python and rule files in the house style"
+	@echo "make docs       the documentation as a site, in build/site"
 	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md,"
 	@echo "                the graph in docs/architecture.md, docs/licences.md"
 	@echo "make coverage   the unit tests, and the lines that they leave out"
 	@echo "make mutation   faults put into the core one by one, and those that no unit test finds"
 	@echo "make audit      known vulnerabilities of the locked versions (asks pypi.org)"
 	@echo "make lock       choose versions anew: requirements.in -> requirements.lock"
+	@echo "$(BIN)/snakemake --list    the targets of the workflow, in a line each"
 
 # In two steps: where plans are made anew with equal content, the second finds them unchanged and evaluates nothing.
 # Where something fails, the rest is done, reported as far as it goes, and the first failure is the exit status.
@@ -56,6 +58,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile rules
+
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "build/site/index.html (\`$(BIN)/python -m http.server --directory build/site\` serves it, for its search)"
 
 generated: $(INSTALLED)
 	$(BIN)/python -m espalier.config.document

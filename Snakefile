@@ -65,8 +65,8 @@ include: "rules/export_gguf.smk"
 include: "rules/export.smk"
 
 
-# The whole study, up to its reports.
 rule all:
+    """The whole study, up to its reports."""
     default_target: True
     input:
         expand("<results>/reports/{model}/report.html", model=study.reported_models),
@@ -80,40 +80,40 @@ rule all:
         "<results>/reports/cross_model/report.html",
 
 
-# What needs the network, for the login node; compute jobs read only cache/.
 rule stage:
+    """What needs the network, for the login node; compute jobs read only cache/."""
     input:
         "cache/lock.yaml" if study.needs_staging else [],
 
 
-# Every model, unpruned and pruned, evaluated by the protocol of the study.
 rule evaluations:
+    """Every model, unpruned and pruned, evaluated by the protocol of the study."""
     input:
         expand("<results>/baseline/{model}/metrics.json", model=study.models),
         study.sweep.files("<results>/experiments/{model}/{experiment}/metrics.json"),
 
 
-# Importance of all groups, and the statistics of the gradients behind it.
 rule gradients:
+    """Importance of all groups, and the statistics of the gradients behind it."""
     input:
         study.sweep.gradient_tables,
         study.sweep.importance_tables,
 
 
-# What every experiment removes.
 rule plans:
+    """What every experiment removes."""
     input:
         study.sweep.files("<results>/experiments/{model}/{experiment}/plan.json"),
 
 
-# What was read of every imported search folder.
 rule legacy:
+    """What was read of every imported search folder."""
     input:
         study.imports.tables,
 
 
-# Tables of the study and of every model.
 rule consolidated:
+    """Tables of the study and of every model."""
     input:
         expand(
             "<results>/consolidated/{table}.parquet",
@@ -125,47 +125,47 @@ rule consolidated:
         ),
 
 
-# The experiments of section `recovery`, fine-tuned and evaluated once more; nothing without that section.
 rule recovered:
+    """The experiments of section `recovery`, fine-tuned and evaluated once more; nothing without that section."""
     input:
         study.recovery.chosen_files(checkpoints),
         study.recovery.table,
 
 
-# The report of every model.
 rule reports:
+    """The report of every model, without the comparison."""
     input:
         expand("<results>/reports/{model}/report.html", model=study.reported_models),
 
 
-# The same, and the comparison, from what is finished; what is not is listed with its reason.
 rule partial_reports:
+    """Reports and comparison from what is finished; what is not is listed with its reason."""
     input:
         expand("<results>/reports/{model}/report.html", model=study.reported_models),
         "<results>/reports/cross_model/report.html",
 
 
-# The comparison of all models.
 rule cross_model:
+    """The comparison of all models."""
     input:
         "<results>/reports/cross_model/report.html",
 
 
-# Pruned models timed against their unpruned ones, where the config has a section `inference`.
 rule inference:
+    """Pruned models timed against their unpruned ones, where the config has a section `inference`."""
     input:
         study.measured.files,
 
 
-# What each experiment removed, layer by layer.
 rule structures:
+    """What each experiment removed, layer by layer."""
     input:
         expand(
             "<results>/reports/{model}/structures", model=study.models_with_structures
         ),
 
 
-# The best pruned model of each model, and those that the config names, as folders for others to load.
 rule export:
+    """The best pruned model of each model, and those that the config names, as folders for others to load."""
     input:
         study.exports.files,

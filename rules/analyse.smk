@@ -2,6 +2,7 @@
 
 
 rule analyse:
+    """Statistics of one model."""
     input:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",
@@ -41,6 +42,7 @@ rule analyse:
 
 
 rule analyse_study:
+    """Comparison of all models."""
     input:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",

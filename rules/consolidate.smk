@@ -2,6 +2,7 @@
 
 
 rule consolidate_study:
+    """Tables of the whole study, refused if made by other settings."""
     input:
         study.sweep.results_of_all,
         calibration=study.sweep.calibration_checks,
@@ -45,6 +46,7 @@ rule consolidate_study:
 
 
 rule consolidate:
+    """Tables of one model, and its best experiment."""
     input:
         experiments="<results>/consolidated/experiments.parquet",
         code=study.code("analysis/*.py", "naming.py", "statistics/*.py", "tables.py"),

@@ -2,6 +2,7 @@
 
 
 rule check_model:
+    """Architecture, sizes and checksums of a model folder."""
     input:
         study.model_source,
     output:
@@ -27,6 +28,7 @@ rule check_model:
 
 
 rule tokenize_requests:
+    """Requests of tasks and perplexity texts, cut into tokens once."""
     input:
         manifest="<results>/models/{model}.json",
         tasks=study.task_data,
@@ -52,6 +54,7 @@ rule tokenize_requests:
 
 
 rule evaluate_baseline:
+    """Tasks and perplexity of an unpruned model."""
     input:
         manifest="<results>/models/{model}.json",
         requests="<results>/requests/{model}.parquet",
@@ -83,6 +86,7 @@ rule evaluate_baseline:
 
 
 rule evaluate:
+    """Tasks and perplexity of a pruned model."""
     input:
         manifest="<results>/models/{model}.json",
         plan="<results>/experiments/{model}/{experiment}/plan.json",

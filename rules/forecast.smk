@@ -2,6 +2,7 @@
 
 
 rule forecast:
+    """What is left to do, and how long it will take."""
     log:
         "<results>/logs/forecast.log",
     localrule: True

@@ -4,6 +4,7 @@
 # Only tables depend on it, so that another task or sequence length makes no gradient and no evaluation stale; its
 # priority lets it speak before they are made.
 rule check_calibration:
+    """Refuse calibration text that is in what is evaluated."""
     input:
         manifest="<results>/models/{model}.json",
         requests="<results>/requests/{model}.parquet",
@@ -29,6 +30,7 @@ rule check_calibration:
 
 
 rule collect_gradients:
+    """Taylor importance and gradient statistics from one pass."""
     input:
         manifest="<results>/models/{model}.json",
         text=study.calibration_text,
@@ -62,6 +64,7 @@ rule collect_gradients:
 
 # Criteria other than taylor have a pass of their own, so that naming one makes nothing else stale.
 rule measure_importance:
+    """Importance by another criterion that reads text."""
     input:
         manifest="<results>/models/{model}.json",
         text=study.calibration_text,
@@ -94,6 +97,7 @@ rule measure_importance:
 
 # Criteria that look at the weights alone.
 rule measure_weights:
+    """Importance by a criterion that reads weights alone."""
     input:
         manifest="<results>/models/{model}.json",
     output:

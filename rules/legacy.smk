@@ -2,6 +2,7 @@
 
 
 rule import_legacy:
+    """Read one folder of results made elsewhere."""
     input:
         files=study.imports.files,
         code=study.code(

@@ -2,6 +2,7 @@
 
 
 rule plan:
+    """What one experiment removes."""
     input:
         manifest="<results>/models/{model}.json",
         importance=study.sweep.importance_table,

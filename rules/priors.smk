@@ -2,6 +2,7 @@
 
 
 rule measure_priors:
+    """What the model loses without each layer and block."""
     input:
         manifest="<results>/models/{model}.json",
         text=study.calibration_text,

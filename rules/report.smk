@@ -16,6 +16,7 @@ include: "structures.smk"
 
 
 rule report_model:
+    """Page, text and figures of one model."""
     input:
         analysis="<results>/reports/{model}/analysis.json",
         experiments="<results>/consolidated/experiments.parquet",
@@ -77,6 +78,7 @@ rule report_model:
 
 
 rule report_cross_model:
+    """Page, text, figures and tables that compare all models."""
     input:
         summary="<results>/reports/cross_model/analysis_summary.json",
         code=study.code(

@@ -2,6 +2,7 @@
 
 
 rule make_world:
+    """Texts and task documents of the sandbox."""
     output:
         training="<results>/sandbox/texts/training.parquet",
         chats="<results>/sandbox/texts/chats.parquet",
@@ -28,6 +29,7 @@ rule make_world:
 
 
 rule train_sandbox_tokenizer:
+    """Tokenizer of one sandbox architecture."""
     input:
         text="<results>/sandbox/texts/training.parquet",
     output:
@@ -50,6 +52,7 @@ rule train_sandbox_tokenizer:
 
 
 rule train_sandbox_model:
+    """Train one sandbox model."""
     input:
         text="<results>/sandbox/texts/training.parquet",
         chats="<results>/sandbox/texts/chats.parquet",

@@ -2,6 +2,7 @@
 
 
 rule stage_model:
+    """Fetch a model from the hub (needs the network)."""
     output:
         "cache/models/{hub_model}/staged.json",
     log:
@@ -24,6 +25,7 @@ rule stage_model:
 
 
 rule stage_dataset:
+    """Fetch the documents of a task from the hub (needs the network)."""
     output:
         "cache/datasets/{task}.json",
     log:
@@ -44,6 +46,7 @@ rule stage_dataset:
 
 
 rule stage_text:
+    """Fetch a text dataset from the hub (needs the network)."""
     output:
         "cache/texts/{text}.parquet",
     log:
@@ -65,6 +68,7 @@ rule stage_text:
 
 
 rule lock_cache:
+    """Commits and checksums of all that was fetched."""
     input:
         models=expand(
             "cache/models/{hub_model}/staged.json", hub_model=study.hub_models

@@ -3,6 +3,7 @@
 
 # One job for each model: starting Python for each experiment would take longer than all its work.
 rule compare_structures:
+    """What each experiment of a model removed, layer by layer."""
     input:
         layers="<results>/consolidated/layers.parquet",
         manifest=study.manifest,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def _table(title: str, path: str, model: Any) -> str:
         for name, column in model.to_schema().columns.items()
     ]
     head = ["| column | type | may be null | meaning |", "|---|---|---|---|"]
-    return "\n".join([f"## {title}", "", f"`{path}`", "", (model.__doc__ or "").strip(), "", *head, *rows])
+    return "\n".join([f"## {title}", "", f"`{path}`", "", inspect.cleandoc(model.__doc__ or ""), "", *head, *rows])
 
 
 def _cell(text: str) -> str:

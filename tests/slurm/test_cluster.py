@@ -124,7 +124,7 @@ def evaluations(site: Site, since: int) -> list[tuple[str, str, str, str]]:
 
 def documented(word: str) -> str:
     """Take the block of commands from the documentation that has a word in it."""
-    text = Path(REPOSITORY / "docs/slurm.md").read_text(encoding="utf-8")
+    text = Path(REPOSITORY / "docs/clusters.md").read_text(encoding="utf-8")
     (block,) = (block for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if word in block)
     return block
 

@@ -25,7 +25,13 @@ torch.set_num_threads(1)  # threads that wait for each other take longer than mo
 # For `make mutation`: that a machine is slow proves nothing, and a counterexample need not be small.
 settings.register_profile("mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 
-CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig, "qwen3": Qwen3Config}
+# Every family here passes the contract of test_families.py.
+CONFIGS = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+}
 
 
 @pytest.fixture(scope="session")

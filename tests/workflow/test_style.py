@@ -57,6 +57,14 @@ def test_rule_has_every_directive(name: str) -> None:
     assert re.search(rf"scripts/{name}\.py", rules()[name]), f"{name} does not run its own script"
 
 
+def test_snakemake_says_of_every_target_and_rule_what_it_is(snakemake: Run) -> None:
+    """`snakemake --list`: one line each, from the docstrings."""
+    listed = snakemake("--list", directory=REPOSITORY).stdout.splitlines()
+    assert {line.split()[0] for line in listed} >= {"all", "stage", "reports", *rules()}
+    assert [line for line in listed if not re.fullmatch(r"\w+ \([A-Z].+\.\)", line)] == []
+    assert max(map(len, listed)) <= 110
+
+
 # Tables and reports: nothing expensive follows them, so they depend on their sources. All other rules have a GPU rule
 # downstream or are one, and carry a version.
 WITHOUT_OUTPUT = {"forecast"}  # looks anew each time
