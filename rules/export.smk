@@ -3,6 +3,7 @@
 
 # A small file that changes only when the best experiment, its plan or its numbers do.
 rule describe_export:
+    """Plan and numbers of what is exported."""
     input:
         best=study.exports.best,
         plans=study.exports.plans,
@@ -31,6 +32,7 @@ rule describe_export:
 
 
 rule export_checkpoint:
+    """Write a pruned model as a folder for transformers."""
     input:
         manifest="<results>/models/{model}.json",
         description=study.exports.description,

@@ -2,6 +2,7 @@
 
 
 rule export_gguf:
+    """Write a pruned model for llama.cpp."""
     input:
         "<results>/checkpoints/{model}/{name}",
     output:

@@ -3,6 +3,7 @@
 
 # Nothing expensive follows it, so it may read which experiment is the best from the tables.
 rule measure_inference:
+    """Speed and memory against the unpruned model."""
     input:
         manifest="<results>/models/{model}.json",
         choice=study.measured.choice,

@@ -3,6 +3,7 @@
 
 # Only tables depend on it, as on the check of the calibration text: another task makes no adapter stale.
 rule check_recovery:
+    """No text is in both recovery and what is evaluated."""
     input:
         manifest="<results>/models/{model}.json",
         requests="<results>/requests/{model}.parquet",
@@ -31,6 +32,7 @@ rule check_recovery:
 # Which experiment is the best is known only now. No recovery job reads the answer: one that is the same again, or a best
 # experiment that changes, makes nothing stale.
 checkpoint choose_recovered:
+    """Which experiments are recovered, once the best is known."""
     input:
         best="<results>/consolidated/{model}/global_best_config.json",
         code=study.code("analysis/best.py"),
@@ -51,6 +53,7 @@ checkpoint choose_recovered:
 
 
 rule recover:
+    """Fine-tune a pruned model with LoRA."""
     input:
         manifest="<results>/models/{model}.json",
         plan="<results>/experiments/{model}/{experiment}/plan.json",
@@ -81,6 +84,7 @@ rule recover:
 
 
 rule evaluate_recovered:
+    """Evaluate a pruned model with its adapter merged."""
     input:
         manifest="<results>/models/{model}.json",
         plan="<results>/experiments/{model}/{experiment}/plan.json",

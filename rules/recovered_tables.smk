@@ -2,6 +2,7 @@
 
 
 rule consolidate_recovery:
+    """Table of all recovered experiments, before and after."""
     input:
         study.recovery.chosen_files(checkpoints),
         checks=study.recovery.checks,
@@ -31,6 +32,7 @@ rule consolidate_recovery:
 
 
 rule analyse_recovery:
+    """Statistics of what recovery changes."""
     input:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",

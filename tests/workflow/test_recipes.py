@@ -51,8 +51,9 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_edits_are_in_the_house_style(edited: Path) -> None:
-    run(edited, "ruff", "check", "src", "tests")
-    run(edited, "ruff", "format", "--check", "src", "tests")
+    files = [block.text.split("\n")[0].removeprefix("+++ ") for block in blocks("diff", pages=RECIPES)]
+    run(edited, "ruff", "check", *files)
+    run(edited, "ruff", "format", "--check", *files)
 
 
 def test_what_a_contributor_runs_passes(edited: Path) -> None:
