@@ -31,7 +31,9 @@ def read_texts(path: str | Path, text_field: str) -> list[str]:
 def _read_json_texts(path: Path, text_field: str) -> list[str]:
     content = path.read_text(encoding="utf-8")
     try:
-        rows = json.loads(content) if path.suffix == ".json" else [json.loads(line) for line in content.splitlines()]
+        # Not splitlines: JSON texts may hold the line separators of Unicode as they are.
+        lines = content.removesuffix("\n").split("\n")
+        rows = json.loads(content) if path.suffix == ".json" else [json.loads(line) for line in lines]
         return [str(row[text_field]) for row in rows]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is not JSON rows with a {text_field!r} ({error!r})") from None

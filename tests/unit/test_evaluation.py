@@ -284,7 +284,9 @@ def test_only_multiple_choice_tasks_are_evaluated() -> None:
 
 
 def test_groups_and_tags_expand_to_their_tasks() -> None:
-    assert leaf_tasks(["ai2_arc"], packaged_entries(["ai2_arc"])) == ["arc_challenge", "arc_easy"]
+    entries = packaged_entries(["ai2_arc", "mmlu"])
+    assert leaf_tasks(["ai2_arc"], entries) == ["arc_challenge", "arc_easy"]
+    assert len(leaf_tasks(["mmlu"], entries)) == 57  # a group of four groups; the subjects of Hendrycks et al. (2021)
 
 
 def test_a_tag_is_evaluated_like_its_tasks(data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import yaml
 from lm_eval.tasks._index import Entry, Kind
 from transformers import PreTrainedTokenizerFast
 
@@ -110,9 +109,10 @@ def test_lock_file_pins_commits_and_keeps_other_studies(tmp_path: Path) -> None:
 
 
 def test_a_broken_lock_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "lock.yaml").write_text(yaml.safe_dump(["x"]))
-    with pytest.raises(UserError, match=r"lock.yaml: is not a lock file; delete it and run `snakemake stage`"):
-        read_lock(tmp_path / "lock.yaml")
+    for content in ("- x", "a: {b"):
+        (tmp_path / "lock.yaml").write_text(content)
+        with pytest.raises(UserError, match=r"lock.yaml: is not a lock file; delete it and run `snakemake stage`"):
+            read_lock(tmp_path / "lock.yaml")
 
 
 @pytest.fixture

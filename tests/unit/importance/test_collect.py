@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from espalier.criteria import CRITERIA, Criterion
 from espalier.errors import UserError
-from espalier.importance.accumulate import Sums, accumulate, sequence_losses
+from espalier.importance.accumulate import Sums, _check_finite, accumulate, run_once, sequence_losses
 from espalier.importance.collect import collect_importance, importance_of_weights
 from espalier.importance.groups import group_importance
 from espalier.importance.memory import PassSettings
@@ -384,6 +384,29 @@ def test_a_gradient_that_is_not_finite_names_layer_and_sequence(sequences: torch
     ):
         collect(model, odd, [2, 8])
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_sum_that_overflows_though_no_sequence_does_says_so(sequences: torch.Tensor) -> None:
+    model = random_model("llama", 40)
+    sums = accumulated(model, sequences, {"gradient"})
+    sums[3].gradient.fill_(float("inf"))
+    with pytest.raises(UserError, match=r"gradients: the sum over 8 sequences is not finite in layer 0, though each"):
+        _check_finite(model, sums, sequences, 8, {"gradient"})
+
+
+def test_a_trial_of_one_sequence_keeps_nothing(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+    """Its peak memory tells how many sequences fit; `checkpointing` holds another's wrapper of a layer in honour."""
+    layer = model.model.layers[0]
+    wrapped, calls = layer.forward, []
+    layer.forward = lambda *args, **kwargs: calls.append(1) or wrapped(*args, **kwargs)
+    wrapper = layer.forward
+    run_once(model, sequences[:1], checkpointing=True)
+    assert calls == [1, 1]  # forward, and again in the backward pass
+    assert layer.forward is wrapper
+    assert "forward" not in model.model.layers[1].__dict__
+    for parameter in model.parameters():
+        assert parameter.grad is None
+        assert not parameter._post_accumulate_grad_hooks
 
 
 def test_loss_of_a_sequence_is_that_of_transformers(model: PreTrainedModel, sequences: torch.Tensor) -> None:

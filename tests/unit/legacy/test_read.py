@@ -284,6 +284,20 @@ def test_layers_that_cannot_be(change: dict[str, Any], note: str) -> None:
     assert bool(found.layers) == ("total" in change)
 
 
+@pytest.mark.parametrize(
+    ("layers", "note"),
+    [
+        ({"0": {}}, "layers is not a list, not read"),
+        (["x"], "a layer is incomplete, so no layer is read"),
+        ([comparison()["layers"][0]] * 2, "two layers have the same layer_idx, so no layer is read"),
+    ],
+)
+def test_layers_are_read_all_or_none(layers: Any, note: str) -> None:
+    notes = Notes("c")
+    assert read_comparison(comparison() | {"layers": layers}, notes).layers == []
+    assert any(note in one for one in notes)
+
+
 def test_the_copy_of_the_real_folder_is_whole() -> None:
     found = sorted(path.name for path in REAL.rglob("*.json"))
     assert found == ["evaluation_results.json", "gradient_diagnosis.json", "model_comparison.json"]
