@@ -126,7 +126,7 @@ rule consolidated:
 
 
 rule recovered:
-    """The experiments of section `recovery`, fine-tuned and evaluated once more; nothing without that section."""
+    """The experiments of section `recovery`, fine-tuned and evaluated once more."""
     input:
         study.recovery.chosen_files(checkpoints),
         study.recovery.table,
@@ -166,6 +166,6 @@ rule structures:
 
 
 rule export:
-    """The best pruned model of each model, and those that the config names, as folders for others to load."""
+    """The best pruned model of each model, and those that the config names, for others to load."""
     input:
         study.exports.files,

@@ -18,6 +18,8 @@ rule analyse:
             "statistics/*.py",
             "naming.py",
             "importance/statistics.py",
+            "planning/groups.py",
+            "planning/plan.py",
             "planning/structure.py",
         ),
     output:
@@ -52,7 +54,9 @@ rule analyse_study:
         draws=expand(
             "<results>/reports/{model}/draws.parquet", model=study.reported_models
         ),
-        code=study.code("analysis/*.py", "statistics/*.py", "naming.py"),
+        code=study.code(
+            "analysis/*.py", "deployment/messages.py", "statistics/*.py", "naming.py"
+        ),
     output:
         summary="<results>/reports/cross_model/analysis_summary.json",
     log:

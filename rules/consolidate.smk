@@ -49,7 +49,13 @@ rule consolidate:
     """Tables of one model, and its best experiment."""
     input:
         experiments="<results>/consolidated/experiments.parquet",
-        code=study.code("analysis/*.py", "naming.py", "statistics/*.py", "tables.py"),
+        code=study.code(
+            "analysis/*.py",
+            "deployment/messages.py",
+            "naming.py",
+            "statistics/*.py",
+            "tables.py",
+        ),
     output:
         table="<results>/consolidated/{model}/all_methods_results.parquet",
         csv="<results>/consolidated/{model}/all_methods_results.csv",

@@ -35,7 +35,6 @@ checkpoint choose_recovered:
     """Which experiments are recovered, once the best is known."""
     input:
         best="<results>/consolidated/{model}/global_best_config.json",
-        code=study.code("analysis/best.py"),
     output:
         "<results>/recovered/{model}/chosen.json",
     log:

@@ -7,7 +7,7 @@ rule consolidate_recovery:
         study.recovery.chosen_files(checkpoints),
         checks=study.recovery.checks,
         experiments="<results>/consolidated/experiments.parquet",
-        code=study.code("recovery/table.py", "tables.py"),
+        code=study.code("evaluation/metrics.py", "recovery/table.py", "tables.py"),
     output:
         "<results>/consolidated/recovery.parquet",
     log:
@@ -39,7 +39,9 @@ rule analyse_recovery:
         recovery="<results>/consolidated/recovery.parquet",
         draws="<results>/reports/{model}/draws.parquet",
         samples=study.recovery.sample_files(checkpoints),
-        code=study.code("analysis/*.py", "statistics/*.py", "consolidate.py"),
+        code=study.code(
+            "analysis/*.py", "deployment/messages.py", "naming.py", "statistics/*.py"
+        ),
     output:
         "<results>/reports/{model}/recovery.json",
     log:

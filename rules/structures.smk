@@ -18,6 +18,8 @@ rule compare_structures:
             "evaluation/metrics.py",
             "legacy/*.py",
             "naming.py",
+            "planning/groups.py",
+            "planning/plan.py",
             "planning/structure.py",
             "reports/structure.py",
             "reports/deployment_sections.py",
