@@ -25,6 +25,10 @@ LANGUAGES = {"sh", "bash", "text", "yaml", "json", "python", "diff", "mermaid"}
 ELSEWHERE = {
     "squeue --me": "needs Slurm: tests/slurm/test_cluster.py runs this block there",
     "pre-commit install": "writes into .git; the linters that it runs are run by test_style.py",
+    "snakemake inference": "needs a section of the config: tests/workflow/test_inference.py",
+    "pip install -r requirements-llama.txt": "installs: `make test` does it",
+    "from transformers import AutoModelForCausalLM": "needs an exported folder: tests/unit/export",
+    "from espalier.adapters.lora": "needs a trained adapter: tests/unit/recovery",
     "PYTHONPATH=src python benchmarks/": "measures for minutes: its options are looked up below",
     "PYTHONPATH=src python -m espalier.repeatability": "needs two finished runs: tests/workflow/test_repeatability.py",
 }
@@ -34,6 +38,9 @@ LONG_TARGETS = {
     "test": "this very run",
     "lint": "test_style.py",
     "lock": "needs the network",
+    "audit": "needs the network",
+    "coverage": "the unit tests",
+    "mutation": "takes an hour",
     "pack": "test_what_reruns.py",
     "unpack": "test_what_reruns.py",
 }
