@@ -89,9 +89,7 @@ def test_a_criterion_that_reads_no_text_has_one_sample_count() -> None:
 
 
 def test_tables_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(
-        UserError, match="0 groups with n_samples 16, but the model has 8; delete the"
-    ):
+    with pytest.raises(UserError, match="0 groups with n_samples 16, but the model has 8; delete the"):
         make_plan(SMALL, settings(n_samples=16), importances(), None)
     with pytest.raises(UserError, match="8 groups with n_samples 8, but the model has 4"):
         make_plan(ModelStructure(SMALL.layers[:1], 0), settings(), importances(), None)
