@@ -17,7 +17,7 @@ help:
 	@echo "make format     rewrite Python and rule files in the house style"
 	@echo "make docs       the documentation as a site, in build/site"
 	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md,"
-	@echo "                the graph in docs/architecture.md, docs/licences.md"
+	@echo "                the graph and table of docs/architecture.md, docs/licences.md"
 	@echo "make coverage   the unit tests, and the lines that they leave out"
 	@echo "make mutation   faults put into the core one by one, and those that no unit test finds"
 	@echo "make audit      known vulnerabilities of the locked versions (asks pypi.org)"

@@ -4,4 +4,4 @@ The library that the workflow's scripts call. Importing it loads nothing else; `
 `espalier.study` import no torch.
 """
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"

@@ -155,6 +155,11 @@ def test_uniform_gives_what_half_a_channel_leaves_to_the_next_layer() -> None:
     assert removed_rows(structure, [0] * 20, 0.95, allocation="uniform") == [*range(9), *range(10, 20)]
 
 
+def test_uniform_takes_the_only_parameter_of_a_layer() -> None:
+    structure = ModelStructure((LayerStructure(0, 1, 1, 1, 0),) * 2, 2)
+    assert removed_rows(structure, [0, 0], 0.5, allocation="uniform") == [0, 1]
+
+
 def test_uniform_layers_keep_the_share_below_which_they_collapse() -> None:
     # Two layers of 5 channels of 4. At least 0.3 of 20 stay, so at most 14 go: 3 channels. Budget 28 of 44, 14 each:
     # layer 0 gives 12; the 16 left would be 4 channels of layer 1, which may lose 3.

@@ -73,6 +73,9 @@ def test_full_width_need_not_be_a_multiple() -> None:
 def test_width_may_become_zero() -> None:
     # Budget 7 of 16: width 1 goes to 0, 8 removed; the step back has no rival, so layer 0 is 4 wide again.
     assert mlp_only([*[0] * 7, *[9] * 9], 2, 7 / 16, FOURS) == [4, 8]
+    # Budget 11 of 24: widths 0 and 5, nearest 0 and 4, 12 removed. The step with the higher score comes back, which is
+    # the empty layer's: (5, 5, 5, 5) against (1, 1, 1, 6).
+    assert mlp_only([*[0] * 4, *[5] * 4, 1, 1, 1, 6, *[9] * 12], 3, 0.46, FOURS) == [4, 4, 8]
     # Budget 9 of 24: widths 1 and 6; nearest 0 and 8, 8 removed.
     assert mlp_only([*[0] * 7, 9, 1, 1, *[9] * 14], 3, 0.375, FOURS) == [0, 8, 8]
 

@@ -90,7 +90,7 @@ def test_nine_tenths_are_alike() -> None:
 def test_the_cheapest_width_is_chosen(token_budget: int) -> None:
     forest = apart([*range(20, 120, 3), *range(300, 420, 40)])
     chosen = set()
-    for balance in (1.0, 30.0, 1000.0, 1e9):
+    for balance in (1.0, 30.0, 100.0, 200.0, 400.0, 700.0, 1000.0, 2000.0, 4000.0, 1e9):
         options = {
             width: make_batches(forest, width=width, token_budget=token_budget)
             for width in {min(width, token_budget // 8 * 8) for width in (128, 256, 512, 1024)}

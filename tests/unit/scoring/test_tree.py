@@ -34,6 +34,7 @@ def test_a_tree_by_hand() -> None:
     assert forest.request.tolist() == [1, 1, 0, 0, 0]
     assert forest.node.tolist() == [1, 2, 1, 3, 4]
     assert forest.target.tolist() == [3, 4, 5, 6, 7]
+    assert {array.dtype for array in (forest.tokens, forest.depth, forest.end, forest.target)} == {np.dtype(np.int32)}
     assert forest.is_chain.tolist() == [False]
 
 

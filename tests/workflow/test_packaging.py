@@ -1,0 +1,125 @@
+"""What users install: the wheel has all that the library reads, and every place says the same version."""
+
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from espalier import __version__
+from tests.conftest import REPOSITORY
+from tests.workflow.test_style import locked
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+LIBRARY = REPOSITORY / "src/espalier"
+# Run outside the repository, by the environment that the wheel is in.
+USE = """
+import pathlib, sys
+import espalier
+from espalier.config import load_study
+from espalier.planning import select
+from espalier.reports import html
+from espalier.reports.messages import Words
+from importlib.metadata import version
+assert pathlib.Path(espalier.__file__).is_relative_to(sys.prefix), espalier.__file__
+assert version("espalier") == espalier.__version__
+assert len(html._source("vendor/vega.min.js")) > 100_000
+assert Words("zh")("seq_len") != Words("en")("seq_len")
+model = {"name": "A", "family": "Llama", "kind": "base", "path": "a"}
+assert load_study({"study": "s", "models": [model]}).grid.pruning_ratio == (0.2,)
+print(espalier.__version__)
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The source distribution, and the wheel, built without a network."""
+    folder = tmp_path_factory.mktemp("dist")
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", str(folder)],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {path.name.removeprefix(f"espalier-{__version__}"): path for path in folder.iterdir()}
+
+
+def tracked(folder: str) -> set[str]:
+    """Files of a folder that git tracks, or would."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", folder]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\n")
+    return {name for name in listed if name and (REPOSITORY / name).is_file()}
+
+
+def test_both_are_named_after_the_version(built: dict[str, Path]) -> None:
+    assert set(built) == {".tar.gz", "-py3-none-any.whl"}
+
+
+def test_the_wheel_has_every_file_of_the_library(built: dict[str, Path]) -> None:
+    """Templates, messages, the vendored script with its licence, and the mark that the library is typed."""
+    with zipfile.ZipFile(built["-py3-none-any.whl"]) as wheel:
+        names = set(wheel.namelist())
+        about = Parser().parsestr(wheel.read(f"espalier-{__version__}.dist-info/METADATA").decode())
+    assert {name for name in names if name.startswith("espalier/")} == {
+        name.removeprefix("src/") for name in tracked("src/espalier")
+    }
+    assert {"espalier/py.typed", "espalier/reports/vendor/vega.LICENSE"} <= names
+    assert f"espalier-{__version__}.dist-info/licenses/LICENSE" in names
+    assert about["License-Expression"] == "Apache-2.0"
+    assert {re.split(r"[ ;>=<]", need)[0] for need in about.get_all("Requires-Dist")} >= {"torch", "snakemake"}
+
+
+def test_the_source_distribution_can_run_the_workflow_and_its_tests(built: dict[str, Path]) -> None:
+    with tarfile.open(built[".tar.gz"]) as source:
+        names = {name.split("/", 1)[1] for name in source.getnames() if "/" in name}
+    for folder in ("src", "rules", "workflow", "config", "profiles", "envs", "tests", "docs"):
+        assert tracked(folder) <= names, folder
+    assert {"Snakefile", "Makefile", "LICENSE", "CHANGELOG.md", "CITATION.cff", "requirements.lock"} <= names
+
+
+def test_the_wheel_works_outside_the_repository(built: dict[str, Path], tmp_path: Path) -> None:
+    """In a fresh environment, which sees the dependencies of this one."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv/bin/python"
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "venv")}))
+    others = [path for path in sys.path if path.endswith("-packages")]
+    (packages / "dependencies.pth").write_text("\n".join(others) + "\n", encoding="utf-8")
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(built["-py3-none-any.whl"])]
+    subprocess.run(pip, cwd=tmp_path, env={"PIP_DISABLE_PIP_VERSION_CHECK": "1"}, check=True)
+    done = subprocess.run([str(python), "-c", USE], cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == __version__
+
+
+def test_every_place_says_the_same_version() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    released = re.search(r"^## (\S+) - (\S+)$", (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert released is not None
+    assert (citation["version"], str(citation["date-released"])) == released.groups()
+    assert citation["version"] == __version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_the_citation_has_what_its_format_asks_for() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["license"] == PROJECT["project"]["license"]
+    assert all(author.get("name") or author.get("family-names") for author in citation["authors"])
+
+
+def test_the_build_tool_is_the_locked_one() -> None:
+    assert PROJECT["build-system"]["requires"] == [f"hatchling=={locked()['hatchling']}"]
+
+
+def test_the_licence_of_every_locked_package_is_listed() -> None:
+    page = (REPOSITORY / "docs/licences.md").read_text(encoding="utf-8")
+    listed = {name.lower().replace("_", "-") for name in re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)}
+    assert listed == set(locked()), "run `make generated`"
