@@ -44,7 +44,8 @@ def main() -> None:
     flagged = [f"- `{name}`: {licence}" for name, licence in found.items() if COPYLEFT.search(licence)]
     rows = [f"| `{name}` | {licence} |" for name, licence in found.items()]
     page = [
-        HEAD, "## With copyleft", "", "Used as they are, through pip.", "", *flagged, "", "## All", "", "| package | licence |", "|---|---|", *rows, "",
+        HEAD, "## With copyleft", "", "Used as they are, through pip.", "", *flagged, "", "## All", "",
+        "| package | licence |", "|---|---|", *rows, "",
     ]  # fmt: skip
     (REPOSITORY / "docs/licences.md").write_text("\n".join(page), encoding="utf-8")
 
