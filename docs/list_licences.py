@@ -43,10 +43,9 @@ def main() -> None:
         sys.exit(f"no licence is given by {', '.join(unknown)}")
     flagged = [f"- `{name}`: {licence}" for name, licence in found.items() if COPYLEFT.search(licence)]
     rows = [f"| `{name}` | {licence} |" for name, licence in found.items()]
-    page = [
-        HEAD, "## With copyleft", "", "Used as they are, through pip.", "", *flagged, "", "## All", "",
-        "| package | licence |", "|---|---|", *rows, "",
-    ]  # fmt: skip
+    flagged = ["## With copyleft", "", "Used as they are, through pip.", "", *flagged, ""]
+    table = ["## All", "", "| package | licence |", "|---|---|", *rows, ""]
+    page = [HEAD, *flagged, *table]
     (REPOSITORY / "docs/licences.md").write_text("\n".join(page), encoding="utf-8")
 
 
