@@ -126,5 +126,5 @@ def test_reports_need_neither_weights_nor_torch(copy: Copy, tmp_path: Path) -> N
     before = {path: path.stat().st_mtime_ns for path in results}
     copy.snakemake("--config", "report={language: zh}", modules=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in results} == before
-    assert 'lang="zh"' in (copy.results / "reports/Llama/report.html").read_text(encoding="utf-8")
+    assert 'lang="zh-Hans"' in (copy.results / "reports/Llama/report.html").read_text(encoding="utf-8")
     assert copy.jobs("--config", "report={language: zh}") == {}
