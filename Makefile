@@ -67,6 +67,7 @@ generated: $(INSTALLED)
 	$(BIN)/python -m espalier.config.document
 	$(BIN)/python -m espalier.dictionary
 	$(BIN)/python docs/draw_architecture.py
+	$(BIN)/python docs/draw_pipeline.py
 	$(BIN)/python docs/list_licences.py
 
 coverage: $(INSTALLED)

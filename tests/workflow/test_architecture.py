@@ -58,8 +58,9 @@ def test_each_contract_can_be_broken(contract: str, module: str, line: str, tmp_
     assert "Contracts: 0 kept, 1 broken." in done.stdout
 
 
-def test_the_page_shows_the_present_graph() -> None:
-    command = [sys.executable, "docs/draw_architecture.py", "--check"]
+@pytest.mark.parametrize("figure", ["architecture", "pipeline"])
+def test_the_figures_show_the_present_graphs(figure: str) -> None:
+    command = [sys.executable, f"docs/draw_{figure}.py", "--check"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
