@@ -43,7 +43,8 @@ unpack:
 # Without a C++ compiler the tests that need llama.cpp are skipped; the next run tries again.
 test: $(INSTALLED)
 	@$(MAKE) --no-print-directory $(LLAMA) || echo "llama.cpp could not be built: its tests are skipped"
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 tests/unit
+	$(BIN)/python -m pytest tests/slurm tests/workflow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
