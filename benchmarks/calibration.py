@@ -17,39 +17,21 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+from random_models import SHAPES, random_model, structure_of
+from transformers import PreTrainedModel
 
 from espalier.importance.accumulate import sequence_losses
 from espalier.importance.collect import collect_importance
 from espalier.importance.memory import GIB, PassSettings
 from espalier.ladder import ladder, prior_samples
-from espalier.models.decoder import decoder_layers, n_kv_groups, n_mlp_channels, params_per_group, projections
+from espalier.models.decoder import decoder_layers, projections
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import Priors, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select
-from espalier.planning.structure import LayerStructure, ModelStructure
 from espalier.priors import PER_LAYER, measure_priors
 from espalier.surgery import prune
 
-SHAPES = {
-    "sandbox": LlamaConfig(
-        vocab_size=800, hidden_size=64, intermediate_size=96, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=4, max_position_embeddings=256,
-    ),
-    "50m": LlamaConfig(
-        vocab_size=32_000, hidden_size=512, intermediate_size=1_536, num_hidden_layers=8, num_attention_heads=8,
-        num_key_value_heads=4, max_position_embeddings=2_048,
-    ),
-    "llama-3-8b": LlamaConfig(
-        vocab_size=128_256, hidden_size=4_096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
-        num_key_value_heads=8, max_position_embeddings=8_192, rope_theta=500_000.0,
-    ),
-    "qwen2.5-7b": Qwen2Config(
-        vocab_size=152_064, hidden_size=3_584, intermediate_size=18_944, num_hidden_layers=28, num_attention_heads=28,
-        num_key_value_heads=4, max_position_embeddings=32_768, rope_theta=1_000_000.0,
-    ),
-}  # fmt: skip
 N_METHODS = 3  # of the reference grid
 
 
@@ -145,21 +127,6 @@ def benchmark_plan_and_surgery(model: PreTrainedModel) -> None:
     report("surgery", f"{cut_s:.2f} s, {model.num_parameters():,} parameters left")
 
 
-def structure_of(model: PreTrainedModel) -> ModelStructure:
-    """Read the sizes of a model in memory."""
-    layers = tuple(
-        LayerStructure(
-            n_kv_groups(layer),
-            params_per_group(layer, "attention"),
-            n_mlp_channels(layer),
-            params_per_group(layer, "mlp"),
-            sum(p.numel() for name, p in layer.named_parameters() if "norm" in name),
-        )
-        for layer in decoder_layers(model)
-    )
-    return ModelStructure(layers, model.num_parameters() - sum(layer.params for layer in layers))
-
-
 def pass_flops(model: PreTrainedModel, n_samples: int, length: int) -> int:
     """Count 6 operations for each weight of a projection and token, 4 for the frozen head; attention is left out."""
     head = model.get_output_embeddings().weight.numel()
@@ -172,12 +139,6 @@ def matmul_rate(model: PreTrainedModel) -> float:
     a, b = (torch.randn(size, size, device=model.device, dtype=model.dtype) for _ in range(2))
     a @ b
     return 2 * size**3 * repeats / seconds(model, lambda: [a @ b for _ in range(repeats)])
-
-
-def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    torch.manual_seed(0)
-    with device:
-        return AutoModelForCausalLM.from_config(SHAPES[shape], dtype=dtype).eval()
 
 
 def random_sequences(model: PreTrainedModel, n_samples: int, length: int) -> torch.Tensor:

@@ -17,37 +17,17 @@ import platform
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+from random_models import SHAPES, random_model, structure_of
+from transformers import PreTrainedModel
 
 from espalier.deployment.job import sizes
 from espalier.deployment.measure import UNPRUNED, Load, measure, versions_of
 from espalier.deployment.summary import SPEEDS, gain, summarise
 from espalier.deployment.verdict import ADVISED
-from espalier.models.decoder import decoder_layers, n_kv_groups, n_mlp_channels, params_per_group
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions, select
-from espalier.planning.structure import LayerStructure, ModelStructure
-
-SHAPES = {
-    "sandbox": LlamaConfig(
-        vocab_size=800, hidden_size=64, intermediate_size=96, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=4, max_position_embeddings=256,
-    ),
-    # Few words and many layers: with more words in so small a model, half of it could not be pruned.
-    "58m": LlamaConfig(
-        vocab_size=8_000, hidden_size=512, intermediate_size=1_536, num_hidden_layers=16, num_attention_heads=8,
-        num_key_value_heads=4, max_position_embeddings=2_048,
-    ),
-    "llama-3-8b": LlamaConfig(
-        vocab_size=128_256, hidden_size=4_096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
-        num_key_value_heads=8, max_position_embeddings=8_192, rope_theta=500_000.0,
-    ),
-    "qwen2.5-7b": Qwen2Config(
-        vocab_size=152_064, hidden_size=3_584, intermediate_size=18_944, num_hidden_layers=28, num_attention_heads=28,
-        num_key_value_heads=4, max_position_embeddings=32_768, rope_theta=1_000_000.0,
-    ),
-}  # fmt: skip
+from espalier.planning.structure import ModelStructure
 
 
 def main() -> None:
@@ -85,21 +65,6 @@ def random_plan(structure: ModelStructure, ratio: float, multiple: int) -> Plan:
     scores = np.random.default_rng(0).lognormal(size=len(groups))
     removed = select(groups, structure, scores, ratio, SelectionOptions(mlp_multiple_of=multiple))
     return Plan.from_mask(groups, structure, removed)
-
-
-def structure_of(model: PreTrainedModel) -> ModelStructure:
-    """Read the sizes of a model in memory."""
-    layers = tuple(
-        LayerStructure(
-            n_kv_groups(layer),
-            params_per_group(layer, "attention"),
-            n_mlp_channels(layer),
-            params_per_group(layer, "mlp"),
-            sum(p.numel() for name, p in layer.named_parameters() if "norm" in name),
-        )
-        for layer in decoder_layers(model)
-    )
-    return ModelStructure(layers, model.num_parameters() - sum(layer.params for layer in layers))
 
 
 def print_header(options: argparse.Namespace, model: PreTrainedModel, load: Load) -> None:
@@ -159,12 +124,6 @@ OUTCOMES = {"gain": "faster", "loss": "slower", "not_told": "not told apart"}
 
 def spread(of: dict[str, float], digits: int) -> str:
     return f"{of['median']:,.{digits}f} ({of['min']:,.{digits}f}\N{EN DASH}{of['max']:,.{digits}f})"
-
-
-def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    torch.manual_seed(0)
-    with device:
-        return AutoModelForCausalLM.from_config(SHAPES[shape], dtype=dtype).eval()
 
 
 def parse_options() -> argparse.Namespace:

@@ -14,7 +14,8 @@ import copy
 
 import torch
 import transformers
-from calibration import SHAPES, describe, random_model, random_sequences, report, reset_peak
+from calibration import describe, random_sequences, report, reset_peak
+from random_models import SHAPES, random_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from espalier.adapters.lora import LoraSettings, attach
