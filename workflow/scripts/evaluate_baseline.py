@@ -2,11 +2,10 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from espalier.evaluation.pending import Work
 from espalier.evaluation.run import write_evaluation
-from espalier.files import read_json
 from espalier.jobs import job_log
 
 if TYPE_CHECKING:
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("espalier.evaluate_baseline")
 
 
-def main(*, manifest: str, requests: Path, settings: dict[str, Any], metrics: str, samples: str) -> None:
-    work = Work(read_json(manifest), requests, settings)
+def main(*, work: Work, metrics: str, samples: str) -> None:
     result, rows = work.evaluator().evaluate(None)
     header = {"model": work.manifest["model"], "experiment": "baseline"}
     content = {**header, **result, "recipe": work.recipe(None)}
@@ -28,17 +26,7 @@ if __name__ == "__main__":
     failure = Path(snakemake.log[0]).parents[2] / "failures" / snakemake.wildcards.model / "baseline.json"
     with job_log(snakemake.log[0], f"baseline {snakemake.wildcards.model}", failure=failure):
         main(
-            manifest=snakemake.input.manifest,
-            requests=Path(snakemake.input.requests),
-            settings={
-                "data_folder": Path(snakemake.params.data_folder),
-                "protocol": snakemake.params.protocol,
-                "dtype": snakemake.params.dtype,
-                "device": snakemake.resources.device,
-                "gpus": snakemake.resources.gpu,
-                "token_budget": snakemake.resources.token_budget,
-                "threads": snakemake.threads,
-            },
+            work=Work.of(snakemake),
             metrics=snakemake.output.metrics,
             samples=snakemake.output.samples,
         )

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction", "extreme_pruning_layers")
+
+
 @dataclass(frozen=True)
 class Work:
     """What the evaluations of one model have in common.
@@ -39,6 +42,21 @@ class Work:
     manifest: dict[str, Any]
     requests: Path
     settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, snakemake: Any) -> Work:
+        """Take it from the object that Snakemake gives to a script."""
+        params, resources = snakemake.params, snakemake.resources
+        settings = {
+            "data_folder": Path(params.data_folder),
+            "protocol": params.protocol,
+            "dtype": params.dtype,
+            "device": resources.device,
+            "gpus": resources.gpu,
+            "token_budget": resources.token_budget,
+            "threads": snakemake.threads,
+        }
+        return cls(read_json(snakemake.input.manifest), Path(snakemake.input.requests), settings)
 
     def recipe(self, plan: dict[str, Any] | None, adapter: Path | None = None) -> dict[str, Any]:
         """Return the recipe of one evaluation, of a recovered model if a folder with an adapter is given."""
@@ -91,6 +109,12 @@ def evaluate_with_others(work: Work, store: Store, plan: Path, *, at_most: int) 
             if free and not store.has(other_key):  # finished between the look and the claim
                 _try(partial(_evaluate, work, store, evaluator, other), other["experiment"])
     return key
+
+
+def facts_of(plan: Path) -> dict[str, Any]:
+    """Read of a plan what the metrics of its experiment repeat."""
+    content = read_json(plan)
+    return {fact: content[fact] for fact in _FACTS}
 
 
 def evaluate_recovered(work: Work, store: Store, plan: Path, adapter: Path) -> str:
