@@ -127,9 +127,16 @@ class Sweep:
         return [table for _, _, table in self.gradient_passes(wildcards)]
 
     def results_of_all(self, wildcards: Wildcards) -> list[str]:
-        """Everything that the tables are made of, except manifests."""
-        keys = ("metrics", "plan", "gradients")
-        return self.present(dict.fromkeys(entry[key] for entry in self._entries for key in keys if entry[key]))
+        """Everything that the tables are made of, except manifests.
+
+        A plan is among them only where its experiment has no metrics: those are made anew with every plan, and the
+        time that Snakemake takes for a job grows with the square of its inputs.
+        """
+        absent = set(self.missing(wildcards))
+        plans = (entry["plan"] for entry in self._entries if entry["plan"] and entry["metrics"] in absent)
+        gradients = (entry["gradients"] for entry in self._entries if entry["gradients"])
+        metrics = (entry["metrics"] for entry in self._entries)
+        return self.present(dict.fromkeys([*metrics, *plans, *gradients]))
 
     def missing(self, wildcards: Wildcards) -> list[str]:
         """What the tables lack, where that is allowed; as a param it makes them anew when more is finished."""
