@@ -7,7 +7,8 @@ On the CPU: Llama architecture, about 56 M parameters, 32,000 words, float32. On
 random weights made on the device, bfloat16. Requests are drawn with the counts and about the lengths of the seven real
 tasks; `--documents` of all 20,465 in proportion. Where lm-eval is not installed, a plain loop does what its backend
 does: longest first, contexts encoded anew for each choice, padded, log-softmax over all positions, one-token choices
-of one context together. Prints Markdown. Every repeat runs each setting once, in turn; times are medians.
+of one context together. Where espalier takes its products from oneDNN, both run with either library. Prints Markdown.
+Every repeat runs each setting once, in turn; times are medians.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import torch
+from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from espalier.models.onednn import fast_linear
 from espalier.scoring import Request, Score, score_requests
 from espalier.scoring.engine import balance_of
 from espalier.scoring.pack import choose_batches, make_batches, padding
@@ -137,11 +142,14 @@ def _tokenizer() -> object:
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"<s>": 0})), **special)
 
 
-def matmul_rate(device: str, dtype: torch.dtype) -> float:
-    """Measure multiply-adds of one large product, twice the number per second."""
+@torch.inference_mode()
+def matmul_rate(model: PreTrainedModel) -> float:
+    """Measure multiply-adds of one large product, twice the number per second, by the faster library."""
+    device, dtype = model.device.type, model.dtype
     n = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return 2 * n**3 / statistics.median(_seconds(lambda: a @ b, device) for _ in range(5))
+    with fast_linear(model):
+        return 2 * n**3 / statistics.median(_seconds(lambda: linear(a, b), device) for _ in range(5))
 
 
 def _seconds(run: Callable[[], object], device: str) -> float:
@@ -182,6 +190,8 @@ def run_all(arguments: argparse.Namespace) -> None:
         )
     for size in arguments.batch_sizes:
         settings[name, size, 0] = lambda s=size: run_reference(requests, s)
+    if not isinstance(fast_linear(model), nullcontext):
+        settings |= with_other_library(model, settings)
     score_requests(model, requests[:50], token_budget=1024)
     run_reference(requests[:50], 8)
     times: dict[tuple[str, int, int], list[float]] = {key: [] for key in settings}
@@ -190,6 +200,23 @@ def run_all(arguments: argparse.Namespace) -> None:
         for key, run in settings.items():
             times[key].append(_seconds(lambda r=run, k=key: answers.__setitem__(k, r()), arguments.device))
     print_table(arguments, model, requests, name, times, answers)
+
+
+def with_other_library(
+    model: PreTrainedModel, settings: dict[tuple[str, int, int], Callable[[], list]]
+) -> dict[tuple[str, int, int], Callable[[], list]]:
+    """Run espalier with the products of the reference, and the reference with those of espalier."""
+
+    def swapped(run: Callable[[], list], *, is_ours: bool) -> list:
+        with torch.backends.mkldnn.flags(enabled=False) if is_ours else fast_linear(model):
+            return run()
+
+    found = {}
+    for (backend, size, width), run in settings.items():
+        is_ours = backend == "espalier"
+        key = (f"{backend}, {'MKL' if is_ours else 'oneDNN'}", size, width)
+        found[key] = partial(swapped, run, is_ours=is_ours)
+    return found
 
 
 def print_table(
@@ -204,7 +231,7 @@ def print_table(
     best = min((key for key in times if key[0] == name), key=lambda key: statistics.median(times[key]))
     n_parameters = sum(p.numel() for p in model.parameters())
     n_request_tokens = sum(len(r.context) + len(r.continuation) - 1 for r in requests)
-    rate = matmul_rate(arguments.device, model.dtype)
+    rate = matmul_rate(model)
     print(_machine(arguments.device))
     print(
         f"{n_parameters / 1e6:.0f} M parameters, {str(model.dtype).removeprefix('torch.')}, {len(requests):,} requests "
@@ -220,7 +247,7 @@ def print_table(
         median = statistics.median(seconds)
         ratio = statistics.median(b / s for b, s in zip(times[best], seconds, strict=True))
         difference = max(abs(a[0] - e) for a, e in zip(answers[key], expected, strict=True))
-        if backend == "espalier":
+        if backend.startswith("espalier"):
             n_tokens, waste, operations = describe_packing(model, requests, size, width)
             cells = f"{n_tokens / median:,.0f} | {ratio:.2f} | {operations / median / rate:.0%} | {waste:.2%}"
             batch = f"{size:,} tokens, rows of {width}" if width else f"{size:,} tokens"

@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models.context import context_length
+from espalier.models.onednn import fast_linear
 from espalier.progress import Progress
 from espalier.scoring.attention import Attention
 from espalier.scoring.head import decoder_left_out, score_tokens
@@ -72,7 +73,7 @@ def score_requests(
             little memory for a single sequence.
     """
     run = _Run(model, requests, token_budget, what, width)
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_linear(model):
         return run.scores()
 
 

@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 
+from espalier.models import onednn
 from tests.unit.conftest import random_model
 from tests.unit.scoring.plain import plain_score
 
@@ -19,18 +20,25 @@ def test_the_plain_loop_scores_as_the_definition(benchmark: ModuleType) -> None:
         assert is_greedy == greedy
 
 
-@pytest.mark.parametrize("has_lm_eval", [True, False])
+@pytest.mark.parametrize(("has_lm_eval", "two_libraries"), [(True, False), (False, False), (True, True)])
 def test_it_prints_a_row_for_each_setting(
-    benchmark: ModuleType, has_lm_eval: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    benchmark: ModuleType,
+    has_lm_eval: bool,
+    two_libraries: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     small = {"vocab_size": 90, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     monkeypatch.setattr(benchmark, "CPU_SHAPE", benchmark.CPU_SHAPE | small)
     monkeypatch.setattr(sys, "argv", ["zeroshot.py", "--documents", "8", "--repeats", "1", "--threads", "1"])
     if not has_lm_eval:
         monkeypatch.setitem(sys.modules, "lm_eval.models.huggingface", None)
+    monkeypatch.setattr(onednn, "mkl_is_slow", lambda: two_libraries)
     benchmark.main()
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     name = "lm-eval hf" if has_lm_eval else "plain loop (lm-eval is not installed)"
-    assert [row[0].strip() for row in rows[1:]] == ["espalier"] * 3 + [name] * 4
+    expected = ["espalier"] * 3 + [name] * 4
+    expected += ["espalier, MKL"] * 3 + [f"{name}, oneDNN"] * 4 if two_libraries else []
+    assert [row[0].strip() for row in rows[1:]] == expected
     assert all(float(row[-1]) < 1e-3 for row in rows[1:])
     assert {len(row) for row in rows} == {8}

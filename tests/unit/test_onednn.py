@@ -1,0 +1,101 @@
+"""Linear layers through oneDNN: the same numbers, only where they serve, and never where gradients are needed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from espalier.models import onednn
+from espalier.models.onednn import fast_linear, vendor
+from espalier.surgery import prune
+from tests.unit.conftest import random_model
+
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")
+
+
+@pytest.fixture(params=[True, False], ids=["MKL is slow", "MKL is fast"])
+def mkl_is_slow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(onednn, "mkl_is_slow", lambda: request.param)
+    return request.param
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """Shapes of the weights that oneDNN multiplied with."""
+    found: list[torch.Size] = []
+    multiply = torch.ops.mkldnn._linear_pointwise
+
+    def counted(x: torch.Tensor, weight: torch.Tensor, *rest: object) -> torch.Tensor:
+        found.append(weight.shape)
+        return multiply(x, weight, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", counted)
+    return found
+
+
+@needs_onednn
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
+def test_a_model_computes_the_same_logits(architecture: str, mkl_is_slow: bool, calls: list[torch.Size]) -> None:
+    model = random_model(architecture, 50)
+    prune(model, [[], [1]], [[3, 7, 11, 30], []])  # a layer without attention, one without MLP
+    tokens = torch.arange(24).view(2, 12)
+    with torch.inference_mode():
+        expected = model(tokens).logits
+        with fast_linear(model):
+            found = model(tokens).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    # Three matrices of an MLP, four of attention, the head: whole in neither layer.
+    assert len(calls) == (8 if mkl_is_slow else 0)
+
+
+@needs_onednn
+@pytest.mark.usefixtures("mkl_is_slow")
+def test_gradients_are_as_ever(calls: list[torch.Size]) -> None:
+    model = random_model("llama", 50)
+    gradients = []
+    for context in (torch.enable_grad(), fast_linear(model)):
+        model.zero_grad()
+        with context:
+            model(torch.arange(12)[None]).logits.square().mean().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    assert all(map(torch.equal, *gradients))
+    assert calls == []
+
+
+@needs_onednn
+def test_what_it_cannot_multiply_goes_the_usual_way(calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "mkl_is_slow", lambda: True)
+    cases = {
+        "no rows": (torch.ones(0, 4), torch.ones(3, 4)),
+        "no outputs": (torch.ones(2, 4), torch.ones(0, 4)),
+        "no inputs": (torch.ones(2, 0), torch.ones(3, 0)),
+        "transposed": (torch.ones(2, 4), torch.ones(4, 3).T),
+        "double": (torch.ones(2, 4, dtype=torch.float64), torch.ones(3, 4, dtype=torch.float64)),
+    }
+    with torch.inference_mode(), fast_linear(random_model("llama", 50)):
+        for x, weight in cases.values():
+            assert functional.linear(x, weight).tolist() == (x @ weight.T).tolist()
+        assert calls == []
+        functional.linear(torch.ones(2, 4), torch.ones(3, 4), bias=torch.ones(3))
+        assert calls == [torch.Size((3, 4))]
+
+
+@needs_onednn
+def test_it_can_be_switched_off_and_serves_float32_on_the_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "mkl_is_slow", lambda: True)
+    model = random_model("llama", 50)
+    assert isinstance(fast_linear(model), onednn._Linear)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not isinstance(fast_linear(model), onednn._Linear)
+    assert not isinstance(fast_linear(model.bfloat16()), onednn._Linear)
+    assert not isinstance(fast_linear(model.float().to("meta")), onednn._Linear)
+
+
+def test_the_vendor_is_read(tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    assert vendor(info) is None
+    info.write_text("processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: Any\n")
+    assert vendor(info) == "AuthenticAMD"
+    info.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")  # what Arm says
+    assert vendor(info) is None
