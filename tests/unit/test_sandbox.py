@@ -1,10 +1,12 @@
 """The sandbox: facts, documents in the real schemas, disjoint corpora, three kinds of tokenizer."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 import torch
 from lm_eval.tasks.manager import TaskDict
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from espalier.errors import UserError
 from espalier.evaluation.tasks import load_tasks
@@ -109,6 +111,15 @@ def test_calibration_shares_no_50_tokens_with_perplexity_text_or_tasks(
     ]
     assert len(calibration) > 10_000
     assert not calibration & grams(held_out)
+
+
+def test_transformers_loads_the_tokenizer_that_was_trained(
+    tokenizer: PreTrainedTokenizerFast, model_folder: Path, pages: list[str]
+) -> None:
+    """It has classes of its own for some architectures, which split texts their own way."""
+    texts = [*pages[:20], "It's 12,345 o'clock in Łódź -- isn't it?\n\n  Zoe\u0308 knows.", " x\ty\r\n"]
+    loaded = AutoTokenizer.from_pretrained(model_folder)
+    assert loaded(texts)["input_ids"] == tokenizer(texts)["input_ids"]
 
 
 def test_tokenizers_are_of_their_familys_kind(architecture: str, tokenizer: PreTrainedTokenizerFast) -> None:

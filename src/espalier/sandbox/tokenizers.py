@@ -40,7 +40,7 @@ def train_tokenizer(architecture: str, texts: Iterable[str], vocab_size: int) ->
     """
     if architecture == "mistral":
         return _train_metaspace(texts, vocab_size)
-    return _train_byte_level(texts, vocab_size, with_bos=architecture == "llama")
+    return _train_byte_level(architecture, texts, vocab_size)
 
 
 def wrap(tokenizer: Tokenizer, *, model_max_length: int, chat: bool) -> PreTrainedTokenizerFast:
@@ -61,9 +61,13 @@ def wrap(tokenizer: Tokenizer, *, model_max_length: int, chat: bool) -> PreTrain
     return wrapped
 
 
-def _train_byte_level(texts: Iterable[str], vocab_size: int, *, with_bos: bool) -> Tokenizer:
+def _train_byte_level(architecture: str, texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    with_bos = architecture == "llama"
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if architecture == "qwen2":
+        _split_as_qwen2(tokenizer)
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     special = ([BOS] if with_bos else []) + [EOS, USER, ASSISTANT, END]
     trainer = trainers.BpeTrainer(
@@ -76,6 +80,19 @@ def _train_byte_level(texts: Iterable[str], vocab_size: int, *, with_bos: bool) 
     if with_bos:
         tokenizer.post_processor = _prepend_bos(tokenizer)
     return tokenizer
+
+
+def _split_as_qwen2(tokenizer: Tokenizer) -> None:
+    """Split texts as transformers does for every model of the architecture, whatever its tokenizer.json says."""
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
 
 
 def _train_metaspace(texts: Iterable[str], vocab_size: int) -> Tokenizer:
