@@ -63,22 +63,38 @@ def test_gradients_are_as_ever(calls: list[torch.Size]) -> None:
     assert calls == []
 
 
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
+
+
+PRODUCTS = {
+    "matrix": (draw(4, 5), draw(3, 5), None),
+    "bias": (draw(2, 4, 5), draw(3, 5), draw(3)),
+    "one row": (draw(5), draw(3, 5), draw(3)),
+    "input with strides": (draw(5, 8).T[::2], draw(3, 5), None),
+    "input repeated": (draw(1, 5).expand(4, 5), draw(3, 5), None),
+}
+LEFT_ALONE = {
+    "no rows": (draw(0, 5), draw(3, 5), None),
+    "no outputs": (draw(2, 5), draw(0, 5), None),
+    "no inputs": (draw(2, 0), draw(3, 0), draw(3)),
+    "weight with strides": (draw(4, 5), draw(5, 3).T, None),
+    "bias with strides": (draw(4, 5), draw(3, 5), draw(6)[::2]),
+    "bias repeated": (draw(4, 5), draw(3, 5), draw(1).expand(3)),
+    "double": (draw(4, 5).double(), draw(3, 5).double(), None),
+}
+
+
 @needs_onednn
-def test_what_it_cannot_multiply_goes_the_usual_way(calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("case", [*PRODUCTS, *LEFT_ALONE])
+def test_every_product_is_right(case: str, calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "mkl_is_slow", lambda: True)
-    cases = {
-        "no rows": (torch.ones(0, 4), torch.ones(3, 4)),
-        "no outputs": (torch.ones(2, 4), torch.ones(0, 4)),
-        "no inputs": (torch.ones(2, 0), torch.ones(3, 0)),
-        "transposed": (torch.ones(2, 4), torch.ones(4, 3).T),
-        "double": (torch.ones(2, 4, dtype=torch.float64), torch.ones(3, 4, dtype=torch.float64)),
-    }
+    x, weight, bias = (PRODUCTS | LEFT_ALONE)[case]
+    expected = functional.linear(x, weight, bias)
     with torch.inference_mode(), fast_linear(random_model("llama", 50)):
-        for x, weight in cases.values():
-            assert functional.linear(x, weight).tolist() == (x @ weight.T).tolist()
-        assert calls == []
-        functional.linear(torch.ones(2, 4), torch.ones(3, 4), bias=torch.ones(3))
-        assert calls == [torch.Size((3, 4))]
+        torch.testing.assert_close(functional.linear(x, weight, bias), expected)
+        torch.testing.assert_close(functional.linear(input=x, weight=weight, bias=bias), expected)
+    assert len(calls) == (2 if case in PRODUCTS else 0)
 
 
 @needs_onednn

@@ -65,10 +65,15 @@ class _Linear(TorchFunctionMode):  # type: ignore[misc]  # torch gives it no typ
         return func(*args, **(kwargs or {}))
 
 
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    tensors = [x, weight] if bias is None else [x, weight, bias]
-    if any(tensor.dtype != torch.float32 or tensor.device.type != "cpu" for tensor in tensors):
-        return functional.linear(x, weight, bias)
-    if torch.is_grad_enabled() or not x.numel() or not weight.numel() or not weight.is_contiguous():
-        return functional.linear(x, weight, bias)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # noqa: SLF001 (no other name)
+def _linear(
+    input: torch.Tensor,  # noqa: A002 (callers may give it by this name)
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    parameters = [weight] if bias is None else [weight, bias]
+    is_float32_on_cpu = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (input, *parameters))
+    # A bias with strides is read wrongly, and nothing is asked of empty tensors.
+    is_plain = all(t.is_contiguous() for t in parameters) and input.numel() > 0 and weight.numel() > 0
+    if torch.is_grad_enabled() or not (is_float32_on_cpu and is_plain):
+        return functional.linear(input, weight, bias)
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")  # noqa: SLF001 (no other name)
