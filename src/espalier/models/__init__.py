@@ -1,1 +1,1 @@
-"""Models: checking folders, manifests, loading, staging from the hub."""
+"""Models: checking folders, manifests, loading, staging from the hub, linear layers on the CPU."""
