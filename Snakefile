@@ -36,7 +36,7 @@ pathvars:
 
 
 wildcard_constraints:
-    model=study.any_of(study.reported_models),
+    model=study.any_of(study.model_names),
     hub_model=study.any_of(study.hub_models),
     task=study.any_of(study.hub_tasks),
     text=study.any_of(study.hub_texts),

@@ -65,11 +65,8 @@ def config(n_experiments: int) -> dict[str, Any]:
 def fabricate(folder: Path, settings: dict[str, Any], finished: Path) -> int:
     """Write what consolidation reads, and empty files for what was needed before it; return the number of rows."""
     catalogue = Catalogue(load_study(settings), REPOSITORY / "src/espalier")
-    sweep, results = catalogue.sweep, folder / catalogue.results
+    sweep = catalogue.sweep
     model = next((finished / "models").glob("*.json")).stem
-    write_json(
-        results / "models/M.json", read_json(finished / f"models/{model}.json") | {"structure": STRUCTURE.to_dict()}
-    )
     before = [f"{catalogue.results}/requests/M.parquet", *sweep.importance_tables]
     before += [table.replace("importance/M/taylor", "priors/M") for table in sweep.importance_tables]
     for path in before:
@@ -82,6 +79,12 @@ def fabricate(folder: Path, settings: dict[str, Any], finished: Path) -> int:
     for entry in sweep.entries():
         write_results(folder, entry, read_json(finished / f"baseline/{model}/metrics.json"), catalogue.protocol)
     return len(sweep.entries())
+
+
+def write_manifest(folder: Path, finished: Path) -> None:
+    """Say of the model, which is nowhere, that it was checked."""
+    manifest = read_json(next((finished / "models").glob("*.json"))) | {"structure": STRUCTURE.to_dict()}
+    write_json(folder / "results/growth/models/M.json", manifest)
 
 
 def place(path: Path, content: bytes) -> None:
@@ -156,6 +159,7 @@ def main() -> None:
             for path in INPUTS:
                 place(folder / path, b"")
             (folder / "study.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+            write_manifest(folder, arguments.study)
             dry_s, dry_gib, _ = measure(folder, "evaluations", "-n", "--configfile", "study.yaml", "--quiet")
             n_rows = fabricate(folder, settings, arguments.study)
             real_s, real_gib, text = measure(folder, "consolidated", "--configfile", "study.yaml", "--quiet")

@@ -1,5 +1,6 @@
 """The table of experiments: names, axes that a method depends on, and the passes they share."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,6 +84,22 @@ def test_imported_models_have_no_experiments() -> None:
     found = study(models=[MODEL, imported])
     assert found.models == ["A"]
     assert {experiment.model for experiment in found.sweep.experiments} == {"A"}
+
+
+def test_partial_reports_leave_out_models_that_no_job_could_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kinds = {"A": {"path": "a"}, "B": {"path": "b"}, "C": {"legacy": ["c"]}}
+    models = [{"name": name, "family": "Llama", "kind": "base"} | source for name, source in kinds.items()]
+    assert study(models=models).reported_models == ["A", "B", "C"]
+    partial = study(models=models, report={"allow_missing": True})
+    assert (partial.reported_models, partial.model_names) == (["C"], ["A", "B", "C"])
+    (tmp_path / "results/s/models").mkdir(parents=True)
+    (tmp_path / "results/s/models/B.json").touch()
+    assert partial.reported_models == ["B", "C"]
+    nothing = study(models=models[:1], report={"allow_missing": True})
+    assert nothing.reported_models == ["A"]  # so that a run says what is wrong
 
 
 def test_two_experiments_of_one_name_are_refused() -> None:

@@ -1,5 +1,7 @@
 """What a model cannot do is refused before any job runs."""
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from espalier.config import load_study
 from espalier.models.folder import inspect_folder
 from espalier.study.driver import open_study
-from espalier.study.feasible import infeasible_problems, known_sizes
+from espalier.study.feasible import data_problems, folder_problems, infeasible_problems, known_sizes
 from tests.unit.conftest import random_model
 
 SANDBOX = {"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}
@@ -16,7 +18,9 @@ SANDBOX = {"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architec
 
 def study(model: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     grid = {"taylor_seq_len": [16], "taylor_num_samples": [8], "pruning_ratio": [0.35]} | changes.pop("grid", {})
-    return {"study": "s", "models": [model or SANDBOX], "grid": grid, "calibration": {"dataset": "sandbox"}} | changes
+    evaluation = {"evaluation": {"perplexity": {"window": 128, "stride": 64}}}
+    known = {"study": "s", "models": [model or SANDBOX], "grid": grid, "calibration": {"dataset": "sandbox"}}
+    return known | evaluation | changes
 
 
 def problems(config: dict[str, Any], folder: str = "nowhere") -> list[str]:
@@ -33,6 +37,7 @@ def test_what_can_be_done_is_not_refused() -> None:
     ("changes", "message"),
     [
         ({"grid": {"taylor_seq_len": [16, 512]}}, "grid.taylor_seq_len: got 512, but the context of model 'A' is 256"),
+        ({"evaluation": {}}, "evaluation.perplexity.window: got 2048, but the context of model 'A' is 256 tokens"),
         ({"grid": {"pruning_ratio": [0.35, 0.8]}}, "model 'A': pruning_ratio 0.8 means removing 230,041 of 287,552 "),
         ({"selection": {"freeze_first_layers": 3, "freeze_last_layers": 3}}, "at most 0 can go with freeze_first_laye"),
         ({"selection": {"max_layer_ratio": 0.3}}, "lower pruning_ratio to at most 0.1922 or relax these options"),
@@ -55,6 +60,36 @@ def test_a_folder_is_read_when_it_is_there(model_folder: Path) -> None:
     assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder / "absent")) == []
     (model_folder / "model.safetensors").write_bytes(b"broken")  # said by the job that checks models
     assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder)) == []
+
+
+def test_a_folder_that_cannot_be_pruned_is_refused_until_it_was_checked(model_folder: Path, tmp_path: Path) -> None:
+    config = study({"name": "A", "family": "Llama", "kind": "base", "path": str(model_folder)})
+    (model,) = load_study(config).models
+    manifest = tmp_path / "A.json"
+    assert folder_problems(model, str(manifest)) == []
+    (model_folder / "model.safetensors").rename(model_folder / "pytorch_model.bin")
+    (line,) = folder_problems(model, str(manifest))
+    assert line.startswith("model 'A': ")
+    assert "has only .bin weights, which are pickles" in line
+    with pytest.raises(SystemExit, match=r"config has problems:\n  model 'A': .* has only \.bin weights"):
+        open_study(config, is_driver=True)
+    shutil.rmtree(model_folder)
+    assert "no such model folder" in folder_problems(model, str(manifest))[0]
+    manifest.touch()
+    assert folder_problems(model, str(manifest)) == []
+
+
+def test_a_missing_folder_of_tasks_is_refused_until_requests_were_made(tmp_path: Path) -> None:
+    requests = tmp_path / "A.parquet"
+    for data in ("hub", "sandbox", str(tmp_path)):
+        assert data_problems(load_study(study(evaluation={"data": data})), [str(requests)]) == []
+    config = study(evaluation={"data": str(tmp_path / "taskz"), "perplexity": {"window": 128, "stride": 64}})
+    (line,) = data_problems(load_study(config), [str(requests)])
+    assert re.match(r"evaluation\.data: got '.*/taskz', but there is no such folder; give one that holds", line)
+    with pytest.raises(SystemExit, match=r"config has problems:\n  evaluation\.data: got"):
+        open_study(config, is_driver=True)
+    requests.touch()
+    assert data_problems(load_study(config), [str(requests)]) == []
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])

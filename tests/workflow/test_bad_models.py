@@ -1,10 +1,12 @@
 """Models that cannot be used: one clear line, a non-zero exit, and what others finished stays."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from espalier.files import read_json
 from espalier.sandbox.corpora import make_pages
@@ -20,35 +22,71 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return wrap(train_tokenizer("llama", pages, 400), model_max_length=128, chat=False)
 
 
-def test_a_bad_model_stops_alone(snakemake: Run, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    for name in ("Good", "NoTokenizer", "Pickle"):
-        random_model("llama", len(tokenizer)).save_pretrained(tmp_path / name)
-    tokenizer.save_pretrained(tmp_path / "Good")
-    tokenizer.save_pretrained(tmp_path / "Pickle")
-    (tmp_path / "Pickle/model.safetensors").rename(tmp_path / "Pickle/pytorch_model.bin")
-    names = ("Missing", "Pickle", "NoTokenizer", "Good")
+def write_study(folder: Path, names: Sequence[str]) -> Path:
+    """Write a study of local models."""
     models = [{"name": name, "family": "Llama", "kind": "base", "path": name} for name in names]
-    config = tmp_path / "study.yaml"
-    config.write_text(
-        yaml.safe_dump({"study": "bad", "models": models, "grid": {"taylor_seq_len": [16]}}), encoding="utf-8"
-    )
+    study = {
+        "study": "bad", "models": models, "grid": {"taylor_seq_len": [16]},
+        "evaluation": {"perplexity": {"window": 128, "stride": 64}},
+    }  # fmt: skip
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(study), encoding="utf-8")
+    return path
 
-    manifests = [f"results/bad/models/{name}.json" for name in names]
-    done = snakemake(*manifests, "--configfile", str(config), directory=tmp_path)
+
+def save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None) -> None:
+    model.save_pretrained(folder)
+    if tokenizer:
+        tokenizer.save_pretrained(folder)
+
+
+def test_folders_that_cannot_be_used_are_refused_before_any_job(
+    snakemake: Run, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = random_model("llama", len(tokenizer))
+    save(tmp_path / "Good", model, tokenizer)
+    save(tmp_path / "NoTokenizer", model, None)
+    save(tmp_path / "Pickle", model, tokenizer)
+    (tmp_path / "Pickle/model.safetensors").rename(tmp_path / "Pickle/pytorch_model.bin")
+    config = write_study(tmp_path, ["Missing", "Pickle", "NoTokenizer", "Good"])
+    done = snakemake("results/bad/models/Good.json", "--configfile", str(config), directory=tmp_path)
     assert done.returncode != 0
     lines = done.stderr.splitlines()
     expected = {
-        "Missing": "Missing: no such model folder; give one written by save_pretrained, or a hub repository",
-        "Pickle": "Pickle: has only .bin weights, which are pickles and are never read; load them where you trust them "
-        "and save with save_pretrained, which writes safetensors",
-        "NoTokenizer": "NoTokenizer: has no tokenizer (tokenizer.json); save it there with tokenizer.save_pretrained",
+        "Missing": "no such model folder; give one written by save_pretrained, or a hub repository",
+        "Pickle": "has only .bin weights, which are pickles and are never read; load them where you trust them and save "
+        "with save_pretrained, which writes safetensors",
+        "NoTokenizer": "has no tokenizer (tokenizer.json); save it there with tokenizer.save_pretrained",
     }
-    for name, line in expected.items():
-        assert f"[check {name}] error: {line}" in lines
-        assert line in (tmp_path / f"results/bad/logs/check_model/{name}.log").read_text(encoding="utf-8")
-        assert not (tmp_path / f"results/bad/models/{name}.json").exists()
+    begin = lines.index("The config has problems:") + 1
+    said = [f"  model {name!r}: {name}: {problem}" for name, problem in expected.items()]
+    assert lines[begin : begin + 3] == said
     assert "Traceback" not in done.stderr
-    assert read_json(tmp_path / "results/bad/models/Good.json")["architecture"] == "LlamaForCausalLM"
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_model_whose_weights_are_bad_stops_alone(
+    snakemake: Run, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """What only reading the weights can tell is said by the job that checks them."""
+    model = random_model("llama", len(tokenizer))
+    save(tmp_path / "Good", model, tokenizer)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[2, 3] = torch.nan
+    save(tmp_path / "NotANumber", model, tokenizer)
+    config = write_study(tmp_path, ["NotANumber", "Good"])
+    manifests = [tmp_path / f"results/bad/models/{name}.json" for name in ("NotANumber", "Good")]
+    done = snakemake(
+        *(str(path.relative_to(tmp_path)) for path in manifests), "--configfile", str(config), directory=tmp_path
+    )
+    assert done.returncode != 0
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("[check NotANumber] error: ")]
+    assert "model.layers.1.mlp.up_proj.weight" in said
+    log = (tmp_path / "results/bad/logs/check_model/NotANumber.log").read_text(encoding="utf-8")
+    assert said.removeprefix("[check NotANumber] error: ") in log
+    assert "Traceback" not in done.stderr
+    assert not manifests[0].exists()
+    assert read_json(manifests[1])["architecture"] == "LlamaForCausalLM"
 
 
 def test_a_results_folder_without_results_is_one_line(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN, Name, Pos
 
 LOCAL_SUFFIXES = (".parquet", ".json", ".jsonl", ".txt")
 SANDBOX = "sandbox"
+HUB = "hub"
 
 
 class TextSource(Section):

@@ -77,9 +77,15 @@ def resolve_commit(repository: str, revision: str) -> str | None:
         return None
     try:
         return HfApi().dataset_info(repository, revision=revision).sha
-    except (HfHubHTTPError, TransportError, OSError) as error:
+    except HfHubHTTPError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{repository}@{revision}: could not be found ({reason}); check name and HF_TOKEN") from None
+    except (TransportError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{repository}@{revision}: the hub could not be reached ({reason}); run `snakemake stage` where there is a "
+            "network"
+        ) from None
 
 
 def _load(path: str, **arguments: Any) -> DatasetDict:

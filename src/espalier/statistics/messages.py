@@ -68,7 +68,7 @@ ENGLISH = {
         " they are."
     ),
     # The set that cannot be told from the best.
-    "set_alone": "Only {best} is in the set: all {others} others can be told from the best at {level:.0%}.",
+    "set_alone": "Only {best} is in the set: every other one ({others}) can be told from the best at {level:.0%}.",
     "set_all": (
         "None of the {total} experiments can be told from the best at {level:.0%}: {best} is not shown to be better."
     ),

@@ -121,12 +121,18 @@ def _about_methods(of: ConfidenceSet, methods: Sequence[str]) -> list[Message]:
         return [Message("one_method")]
     if all(members for members, _ in counts.values()):
         return [Message("every_method_in_set")]
-    return [
+    # The method of the best is always there; alone, it leaves nothing open.
+    in_set = [
         Message("method_in_set", {"method": method, "members": members, "total": total})
-        if members
-        else Message("method_not_in_set", {"method": method, "total": total})
         for method, (members, total) in counts.items()
+        if members
     ]
+    not_in_set = [
+        Message("method_not_in_set", {"method": method, "total": total})
+        for method, (members, total) in counts.items()
+        if not members
+    ]
+    return [*(in_set if len(in_set) > 1 else []), *not_in_set]
 
 
 def _about_seeds(of: SeedErrors) -> list[Message]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from espalier.config.data import LOCAL_SUFFIXES, SANDBOX, TextSource
+from espalier.config.data import HUB, LOCAL_SUFFIXES, SANDBOX, TextSource
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.criteria import CRITERIA
@@ -26,7 +26,6 @@ from espalier.study.sweep import Sweep
 
 ModelWildcards = Any
 CACHE = "cache"
-HUB = "hub"
 
 
 class Catalogue:
@@ -58,9 +57,15 @@ class Catalogue:
         return [model.name for model in self.config.models if model.legacy is None]
 
     @property
-    def reported_models(self) -> list[str]:
-        """Models that have reports: those computed here and those imported, in the order of the config."""
+    def model_names(self) -> list[str]:
+        """Models computed here and imported ones, in the order of the config."""
         return [model.name for model in self.config.models]
+
+    @property
+    def reported_models(self) -> list[str]:
+        """Models that have reports; where results may be missing, not those that no job could check."""
+        unchecked = [name for name in self.models if not self.sweep.present([f"{self.results}/models/{name}.json"])]
+        return [name for name in self.model_names if name not in unchecked] or self.model_names
 
     @property
     def models_with_structures(self) -> list[str]:
@@ -102,11 +107,7 @@ class Catalogue:
     @property
     def world_params(self) -> dict[str, Any]:
         """Params of `make_world`."""
-        sandbox = self.config.sandbox
-        return {
-            **sandbox.model_dump(exclude={"vocab_size"}),
-            "perplexity_texts": self.sandbox_texts,
-        }
+        return {**self.config.sandbox.model_dump(exclude={"vocab_size"}), "perplexity_texts": self.sandbox_texts}
 
     @property
     def sandbox_texts(self) -> list[str]:

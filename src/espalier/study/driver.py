@@ -48,12 +48,16 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequenc
 
 def _check_in_driver(study: StudyConfig, catalogue: Catalogue, arguments: Sequence[str]) -> None:
     """Refuse what no job could do, before any runs. What looks into models is imported only here: jobs start faster."""
-    from espalier.study.feasible import infeasible_problems, known_sizes
+    from espalier.study.feasible import data_problems, folder_problems, infeasible_problems, known_sizes
 
     sizes = {model.name: known_sizes(model, catalogue.model_folder(model), study.sandbox) for model in study.models}
     # A study that is only imported evaluates nothing, so it does without lm-eval.
     problems = unknown_task_problems(study.evaluation.tasks) if catalogue.models else []
     problems = [*problems, *infeasible_problems(study, sizes), *catalogue.imports.problems()]
+    for model in [] if catalogue.sweep.allows_missing else study.models:
+        problems += folder_problems(model, f"{catalogue.results}/models/{model.name}.json")
+    if catalogue.models:
+        problems += data_problems(study, (f"{catalogue.results}/requests/{name}.parquet" for name in catalogue.models))
     problems += catalogue.exports.problems()
     problems += catalogue.measured.problems(tuple(arguments))
     problems += catalogue.recovery.problems()

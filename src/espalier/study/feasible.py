@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier.config.data import HUB, SANDBOX
 from espalier.config.models import ModelEntry, SandboxModel
 from espalier.config.sandbox import Sandbox
 from espalier.config.study import StudyConfig
@@ -30,7 +31,7 @@ def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> Sizes | Non
     """Return the sizes of a model as far as they are known now.
 
     Those of a sandbox model follow from the config. A folder is looked at if it is there; what is wrong with it is
-    left to the job that checks it thoroughly.
+    said elsewhere.
     """
     if model.sandbox:
         return _sandbox_sizes(model.sandbox, sandbox.vocab_size)
@@ -41,6 +42,26 @@ def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> Sizes | Non
     except UserError:
         return None
     return Sizes(structure, read_json(Path(folder) / "config.json").get("max_position_embeddings"))
+
+
+def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
+    """Say what is wrong with a local model folder that no job has checked; one that was may be gone by now."""
+    if model.path is None or Path(manifest).exists():
+        return []
+    try:
+        inspect_folder(model.path, trust_remote_code=model.trust_remote_code)
+    except UserError as error:
+        return [f"model {model.name!r}: {error}"]
+    return []
+
+
+def data_problems(study: StudyConfig, requests: Iterable[str]) -> list[str]:
+    """Say whether the folder of the tasks' documents is missing, unless requests were made of it."""
+    data = study.evaluation.data
+    if data in {SANDBOX, HUB} or Path(data).is_dir() or any(Path(path).exists() for path in requests):
+        return []
+    holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
+    return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
 
 
 def infeasible_problems(study: StudyConfig, sizes: Mapping[str, Sizes | None]) -> list[str]:
@@ -56,6 +77,12 @@ def _of(study: StudyConfig, model: ModelEntry, sizes: Sizes) -> Iterator[str]:
         yield (
             f"grid.taylor_seq_len: got {longest}, but the context of model {model.name!r} is {sizes.context_length} "
             f"tokens; give at most {sizes.context_length}"
+        )
+    perplexity = study.evaluation.perplexity
+    if sizes.context_length and perplexity.texts and perplexity.window > sizes.context_length:
+        yield (
+            f"evaluation.perplexity.window: got {perplexity.window}, but the context of model {model.name!r} is "
+            f"{sizes.context_length} tokens; give at most {sizes.context_length}"
         )
     run = study.inference
     if run and sizes.context_length and run.prompt_tokens + run.new_tokens > sizes.context_length:

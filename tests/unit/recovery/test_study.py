@@ -158,7 +158,8 @@ def test_another_split_of_a_perplexity_text_is_warned_of() -> None:
 
 def test_sequences_longer_than_a_known_context_are_refused_at_once() -> None:
     sandbox = [{"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}]
-    study = catalogue({"seq_len": 512}, models=sandbox).config
+    window = {"perplexity": {"window": 128, "stride": 64}}
+    study = catalogue({"seq_len": 512}, models=sandbox, evaluation=window).config
     sizes = {"A": known_sizes(study.models[0], "", Sandbox())}
     limit = SandboxModel(architecture="llama").max_position_embeddings
     assert infeasible_problems(study, sizes) == [

@@ -62,7 +62,8 @@ def test_words_about_the_set() -> None:
     assert english(some[0]) == "2 of 3 experiments cannot be told from the best (a-1) at 95%."
     assert english(some[-1]) == "c can be told from the best: none of its 1 experiments is in the set."
     alone = about_set(confidence([True, False]), ["a", "b"], "a-1")
-    assert codes(alone) == ["set_alone", "method_in_set", "method_not_in_set"]
+    assert codes(alone) == ["set_alone", "method_not_in_set"]
+    assert english(alone[0]) == "Only a-1 is in the set: every other one (1) can be told from the best at 95%."
     assert codes(about_set(confidence([True, True]), ["a", "b"], "a-1")) == ["set_all", "every_method_in_set"]
     assert codes(about_set(confidence([True, True]), ["a", "a"], "a-1")) == ["set_all", "one_method"]
     assert codes(about_set(confidence([True]), ["a"], "a-1")) == ["set_one_experiment"]

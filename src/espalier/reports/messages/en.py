@@ -61,7 +61,7 @@ TEXT = (
             "{model}: {members} of {n} experiments cannot be told from its best one; less the winner's optimism, its"
             " accuracy is {corrected}."
         ),
-        "cross.alone": "{model}: its best experiment can be told from all {others} others.",
+        "cross.alone": "{model}: its best experiment can be told from every other one ({others}).",
         "cross.kinds": "{family}: {text}",
         "no_valid": "There is no valid experiment.",
         # Words in tables.
@@ -132,9 +132,8 @@ TEXT = (
         "settings.none": "No valid experiment has {axis}.",
         "settings.best": "Best {axis}: {value} (mean {acc})",
         "settings.nested": (
-            "Smaller sample counts are the first of the larger ones, and longer sequences also mean more"
-            " tokens: see the"
-            " comparison at equal tokens."
+            "Smaller sample counts are the first of the larger ones, and longer sequences also mean more tokens: where"
+            " settings have equally many, these are compared further down."
         ),
         "s.gradients": "Gradient metrics and accuracy",
         "gradients.none": "There are no gradient metrics.",

@@ -126,7 +126,7 @@ TEXT = (
         "settings.none": "没有有效实验具有 {axis}。",
         "settings.best": "✓ 最佳 {short}: {value} (平均 ACC: {acc})",
         "settings.nested": (
-            "较小的样本数是较大样本数的前一部分, 较长的序列也意味着更多 token: 见相同 token 数下的比较。"
+            "较小的样本数是较大样本数的前一部分, 较长的序列也意味着更多 token; 若有 token 数相同的设置, 见下文的比较。"
         ),
         "s.gradients": "梯度指标与 ACC 的相关性",
         "gradients.none": "没有梯度指标。",
