@@ -24,7 +24,7 @@ def job_log(path: str | Path, name: str, *, failure: Path | None = None) -> Iter
         failure: Where to say why the job failed (`failure_file`); removed when it succeeds.
 
     Raises:
-        SystemExit: With status 1, after any exception in the block.
+        SystemExit: With status 1 after any exception in the block, 130 after Ctrl-C.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
@@ -44,6 +44,9 @@ def job_log(path: str | Path, name: str, *, failure: Path | None = None) -> Iter
             logger.error("error: %s", line)
         _record(failure, path, str(error).splitlines()[0])
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        logger.error("interrupted")
+        raise SystemExit(130) from None
     except Exception as error:
         _record(failure, path, f"{type(error).__name__}: {error}")
         logger.error("failed: %s: %s (traceback in %s)", type(error).__name__, error, path)

@@ -10,7 +10,13 @@ import pytest
 from espalier.config import load_study
 from espalier.models.folder import inspect_folder
 from espalier.study.driver import open_study
-from espalier.study.feasible import data_problems, folder_problems, infeasible_problems, known_sizes
+from espalier.study.feasible import (
+    data_problems,
+    folder_problems,
+    infeasible_problems,
+    known_sizes,
+    text_problems,
+)
 from tests.unit.conftest import random_model
 
 SANDBOX = {"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}
@@ -90,6 +96,21 @@ def test_a_missing_folder_of_tasks_is_refused_until_requests_were_made(tmp_path:
         open_study(config, is_driver=True)
     requests.touch()
     assert data_problems(load_study(config), [str(requests)]) == []
+
+
+def test_texts_that_are_not_there_are_named_before_there_are_results(tmp_path: Path) -> None:
+    there, missing = tmp_path / "there.txt", tmp_path / "missing.txt"
+    there.touch()
+    texts = [{"name": "a", "dataset": str(there)}, {"name": "b", "dataset": str(missing)}]
+    perplexity = {"texts": texts, "window": 128, "stride": 64}
+    config = study(calibration={"dataset": str(tmp_path / "calibration.txt")}, evaluation={"perplexity": perplexity})
+    found = text_problems(load_study(config), str(tmp_path / "results"))
+    assert [line.partition(": ")[0] for line in found] == [
+        "calibration.dataset",
+        "evaluation.perplexity.texts[1].dataset",
+    ]
+    assert found[0].endswith("calibration.txt', but there is no such file; give one, or a hub repository")
+    assert text_problems(load_study(config), str(tmp_path)) == []
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])

@@ -54,3 +54,9 @@ def test_a_failed_job_says_why_and_a_later_success_takes_it_back(
     assert read_json(failure_file(log)) == {"reason": reason, "log": str(log)}
     assert run(tmp_path, "pass")[0] == 0
     assert not failure_file(log).exists()
+
+
+def test_an_interrupted_job_says_so_in_a_line_and_has_not_failed(tmp_path: Path) -> None:
+    status, printed, log = run(tmp_path, "raise KeyboardInterrupt")
+    assert (status, printed) == (130, "[plan A x] interrupted\n")
+    assert not failure_file(log).exists()

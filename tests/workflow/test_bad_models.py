@@ -54,8 +54,8 @@ def test_folders_that_cannot_be_used_are_refused_before_any_job(
     lines = done.stderr.splitlines()
     expected = {
         "Missing": "no such model folder; give one written by save_pretrained, or a hub repository",
-        "Pickle": "has only .bin weights, which are pickles and are never read; load them where you trust them and save "
-        "with save_pretrained, which writes safetensors",
+        "Pickle": "has only .bin weights, which are pickles and are never read; load them where you trust them and "
+        "save with save_pretrained, which writes safetensors",
         "NoTokenizer": "has no tokenizer (tokenizer.json); save it there with tokenizer.save_pretrained",
     }
     begin = lines.index("The config has problems:") + 1

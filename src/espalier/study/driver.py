@@ -48,7 +48,7 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequenc
 
 def _check_in_driver(study: StudyConfig, catalogue: Catalogue, arguments: Sequence[str]) -> None:
     """Refuse what no job could do, before any runs. What looks into models is imported only here: jobs start faster."""
-    from espalier.study.feasible import data_problems, folder_problems, infeasible_problems, known_sizes
+    from espalier.study.feasible import data_problems, folder_problems, infeasible_problems, known_sizes, text_problems
 
     sizes = {model.name: known_sizes(model, catalogue.model_folder(model), study.sandbox) for model in study.models}
     # A study that is only imported evaluates nothing, so it does without lm-eval.
@@ -58,6 +58,7 @@ def _check_in_driver(study: StudyConfig, catalogue: Catalogue, arguments: Sequen
         problems += folder_problems(model, f"{catalogue.results}/models/{model.name}.json")
     if catalogue.models:
         problems += data_problems(study, (f"{catalogue.results}/requests/{name}.parquet" for name in catalogue.models))
+        problems += text_problems(study, catalogue.results)
     problems += catalogue.exports.problems()
     problems += catalogue.measured.problems(tuple(arguments))
     problems += catalogue.recovery.problems()

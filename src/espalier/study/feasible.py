@@ -64,6 +64,18 @@ def data_problems(study: StudyConfig, requests: Iterable[str]) -> list[str]:
     return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
 
 
+def text_problems(study: StudyConfig, results: str) -> list[str]:
+    """Name the local texts that are not there, before there are results, which may have outlived them."""
+    if Path(results).exists():
+        return []
+    perplexity = {f"evaluation.perplexity.texts[{i}]": text for i, text in enumerate(study.evaluation.perplexity.texts)}
+    return [
+        f"{key}.dataset: got {text.dataset!r}, but there is no such file; give one, or a hub repository"
+        for key, text in {"calibration": study.calibration, **perplexity}.items()
+        if text.is_local and not Path(text.dataset).is_file()
+    ]
+
+
 def infeasible_problems(study: StudyConfig, sizes: Mapping[str, Sizes | None]) -> list[str]:
     """Describe each setting of the grid that a model cannot do, in one line."""
     found = (problem for model in study.models if (known := sizes[model.name]) for problem in _of(study, model, known))
