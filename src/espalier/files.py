@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,14 +82,14 @@ def write_table(path: str | Path, frame: pd.DataFrame) -> None:
     write_parquet(path, pa.Table.from_pandas(frame, preserve_index=False))
 
 
-def read_parquet(path: str | Path) -> pa.Table:
-    """Read a Parquet file.
+def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some of its columns.
 
     Raises:
         UserError: If the file is corrupt or cut short.
     """
     try:
-        return pq.read_table(path)
+        return pq.read_table(path, columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier.files import read_parquet
+
 GPU_COUNTS = (1, 2, 4, 8)
 
 
@@ -27,6 +29,7 @@ class Work:
         gpus: GPUs that it asks for.
         output: A file that is there when it is done.
         benchmark: Its benchmark file.
+        n_samples: Sequences that a pass must have been made for; None for other jobs.
     """
 
     rule: str
@@ -35,6 +38,7 @@ class Work:
     gpus: int
     output: str
     benchmark: str
+    n_samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,29 @@ def forecast(work: Iterable[Work], n_params: dict[str, int | None]) -> list[Line
         n_params: Parameters of each model; None where they are not known yet.
     """
     jobs = list(work)
-    done = [job for job in jobs if Path(job.output).exists()]
+    shares = {job.output: made_share(job) for job in jobs}
     rates: dict[tuple[str, str], list[float]] = {}
-    for job in done:
-        if (seconds := read_seconds(job.benchmark)) is not None:
-            rates.setdefault((job.rule, job.model), []).append(seconds / job.amount)
-    finished = {job.output for job in done}
+    for job in jobs:
+        if shares[job.output] and (seconds := read_seconds(job.benchmark)) is not None:
+            rates.setdefault((job.rule, job.model), []).append(seconds / (job.amount * shares[job.output]))
+    finished = {output for output, share in shares.items() if share == 1}
     groups: dict[tuple[str, str], list[Work]] = {}
     for job in jobs:
         groups.setdefault((job.rule, job.model), []).append(job)
     return [_line(key, members, finished, rates, n_params) for key, members in groups.items()]
+
+
+def made_share(job: Work) -> float:
+    """Return for what share of its work a job has run; 0 where it has not, and not 1 where a pass is to be made anew.
+
+    A pass is made for the largest sample count, so a table made for another one is stale.
+    """
+    path = Path(job.output)
+    if not path.exists():
+        return 0.0
+    if job.n_samples is None:
+        return 1.0
+    return max(read_parquet(path, columns=["n_samples"])["n_samples"].to_pylist(), default=0) / job.n_samples
 
 
 def render(lines: Sequence[Line], *, n_processes: Sequence[int] = GPU_COUNTS, disk_bytes: int | None = None) -> str:
@@ -96,7 +113,10 @@ def render(lines: Sequence[Line], *, n_processes: Sequence[int] = GPU_COUNTS, di
         f"jobs left: {sum(line.n_left for line in left)} of {sum(line.n_left + line.n_done for line in lines)}",
     ]
     if any(line.n_done for line in lines):
-        rows.append("done means that the file is there; which of them an edit has made stale, `snakemake -n` says")
+        rows.append(
+            "done means that the file is there, and a pass made for the largest sample count; what else is stale, "
+            "`snakemake -n` says"
+        )
     if unknown:
         rows.append(f"of unknown time: {sum(line.n_left for line in unknown)} jobs; run one of each kind to know more")
     if len(unknown) < len(left) or not left:

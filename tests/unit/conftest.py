@@ -73,6 +73,12 @@ def random_model(
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 
+def save_random_model(folder: Path) -> None:
+    """Save a random Llama that takes the published protocol's windows; its tokenizer is a stand-in."""
+    random_model("llama", 50, max_position_embeddings=2048).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+
+
 def with_biases(model: PreTrainedModel) -> PreTrainedModel:
     """Draw the biases of a model, which begin at zero, where they would have no effect."""
     with torch.no_grad():

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 
 from espalier.config import load_study
+from espalier.files import write_parquet
 from espalier.forecast import Work, disk_of, forecast, render
 from espalier.study.catalogue import Catalogue
 from espalier.study.outlook import outlook
@@ -48,6 +50,17 @@ def test_times_grow_with_tokens_and_parameters(tmp_path: Path) -> None:
     assert "of unknown time: 2 jobs" in text
     assert "GPU time of the rest: 42 s" in text
     assert "1: 42 s, 2: 21 s" in text
+
+
+def test_a_pass_for_another_sample_count_is_to_be_made_anew(tmp_path: Path) -> None:
+    """Made for 4 of 8 sequences, 64 of 128 tokens, in 16 s: 128 tokens are 32 s."""
+    table, benchmark = tmp_path / "seq16.parquet", tmp_path / "seq16.tsv"
+    write_parquet(table, pa.table({"n_samples": [1, 2, 4], "importance": [0.1, 0.2, 0.3]}))
+    benchmark.write_text("s\th:m:s\n16.0\t0:00:16\n", encoding="utf-8")
+    for n_samples, left in ((4, 0.0), (8, 32.0), (2, 8.0)):
+        job = Work("collect_gradients", "A", 16 * n_samples, 1, str(table), str(benchmark), n_samples=n_samples)
+        (line,) = forecast([job], {"A": 100})
+        assert (line.n_left, line.seconds_left) == (int(left > 0), pytest.approx(left))
 
 
 def test_disk_is_that_of_finished_experiments(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from espalier.files import read_parquet
 from tests.conftest import REPOSITORY, Run, job_counts
+from tests.unit.conftest import save_random_model
 
 
 def write_config(path: Path, content: dict[str, object]) -> str:
@@ -66,6 +67,7 @@ def test_staging_covers_models_tasks_and_texts(snakemake: Run, tmp_path: Path) -
 
 
 def test_a_config_of_two_keys_inherits_nothing(snakemake: Run, tmp_path: Path) -> None:
+    save_random_model(tmp_path / "weights")
     models = [{"name": "Mine", "family": "Llama", "kind": "base", "path": "weights"}]
     config = write_config(tmp_path / "mine.yaml", {"study": "mine", "models": models})
     done = snakemake("-n", "--configfile", config, directory=tmp_path)
@@ -81,10 +83,14 @@ def test_a_config_of_two_keys_inherits_nothing(snakemake: Run, tmp_path: Path) -
 def test_job_processes_read_the_same_study(snakemake: Run, tmp_path: Path) -> None:
     """Submit a job the way clusters do: its process reads the Snakefile and the config again.
 
-    The config is two keys and a size. Were the sandbox's config merged in, the job would draw its perplexity texts.
+    The config is two keys, sizes and a window. Were the sandbox's config merged in, the job would draw its texts for
+    perplexity.
     """
     model = {"name": "T", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}
-    content = {"study": "tiny", "models": [model], "sandbox": {"documents_per_task": 5, "training_pages": 20}}
+    content = {
+        "study": "tiny", "models": [model], "sandbox": {"documents_per_task": 5, "training_pages": 20},
+        "evaluation": {"perplexity": {"window": 128, "stride": 64}},
+    }  # fmt: skip
     config = write_config(tmp_path / "tiny.yaml", content)
     done = snakemake(
         "results/tiny/sandbox/tokenizers/llama.json",

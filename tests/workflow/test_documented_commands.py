@@ -19,6 +19,7 @@ from espalier.config.load import load_study
 from tests.conftest import REPOSITORY
 from tests.documents import PAGES, Block, blocks, copy_repository, inline_commands
 from tests.published import write_model
+from tests.unit.conftest import save_random_model
 from tests.workflow.conftest import DefaultRun
 
 LANGUAGES = {"sh", "bash", "text", "yaml", "json", "python", "diff", "mermaid"}
@@ -85,6 +86,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if name := named(block):
             (folder / name).write_text(block.text, encoding="utf-8")
     write_model(folder / "path/to", "Qwen", "20")
+    save_random_model(folder / "models/Llama-3.2-1B")
     return folder
 
 

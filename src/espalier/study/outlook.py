@@ -50,9 +50,11 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[dict[str, Any]]:
     results = study.results
     experiments = [experiment for experiment in study.sweep.experiments if experiment.model == model]
 
-    def job(rule: str, name: str, amount: int, output: str, *, on_gpu: bool = True) -> dict[str, Any]:
+    def job(
+        rule: str, name: str, amount: int, output: str, *, on_gpu: bool = True, n_samples: int | None = None
+    ) -> dict[str, Any]:
         return {
-            "rule": rule, "model": model, "amount": amount, "gpus": gpus if on_gpu else 0,
+            "rule": rule, "model": model, "amount": amount, "gpus": gpus if on_gpu else 0, "n_samples": n_samples,
             "output": f"{results}/{output}", "benchmark": f"{results}/benchmarks/{rule}/{name}.tsv",
         }  # fmt: skip
 
@@ -61,8 +63,8 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[dict[str, Any]]:
         yield job("train_sandbox_model", model, 1, weights, on_gpu=False)
     yield job("tokenize_requests", model, 1, f"requests/{model}.parquet", on_gpu=False)
     yield job("evaluate_baseline", model, 1, f"baseline/{model}/metrics.json")
-    for (rule, table, name), n_tokens in _passes(study, model, experiments).items():
-        yield job(rule, name, n_tokens, table)
+    for (rule, table, name), (n_tokens, n_samples) in _passes(study, model, experiments).items():
+        yield job(rule, name, n_tokens, table, n_samples=n_samples)
     for experiment in experiments:
         name = f"{model}/{experiment.name}"
         yield job("plan", name, 1, f"experiments/{name}/plan.json", on_gpu=False)
@@ -73,26 +75,30 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[dict[str, Any]]:
         yield job("evaluate_recovered", name, 1, f"recovered/{name}/metrics.json")
 
 
-def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, str, str], int]:
-    """Return the tokens of each pass over calibration text, by rule, table and name of the benchmark file."""
-    configured = study.config.calibration.prior_samples
-    found: dict[tuple[str, str, str], int] = {}
+def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, str, str], tuple[int, int]]:
+    """Return tokens and largest sample count of each pass over calibration text.
 
-    def add(rule: str, table: str, name: str, n_tokens: int) -> None:
+    They go by rule, table and name of the benchmark file.
+    """
+    configured = study.config.calibration.prior_samples
+    found: dict[tuple[str, str, str], tuple[int, int]] = {}
+
+    def add(rule: str, table: str, name: str, n_tokens: int, n_samples: int) -> None:
         key = (rule, table, name)
-        found[key] = max(n_tokens, found.get(key, 0))
+        found[key] = max((n_tokens, n_samples), found.get(key, (0, 0)))
 
     for experiment in experiments:
         if not (experiment.seq_len and experiment.n_samples):
             continue
         which, criterion = study.sweep.calibration_set(experiment), experiment.method.criterion
-        n_tokens = experiment.seq_len * experiment.n_samples
+        n_samples = experiment.n_samples
+        n_tokens = experiment.seq_len * n_samples
         if experiment.needs_gradients:
-            add("collect_gradients", f"gradients/{model}/{which}.parquet", f"{model}/{which}", n_tokens)
+            add("collect_gradients", f"gradients/{model}/{which}.parquet", f"{model}/{which}", n_tokens, n_samples)
         if experiment.criterion.reads_text and criterion != "taylor":
             name = f"{model}/{criterion}/{which}"
-            add("measure_importance", f"importance/{name}.parquet", name, n_tokens)
+            add("measure_importance", f"importance/{name}.parquet", name, n_tokens, n_samples)
         if experiment.needs_priors:
             n_tokens = experiment.seq_len * prior_samples(experiment.n_samples, configured)
-            add("measure_priors", f"priors/{model}/{which}.parquet", f"{model}/{which}", n_tokens)
+            add("measure_priors", f"priors/{model}/{which}.parquet", f"{model}/{which}", n_tokens, n_samples)
     return found
