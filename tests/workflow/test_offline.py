@@ -9,6 +9,7 @@ import yaml
 
 from espalier.files import read_json
 from tests.conftest import REPOSITORY, Run
+from tests.unit.conftest import save_random_model
 from tests.unit.hub import COMMIT, LoopbackHub, serve
 
 
@@ -50,7 +51,8 @@ def test_a_wrong_checksum_stages_nothing(hub_study: LoopbackHub, snakemake: Run,
 
 def test_a_compute_job_cannot_reach_a_hub(tmp_path: Path, snakemake: Run) -> None:
     """Whatever a library tries: the jobs of this workflow run with hubs switched off."""
-    (tmp_path / "study.yaml").write_text("study: s\nmodels: [{name: A, family: F, kind: base, path: nowhere}]\n")
+    save_random_model(tmp_path / "model")
+    (tmp_path / "study.yaml").write_text("study: s\nmodels: [{name: A, family: F, kind: base, path: model}]\n")
     (tmp_path / "Snakefile").write_text(
         f"""
 module espalier:
