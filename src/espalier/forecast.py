@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from espalier.files import read_parquet
 
 GPU_COUNTS = (1, 2, 4, 8)
@@ -94,7 +96,8 @@ def made_share(job: Work) -> float:
         return 0.0
     if job.n_samples is None:
         return 1.0
-    return max(read_parquet(path, columns=["n_samples"])["n_samples"].to_pylist(), default=0) / job.n_samples
+    largest = pc.max(read_parquet(path, columns=["n_samples"])["n_samples"]).as_py()
+    return (largest or 0) / job.n_samples
 
 
 def render(lines: Sequence[Line], *, n_processes: Sequence[int] = GPU_COUNTS, disk_bytes: int | None = None) -> str:

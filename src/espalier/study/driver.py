@@ -54,8 +54,10 @@ def _check_in_driver(study: StudyConfig, catalogue: Catalogue, arguments: Sequen
     # A study that is only imported evaluates nothing, so it does without lm-eval.
     problems = unknown_task_problems(study.evaluation.tasks) if catalogue.models else []
     problems = [*problems, *infeasible_problems(study, sizes), *catalogue.imports.problems()]
-    for model in [] if catalogue.sweep.allows_missing else study.models:
-        problems += folder_problems(model, f"{catalogue.results}/models/{model.name}.json")
+    if not catalogue.sweep.allows_missing:
+        for model in study.models:
+            if sizes[model.name] is None:
+                problems += folder_problems(model, f"{catalogue.results}/models/{model.name}.json")
     if catalogue.models:
         problems += data_problems(study, (f"{catalogue.results}/requests/{name}.parquet" for name in catalogue.models))
         problems += text_problems(study, catalogue.results)
