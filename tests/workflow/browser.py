@@ -12,7 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# In CI nobody would notice that pages went unlooked at, so there the tests fail.
+needs_chromium = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), reason="needs Chromium")
 
 # Chromium reads commands from file descriptor 3 and writes answers to 4; neither may be hit while it is being copied.
 _START = """

@@ -14,9 +14,9 @@ from espalier.reports.rows import experiment_rows, layer_rows
 from tests.unit.analysis.test_uncertainty import evidence
 from tests.unit.analysis.test_uncertainty import experiments as with_documents
 from tests.unit.test_reports import ODD, experiments, layers, page
-from tests.workflow.browser import CHROMIUM, Browser, browser
+from tests.workflow.browser import Browser, browser, needs_chromium
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+pytestmark = needs_chromium
 
 PROFILE = [
     {"calibration": "c-s0", "taylor_seq_len": 16, "taylor_num_samples": n, "grad_mean": [1.0, 2.0],

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.documents import PAGES, copy_repository
-from tests.workflow.browser import CHROMIUM, browser
+from tests.workflow.browser import browser, needs_chromium
 
 # What a browser fetches by itself; a link that a reader may click is something else.
 FETCHED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"([^\"]+)|<link\b[^>]*\bhref=\"([^\"]+)")
@@ -78,7 +78,7 @@ FOUND = """new Promise(done => {
 })"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@needs_chromium
 def test_search_finds_a_page_and_asks_nobody_else(address: str, site: Path, tmp_path: Path) -> None:
     with browser(tmp_path) as chromium:
         chromium.open(site / "docs/method.html")
