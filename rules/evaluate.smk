@@ -46,7 +46,7 @@ rule tokenize_requests:
         mem_mb=grow(4000),
         runtime=grow(30),
     params:
-        version=versions.TOKENIZE_REQUESTS,
+        version=study.request_version,
         protocol=study.request_protocol,
         data_folder=study.task_data_folder,
     script:

@@ -25,16 +25,18 @@ Tokens = npt.NDArray[np.int64]
 
 
 def draw_sequences(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, n_samples: int, seq_len: int, seed: int
-) -> Tokens:
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, n_samples: int, seq_len: int, seed: int,
+    add_bos: bool | None = None,
+) -> Tokens:  # fmt: skip
     """Draw calibration sequences.
 
     Args:
         texts: Documents of the calibration split.
-        tokenizer: Tokenizer of the model; special tokens as it adds them by itself.
+        tokenizer: Tokenizer of the model, loaded with the same `add_bos`.
         n_samples: Number of sequences.
         seq_len: Tokens of each sequence.
         seed: Seed of the order of documents.
+        add_bos: Whether documents begin with BOS; None leaves special tokens to the tokenizer.
 
     Returns:
         Token ids, (n_samples, seq_len).
@@ -42,15 +44,16 @@ def draw_sequences(
     Raises:
         UserError: If too few documents are long enough.
     """
-    drawn = _draw(texts, tokenizer, n_samples, seq_len, seed)
+    drawn = _draw(texts, tokenizer, n_samples, seq_len, seed, add_bos)
     return np.asarray([tokens for _, tokens in drawn], dtype=np.int64)
 
 
 def documents_drawn(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, n_samples: int, seq_len: int, seed: int
-) -> list[int]:
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, n_samples: int, seq_len: int, seed: int,
+    add_bos: bool | None = None,
+) -> list[int]:  # fmt: skip
     """Return the numbers of the documents that `draw_sequences` begins; raises as it does."""
-    return [number for number, _ in _draw(texts, tokenizer, n_samples, seq_len, seed)]
+    return [number for number, _ in _draw(texts, tokenizer, n_samples, seq_len, seed, add_bos)]
 
 
 def document_order(n_documents: int, seed: int) -> list[int]:
@@ -61,13 +64,15 @@ def document_order(n_documents: int, seed: int) -> list[int]:
 
 
 def _draw(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_samples: int, seq_len: int, seed: int
-) -> list[tuple[int, list[int]]]:
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, n_samples: int, seq_len: int, seed: int,
+    add_bos: bool | None,
+) -> list[tuple[int, list[int]]]:  # fmt: skip
+    special = {} if add_bos is None else {"add_special_tokens": add_bos}
     order = document_order(len(texts), seed)
     drawn: list[tuple[int, list[int]]] = []
     for start in range(0, len(order), _CHUNK):
         numbers = order[start : start + _CHUNK]
-        tokenised = tokenizer([texts[number] for number in numbers], verbose=False)["input_ids"]
+        tokenised = tokenizer([texts[number] for number in numbers], verbose=False, **special)["input_ids"]
         drawn += [(n, tokens[:seq_len]) for n, tokens in zip(numbers, tokenised, strict=True) if len(tokens) >= seq_len]
         if len(drawn) >= n_samples:
             return drawn[:n_samples]

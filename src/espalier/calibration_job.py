@@ -19,6 +19,7 @@ from espalier.ladder import ladder, prior_samples
 from espalier.models.described import load_described
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
+from espalier.models.vocabulary import check_token_ids, vocab_size_of
 from espalier.priors import measure_priors
 from espalier.texts import read_texts
 
@@ -32,7 +33,7 @@ class CalibrationJob:
     Attributes:
         manifest: File of the model's manifest.
         text: File of the calibration text.
-        sequences: `text_field`, `seed` and `seq_len`.
+        sequences: `text_field`, `seed`, `seq_len` and, where the config sets it, `add_bos`.
         counts: `largest` and `extra` sample counts; for priors also `prior_samples` as configured.
         dtype: Type of the weights.
         resources: `device`, `gpu` and `token_budget`; for passes also `layers_per_pass` (0: as many as fit) and
@@ -110,20 +111,27 @@ def load_sequences(manifest: Mapping[str, Any], text: str, sequences: Mapping[st
     Args:
         manifest: Content of the model's manifest.
         text: File of the calibration text.
-        sequences: `text_field`, `seed` and `seq_len`.
+        sequences: `text_field`, `seed`, `seq_len` and, where the config sets it, `add_bos`.
         n_samples: Number of sequences.
 
     Returns:
         Token ids, (n_samples, seq_len).
 
     Raises:
-        UserError: If the text is too short, or the model has changed.
+        UserError: If the text is too short, has a token that the model's embedding has no row for, or the model has
+            changed.
     """
-    tokenizer = load_tokenizer(check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"])
-    return draw_sequences(
+    add_bos = sequences.get("add_bos")
+    tokenizer = load_tokenizer(
+        check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"], add_bos=add_bos
+    )
+    tokens = draw_sequences(
         read_texts(text, sequences["text_field"]),
         tokenizer,
         n_samples=n_samples,
         seq_len=sequences["seq_len"],
         seed=sequences["seed"],
+        add_bos=add_bos,
     )
+    check_token_ids(tokens, vocab_size_of(manifest), "calibration")
+    return tokens

@@ -1,6 +1,7 @@
 """Evaluation through lm-eval: equal to its own `hf` backend, requests tokenised once, bad input named."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,31 +9,36 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks.manager import TaskDict
 from pandera.errors import SchemaError, SchemaErrors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from espalier.calibration import draw_sequences
 from espalier.errors import UserError
 from espalier.evaluation.build import build_or_reuse, encode_text, tokenizer_fingerprint
 from espalier.evaluation.definitions import packaged_tasks, unknown_task_problems
-from espalier.evaluation.language_model import EspalierLM
+from espalier.evaluation.language_model import EspalierLM, RequestEncoder
 from espalier.evaluation.metrics import mean_accuracy, task_accuracy
 from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.evaluation.requests import RequestKey, TokenisedRequests, read_requests
 from espalier.evaluation.run import evaluate_model, write_evaluation
-from espalier.evaluation.tasks import leaf_tasks, load_tasks, packaged_entries
+from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries
 from espalier.evaluation.timing import Stopwatch
 from espalier.evaluation.zeroshot import evaluate_tasks
 from espalier.files import read_json, read_parquet, write_parquet
+from espalier.models.loading import load_tokenizer
 from espalier.sandbox.corpora import make_lines, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tasks import TASKS
 from espalier.sandbox.world import World
+from espalier.scoring import Request
 from espalier.tables import Samples
 from tests.unit.conftest import random_model
+from tests.unit.scoring.plain import plain_score
 
 PROTOCOL = Protocol(
     tasks=tuple(TASKS),
@@ -59,7 +65,7 @@ def data(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tasks(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TaskDict:
+def tasks(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Tasks:
     return load_tasks(list(TASKS), data, tmp_path_factory.mktemp("scratch"))
 
 
@@ -78,14 +84,26 @@ def requests_for(
     path = tmp_path / "requests" / "A.parquet"
     files = sorted(str(file) for file in data.glob("*/*.parquet"))
     texts = [str(data / "text.parquet")]
-    build_or_reuse(path, tokenizer, protocol, data_folder=data, data_files=files, texts=texts, scratch=tmp_path)
+    build_or_reuse(
+        path, tokenizer, protocol,
+        data_folder=data, data_files=files, texts=texts, scratch=tmp_path, vocab_size=len(tokenizer),
+    )  # fmt: skip
     return read_requests(path)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"num_fewshot": 2}, {"chat_template": True}, {"add_bos": False}, {"limit": 7}],
-    ids=["plain", "fewshot", "chat", "no-bos", "limit"],
+    [
+        {},
+        {"num_fewshot": 2},
+        {"chat_template": True},
+        {"chat_template": True, "num_fewshot": 2, "fewshot_as_multiturn": True},
+        {"chat_template": True, "num_fewshot": 2, "fewshot_as_multiturn": False},
+        {"add_bos": False},
+        {"add_bos": True},
+        {"limit": 7},
+    ],
+    ids=["plain", "fewshot", "chat", "chat-turns", "chat-one-turn", "no-bos", "bos", "limit"],
 )
 def test_every_value_equals_lm_evals_hf_backend(
     changes: dict[str, object], tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast, architecture: str
@@ -104,10 +122,11 @@ def test_every_value_equals_lm_evals_hf_backend(
     )  # fmt: skip
     theirs = simple_evaluate(
         reference_lm,
-        tasks=list(load_tasks(list(TASKS), data, tmp_path / "theirs")["tasks"].values()),
+        tasks=list(load_tasks(list(TASKS), data, tmp_path / "theirs").leaves.values()),
         num_fewshot=protocol.num_fewshot,
         limit=protocol.limit,
         apply_chat_template=protocol.chat_template,
+        fewshot_as_multiturn=protocol.fewshot_as_multiturn,
     )
     for task in TASKS:
         reference = theirs["results"][task]
@@ -125,7 +144,7 @@ def test_every_value_equals_lm_evals_hf_backend(
 
 
 def test_tokenising_beforehand_changes_nothing(
-    tmp_path: Path, data: Path, tasks: TaskDict, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+    tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
 ) -> None:
     requests = requests_for(tmp_path, data, tokenizer)
     results = [
@@ -136,7 +155,7 @@ def test_tokenising_beforehand_changes_nothing(
 
 
 def test_metrics_are_recomputed_from_samples_to_the_last_digit(
-    tmp_path: Path, data: Path, tasks: TaskDict, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+    tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
 ) -> None:
     stopwatch = Stopwatch()
     metrics, samples = evaluate_model(
@@ -183,7 +202,7 @@ def test_requests_are_built_once_for_a_tokenizer_and_protocol(
         return build_or_reuse(
             tmp_path / f"{name}.parquet", tokenizer, protocol, data_folder=data,
             data_files=[str(data / "piqa/validation.parquet")], texts=[str(data / "text.parquet")],
-            scratch=tmp_path / name,
+            scratch=tmp_path / name, vocab_size=len(tokenizer),
         )[1]  # fmt: skip
 
     assert [build("A", PROTOCOL), build("B", changed(stride=16)), build("C", changed(add_bos=False))] == [
@@ -238,7 +257,7 @@ def test_corrupt_requests_are_refused(tmp_path: Path, data: Path, tokenizer: Pre
 
 
 def test_overflow_names_the_document_and_writes_nothing(
-    tmp_path: Path, data: Path, tasks: TaskDict, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+    tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
 ) -> None:
     with torch.no_grad():
         model.lm_head.weight[:] = float("nan")
@@ -270,7 +289,7 @@ def test_documents_may_be_json(tmp_path: Path, data: Path) -> None:
     for split in ("train", "validation"):
         documents = read_parquet(data / f"piqa/{split}.parquet").to_pandas()
         documents.to_json(tmp_path / f"piqa/{split}.jsonl", orient="records", lines=True)
-    task = load_tasks(["piqa"], tmp_path, tmp_path / "scratch")["tasks"]["piqa"]
+    task = load_tasks(["piqa"], tmp_path, tmp_path / "scratch").leaves["piqa"]
     assert isinstance(task, Task)
     assert [doc["goal"] for doc in task.validation_docs()] == list(documents.goal)
 
@@ -289,8 +308,140 @@ def test_groups_and_tags_expand_to_their_tasks() -> None:
     assert len(leaf_tasks(["mmlu"], entries)) == 57  # a group of four groups; the subjects of Hendrycks et al. (2021)
 
 
-def test_a_tag_is_evaluated_like_its_tasks(data: Path, tmp_path: Path) -> None:
-    assert set(load_tasks(["ai2_arc"], data, tmp_path)["tasks"]) == {"arc_easy", "arc_challenge"}
+@pytest.mark.parametrize("names", [("ai2_arc",), ("arc_easy", "ai2_arc")], ids=["tag", "tag-and-member"])
+def test_a_tag_is_evaluated_like_its_tasks(
+    names: tuple[str, ...], data: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+) -> None:
+    """The same numbers, under the names of the tasks, each once."""
+    found = []
+    for number, wanted in enumerate([names, ("arc_challenge", "arc_easy")]):
+        protocol = changed(tasks=wanted)
+        tasks = load_tasks(wanted, data, tmp_path / str(number))
+        lm = EspalierLM(model, tokenizer, add_bos=None, token_budget=512)
+        found.append(evaluate_tasks(lm, tasks, protocol))
+    assert set(found[0].tasks) == {"arc_easy", "arc_challenge"}
+    for task in found[1].tasks:
+        assert found[0].tasks[task] == found[1].tasks[task]
+    by = ["task", "doc_id", "choice"]
+    first, second = (result.samples.sort_values(by, ignore_index=True) for result in found)
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_task_without_accuracy_is_refused_before_it_is_evaluated(data: Path, tmp_path: Path) -> None:
+    # lm-eval scores it by Matthews' correlation alone.
+    for split in ("train", "validation"):
+        write_parquet(tmp_path / f"cola/{split}.parquet", pa.table({"sentence": ["a", "b"], "label": [0, 1]}))
+    with pytest.raises(
+        UserError, match=r"evaluation.tasks: 'cola' has only the metrics mcc; the mean over tasks needs"
+    ):
+        load_tasks(["cola"], tmp_path, tmp_path / "scratch")
+
+
+def test_a_token_without_a_row_of_the_embedding_is_named(
+    tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Also where another model with the same tokenizer, whose embedding is large enough, built the requests."""
+    requests_for(tmp_path, data, tokenizer)
+    largest = max(
+        int(max([*r.context, *r.continuation]))
+        for r in read_requests(tmp_path / "requests/A.parquet").requests.values()
+    )
+    files = sorted(str(file) for file in data.glob("*/*.parquet"))
+    with pytest.raises(
+        UserError,
+        match=rf"^task \w+, document \d+: has token \d+, but the model's embedding has {largest} rows "
+        rf"\(tokens 0 to {largest - 1}\); tokenizer and weights do not belong together",
+    ):
+        build_or_reuse(
+            tmp_path / "requests/B.parquet", tokenizer, PROTOCOL, data_folder=data, data_files=files,
+            texts=[str(data / "text.parquet")], scratch=tmp_path, vocab_size=largest,
+        )  # fmt: skip
+    assert not (tmp_path / "requests/B.parquet").exists()
+
+
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+@pytest.fixture
+def without_bos_rule(tmp_path: Path) -> Path:
+    """A byte-level BPE with the merges of `hello world` and a BOS token that its post-processor does not add."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    bpe.train_from_iterator(["hello world"] * 10, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, **SPECIAL)
+    fast.save_pretrained(tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+@pytest.mark.parametrize("add_bos", [None, True, False])
+def test_bos_is_added_as_lm_eval_adds_it(without_bos_rule: Path, add_bos: bool | None) -> None:
+    """Task texts as lm-eval's `hf` with `add_bos_token`, and texts of perplexity and calibration likewise."""
+    model = random_model("llama", 400)
+    reference = HFLM(
+        pretrained=model, tokenizer=str(without_bos_rule), batch_size=1, add_bos_token=add_bos, device="cpu"
+    )
+    tokenizer = load_tokenizer(without_bos_rule, add_bos=add_bos)
+    lm = EspalierLM(model, tokenizer, add_bos=add_bos, token_budget=64)
+    hello = tokenizer.convert_tokens_to_ids(["hello", "Ġworld"])
+    expected = [*([0] if add_bos else []), *hello]
+    assert lm.tok_encode("hello world") == reference.tok_encode("hello world") == expected
+    assert encode_text(tokenizer, "hello world", add_bos) == expected
+    drawn = draw_sequences(["hello world"], tokenizer, n_samples=1, seq_len=len(expected), seed=0, add_bos=add_bos)
+    assert drawn.tolist() == [expected]
+
+
+def test_a_token_that_spans_context_and_continuation_is_scored_and_counted(
+    without_bos_rule: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`hello world` is two tokens, `hello wor` is more: cut after those, the continuation `ld` would be empty."""
+    tokenizer, model = load_tokenizer(without_bos_rule), random_model("llama", 400)
+    pair, plain = ("hello wor", "ld"), ("hello", " world")
+    instances = [
+        Instance("loglikelihood", {}, each, 0, ("piqa", number, 1)) for number, each in enumerate([pair, plain])
+    ]
+    encoder = RequestEncoder(tokenizer, None)
+    encoder.loglikelihood(instances)
+    request = encoder.encoded[RequestKey("piqa", 0, 0)]
+    assert list(request.context) == tokenizer("hello wor").input_ids
+    assert list(request.continuation) == tokenizer("ld").input_ids
+    assert encoder.n_apart == {"piqa": 1}
+    lm = EspalierLM(model, tokenizer, add_bos=None, token_budget=64)
+    found = lm.loglikelihood(instances)
+    assert found[0][0] == pytest.approx(plain_score(model, request)[0], abs=1e-4)
+    assert lm.n_apart == {"piqa": 1}
+    assert found[1][0] == pytest.approx(
+        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1).loglikelihood(instances[1:])[0][0], abs=1e-4
+    )
+
+
+def test_counts_of_continuations_encoded_apart_are_stored_with_the_requests(tmp_path: Path) -> None:
+    """Without any, the file has the bytes that it had before they were counted."""
+    plain = TokenisedRequests({RequestKey("piqa", 0, 0): Request([1], [2])}, {}, {"a": 1})
+    plain.write(tmp_path / "plain.parquet")
+    assert b"n_apart" not in (tmp_path / "plain.parquet").read_bytes()
+    assert read_requests(tmp_path / "plain.parquet").n_apart == {}
+    replace(plain, n_apart={"piqa": 3}).write(tmp_path / "apart.parquet")
+    assert read_requests(tmp_path / "apart.parquet").n_apart == {"piqa": 3}
+
+
+def test_a_tokenizer_without_bos_and_eos_is_refused(without_bos_rule: Path) -> None:
+    bare = PreTrainedTokenizerFast(tokenizer_file=str(without_bos_rule / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"its tokenizer has neither a BOS nor an EOS token"):
+        RequestEncoder(bare, None)
+
+
+def test_a_protocol_at_its_old_meaning_is_stored_as_before() -> None:
+    """So that results of version 0.1.0, whose recipes lack the newer keys, stay valid."""
+    assert set(PROTOCOL.to_dict()) == {
+        "tasks", "num_fewshot", "chat_template", "add_bos", "limit", "window", "stride", "texts",
+    }  # fmt: skip
+    assert PROTOCOL.to_dict()["texts"] == [{"name": "plain", "text_field": "text", "joiner": "\n\n"}]
+    newer = changed(fewshot_as_multiturn=True, bos="every", texts=[{**PROTOCOL.to_dict()["texts"][0], "max_tokens": 9}])
+    assert Protocol.from_dict(newer.to_dict()) == newer
+    assert newer.of_requests() == {**PROTOCOL.of_requests(), "fewshot_as_multiturn": True}
 
 
 def test_unknown_tasks_are_named_with_close_ones() -> None:

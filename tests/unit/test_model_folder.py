@@ -2,12 +2,19 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 from espalier.errors import UserError
 from espalier.models.context import context_length
@@ -148,3 +155,142 @@ def test_cuda_without_gpu_is_refused() -> None:
     with pytest.raises(UserError, match=r"evaluation.device: got 'cuda', but no GPU is visible"):
         choose_device("cuda")
     assert choose_device("auto") == CPU
+
+
+Tensors = dict[str, torch.Tensor]
+EDITS: dict[str, tuple[Callable[[Tensors], object], str]] = {
+    "a head is missing": (lambda t: t.pop("lm_head.weight"), r"tensor lm_head.weight is missing from the weights"),
+    "embeddings are missing": (
+        lambda t: t.pop("model.embed_tokens.weight"), r"tensor model.embed_tokens.weight is missing",
+    ),
+    "a norm is missing": (
+        lambda t: t.pop("model.layers.0.input_layernorm.weight"),
+        r"tensor model.layers.0.input_layernorm.weight is missing",
+    ),
+    "two are missing": (
+        lambda t: (t.pop("model.norm.weight"), t.pop("model.layers.1.post_attention_layernorm.weight")),
+        r"tensor model.layers.1.post_attention_layernorm.weight and 1 more are missing",
+    ),
+    "a projection of one layer is missing": (
+        lambda t: t.pop("model.layers.1.mlp.up_proj.weight"),
+        r"tensor model.layers.1.mlp.up_proj.weight is missing, which other layers have",
+    ),
+    "a bias that is not read": (
+        lambda t: t.update({"model.layers.1.self_attn.q_proj.bias": torch.ones(32)}),
+        r"tensor model.layers.1.self_attn.q_proj.bias is in the weights, but LlamaForCausalLM .* does not read it",
+    ),
+    "a bias of the head": (
+        lambda t: t.update({"lm_head.bias": torch.ones(50)}), r"tensor lm_head.bias is in the weights",
+    ),
+    "a layer too many": (
+        lambda t: t.update({k.replace("layers.1", "layers.2"): v.clone() for k, v in t.items() if "layers.1" in k}),
+        r"config.json says 2 layers but the weights hold 3",
+    ),
+    "another vocabulary": (
+        lambda t: t.update({"model.embed_tokens.weight": torch.ones(48, 32)}),
+        r"tensor model.embed_tokens.weight has shape \(48, 32\), but config.json asks for \(50, 32\)",
+    ),
+    "another width": (
+        lambda t: t.update({"model.layers.1.mlp.down_proj.weight": torch.ones(32, 47)}),
+        r"tensor model.layers.1.mlp.down_proj.weight has shape \(32, 47\), but config.json asks for \(32, 48\)",
+    ),
+    "a projection in fp8": (
+        lambda t: t.update(
+            {"model.layers.0.mlp.up_proj.weight": t["model.layers.0.mlp.up_proj.weight"].to(torch.float8_e4m3fn)}
+        ),
+        r"is quantised \(tensor model.layers.0.mlp.up_proj.weight is of type F8_E4M3\); give the checkpoint in full",
+    ),
+    "scales beside the weights": (
+        lambda t: t.update({"model.layers.0.mlp.up_proj.weight_scale_inv": torch.ones(1, 1)}),
+        r"is quantised \(tensor model.layers.0.mlp.up_proj.weight_scale_inv is of type F32\)",
+    ),
+    "projections in int8": (
+        lambda t: t.update({k: v.to(torch.int8) for k, v in t.items() if "q_proj" in k}),
+        r"is quantised \(tensor model.layers.0.self_attn.q_proj.weight is of type I8\)",
+    ),
+}  # fmt: skip
+
+
+def edited(folder: Path, tokenizer: object, edit: Callable[[Tensors], object] | None = None, **config: object) -> Path:
+    """Save a small Llama and change its tensors."""
+    random_model("llama", 50, **config).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    if edit:
+        tensors = load_file(folder / "model.safetensors")
+        edit(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("case", EDITS)
+def test_tensors_that_are_not_the_architectures_are_named(case: str, tmp_path: Path, plain_tokenizer: object) -> None:
+    """By the check, before anything is computed, and by whoever loads the folder all the same."""
+    edit, message = EDITS[case]
+    edited(tmp_path, plain_tokenizer, edit)
+    with pytest.raises(UserError, match=message):
+        make_manifest("A", tmp_path, trust_remote_code=False, commit=None)
+    names_a_tensor = "config.json says" not in message and "which other layers" not in message
+    with pytest.raises(UserError, match=message if names_a_tensor else r"model.layers.\d"):
+        load_model(tmp_path, dtype="auto", device=CPU)
+
+
+@pytest.mark.parametrize("method", ["fp8", "gptq", "bitsandbytes"])
+def test_a_quantised_config_is_refused(method: str, tmp_path: Path, plain_tokenizer: object) -> None:
+    edited(tmp_path, plain_tokenizer)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": method}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=rf"is quantised \(quantization_config in config.json: {method}\); give the che"
+    ):
+        inspect_folder(tmp_path)
+
+
+def test_stored_buffers_are_no_parameters(tmp_path: Path, plain_tokenizer: object) -> None:
+    """Llama 2 was saved with the rotary frequencies of each layer."""
+    buffers = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(4) for layer in (0, 1)}
+    edited(tmp_path, plain_tokenizer, lambda tensors: tensors.update(buffers))
+    n_params = load_model(tmp_path, dtype="auto", device=CPU).num_parameters()
+    # 2 x 50 x 32 embeddings, 32 final norm; a layer: 2 x 32 x 32 + 2 x 16 x 32 attention, 3 x 48 x 32 MLP, 2 x 32 norms
+    assert n_params == 3200 + 32 + 2 * (3072 + 4608 + 64) == 18_720
+    assert make_manifest("A", tmp_path, trust_remote_code=False, commit=None)["n_params"] == n_params
+    assert inspect_folder(tmp_path).n_params == n_params
+
+
+@pytest.mark.parametrize(("stored", "n_params"), [("none", 17_120), ("same", 17_120), ("own", 18_720)])
+def test_a_head_of_its_own_counts_whatever_the_config_ties(
+    stored: str, n_params: int, tmp_path: Path, plain_tokenizer: object
+) -> None:
+    def edit(tensors: Tensors) -> None:
+        if stored == "same":
+            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        if stored == "own":
+            tensors["lm_head.weight"] = torch.randn(50, 32, generator=torch.Generator().manual_seed(1))
+
+    edited(tmp_path, plain_tokenizer, edit, tie_word_embeddings=True)
+    manifest = make_manifest("A", tmp_path, trust_remote_code=False, commit=None)
+    assert manifest["n_params"] == load_model(tmp_path, dtype="auto", device=CPU).num_parameters() == n_params
+
+
+def test_tensors_outside_the_decoder_are_left_alone(
+    tmp_path: Path, plain_tokenizer: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    edited(tmp_path, plain_tokenizer, lambda tensors: tensors.update({"v_head.summary.weight": torch.ones(1, 32)}))
+    with caplog.at_level("WARNING", logger="espalier"):
+        assert make_manifest("A", tmp_path, trust_remote_code=False, commit=None)["n_params"] == 18_720
+    assert "tensors outside the decoder are ignored, such as v_head.summary.weight" in caplog.text
+
+
+def test_a_wrapper_around_a_text_model_is_named(tmp_path: Path, plain_tokenizer: object) -> None:
+    text = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "head_dim": 8,
+            "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 28, "patch_size": 14}  # fmt: skip
+    model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4))
+    model.save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError,
+        match=r"Gemma3ForConditionalGeneration is a wrapper around a text model \(text_config in config.json\)",
+    ):
+        inspect_folder(tmp_path)

@@ -10,7 +10,10 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.evaluation.perplexity import make_windows, measure_perplexity
+from espalier.evaluation.protocol import Bos
+from espalier.scoring import Request
 from tests.unit.conftest import random_model
+from tests.unit.scoring.plain import plain_score
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ def test_window_longer_than_the_context_is_refused(model: PreTrainedModel) -> No
 
 
 def test_a_text_of_one_token_is_refused(model: PreTrainedModel) -> None:
-    with pytest.raises(UserError, match=r"text 'x' has 1 tokens; it needs at least 2"):
+    with pytest.raises(UserError, match=r"text 'x' has 1 tokens, none of which has a context to be scored in"):
         measure_perplexity(model, [1], name="x", window=8, stride=4, token_budget=64)
 
 
@@ -76,3 +79,83 @@ def test_overflow_is_refused() -> None:
         broken.lm_head.weight.mul_(float("inf"))
     with pytest.raises(UserError, match=r"perplexity of 'x': the model's log-likelihood is nan"):
         measure_perplexity(broken, [1, 2, 3], name="x", window=8, stride=4, token_budget=64)
+
+
+def wanda_perplexity(model: PreTrainedModel, tokens: list[int], window: int) -> float:
+    """The evaluation of Wanda (and of GPTQ and SparseGPT): whole windows, mean loss of each, mean of these."""
+    n_windows = len(tokens) // window
+    losses = []
+    for i in range(n_windows):
+        batch = torch.tensor([tokens[i * window : (i + 1) * window]])
+        with torch.no_grad():
+            logits = model(batch).logits
+        shifted = logits[:, :-1].reshape(-1, logits.shape[-1])
+        losses.append(torch.nn.functional.cross_entropy(shifted, batch[:, 1:].reshape(-1)) * window)
+    return float(torch.exp(torch.stack(losses).sum() / (n_windows * window)))
+
+
+def drawn(n_tokens: int) -> list[int]:
+    return torch.randint(1, 50, (n_tokens,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+def test_disjoint_windows_by_hand() -> None:
+    # window 4 over 10 tokens: 0-3 scores 1, 2, 3; 4-7 scores 5, 6, 7; 8 and 9 are left out
+    assert make_windows(10, 4, 4) == [(0, 1, 4), (4, 5, 8)]
+    assert make_windows(3, 4, 4) == [(0, 1, 3)]  # a text shorter than a window
+
+
+def test_disjoint_windows_give_wandas_number(model: PreTrainedModel) -> None:
+    tokens = drawn(101)
+    result = measure_perplexity(model, tokens, name="x", window=16, stride=16, token_budget=64)
+    assert result.value == pytest.approx(wanda_perplexity(model, tokens, 16), rel=1e-5)
+    assert result.n_tokens == 6 * 15
+
+
+@pytest.mark.parametrize("stride", [6, 15, 16])
+@pytest.mark.parametrize("bos", ["first", "every", "none"])
+@pytest.mark.parametrize("begins_with_bos", [True, False])
+def test_bos_of_windows(bos: Bos, stride: int, begins_with_bos: bool, model: PreTrainedModel) -> None:
+    """Against the definition: the windows and their BOS written out, each scored alone."""
+    text = drawn(70)
+    tokens = [0, *text] if begins_with_bos else text
+    result = measure_perplexity(
+        model, tokens, name="x", window=16, stride=stride, token_budget=64, bos=bos, bos_token=0
+    )
+    if bos == "every":
+        pieces, begin, scored = [], 0, 0
+        while scored < len(text):
+            end = begin + 15  # BOS takes a place
+            if stride >= 15 and end > len(text):
+                break  # disjoint windows are whole
+            pieces.append(([0, *text[begin:scored]], text[scored:end]))
+            scored, begin = min(end, len(text)), begin + min(stride, 15)
+    else:
+        whole = [0, *text] if bos == "first" else text
+        pieces = [(whole[a:b], whole[b:c]) for a, b, c in make_windows(len(whole), 16, stride)]
+    total = sum(plain_score(model, Request(context, scored))[0] for context, scored in pieces)
+    n_tokens = sum(len(scored) for _, scored in pieces)
+    assert result.n_tokens == n_tokens
+    assert result.value == pytest.approx(math.exp(-total / n_tokens), rel=1e-5)
+    assert max(len(context) + len(scored) for context, scored in pieces) <= 16
+    if bos == "every":
+        assert n_tokens == (70 if stride == 6 else 60)  # of disjoint windows the last 10 tokens are left out
+
+
+def test_the_first_tokens_of_a_text_are_those_of_a_shorter_text(model: PreTrainedModel) -> None:
+    tokens = drawn(90)
+    settings = {"name": "x", "window": 16, "stride": 8, "token_budget": 64}
+    cut = measure_perplexity(model, tokens, max_tokens=40, **settings)
+    short = measure_perplexity(model, tokens[:40], **settings)
+    assert (cut.value, cut.n_tokens) == (short.value, 39)
+
+
+def test_losses_of_windows_sum_to_the_perplexity(model: PreTrainedModel) -> None:
+    result = measure_perplexity(model, drawn(90), name="x", window=16, stride=8, token_budget=64)
+    assert len(result.window_losses) == len(result.window_tokens) == len(make_windows(90, 16, 8))
+    assert result.window_tokens.sum() == result.n_tokens == 89
+    assert math.exp(result.window_losses.sum() / 89) == pytest.approx(result.value, rel=1e-12)
+
+
+def test_bos_that_a_tokenizer_does_not_have_is_refused(model: PreTrainedModel) -> None:
+    with pytest.raises(UserError, match=r"evaluation.perplexity.bos: got 'every', but the tokenizer has no BOS token"):
+        measure_perplexity(model, [1, 2, 3], name="x", window=8, stride=4, token_budget=64, bos="every")

@@ -49,7 +49,7 @@ def test_world_has_its_size(world: World) -> None:
 @pytest.mark.parametrize("task", list(TASKS))
 def test_solved_text_is_what_lm_eval_builds(task: str, tasks: TaskDict) -> None:
     """lm-eval's prompt + delimiter + right choice must be what the models were trained on, letter by letter."""
-    definition = tasks["tasks"][task]
+    definition = tasks.leaves[task]
     docs = list(definition.test_docs() if definition.has_test_docs() else definition.validation_docs())
     assert len(docs) == 40
     for doc in docs:

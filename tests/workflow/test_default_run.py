@@ -55,7 +55,7 @@ def test_every_value_equals_lm_evals_hf_backend(default_run: DefaultRun, model: 
     folder = default_run.results / "sandbox/models" / model
     tasks = load_tasks(list(SEVEN_TASKS), default_run.results / "sandbox/tasks", tmp_path)
     reference = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=64)
-    theirs = simple_evaluate(reference, tasks=list(tasks["tasks"].values()), num_fewshot=0)
+    theirs = simple_evaluate(reference, tasks=list(tasks.leaves.values()), num_fewshot=0)
     ours = metrics(default_run, model)["tasks"]
     samples = read_parquet(default_run.results / f"baseline/{model}/samples.parquet").to_pandas()
     for task in SEVEN_TASKS:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from espalier.files import read_json, write_json
 from espalier.jobs import job_log
 from espalier.models.manifest import make_manifest
+from espalier.suitability import check_architecture
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
 
 def main(*, name: str, folder: str, staged: str | None, trust_remote_code: bool, manifest: str) -> None:
     commit = read_json(staged)["commit"] if staged else None
-    write_json(manifest, make_manifest(name, folder, trust_remote_code=trust_remote_code, commit=commit))
+    described = make_manifest(name, folder, trust_remote_code=trust_remote_code, commit=commit)
+    check_architecture(folder, trust_remote_code=trust_remote_code)
+    write_json(manifest, described)
 
 
 if __name__ == "__main__":

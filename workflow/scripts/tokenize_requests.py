@@ -11,6 +11,7 @@ from espalier.files import read_json
 from espalier.jobs import job_log
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
+from espalier.models.vocabulary import vocab_size_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -28,7 +29,11 @@ def main(
     protocol: dict[str, Any],
 ) -> None:
     model = read_json(manifest)
-    tokenizer = load_tokenizer(check_unchanged(model), trust_remote_code=model["trust_remote_code"])
+    tokenizer = load_tokenizer(
+        check_unchanged(model), trust_remote_code=model["trust_remote_code"], add_bos=protocol["add_bos"]
+    )
+    if protocol["add_bos"] and tokenizer.bos_token_id is None:
+        logger.warning("evaluation.add_bos: the tokenizer has no BOS token, so texts begin without one, as in lm-eval")
     with tempfile.TemporaryDirectory() as scratch:
         n_requests, reused = build_or_reuse(
             requests,
@@ -38,6 +43,8 @@ def main(
             data_files=data_files,
             texts=texts,
             scratch=Path(scratch),
+            vocab_size=vocab_size_of(model),
+            context=model["config"].get("max_position_embeddings"),
         )
     logger.info("%d requests%s", n_requests, ", as another model with this tokenizer has" if reused else "")
 

@@ -97,3 +97,5 @@ class PerplexityText(TextSource):
     """Name in tables: the column is `ppl_{name}`."""
     joiner: str = "\n\n"
     """What the rows are joined with."""
+    max_tokens: Annotated[int, Field(ge=2)] | None = None
+    """First tokens of the text that are read; none means all. Stored with the number."""

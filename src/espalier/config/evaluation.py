@@ -26,19 +26,22 @@ PTB = PerplexityText(
 
 
 class Perplexity(Section):
-    """Perplexity over sliding windows; each token is scored once."""
+    """Perplexity over windows; each token is scored at most once."""
 
     window: Annotated[int, Field(ge=2)] = 2048
     """Window length, in tokens."""
     stride: PositiveInt = 512
-    """Tokens by which the window moves."""
+    """Tokens by which the window moves, at most `window`. Equal to it, windows are disjoint, as Wanda, SparseGPT and
+    GPTQ report: their first tokens and what is left at the end of the text are not scored."""
+    bos: Literal["first", "every", "none"] | None = None
+    """Which windows begin with the BOS token; none given means as the text was tokenised (`add_bos`)."""
     texts: tuple[PerplexityText, ...] = (WIKITEXT2, PTB)
     """Texts to measure on."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Perplexity:
-        if self.stride >= self.window:
-            raise ValueError(f"stride {self.stride} is not smaller than window {self.window}; give a smaller stride")
+        if self.stride > self.window:
+            raise ValueError(f"stride {self.stride} is larger than window {self.window}; give at most the window")
         if twice := repeated(text.name for text in self.texts):
             raise ValueError(f"two texts are named {twice[0]!r}; give each its own name")
         return self
@@ -48,7 +51,7 @@ class Evaluation(Section):
     """How models are evaluated. The defaults are the protocol of the published runs."""
 
     tasks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = SEVEN_TASKS
-    """Multiple-choice tasks or groups of lm-evaluation-harness."""
+    """Multiple-choice tasks, groups or tags of lm-evaluation-harness."""
     data: Annotated[str, Field(min_length=1)] = "hub"
     """Task documents: `hub` (staged), `sandbox`, or a folder with `{task}/{split}.parquet`."""
     limit: PositiveInt | None = None
@@ -59,8 +62,11 @@ class Evaluation(Section):
     """Solved examples before each question."""
     chat_template: bool = False
     """Whether prompts are written with the tokenizer's chat template."""
+    fewshot_as_multiturn: bool | None = None
+    """Whether solved examples are turns of the chat; none means as lm-eval does: turns, with a chat template."""
     add_bos: bool | None = None
-    """Whether texts begin with the BOS token; none means as the tokenizer does by itself."""
+    """Whether texts (of tasks, perplexity and calibration) begin with the BOS token; none means as the tokenizer does.
+    A tokenizer without BOS adds none, as in lm-eval."""
     token_budget: Annotated[int, Field(ge=64)] = 16384
     """Tokens in one forward pass."""
     experiments_per_job: PositiveInt = 1
@@ -76,3 +82,9 @@ class Evaluation(Section):
         if twice := repeated(values):
             raise ValueError(f"{twice[0]!r} is listed twice; list each task once")
         return values
+
+    @model_validator(mode="after")
+    def _turns_need_a_chat(self) -> Evaluation:
+        if self.fewshot_as_multiturn and not self.chat_template:
+            raise ValueError("fewshot_as_multiturn is true, but chat_template is not; turns need a chat template")
+        return self

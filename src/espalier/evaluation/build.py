@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
@@ -18,7 +20,11 @@ from espalier.evaluation.requests import TokenisedRequests, read_requests
 from espalier.evaluation.tasks import load_tasks
 from espalier.evaluation.zeroshot import encode_tasks
 from espalier.files import sha256_of, sha256_of_json, whole_file
+from espalier.models.loading import special_tokens
+from espalier.models.vocabulary import check_token_ids
 from espalier.texts import read_texts
+
+logger = logging.getLogger(__name__)
 
 
 def build_or_reuse(
@@ -30,6 +36,8 @@ def build_or_reuse(
     data_files: Sequence[str],
     texts: Sequence[str],
     scratch: Path,
+    vocab_size: int,
+    context: int | None = None,
 ) -> tuple[int, bool]:
     """Write the requests of one model.
 
@@ -44,9 +52,14 @@ def build_or_reuse(
         data_files: The files that the tasks are read from.
         texts: Files of the perplexity texts, in the order of the protocol.
         scratch: Folder for temporary files.
+        vocab_size: Rows of the model's embedding.
+        context: The model's context in tokens; None where its config does not say.
 
     Returns:
         Number of requests of tasks, and whether they were there already.
+
+    Raises:
+        UserError: If a task or text cannot be read or does not fit the model (`check_requests`).
     """
     recipe = make_recipe(
         version=versions.TOKENIZE_REQUESTS,
@@ -60,10 +73,11 @@ def build_or_reuse(
         reused = shared.exists()
         if not reused:
             build(tokenizer, protocol, recipe, data_folder=data_folder, texts=texts, scratch=scratch).write(shared)
-        n_requests = len(read_requests(shared).requests)
+        requests = read_requests(shared)
+    check_requests(requests, vocab_size=vocab_size, context=context)
     with whole_file(path) as temporary:
         os.link(shared, temporary)
-    return n_requests, reused
+    return len(requests.requests), reused
 
 
 def build(
@@ -84,21 +98,45 @@ def build(
         raise UserError(
             f"evaluation.chat_template: is true, but the tokenizer of {tokenizer.name_or_path} has no chat template"
         )
-    tasks = load_tasks(list(protocol.tasks), data_folder, scratch)
+    tasks = load_tasks(protocol.tasks, data_folder, scratch)
+    requests, n_apart = encode_tasks(tasks, tokenizer, protocol)
+    for task, count in sorted(n_apart.items()):
+        logger.warning(
+            "task %s: %d continuations are encoded apart from their contexts, since one token would span both",
+            task,
+            count,
+        )
     return TokenisedRequests(
-        requests=encode_tasks(tasks, tokenizer, protocol),
+        requests=requests,
         texts={
             text.name: encode_text(tokenizer, text.joiner.join(read_texts(file, text.text_field)), protocol.add_bos)
             for text, file in zip(protocol.texts, texts, strict=True)
         },
         recipe=recipe,
+        n_apart=n_apart,
     )
+
+
+def check_requests(requests: TokenisedRequests, *, vocab_size: int, context: int | None) -> None:
+    """Refuse tokens that the model's embedding has no row for, and continuations longer than its context.
+
+    Raises:
+        UserError: Naming the first task and document, or text.
+    """
+    for key, request in requests.requests.items():
+        check_token_ids(np.concatenate([request.context, request.continuation]), vocab_size, key.document)
+        if context is not None and len(request.continuation) > context:
+            raise UserError(
+                f"{key.document}, choice {key.choice}: has {len(request.continuation)} tokens to score, but the "
+                f"model's context is {context}; take the document out of the data"
+            )
+    for name, tokens in requests.texts.items():
+        check_token_ids(np.asarray(tokens), vocab_size, f"perplexity text {name}")
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, add_bos: bool | None) -> list[int]:
     """Tokenise a whole text; special tokens as the tokenizer adds them unless `add_bos` says otherwise."""
-    special = {} if add_bos is None else {"add_special_tokens": add_bos}
-    tokens: list[int] = tokenizer(text, verbose=False, **special)["input_ids"]
+    tokens: list[int] = tokenizer(text, verbose=False, **special_tokens(add_bos))["input_ids"]
     return tokens
 
 

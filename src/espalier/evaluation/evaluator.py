@@ -61,10 +61,12 @@ class Evaluator:
         take_devices(device, gpus)
         self._preparing = Stopwatch()
         with self._preparing.part("requests"):
-            self._tokenizer = load_tokenizer(folder, trust_remote_code=manifest["trust_remote_code"])
+            self._tokenizer = load_tokenizer(
+                folder, trust_remote_code=manifest["trust_remote_code"], add_bos=self._protocol.add_bos
+            )
             self._requests = read_requests(requests)
             self._scratch = tempfile.TemporaryDirectory()
-            self._tasks = load_tasks(list(self._protocol.tasks), data_folder, Path(self._scratch.name))
+            self._tasks = load_tasks(self._protocol.tasks, data_folder, Path(self._scratch.name))
 
     def evaluate(self, plan: Plan | None, adapter: Path | None = None) -> tuple[dict[str, Any], pd.DataFrame]:
         """Load the weights, cut them in memory, and evaluate.

@@ -31,8 +31,14 @@ class _TokenizingLM(TemplateLM):
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, add_bos: bool | None) -> None:
         super().__init__()
+        if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+            raise UserError(
+                f"{tokenizer.name_or_path}: its tokenizer has neither a BOS nor an EOS token, and lm-eval needs one to "
+                "stand for an empty context; name one in tokenizer_config.json"
+            )
         self.tokenizer = tokenizer
         self.add_bos = add_bos
+        self._apart: set[tuple[str, str]] = set()
 
     @property
     def eot_token_id(self) -> int:
@@ -54,6 +60,19 @@ class _TokenizingLM(TemplateLM):
             special["add_special_tokens"] = False
         return self.tokenizer.encode(string, **special)
 
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Encode as lm-eval does: both together, cut after as many tokens as the context has alone.
+
+        Where one token spans the end of the context and the whole continuation, nothing is left to score, and lm-eval
+        stops. Then the continuation is encoded by itself (EleutherAI/lm-evaluation-harness#4055) and counted.
+        """
+        context_tokens, continuation_tokens = super()._encode_pair(context, continuation)
+        if not continuation_tokens and continuation:
+            stripped = context.rstrip()
+            continuation_tokens = self.tok_encode(context[len(stripped) :] + continuation, add_special_tokens=False)
+            self._apart.add((context, continuation))
+        return context_tokens, continuation_tokens
+
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         def render(history: list[dict[str, str]]) -> str:
             return self.tokenizer.apply_chat_template(
@@ -73,19 +92,32 @@ class _TokenizingLM(TemplateLM):
 
 
 class RequestEncoder(_TokenizingLM):
-    """Tokenise every request of an evaluation and answer none: each gets the score 0."""
+    """Tokenise every request of an evaluation and answer none: each gets the score 0.
+
+    Attributes:
+        encoded: The tokens of each request.
+        n_apart: For each task, the requests whose continuation was encoded apart from its context.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, add_bos: bool | None) -> None:
         super().__init__(tokenizer, add_bos)
         self.encoded: dict[RequestKey, Request] = {}
+        self.n_apart: Counter[str] = Counter()
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         self._keys = [_key(instance) for instance in requests]
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(self, requests: list[EncodedPair], **kwargs: Any) -> list[tuple[float, bool]]:
-        for key, (_, context, continuation) in zip(self._keys, requests, strict=True):
+        for key, (pair, context, continuation) in zip(self._keys, requests, strict=True):
             self.encoded[key] = Request(context, continuation)
+            if not continuation:
+                raise UserError(
+                    f"{key.document}, choice {key.choice}: its continuation {pair[1]!r} has no tokens to score; "
+                    "correct the document or take it out of the data"
+                )
+            if pair in self._apart:
+                self.n_apart[key.task] += 1
         return [(0.0, False)] * len(requests)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
@@ -105,6 +137,7 @@ class EspalierLM(_TokenizingLM):
 
     Attributes:
         n_truncated: For each task, the documents that did not fit in the model's context and were cut at the left.
+        n_apart: For each task that has any, the requests whose continuation was encoded apart from its context.
     """
 
     def __init__(
@@ -121,6 +154,7 @@ class EspalierLM(_TokenizingLM):
         self.model = model
         self.token_budget = token_budget
         self.n_truncated: Counter[str] = Counter()
+        self.n_apart = {} if requests is None else dict(requests.n_apart)
         self._requests = requests
         self._stopwatch = stopwatch or Stopwatch()
 
@@ -178,6 +212,7 @@ class EspalierLM(_TokenizingLM):
             return [self._requests.find(key) for key in keys]
         encoder = RequestEncoder(self.tokenizer, self.add_bos)
         encoder.loglikelihood(requests)
+        self.n_apart = dict(encoder.n_apart)
         return [encoder.encoded[key] for key in keys]
 
     def _check(self, keys: Sequence[RequestKey], requests: Sequence[Request]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         pa.field("continuation", pa.list_(pa.int32()), nullable=False),
     ]
 )
-_RECIPE = b"espalier_recipe"
+_RECIPE, _APART = b"espalier_recipe", b"espalier_n_apart"
 
 
 class RequestKey(NamedTuple):
@@ -54,11 +54,13 @@ class TokenisedRequests:
         requests: Requests of the tasks.
         texts: Tokens of each perplexity text.
         recipe: What they were made from.
+        n_apart: For each task that has any, the requests whose continuation was encoded apart from its context.
     """
 
     requests: Mapping[RequestKey, Request]
     texts: Mapping[str, Tokens]
     recipe: Mapping[str, Any]
+    n_apart: Mapping[str, int] = field(default_factory=dict)
 
     def find(self, key: RequestKey) -> Request:
         """Return one request.
@@ -82,8 +84,10 @@ class TokenisedRequests:
         ] + [("perplexity", name, 0, 0, [], tokens) for name, tokens in self.texts.items()]
         columns = [list(column) for column in zip(*rows, strict=True)]
         table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
-        recipe = json.dumps(self.recipe, sort_keys=True, ensure_ascii=False).encode()
-        write_parquet(path, table.replace_schema_metadata({_RECIPE: recipe}))
+        metadata = {_RECIPE: json.dumps(self.recipe, sort_keys=True, ensure_ascii=False).encode()}
+        if self.n_apart:  # left out where there are none: evaluations count as made from this file's bytes
+            metadata[_APART] = json.dumps(self.n_apart, sort_keys=True).encode()
+        write_parquet(path, table.replace_schema_metadata(metadata))
 
 
 def read_requests(path: str | Path) -> TokenisedRequests:
@@ -105,7 +109,7 @@ def read_requests(path: str | Path) -> TokenisedRequests:
             texts[task] = continuation
         else:
             requests[RequestKey(task, doc_id, choice)] = Request(context, continuation)
-    return TokenisedRequests(requests, texts, json.loads(metadata[_RECIPE]))
+    return TokenisedRequests(requests, texts, json.loads(metadata[_RECIPE]), json.loads(metadata.get(_APART, b"{}")))
 
 
 def _rows(column: pa.ChunkedArray) -> Iterator[Integers]:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from lm_eval.tasks.manager import TaskDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from espalier.evaluation.language_model import EspalierLM
 from espalier.evaluation.metrics import ACC_NORM_ELSE_ACC, mean_accuracy
-from espalier.evaluation.perplexity import measure_perplexity
-from espalier.evaluation.protocol import Protocol
+from espalier.evaluation.perplexity import PerplexityResult, measure_perplexity
+from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.evaluation.requests import TokenisedRequests
+from espalier.evaluation.tasks import Tasks
 from espalier.evaluation.timing import Stopwatch
 from espalier.evaluation.zeroshot import evaluate_tasks
 from espalier.files import write_json, write_table
@@ -25,7 +25,7 @@ def evaluate_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    tasks: TaskDict,
+    tasks: Tasks,
     requests: TokenisedRequests,
     protocol: Protocol,
     token_budget: int,
@@ -53,6 +53,9 @@ def evaluate_model(
                 window=protocol.window,
                 stride=protocol.stride,
                 token_budget=token_budget,
+                max_tokens=text.max_tokens,
+                bos=protocol.bos,
+                bos_token=tokenizer.bos_token_id,
             )
             for text in protocol.texts
         }
@@ -64,18 +67,35 @@ def evaluate_model(
             "n_tasks": len(zeroshot.tasks),
         },
         "perplexity": {
-            name: {
-                "value": result.value,
-                "n_tokens": result.n_tokens,
-                "window": protocol.window,
-                "stride": protocol.stride,
-                "begins_with_bos": begins_with_bos(tokenizer, requests.texts[name]),
-            }
-            for name, result in perplexity.items()
+            text.name: _describe(perplexity[text.name], text, protocol, tokenizer, requests.texts[text.name])
+            for text in protocol.texts
         },
         "protocol": protocol.to_dict(),
     }
     return metrics, zeroshot.samples
+
+
+def _describe(
+    result: PerplexityResult,
+    text: TextProtocol,
+    protocol: Protocol,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Tokens,
+) -> dict[str, Any]:
+    """Return what is stored of the perplexity of one text: the number, how it came about, and its windows."""
+    own = "first" if begins_with_bos(tokenizer, tokens) else "none"
+    bos = protocol.bos or own
+    return {
+        "value": result.value,
+        "n_tokens": result.n_tokens,
+        "window": protocol.window,
+        "stride": protocol.stride,
+        "max_tokens": text.max_tokens,
+        "bos": bos,
+        "begins_with_bos": bos != "none",
+        "window_losses": result.window_losses.tolist(),
+        "window_tokens": result.window_tokens.tolist(),
+    }
 
 
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> bool:

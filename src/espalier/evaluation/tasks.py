@@ -6,11 +6,13 @@ replaces only where the documents come from (`dataset_path`, `dataset_name`, `da
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -53,20 +55,38 @@ def leaf_tasks(names: Iterable[str], entries: Mapping[str, Entry]) -> list[str]:
     return leaves
 
 
-def load_tasks(names: list[str], data_folder: Path, scratch: Path) -> TaskDict:
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks that were loaded.
+
+    Attributes:
+        loaded: lm-eval's flat mapping of tasks and groups.
+        reported: Tasks and groups that get a number of their own and enter the mean: a group where lm-eval aggregates
+            it, else what it holds; of a tag, what carries it.
+    """
+
+    loaded: TaskDict
+    reported: tuple[str, ...]
+
+    @property
+    def leaves(self) -> dict[str, Task]:
+        """Tasks with documents, by name."""
+        found: dict[str, Task] = self.loaded["tasks"]
+        return found
+
+
+def load_tasks(names: Iterable[str], data_folder: Path, scratch: Path) -> Tasks:
     """Load tasks with their documents from local folders.
 
     Args:
-        names: Tasks or groups.
+        names: Tasks, groups or tags.
         data_folder: Folder with `{task}/{split}.parquet` (or .json, .jsonl) for each leaf task.
         scratch: Folder for the generated YAML files and for the cache of `datasets`.
 
-    Returns:
-        lm-eval's flat mapping of tasks and groups.
-
     Raises:
-        UserError: If a name is unknown, a task is not multiple choice, or documents are missing.
+        UserError: If a name is unknown, a task is not multiple choice or has no accuracy, or documents are missing.
     """
+    names = list(names)
     entries = packaged_entries(names)
     definitions = scratch / "tasks"
     definitions.mkdir(parents=True, exist_ok=True)
@@ -74,7 +94,53 @@ def load_tasks(names: list[str], data_folder: Path, scratch: Path) -> TaskDict:
         override = data_override(entries[leaf], data_folder / leaf, scratch / "datasets")
         (definitions / f"{leaf}.yaml").write_text(yaml.safe_dump(override), encoding="utf-8")
     manager = TaskManager(include_path=definitions, include_defaults=not _are_single_tasks(names))
-    return manager.load(names)
+    # Tags are expanded here, since lm-eval refuses a task that is named and also carries a named tag.
+    untagged = list(dict.fromkeys(task for name in names for task in _without_tags(name, entries)))
+    tasks = manager.load(_not_within(untagged, entries))
+    reported = tuple(dict.fromkeys(task for name in untagged for task in _reported(name, tasks)))
+    for name in reported:
+        _check_has_accuracy(name, tasks)
+    return Tasks(tasks, reported)
+
+
+def _without_tags(name: str, entries: Mapping[str, Entry]) -> Iterator[str]:
+    """Yield a task or group as it is, and for a tag what carries it."""
+    entry = entries[name]
+    if entry.kind is Kind.TAG:
+        for child in sorted(entry.tags):
+            yield from _without_tags(child, entries)
+    else:
+        yield name
+
+
+def _not_within(names: Sequence[str], entries: Mapping[str, Entry]) -> list[str]:
+    """Leave out tasks that a named group holds: lm-eval loads them with the group, and only once."""
+    held = {leaf for name in names if entries[name].kind is Kind.GROUP for leaf in _expand(name, entries)}
+    return [name for name in names if name not in held]
+
+
+def _reported(name: str, tasks: TaskDict) -> Iterator[str]:
+    """Yield a task, or a group that lm-eval aggregates; of another group, what it holds."""
+    group = tasks.get("groups", {}).get(name)
+    if group is None or group.has_aggregation:
+        yield name
+        return
+    for child in tasks["group_map"][name]:
+        yield from _reported(child, tasks)
+
+
+def _check_has_accuracy(name: str, tasks: TaskDict) -> None:
+    """Refuse before anything is evaluated what has no number for the mean."""
+    group = tasks.get("groups", {}).get(name)
+    if group is not None:
+        metrics = [each.metric for each in group.aggregate_metric_list]
+    else:
+        metrics = list(tasks["tasks"][name].aggregation())
+    if not {"acc", "acc_norm"} & set(metrics):
+        raise UserError(
+            f"evaluation.tasks: {name!r} has only the metrics {', '.join(metrics) or 'none'}; the mean over tasks needs "
+            "acc or acc_norm. Leave it out"
+        )
 
 
 def data_override(entry: Entry, folder: Path, cache: Path) -> dict[str, Any]:

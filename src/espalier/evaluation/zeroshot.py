@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ import lm_eval.utils
 import pandas as pd
 from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
-from lm_eval.tasks.manager import TaskDict
 from transformers import PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 from espalier.evaluation.language_model import EspalierLM, RequestEncoder
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.requests import RequestKey
+from espalier.evaluation.tasks import Tasks
 from espalier.scoring import Request
 
 # lm-eval compiles its prompt templates anew for each document, which takes longer than to score a small model.
@@ -32,7 +32,7 @@ class ZeroShotResult:
 
     Attributes:
         tasks: For each task or group: metrics with standard errors, number of documents, how many of them were cut
-            at the left, version, few-shot examples.
+            at the left, how many continuations were encoded apart, version, few-shot examples.
         samples: One row per choice; see `espalier.tables.Samples`.
     """
 
@@ -40,36 +40,46 @@ class ZeroShotResult:
     samples: pd.DataFrame
 
 
-def encode_tasks(tasks: TaskDict, tokenizer: PreTrainedTokenizerBase, protocol: Protocol) -> dict[RequestKey, Request]:
-    """Tokenise every request that an evaluation of these tasks makes."""
+def encode_tasks(
+    tasks: Tasks, tokenizer: PreTrainedTokenizerBase, protocol: Protocol
+) -> tuple[dict[RequestKey, Request], dict[str, int]]:
+    """Tokenise every request that an evaluation of these tasks makes.
+
+    Returns:
+        The requests, and for each task that has any, how many continuations were encoded apart from their context
+        because one token spans both.
+    """
     encoder = RequestEncoder(tokenizer, protocol.add_bos)
     _run(encoder, tasks, protocol)
-    return encoder.encoded
+    return encoder.encoded, dict(encoder.n_apart)
 
 
-def evaluate_tasks(lm: EspalierLM, tasks: TaskDict, protocol: Protocol) -> ZeroShotResult:
+def evaluate_tasks(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> ZeroShotResult:
     """Evaluate a model on tasks."""
     results = _run(lm, tasks, protocol)
-    summary = {name: _summarise(name, results, protocol, lm.n_truncated) for name in protocol.tasks}
-    rows = [row for name in results["samples"] for row in _sample_rows(tasks["tasks"][name], results["samples"][name])]
+    summary = {name: _summarise(name, results, protocol, lm) for name in tasks.reported}
+    rows = [row for name in results["samples"] for row in _sample_rows(tasks.leaves[name], results["samples"][name])]
     return ZeroShotResult(summary, pd.DataFrame(rows))
 
 
-def _run(lm: RequestEncoder | EspalierLM, tasks: TaskDict, protocol: Protocol) -> dict[str, Any]:
+def _run(lm: RequestEncoder | EspalierLM, tasks: Tasks, protocol: Protocol) -> dict[str, Any]:
     """Do what lm-eval's `simple_evaluate` does with built tasks, without its look at the machine (seconds)."""
-    for task in tasks["tasks"].values():
+    for task in tasks.leaves.values():
         if task.get_config("num_fewshot") != 0:  # lm-eval never overrides a task that says 0
             task.set_config(key="num_fewshot", value=protocol.num_fewshot)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
     results: dict[str, Any] = evaluate(
-        lm, task_dict=tasks, limit=protocol.limit, apply_chat_template=protocol.chat_template, log_samples=True
+        lm,
+        task_dict=tasks.loaded,
+        limit=protocol.limit,
+        apply_chat_template=protocol.chat_template,
+        fewshot_as_multiturn=protocol.fewshot_as_multiturn,
+        log_samples=True,
     )
     return results
 
 
-def _summarise(
-    name: str, results: dict[str, Any], protocol: Protocol, n_truncated: Mapping[str, int]
-) -> dict[str, Any]:
+def _summarise(name: str, results: dict[str, Any], protocol: Protocol, lm: EspalierLM) -> dict[str, Any]:
     """Gather one task's numbers; keys such as `acc,none` lose the name of lm-eval's default filter."""
     found = results["results"][name]
     values = {key.split(",", 1)[0]: value for key, value in found.items() if key.endswith(",none")}
@@ -82,7 +92,8 @@ def _summarise(
     return {
         "metrics": metrics,
         "n_samples": sum(int(results["n-samples"][leaf]["effective"]) for leaf in leaves),
-        "n_truncated": sum(n_truncated.get(leaf, 0) for leaf in leaves),
+        "n_truncated": sum(lm.n_truncated[leaf] for leaf in leaves),
+        "n_encoded_apart": sum(lm.n_apart.get(leaf, 0) for leaf in leaves),
         "version": results["versions"].get(name),
         "n_shot": results["n-shot"].get(name, protocol.num_fewshot),
         "limit": protocol.limit,

@@ -52,15 +52,23 @@ def layer_sizes(plan: Plan, n_query_heads_per_group: int, *, stubs: bool) -> dic
     return sizes
 
 
-def export_config(base: PreTrainedConfig, plan: Plan, *, stubs: bool) -> PreTrainedConfig:
-    """Make the config of an exported model from that of its base model, which `check_target` let through."""
+def export_config(base: PreTrainedConfig, plan: Plan, *, stubs: bool, tied: bool) -> PreTrainedConfig:
+    """Make the config of an exported model from that of its base model, which `check_target` let through.
+
+    Args:
+        base: Config of the base model.
+        plan: What each layer keeps.
+        stubs: As `layer_sizes`.
+        tied: Whether input and output embeddings are one matrix; the base model's config may say so and be wrong.
+    """
     name = CLASSES[base.model_type]
-    own = {"model_type", "architectures", "auto_map"}
+    own = {"model_type", "architectures", "auto_map", "tie_word_embeddings"}
     values = {key: value for key, value in base.to_diff_dict().items() if key not in own}
     n_query = base.num_attention_heads // base.num_key_value_heads
     causal = f"Pruned{name}ForCausalLM"
     config: PreTrainedConfig = getattr(configuration_pruned, f"Pruned{name}Config")(
         **values,
+        tie_word_embeddings=tied,
         architectures=[causal],
         auto_map={
             "AutoConfig": f"configuration_pruned.Pruned{name}Config",
@@ -89,7 +97,8 @@ def export_model(pruned: PreTrainedModel, plan: Plan, *, stubs: bool) -> PreTrai
     check_target(pruned.name_or_path, pruned.config.model_type)
     if not type(pruned).__module__.startswith("transformers."):
         raise UserError(f"export: {type(pruned).__name__} is code of the model's own folder; only stock models can be")
-    config = export_config(pruned.config, plan, stubs=stubs)
+    tied = pruned.get_output_embeddings().weight is pruned.get_input_embeddings().weight
+    config = export_config(pruned.config, plan, stubs=stubs, tied=tied)
     with torch.device("meta"):
         model: PreTrainedModel = getattr(modeling_pruned, config.architectures[0])(config)
     weights = pruned.state_dict()

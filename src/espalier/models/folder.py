@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -14,9 +15,31 @@ from espalier.files import read_json
 from espalier.models.structure import PROJECTIONS, structure_of
 from espalier.planning.structure import ModelStructure
 
+EMBEDDINGS, OUTPUT_EMBEDDINGS = "model.embed_tokens.weight", "lm_head.weight"
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+# Types of tensors in full precision, as safetensors names them.
+_FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
+# Names that quantised checkpoints store beside a weight, or instead of it (fp8, GPTQ, AWQ, bitsandbytes,
+# compressed-tensors).
+_QUANTISED = (
+    "_scale_inv", ".weight_scale", ".input_scale", ".weight_packed", ".qweight", ".qzeros", ".scales", ".absmax",
+    ".quant_map", ".SCB",
+)  # fmt: skip
+# Sections of config.json that only models of several parts have.
+_INNER_CONFIGS = (
+    "text_config", "llm_config", "language_config", "thinker_config", "vision_config", "audio_config", "encoder_config",
+)  # fmt: skip
+# Buffers that older checkpoints store; they are computed from the config and are no parameters.
+_BUFFER = re.compile(r"(^|\.)rotary_emb\.")
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+)\.weight$")
 _IN_BLOCK = re.compile(r"^model\.layers\.\d+\.((?:self_attn|mlp)\.\w+)\.(weight|bias)$")
+
+
+class TensorHeader(NamedTuple):
+    """Shape and type (`BF16`, `F32`, ...) of a tensor, as the header of a safetensors file gives them."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -57,9 +80,12 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
         raise UserError(f"{folder}: has no tokenizer (tokenizer.json); save it there with tokenizer.save_pretrained")
     weight_files = _weight_files(folder)
-    shapes = _tensor_shapes(folder, weight_files)
+    headers = _tensor_headers(folder, weight_files)
+    _check_precision(folder, config, headers)
     architecture = (config.get("architectures") or ["unnamed"])[0]
-    n_layers = _check_projections(folder, architecture, config, set(shapes))
+    _check_is_no_wrapper(folder, architecture, config)
+    n_layers = _check_projections(folder, architecture, config, set(headers))
+    shapes = parameter_shapes(headers, config)
     structure = structure_of(shapes, config)
     parts = {match.groups() for name in shapes if (match := _IN_BLOCK.match(name))}
     return ModelFolder(
@@ -103,15 +129,67 @@ def _weight_files(folder: Path) -> tuple[str, ...]:
     raise UserError(f"{folder}: has no weights (model.safetensors); give a folder written by save_pretrained")
 
 
-def _tensor_shapes(folder: Path, weight_files: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
+def _tensor_headers(folder: Path, weight_files: tuple[str, ...]) -> dict[str, TensorHeader]:
+    headers: dict[str, TensorHeader] = {}
     for name in weight_files:
         try:
             with safe_open(folder / name, framework="np") as tensors:
-                shapes |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118 (no mapping, though it has keys)
+                for key in tensors.keys():  # noqa: SIM118 (no mapping, though it has keys)
+                    tensor = tensors.get_slice(key)
+                    headers[key] = TensorHeader(tuple(tensor.get_shape()), tensor.get_dtype())
         except SafetensorError as error:
             raise UserError(f"{folder / name}: is not a complete safetensors file ({error}); fetch it again") from None
-    return shapes
+    return headers
+
+
+def parameter_shapes(headers: Mapping[str, TensorHeader], config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors that are parameters: no buffers, and tied embeddings once.
+
+    Where the config ties the embeddings and the file has both, they are taken to be equal; only reading them can tell
+    (`espalier.models.manifest`).
+    """
+    tied = config.get("tie_word_embeddings", False) and EMBEDDINGS in headers
+    return {
+        name: header.shape
+        for name, header in headers.items()
+        if not _BUFFER.search(name) and not (tied and name == OUTPUT_EMBEDDINGS)
+    }
+
+
+def check_precision(folder: str | Path) -> None:
+    """Refuse a quantised model folder.
+
+    Raises:
+        UserError: Naming what is quantised, and the remedy.
+    """
+    folder = Path(folder)
+    _check_precision(folder, read_json(folder / "config.json"), _tensor_headers(folder, _weight_files(folder)))
+
+
+def _check_precision(folder: Path, config: Mapping[str, Any], headers: Mapping[str, TensorHeader]) -> None:
+    """Refuse quantised checkpoints: surgery and gradients need weights in full precision."""
+    remedy = (
+        "give the checkpoint in full precision, or dequantise it first (load it with transformers, "
+        "`model.dequantize()`, save_pretrained)"
+    )
+    quantisation = config.get("quantization_config") or config.get("compression_config")
+    if quantisation:
+        method = quantisation.get("quant_method", "unnamed method") if isinstance(quantisation, dict) else quantisation
+        raise UserError(f"{folder}: is quantised (quantization_config in config.json: {method}); {remedy}")
+    for name, header in headers.items():
+        if name.endswith(_QUANTISED) or (name.endswith(".weight") and header.dtype not in _FLOAT_TYPES):
+            raise UserError(f"{folder}: is quantised (tensor {name} is of type {header.dtype}); {remedy}")
+
+
+def _check_is_no_wrapper(folder: Path, architecture: str, config: Mapping[str, Any]) -> None:
+    """Refuse models that wrap a text model (vision, audio, speech) with a word on what they are."""
+    inner = next((key for key in _INNER_CONFIGS if isinstance(config.get(key), dict)), None)
+    if inner:
+        raise UserError(
+            f"{folder}: {architecture} is a wrapper around a text model ({inner} in config.json), such as a model that "
+            "also reads images or sound; only the text model itself can be pruned. Save the text model as a folder of "
+            "its own, with its own config.json"
+        )
 
 
 def _check_projections(folder: Path, architecture: str, config: dict[str, Any], tensors: set[str]) -> int:
@@ -120,16 +198,23 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
     for name in tensors:
         if match := _LAYER.match(name):
             layers.setdefault(int(match[1]), set()).add(match[2])
-    missing = [p for p in PROJECTIONS if not layers or any(p not in found for found in layers.values())]
-    if missing:
+    absent = [part for part in PROJECTIONS if not any(part in found for found in layers.values())]
+    if absent:
         raise UserError(
-            f"{folder}: architecture {architecture} is not supported: its layers lack {', '.join(missing)}; "
+            f"{folder}: architecture {architecture} is not supported: its layers lack {', '.join(absent)}; "
             "supported are decoders with separate q, k, v, o, gate, up and down projections "
             "(Llama, Mistral, Qwen2, Qwen3 and the like)"
         )
     n_layers = config.get("num_hidden_layers")
-    if n_layers != len(layers):
+    if n_layers != len(layers) or max(layers) >= len(layers):
         raise UserError(
-            f"{folder}: config.json says {n_layers} layers but the weights hold {len(layers)}; copy or stage it again"
+            f"{folder}: config.json says {n_layers} layers but the weights hold {len(layers)} (the last is layer "
+            f"{max(layers)}); copy or stage it again"
         )
+    for number, found in sorted(layers.items()):
+        if missing := [part for part in PROJECTIONS if part not in found]:
+            raise UserError(
+                f"{folder}: tensor model.layers.{number}.{missing[0]}.weight is missing, which other layers have; copy "
+                "or stage the model again"
+            )
     return len(layers)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from espalier.errors import UserError
+from espalier.models.folder import check_precision
+
+logger = logging.getLogger(__name__)
 
 
 def choose_device(device: str) -> torch.device:
@@ -32,26 +37,77 @@ def load_model(
     trust_remote_code: bool = False,
     spread: Mapping[str, int] | None = None,
 ) -> PreTrainedModel:
-    """Load weights for inference.
+    """Load weights for inference; every parameter comes from the folder.
 
     Args:
-        folder: Folder in the format of `save_pretrained`; single or sharded safetensors.
+        folder: Folder in the format of `save_pretrained`.
         dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
-        device: Where to put the weights.
+        device: Where to put the weights. On `meta` only the headers of the weight files are read.
         trust_remote_code: Whether code in the folder may run.
         spread: GPU of each module (`espalier.models.spread`), instead of one device.
+
+    Raises:
+        UserError: If the folder is quantised, or its tensors are not those of the architecture (naming one).
     """
-    model = AutoModelForCausalLM.from_pretrained(
+    check_precision(folder)
+    model, found = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=trust_remote_code,
-        device_map=dict(spread) if spread else None,
+        device_map=dict(spread) if spread else "meta" if device.type == "meta" else None,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused below, by name
     )
+    _check_tensors(folder, model, found)
     return model.eval() if spread else model.to(device).eval()
 
 
-def load_tokenizer(folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model folder."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+def _check_tensors(folder: str | Path, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
+    """Refuse what transformers only warns of: it fills missing tensors with random numbers and ignores others."""
+    architecture = type(model).__name__
+    again = "copy or stage the model again"
+    if mismatched := sorted(found["mismatched_keys"]):
+        name, stored, expected = mismatched[0]
+        raise UserError(
+            f"{folder}: tensor {name} has shape {tuple(stored)}, but config.json asks for {tuple(expected)}; the two "
+            f"do not belong together: {again}"
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"{folder}: {_some(missing)} missing from the weights of {architecture}; {again}")
+    unexpected = sorted(found["unexpected_keys"])
+    in_decoder = [name for name in unexpected if name.startswith((f"{model.base_model_prefix}.", "lm_head."))]
+    if in_decoder:
+        raise UserError(
+            f"{folder}: {_some(in_decoder)} in the weights, but {architecture} as config.json describes it does not "
+            f"read it, so the model would compute something else; correct config.json, or {again}"
+        )
+    if unexpected:
+        logger.warning("%s: tensors outside the decoder are ignored, such as %s", folder, unexpected[0])
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name the first tensor and count the others."""
+    more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+    return f"tensor {names[0]}{more}"
+
+
+def load_tokenizer(
+    folder: str | Path, *, trust_remote_code: bool = False, add_bos: bool | None = None
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model folder.
+
+    Args:
+        folder: The model folder.
+        trust_remote_code: Whether code in the folder may run.
+        add_bos: Whether texts begin with BOS, also where the tokenizer's own post-processor says otherwise; None leaves
+            that to the tokenizer. The rule of lm-eval's `hf` backend for `add_bos_token`.
+    """
+    bos = {} if add_bos is None else {"add_bos_token": add_bos}
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **bos)
+
+
+def special_tokens(add_bos: bool | None) -> dict[str, bool]:
+    """Return the argument with which a tokenizer loaded with `add_bos` encodes a text."""
+    return {} if add_bos is None else {"add_special_tokens": add_bos}

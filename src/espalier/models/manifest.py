@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ from safetensors import safe_open
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of
-from espalier.models.folder import ModelFolder, inspect_folder
+from espalier.models.decoder import decoder_layers
+from espalier.models.folder import EMBEDDINGS, OUTPUT_EMBEDDINGS, ModelFolder, inspect_folder
+from espalier.models.loading import load_model
+from espalier.models.structure import structure_of
 from espalier.progress import Progress
 
 # Of config.json, what costs and verdicts on targets are computed from, so that reports need no model.
@@ -36,10 +39,11 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
         commit: Commit of the hub repository, if it came from one.
 
     Raises:
-        UserError: If the folder cannot be used, or a weight is not finite.
+        UserError: If the folder cannot be used: a tensor is missing, left over, quantised, of a wrong shape or not
+            finite, or the layers are not those that surgery can cut.
     """
     folder = Path(folder)
-    summary = inspect_folder(folder, trust_remote_code=trust_remote_code)
+    summary = _as_loaded(folder, inspect_folder(folder, trust_remote_code=trust_remote_code), trust_remote_code)
     check_finite(folder, summary)
     return {
         "model": name,
@@ -56,6 +60,30 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
             if path.suffix in _SUFFIXES
         },
     }
+
+
+def _as_loaded(folder: Path, summary: ModelFolder, trust_remote_code: bool) -> ModelFolder:
+    """Count the parameters of the model that loading makes. Reads headers of weights, and embeddings that may be tied."""
+    model = load_model(folder, dtype="auto", device=torch.device("meta"), trust_remote_code=trust_remote_code)
+    if model.config.tie_word_embeddings and _has_equal_embeddings(folder, summary):
+        model.tie_weights()
+    decoder_layers(model)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    structure = structure_of(shapes, read_json(folder / "config.json"))
+    return replace(summary, structure=structure, n_params=structure.total_params)
+
+
+def _has_equal_embeddings(folder: Path, summary: ModelFolder) -> bool:
+    """Whether the embeddings, which the config ties, are stored once, or twice with the same values.
+
+    transformers ties them in these cases only. A head with values of its own stays a head of its own.
+    """
+    found: list[torch.Tensor] = []
+    for file in summary.weight_files:
+        with safe_open(folder / file, framework="pt") as tensors:
+            names = {EMBEDDINGS, OUTPUT_EMBEDDINGS} & set(tensors.keys())
+            found += [tensors.get_tensor(name) for name in names]
+    return len(found) < 2 or torch.equal(*found)
 
 
 def check_finite(folder: Path, summary: ModelFolder) -> None:

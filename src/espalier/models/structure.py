@@ -23,16 +23,15 @@ def structure_of(shapes: Shapes, config: Mapping[str, Any]) -> ModelStructure:
     """Read the structure of a decoder.
 
     Args:
-        shapes: Shape of each tensor by name, as stored in safetensors.
+        shapes: Shape of each parameter by name; tied embeddings once, no buffers.
         config: The model's config.json.
     """
     layers: dict[int, dict[str, tuple[int, ...]]] = {}
     other_params = 0
-    tied = config.get("tie_word_embeddings", False) and "model.embed_tokens.weight" in shapes
     for name, shape in shapes.items():
         if match := _LAYER.match(name):
             layers.setdefault(int(match[1]), {})[match[2]] = shape
-        elif not (tied and name == "lm_head.weight"):
+        else:
             other_params += math.prod(shape)
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     return ModelStructure(tuple(_layer(layers[number], head_dim) for number in sorted(layers)), other_params)

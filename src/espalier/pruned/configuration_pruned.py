@@ -14,6 +14,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+from transformers.integrations.heterogeneity import AmbiguousGlobalPerLayerAttributeError
 
 
 @contextmanager
@@ -67,8 +68,24 @@ def _sized_by_layer(config: PreTrainedConfig, arguments: dict[str, Any]) -> dict
     return {"serialize_explicit_per_layer_config": True} | arguments
 
 
+class _SizedByLayer:
+    """Lets other programs ask for a size that differs between layers: there is none, so `getattr` gives its default.
+
+    transformers raises a RuntimeError, which ends `getattr(config, name, None)` and `hasattr` as well. Its switch
+    `allow_global_per_layer_attribute_access` would hand out the sizes of the base model, which are wrong.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        try:
+            return super().__getattribute__(name)
+        except AmbiguousGlobalPerLayerAttributeError:
+            raise AttributeError(
+                f"{name} differs between the layers of a pruned model; read config.per_layer_config[layer].{name}"
+            ) from None
+
+
 @strict
-class PrunedLlamaConfig(LlamaConfig):  # type: ignore[misc]
+class PrunedLlamaConfig(_SizedByLayer, LlamaConfig):  # type: ignore[misc]
     """Config of a pruned Llama."""
 
     model_type = "pruned_llama"
@@ -82,7 +99,7 @@ class PrunedLlamaConfig(LlamaConfig):  # type: ignore[misc]
 
 
 @strict
-class PrunedMistralConfig(MistralConfig):  # type: ignore[misc]
+class PrunedMistralConfig(_SizedByLayer, MistralConfig):  # type: ignore[misc]
     """Config of a pruned Mistral."""
 
     model_type = "pruned_mistral"
@@ -96,7 +113,7 @@ class PrunedMistralConfig(MistralConfig):  # type: ignore[misc]
 
 
 @strict
-class PrunedQwen2Config(Qwen2Config):  # type: ignore[misc]
+class PrunedQwen2Config(_SizedByLayer, Qwen2Config):  # type: ignore[misc]
     """Config of a pruned Qwen2."""
 
     model_type = "pruned_qwen2"
@@ -110,7 +127,7 @@ class PrunedQwen2Config(Qwen2Config):  # type: ignore[misc]
 
 
 @strict
-class PrunedQwen3Config(Qwen3Config):  # type: ignore[misc]
+class PrunedQwen3Config(_SizedByLayer, Qwen3Config):  # type: ignore[misc]
     """Config of a pruned Qwen3."""
 
     model_type = "pruned_qwen3"

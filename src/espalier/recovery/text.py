@@ -21,8 +21,9 @@ from transformers import PreTrainedTokenizerBase
 
 from espalier.calibration import Tokens, document_order, documents_drawn
 from espalier.errors import UserError
-from espalier.models.loading import load_tokenizer
+from espalier.models.loading import load_tokenizer, special_tokens
 from espalier.models.manifest import check_unchanged
+from espalier.models.vocabulary import check_token_ids, vocab_size_of
 from espalier.texts import read_texts
 
 USE = ("recovery", "fine-tune")
@@ -49,15 +50,23 @@ def load_packed(manifest: Mapping[str, Any], text: str, settings: Mapping[str, A
         manifest: Content of the model's manifest.
         text: File of the text.
         settings: `text_field`, `seed`, `calibration_seeds` (none where the text is another one), `seq_len`,
-            `n_sequences`.
+            `n_sequences` and, where the config sets it, `add_bos`.
 
     Raises:
         UserError: If the text is too short, or the model has changed.
     """
-    tokenizer = load_tokenizer(check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"])
+    add_bos = settings.get("add_bos")
+    tokenizer = load_tokenizer(
+        check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"], add_bos=add_bos
+    )
     texts = read_texts(text, settings["text_field"])
     order = training_order(len(texts), seed=settings["seed"], calibration_seeds=settings["calibration_seeds"])
-    return pack(texts, tokenizer, order, n_sequences=settings["n_sequences"], seq_len=settings["seq_len"])
+    packed = pack(
+        texts, tokenizer, order,
+        n_sequences=settings["n_sequences"], seq_len=settings["seq_len"], add_bos=add_bos,
+    )  # fmt: skip
+    check_token_ids(packed.tokens, vocab_size_of(manifest), "recovery")
+    return packed
 
 
 def training_order(n_documents: int, *, seed: int, calibration_seeds: Sequence[int]) -> list[int]:
@@ -81,16 +90,18 @@ def training_order(n_documents: int, *, seed: int, calibration_seeds: Sequence[i
 
 
 def pack(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, order: Sequence[int], *, n_sequences: int, seq_len: int
-) -> Packed:
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, order: Sequence[int], *, n_sequences: int, seq_len: int,
+    add_bos: bool | None = None,
+) -> Packed:  # fmt: skip
     """Join documents, each with its special tokens and an end-of-text token, and cut them into sequences.
 
     Args:
         texts: Documents.
-        tokenizer: Tokenizer of the model; special tokens as it adds them by itself.
+        tokenizer: Tokenizer of the model, loaded with the same `add_bos`.
         order: Numbers of the documents to take, first to last.
         n_sequences: Number of sequences.
         seq_len: Tokens of each sequence.
+        add_bos: Whether documents begin with BOS; None leaves special tokens to the tokenizer.
 
     Raises:
         UserError: If the documents have too few tokens.
@@ -100,7 +111,8 @@ def pack(
     end = tokenizer.eos_token_id
     for start in range(0, len(order), _CHUNK):
         numbers = order[start : start + _CHUNK]
-        tokenised = tokenizer([texts[number] for number in numbers], verbose=False)["input_ids"]
+        chunk = [texts[number] for number in numbers]
+        tokenised = tokenizer(chunk, verbose=False, **special_tokens(add_bos))["input_ids"]
         for number, tokens in zip(numbers, tokenised, strict=True):
             if len(stream) >= n_sequences * seq_len:
                 break
@@ -120,7 +132,7 @@ def check_apart(
     manifest: Mapping[str, Any],
     text: str,
     text_field: str,
-    calibrations: Sequence[Mapping[str, int]],
+    calibrations: Sequence[Mapping[str, Any]],
 ) -> None:
     """Refuse documents that a calibration set drawn from the same text begins with.
 
@@ -136,7 +148,10 @@ def check_apart(
     """
     if not calibrations:
         return
-    tokenizer = load_tokenizer(check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"])
+    add_bos = calibrations[0].get("add_bos")
+    tokenizer = load_tokenizer(
+        check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"], add_bos=add_bos
+    )
     texts, ours = read_texts(text, text_field), set(packed.documents)
     for one in calibrations:
         if both := ours.intersection(documents_drawn(texts, tokenizer, **one)):

@@ -16,7 +16,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.models.context import context_length
+from espalier.models.context import context_length, length_thresholds, scales_with_length
 from espalier.models.onednn import fast_linear
 from espalier.progress import Progress
 from espalier.scoring.attention import Attention
@@ -99,18 +99,26 @@ class _Run:
         self._width = width
         self._budget = min(token_budget, _BATCH_TOKENS.get(kind, token_budget))
         self._max_logits = _LOGITS[kind]
+        self._needs_positions = scales_with_length(model.config)
         self._done = np.zeros(len(requests), dtype=bool)
         self._found: list[Found] = []
 
     def scores(self) -> list[Score]:
         """Score everything."""
-        while not self._done.all():
-            self._score_rest()
+        for together in self._groups():
+            while not self._done[together].all():
+                self._score(together[~self._done[together]])
         return self._collect()
 
-    def _score_rest(self) -> None:
-        """Score what is not scored yet, as far as memory goes."""
-        rest = np.flatnonzero(~self._done)
+    def _groups(self) -> list[Integers]:
+        """Part the requests whose lengths ask for other rotary frequencies; each batch takes them of one group."""
+        thresholds = length_thresholds(self._model.config)
+        lengths = [min(len(request.context) + len(request.continuation) - 1, self._limit) for request in self._requests]
+        group = np.searchsorted(np.array(thresholds, dtype=np.int64), np.array(lengths, dtype=np.int64))
+        return [np.flatnonzero(group == number) for number in range(len(thresholds) + 1)]
+
+    def _score(self, rest: Integers) -> None:
+        """Score requests by their numbers, as far as memory goes."""
         forest = build_forest(
             [self._requests[i] for i in rest.tolist()],
             limit=self._limit,
@@ -124,7 +132,7 @@ class _Run:
         pace = _Pace(self._model.device)
         with Progress(self._what, total=int(forest.sizes.sum()), unit="tokens") as progress:
             for batch in batches:
-                found = self._try(fill(forest, batch), is_causal=batch.is_causal)
+                found = self._try(fill(forest, batch), is_causal=batch.is_causal and not self._needs_positions)
                 if found is None:
                     return self._use_less_memory(batch)
                 request = rest[found.request]
@@ -137,11 +145,11 @@ class _Run:
     def _try(self, arrays: Arrays, *, is_causal: bool) -> Found | None:
         """Score a batch; None where memory is too small. What failed is let go with this function's frame."""
         try:
-            return self._score(arrays, is_causal=is_causal)
+            return self._run(arrays, is_causal=is_causal)
         except torch.OutOfMemoryError:
             return None
 
-    def _score(self, arrays: Arrays, *, is_causal: bool) -> Found:
+    def _run(self, arrays: Arrays, *, is_causal: bool) -> Found:
         tokens, depth, end = self._to_device(arrays.nodes, self._model.device).unbind()
         # Without mask and positions, transformers takes its own way for plain causal attention.
         extra = {} if is_causal else {"attention_mask": self._attention.mask(depth, end), "position_ids": depth.long()}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from espalier import versions
 from espalier.config.data import HUB, LOCAL_SUFFIXES, SANDBOX, TextSource
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
@@ -213,6 +214,11 @@ class Catalogue:
         return self._protocol.to_dict()
 
     @property
+    def request_version(self) -> int:
+        """Version of `tokenize_requests`: another one where `add_bos` asks for BOS, whose tokens changed alone."""
+        return versions.TOKENIZE_REQUESTS_WITH_BOS if self.config.evaluation.add_bos else versions.TOKENIZE_REQUESTS
+
+    @property
     def request_protocol(self) -> dict[str, Any]:
         """The part of the protocol that decides which tokens are scored."""
         return self._protocol.of_requests()
@@ -220,7 +226,9 @@ class Catalogue:
     @property
     def _protocol(self) -> Protocol:
         evaluation = self.config.evaluation
-        texts = tuple(TextProtocol(t.name, t.text_field, t.joiner) for t in evaluation.perplexity.texts)
+        texts = tuple(TextProtocol(t.name, t.text_field, t.joiner, t.max_tokens) for t in evaluation.perplexity.texts)
+        has_turns = evaluation.chat_template and evaluation.num_fewshot > 0  # elsewhere the key changes nothing
+        as_turns = evaluation.fewshot_as_multiturn is not False
         return Protocol(
             tasks=evaluation.tasks,
             num_fewshot=evaluation.num_fewshot,
@@ -230,6 +238,8 @@ class Catalogue:
             window=evaluation.perplexity.window,
             stride=evaluation.perplexity.stride,
             texts=texts,
+            fewshot_as_multiturn=has_turns and as_turns,
+            bos=evaluation.perplexity.bos,
         )
 
     def task_data_folder(self, wildcards: ModelWildcards) -> str:

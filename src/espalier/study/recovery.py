@@ -97,7 +97,11 @@ class Recoveries:
             if experiment.seq_len and experiment.n_samples:
                 key = (experiment.seed or 0, experiment.seq_len)
                 largest[key] = max(experiment.n_samples, largest.get(key, 0))
-        return [{"seed": seed, "seq_len": length, "n_samples": n} for (seed, length), n in sorted(largest.items())]
+        add_bos = self._config.evaluation.add_bos
+        bos = {} if add_bos is None else {"add_bos": add_bos}
+        return [
+            {"seed": seed, "seq_len": length, "n_samples": n, **bos} for (seed, length), n in sorted(largest.items())
+        ]
 
     # -- which experiments, and their files ----------------------------------------------------------------------
 
@@ -172,7 +176,9 @@ class Recoveries:
     @property
     def _source_settings(self) -> dict[str, Any]:
         seeds = [] if self.is_own_text else list(self._config.calibration.seeds)
-        return {"text_field": self.source.text_field, "calibration_seeds": seeds}
+        add_bos = self._config.evaluation.add_bos
+        bos = {} if add_bos is None else {"add_bos": add_bos}
+        return {"text_field": self.source.text_field, "calibration_seeds": seeds, **bos}
 
     def _of(self, model: str) -> list[Experiment]:
         return [experiment for experiment in self._sweep.experiments if experiment.model == model]

@@ -158,11 +158,11 @@ class Sweep:
 
     # -- params and inputs of rules ------------------------------------------------------------------------------
 
-    def sequences(self, wildcards: Wildcards) -> dict[str, int | str]:
+    def sequences(self, wildcards: Wildcards) -> dict[str, Any]:
         """Which calibration sequences a gradient pass or priors job reads."""
         return self._sequences(wildcards.calibration, int(wildcards.seq_len))
 
-    def calibration_settings(self, wildcards: Wildcards) -> list[dict[str, int | str]]:
+    def calibration_settings(self, wildcards: Wildcards) -> list[dict[str, Any]]:
         """Every sequence length of a model with its largest sample count."""
         largest: dict[int, int] = {}
         for experiment in self._experiments[wildcards.model]:
@@ -260,10 +260,12 @@ class Sweep:
             raise UserError(f"model {wildcards.model!r} has no experiment {wildcards.experiment!r} in this study")
         return experiment
 
-    def _sequences(self, calibration: str, seq_len: int) -> dict[str, int | str]:
+    def _sequences(self, calibration: str, seq_len: int) -> dict[str, Any]:
         text = self._config.calibration
         seed = text.seeds[self.calibrations.index(calibration)]
-        return {"text_field": text.text_field, "seed": seed, "seq_len": seq_len}
+        sequences: dict[str, Any] = {"text_field": text.text_field, "seed": seed, "seq_len": seq_len}
+        add_bos = self._config.evaluation.add_bos
+        return sequences if add_bos is None else sequences | {"add_bos": add_bos}
 
     def _calibration(self, seed: int) -> str:
         return f"{self._config.calibration.name}-s{seed}"

@@ -206,3 +206,28 @@ def test_a_gpu_scores_as_the_cpu_does(llama: PreTrainedModel) -> None:
     expected = [score.loglikelihood for score in score_requests(llama, documents(), token_budget=256)]
     scores = score_requests(llama.to("cuda"), documents(), token_budget=256)
     assert [score.loglikelihood for score in scores] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("threshold", [64, 60])
+def test_positions_that_scale_with_the_length_are_scored_as_alone(threshold: int) -> None:
+    """Transformers takes the longest sequence of a batch, padding included, for the length of each."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1] * 4, "long_factor": [1, 2, 4, 8],
+            "original_max_position_embeddings": threshold, "factor": 4}  # fmt: skip
+    model = random_model("llama", 50, rope_parameters=rope, max_position_embeddings=250)
+    draw = torch.Generator().manual_seed(3)
+    shared = torch.randint(50, (300,), generator=draw).tolist()
+    requests = [Request(shared[:n], [1, 2]) for n in (20, 30, 25, 40, 100, 110, 58, 59, 60, 63, 64, 65, 247, 248)]
+    requests += [Request([7, *shared[:n]], [3]) for n in (59, 60, 61, 100)]
+    for token_budget in (64, 4096):
+        for request, score in zip(requests, score_requests(model, requests, token_budget=token_budget), strict=True):
+            assert score.loglikelihood == pytest.approx(plain_score(model, request)[0], abs=1e-4)
+
+
+def test_padding_never_extends_positions_that_scale() -> None:
+    """`dynamic` grows beyond the context, which is no multiple of the width that rows are padded to."""
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    model = random_model("llama", 50, rope_parameters=rope, max_position_embeddings=100)
+    draw = torch.Generator().manual_seed(3)
+    requests = [Request(torch.randint(50, (n,), generator=draw).tolist(), [4]) for n in (100, 99, 40, 98)]
+    for request, score in zip(requests, score_requests(model, requests, token_budget=4096), strict=True):
+        assert score.loglikelihood == pytest.approx(plain_score(model, request)[0], abs=1e-4)

@@ -128,6 +128,8 @@ def open_source(folder: str | Path) -> Source:
     if normed := [name for name in shapes if "q_norm" in name or "k_norm" in name]:
         raise UserError(f"{folder}: {normed[0]}: GGUF has no architecture for norms of queries or keys in layers of "
                         "different sizes; export to transformers instead")  # fmt: skip
+    # A head in the file is one of its own, whatever the config says; transformers reads it so, too.
+    config.tie_word_embeddings = "lm_head.weight" not in shapes
     return Source(folder, config, shapes, files)
 
 
