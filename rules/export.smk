@@ -9,7 +9,8 @@ rule describe_export:
         plans=study.exports.plans,
         metrics=study.exports.metrics,
         baseline="<results>/baseline/{model}/metrics.json",
-        code=study.code("export/describe.py"),
+        manifest="<results>/models/{model}.json",
+        code=study.code("export/describe.py", "naming.py", "recipe.py"),
     output:
         "<results>/exports/{model}/{exported}.json",
     log:
@@ -27,6 +28,7 @@ rule describe_export:
         runtime=grow(10),
     params:
         settings=study.exports.settings,
+        evaluation=study.evaluation_settings,
     script:
         "../workflow/scripts/describe_export.py"
 

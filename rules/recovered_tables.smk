@@ -7,7 +7,13 @@ rule consolidate_recovery:
         study.recovery.chosen_files(checkpoints),
         checks=study.recovery.checks,
         experiments="<results>/consolidated/experiments.parquet",
-        code=study.code("evaluation/metrics.py", "recovery/table.py", "tables.py"),
+        code=study.code(
+            "evaluation/metrics.py",
+            "recipe.py",
+            "recovery/table.py",
+            "tables.py",
+            "versions.py",
+        ),
     output:
         "<results>/consolidated/recovery.parquet",
     log:
@@ -24,9 +30,7 @@ rule consolidate_recovery:
         entries=study.recovery.entries(checkpoints),
         missing=study.recovery.missing(checkpoints),
         settings=study.recovery.settings,
-        version=versions.RECOVER,
-        protocol=study.protocol,
-        evaluation_version=versions.EVALUATE,
+        evaluation=study.evaluation_settings,
     script:
         "../workflow/scripts/consolidate_recovery.py"
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ from espalier.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+CHECKSUM = "content_sha256"
+"""Key under which a result carries the SHA-256 of the rest of its content."""
 
 
 @contextlib.contextmanager
@@ -59,22 +62,43 @@ def write_json(path: str | Path, content: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON.
+def write_result(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a result as JSON with a checksum of its content, which `read_json` verifies and takes away.
 
     Raises:
-        UserError: If the file is not complete JSON.
+        ValueError: As `write_json`.
     """
+    as_read = json.loads(json.dumps(content, allow_nan=False))  # keys that are numbers become texts
+    write_json(path, {**content, CHECKSUM: sha256_of_json(as_read)})
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON, and verify its checksum if it has one (results of version 0.1.0 have none).
+
+    Raises:
+        UserError: If the file is not complete JSON, holds NaN or Infinity, or does not have its checksum.
+    """
+
+    def refuse(constant: str) -> None:
+        raise UserError(f"{path}: holds {constant}, which is no number of JSON; delete it and run again")
+
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not complete JSON ({error}); delete it and run again") from None
+    expected = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
+    if expected is not None and (found := sha256_of_json(content)) != expected:
+        raise UserError(
+            f"{path}: its content has checksum {found[:12]}, not {expected[:12]} as when it was written; it was "
+            "changed or damaged. Restore it, or delete it and run again"
+        )
+    return content
 
 
 def write_parquet(path: str | Path, table: pa.Table) -> None:
-    """Write a Parquet file; equal tables give equal files."""
+    """Write a Parquet file with a checksum of each page; equal tables give equal files."""
     with whole_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def write_table(path: str | Path, frame: pd.DataFrame) -> None:
@@ -83,17 +107,17 @@ def write_table(path: str | Path, frame: pd.DataFrame) -> None:
 
 
 def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some of its columns.
+    """Read a Parquet file, or some of its columns; checksums of pages are verified where there are any.
 
     Raises:
         UserError: If the file is corrupt or cut short.
     """
     try:
-        return pq.read_table(path, columns=columns)
-    except (pa.ArrowInvalid, OSError) as error:
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: is not a complete Parquet file ({reason}); delete it and run again") from None
 
 

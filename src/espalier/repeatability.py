@@ -92,7 +92,7 @@ def _largest(differences: pd.DataFrame) -> float:
 
 
 def _results(results: Path) -> pd.DataFrame:
-    return pd.read_parquet(results / "consolidated/experiments.parquet").set_index(KEYS)
+    return read_parquet(results / "consolidated/experiments.parquet").to_pandas().set_index(KEYS)
 
 
 def describe(difference: StudyDifference) -> str:

@@ -4,16 +4,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from espalier.analysis.best import rows_of
 from espalier.analysis.costs import costs_of
 from espalier.analysis.deployment import deployment_of_bests
 from espalier.analysis.evidence import draws_table, gather_evidence
 from espalier.analysis.model import analyse_model
+from espalier.analysis.perplexities import read_perplexities
 from espalier.analysis.profile import gradient_profile, settings_of
-from espalier.files import read_json, read_parquet, write_json, write_parquet
+from espalier.files import read_json, read_parquet, write_parquet, write_result
 from espalier.jobs import job_log
+from espalier.recipe import read_samples
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -24,7 +24,7 @@ def main(
     model: str, headline_ratio: float | None, analysis: Path, draws: Path,
 ) -> None:  # fmt: skip
     experiments, evaluations, layers = (read_parquet(path).to_pandas() for path in tables.values())
-    documents = {name: partial(pd.read_parquet, path) for name, path in samples.items()}
+    documents = {name: partial(read_samples, path) for name, path in samples.items()}
     evidence = gather_evidence(rows_of(experiments, model), evaluations, documents)
     gradients = {(calibration, length): path for calibration, length, path in passes}
     profile = gradient_profile(
@@ -35,11 +35,12 @@ def main(
     manifest = next((read_json(path) for path in manifests), None)
     costs = costs_of(layers, model, manifest)
     content = analyse_model(
-        experiments, model, headline_ratio=headline_ratio, evidence=evidence, costs=costs, gradient_profile=profile
-    )
+        experiments, model, headline_ratio=headline_ratio, evidence=evidence, costs=costs, gradient_profile=profile,
+        perplexities=read_perplexities(samples),
+    )  # fmt: skip
     content["deployment"] = deployment_of_bests(content, layers, manifest)
     write_parquet(draws, draws_table(evidence))
-    write_json(analysis, content)
+    write_result(analysis, content)
 
 
 if __name__ == "__main__":

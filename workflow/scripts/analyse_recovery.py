@@ -3,13 +3,12 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from espalier.analysis.best import rows_of
 from espalier.analysis.evidence import SEED, read_draws
 from espalier.analysis.recovery import analyse_recovery, joint_draws
-from espalier.files import read_parquet, write_json
+from espalier.files import read_parquet, write_result
 from espalier.jobs import job_log
+from espalier.recipe import read_samples
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
 def main(*, tables: dict[str, str], draws: str, samples: dict[str, str], model: str, analysis: str) -> None:
     experiments, evaluations, recovered = (read_parquet(path).to_pandas() for path in tables.values())
     of, rows = rows_of(experiments, model), recovered[recovered.model == model]
-    documents = {name: partial(pd.read_parquet, path) for name, path in samples.items()}
+    documents = {name: partial(read_samples, path) for name, path in samples.items()}
     both, reason = joint_draws(of, rows, evaluations, documents, read_draws(read_parquet(draws)), seed=SEED)
-    write_json(analysis, analyse_recovery(of, rows, both, reason=reason))
+    write_result(analysis, analyse_recovery(of, rows, both, reason=reason))
 
 
 if __name__ == "__main__":

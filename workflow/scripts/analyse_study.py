@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from espalier.analysis.cross_model import analyse_study, protocols_of
 from espalier.analysis.evidence import read_draws
-from espalier.files import read_json, read_parquet, write_json
+from espalier.files import read_json, read_parquet, write_result
 from espalier.jobs import job_log
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def main(
         protocols=protocols_of(read_parquet(evaluations).to_pandas()),
         draws={name: read_draws(read_parquet(path)) for name, path in zip(names, draws, strict=True)},
     )
-    write_json(summary, found)
+    write_result(summary, found)
 
 
 if __name__ == "__main__":

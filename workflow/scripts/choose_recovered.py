@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from espalier.errors import UserError
-from espalier.files import read_json, write_json
+from espalier.files import read_json, write_result
 from espalier.jobs import job_log
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def main(*, best: str, chosen: str) -> None:
             f"recovery.experiments: got 'best', but model {content['model']!r} has no valid experiment; evaluate one"
         )
     facts = {"model": content["model"], "pruning_ratio": content["pruning_ratio"]}
-    write_json(chosen, {**facts, "best": content["best"]["experiment"]})
+    write_result(chosen, {**facts, "best": content["best"]["experiment"]})
 
 
 if __name__ == "__main__":

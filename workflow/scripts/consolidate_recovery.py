@@ -27,9 +27,7 @@ if __name__ == "__main__":
             entries=snakemake.params.entries,
             configured={
                 "settings": snakemake.params.settings,
-                "version": snakemake.params.version,
-                "protocol": snakemake.params.protocol,
-                "evaluation_version": snakemake.params.evaluation_version,
+                **snakemake.params.evaluation,
             },
             missing=snakemake.params.missing,
             table=snakemake.output[0],

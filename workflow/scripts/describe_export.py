@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.export.describe import describe_export
-from espalier.files import read_json, write_json
+from espalier.files import read_json, write_result
 from espalier.jobs import job_log
 
 if TYPE_CHECKING:
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, best: list[str], plans: list[str], metrics: list[str], baseline: str, settings: dict[str, Any], output: Path
-) -> None:
+    *, best: list[str], plans: list[str], metrics: list[str], baseline: str, manifest: str, settings: dict[str, Any],
+    evaluation: dict[str, Any], output: Path,
+) -> None:  # fmt: skip
     chosen = read_json(best[0]) if best else None
     name = chosen["best"]["experiment"] if chosen else Path(plans[0]).parent.name
     plan = next(path for path in plans if Path(path).parent.name == name)
@@ -24,8 +25,11 @@ def main(
         baseline=read_json(baseline),
         best=chosen,
         settings=settings,
+        manifest=read_json(manifest),
+        experiment=name,
+        evaluation=evaluation,
     )
-    write_json(output, description)
+    write_result(output, description)
 
 
 if __name__ == "__main__":
@@ -35,6 +39,8 @@ if __name__ == "__main__":
             plans=list(snakemake.input.plans),
             metrics=list(snakemake.input.metrics),
             baseline=snakemake.input.baseline,
+            manifest=snakemake.input.manifest,
             settings=snakemake.params.settings,
+            evaluation=snakemake.params.evaluation,
             output=Path(snakemake.output[0]),
         )

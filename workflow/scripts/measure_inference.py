@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.deployment.job import chosen_plan, measure_plan
-from espalier.files import read_json, write_json
+from espalier.files import read_json, write_result
 from espalier.jobs import job_log
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def main(
     measured = measure_plan(
         read_json(manifest), plan, settings=settings, dtype=dtype, device=device, gpus=gpus
     )  # fmt: skip
-    write_json(output, measured)
+    write_result(output, measured)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier import versions
-from espalier.files import read_json, read_parquet, sha256_of_json, write_json
+from espalier.files import read_json, read_parquet, write_result
 from espalier.jobs import failure_file, job_log
 from espalier.planning.make import make_plan
 from espalier.planning.structure import ModelStructure
+from espalier.recipe import plan_settings
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -25,8 +25,7 @@ def main(*, manifest: str, importance: list[str], priors: list[str], settings: d
         read_parquet(priors[0]) if priors else None,
     )
     header = {"model": model["model"], "experiment": plan.parent.name}
-    recipe = {"version": versions.PLAN, "settings": settings, "weights": sha256_of_json(model["files"])}
-    write_json(plan, {**header, **facts, "recipe": recipe, **made.to_dict()})
+    write_result(plan, {**header, **facts, "recipe": plan_settings(model, settings), **made.to_dict()})
     logger.info("removes %.4f of the parameters", facts["removed_param_fraction"])
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
-from espalier.files import read_json, whole_file, write_json
+from espalier.files import read_json, whole_file, write_result
 from espalier.jobs import job_log
 from espalier.reports.cross_figures import cross_figures
 from espalier.reports.html import cross_model_html
@@ -24,7 +24,7 @@ def main(
     content: dict[str, Any] = read_json(summary)
     with whole_file(table) as temporary:
         best_configs_table(content).to_csv(temporary, index=False)
-    write_json(comparison, cross_model_comparison(content))
+    write_result(comparison, cross_model_comparison(content))
     write_text(text, cross_model_text(content, language))
     write_text(html, cross_model_html(content, language))
     for name, path in tex.items():

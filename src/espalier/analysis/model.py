@@ -27,6 +27,7 @@ from espalier.analysis.best import (
     whole,
 )
 from espalier.analysis.evidence import Evidence
+from espalier.analysis.perplexities import Texts, ratios_to_unpruned
 from espalier.analysis.said import all_said, because
 from espalier.analysis.uncertainty import uncertainty_of
 from espalier.statistics import words
@@ -45,6 +46,7 @@ def analyse_model(
     evidence: Evidence = NOT_ASKED,
     costs: Mapping[str, Any] | None = None,
     gradient_profile: list[dict[str, Any]] | None = None,
+    perplexities: Mapping[str, Texts] | None = None,
 ) -> dict[str, Any]:
     """Analyse the experiments of one model.
 
@@ -55,6 +57,7 @@ def analyse_model(
         evidence: What its accuracies rest on (`espalier.analysis.evidence`).
         costs: What its plans cost to run (`espalier.analysis.costs`).
         gradient_profile: Gradient statistics of each layer (`espalier.analysis.profile`).
+        perplexities: Perplexities with the losses of their windows (`espalier.analysis.perplexities`).
 
     Returns:
         Facts of the model, the results of the headline ratio, and `by_ratio` with the same keys for each ratio.
@@ -65,7 +68,8 @@ def analyse_model(
     rows = rows_of(experiments, model)
     if headline_ratio is None:
         headline_ratio = max(rows.ratios, default=None)
-    by_ratio = {ratio_key(ratio): _analyse_ratio(rows, ratio, evidence) for ratio in rows.ratios}
+    texts = perplexities or {}
+    by_ratio = {ratio_key(ratio): _analyse_ratio(rows, ratio, evidence, texts) for ratio in rows.ratios}
     headline = None if headline_ratio is None else by_ratio.get(ratio_key(headline_ratio))
     return {
         **rows.facts,
@@ -75,7 +79,7 @@ def analyse_model(
         "imported": bool("source" in rows.experiments and (rows.experiments["source"] != "run").any()),
         "notes": _notes(rows.experiments),
         "all_ratios": {"experiments": count(rows.experiments)},
-        **(headline or _analyse_ratio(rows, headline_ratio, evidence)),
+        **(headline or _analyse_ratio(rows, headline_ratio, evidence, texts)),
         "by_ratio": by_ratio,
         "costs": costs,
         "gradient_profile": gradient_profile or [],
@@ -118,7 +122,9 @@ def _within(of: GroupedCorrelation) -> dict[str, Any]:
     }
 
 
-def _analyse_ratio(of: ModelRows, ratio: float | None, evidence: Evidence) -> dict[str, Any]:
+def _analyse_ratio(
+    of: ModelRows, ratio: float | None, evidence: Evidence, perplexities: Mapping[str, Texts]
+) -> dict[str, Any]:
     rows = of.at(ratio)
     valid = valid_rows(rows)
     methods = _methods(rows)
@@ -140,7 +146,7 @@ def _analyse_ratio(of: ModelRows, ratio: float | None, evidence: Evidence) -> di
         "baseline": baseline,
         "best_vs_baseline": versus_baseline(best, baseline),
         "uncertainty": uncertainty_of(rows, evidence, best["experiment"] if best else None),
-        "results": _results(rows, of),
+        "results": _results(rows, of, perplexities),
     }
 
 
@@ -152,7 +158,7 @@ def _notes(rows: pd.DataFrame) -> list[dict[str, str]]:
     return [{"experiment": str(row["experiment"]), "note": str(row["note"])} for row in noted.to_dict("records")]
 
 
-def _results(rows: pd.DataFrame, of: ModelRows) -> dict[str, dict[str, Any]]:
+def _results(rows: pd.DataFrame, of: ModelRows, perplexities: Mapping[str, Texts]) -> dict[str, dict[str, Any]]:
     """List accuracy, perplexity, and its ratio to the unpruned model's, of each experiment that counts."""
     found = {}
     text = f"ppl_{of.texts[0]}" if of.texts else None
@@ -164,6 +170,7 @@ def _results(rows: pd.DataFrame, of: ModelRows) -> dict[str, dict[str, Any]]:
             "acc_mean": number(row["acc_mean"]),
             "ppl": None if ppl is None else number(ppl),
             "ppl_ratio": ratio,
+            "ppl_ratios": ratios_to_unpruned(perplexities, str(row["experiment"])),
             **because(reason),
         }
     return found

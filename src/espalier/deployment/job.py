@@ -12,15 +12,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from espalier import versions
 from espalier.deployment.measure import PADDED, Load, kv_cache_bytes_per_token, measure, versions_of, weights_bytes
 from espalier.deployment.summary import summarise
 from espalier.deployment.verdict import ADVISED
 from espalier.errors import UserError
-from espalier.evaluation.recipe import make_recipe
-from espalier.files import read_json, sha256_of_json
+from espalier.files import read_json
 from espalier.models.described import load_described
 from espalier.planning.plan import Plan
+from espalier.recipe import inference_settings, make_recipe
 
 logger = logging.getLogger(__name__)
 _FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")
@@ -84,12 +83,7 @@ def measure_plan(
         "models": {name: sizes(one) for name, one in models.items()},
         "batches": summarise(runs, list(models), prompt_tokens=load.prompt_tokens, new_tokens=load.new_tokens),
         "runs": runs,
-        "recipe": make_recipe(
-            version=versions.MEASURE_INFERENCE,
-            weights=sha256_of_json(manifest["files"]),
-            plan=sha256_of_json(content["layers"]),
-            dtype=dtype,
-        ),
+        "recipe": make_recipe(**inference_settings(manifest, content, dtype=dtype)),
     }
     for batch in found["batches"]:
         for one in batch["gains"]:

@@ -15,13 +15,13 @@ from transformers import PreTrainedTokenizerBase
 from espalier import versions
 from espalier.errors import UserError
 from espalier.evaluation.protocol import Protocol
-from espalier.evaluation.recipe import make_recipe
 from espalier.evaluation.requests import TokenisedRequests, read_requests
 from espalier.evaluation.tasks import load_tasks
 from espalier.evaluation.zeroshot import encode_tasks
 from espalier.files import sha256_of, sha256_of_json, whole_file
 from espalier.models.loading import special_tokens
 from espalier.models.vocabulary import check_token_ids
+from espalier.recipe import make_recipe
 from espalier.texts import read_texts
 
 logger = logging.getLogger(__name__)

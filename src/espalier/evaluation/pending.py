@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.adapters.fingerprint import adapter_fingerprint
-from espalier.evaluation.recipe import evaluation_recipe
 from espalier.evaluation.store import METRICS, SAMPLES, Store
 from espalier.files import read_json, sha256_of, write_json, write_table
 from espalier.planning.plan import Plan
+from espalier.recipe import evaluation_recipe
 
 if TYPE_CHECKING:
     from espalier.evaluation.evaluator import Evaluator

@@ -16,7 +16,8 @@ from espalier.evaluation.requests import TokenisedRequests
 from espalier.evaluation.tasks import Tasks
 from espalier.evaluation.timing import Stopwatch
 from espalier.evaluation.zeroshot import evaluate_tasks
-from espalier.files import write_json, write_table
+from espalier.files import sha256_of, write_result, write_table
+from espalier.recipe import SAMPLES_SHA256
 from espalier.scoring.requests import Tokens
 from espalier.tables import Samples
 
@@ -106,6 +107,6 @@ def begins_with_bos(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> bool:
 def write_evaluation(
     metrics: dict[str, Any], samples: pd.DataFrame, *, metrics_path: str | Path, samples_path: str | Path
 ) -> None:
-    """Write samples, then metrics: metrics.json is there only when all is."""
+    """Write samples, then metrics with their checksum: metrics.json is there only when all is."""
     write_table(samples_path, Samples.validate(samples))
-    write_json(metrics_path, metrics)
+    write_result(metrics_path, {**metrics, SAMPLES_SHA256: sha256_of(samples_path)})

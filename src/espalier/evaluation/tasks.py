@@ -138,8 +138,8 @@ def _check_has_accuracy(name: str, tasks: TaskDict) -> None:
         metrics = list(tasks["tasks"][name].aggregation())
     if not {"acc", "acc_norm"} & set(metrics):
         raise UserError(
-            f"evaluation.tasks: {name!r} has only the metrics {', '.join(metrics) or 'none'}; the mean over tasks needs "
-            "acc or acc_norm. Leave it out"
+            f"evaluation.tasks: {name!r} has only the metrics {', '.join(metrics) or 'none'}; the mean over tasks "
+            "needs acc or acc_norm. Leave it out"
         )
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from espalier.adapters.fingerprint import adapter_fingerprint
 from espalier.errors import UserError
-from espalier.files import sha256_of, sha256_of_json
+from espalier.files import sha256_of
 from espalier.models.manifest import check_unchanged
 from espalier.planning.plan import Plan
 from espalier.planning.structure import ModelStructure
 from espalier.progress import Progress
+from espalier.recipe import check_made_from, plan_of, weights_of
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ROOM_BESIDE_WEIGHTS = 32 * 2**20  # tokenizer, card, plan, parity
@@ -30,26 +31,16 @@ def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], results: Ma
     Raises:
         UserError: Naming both checksums.
     """
-    name = f"plan of {plan.get('model')!r}, {plan.get('experiment')!r}"
-    if plan.get("model") != manifest["model"]:
-        raise UserError(f"export: the {name} is for another model than the manifest of {manifest['model']!r}")
-    weights = sha256_of_json(manifest["files"])
-    made_from = plan.get("recipe", {}).get("weights")
-    if made_from != weights:
-        raise UserError(
-            f"export: the {name} was made from weights {_short(made_from)}, but the manifest has {_short(weights)}; "
-            "restore that revision of the model, or make the plan again"
-        )
-    if results["weights"] != weights:
-        raise UserError(
-            f"export: the metrics of {plan['experiment']!r} are of weights {_short(results['weights'])}, but the "
-            f"manifest has {_short(weights)}; evaluate it again"
-        )
-    if results["plan"] != (layers := sha256_of_json(plan["layers"])):
-        raise UserError(
-            f"export: the metrics of {plan['experiment']!r} are of plan {_short(results['plan'])}, but plan.json has "
-            f"{_short(layers)}; evaluate it again"
-        )
+    names = {"model": manifest["model"], "experiment": plan["experiment"]}
+    check_made_from(
+        f"export: the plan of {plan['model']!r}, {plan['experiment']!r}", plan, **names,
+        settings={"weights": weights_of(manifest)}, remedy="restore that revision of the model, or make the plan again",
+    )  # fmt: skip
+    check_made_from(
+        f"export: the metrics of {plan['experiment']!r}", {**names, "recipe": {"settings": results}},
+        **names, settings={"weights": weights_of(manifest), "plan": plan_of(plan), "adapter": results.get("adapter")},
+        remedy="evaluate it again",
+    )  # fmt: skip
     checked = Plan.from_dict(plan)
     n_params = sum(checked.layer_params(structure := ModelStructure.from_dict(manifest["structure"])))
     if (n_params := n_params + structure.other_params) != results["n_params"]:

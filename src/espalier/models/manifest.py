@@ -63,7 +63,7 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
 
 
 def _as_loaded(folder: Path, summary: ModelFolder, trust_remote_code: bool) -> ModelFolder:
-    """Count the parameters of the model that loading makes. Reads headers of weights, and embeddings that may be tied."""
+    """Count the parameters of the model that loading makes; reads headers, and embeddings that may be tied."""
     model = load_model(folder, dtype="auto", device=torch.device("meta"), trust_remote_code=trust_remote_code)
     if model.config.tie_word_embeddings and _has_equal_embeddings(folder, summary):
         model.tie_weights()

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from espalier import versions
 from espalier.adapters.fingerprint import adapter_fingerprint
 from espalier.adapters.lora import LoraSettings, attach, save_adapter
 from espalier.errors import UserError
-from espalier.evaluation.recipe import make_recipe
-from espalier.files import read_json, sha256_of, sha256_of_json, write_json
+from espalier.files import read_json, sha256_of, write_result
 from espalier.models.described import load_described
 from espalier.planning.plan import Plan
+from espalier.recipe import make_recipe, recovery_settings
 from espalier.recovery.text import load_packed
 from espalier.recovery.training import Schedule, Trained, check_context, fine_tune
 from espalier.surgery import prune
@@ -89,7 +88,9 @@ def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trai
         checkpointing=bool(job.resources["checkpointing"]),
     )
     save_adapter(adapted, adapter, Plan.from_dict(plan))
-    write_json(training, _record(job, manifest, plan, trained, adapter_fingerprint(adapter), peak_memory(model.device)))
+    write_result(
+        training, _record(job, manifest, plan, trained, adapter_fingerprint(adapter), peak_memory(model.device))
+    )
     return trained
 
 
@@ -135,10 +136,4 @@ def _record(
 
 def recipe_of(job: RecoveryJob, manifest: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an adapter is made from."""
-    return make_recipe(
-        version=versions.RECOVER,
-        recovery=dict(job.settings),
-        weights=sha256_of_json(manifest["files"]),
-        plan=sha256_of_json(plan["layers"]),
-        text=sha256_of(job.text),
-    )
+    return make_recipe(**recovery_settings(manifest, plan, recovery=job.settings, text=sha256_of(job.text)))

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.errors import UserError
 from espalier.evaluation.metrics import mean_accuracy
 from espalier.files import read_json
+from espalier.recipe import check_made_from, evaluation_settings, recovery_settings, requests_of
 
 Entry = Mapping[str, Any]
 _WHOLE = ("n_tokens", "n_trainable", "peak_memory_bytes")
@@ -30,10 +30,10 @@ def recovered_rows(
     """Read every recovered experiment.
 
     Args:
-        entries: As `Recoveries.entries`: model, experiment, and where its results lie.
+        entries: As `Recoveries.entries`: model, experiment, and where its results and what they were made from lie.
         experiments: The experiments table, which has the results before.
         texts: Names of the perplexity texts.
-        configured: `settings` and `version` of the recovery, `protocol` and `evaluation_version` of the evaluation.
+        configured: `settings` of the recovery, `protocol` and `dtype` of the evaluation.
         missing: Files of metrics that may be missing.
 
     Raises:
@@ -64,18 +64,16 @@ def check_configured(
     Raises:
         UserError: Naming model, experiment, and what differs.
     """
-    name = f"{entry['model']}, {entry['experiment']}"
-    made, evaluated = training["recipe"]["settings"], metrics["recipe"]["settings"]
-    if (made["recovery"], made["version"]) != (configured["settings"], configured["version"]):
-        raise UserError(f"{name}: was recovered with other settings than configured; run `snakemake recovered` first")
-    for key, wanted in (("protocol", configured["protocol"]), ("version", configured["evaluation_version"])):
-        if evaluated[key] != wanted:
-            raise UserError(
-                f"{name}: was evaluated after recovery with another {key} than configured; run `snakemake recovered` "
-                "first"
-            )
-    if evaluated["adapter"] != training["adapter"]:
-        raise UserError(f"{name}: another adapter was evaluated than is there; run `snakemake recovered` first")
+    names = {"model": entry["model"], "experiment": entry["experiment"]}
+    manifest, plan = read_json(entry["manifest"]), read_json(entry["plan"])
+    remedy = "run `snakemake recovered` again"
+    made = recovery_settings(manifest, plan, recovery=configured["settings"], text=None)
+    check_made_from(entry["training"], training, **names, settings=made, remedy=remedy)
+    evaluated = evaluation_settings(
+        manifest, plan, protocol=configured["protocol"], requests=requests_of(entry["requests"]),
+        dtype=configured["dtype"], adapter=training["adapter"],
+    )  # fmt: skip
+    check_made_from(entry["metrics"], metrics, **names, settings=evaluated, remedy=remedy)
 
 
 def _row(

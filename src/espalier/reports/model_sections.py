@@ -167,6 +167,11 @@ def _best(words: Words, content: Content) -> Section:
         Table([words("setting"), words("value")], settings, (0, 1)),
         Table(header, results, caption=words("best.tasks")),
     ]
+    ratios = content["results"].get(best["experiment"], {}).get("ppl_ratios", {})
+    if any(one["interval"] for one in ratios.values()):
+        rows = [[text, fixed(one["ratio"], 3), interval(words, one["interval"], 3)] for text, one in ratios.items()]
+        header = [words("best.text"), words("ppl_ratio"), words("ci")]
+        tables.append(Table(header, rows, caption=words("best.ppl_ratios")))
     compared = (
         words("best.not_compared", reason=words.reason(versus))
         if versus["reason"]

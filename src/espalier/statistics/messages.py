@@ -52,6 +52,8 @@ ENGLISH = {
     "axes_in_noise": "what each explains is no larger than its evaluation noise",
     "no_replicates": "each setting was run once",
     "no_interaction": "the axes leave nothing over to interact",
+    "no_windows": "the losses of single windows were not kept",
+    "too_few_windows": "{n} windows make fewer than {needed} blocks",
     "no_baseline": "the unpruned model has no result",
     "zero_baseline": "the value of the unpruned model is 0",
     "not_finite": "{name} is not finite",

@@ -242,6 +242,11 @@ class Catalogue:
             bos=evaluation.perplexity.bos,
         )
 
+    @property
+    def evaluation_settings(self) -> dict[str, Any]:
+        """What every evaluation is made by: protocol and dtype."""
+        return {"protocol": self.protocol, "dtype": self.config.evaluation.dtype}
+
     def task_data_folder(self, wildcards: ModelWildcards) -> str:
         """Folder that holds `{task}/{split}.parquet`."""
         return self._task_data_folder

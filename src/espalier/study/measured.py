@@ -25,6 +25,7 @@ class Measured:
 
     def __init__(self, config: StudyConfig, results: str, sweep: Sweep) -> None:
         self._inference = config.inference
+        self._dtype = config.evaluation.dtype
         self._models = [model.name for model in config.models if model.legacy is None]
         self._results = results
         self._sweep = sweep
@@ -82,21 +83,19 @@ class Measured:
         ]
 
     def _is_current(self, path: Path) -> bool:
-        from espalier.files import read_json, sha256_of_json  # not before it is needed: jobs start faster
+        from espalier.files import read_json  # not before it is needed: jobs start faster
+        from espalier.recipe import difference, inference_settings
 
         if not path.is_file():
             return False
-        measured = read_json(path)
-        made_from = measured["recipe"]["settings"]
-        model, experiment = measured["model"], measured["experiment"]
-        files = {
-            "weights": (f"{self._results}/models/{model}.json", "files"),
-            "plan": (f"{self._results}/experiments/{model}/{experiment}/plan.json", "layers"),
-        }
-        return all(
-            Path(file).is_file() and sha256_of_json(read_json(file)[part]) == made_from[key]
-            for key, (file, part) in files.items()
-        )
+        measured, model = read_json(path), path.parent.name
+        experiment = measured["experiment"] if path.stem == BEST else path.name.removesuffix(".json")
+        manifest = Path(f"{self._results}/models/{model}.json")
+        plan = Path(f"{self._results}/experiments/{model}/{experiment}/plan.json")
+        if not (manifest.is_file() and plan.is_file()):
+            return False
+        settings = inference_settings(read_json(manifest), read_json(plan), dtype=self._dtype)
+        return difference(measured, model=model, experiment=experiment, settings=settings) is None
 
     def _asked(self) -> list[tuple[str, str]]:
         """Models with the experiments of them that are measured; a model without one of the named is passed over."""

@@ -190,7 +190,13 @@ class Recoveries:
             for name in (experiment.name for experiment in self._of(model) if experiment.name in wanted):
                 folder = f"{self._results}/recovered/{model}/{name}"
                 files = {key: f"{folder}/{key}.json" for key in ("metrics", "training", "failure")}
-                entries.append({"model": model, "experiment": name, **files, "samples": f"{folder}/samples.parquet"})
+                made_from = {
+                    "manifest": f"{self._results}/models/{model}.json",
+                    "plan": f"{self._results}/experiments/{model}/{name}/plan.json",
+                    "requests": f"{self._results}/requests/{model}.parquet",
+                }
+                samples = f"{folder}/samples.parquet"
+                entries.append({"model": model, "experiment": name, **files, "samples": samples, **made_from})
         return entries
 
     def _names(self, model: str, checkpoints: Checkpoints | None) -> set[str]:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from espalier.config import load_study
-from espalier.files import sha256_of_json, write_json
+from espalier.files import read_json, write_json
+from espalier.recipe import inference_settings
 from espalier.study.measured import Measured
 from espalier.study.sweep import Sweep
 
@@ -30,9 +31,10 @@ def measured(results: Path, **inference: Any) -> Measured:
 
 def write(results: Path) -> Path:
     """Write a measurement with what it was made from."""
-    write_json(results / "models/A.json", {"files": {"model.safetensors": 1}})
-    write_json(results / "experiments/A/magnitude-p20/plan.json", {"layers": [1, 2]})
-    settings = {"weights": sha256_of_json({"model.safetensors": 1}), "plan": sha256_of_json([1, 2])}
+    manifest, plan = {"files": {"model.safetensors": 1}}, {"layers": [1, 2]}
+    write_json(results / "models/A.json", manifest)
+    write_json(results / "experiments/A/magnitude-p20/plan.json", plan)
+    settings = inference_settings(manifest, plan, dtype="auto")
     path = results / "inference/A/best.json"
     write_json(path, {"model": "A", "experiment": "magnitude-p20", "recipe": {"settings": settings}})
     return path
@@ -55,6 +57,22 @@ def test_a_measurement_of_what_was_there(tmp_path: Path, file: str, content: dic
     write_json(tmp_path / file, content)
     assert measured(tmp_path).found(A) == {}
     (tmp_path / file).unlink()
+    assert measured(tmp_path).found(A) == {}
+
+
+@pytest.mark.parametrize("change", [{"model": "B"}, {"experiment": "x"}], ids=["model", "experiment"])
+def test_a_measurement_copied_from_elsewhere(tmp_path: Path, change: dict[str, str]) -> None:
+    path = write(tmp_path)
+    write_json(path, read_json(path) | change)
+    assert measured(tmp_path).found(A) == {}
+
+
+@pytest.mark.parametrize(("key", "value"), [("dtype", "float16"), ("version", 99)])
+def test_a_measurement_by_other_settings(tmp_path: Path, key: str, value: object) -> None:
+    path = write(tmp_path)
+    content = read_json(path)
+    content["recipe"]["settings"][key] = value
+    write_json(path, content)
     assert measured(tmp_path).found(A) == {}
 
 

@@ -12,6 +12,7 @@ from espalier.files import sha256_of_json
 from espalier.models.manifest import make_manifest
 from espalier.planning.plan import Plan
 from espalier.planning.structure import ModelStructure
+from espalier.recipe import evaluation_recipe
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from tests.unit.conftest import random_model, with_biases
 
@@ -78,11 +79,26 @@ def description_of(manifest: dict[str, Any], plan: Plan, structure: ModelStructu
         "protocol": {
             "num_fewshot": 0, "limit": None, "chat_template": False, "add_bos": None, "window": 64, "stride": 32,
         },
-        "recipe": {"settings": {"weights": weights, "plan": sha256_of_json(content["layers"]), "dtype": "auto"}},
     }  # fmt: skip
-    baseline = metrics | {"n_params": structure.total_params, "acc_mean": {"value": 0.75, "rule": "acc_norm_else_acc"}}
+    evaluation = {"protocol": metrics["protocol"], "dtype": "auto"}
+    baseline = {
+        **metrics, "n_params": structure.total_params, "acc_mean": {"value": 0.75, "rule": "acc_norm_else_acc"},
+        "model": "A", "experiment": "baseline",
+        "recipe": evaluation_recipe(manifest, None, **evaluation, requests="0"),
+    }  # fmt: skip
+    metrics |= {
+        "model": "A", "experiment": "random-p50",
+        "recipe": evaluation_recipe(manifest, content, **evaluation, requests="0"),
+    }  # fmt: skip
     base = {"name": "A", "family": "F", "kind": "base", "hub": None, "revision": None}
     calibration = {"dataset": "d", "config": None, "split": "train"}
     return describe_export(
-        plan=content, metrics=metrics, baseline=baseline, best=None, settings={"base": base, "calibration": calibration}
+        plan=content,
+        metrics=metrics,
+        baseline=baseline,
+        best=None,
+        settings={"base": base, "calibration": calibration},
+        manifest=manifest,
+        experiment="random-p50",
+        evaluation=evaluation,
     )

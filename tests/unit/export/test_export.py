@@ -260,7 +260,9 @@ def test_a_plan_of_another_revision(make_source: Make, tmp_path: Path) -> None:
     source = make_source("llama")
     ours = source.description["plan"]["recipe"]["weights"]
     source.description["plan"]["recipe"]["weights"] = "0" * 64
-    with pytest.raises(UserError, match=rf"made from weights 0{{12}}, but the manifest has {ours[:12]}; restore that"):
+    with pytest.raises(
+        UserError, match=rf"another weights \(0{{12}}\) than configured \({ours[:12]}\); restore that rev"
+    ):
         export(source, tmp_path / "out/best")
     assert nothing_left(tmp_path / "out/best")
 
@@ -268,10 +270,22 @@ def test_a_plan_of_another_revision(make_source: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("plan", "model"), "B", r"the plan of 'B', 'random-p50' is for another model than the manifest of 'A'"),
-        (("plan", "recipe"), {}, r"was made from weights \(none\), but the manifest has"),
-        (("results", "weights"), "1" * 64, r"metrics of 'random-p50' are of weights 1{12}, but the manifest has"),
-        (("results", "plan"), "2" * 64, r"metrics of 'random-p50' are of plan 2{12}, but plan\.json has"),
+        (
+            ("plan", "model"),
+            "B",
+            r"the plan of 'B', 'random-p50': another model \(B\) than configured \(A\)",
+        ),
+        (("plan", "recipe"), {}, r"another weights \(none\) than configured"),
+        (
+            ("results", "weights"),
+            "1" * 64,
+            r"metrics of 'random-p50': another weights \(1{12}\) than configured",
+        ),
+        (
+            ("results", "plan"),
+            "2" * 64,
+            r"metrics of 'random-p50': another plan \(2{12}\) than configured",
+        ),
         (("results", "n_params"), 7, r"the plan keeps [\d,]+ parameters, but 7 were evaluated; evaluate it again"),
     ],
 )

@@ -8,11 +8,13 @@ import pytest
 
 from espalier.errors import UserError
 from espalier.files import write_json
+from espalier.recipe import evaluation_settings, recovery_settings
 from espalier.recovery.table import recovered_rows, recovered_table
 from espalier.tables import Recovered
 
 PROTOCOL = {"window": 8}
-CONFIGURED = {"settings": {"rank": 8}, "version": 1, "protocol": PROTOCOL, "evaluation_version": 3}
+CONFIGURED = {"settings": {"rank": 8}, "protocol": PROTOCOL, "dtype": "auto"}
+MANIFEST, PLAN = {"files": {"model.safetensors": 1}}, {"layers": [1, 2]}
 EXPERIMENTS = pd.DataFrame(
     [
         {
@@ -26,24 +28,30 @@ EXPERIMENTS = pd.DataFrame(
 
 def result(folder: Path, name: str, **changes: Any) -> dict[str, str]:
     """Write the files of a recovered experiment; return its entry."""
-    made = {"recovery": {"rank": 8}, "version": 1} | changes.get("training", {})
-    evaluated = {"protocol": PROTOCOL, "version": 3, "adapter": "abc"} | changes.get("metrics", {})
+    made = recovery_settings(MANIFEST, PLAN, recovery={"rank": 8}, text="t") | changes.get("training", {})
+    evaluated = evaluation_settings(MANIFEST, PLAN, protocol=PROTOCOL, requests="r", dtype="auto", adapter="abc")
+    evaluated |= changes.get("metrics", {})
+    names = {"model": "A", "experiment": name} | changes.get("names", {})
+    write_json(folder / "models/A.json", MANIFEST)
+    write_json(folder / name / "plan.json", PLAN)
     write_json(
         folder / name / "training.json",
         {
-            "adapter": "abc", "n_tokens": 1024, "n_trainable": 64, "seconds": 1.5, "peak_memory_bytes": 2**20,
+            **names, "adapter": "abc", "n_tokens": 1024, "n_trainable": 64, "seconds": 1.5, "peak_memory_bytes": 2**20,
             "recipe": {"settings": made},
         },
     )  # fmt: skip
     write_json(
         folder / name / "metrics.json",
         {
-            "tasks": {"piqa": {"metrics": {"acc": {"value": 0.75, "stderr": 0.1}}}},
+            **names, "tasks": {"piqa": {"metrics": {"acc": {"value": 0.75, "stderr": 0.1}}}},
             "perplexity": {"plain": {"value": 12.0}}, "recipe": {"settings": evaluated},
         },
     )  # fmt: skip
     files = {key: str(folder / name / f"{key}.json") for key in ("metrics", "training", "failure")}
-    return {"model": "A", "experiment": name, **files}
+    made_from = {"manifest": "models/A.json", "plan": f"{name}/plan.json", "requests": "requests/A.parquet"}
+    made_from = {key: str(folder / file) for key, file in made_from.items()}
+    return {"model": "A", "experiment": name, **files, **made_from}
 
 
 def table(entries: list[dict[str, str]], missing: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -71,11 +79,24 @@ def test_what_is_missing_stays_missing_with_its_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training": {"recovery": {"rank": 4}}}, "A, x-p20: was recovered with other settings than configured; run"),
-        ({"training": {"version": 2}}, "A, x-p20: was recovered with other settings than configured; run"),
-        ({"metrics": {"protocol": {"window": 9}}}, "A, x-p20: was evaluated after recovery with another protocol than"),
-        ({"metrics": {"version": 2}}, "A, x-p20: was evaluated after recovery with another version than configured"),
-        ({"metrics": {"adapter": "xyz"}}, "A, x-p20: another adapter was evaluated than is there; run"),
+        (
+            {"training": {"recovery": {"rank": 4}}},
+            r"another recovery.rank \(4\) than configured \(8\)",
+        ),
+        ({"training": {"version": 2}}, r"training.json: was made with another version \(2\) than configured \(1\)"),
+        ({"training": {"weights": "w"}}, r"training.json: another weights \(w\) than configured"),
+        (
+            {"metrics": {"protocol": {"window": 9}}},
+            r"another protocol.window \(9\) than configured \(8",
+        ),
+        ({"metrics": {"version": 2}}, r"metrics.json: was made with another version \(2\) than configured \(3\)"),
+        ({"metrics": {"adapter": "xyz"}}, r"metrics.json: was made with another adapter \(xyz\) than configured \(abc"),
+        ({"metrics": {"plan": "p"}}, r"metrics.json: another plan \(p\) than configured"),
+        ({"metrics": {"dtype": "float16"}}, r"metrics.json: was made with another dtype \(float16\) than configured"),
+        (
+            {"names": {"experiment": "y-p20"}},
+            r"another experiment \(y-p20\) than configured",
+        ),
     ],
 )
 def test_results_of_other_settings_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

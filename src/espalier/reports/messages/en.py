@@ -161,6 +161,8 @@ TEXT = (
         "best.removed": "Removed parameters",
         "best.extreme": "Extreme pruning layers",
         "best.tasks": "Accuracy of each task",
+        "best.ppl_ratios": "Perplexity divided by that of the unpruned model, paired window by window",
+        "best.text": "Text",
         "best.compared": "Against the unpruned model: accuracy {difference} ({kept} kept), perplexity x {ratio}.",
         "best.not_compared": "Not compared with the unpruned model: {reason}.",
         "s.certainty": "Which experiments cannot be told from the best",

@@ -153,6 +153,8 @@ TEXT = (
         "best.removed": "去除的参数",
         "best.extreme": "extreme_pruning_layers",
         "best.tasks": "各任务详细 ACC:",
+        "best.ppl_ratios": "相对未剪枝模型的 PPL 比值 (逐窗口配对)",
+        "best.text": "文本",
         "best.compared": "与未剪枝模型相比: ACC {difference} (保留 {kept}), PPL x {ratio}。",
         "best.not_compared": "未与未剪枝模型比较: {reason}。",
         "s.certainty": "哪些实验与最佳无法区分",

@@ -2,6 +2,8 @@
 
 STATISTICS = {
     "no_values": "没有实验具有 {name}",
+    "no_windows": "没有保存各窗口的损失",
+    "too_few_windows": "{n} 个窗口组成的块少于 {needed} 个",
     "too_few": "只有 {n} 个实验, 至少需要 {needed} 个",
     "constant": "{name} 的值全部相等",
     "too_close": "{name} 的值相差太小, 无法计算",

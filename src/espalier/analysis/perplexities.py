@@ -1,0 +1,64 @@
+"""Perplexity of each experiment against the unpruned model, text by text, with a paired interval over windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from espalier.analysis.said import because
+from espalier.files import read_json
+from espalier.naming import BASELINE
+from espalier.statistics.bootstrap import LEVEL
+from espalier.statistics.messages import Message
+from espalier.statistics.perplexities import paired_ratio
+
+Texts = Mapping[str, Mapping[str, Any]]
+"""What `metrics.json` holds of each text: `value`, and the losses and tokens of its windows where they were kept."""
+
+
+def read_perplexities(samples: Mapping[str, str | Path]) -> dict[str, Texts]:
+    """Read the perplexities of experiments from the `metrics.json` beside their results of single documents.
+
+    Args:
+        samples: `samples.parquet` of each experiment.
+    """
+    files = {name: Path(path).with_name("metrics.json") for name, path in samples.items()}
+    return {name: read_json(file)["perplexity"] for name, file in files.items() if file.is_file()}
+
+
+def ratios_to_unpruned(perplexities: Mapping[str, Texts], experiment: str) -> dict[str, dict[str, Any]]:
+    """Compare an experiment with the unpruned model.
+
+    Args:
+        perplexities: Texts of each experiment, and of the unpruned model.
+        experiment: Name of the experiment.
+
+    Returns:
+        For each text that both have: `ratio`, `interval` (lower and upper end, or null), `level`, `n_windows`,
+        `n_blocks`, and `reason`: why there is no interval, where there is none.
+
+    Raises:
+        UserError: If the two were measured in different windows.
+    """
+    ours, unpruned = perplexities.get(experiment, {}), perplexities.get(BASELINE, {})
+    return {text: _compare(ours[text], unpruned[text]) for text in ours if text in unpruned}
+
+
+def _compare(ours: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[str, Any]:
+    if "window_losses" not in ours or "window_losses" not in unpruned:
+        nothing = {"interval": None, "level": LEVEL, "n_windows": None, "n_blocks": None}
+        return {"ratio": ours["value"] / unpruned["value"], **nothing, **because(Message("no_windows"))}
+    found = paired_ratio(
+        np.array(ours["window_losses"]), np.array(unpruned["window_losses"]), np.array(ours["window_tokens"])
+    )
+    return {
+        "ratio": found.ratio,
+        "interval": None if found.interval is None else list(found.interval),
+        "level": LEVEL,
+        "n_windows": found.n_windows,
+        "n_blocks": found.n_blocks,
+        **because(found.reason),
+    }
