@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from transformers.cache_utils import StaticCache
 
 from espalier import pruned
 from espalier.export.build import STUB_CHANNELS, export_model
+from espalier.models.loading import load_model
 from espalier.planning.plan import Plan
 from espalier.pruned.configuration_pruned import PrunedLlamaConfig
 from espalier.surgery import prune
@@ -195,3 +197,48 @@ def test_every_layer_is_written_out(tmp_path: Path) -> None:
         str(layer): {"num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 24} for layer in range(4)
     }
     assert AutoConfig.from_pretrained(tmp_path).head_dim == 10
+
+
+@pytest.mark.parametrize("name", ["num_attention_heads", "num_key_value_heads", "intermediate_size"])
+def test_a_size_that_differs_between_layers_is_no_attribute(case: Case, name: str, tmp_path: Path) -> None:
+    """Other programs ask with a default; the sizes of the base model would be wrong."""
+    saved(case, next(iter(EMPTY.values())), tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert getattr(config, name, None) is None
+    assert not hasattr(config, name)
+    with pytest.raises(AttributeError, match=rf"{name} differs between the layers .* read config.per_layer_config"):
+        getattr(config, name)
+    assert getattr(config.per_layer_config[0], name) >= 0
+    assert config.hidden_size > 0
+
+
+def test_prefix_tuning_fails_and_does_not_compute_something_else(case: Case, tmp_path: Path) -> None:
+    """peft takes the heads of the base model from the saved config; its prefixes do not fit the layers that are cut."""
+    peft = pytest.importorskip("peft")
+    saved(case, EMPTY["first"], tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    adapted = peft.get_peft_model(model, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    with pytest.raises(RuntimeError):
+        adapted(input_ids=tokens())
+
+
+def test_a_head_of_its_own_is_exported_whatever_the_base_config_ties(tmp_path: Path) -> None:
+    """transformers loads such a checkpoint untied; the export must not tie it again."""
+    torch.manual_seed(0)
+    base = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=N_CHANNELS, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.3, tie_word_embeddings=True,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(base).save_pretrained(tmp_path / "base")
+    tensors = load_file(tmp_path / "base/model.safetensors")
+    tensors["lm_head.weight"] = torch.randn(50, 32)
+    save_file(tensors, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
+    model = load_model(tmp_path / "base", dtype="auto", device=torch.device("cpu"))
+    kept = ((0,), (0, 1)), (tuple(range(4)), tuple(range(N_CHANNELS)))
+    prune(model, *kept)
+    exported = export_model(model, Plan((2, 2), (N_CHANNELS,) * 2, *kept), stubs=False)
+    assert exported.num_parameters() == model.num_parameters()
+    exported.save_pretrained(tmp_path / "exported")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
+    assert not loaded.config.tie_word_embeddings
+    assert torch.equal(logits(loaded, tokens() % 50), logits(model, tokens() % 50))
