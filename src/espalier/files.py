@@ -112,11 +112,28 @@ def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> p
     Raises:
         UserError: If the file is corrupt or cut short.
     """
-    try:
+    with _damage_named(path):
         return pq.read_table(path, columns=columns, page_checksum_verification=True)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table that `write_table` wrote.
+
+    Raises:
+        UserError: As `read_parquet`.
+    """
+    with _damage_named(path):
+        return pq.read_table(path, page_checksum_verification=True).to_pandas()
+
+
+@contextlib.contextmanager
+def _damage_named(path: str | Path) -> Iterator[None]:
+    """Turn what libraries raise at a damaged file into one line; a footer without checksum may fail anywhere."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: is not a complete Parquet file ({reason}); delete it and run again") from None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from espalier.consolidate import Finished, check_recipe, gradient_metrics, layer_rows
 from espalier.errors import UserError
-from espalier.files import read_json, read_parquet
+from espalier.files import read_json, read_table
 from espalier.planning.structure import ModelStructure
 
 Entry = Mapping[str, Any]
@@ -62,7 +62,7 @@ def _summary(entry: Entry, summaries: Summaries) -> Mapping[str, float | None] |
     if not path or not Path(path).exists():
         return None
     if path not in summaries:
-        table = read_parquet(path).to_pandas()
+        table = read_table(path)
         summaries[path] = {int(n): gradient_metrics(rows) for n, rows in table.groupby("n_samples")}
     n_samples = entry["facts"]["taylor_num_samples"]
     if n_samples not in summaries[path]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from espalier import versions
 from espalier.errors import UserError
-from espalier.files import read_json, read_parquet, sha256_of, sha256_of_json
+from espalier.files import read_json, read_table, sha256_of, sha256_of_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,7 +213,7 @@ def read_samples(path: str | Path) -> pd.DataFrame:
             f"{path}: has checksum {found[:12]}, but {metrics} was computed with {expected[:12]}; delete both and run "
             "again, or restore the file"
         )
-    return read_parquet(path).to_pandas()
+    return read_table(path)
 
 
 def _first_difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any] | None:

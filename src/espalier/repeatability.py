@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from espalier.errors import UserError
-from espalier.files import read_json, read_parquet
+from espalier.files import read_json, read_parquet, read_table
 from espalier.planning.compare import PlanDifference, compare_plans
 from espalier.planning.make import scored_groups
 from espalier.planning.plan import Plan
@@ -92,7 +92,7 @@ def _largest(differences: pd.DataFrame) -> float:
 
 
 def _results(results: Path) -> pd.DataFrame:
-    return read_parquet(results / "consolidated/experiments.parquet").to_pandas().set_index(KEYS)
+    return read_table(results / "consolidated/experiments.parquet").set_index(KEYS)
 
 
 def describe(difference: StudyDifference) -> str:

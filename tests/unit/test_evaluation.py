@@ -29,7 +29,7 @@ from espalier.evaluation.run import evaluate_model, write_evaluation
 from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries
 from espalier.evaluation.timing import Stopwatch
 from espalier.evaluation.zeroshot import evaluate_tasks
-from espalier.files import read_json, read_parquet, write_parquet
+from espalier.files import read_json, read_table, write_parquet
 from espalier.models.loading import load_tokenizer
 from espalier.sandbox.corpora import make_lines, make_task_documents
 from espalier.sandbox.splits import splits
@@ -163,7 +163,7 @@ def test_metrics_are_recomputed_from_samples_to_the_last_digit(
         token_budget=512, stopwatch=stopwatch,
     )  # fmt: skip
     write_evaluation(metrics, samples, metrics_path=tmp_path / "m.json", samples_path=tmp_path / "s.parquet")
-    stored, table = read_json(tmp_path / "m.json"), read_parquet(tmp_path / "s.parquet").to_pandas()
+    stored, table = read_json(tmp_path / "m.json"), read_table(tmp_path / "s.parquet")
     accuracies = []
     for task, content in stored["tasks"].items():
         rows = table[table.task == task].assign(
@@ -287,7 +287,7 @@ def test_a_missing_split_is_named(tmp_path: Path, data: Path) -> None:
 def test_documents_may_be_json(tmp_path: Path, data: Path) -> None:
     (tmp_path / "piqa").mkdir()
     for split in ("train", "validation"):
-        documents = read_parquet(data / f"piqa/{split}.parquet").to_pandas()
+        documents = read_table(data / f"piqa/{split}.parquet")
         documents.to_json(tmp_path / f"piqa/{split}.jsonl", orient="records", lines=True)
     task = load_tasks(["piqa"], tmp_path, tmp_path / "scratch").leaves["piqa"]
     assert isinstance(task, Task)

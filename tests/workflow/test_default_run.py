@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 
 from espalier.config.evaluation import SEVEN_TASKS
 from espalier.evaluation.tasks import load_tasks
-from espalier.files import read_json, read_parquet
+from espalier.files import read_json, read_table
 from espalier.models.loading import load_tokenizer
 from espalier.summary import summarise
 from espalier.tables import Experiments, Samples
@@ -30,7 +30,7 @@ def metrics(run: DefaultRun, model: str) -> dict:
 
 
 def experiments(run: DefaultRun) -> pd.DataFrame:
-    return Experiments.validate(read_parquet(run.results / "consolidated/experiments.parquet").to_pandas())
+    return Experiments.validate(read_table(run.results / "consolidated/experiments.parquet"))
 
 
 @pytest.mark.parametrize("model", ALL)
@@ -57,7 +57,7 @@ def test_every_value_equals_lm_evals_hf_backend(default_run: DefaultRun, model: 
     reference = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=64)
     theirs = simple_evaluate(reference, tasks=list(tasks.leaves.values()), num_fewshot=0)
     ours = metrics(default_run, model)["tasks"]
-    samples = read_parquet(default_run.results / f"baseline/{model}/samples.parquet").to_pandas()
+    samples = read_table(default_run.results / f"baseline/{model}/samples.parquet")
     for task in SEVEN_TASKS:
         for metric, value in ours[task]["metrics"].items():
             assert value["value"] == theirs["results"][task][f"{metric},none"], (task, metric)
@@ -86,7 +86,7 @@ def test_requests_are_shared_by_models_with_one_tokenizer(default_run: DefaultRu
 
 def test_artefacts_are_complete(default_run: DefaultRun) -> None:
     for model in ALL:
-        Samples.validate(read_parquet(default_run.results / f"baseline/{model}/samples.parquet").to_pandas())
+        Samples.validate(read_table(default_run.results / f"baseline/{model}/samples.parquet"))
         found = metrics(default_run, model)
         assert found["recipe"]["versions"]["lm-eval"] == "0.4.13"
         assert found["recipe"]["settings"]["protocol"] == found["protocol"]

@@ -11,7 +11,7 @@ from espalier.analysis.evidence import draws_table, gather_evidence
 from espalier.analysis.model import analyse_model
 from espalier.analysis.perplexities import read_perplexities
 from espalier.analysis.profile import gradient_profile, settings_of
-from espalier.files import read_json, read_parquet, write_parquet, write_result
+from espalier.files import read_json, read_table, write_parquet, write_result
 from espalier.jobs import job_log
 from espalier.recipe import read_samples
 
@@ -23,14 +23,12 @@ def main(
     *, tables: dict[str, str], samples: dict[str, str], manifests: list[str], passes: list[tuple[str, int, str]],
     model: str, headline_ratio: float | None, analysis: Path, draws: Path,
 ) -> None:  # fmt: skip
-    experiments, evaluations, layers = (read_parquet(path).to_pandas() for path in tables.values())
+    experiments, evaluations, layers = (read_table(path) for path in tables.values())
     documents = {name: partial(read_samples, path) for name, path in samples.items()}
     evidence = gather_evidence(rows_of(experiments, model), evaluations, documents)
     gradients = {(calibration, length): path for calibration, length, path in passes}
     profile = gradient_profile(
-        (one, read_parquet(gradients[one[:2]]).to_pandas())
-        for one in settings_of(experiments, model)
-        if one[:2] in gradients
+        (one, read_table(gradients[one[:2]])) for one in settings_of(experiments, model) if one[:2] in gradients
     )
     manifest = next((read_json(path) for path in manifests), None)
     costs = costs_of(layers, model, manifest)

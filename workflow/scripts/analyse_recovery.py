@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from espalier.analysis.best import rows_of
 from espalier.analysis.evidence import SEED, read_draws
 from espalier.analysis.recovery import analyse_recovery, joint_draws
-from espalier.files import read_parquet, write_result
+from espalier.files import read_parquet, read_table, write_result
 from espalier.jobs import job_log
 from espalier.recipe import read_samples
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(*, tables: dict[str, str], draws: str, samples: dict[str, str], model: str, analysis: str) -> None:
-    experiments, evaluations, recovered = (read_parquet(path).to_pandas() for path in tables.values())
+    experiments, evaluations, recovered = (read_table(path) for path in tables.values())
     of, rows = rows_of(experiments, model), recovered[recovered.model == model]
     documents = {name: partial(read_samples, path) for name, path in samples.items()}
     both, reason = joint_draws(of, rows, evaluations, documents, read_draws(read_parquet(draws)), seed=SEED)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from espalier.analysis.cross_model import analyse_study, protocols_of
 from espalier.analysis.evidence import read_draws
-from espalier.files import read_json, read_parquet, write_result
+from espalier.files import read_json, read_parquet, read_table, write_result
 from espalier.jobs import job_log
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ def main(
     contents = [read_json(path) for path in analyses]
     names = [content["model"] for content in contents]
     found = analyse_study(
-        read_parquet(experiments).to_pandas(),
+        read_table(experiments),
         headline_ratio=headline_ratio,
         analyses=dict(zip(names, contents, strict=True)),
-        protocols=protocols_of(read_parquet(evaluations).to_pandas()),
+        protocols=protocols_of(read_table(evaluations)),
         draws={name: read_draws(read_parquet(path)) for name, path in zip(names, draws, strict=True)},
     )
     write_result(summary, found)

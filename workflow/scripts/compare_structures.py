@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.analysis.deployment import deployment_of
-from espalier.files import read_json, read_parquet, whole_folder, write_json
+from espalier.files import read_json, read_table, whole_folder, write_json
 from espalier.jobs import job_log
 from espalier.legacy.rows import unpruned_sizes
 from espalier.planning.structure import ModelStructure
@@ -22,14 +22,14 @@ def sizes(manifests: list[str], imported: list[str], experiments: list[str]) -> 
         widths = [(layer.n_kv_groups, layer.n_mlp_channels) for layer in structure.layers]
         yield from ((experiment, structure.total_params, widths) for experiment in experiments)
     for table in imported:
-        yield from unpruned_sizes(read_parquet(table).to_pandas())
+        yield from unpruned_sizes(read_table(table))
 
 
 def main(
     *, layers: str, manifests: list[str], imported: list[str], model: str, experiments: list[str], language: str,
     folder: Path,
 ) -> None:  # fmt: skip
-    table = read_parquet(layers).to_pandas()
+    table = read_table(layers)
     manifest = next((read_json(path) for path in manifests), None)
     with whole_folder(folder) as temporary:
         for experiment, total_params, widths in sizes(manifests, imported, experiments):

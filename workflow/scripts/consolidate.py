@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from espalier.analysis.best import global_best_config, method_comparison
 from espalier.analysis.model import analyse_model
-from espalier.files import read_parquet, whole_file, write_result, write_table
+from espalier.files import read_table, whole_file, write_result, write_table
 from espalier.jobs import job_log
 from espalier.tables import Experiments
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def main(
     *, experiments: str, model: str, ratio: float | None, table: str, csv: str, best: str, comparison: str
 ) -> None:
-    frame = read_parquet(experiments).to_pandas()
+    frame = read_table(experiments)
     frame = Experiments.validate(frame[frame.model == model].reset_index(drop=True))
     analysis = analyse_model(frame, model, headline_ratio=ratio)
     write_table(table, frame)

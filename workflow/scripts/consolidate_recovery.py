@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import read_parquet, write_table
+from espalier.files import read_table, write_table
 from espalier.jobs import job_log
 from espalier.recovery.table import recovered_rows, recovered_table
 from espalier.tables import Recovered
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def main(
     *, experiments: str, entries: list[dict[str, Any]], configured: dict[str, Any], missing: list[str], table: str
 ) -> None:
-    frame = read_parquet(experiments).to_pandas()
+    frame = read_table(experiments)
     texts = [text["name"] for text in configured["protocol"]["texts"]]
     rows = recovered_rows(entries, frame, texts, configured=configured, missing=missing)
     write_table(table, Recovered.validate(recovered_table(rows, texts)))

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from espalier.consolidate import evaluations_table, experiments_table, layers_table
-from espalier.files import read_parquet, write_table
+from espalier.files import read_table, write_table
 from espalier.gather import gather
 from espalier.jobs import job_log
 from espalier.legacy import rows as legacy
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def main(*, study: dict[str, Any], imports: list[dict[str, Any]], rule: str, tables: dict[str, str]) -> None:
     finished, layers = gather(**study)
-    found = [(read_parquet(one["table"]).to_pandas(), one["facts"]) for one in imports]
+    found = [(read_table(one["table"]), one["facts"]) for one in imports]
     experiments = [row for frame, facts in found for row in legacy.experiment_rows(frame, facts, rule)]
     evaluations = [row for frame, _ in found for row in legacy.evaluation_rows(frame)]
     layers += [row for frame, _ in found for row in legacy.layer_rows(frame)]

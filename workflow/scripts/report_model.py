@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import read_json, read_parquet
+from espalier.files import read_json, read_table
 from espalier.jobs import job_log
 from espalier.reports.depth_figures import gradient_profile, kept_layers
 from espalier.reports.figures import ratio_figures
@@ -24,9 +24,9 @@ def main(
 ) -> None:  # fmt: skip
     content: dict[str, Any] = with_recovery(read_json(analysis), [read_json(path) for path in recovery])
     content |= {"inference": [read_json(path) for path in measured]}
-    table = read_parquet(experiments).to_pandas()
+    table = read_table(experiments)
     rows = {key: experiment_rows(table, content, one) for key, one in content["by_ratio"].items()}
-    kept = layer_rows(read_parquet(layers).to_pandas(), content["model"])
+    kept = layer_rows(read_table(layers), content["model"])
     write_text(text, model_text(content, language))
     write_text(html, model_html(content, rows, kept, language))
     words = Words()  # files for papers have English labels: a PDF needs fonts that may not be installed

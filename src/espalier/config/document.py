@@ -52,7 +52,7 @@ def _section_table(path: str, section: type[BaseModel]) -> str:
     title = f"### `{path.rstrip('.')}`" if path else "### Top level"
     purpose = (section.__doc__ or "").strip()
     rows = [
-        f"| `{name}` | {_type(section, name)} | {_default(field)} | {field.description} |"
+        f"| `{name}` | {_type(section, name)} | {_default(field)} | {_one_line(field.description)} |"
         for name, field in section.model_fields.items()
     ]
     return "\n".join([title, "", purpose, "", "| key | type | default | meaning |", "|---|---|---|---|", *rows])
@@ -92,6 +92,10 @@ def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "see text"
     return f"`{_plain(field.default)}`" if section_in(field.annotation) is None else "see below"
+
+
+def _one_line(description: str | None) -> str:
+    return " ".join((description or "").split())
 
 
 def _plain(value: Any) -> str:

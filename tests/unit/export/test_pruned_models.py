@@ -213,7 +213,7 @@ def test_a_size_that_differs_between_layers_is_no_attribute(case: Case, name: st
 
 
 def test_prefix_tuning_fails_and_does_not_compute_something_else(case: Case, tmp_path: Path) -> None:
-    """peft takes the heads of the base model from the saved config; its prefixes do not fit the layers that are cut."""
+    """Peft takes the heads of the base model from the saved config; its prefixes do not fit the layers that are cut."""
     peft = pytest.importorskip("peft")
     saved(case, EMPTY["first"], tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -223,7 +223,7 @@ def test_prefix_tuning_fails_and_does_not_compute_something_else(case: Case, tmp
 
 
 def test_a_head_of_its_own_is_exported_whatever_the_base_config_ties(tmp_path: Path) -> None:
-    """transformers loads such a checkpoint untied; the export must not tie it again."""
+    """Transformers loads such a checkpoint untied; the export must not tie it again."""
     torch.manual_seed(0)
     base = LlamaConfig(
         vocab_size=50, hidden_size=32, intermediate_size=N_CHANNELS, num_hidden_layers=2, num_attention_heads=4,

@@ -1,0 +1,90 @@
+"""Damaged results are refused with their name and the remedy; results without checksums are read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from espalier.errors import UserError
+from espalier.files import (
+    CHECKSUM,
+    read_json,
+    read_parquet,
+    read_table,
+    write_json,
+    write_parquet,
+    write_result,
+    write_table,
+)
+
+CONTENT = {"name": "Zürich", "values": [0.1, 1e-300, 3], 5: {"nested": None}}
+
+
+def test_a_result_reads_as_it_was_written(tmp_path: Path) -> None:
+    write_result(tmp_path / "a.json", CONTENT)
+    assert read_json(tmp_path / "a.json") == {"name": "Zürich", "values": [0.1, 1e-300, 3], "5": {"nested": None}}
+    assert list(json.loads((tmp_path / "a.json").read_text(encoding="utf-8")))[-1] == CHECKSUM
+
+
+def test_every_changed_digit_of_a_result_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_result(path, CONTENT)
+    text = path.read_text(encoding="utf-8")
+    for old, new in (("0.1", "0.2"), ("1e-300", "1e-301"), ("3\n", "4\n"), ("Zürich", "Zurich"), ("null", "true")):
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        with pytest.raises(
+            UserError, match=r"a.json: its content has checksum \w{12}, not \w{12} .* delete it and run"
+        ):
+            read_json(path)
+
+
+def test_a_result_without_checksum_is_read(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": 1})
+    assert read_json(tmp_path / "a.json") == {"x": 1}
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have_are_refused(number: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(f'{{"acc": {number}}}', encoding="utf-8")
+    with pytest.raises(
+        UserError, match=rf"a.json: holds {number}, which is no number of JSON; delete it and run again"
+    ):
+        read_json(tmp_path / "a.json")
+
+
+def test_half_a_result_is_refused(tmp_path: Path) -> None:
+    write_result(tmp_path / "a.json", CONTENT)
+    text = (tmp_path / "a.json").read_bytes()
+    (tmp_path / "a.json").write_bytes(text[: len(text) // 2])
+    with pytest.raises(UserError, match=r"a.json: is not complete JSON .*; delete it and run again"):
+        read_json(tmp_path / "a.json")
+
+
+def test_single_flipped_bits_of_a_table_are_found(tmp_path: Path) -> None:
+    """Of 300 flips at random places hardly any reads as another table (a few hit the footer, which has no checksum)."""
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"task": ["piqa", "boolq"] * 1000, "loglikelihood": draw.normal(size=2000)})
+    path = tmp_path / "a.parquet"
+    write_table(path, frame)
+    whole = path.read_bytes()
+    silent = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[draw.integers(len(whole))] ^= 1 << int(draw.integers(8))
+        path.write_bytes(damaged)
+        try:
+            silent += not read_table(path).equals(frame)
+        except UserError as error:
+            assert "a.parquet: is not a complete Parquet file" in str(error)  # noqa: PT017
+    assert silent <= 3
+
+
+def test_equal_tables_give_equal_files(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_table(tmp_path / name, pd.DataFrame({"x": [1, 2]}))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    write_parquet(tmp_path / "c", read_parquet(tmp_path / "a"))
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "a").read_bytes()

@@ -1,0 +1,106 @@
+"""What a result was made from is compared whole, and the difference is named with both values."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from espalier import versions
+from espalier.errors import UserError
+from espalier.files import sha256_of, write_json, write_result, write_table
+from espalier.recipe import (
+    SAMPLES_SHA256,
+    check_made_from,
+    difference,
+    evaluation_recipe,
+    evaluation_settings,
+    plan_settings,
+    read_samples,
+    requests_of,
+)
+
+MANIFEST = {"model": "A", "files": {"model.safetensors": {"bytes": 1, "sha256": "a"}}}
+PLAN = {"layers": [{"kv": [0]}]}
+PROTOCOL = {"tasks": ["piqa"], "window": 64, "stride": 32, "texts": [{"name": "plain", "text_field": "text"}]}
+MADE: dict[str, Any] = {"protocol": PROTOCOL, "requests": "r", "dtype": "auto"}
+NAMES = {"model": "A", "experiment": "x-p20"}
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    recipe = evaluation_recipe(MANIFEST, PLAN, **MADE)
+    names = {key: changes.pop(key) for key in list(changes) if key in NAMES}
+    recipe["settings"] |= changes
+    return {**NAMES, **names, "recipe": recipe}
+
+
+def test_what_is_configured_passes() -> None:
+    settings = evaluation_settings(MANIFEST, PLAN, **MADE)
+    assert difference(result(), **NAMES, settings=settings) is None
+    # requests that are gone are not compared, and neither are versions of libraries
+    content = result()
+    content["recipe"]["versions"] = {"torch": "1.0"}
+    assert (
+        difference(content, **NAMES, settings=evaluation_settings(MANIFEST, PLAN, **(MADE | {"requests": None})))
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "B"}, r"another model \(B\) than configured \(A\)"),
+        ({"experiment": "y-p20"}, r"another experiment \(y-p20\) than configured \(x-p20\)"),
+        ({"weights": "0" * 64}, r"another weights \(0{12}\) than configured \(\w{12}\)"),
+        ({"plan": "1" * 64}, r"another plan \(1{12}\) than configured \(\w{12}\)"),
+        ({"plan": None}, r"another plan \(none\) than configured"),
+        ({"requests": "s"}, r"another requests \(s\) than configured \(r\)"),
+        ({"dtype": "float16"}, r"another dtype \(float16\) than configured \(auto\)"),
+        ({"version": 1}, rf"another version \(1\) than configured \({versions.EVALUATE}\)"),
+        ({"protocol": PROTOCOL | {"stride": 16}}, r"another protocol.stride \(16\) than configured \(32\)"),
+        ({"protocol": PROTOCOL | {"bos": "every"}}, r"another protocol.bos \(every\) than configured \(none\)"),
+        ({"adapter": "abc"}, r"another adapter \(abc\) than configured \(none\)"),
+    ],
+)
+def test_each_difference_is_named_with_both_values(changes: dict[str, Any], message: str) -> None:
+    settings = evaluation_settings(MANIFEST, PLAN, **MADE)
+    with pytest.raises(UserError, match=rf"^m.json: was made with {message}.*; run it again, or restore the file$"):
+        check_made_from("m.json", result(**changes), **NAMES, settings=settings, remedy="run it again")
+
+
+def test_a_plan_is_compared_too() -> None:
+    plan = {**NAMES, "recipe": plan_settings(MANIFEST, {"pruning_ratio": 0.2})}
+    assert difference(plan, **NAMES, settings=plan_settings(MANIFEST, {"pruning_ratio": 0.2})) is None
+    found = difference(plan, **NAMES, settings=plan_settings(MANIFEST, {"pruning_ratio": 0.5}))
+    assert found == ("settings.pruning_ratio", 0.2, 0.5)
+
+
+def test_a_recipe_of_version_0_1_0_is_as_it_was() -> None:
+    """The store finds old evaluations by it."""
+    assert list(evaluation_recipe(MANIFEST, None, **MADE)["settings"]) == [
+        "version", "weights", "plan", "protocol", "requests", "dtype",
+    ]  # fmt: skip
+
+
+def test_requests_that_are_gone_are_not_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="espalier"):
+        assert requests_of(tmp_path / "A.parquet") is None
+    assert "A.parquet: is gone, so results were not compared with it" in caplog.text
+    (tmp_path / "A.parquet").write_bytes(b"x")
+    assert requests_of(tmp_path / "A.parquet") == sha256_of(tmp_path / "A.parquet")
+
+
+def test_exchanged_samples_are_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, values in (("a", [1.0]), ("b", [2.0])):
+        write_table(tmp_path / name / "samples.parquet", pd.DataFrame({"x": values}))
+        write_result(tmp_path / name / "metrics.json", {SAMPLES_SHA256: sha256_of(tmp_path / name / "samples.parquet")})
+    assert read_samples(tmp_path / "a/samples.parquet")["x"].tolist() == [1.0]
+    (tmp_path / "a/samples.parquet").write_bytes((tmp_path / "b/samples.parquet").read_bytes())
+    with pytest.raises(
+        UserError, match=r"a/samples.parquet: has checksum \w{12}, but .*a/metrics.json was computed with"
+    ):
+        read_samples(tmp_path / "a/samples.parquet")
+    write_json(tmp_path / "a/metrics.json", {})  # of version 0.1.0
+    with caplog.at_level("INFO", logger="espalier"):
+        assert read_samples(tmp_path / "a/samples.parquet")["x"].tolist() == [2.0]
+    assert "metrics.json has no checksum of it, so the two were not compared" in caplog.text
