@@ -123,7 +123,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         UserError: As `read_parquet`.
     """
     with _damage_named(path):
-        return pq.read_table(path, page_checksum_verification=True).to_pandas()
+        frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        return frame
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def _summary(entry: Entry, summaries: Summaries) -> Mapping[str, float | None] |
     if not path or not Path(path).exists():
         return None
     if path not in summaries:
-        table = read_table(path)
+        table: Any = read_table(path)
         summaries[path] = {int(n): gradient_metrics(rows) for n, rows in table.groupby("n_samples")}
     n_samples = entry["facts"]["taylor_num_samples"]
     if n_samples not in summaries[path]:
