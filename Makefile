@@ -30,7 +30,9 @@ run: $(INSTALLED)
 	@status=0; \
 	$(BIN)/snakemake plans $(QUIET) || status=$$?; \
 	$(BIN)/snakemake $(QUIET) || status=$$?; \
-	if [ $$status != 0 ]; then $(BIN)/snakemake partial_reports $(QUIET); exit $$status; fi
+	if [ $$status != 0 ]; then \
+		$(BIN)/snakemake partial_reports $(QUIET) && $(BIN)/python -m espalier.summary results/sandbox; exit $$status; \
+	fi
 	@$(BIN)/python -m espalier.summary results/sandbox
 
 # Results with their times and Snakemake's records, so that nothing reruns where they are unpacked.

@@ -1,21 +1,17 @@
 # Espalier: structured-pruning sweeps of large language models. See docs/pipeline.md.
-import os
 import sys
 
+from snakemake.cli import get_argument_parser
 from snakemake.utils import min_version
 
 min_version("9.27")
 
-# Bars of libraries would write over each other; jobs report their own progress (src/espalier/progress.py).
-os.environ.setdefault("TQDM_DISABLE", "1")
-# Compute nodes are offline: only the jobs that stage ask a hub (src/espalier/online.py).
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 sys.path.insert(0, str(workflow.current_basedir.join("src")))
 
 try:
     from espalier import versions
     from espalier.study.catalogue import grow
-    from espalier.study.driver import open_study
+    from espalier.study.driver import asked_targets, open_study
 except ModuleNotFoundError as error:
     # As a module of a remote repository, only rules and scripts are fetched, not src/.
     sys.exit(
@@ -28,7 +24,17 @@ if not workflow.config_settings.configfiles:
     configfile: "config/config.yaml"
 
 
-study = open_study(config, is_driver=workflow.is_main_process, arguments=sys.argv)
+study = open_study(
+    config,
+    is_driver=workflow.is_main_process,
+    targets=(
+        asked_targets(
+            get_argument_parser(), sys.argv[1:], workflow.modifier.avail_rulename
+        )
+        if workflow.is_main_process
+        else ()
+    ),
+)
 
 
 pathvars:
@@ -142,6 +148,10 @@ rule partial_reports:
     """Reports and comparison from what is finished; what is not is listed with its reason."""
     input:
         expand("<results>/reports/{model}/report.html", model=study.reported_models),
+        expand(
+            "<results>/consolidated/{model}/all_methods_results.parquet",
+            model=study.reported_models,
+        ),
         "<results>/reports/cross_model/report.html",
 
 

@@ -71,5 +71,7 @@ rule analyse_study:
         runtime=grow(10),
     params:
         headline_ratio=study.config.report.ratio,
+        unchecked=study.failures.unchecked_models,
+        failed=study.failures.jobs,
     script:
         "../workflow/scripts/analyse_study.py"

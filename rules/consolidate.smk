@@ -36,7 +36,7 @@ rule consolidate_study:
         runtime=grow(30),
     params:
         entries=study.sweep.entries,
-        missing=study.sweep.missing,
+        missing=study.failures.experiments,
         imports=study.imports.entries,
         protocol=study.protocol,
         version=versions.EVALUATE,

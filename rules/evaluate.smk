@@ -4,7 +4,8 @@
 rule check_model:
     """Architecture, sizes and checksums of a model folder."""
     input:
-        study.model_source,
+        trained=study.trained_model,
+        staged=study.staged_model,
     output:
         "<results>/models/{model}.json",
     log:

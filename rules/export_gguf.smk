@@ -13,7 +13,7 @@ rule export_gguf:
     benchmark:
         "<results>/benchmarks/export_gguf/{model}/{name}.{type}.tsv"
     wildcard_constraints:
-        name=r"[^/.]+",
+        name=study.exports.checkpoint_pattern,
         type="F32|F16|Q8_0",
     conda:
         "../envs/gguf.yaml"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def _draw(
 
 def check_disjoint(
     sequences: Tokens,
-    held_out: Iterable[Sequence[int] | npt.NDArray[np.integer[Any]]],
+    held_out: Iterable[Sequence[int] | npt.NDArray[np.integer[Any]]] | KnownWindows,
     what: str,
     *,
     use: tuple[str, str] = CALIBRATION,
@@ -93,7 +94,7 @@ def check_disjoint(
 
     Args:
         sequences: Calibration sequences, or others that a model is made with, (n_samples, seq_len).
-        held_out: Token lists of the evaluation.
+        held_out: Token lists of the evaluation; `known_windows` of them if several checks need them.
         what: What the held-out text is, for the message.
         use: Section of the config that names the text of the sequences, and what they are for, for the message.
 
@@ -102,16 +103,26 @@ def check_disjoint(
     """
     if sequences.shape[1] < OVERLAP_TOKENS:
         return
-    hashes = [window_hashes(np.asarray(tokens)) for tokens in held_out if len(tokens) >= OVERLAP_TOKENS]
-    if not hashes:
-        return
-    known = np.unique(np.concatenate(hashes))
+    known = held_out if isinstance(held_out, KnownWindows) else known_windows(held_out)
     for number, sequence in enumerate(sequences):
-        if np.isin(window_hashes(sequence), known).any():
+        if np.isin(window_hashes(sequence), known.hashes).any():
             raise UserError(
                 f"{use[0]}: sequence {number} shares {OVERLAP_TOKENS} consecutive tokens with {what}; "
                 f"{use[1]} on text that is not evaluated on"
             )
+
+
+@dataclass(frozen=True)
+class KnownWindows:
+    """Hashes of all windows of 50 tokens in texts that models are evaluated on, each once, sorted."""
+
+    hashes: npt.NDArray[np.uint64]
+
+
+def known_windows(held_out: Iterable[Sequence[int] | npt.NDArray[np.integer[Any]]]) -> KnownWindows:
+    """Hash token lists of the evaluation for `check_disjoint`; they are read one by one."""
+    found = (window_hashes(np.asarray(tokens)) for tokens in held_out if len(tokens) >= OVERLAP_TOKENS)
+    return KnownWindows(np.unique(np.concatenate([np.empty(0, np.uint64), *found])))
 
 
 def window_hashes(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:

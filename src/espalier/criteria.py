@@ -14,7 +14,7 @@ Imports neither torch nor numpy: the config reads this registry in every job.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -103,6 +103,11 @@ CRITERIA = {
     "magnitude": Criterion(magnitude),
     "random": Criterion(of_groups=random),
 }
+
+
+def takes_gradients(needs: Collection[Need]) -> bool:
+    """Tell whether what a criterion needs is gathered by backward passes."""
+    return not {"gradient", "squared_gradient"}.isdisjoint(needs)
 
 
 def _given(value: Tensor | None) -> Tensor:

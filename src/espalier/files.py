@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +30,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename it when the block succeeds."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _beside(path, "part")
     try:
         yield temporary
         temporary.replace(path)
@@ -38,17 +40,43 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; when the block succeeds, it takes the place of `path`."""
+    """Yield a temporary folder beside `path`; when the block succeeds, it takes the place of `path`.
+
+    A folder that is there already is renamed, not deleted, until the new one is in its place. A kill between the two
+    renames leaves it as `.{name}.*.old`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary, old = _beside(path, "part"), _beside(path, "old")
     try:
         temporary.mkdir()
         yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.replace(path)
+        _put_in_place(temporary, path, old)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """Name something temporary; the number of a process is not enough where several hosts share a folder."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.{suffix}")
+
+
+def _put_in_place(new: Path, path: Path, old: Path) -> None:
+    """Rename a folder to `path`; what is there goes to `old`, and comes back if the new one cannot take its place."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(old)
+        try:
+            new.rename(path)
+        except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:  # another process put its own there just now
+                shutil.rmtree(old, ignore_errors=True)
+                continue
+            if old.exists():
+                old.rename(path)
+            raise
+        return
 
 
 def write_json(path: str | Path, content: Any) -> None:

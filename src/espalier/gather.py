@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ Summaries = dict[str, dict[int, dict[str, float | None]]]
 
 
 def gather(
-    entries: Sequence[Entry], *, protocol: Mapping[str, Any], version: int, missing: Iterable[str]
+    entries: Sequence[Entry], *, protocol: Mapping[str, Any], version: int, missing: Mapping[str, str | None]
 ) -> tuple[list[Finished], list[dict[str, Any]]]:
     """Read every experiment of a study, and the rows of the layers table.
 
@@ -25,23 +25,22 @@ def gather(
         entries: As `Sweep.entries`: what the config says of an experiment, and where its results lie.
         protocol: Configured evaluation protocol.
         version: Current version of the evaluation.
-        missing: Files of metrics that may be missing.
+        missing: Files of metrics that may be missing, each with why its experiment failed, if it did.
 
     Raises:
         UserError: If a result was made by other settings than those configured.
     """
-    absent = set(missing)
     summaries: Summaries = {}
     structures: dict[str, ModelStructure] = {}
     finished, layers = [], []
     for entry in entries:
-        is_missing = entry["metrics"] in absent
+        is_missing = entry["metrics"] in missing
         plan = _plan(entry, is_missing=is_missing)
-        one = _read(entry, plan, _summary(entry, summaries), is_missing=is_missing)
+        one = _read(entry, plan, _summary(entry, summaries), missing)
         check_recipe(one, protocol=protocol, version=version, settings=entry["settings"])
         finished.append(one)
-        if plan:
-            path = entry["manifest"]
+        path = entry["manifest"]
+        if plan and Path(path).exists():  # missing where results may be, if the model is refused by now
             if path not in structures:
                 structures[path] = ModelStructure.from_dict(read_json(path)["structure"])
             layers += layer_rows(plan, structures[path])
@@ -71,12 +70,13 @@ def _summary(entry: Entry, summaries: Summaries) -> Mapping[str, float | None] |
 
 
 def _read(
-    entry: Entry, plan: Mapping[str, Any] | None, gradients: Mapping[str, float | None] | None, *, is_missing: bool
+    entry: Entry,
+    plan: Mapping[str, Any] | None,
+    gradients: Mapping[str, float | None] | None,
+    missing: Mapping[str, str | None],
 ) -> Finished:
     # Without its layers: ten thousand plans of a large model are a gigabyte.
     facts = plan and {key: value for key, value in plan.items() if key != "layers"}
-    if not is_missing:
-        return Finished(entry["facts"], read_json(entry["metrics"]), facts, gradients)
-    failure = Path(entry["failure"])
-    reason = read_json(failure)["reason"] if failure.exists() else None
-    return Finished(entry["facts"], None, facts, gradients, reason)
+    if entry["metrics"] in missing:
+        return Finished(entry["facts"], None, facts, gradients, missing[entry["metrics"]])
+    return Finished(entry["facts"], read_json(entry["metrics"]), facts, gradients)

@@ -1,6 +1,7 @@
 """One job, one GPU: local jobs that run side by side each take devices of their own.
 
-A slot is a lock file for each device in a folder of this user on this machine; the lock dies with its process.
+A slot is a lock file for each device in a folder of this user on this machine; the lock ends with its process (or two
+minutes later, where the file system has no locks).
 CUDA_VISIBLE_DEVICES, if the user or a scheduler set it, says which devices there are. Where a scheduler gave a job just
 what it asks for, nothing is taken; in a larger allocation, local jobs share its devices out among themselves. (Devices
 may be numbered anew in each allocation, so slots of different allocations are kept apart.)
@@ -8,6 +9,7 @@ may be numbered anew in each allocation, so slots of different allocations are k
 
 from __future__ import annotations
 
+import atexit
 import getpass
 import logging
 import os
@@ -16,15 +18,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock
 
 from espalier.errors import UserError
+from espalier.filesystem import try_lock
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 POLL_S = 1.0
 logger = logging.getLogger(__name__)
-_held: list[FileLock] = []  # until the process ends
+_held: list[BaseFileLock] = []  # until the process ends
 
 
 def take_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list[str]:
@@ -57,6 +60,7 @@ def take_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list
         folder = Path(tempfile.gettempdir()) / "-".join(parts)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     taken = _wait_for(count, devices, folder)
+    atexit.register(release_gpus)  # a lock would end by itself; what takes its place does not
     os.environ[VISIBLE] = ",".join(taken)
     logger.info("GPU %s", os.environ[VISIBLE])
     return taken
@@ -94,12 +98,10 @@ def _wait_for(count: int, devices: Sequence[str], folder: Path) -> list[str]:
 
 
 def _try_to_take(count: int, devices: Sequence[str], folder: Path) -> list[str]:
-    locks: dict[str, FileLock] = {}
+    locks: dict[str, BaseFileLock] = {}
     for device in devices:
-        lock = FileLock(folder / f"{device.replace('/', '-')}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = try_lock(folder / f"{device.replace('/', '-')}.lock")
+        if lock is None:
             continue
         locks[device] = lock
         if len(locks) == count:

@@ -1,5 +1,10 @@
-"""Import this before a hub's library to let it use the network: the Snakefile switches hubs off for all other jobs."""
+"""Import this first in a job that stages: libraries may use the network, and their progress bars stay silent.
+
+Libraries read these variables while they are imported, so this import stands before all others. All other scripts
+import `espalier.offline`.
+"""
 
 import os
 
 os.environ.update(HF_HUB_OFFLINE="0", HF_DATASETS_OFFLINE="0")
+os.environ.setdefault("TQDM_DISABLE", "1")  # jobs report their own progress (src/espalier/progress.py)

@@ -12,12 +12,12 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from espalier.criteria import CRITERIA
 from espalier.errors import UserError
 from espalier.files import read_json, read_parquet, read_table
 from espalier.planning.compare import PlanDifference, compare_plans
@@ -49,10 +49,10 @@ def compare_studies(first: Path, second: Path) -> StudyDifference:
     Raises:
         UserError: If they do not hold the same experiments.
     """
-    plans = dict(_plan_differences(first, second))
     tables = [_results(folder) for folder in (first, second)]
     if set(tables[0].index) != set(tables[1].index):
         raise UserError(f"{first} and {second} hold different experiments; give two runs of one study")
+    plans = dict(_plan_differences(first, second, tables[0]))
     equal = [key for key in tables[0].index if key not in plans or not plans[key].n_differing]
     one, other = (table.loc[equal].select_dtypes("number") for table in tables)
     accuracies, perplexities = (list(one.filter(regex=f"^{kind}_")) for kind in ("acc", "ppl"))
@@ -63,28 +63,36 @@ def compare_studies(first: Path, second: Path) -> StudyDifference:
     return StudyDifference(plans, results, len(equal))
 
 
-def _plan_differences(first: Path, second: Path) -> Iterator[tuple[tuple[str, str], PlanDifference]]:
-    for path in sorted((first / "experiments").glob("*/*/plan.json")):
-        twin = second / path.relative_to(first)
+def _plan_differences(
+    first: Path, second: Path, experiments: pd.DataFrame
+) -> Iterator[tuple[tuple[str, str], PlanDifference]]:
+    """Compare the plans of the experiments in the table; others that lie in the folders are of another grid."""
+    for model, name, calibration in experiments.reset_index()[[*KEYS, "calibration"]].itertuples(index=False):
+        path, twin = (folder / f"experiments/{model}/{name}/plan.json" for folder in (first, second))
+        if not path.exists():
+            continue  # the unpruned model, or imported
         if not twin.exists():
             raise UserError(f"{twin} is missing; give two runs of one study, both finished")
-        plan, model = read_json(path), path.parent.parent.name
+        plan = read_json(path)
         structure = ModelStructure.from_dict(read_json(first / f"models/{model}.json")["structure"])
         settings = plan["recipe"]["settings"]
-        importance = _table(first, f"importance/{model}/{settings['method']['criterion']}", settings)
-        priors = None if settings["method"]["scope"] == "none" else _table(first, f"priors/{model}", settings)
+        calibration_set = f"{calibration}/seq{settings['seq_len']}.parquet"
+        importance = _importance(first / "importance" / model, settings["method"]["criterion"], calibration_set)
+        has_priors = settings["method"]["scope"] != "none"
+        priors = read_parquet(first / "priors" / model / calibration_set) if has_priors else None
         groups, scores, _ = scored_groups(structure, settings, importance, priors)
         yield (
-            (model, path.parent.name),
+            (model, name),
             compare_plans(Plan.from_dict(plan), Plan.from_dict(read_json(twin)), groups, scores),
         )
 
 
-def _table(results: Path, folder: str, settings: dict[str, Any]) -> pa.Table | None:
-    """Read the table of an experiment's calibration set, or the one of a criterion that needs no text."""
-    found = [*(results / folder).glob(f"*-s{settings['seed'] or 0}/seq{settings['seq_len']}.parquet")]
-    alone = results / f"{folder}.parquet"
-    return read_parquet(found[0]) if found else read_parquet(alone) if alone.exists() else None
+def _importance(folder: Path, criterion: str, calibration_set: str) -> pa.Table | None:
+    """Read the importances that a plan was made from; None for a criterion that needs no model."""
+    if not CRITERIA[criterion].reads_model:
+        return None
+    reads_text = CRITERIA[criterion].reads_text
+    return read_parquet(folder / criterion / calibration_set if reads_text else folder / f"{criterion}.parquet")
 
 
 def _largest(differences: pd.DataFrame) -> float:

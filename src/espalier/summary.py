@@ -31,11 +31,23 @@ def summarise(results: Path) -> str:
         "(accuracy: mean over the tasks; one run each, differences of a point or two are noise)",
         "",
         tabulate(rows, headers=HEADERS, floatfmt=(*[".3f"] * 7, ".1%"), missingval="-"),
+        *_not_finished(results),
         "",
         f"Reports:  {results}/reports/cross_model/report.html, {results}/reports/{{model}}/report.html",
         f"Tables:   {results}/consolidated/experiments.parquet, evaluations.parquet, layers.parquet",
     ]
     return "\n".join(lines)
+
+
+def _not_finished(results: Path) -> list[str]:
+    """Say which models could not be checked and which jobs failed, as the comparison of all models has it."""
+    path = results / "reports/cross_model/analysis_summary.json"
+    summary = read_json(path) if path.exists() else {}
+    unchecked = [
+        f"{one['model']}: could not be checked: {one['reason']}" for one in summary.get("models_not_checked", [])
+    ]
+    failed = [f"failed: {one['job']}: {one['reason']}" for one in summary.get("failed_jobs", [])]
+    return ["", *unchecked, *failed] if unchecked or failed else []
 
 
 def _row(best: dict[str, Any]) -> list[Any]:

@@ -1,6 +1,10 @@
 """Tiny random models and the sandbox's world, made in seconds."""
 
+import importlib.util
+import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -19,6 +23,7 @@ from transformers import (
 from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import World, make_world
+from tests.conftest import REPOSITORY
 
 torch.set_num_threads(1)  # threads that wait for each other take longer than models this small
 
@@ -32,6 +37,25 @@ CONFIGS = {
     "qwen2": Qwen2Config,
     "qwen3": Qwen3Config,
 }
+
+
+@pytest.fixture
+def load_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a script of the workflow; the environment that it sets is put back after the test."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+        if not os.environ[name]:
+            monkeypatch.delenv(name)
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, REPOSITORY / f"workflow/scripts/{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

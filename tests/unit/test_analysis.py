@@ -1,5 +1,6 @@
 """Statistics of small tables, computed by hand."""
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -7,11 +8,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from espalier.analysis.best import global_best_config, method_comparison, ratio_key
+from espalier.analysis.best import global_best_config, method_comparison, rows_of
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
 from espalier.analysis.cross_model import analyse_study, protocols_of
+from espalier.analysis.kinds import compare_kinds
 from espalier.analysis.model import analyse_model, correlation
 from espalier.errors import UserError
+from espalier.naming import ratio_key
+from espalier.reports.html import cross_model_html
+from espalier.reports.text import cross_model_text
 from espalier.tables import Experiments
 
 WHOLE = ("taylor_seq_len", "taylor_num_samples", "n_params", "extreme_pruning_layers")
@@ -238,7 +243,8 @@ def test_parts_for_the_consolidated_folder() -> None:
 
 
 def test_ratio_keys() -> None:
-    assert [ratio_key(value) for value in (0.2, 0.125, 0.35, 0.29)] == ["20", "12_5", "35", "29"]
+    values = (0.2, 0.125, 0.35, 0.29, 1e-7)
+    assert [ratio_key(value) for value in values] == ["20", "12_5", "35", "29", "0_00001"]
 
 
 def study() -> list[dict[str, Any]]:
@@ -306,3 +312,53 @@ def test_models_of_different_protocols_are_not_ranked_together() -> None:
     assert pair["common_settings"]["difference"] is None
     assert summary["overall_best"] is None
     assert analyse_study(rows)["overall_best"]["model"] == "N"
+
+
+def kinds(base: list[dict[str, Any]], instruct: list[dict[str, Any]], *protocols: str | None) -> dict[str, Any]:
+    frame = table(*base, *({**one, "model": "N", "kind": "instruct"} for one in instruct))
+    of = [rows_of(frame, name, protocol=protocol) for name, protocol in zip("MN", protocols, strict=True)]
+    return compare_kinds(of[0], of[1], 0.5, {})
+
+
+def test_kinds_are_compared_by_one_protocol_whoever_asks() -> None:
+    """The rows carry their protocol; nothing has to be written into them first."""
+    pair = [row("x-1", 0.5)], [row("x-1", 0.6)]
+    assert kinds(*pair, "a", "a")["difference"] == pytest.approx(0.1)
+    assert kinds(*pair, "a", "b")["reason"] == "the models were evaluated by different protocols"
+    assert kinds(*pair, "a", "b")["difference"] is None
+    for protocols in ((None, None), ("a", None)):
+        assert kinds(*pair, *protocols)["reason"] == "the evaluation protocol of a model is not known"
+
+
+def test_kinds_that_cannot_be_compared_say_why() -> None:
+    twice = [row("x-1", 0.5), row("x-2", 0.6)]
+    assert kinds(twice, [row("x-1", 0.6)], "a", "a")["reason"] == "a setting is there twice"
+    of = rows_of(table(row("x-1", 0.5)), "M", protocol="a")
+    endless = dataclasses.replace(of, experiments=of.experiments.assign(acc_mean=math.inf))
+    assert compare_kinds(of, endless, 0.5, {})["reason"] == "an accuracy is not finite"
+
+
+def test_an_error_of_the_comparison_itself_is_not_taken_for_a_setting_that_is_there_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise UserError("something else")
+
+    monkeypatch.setattr("espalier.analysis.kinds.base_vs_instruct", broken)
+    with pytest.raises(UserError, match="something else"):
+        kinds([row("x-1", 0.5)], [row("x-1", 0.6)], "a", "a")
+
+
+def test_models_that_could_not_be_checked_and_failed_jobs_are_in_the_comparison() -> None:
+    summary = analyse_study(table(row("x-1", 0.5)))
+    summary |= {
+        "models_not_checked": [{"model": "B_2", "reason": "weights are <nan>"}],
+        "failed_jobs": [{"job": "check_calibration A c4-s0", "reason": "shares 50 tokens"}],
+    }
+    text, page = cross_model_text(summary), cross_model_html(summary)
+    line = "B_2: could not be checked, so it has no report: weights are <nan>"
+    assert line in text
+    assert line.replace("<nan>", "&lt;nan&gt;") in page
+    for report in (text, page):
+        assert "Failed: check_calibration A c4-s0: shares 50 tokens" in report
+    assert "B_2: 未通过检查, 因此没有报告: weights are <nan>" in cross_model_text(summary, "zh")

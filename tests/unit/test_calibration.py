@@ -1,11 +1,17 @@
 """Calibration sequences: nested, seeded, of exact length, and apart from what is evaluated on."""
 
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from espalier.calibration import check_disjoint, draw_sequences, window_hashes
 from espalier.errors import UserError
+from espalier.evaluation.requests import TokenisedRequests
+from espalier.scoring import Request
 
 
 def draw(texts: list[str], tokenizer: PreTrainedTokenizerFast, n: int, seq_len: int, seed: int = 0) -> np.ndarray:
@@ -60,6 +66,29 @@ def test_fifty_shared_tokens_are_refused() -> None:
     text[149] = calibration[5, 59]
     with pytest.raises(UserError, match=r"calibration: sequence 5 shares 50 consecutive tokens with a text; calibrate"):
         check_disjoint(calibration, [[1] * 10, text.tolist()], "a text")
+
+
+def test_what_is_evaluated_is_hashed_once_for_all_sequence_lengths(
+    load_script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two texts and three documents for two lengths of four sequences each: hashed 5 times, not 10."""
+    generator = np.random.default_rng(0)
+    texts = {name: generator.integers(0, 500, 200) for name in "ab"}
+    requests = {n: Request(generator.integers(0, 500, 60), generator.integers(0, 500, 3)) for n in range(3)}
+    drawn = {length: generator.integers(0, 500, (4, length)) for length in (60, 80)}
+    script = load_script("check_calibration")
+    monkeypatch.setattr(script, "read_json", lambda _: {"model": "A"})
+    monkeypatch.setattr(script, "read_requests", lambda _: TokenisedRequests(requests, texts, {}))
+    monkeypatch.setattr(script, "load_sequences", lambda *given: drawn[given[2]["seq_len"]])
+    hashed = []
+    monkeypatch.setattr("espalier.calibration.window_hashes", lambda t: hashed.append(len(t)) or window_hashes(t))
+    settings = [{"seq_len": length, "n_samples": 4} for length in drawn]
+    arguments = {"manifest": "", "requests": "", "text": "", "settings": settings, "checked": str(tmp_path / "c.json")}
+    script.main(**arguments)
+    assert sorted(hashed) == sorted([200, 200, 63, 63, 63, *[60] * 8, *[80] * 8])  # sequences: for texts and documents
+    requests[1].context[2:52] = drawn[80][3, 7:57]
+    with pytest.raises(UserError, match="sequence 3 shares 50 consecutive tokens with a task document"):
+        script.main(**arguments)
 
 
 def test_sequences_under_fifty_tokens_share_nothing() -> None:

@@ -1,19 +1,23 @@
 """The table of experiments: names, axes that a method depends on, and the passes they share."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from snakemake.cli import get_argument_parser
 
 from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.naming import experiment_name
 from espalier.study.catalogue import Catalogue
+from espalier.study.driver import asked_targets, open_study
 from espalier.study.experiments import experiments_of
-from espalier.study.sweep import Sweep
+from espalier.study.sweep import ALLOW_MISSING, Sweep
 from tests.conftest import REPOSITORY
 
+SANDBOX = {"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}
 MODEL = {"name": "A", "family": "Llama", "kind": "base", "path": "a"}
 
 
@@ -102,6 +106,46 @@ def test_partial_reports_leave_out_models_that_no_job_could_check(
     assert nothing.reported_models == ["A"]  # so that a run says what is wrong
 
 
+def test_the_target_of_one_study_lets_no_other_lack_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A workflow may import several."""
+    config = {"models": [SANDBOX], "evaluation": {"perplexity": {"window": 128, "stride": 64}}}
+    monkeypatch.setenv(ALLOW_MISSING, "")  # put back after the test
+
+    def allowed() -> list[str]:
+        return [name for name in ("one", "other") if study(**config, study=name).sweep.allows_missing]
+
+    open_study(config | {"study": "one"}, is_driver=True)
+    assert allowed() == []
+    open_study(config | {"study": "other"}, is_driver=True, targets={"partial_reports"})
+    assert allowed() == ["other"]
+    open_study(config | {"study": "one"}, is_driver=True, targets={"partial_reports"})
+    assert allowed() == ["one", "other"]
+
+
+COMMANDS = [
+    (["partial_reports"], {"partial_reports"}),
+    (["-n", "--cores", "1", "inference", "partial_reports"], {"inference", "partial_reports"}),
+    (["--configfile", "x.yaml", "--", "partial_reports"], {"partial_reports"}),
+    (["--directory", "partial_reports"], set()),
+    (["all", "--until", "inference"], set()),
+    (["--config", "report=partial_reports", "partial_reports"], set()),  # Snakemake takes both for the config
+    (["results/partial_reports"], set()),
+    (["espalier_partial_reports"], set()),
+    (["--no-such-option-of-snakemake", "partial_reports"], set()),
+]
+
+
+@pytest.mark.parametrize(("arguments", "targets"), COMMANDS, ids=" ".join)
+def test_a_target_is_what_snakemake_takes_for_one(arguments: list[str], targets: set[str]) -> None:
+    assert asked_targets(get_argument_parser(), arguments, lambda rule: rule) == targets
+
+
+def test_a_target_has_the_name_that_a_module_import_gives_it() -> None:
+    arguments = ["-n", "x_partial_reports", "inference"]
+    assert asked_targets(get_argument_parser(), arguments, lambda rule: f"x_{rule}") == {"partial_reports"}
+    assert asked_targets(get_argument_parser(), arguments, lambda _: None) == set()
+
+
 def test_two_experiments_of_one_name_are_refused() -> None:
     methods = [{"name": "a"}, {"name": "a-seq16-n8-p20", "criterion": "magnitude"}]
     config = load_study(
@@ -138,3 +182,71 @@ def test_inputs_of_a_plan() -> None:
     assert found.importance_table(of(model="A", experiment=taylor)) == importance
     assert found.prior_table(of(model="A", experiment=taylor)) == []
     assert found.prior_table(of(model="A", experiment=blockwise)) == ["results/s/priors/A/c4-s0/seq64.parquet"]
+
+
+NASTY = [
+    "v1.5", "a+b", "best", "all", "baseline", "x-vllm", "x-recovered", "x-p50", "x-s1", "seq16", "n8-p20", "F16",
+    "x.F16.gguf", "x.gguf.json", "plan.json", "metrics", "a_b", "A", "0", "x.", "x..y", "x-", "cross_model",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NASTY)
+@pytest.mark.parametrize("criterion", ["taylor", "random"])
+def test_experiments_of_any_method_name_are_found_by_their_paths(name: str, criterion: str) -> None:
+    """As rules match them: an experiment, what is exported of it, and its GGUF file; and nothing else of the study."""
+    methods = [{"name": name, "criterion": criterion}, {"name": "x"}, {"name": "x-p50-p20"}]
+    grid = {"methods": [name, "x"], "taylor_seq_len": [16], "taylor_num_samples": [8], "pruning_ratio": [0.2, 0.125]}
+    found = study(methods=methods, grid=grid, recovery={}, calibration={"dataset": "a/b", "seeds": [0, 1]})
+    every = found.sweep.names
+    assert len(every) == 8
+    patterns = {
+        found.sweep.name_pattern: every,
+        found.exports.name_pattern: ["best", *every, *(f"{one}-recovered" for one in every)],
+    }
+    patterns[found.exports.checkpoint_pattern] = [
+        folder for one in patterns[found.exports.name_pattern] for folder in (one, f"{one}-vllm")
+    ]
+    for pattern, names in patterns.items():
+        assert len(names) == len(set(names))
+        for one in names:
+            assert re.fullmatch(pattern, one)
+            for form in ("F32", "F16", "Q8_0"):
+                path = re.fullmatch(rf"(?P<name>{pattern})\.(?P<type>F32|F16|Q8_0)\.gguf", f"{one}.{form}.gguf")
+                assert path is not None
+                assert (path["name"], path["type"]) == (one, form)
+    for one in patterns[found.exports.name_pattern]:
+        for folder, stubs in ((one, False), (f"{one}-vllm", True)):
+            wildcards = SimpleNamespace(model="A", checkpoint=folder)
+            assert found.exports.description(wildcards) == f"results/s/exports/A/{one}.json"
+            assert found.exports.has_stubs(wildcards) == stubs
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cross_model", "index.html", *(f"{t}.parquet" for t in ("experiments", "evaluations", "layers", "recovery"))],
+)
+def test_a_model_cannot_have_the_name_of_a_file(name: str) -> None:
+    with pytest.raises(UserError, match=rf"models\[0\]: name '{re.escape(name)}' is .*; choose another name"):
+        study(models=[{**MODEL, "name": name}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"calibration": {"dataset": "c{4}.parquet"}}, "calibration.dataset"),
+        ({"evaluation": {"data": "tasks<1>"}}, "evaluation.data"),
+        ({"evaluation": {"perplexity": {"texts": [{"name": "x", "dataset": "<x>.txt"}]}}},
+         "evaluation.perplexity.texts[0].dataset"),
+        ({"recovery": {"text": {"dataset": "r}.txt"}}}, "recovery.text.dataset"),
+    ],
+)  # fmt: skip
+def test_paths_that_snakemake_takes_for_patterns_are_refused(changes: dict[str, Any], path: str) -> None:
+    with pytest.raises(UserError, match=rf"{re.escape(path)}: got .*; a path may have no braces or angle brackets"):
+        study(**changes)
+
+
+def test_a_tiny_ratio_has_a_name_without_exponent() -> None:
+    (name,) = names(methods=[{"name": "m", "criterion": "magnitude"}], grid={"methods": ["m"], "pruning_ratio": [1e-7]})
+    assert name == "m-p0_00001"
+    found = sweep(methods=[{"name": "m", "criterion": "magnitude"}], grid={"methods": ["m"], "pruning_ratio": [1e-7]})
+    assert re.fullmatch(found.name_pattern, name)

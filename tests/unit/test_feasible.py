@@ -1,6 +1,5 @@
 """What a model cannot do is refused before any job runs."""
 
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 
 from espalier.config import load_study
+from espalier.files import write_json
 from espalier.models.folder import inspect_folder
 from espalier.study.driver import open_study
 from espalier.study.feasible import (
@@ -17,6 +17,7 @@ from espalier.study.feasible import (
     known_sizes,
     text_problems,
 )
+from espalier.study.sweep import Sweep
 from tests.unit.conftest import random_model
 
 SANDBOX = {"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}
@@ -85,32 +86,57 @@ def test_a_folder_that_cannot_be_pruned_is_refused_until_it_was_checked(model_fo
     assert folder_problems(model, str(manifest)) == []
 
 
-def test_a_missing_folder_of_tasks_is_refused_until_requests_were_made(tmp_path: Path) -> None:
-    requests = tmp_path / "A.parquet"
-    for data in ("hub", "sandbox", str(tmp_path)):
-        assert data_problems(load_study(study(evaluation={"data": data})), [str(requests)]) == []
-    config = study(evaluation={"data": str(tmp_path / "taskz"), "perplexity": {"window": 128, "stride": 64}})
-    (line,) = data_problems(load_study(config), [str(requests)])
-    assert re.match(r"evaluation\.data: got '.*/taskz', but there is no such folder; give one that holds", line)
+def test_a_missing_folder_of_tasks_is_refused_until_all_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tasks").mkdir()
+
+    def missing(data: str, *made: str) -> list[str]:
+        for path in made:
+            write_json(f"results/s/{path}", {})
+        config = study(evaluation={"data": data}, methods=[{"name": "t"}], grid={"methods": ["t"]})
+        parsed = load_study(config)
+        return data_problems(parsed, "results/s", Sweep(parsed, "results/s"))
+
+    assert [missing(data) for data in ("hub", "sandbox", "tasks")] == [[], [], []]
+    (line,) = missing("taskz", "requests/A.parquet", "baseline/A/metrics.json")  # the experiment needs it still
+    assert line.startswith("evaluation.data: got 'taskz', but there is no such folder; give one that holds")
+    assert missing("taskz", "experiments/A/t-seq16-n8-p35/metrics.json") == []
+    config = study(evaluation={"data": "tasky", "perplexity": {"window": 128, "stride": 64}}, study="x")
     with pytest.raises(SystemExit, match=r"config has problems:\n  evaluation\.data: got"):
         open_study(config, is_driver=True)
-    requests.touch()
-    assert data_problems(load_study(config), [str(requests)]) == []
 
 
-def test_texts_that_are_not_there_are_named_before_there_are_results(tmp_path: Path) -> None:
-    there, missing = tmp_path / "there.txt", tmp_path / "missing.txt"
-    there.touch()
-    texts = [{"name": "a", "dataset": str(there)}, {"name": "b", "dataset": str(missing)}]
-    perplexity = {"texts": texts, "window": 128, "stride": 64}
-    config = study(calibration={"dataset": str(tmp_path / "calibration.txt")}, evaluation={"perplexity": perplexity})
-    found = text_problems(load_study(config), str(tmp_path / "results"))
-    assert [line.partition(": ")[0] for line in found] == [
-        "calibration.dataset",
-        "evaluation.perplexity.texts[1].dataset",
-    ]
-    assert found[0].endswith("calibration.txt', but there is no such file; give one, or a hub repository")
-    assert text_problems(load_study(config), str(tmp_path)) == []
+def test_texts_that_are_not_there_are_named_until_all_was_made_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of results is no proof: another text, or another length, needs the file."""
+    monkeypatch.chdir(tmp_path)
+    Path("there.txt").touch()
+    texts = [{"name": "a", "dataset": "there.txt"}, {"name": "b", "dataset": "missing.txt"}]
+    config = study(
+        calibration={"dataset": "calibration.txt"}, recovery={"text": {"dataset": "recovery.txt"}},
+        evaluation={"perplexity": {"texts": texts, "window": 128, "stride": 64}},
+        methods=[{"name": "t"}, {"name": "b", "scope": "block"}, {"name": "m", "criterion": "magnitude"}],
+        grid={"methods": ["t", "b", "m"], "taylor_seq_len": [16], "taylor_num_samples": [8]},
+    )  # fmt: skip
+    parsed = load_study(config)
+
+    def missing(*made: str) -> list[str]:
+        for path in made:
+            write_json(f"results/s/{path}", {})
+        lines = text_problems(parsed, "results/s", Sweep(parsed, "results/s"))
+        return [line.partition(".dataset: got ")[0] for line in lines]
+
+    assert missing() == ["calibration", "recovery.text", "evaluation.perplexity.texts[1]"]
+    tables = ["calibration/A/calibration-s0.json", "gradients/A/calibration-s0/seq16.parquet"]
+    assert missing(*tables) == ["calibration", "recovery.text", "evaluation.perplexity.texts[1]"]
+    assert missing("requests/A.parquet", "recovered/A/checked.json") == ["calibration"]
+    assert missing("importance/A/taylor/calibration-s0/seq16.parquet") == ["calibration"]
+    assert missing("priors/A/calibration-s0/seq16.parquet") == []
+    (line,) = text_problems(load_study(config | {"study": "x"}), "results/x", Sweep(parsed, "results/x"))[:1]
+    assert line.endswith("got 'calibration.txt', but there is no such file; give one, or a hub repository")
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])

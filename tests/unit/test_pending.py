@@ -1,17 +1,22 @@
 """The store of finished evaluations: nothing is done twice, nothing half-done is seen, nobody waits in vain."""
 
 import multiprocessing
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from espalier import versions
+from espalier.config import load_study
 from espalier.errors import UserError
-from espalier.evaluation.pending import Work, evaluate_recovered, evaluate_with_others
+from espalier.evaluation.pending import Planned, Work, evaluate_recovered, evaluate_with_others
 from espalier.evaluation.store import Store
-from espalier.files import read_json, read_parquet, write_json
+from espalier.files import read_json, read_parquet, sha256_of_json, write_json
 from espalier.planning.plan import Plan
+from espalier.study.waiting import planned_experiments
 
 PROTOCOL = {"window": 8}
 ROW = {
@@ -50,11 +55,20 @@ def work(tmp_path: Path) -> FakeWork:
     return FakeWork({"files": {"a": 1}}, tmp_path / "requests.parquet", settings)
 
 
-def add_plan(tmp_path: Path, name: str, kept: tuple[int, ...]) -> Path:
+SETTINGS = {"pruning_ratio": 0.2}
+
+
+def add_plan(tmp_path: Path, name: str, kept: tuple[int, ...], **recipe: Any) -> Path:
     path = tmp_path / "experiments" / name / "plan.json"
     plan = Plan((3,), (2,), (kept,), ((0, 1),))
-    write_json(path, {"model": "A", "experiment": name, **plan.to_dict()})
+    made = {"version": versions.PLAN, "settings": SETTINGS, "weights": sha256_of_json({"a": 1})} | recipe
+    write_json(path, {"model": "A", "experiment": name, **plan.to_dict(), "recipe": made})
     return path
+
+
+def study_of(*plans: Path) -> Callable[[], list[Planned]]:
+    """The experiments that the study has."""
+    return lambda: [Planned(str(plan), SETTINGS, ()) for plan in plans]
 
 
 @pytest.fixture
@@ -77,12 +91,67 @@ def test_an_experiment_is_evaluated_once(tmp_path: Path, work: FakeWork, store: 
 def test_waiting_experiments_are_evaluated_beside_it(tmp_path: Path, work: FakeWork, store: Store) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
     plans[2].with_name("metrics.json").write_text("{}")  # c has its results
-    evaluate_with_others(work, store, plans[1], at_most=2)
+    evaluate_with_others(work, store, plans[1], at_most=2, planned=study_of(*plans))
     assert [plan.kept_kv_groups for plan in work.settings["made"][0].done] == [((1,),), ((0,),)]
-    evaluate_with_others(work, store, plans[0], at_most=9)
+    evaluate_with_others(work, store, plans[0], at_most=9, planned=study_of(*plans))
     assert n_evaluations(work) == 2
-    evaluate_with_others(work, store, plans[3], at_most=9)
+    evaluate_with_others(work, store, plans[3], at_most=9, planned=study_of(*plans))
     assert n_evaluations(work) == 3
+
+
+def test_only_current_plans_of_the_study_are_evaluated_beside_it(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    """Not what an older grid left in the folder, nor plans that their own jobs are about to make again."""
+    own = add_plan(tmp_path, "a", (0,))
+    add_plan(tmp_path, "orphan", (1,))
+    others = [
+        add_plan(tmp_path, "other-settings", (2,), settings={"pruning_ratio": 0.3}),
+        add_plan(tmp_path, "other-version", (0, 1), version=versions.PLAN - 1),
+        add_plan(tmp_path, "other-weights", (0, 2), weights="x"),
+        tmp_path / "experiments/unplanned/plan.json",
+        add_plan(tmp_path, "half", (1, 2)),
+    ]
+    others[-1].write_text("{", encoding="utf-8")
+    evaluate_with_others(work, store, own, at_most=9, planned=study_of(own, *others))
+    assert [plan.kept_kv_groups for plan in work.settings["made"][0].done] == [((0,),)]
+
+
+def test_a_plan_whose_tables_are_made_again_waits_for_its_own_job(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    own, table = add_plan(tmp_path, "a", (0,)), tmp_path / "importance.parquet"
+    plans = {kept: add_plan(tmp_path, f"b{kept}", (kept,)) for kept in (1, 2)}
+    planned = [Planned(str(plan), SETTINGS, (str(table),)) for plan in plans.values()]
+    evaluate_with_others(work, store, own, at_most=9, planned=lambda: planned)  # the table is gone
+    table.touch()
+    made = table.stat().st_mtime_ns
+    os.utime(plans[1], ns=(made, made - 1))  # older than its table
+    os.utime(plans[2], ns=(made, made + 1))
+    evaluate_with_others(work, store, add_plan(tmp_path, "c", (0, 1)), at_most=9, planned=lambda: planned)
+    done = [plan.kept_kv_groups for evaluator in work.settings["made"] for plan in evaluator.done]
+    assert done == [((0,),), ((0, 1),), ((2,),)]
+
+
+def test_the_study_is_looked_up_only_for_another_experiment(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    def planned() -> list[Planned]:
+        raise AssertionError
+
+    plan = add_plan(tmp_path, "a", (0,))
+    evaluate_with_others(work, store, plan, at_most=1, planned=planned)
+    evaluate_with_others(work, store, plan, at_most=9, planned=planned)  # it is in the store: only handed over
+
+
+def test_the_experiments_of_a_model_with_what_their_plans_are_made_from() -> None:
+    methods = [{"name": "t", "scope": "layer"}, {"name": "m", "criterion": "magnitude"}]
+    models = [{"name": name, "family": "F", "kind": "base", "path": "x"} for name in "AB"]
+    grid = {"methods": ["t", "m"], "taylor_seq_len": [16], "taylor_num_samples": [8]}
+    study = load_study({"study": "s", "models": models, "methods": methods, "grid": grid})
+    found = [Planned(**one) for one in planned_experiments(study, "B")]
+    assert [one.plan for one in found] == [
+        f"results/s/experiments/B/{name}/plan.json" for name in ("t-seq16-n8-p20", "m-p20")
+    ]
+    assert [one.sources for one in found] == [
+        ("results/s/importance/B/taylor/c4-s0/seq16.parquet", "results/s/priors/B/c4-s0/seq16.parquet"),
+        ("results/s/importance/B/magnitude.parquet",),
+    ]
+    assert [one.settings["method"]["criterion"] for one in found] == ["taylor", "magnitude"]
 
 
 def test_equal_plans_are_evaluated_once(tmp_path: Path, work: FakeWork, store: Store) -> None:
@@ -135,7 +204,7 @@ def test_what_another_process_finished_meanwhile_is_not_done_again(
         return claim(claimed, wait=wait)
 
     monkeypatch.setattr(store, "claim", claim_late)
-    evaluate_with_others(work, store, plan, at_most=2)
+    evaluate_with_others(work, store, plan, at_most=2, planned=study_of(plan, other))
     assert n_evaluations(work) == 1
 
 
@@ -148,9 +217,9 @@ def test_its_own_failure_is_raised_and_leaves_nothing(tmp_path: Path, work: Fake
 
 
 def test_anothers_failure_is_left_to_its_own_job(tmp_path: Path, work: FakeWork, store: Store) -> None:
-    add_plan(tmp_path, "a", ())
-    plan, last = add_plan(tmp_path, "b", (0,)), add_plan(tmp_path, "c", (1,))
-    evaluate_with_others(work, store, plan, at_most=9)
+    plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", ()), ("b", (0,)), ("c", (1,)))]
+    _, plan, last = plans
+    evaluate_with_others(work, store, plan, at_most=9, planned=study_of(*plans))
     assert store.has(store.key(work.recipe(read_json(last))))
 
 

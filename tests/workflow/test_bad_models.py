@@ -1,17 +1,23 @@
 """Models that cannot be used: one clear line, a non-zero exit, and what others finished stays."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from espalier.errors import UserError
 from espalier.files import read_json
 from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
+from espalier.summary import summarise
 from tests.conftest import Run
 from tests.unit.conftest import random_model
 
@@ -90,8 +96,42 @@ def test_a_model_whose_weights_are_bad_stops_alone(
 
 
 def test_a_results_folder_without_results_is_one_line(tmp_path: Path) -> None:
-    from espalier.errors import UserError
-    from espalier.summary import summarise
-
     with pytest.raises(UserError, match=r"nothing: no results yet; run snakemake first"):
         summarise(tmp_path / "nothing")
+
+
+def test_a_refused_model_is_in_the_comparison_with_its_reason_and_stops_no_other(
+    snakemake: Run, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    bad = tmp_path / "NotANumber"
+    shutil.copytree(tmp_path / "model", bad)
+    tensors = load_file(bad / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][2, 3] = torch.nan
+    save_file(tensors, bad / "model.safetensors", {"format": "pt"})
+    study["models"].append({"name": "Bad", "family": "Llama", "kind": "instruct", "path": "NotANumber"})
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    done = snakemake("--configfile", "study.yaml", directory=tmp_path)
+    assert done.returncode != 0
+    results = tmp_path / "results/tiny"
+    assert len(list((results / "experiments/A").glob("*/metrics.json"))) == 2  # A is evaluated all the same
+    assert (results / "baseline/A/metrics.json").is_file()
+
+    done = snakemake("partial_reports", "--configfile", "study.yaml", directory=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    weight = "model.layers.1.mlp.up_proj.weight"
+    (said,) = [line for line in done.stderr.splitlines() if "could not be checked and has no report" in line]
+    assert said.startswith("[analyse study] model 'Bad' could")
+    assert weight in said
+    (unchecked,) = read_json(results / "reports/cross_model/analysis_summary.json")["models_not_checked"]
+    assert unchecked["model"] == "Bad"
+    assert weight in unchecked["reason"]
+    for name in ("report.html", "report.txt"):
+        report = (results / "reports/cross_model" / name).read_text(encoding="utf-8")
+        assert "Bad: could not be checked, so it has no report: " in report
+        assert weight in report
+    assert weight in summarise(results)
+    table = pd.read_parquet(results / "consolidated/experiments.parquet")
+    refused = table[table.model == "Bad"]
+    assert set(refused.status) == {"failed"}
+    assert all(note.startswith("model: ") and weight in note for note in refused.note)
+    assert set(table[table.model == "A"].status) == {"ok"}

@@ -11,9 +11,11 @@ from espalier.files import read_json
 from tests.conftest import Run
 
 
-def run(snakemake: Run, tmp_path: Path, study: dict[str, Any], *targets: str) -> tuple[int, list[str]]:
+def run(
+    snakemake: Run, tmp_path: Path, study: dict[str, Any], *targets: str, timeout_s: int = 300
+) -> tuple[int, list[str]]:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    done = snakemake(*targets, "--configfile", "study.yaml", directory=tmp_path)
+    done = snakemake(*targets, "--configfile", "study.yaml", directory=tmp_path, timeout_s=timeout_s)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr.splitlines()
 
@@ -108,3 +110,104 @@ def test_a_truncated_table_is_named_and_stops_no_other_experiment(
     assert analysis["experiments"]["reasons"] == {}
     assert analysis["experiments"]["valid"] == 2
     assert not list((tmp_path / "results/tiny/failures").rglob("*.json"))
+
+
+def test_experiments_behind_a_failed_pass_read_failed_with_its_reason(
+    snakemake: Run, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    """One pass serves both sample counts; nothing of the model is lost that does not need it."""
+    study["grid"]["taylor_num_samples"] = [3, 500]
+    assert run(snakemake, tmp_path, study, "evaluations")[0] != 0
+    status, lines = run(snakemake, tmp_path, study, "partial_reports")
+    assert status == 0, lines[-20:]
+    results = tmp_path / "results/tiny"
+    table = pd.read_parquet(results / "consolidated/experiments.parquet").set_index("experiment")
+    too_few = "calibration: 500 sequences of 16 tokens asked for, but only 40 of 40 documents"
+    assert table["status"].to_dict() == {
+        "baseline": "ok", "blockwise-seq16-n3-p20": "failed", "blockwise-seq16-n500-p20": "failed", "random-p20": "ok",
+    }  # fmt: skip
+    assert all(note.startswith(f"gradients: {too_few}") for note in table.loc[table.status == "failed", "note"])
+    summary = read_json(results / "reports/cross_model/analysis_summary.json")
+    failed = {one["job"]: one["reason"] for one in summary["failed_jobs"]}
+    assert failed.keys() == {"collect_gradients A calibration-s0 16", "measure_priors A calibration-s0 16"}
+    assert failed["collect_gradients A calibration-s0 16"].startswith(too_few)
+    assert any(line.startswith("[analyse study] collect_gradients A calibration-s0 16 failed: ") for line in lines)
+
+    # The table is made again when the reason changes, though as many experiments are missing as before.
+    path = results / "failures/collect_gradients/A/calibration-s0/16.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("500 sequences", "another reason"), encoding="utf-8")
+    assert run(snakemake, tmp_path, study, "partial_reports")[0] == 0
+    page = (results / "reports/A/report.html").read_text(encoding="utf-8")
+    assert "gradients: calibration: another reason of 16 tokens asked for" in page
+
+
+def test_the_reason_of_a_failed_evaluation_outlives_its_plan(
+    snakemake: Run, tmp_path: Path, study: dict[str, Any]
+) -> None:
+    assert run(snakemake, tmp_path, study, "plans")[0] == 0
+    weights = tmp_path / "model/model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content + b"x")
+    assert run(snakemake, tmp_path, study, "evaluations")[0] != 0
+    failures = tmp_path / "results/tiny/failures"
+    assert run(snakemake, tmp_path, study, "plans", "--forcerun", "plan")[0] == 0
+    names = ["blockwise-seq16-n3-p20", "random-p20"]
+    reasons = {path.stem: read_json(path)["reason"] for path in (failures / "evaluate/A").glob("*.json")}
+    # The requests of the model fail first; without them nothing is evaluated.
+    assert reasons == {}
+    assert "model.safetensors" in read_json(failures / "tokenize_requests/A.json")["reason"]
+
+    weights.write_bytes(content)
+    assert run(snakemake, tmp_path, study, "results/tiny/requests/A.parquet")[0] == 0
+    assert not list(failures.rglob("*.json"))
+    weights.write_bytes(content + b"x")
+    assert run(snakemake, tmp_path, study, "evaluations")[0] != 0
+    assert run(snakemake, tmp_path, study, "plans", "--forcerun", "plan")[0] == 0
+    reasons = {path.stem: read_json(path)["reason"] for path in (failures / "evaluate/A").glob("*.json")}
+    assert sorted(reasons) == names
+    assert all("model.safetensors" in reason for reason in reasons.values())
+    status, lines = run(snakemake, tmp_path, study, "partial_reports")
+    assert status == 0, lines[-20:]
+    notes = read_json(tmp_path / "results/tiny/reports/A/analysis.json")["notes"]
+    assert {note["experiment"]: note["note"] for note in notes} == reasons
+
+    weights.write_bytes(content)
+    assert run(snakemake, tmp_path, study, "evaluations")[0] == 0
+    assert not list(failures.rglob("*.json"))
+
+
+def test_only_experiments_of_the_study_are_evaluated(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
+    """Plans of an earlier grid stay in the folder, as do those of settings that have changed since."""
+    study["evaluation"]["experiments_per_job"] = 8
+    study["grid"]["pruning_ratio"] = [0.1, 0.2, 0.3]
+    assert run(snakemake, tmp_path, study, "plans")[0] == 0
+    study["grid"]["pruning_ratio"] = [0.2, 0.3]
+    study["methods"][1]["allocation"] = "uniform"  # plans of `random` are made again, one by one
+    status, lines = run(snakemake, tmp_path, study, "results/tiny/experiments/A/blockwise-seq16-n3-p20/metrics.json")
+    assert status == 0, lines[-20:]
+    folder = tmp_path / "results/tiny/experiments/A"
+    assert len(list(folder.glob("*/plan.json"))) == 6
+    evaluated = sorted(line.split()[3].removesuffix(":") for line in lines if "acc_mean" in line)
+    assert evaluated == ["blockwise-seq16-n3-p20", "blockwise-seq16-n3-p30"]
+    assert len(list((folder / ".store").glob("*/metrics.json"))) == 2
+
+
+def test_names_with_dots_signs_and_words_of_the_workflow(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
+    """From the first job to GGUF files."""
+    model, method = "A.1+x-vllm", "v1.5-p50.best"
+    study["models"][0]["name"] = model
+    study["methods"] = [{"name": method, "scope": "block"}, {"name": "best-recovered", "criterion": "random"}]
+    study["grid"]["methods"] = [method, "best-recovered"]
+    name = f"{method}-seq16-n3-p20"
+    study["export"] = {"experiments": [name], "formats": ["gguf"], "gguf_type": "F32"}
+    status, lines = run(snakemake, tmp_path, study, "structures", "export", timeout_s=900)
+    assert status == 0, lines[-20:]
+    results = tmp_path / "results/tiny"
+    made = sorted(path.name for path in (results / "checkpoints" / model).iterdir() if not path.name.startswith("."))
+    files = [f"{one}{end}" for one in ("best", name) for end in ("", ".F32.gguf", ".F32.gguf.json")]
+    assert made == sorted(files)
+    structures = sorted(path.name for path in (results / f"reports/{model}/structures").iterdir())
+    assert structures == [f"{one}.{end}" for one in ("best-recovered-p20", name) for end in ("json", "txt")]
+    table = pd.read_parquet(results / "consolidated/experiments.parquet")
+    assert table["status"].tolist() == ["ok"] * 3
+    assert not list(results.rglob("failures/**/*.json"))

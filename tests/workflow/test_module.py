@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import yaml
 
-from tests.conftest import REPOSITORY, Run
+from tests.conftest import REPOSITORY, Run, job_counts
 
 IMPORTING = f"""
 configfile: "study.yaml"
@@ -45,6 +46,59 @@ def test_a_workflow_of_ten_lines_imports_it(study: dict[str, Any], tmp_path: Pat
     assert "</html>" in (tmp_path / "results/tiny/reports/A/report.html").read_text(encoding="utf-8")
     again = snakemake("-n", "--snakefile", "Snakefile", "--workflow-profile", profile, directory=tmp_path)
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_targets_are_known_by_the_names_that_the_importing_workflow_gives_them(
+    study: dict[str, Any], tmp_path: Path, snakemake: Run
+) -> None:
+    """Partial reports of nothing but a manifest: tables without evaluations, where `all` asks for every one."""
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    (tmp_path / "Snakefile").write_text(IMPORTING, encoding="utf-8")
+    (tmp_path / "results/tiny/models").mkdir(parents=True)
+    (tmp_path / "results/tiny/models/A.json").write_text("{}", encoding="utf-8")
+    asked = ("--snakefile", "Snakefile", "--workflow-profile", str(REPOSITORY / "profiles/default"))
+
+    def dry_run(*targets: str) -> str:
+        done = snakemake("-n", *targets, *asked, directory=tmp_path)
+        return done.stdout + done.stderr
+
+    partial, everything = dry_run("espalier_partial_reports"), dry_run("espalier_all")
+    assert "espalier_report_cross_model" in job_counts(partial)
+    assert "espalier_evaluate" not in job_counts(partial)
+    assert job_counts(everything)["espalier_evaluate"] == 2
+    unset = "inference: the target needs this section of the config; give `inference: {}`"
+    assert unset in dry_run("espalier_inference")
+    # Words that are no targets: a folder, the value of an option.
+    (tmp_path / "inference").mkdir()
+    shutil.copytree(tmp_path / "results", tmp_path / "inference/results")
+    for name in ("study.yaml", "model", "tasks", "calibration.parquet", "perplexity.parquet"):
+        (tmp_path / "inference" / name).symlink_to(tmp_path / name)
+    other = dry_run("espalier_all", "--directory", "inference", "--omit-from", "espalier_partial_reports")
+    assert unset not in other
+    assert job_counts(other)["espalier_evaluate"] == 2
+
+
+def test_the_importing_workflow_keeps_its_environment(
+    study: dict[str, Any], tmp_path: Path, snakemake: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own rules may ask a hub and draw bars."""
+    names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE", "ESPALIER_ALLOW_MISSING")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    shell = " ".join(f"${{{{{name}-unset}}}}" for name in names)
+    rule = f"""
+
+rule own:
+    output:
+        "own.txt",
+    shell:
+        "echo {shell} > {{output}}"
+"""
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    (tmp_path / "Snakefile").write_text(IMPORTING + rule, encoding="utf-8")
+    done = snakemake("own.txt", "--snakefile", "Snakefile", "--cores", "1", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "own.txt").read_text().split() == ["unset"] * len(names)
 
 
 def test_rules_without_the_package_say_what_to_install(tmp_path: Path) -> None:

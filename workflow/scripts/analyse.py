@@ -1,5 +1,7 @@
 """Analyse the experiments of one model."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from espalier.analysis.model import analyse_model
 from espalier.analysis.perplexities import read_perplexities
 from espalier.analysis.profile import gradient_profile, settings_of
 from espalier.files import read_json, read_table, write_parquet, write_result
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.recipe import read_samples
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"analyse {snakemake.wildcards.model}"):
+    with workflow_job(snakemake, "analyse", f"analyse {snakemake.wildcards.model}"):
         main(
             tables={name: snakemake.input[name] for name in ("experiments", "evaluations", "layers")},
             samples=snakemake.params.samples,

@@ -1,5 +1,7 @@
 """Analyse the recovered experiments of one model."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -7,7 +9,7 @@ from espalier.analysis.best import rows_of
 from espalier.analysis.evidence import SEED, read_draws
 from espalier.analysis.recovery import analyse_recovery, joint_draws
 from espalier.files import read_parquet, read_table, write_result
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.recipe import read_samples
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def main(*, tables: dict[str, str], draws: str, samples: dict[str, str], model: 
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"analyse recovery {snakemake.wildcards.model}"):
+    with workflow_job(snakemake, "analyse_recovery", f"analyse recovery {snakemake.wildcards.model}"):
         main(
             tables={name: snakemake.input[name] for name in ("experiments", "evaluations", "recovery")},
             draws=snakemake.input.draws,

@@ -1,20 +1,25 @@
 """Compare the best configurations of all models."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espalier.analysis.cross_model import analyse_study, protocols_of
 from espalier.analysis.evidence import read_draws
 from espalier.files import read_json, read_parquet, read_table, write_result
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+logger = logging.getLogger("espalier.analyse_study")
+
 
 def main(
     *, experiments: str, evaluations: str, analyses: list[str], draws: list[str], headline_ratio: float | None,
-    summary: Path,
+    unchecked: list[dict[str, str]], failed: list[dict[str, str]], summary: Path,
 ) -> None:  # fmt: skip
     contents = [read_json(path) for path in analyses]
     names = [content["model"] for content in contents]
@@ -25,16 +30,23 @@ def main(
         protocols=protocols_of(read_table(evaluations)),
         draws={name: read_draws(read_parquet(path)) for name, path in zip(names, draws, strict=True)},
     )
+    found |= {"models_not_checked": unchecked, "failed_jobs": failed}
+    for one in unchecked:
+        logger.warning("model %r could not be checked and has no report: %s", one["model"], one["reason"])
+    for one in failed:
+        logger.warning("%s failed: %s", one["job"], one["reason"])
     write_result(summary, found)
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], "analyse study"):
+    with workflow_job(snakemake, "analyse_study", "analyse study"):
         main(
             experiments=snakemake.input.experiments,
             evaluations=snakemake.input.evaluations,
             analyses=list(snakemake.input.analyses),
             draws=list(snakemake.input.draws),
             headline_ratio=snakemake.params.headline_ratio,
+            unchecked=snakemake.params.unchecked,
+            failed=snakemake.params.failed,
             summary=Path(snakemake.output.summary),
         )

@@ -1,9 +1,11 @@
 """Check a model folder and write its manifest."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING
 
 from espalier.files import read_json, write_json
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.models.manifest import make_manifest
 from espalier.suitability import check_architecture
 
@@ -11,18 +13,18 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, name: str, folder: str, staged: str | None, trust_remote_code: bool, manifest: str) -> None:
-    commit = read_json(staged)["commit"] if staged else None
+def main(*, name: str, folder: str, staged: list[str], trust_remote_code: bool, manifest: str) -> None:
+    commit = read_json(staged[0])["commit"] if staged else None
     described = make_manifest(name, folder, trust_remote_code=trust_remote_code, commit=commit)
     check_architecture(folder, trust_remote_code=trust_remote_code)
     write_json(manifest, described)
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"check {snakemake.wildcards.model}"):
+    with workflow_job(snakemake, "check_model", f"check {snakemake.wildcards.model}"):
         main(
             name=snakemake.wildcards.model,
             **snakemake.params.model,
-            staged=next((path for path in snakemake.input if path.endswith("staged.json")), None),
+            staged=list(snakemake.input.staged),
             manifest=snakemake.output[0],
         )

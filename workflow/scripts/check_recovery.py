@@ -1,11 +1,15 @@
 """Check that the text of the recovery is apart from all that a model is evaluated on, and from its calibration."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from espalier.calibration import check_disjoint
 from espalier.evaluation.requests import read_requests
 from espalier.files import read_json, write_json
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.recovery.text import USE, check_apart, load_packed
 
 if TYPE_CHECKING:
@@ -19,7 +23,7 @@ def main(
     model, evaluated = read_json(manifest), read_requests(requests)
     packed = load_packed(model, text, settings)
     check_disjoint(packed.tokens, evaluated.texts.values(), "a perplexity text", use=USE)
-    documents = [[*request.context, *request.continuation] for request in evaluated.requests.values()]
+    documents = (np.concatenate([one.context, one.continuation]) for one in evaluated.requests.values())
     check_disjoint(packed.tokens, documents, "a task document", use=USE)
     check_apart(packed, model, text, settings["text_field"], calibrations)
     facts = {"model": model["model"], "sequences": settings, "n_documents": len(packed.documents)}
@@ -27,7 +31,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"recovery text {snakemake.wildcards.model}"):
+    with workflow_job(snakemake, "check_recovery", f"recovery text {snakemake.wildcards.model}"):
         main(
             manifest=snakemake.input.manifest,
             requests=snakemake.input.requests,

@@ -1,10 +1,12 @@
 """Say which experiment of a model is the best one, so that it can be recovered."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING
 
 from espalier.errors import UserError
 from espalier.files import read_json, write_result
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -21,5 +23,5 @@ def main(*, best: str, chosen: str) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"choose {snakemake.wildcards.model}"):
+    with workflow_job(snakemake, "choose_recovered", f"choose {snakemake.wildcards.model}"):
         main(best=snakemake.input.best, chosen=snakemake.output[0])

@@ -1,12 +1,14 @@
 """Run one gradient pass over the calibration sequences of a model."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from espalier.calibration_job import CalibrationJob, collect
 from espalier.files import write_table
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.tables import Gradients, Importance
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ def main(*, job: CalibrationJob, gradients: str, importance: str) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"gradients {snakemake.wildcards.model} seq{snakemake.wildcards.seq_len}"):
+    with workflow_job(
+        snakemake, "collect_gradients", f"gradients {snakemake.wildcards.model} seq{snakemake.wildcards.seq_len}"
+    ):
         main(
             job=CalibrationJob.of(snakemake),
             gradients=snakemake.output.gradients,

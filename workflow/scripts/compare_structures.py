@@ -1,12 +1,14 @@
 """Write what each experiment of one model removed, layer by layer."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.analysis.deployment import deployment_of
 from espalier.files import read_json, read_table, whole_folder, write_json
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.legacy.rows import unpruned_sizes
 from espalier.planning.structure import ModelStructure
 from espalier.reports.layout import write_text
@@ -40,7 +42,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"compare structures {snakemake.wildcards.model}"):
+    with workflow_job(snakemake, "compare_structures", f"compare structures {snakemake.wildcards.model}"):
         main(
             layers=snakemake.input.layers,
             manifests=list(snakemake.input.manifest),

@@ -1,11 +1,13 @@
 """Write the table of one model, its best configuration and the comparison of its methods."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING
 
 from espalier.analysis.best import global_best_config, method_comparison
 from espalier.analysis.model import analyse_model
 from espalier.files import read_table, whole_file, write_result, write_table
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.tables import Experiments
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"consolidate {snakemake.wildcards.model}"):
+    with workflow_job(snakemake, "consolidate", f"consolidate {snakemake.wildcards.model}"):
         main(
             experiments=snakemake.input.experiments,
             model=snakemake.wildcards.model,

@@ -1,9 +1,11 @@
 """Gather the results of all recovered experiments into one table, beside those before."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_table, write_table
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.recovery.table import recovered_rows, recovered_table
 from espalier.tables import Recovered
 
@@ -12,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, experiments: str, entries: list[dict[str, Any]], configured: dict[str, Any], missing: list[str], table: str
+    *,
+    experiments: str,
+    entries: list[dict[str, Any]],
+    configured: dict[str, Any],
+    missing: dict[str, str | None],
+    table: str,
 ) -> None:
     frame = read_table(experiments)
     texts = [text["name"] for text in configured["protocol"]["texts"]]
@@ -21,7 +28,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], "consolidate recovery"):
+    with workflow_job(snakemake, "consolidate_recovery", "consolidate recovery"):
         main(
             experiments=snakemake.input.experiments,
             entries=snakemake.params.entries,

@@ -1,11 +1,13 @@
 """Gather all results of the study, computed and imported, into its three tables."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING, Any
 
 from espalier.consolidate import evaluations_table, experiments_table, layers_table
 from espalier.files import read_table, write_table
 from espalier.gather import gather
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.legacy import rows as legacy
 from espalier.tables import Evaluations, Experiments, Layers
 
@@ -25,7 +27,7 @@ def main(*, study: dict[str, Any], imports: list[dict[str, Any]], rule: str, tab
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], "consolidate study"):
+    with workflow_job(snakemake, "consolidate_study", "consolidate study"):
         main(
             study={
                 "entries": snakemake.params.entries,

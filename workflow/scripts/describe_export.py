@@ -1,11 +1,13 @@
 """Say which experiment a checkpoint holds, what it keeps and how well it does."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.export.describe import describe_export
 from espalier.files import read_json, write_result
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -33,7 +35,9 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"describe export {snakemake.wildcards.model} {snakemake.wildcards.exported}"):
+    with workflow_job(
+        snakemake, "describe_export", f"describe export {snakemake.wildcards.model} {snakemake.wildcards.exported}"
+    ):
         main(
             best=list(snakemake.input.best),
             plans=list(snakemake.input.plans),

@@ -1,29 +1,43 @@
 """Evaluate one pruned model, and others of the same model that wait."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import espalier.offline  # noqa: F401 (before all others)
 
-from espalier.evaluation.pending import Work, evaluate_with_others, facts_of
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espalier.evaluation.pending import Planned, Work, evaluate_with_others, facts_of
 from espalier.evaluation.store import Store
-from espalier.jobs import failure_file, job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, work: Work, plan: Path, at_most: int, metrics: Path, samples: Path) -> None:
+def planned(config: Mapping[str, Any], model: str) -> Iterator[Planned]:
+    from espalier.config import load_study  # a job that only hands over what is in the store needs none of it
+    from espalier.study.waiting import planned_experiments
+
+    yield from (Planned(**one) for one in planned_experiments(load_study(config), model))
+
+
+def main(
+    *, work: Work, plan: Path, at_most: int, config: Mapping[str, Any], model: str, metrics: Path, samples: Path
+) -> None:
     store = Store(plan.parent.parent / ".store")
-    key = evaluate_with_others(work, store, plan, at_most=at_most)
+    key = evaluate_with_others(work, store, plan, at_most=at_most, planned=lambda: planned(config, model))
     store.hand_over(key, facts_of(plan), metrics=metrics, samples=samples)
 
 
 if __name__ == "__main__":
     name = f"evaluate {snakemake.wildcards.model} {snakemake.wildcards.experiment}"
-    with job_log(snakemake.log[0], name, failure=failure_file(snakemake.log[0])):
+    with workflow_job(snakemake, "evaluate", name):
         main(
             work=Work.of(snakemake),
             plan=Path(snakemake.input.plan),
             at_most=snakemake.resources.experiments_per_job,
+            config=snakemake.config,
+            model=snakemake.wildcards.model,
             metrics=Path(snakemake.output.metrics),
             samples=Path(snakemake.output.samples),
         )

@@ -1,12 +1,13 @@
 """Evaluate one unpruned model."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espalier.evaluation.pending import Work
 from espalier.evaluation.run import write_evaluation
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,8 +24,7 @@ def main(*, work: Work, metrics: str, samples: str) -> None:
 
 
 if __name__ == "__main__":
-    failure = Path(snakemake.log[0]).parents[2] / "failures" / snakemake.wildcards.model / "baseline.json"
-    with job_log(snakemake.log[0], f"baseline {snakemake.wildcards.model}", failure=failure):
+    with workflow_job(snakemake, "evaluate_baseline", f"baseline {snakemake.wildcards.model}"):
         main(
             work=Work.of(snakemake),
             metrics=snakemake.output.metrics,

@@ -1,11 +1,13 @@
 """Evaluate one recovered model: pruned, its adapter merged."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espalier.evaluation.pending import Work, evaluate_recovered, facts_of
 from espalier.evaluation.store import Store
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -20,7 +22,7 @@ def main(*, work: Work, plan: Path, adapter: Path, metrics: Path, samples: Path)
 if __name__ == "__main__":
     name = f"evaluate recovered {snakemake.wildcards.model} {snakemake.wildcards.experiment}"
     metrics = Path(snakemake.output.metrics)
-    with job_log(snakemake.log[0], name, failure=metrics.with_name("failure.json")):
+    with workflow_job(snakemake, "evaluate_recovered", name):
         main(
             work=Work.of(snakemake),
             plan=Path(snakemake.input.plan),

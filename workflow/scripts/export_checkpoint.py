@@ -1,5 +1,7 @@
 """Write one pruned model as a folder that transformers loads."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,7 +9,7 @@ import torch
 
 from espalier.export.make import export_checkpoint
 from espalier.files import read_json
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -28,7 +30,9 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"export {snakemake.wildcards.model} {snakemake.wildcards.checkpoint}"):
+    with workflow_job(
+        snakemake, "export_checkpoint", f"export {snakemake.wildcards.model} {snakemake.wildcards.checkpoint}"
+    ):
         main(
             manifest=snakemake.input.manifest,
             description=snakemake.input.description,

@@ -1,12 +1,14 @@
 """Write a pruned model as a GGUF file, checked with llama.cpp where that is installed."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from espalier.export.gguf.write import export_gguf
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -19,7 +21,7 @@ def main(*, folder: Path, output: Path, gguf_type: str, name: str, threads: int)
 
 if __name__ == "__main__":
     wildcards = snakemake.wildcards
-    with job_log(snakemake.log[0], f"export_gguf {wildcards.model} {wildcards.name} {wildcards.type}"):
+    with workflow_job(snakemake, "export_gguf", f"export_gguf {wildcards.model} {wildcards.name} {wildcards.type}"):
         main(
             folder=Path(snakemake.input[0]),
             output=Path(snakemake.output.model),

@@ -1,10 +1,12 @@
 """Say what the study will still cost."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 import logging
 from typing import TYPE_CHECKING, Any
 
 from espalier.forecast import Work, disk_of, forecast, render
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -18,5 +20,5 @@ def main(*, jobs: list[dict[str, Any]], n_params: dict[str, int | None]) -> None
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], "forecast"):
+    with workflow_job(snakemake, "forecast", "forecast"):
         main(**snakemake.params.study)

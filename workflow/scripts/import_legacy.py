@@ -1,10 +1,12 @@
 """Read the results of one search folder that was made elsewhere."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 import logging
 from typing import TYPE_CHECKING, Any
 
 from espalier.files import write_json, write_table
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.legacy.read import read_experiment
 from espalier.legacy.table import import_table, listing, listing_lines
 from espalier.tables import Imported
@@ -38,5 +40,5 @@ def main(*, names: dict[str, Any], table: str, listed: str) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"import {snakemake.wildcards.search_folder}"):
+    with workflow_job(snakemake, "import_legacy", f"import {snakemake.wildcards.search_folder}"):
         main(names=snakemake.params.names, table=snakemake.output.table, listed=snakemake.output.listing)

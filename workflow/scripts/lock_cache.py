@@ -1,9 +1,11 @@
 """Write `cache/lock.yaml`: the commits and checksums of all that was staged."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.lock import write_lock
 
 if TYPE_CHECKING:
@@ -15,5 +17,5 @@ def main(*, lock: Path) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], "lock"):
+    with workflow_job(snakemake, "lock_cache", "lock", folder="cache"):
         main(lock=Path(snakemake.output[0]))

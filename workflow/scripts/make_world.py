@@ -1,12 +1,14 @@
 """Write the sandbox: corpora, perplexity texts and the seven tasks."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from espalier.files import write_parquet
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.sandbox.corpora import make_chats, make_lines, make_pages, make_task_documents
 from espalier.sandbox.splits import FEWSHOT_SPLIT
 from espalier.sandbox.world import make_world
@@ -37,7 +39,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], "make_world"):
+    with workflow_job(snakemake, "make_world", "make_world"):
         main(
             training=snakemake.output.training,
             chats=snakemake.output.chats,

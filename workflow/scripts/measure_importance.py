@@ -1,12 +1,14 @@
 """Measure importances by a criterion other than taylor, in a pass of its own."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from espalier.calibration_job import CalibrationJob, collect
 from espalier.files import write_table
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.tables import Importance
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ def main(*, job: CalibrationJob, criterion: str, importance: str) -> None:
 
 if __name__ == "__main__":
     wildcards = snakemake.wildcards
-    with job_log(snakemake.log[0], f"{wildcards.text_criterion} {wildcards.model} seq{wildcards.seq_len}"):
+    with workflow_job(
+        snakemake, "measure_importance", f"{wildcards.text_criterion} {wildcards.model} seq{wildcards.seq_len}"
+    ):
         main(
             job=CalibrationJob.of(snakemake),
             criterion=wildcards.text_criterion,

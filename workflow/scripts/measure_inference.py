@@ -1,11 +1,13 @@
 """Time a pruned model against its unpruned one."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.deployment.job import chosen_plan, measure_plan
 from espalier.files import read_json, write_result
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,7 +25,9 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"inference {snakemake.wildcards.model} {snakemake.wildcards.measured}"):
+    with workflow_job(
+        snakemake, "measure_inference", f"inference {snakemake.wildcards.model} {snakemake.wildcards.measured}"
+    ):
         main(
             manifest=snakemake.input.manifest,
             choice=Path(snakemake.input.choice),

@@ -1,12 +1,14 @@
 """Measure the priors of every layer and block of a model."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from espalier.calibration_job import CalibrationJob, priors_table
 from espalier.files import write_table
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.tables import PriorTable
 
 if TYPE_CHECKING:
@@ -18,5 +20,7 @@ def main(*, job: CalibrationJob, priors: str) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"priors {snakemake.wildcards.model} seq{snakemake.wildcards.seq_len}"):
+    with workflow_job(
+        snakemake, "measure_priors", f"priors {snakemake.wildcards.model} seq{snakemake.wildcards.seq_len}"
+    ):
         main(job=CalibrationJob.of(snakemake), priors=snakemake.output[0])

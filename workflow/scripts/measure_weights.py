@@ -1,12 +1,14 @@
 """Measure importances by a criterion that looks at the weights alone."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from espalier.files import read_json, write_table
 from espalier.importance.collect import importance_of_weights
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.models.described import load_described
 from espalier.tables import Importance
 
@@ -20,7 +22,9 @@ def main(*, manifest: str, criterion: str, dtype: str, device: str, gpus: int, i
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"{snakemake.wildcards.weight_criterion} {snakemake.wildcards.model}"):
+    with workflow_job(
+        snakemake, "measure_weights", f"{snakemake.wildcards.weight_criterion} {snakemake.wildcards.model}"
+    ):
         main(
             manifest=snakemake.input.manifest,
             criterion=snakemake.wildcards.weight_criterion,

@@ -1,11 +1,13 @@
 """Make the plan of one experiment."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_json, read_parquet, write_result
-from espalier.jobs import failure_file, job_log
+from espalier.jobs import workflow_job
 from espalier.planning.make import make_plan
 from espalier.planning.structure import ModelStructure
 from espalier.recipe import plan_settings
@@ -31,7 +33,7 @@ def main(*, manifest: str, importance: list[str], priors: list[str], settings: d
 
 if __name__ == "__main__":
     name = f"plan {snakemake.wildcards.model} {snakemake.wildcards.experiment}"
-    with job_log(snakemake.log[0], name, failure=failure_file(snakemake.log[0])):
+    with workflow_job(snakemake, "plan", name):
         main(
             manifest=snakemake.input.manifest,
             importance=list(snakemake.input.importance),

@@ -1,10 +1,12 @@
 """Fine-tune one pruned model with LoRA."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.recovery.job import RecoveryJob, recover
 
 if TYPE_CHECKING:
@@ -21,5 +23,5 @@ def main(*, job: RecoveryJob, adapter: Path, training: Path) -> None:
 if __name__ == "__main__":
     name = f"recover {snakemake.wildcards.model} {snakemake.wildcards.experiment}"
     training = Path(snakemake.output.training)
-    with job_log(snakemake.log[0], name, failure=training.with_name("failure.json")):
+    with workflow_job(snakemake, "recover", name):
         main(job=RecoveryJob.of(snakemake), adapter=Path(snakemake.output.weights).parent, training=training)

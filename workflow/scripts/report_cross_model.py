@@ -1,11 +1,13 @@
 """Write the report that compares all models: tables, text, page, LaTeX, and the figures of the headline ratio."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
 from espalier.files import read_json, whole_file, write_result
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.reports.cross_figures import cross_figures
 from espalier.reports.html import cross_model_html
 from espalier.reports.latex import TABLES
@@ -33,7 +35,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], "report cross_model"):
+    with workflow_job(snakemake, "report_cross_model", "report cross_model"):
         main(
             summary=snakemake.input.summary,
             language=snakemake.params.language,

@@ -1,10 +1,12 @@
 """Write the report of one model: text, page, and the figures of the headline ratio as SVG and PDF."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_json, read_table
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.reports.depth_figures import gradient_profile, kept_layers
 from espalier.reports.figures import ratio_figures
 from espalier.reports.html import model_html
@@ -35,7 +37,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"report {snakemake.wildcards.model}"):
+    with workflow_job(snakemake, "report_model", f"report {snakemake.wildcards.model}"):
         main(
             analysis=snakemake.input.analysis,
             recovery=list(snakemake.input.recovery),

@@ -1,12 +1,13 @@
 """Fetch the documents of one task from the hub."""
 
+import espalier.online  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import espalier.online  # noqa: F401 (switches hubs on)
 from espalier.evaluation.staging import stage_task
 from espalier.files import write_json
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,5 +18,5 @@ def main(*, task: str, staged: Path) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"stage {snakemake.wildcards.task}"):
+    with workflow_job(snakemake, "stage_dataset", f"stage {snakemake.wildcards.task}", folder="cache"):
         main(task=snakemake.wildcards.task, staged=Path(snakemake.output[0]))

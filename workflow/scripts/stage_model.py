@@ -1,11 +1,12 @@
 """Fetch one model from the hub."""
 
+import espalier.online  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import espalier.online  # noqa: F401 (switches hubs on)
 from espalier.files import write_json
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.lock import locked_commit
 from espalier.models.staging import stage_model
 
@@ -19,5 +20,5 @@ def main(*, repository: str, revision: str, lock: Path, staged: Path) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"stage {snakemake.wildcards.hub_model}"):
+    with workflow_job(snakemake, "stage_model", f"stage {snakemake.wildcards.hub_model}", folder="cache"):
         main(**snakemake.params.source, lock=Path(snakemake.params.lock), staged=Path(snakemake.output[0]))

@@ -1,11 +1,12 @@
 """Fetch one text from the hub."""
 
+import espalier.online  # noqa: F401 (before all others)
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import espalier.online  # noqa: F401 (switches hubs on)
 from espalier.evaluation.staging import stage_text
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -16,5 +17,5 @@ def main(*, source: dict[str, Any], text: Path) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"stage {snakemake.wildcards.text}"):
+    with workflow_job(snakemake, "stage_text", f"stage {snakemake.wildcards.text}", folder="cache"):
         main(source=snakemake.params.source, text=Path(snakemake.output[0]))

@@ -1,5 +1,7 @@
 """Tokenise every request of the evaluation for one model."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 import logging
 import tempfile
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.evaluation.build import build_or_reuse
 from espalier.evaluation.protocol import Protocol
 from espalier.files import read_json
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import vocab_size_of
@@ -50,7 +52,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"requests {snakemake.wildcards.model}"):
+    with workflow_job(snakemake, "tokenize_requests", f"requests {snakemake.wildcards.model}"):
         main(
             manifest=snakemake.input.manifest,
             data_folder=Path(snakemake.params.data_folder),

@@ -1,5 +1,7 @@
 """Train one tiny model on the sandbox text and save it as transformers does."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 
 from espalier.files import read_parquet
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.sandbox.tokenizers import wrap
 from espalier.sandbox.training import chat_rows, continue_model, new_model, page_rows, save, schedule_of, train
 from espalier.texts import read_texts
@@ -39,7 +41,7 @@ def main(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"train {snakemake.wildcards.model}"):
+    with workflow_job(snakemake, "train_sandbox_model", f"train {snakemake.wildcards.model}"):
         main(
             text=snakemake.input.text,
             chats=snakemake.input.chats,

@@ -1,9 +1,11 @@
 """Train the tokenizer of one architecture on the sandbox text."""
 
+import espalier.offline  # noqa: F401 (before all others)
+
 from typing import TYPE_CHECKING
 
 from espalier.files import whole_file
-from espalier.jobs import job_log
+from espalier.jobs import workflow_job
 from espalier.sandbox.tokenizers import train_tokenizer
 from espalier.texts import read_texts
 
@@ -18,7 +20,7 @@ def main(*, text: str, tokenizer: str, architecture: str, vocab_size: int) -> No
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0], f"tokenizer {snakemake.wildcards.architecture}"):
+    with workflow_job(snakemake, "train_sandbox_tokenizer", f"tokenizer {snakemake.wildcards.architecture}"):
         main(
             text=snakemake.input.text,
             tokenizer=snakemake.output[0],

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.errors import UserError
-from espalier.naming import BASELINE
+from espalier.naming import BASELINE, ratio_key
 
 CONTROL_CRITERION = "random"
 REQUIRED = (
@@ -39,6 +39,7 @@ class ModelRows:
         tasks: Tasks that its mean accuracy is taken over.
         texts: Perplexity texts; the first is the one that is compared.
         missing_columns: Columns that the table does not have; their values count as missing.
+        protocol: Evaluation protocol of its results; None where it is not known.
     """
 
     facts: dict[str, str]
@@ -47,6 +48,7 @@ class ModelRows:
     tasks: list[str]
     texts: list[str]
     missing_columns: list[str]
+    protocol: str | None = None
 
     @property
     def ratios(self) -> list[float]:
@@ -59,8 +61,13 @@ class ModelRows:
         return self.experiments[keys == (None if ratio is None else ratio_key(ratio))]
 
 
-def rows_of(experiments: pd.DataFrame, model: str) -> ModelRows:
+def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = None) -> ModelRows:
     """Take the rows of one model from the experiments table and judge which count.
+
+    Args:
+        experiments: The experiments table.
+        model: Name of the model.
+        protocol: Evaluation protocol of its results, where it is known.
 
     Raises:
         UserError: If the table has no such model, lacks a column that is needed, or has an experiment twice.
@@ -89,6 +96,7 @@ def rows_of(experiments: pd.DataFrame, model: str) -> ModelRows:
         tasks=tasks,
         texts=texts,
         missing_columns=missing,
+        protocol=protocol,
     )
 
 
@@ -166,11 +174,6 @@ def global_best_config(analysis: Mapping[str, Any]) -> dict[str, Any]:
 def method_comparison(analysis: Mapping[str, Any]) -> dict[str, Any]:
     """Take the comparison of methods at each pruning ratio from the analysis of one model."""
     return _part(analysis, ("pruning_ratio", "experiments", "methods", "best_by_mean"))
-
-
-def ratio_key(ratio: float) -> str:
-    """Name a pruning ratio as in paths and keys: 0.2 is `20`, 0.125 is `12_5`."""
-    return f"{100 * ratio:.10g}".replace(".", "_")
 
 
 def ratios_of(values: Iterable[float]) -> list[float]:

@@ -16,7 +16,6 @@ from espalier.analysis.best import (
     ModelRows,
     best_row,
     count,
-    ratio_key,
     ratios_of,
     rows_of,
     scores,
@@ -25,6 +24,7 @@ from espalier.analysis.best import (
     whole,
 )
 from espalier.analysis.kinds import compare_kinds
+from espalier.naming import ratio_key
 from espalier.statistics.bootstrap import Bootstrap
 
 Best = dict[str, Any]
@@ -54,9 +54,9 @@ def analyse_study(
     Returns:
         The results of the headline ratio, and `by_ratio` with the same keys for each ratio.
     """
-    models = [rows_of(experiments, str(model)) for model in experiments["model"].unique()]
-    for model in models:
-        model.facts["protocol"] = (protocols or {}).get(model.facts["model"], "")
+    names = [str(name) for name in experiments["model"].unique()]
+    known = dict.fromkeys(names, "") if protocols is None else protocols
+    models = [rows_of(experiments, name, protocol=known.get(name)) for name in names]
     ratios = ratios_of(ratio for model in models for ratio in model.ratios)
     if headline_ratio is None:
         headline_ratio = max(ratios, default=None)
@@ -122,7 +122,7 @@ def _best_config(of: ModelRows, ratio: float | None, analysis: Mapping[str, Any]
     compared = versus_baseline(best, baseline)
     return {
         **{key: of.facts[key] for key in ("model", "family", "kind", "acc_mean_rule")},
-        "protocol": of.facts.get("protocol"),
+        "protocol": of.protocol,
         "pruning_ratio": ratio,
         "method": row["method"],
         "experiment": row["experiment"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from espalier.analysis.best import ModelRows, valid_rows
@@ -25,24 +26,29 @@ def compare_kinds(
     """Compare the instruct model of a family with its base model at one pruning ratio.
 
     Args:
-        base: Rows of the base model.
-        instruct: Rows of the instruct model.
+        base: Rows of the base model, with its protocol.
+        instruct: Rows of the instruct model, with its protocol.
         ratio: Pruning ratio.
         draws: Joint draws by model, where there are any.
+
+    Returns:
+        The comparison as JSON; null values and the reason where the two cannot be compared.
     """
-    if base.facts.get("protocol") != instruct.facts.get("protocol"):
+    if base.protocol is None or instruct.protocol is None:
+        return _content(_nothing(Message("unknown_protocol")))
+    if base.protocol != instruct.protocol:
         return _content(_nothing(Message("other_protocols")))
     if set(base.tasks) != set(instruct.tasks) or base.facts["acc_mean_rule"] != instruct.facts["acc_mean_rule"]:
         return _content(_nothing(Message("other_tasks")))
     rows = [valid_rows(one.at(ratio)) for one in (base, instruct)]
     settings = [_settings(one) for one in rows]
     accuracies = [one["acc_mean"].astype("float64").to_numpy() for one in rows]
+    if any(len(set(one)) < len(one) for one in settings):
+        return _content(_nothing(Message("setting_twice")))
+    if not all(np.isfinite(one).all() for one in accuracies):
+        return _content(_nothing(Message("not_finite", {"name": "an accuracy"})))
     pair = _pair([draws.get(one.facts["model"]) for one in (base, instruct)], rows)
-    try:
-        found = base_vs_instruct(settings[0], accuracies[0], settings[1], accuracies[1], pair)
-    except UserError:
-        found = _nothing(Message("setting_twice"))
-    return _content(found)
+    return _content(base_vs_instruct(settings[0], accuracies[0], settings[1], accuracies[1], pair))
 
 
 def _settings(rows: pd.DataFrame) -> list[Hashable]:

@@ -18,7 +18,6 @@ from espalier.analysis.best import (
     best_row,
     count,
     number,
-    ratio_key,
     rows_of,
     scores,
     string,
@@ -30,6 +29,7 @@ from espalier.analysis.evidence import Evidence
 from espalier.analysis.perplexities import Texts, ratios_to_unpruned
 from espalier.analysis.said import all_said, because
 from espalier.analysis.uncertainty import uncertainty_of
+from espalier.naming import ratio_key
 from espalier.statistics import words
 from espalier.statistics.comparison import perplexity_ratio
 from espalier.statistics.correlation import GroupedCorrelation, grouped_correlation

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from espalier.analysis.best import ModelRows, best_row, number, ratio_key, ratios_of, string, valid_rows, whole
+from espalier.analysis.best import ModelRows, best_row, number, ratios_of, string, valid_rows, whole
 from espalier.analysis.evidence import Samples, judge
 from espalier.analysis.said import all_said, because, plain
 from espalier.errors import UserError
+from espalier.naming import ratio_key
 from espalier.statistics.bootstrap import LEVEL, Bootstrap, bootstrap, percentile_interval
 from espalier.statistics.checks import FloatArray
 from espalier.statistics.comparison import paired_draws

@@ -20,6 +20,7 @@ CATALOGUE = _OF_OTHERS | {
     "no_perplexity": "no perplexity was measured",
     "no_structure": "the sizes of the unpruned model are not known",
     "no_layers": "no plan is in the layers table",
+    "unknown_protocol": "the evaluation protocol of a model is not known",
     "other_protocols": "the models were evaluated by different protocols",
     "other_tasks": "the models were evaluated on different tasks or their means follow different rules",
     "setting_twice": "a setting is there twice",

@@ -27,6 +27,17 @@ class Section(BaseModel):
     )
 
 
+def check_path(path: str) -> str:
+    """Refuse paths that Snakemake takes for patterns: `{...}` is a wildcard there, `<...>` a variable.
+
+    Raises:
+        ValueError: If the path has such a character.
+    """
+    if set(path) & set("{}<>"):
+        raise ValueError(f"got {path!r}; a path may have no braces or angle brackets, which Snakemake reads; rename it")
+    return path
+
+
 def repeated(values: Iterable[object]) -> list[object]:
     """Return the values that occur more than once, in order of their second appearance."""
     seen: set[object] = set()

@@ -7,7 +7,15 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN, Name, PositiveInt, Section, repeated
+from espalier.config.base import (
+    REPOSITORY_PATTERN,
+    REVISION_PATTERN,
+    Name,
+    PositiveInt,
+    Section,
+    check_path,
+    repeated,
+)
 
 LOCAL_SUFFIXES = (".parquet", ".json", ".jsonl", ".txt")
 SANDBOX = "sandbox"
@@ -33,7 +41,9 @@ class TextSource(Section):
     @field_validator("dataset")
     @classmethod
     def _known_form(cls, value: str) -> str:
-        if value == SANDBOX or value.endswith(LOCAL_SUFFIXES) or re.match(REPOSITORY_PATTERN, value):
+        if value.endswith(LOCAL_SUFFIXES):
+            return check_path(value)
+        if value == SANDBOX or re.match(REPOSITORY_PATTERN, value):
             return value
         raise ValueError(
             f"got {value!r}; give 'sandbox', a file ending in {', '.join(LOCAL_SUFFIXES)}, or a hub repository "

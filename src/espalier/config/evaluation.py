@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from espalier.config.base import PositiveInt, Section, repeated
+from espalier.config.base import PositiveInt, Section, check_path, repeated
 from espalier.config.data import PerplexityText
 
 SEVEN_TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
@@ -75,6 +75,11 @@ class Evaluation(Section):
     """Where models run; auto takes a GPU when there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights; auto takes the model's own."""
+
+    @field_validator("data")
+    @classmethod
+    def _no_pattern(cls, value: str) -> str:
+        return check_path(value)
 
     @field_validator("tasks")
     @classmethod

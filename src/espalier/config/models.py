@@ -9,6 +9,16 @@ from pydantic import Field, model_validator
 from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN, Name, PositiveInt, Section
 from espalier.config.grid import GridOverrides
 
+TAKEN = {
+    "cross_model": "the folder of the cross-model reports",
+    "index.html": "a file beside the reports of the models",
+    **{
+        f"{table}.parquet": "a table beside those of the models"
+        for table in ("experiments", "evaluations", "layers", "recovery")
+    },
+}
+"""Names that no model may have, since a folder of that name would lie where a file does."""
+
 
 class SandboxModel(Section):
     """A tiny model that the workflow trains on the sandbox world."""
@@ -91,6 +101,6 @@ class ModelEntry(Section):
             raise ValueError(f"revision {self.revision!r} given without hub; only a hub repository has revisions")
         if self.legacy is not None and self.grid != GridOverrides():
             raise ValueError("grid given with legacy; imported results have the settings of their folders")
-        if self.name == "cross_model":
-            raise ValueError("name 'cross_model' is the folder of the cross-model reports; choose another name")
+        if self.name in TAKEN:
+            raise ValueError(f"name {self.name!r} is {TAKEN[self.name]}; choose another name")
         return self

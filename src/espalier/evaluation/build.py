@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from espalier import versions
@@ -19,6 +17,7 @@ from espalier.evaluation.requests import TokenisedRequests, read_requests
 from espalier.evaluation.tasks import load_tasks
 from espalier.evaluation.zeroshot import encode_tasks
 from espalier.files import sha256_of, sha256_of_json, whole_file
+from espalier.filesystem import link_or_copy, locked
 from espalier.models.loading import special_tokens
 from espalier.models.vocabulary import check_token_ids
 from espalier.recipe import make_recipe
@@ -42,7 +41,7 @@ def build_or_reuse(
     """Write the requests of one model.
 
     Requests depend on tokenizer, protocol and documents only, so they are kept in `.shared/` beside `path` under a
-    hash of these three, and `path` is a hard link. Two jobs with one tokenizer wait for each other.
+    hash of these three, and `path` is a hard link (or a copy). Two jobs with one tokenizer wait for each other.
 
     Args:
         path: Where the requests go.
@@ -69,14 +68,14 @@ def build_or_reuse(
     )
     shared = path.parent / ".shared" / f"{sha256_of_json(recipe)}.parquet"
     shared.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(shared.with_suffix(".lock")):
+    with locked(shared.with_suffix(".lock")):
         reused = shared.exists()
         if not reused:
             build(tokenizer, protocol, recipe, data_folder=data_folder, texts=texts, scratch=scratch).write(shared)
         requests = read_requests(shared)
     check_requests(requests, vocab_size=vocab_size, context=context)
     with whole_file(path) as temporary:
-        os.link(shared, temporary)
+        link_or_copy(shared, temporary)
     return len(requests.requests), reused
 
 

@@ -8,17 +8,18 @@ loading torch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.adapters.fingerprint import adapter_fingerprint
+from espalier.errors import UserError
 from espalier.evaluation.store import METRICS, SAMPLES, Store
 from espalier.files import read_json, sha256_of, write_json, write_table
 from espalier.planning.plan import Plan
-from espalier.recipe import evaluation_recipe
+from espalier.recipe import difference, evaluation_recipe, plan_settings
 
 if TYPE_CHECKING:
     from espalier.evaluation.evaluator import Evaluator
@@ -27,6 +28,21 @@ logger = logging.getLogger(__name__)
 
 
 _FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction", "extreme_pruning_layers")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An experiment of the study that may wait for its evaluation.
+
+    Attributes:
+        plan: File of its plan, whether or not it is there.
+        settings: Configured settings of the plan.
+        sources: Tables of importance and priors that the plan is made from.
+    """
+
+    plan: str
+    settings: dict[str, Any]
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -80,14 +96,18 @@ class Work:
         return Evaluator(self.manifest, requests=self.requests, **self.settings)
 
 
-def evaluate_with_others(work: Work, store: Store, plan: Path, *, at_most: int) -> str:
+def evaluate_with_others(
+    work: Work, store: Store, plan: Path, *, at_most: int, planned: Callable[[], Iterable[Planned]] = tuple
+) -> str:
     """See to it that an experiment is in the store; evaluate others that wait while everything is loaded.
 
     Args:
         work: The model and how to evaluate it.
         store: Finished evaluations of the model.
-        plan: `plan.json` of the experiment; other experiments lie beside its folder.
+        plan: `plan.json` of the experiment.
         at_most: How many experiments to evaluate in this process.
+        planned: Looks up all experiments of the model in the study; asked only if there is time for another one. What
+            an older grid left beside them is not evaluated.
 
     Returns:
         The experiment's key in the store.
@@ -103,7 +123,7 @@ def evaluate_with_others(work: Work, store: Store, plan: Path, *, at_most: int) 
     with store.claim(key, wait=True):
         if not store.has(key):
             _evaluate(work, store, evaluator, own)
-    for other in _first(at_most - 1, _waiting(work, store, plan)):
+    for other in _first(at_most - 1, _waiting(work, store, plan, planned)):
         other_key = store.key(work.recipe(other))
         with store.claim(other_key, wait=False) as free:
             if free and not store.has(other_key):  # finished between the look and the claim
@@ -148,13 +168,35 @@ def _evaluate(
     logger.info("%s: acc_mean %.4f", plan["experiment"], metrics["acc_mean"]["value"])
 
 
-def _waiting(work: Work, store: Store, plan: Path) -> Iterator[dict[str, Any]]:
-    """Yield the plans beside this one that have no metrics and are not in the store."""
-    for path in sorted(plan.parent.parent.glob("*/plan.json")):
-        if path != plan and not path.with_name(METRICS).exists():
-            content = read_json(path)
-            if not store.has(store.key(work.recipe(content))):
+def _waiting(
+    work: Work, store: Store, plan: Path, planned: Callable[[], Iterable[Planned]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the plans of other experiments that have no metrics and are not in the store."""
+    for one in planned():
+        path = Path(one.plan)
+        if path != plan and path.exists() and not path.with_name(METRICS).exists():
+            content = _current_plan(one, work.manifest)
+            if content is not None and not store.has(store.key(work.recipe(content))):
                 yield content
+
+
+def _current_plan(planned: Planned, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """Read a plan; None if it is stale: its own job makes it again before it is evaluated.
+
+    A plan is stale if it was made by other settings, by another version or from other weights, or if a table that it is
+    made from is newer or missing. Where copying has mixed up the times of files, plans that are current are skipped,
+    too; their own jobs evaluate them.
+    """
+    try:
+        made = Path(planned.plan).stat().st_mtime_ns
+        if any(Path(source).stat().st_mtime_ns > made for source in planned.sources):
+            return None
+        content: dict[str, Any] = read_json(planned.plan)
+    except (FileNotFoundError, UserError):  # removed meanwhile, or incomplete
+        return None
+    names = {"model": manifest["model"], "experiment": Path(planned.plan).parent.name}
+    different = difference(content, **names, settings=plan_settings(manifest, planned.settings))
+    return content if different is None else None
 
 
 def _first(count: int, plans: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -2,20 +2,19 @@
 
 An evaluation is named by the hash of all that decides its numbers (weights, plan, protocol, version, libraries). Its
 folder holds `metrics.json` (without the name of the experiment) and `samples.parquet`; it appears whole or not at all.
-Experiments get hard links. A claim is a lock that dies with its process, so that two jobs never evaluate the same.
+Experiments get hard links. A claim is a lock that ends with its process, so that two jobs do not evaluate the same.
+What takes their place where the file system has neither: `espalier.filesystem`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from espalier.files import read_json, sha256_of_json, whole_file, whole_folder, write_json
+from espalier.filesystem import link_or_copy, locked
 
 METRICS, SAMPLES = "metrics.json", "samples.parquet"
 
@@ -43,7 +42,7 @@ class Store:
             yield folder
 
     def hand_over(self, key: str, header: dict[str, Any], *, metrics: Path, samples: Path) -> None:
-        """Give an experiment its files: the samples as a hard link, the metrics with its name put first.
+        """Give an experiment its files: the samples as a hard link or a copy, the metrics with its name put first.
 
         Args:
             key: Which evaluation.
@@ -52,7 +51,7 @@ class Store:
             samples: Where `samples.parquet` goes.
         """
         with whole_file(samples) as temporary:
-            os.link(self.folder / key / SAMPLES, temporary)
+            link_or_copy(self.folder / key / SAMPLES, temporary)
         write_json(metrics, {**header, **read_json(self.folder / key / METRICS)})
 
     @contextmanager
@@ -66,13 +65,5 @@ class Store:
         Yields:
             Whether the claim was got (always, when waiting).
         """
-        lock = FileLock(self.folder / f"{key}.lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with locked(self.folder / f"{key}.lock", wait=wait) as held:
+            yield held

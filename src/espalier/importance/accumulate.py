@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from espalier.criteria import Evidence, Need
+from espalier.criteria import Evidence, Need, takes_gradients
 from espalier.errors import UserError
 from espalier.models.context import context_length
 from espalier.models.decoder import Projection, decoder_layers, linear_of, projections
@@ -78,10 +78,12 @@ class Sums:
             None if squared_input is None else squared_input.sqrt(),
         )
 
-    def is_finite(self) -> bool:
-        """Tell whether all sums are."""
+    def not_finite(self) -> str | None:
+        """Name the first sum that is not finite; None if all are."""
         sums = (self.gradient, self.squared_gradient, self.squared_input)
-        return all(bool(torch.isfinite(each.sum(dtype=torch.float64))) for each in sums if each is not None)
+        named = zip(("gradients", "squared gradients", "input norms"), sums, strict=True)
+        bad = (name for name, each in named if each is not None and not torch.isfinite(each.sum(dtype=torch.float64)))
+        return next(bad, None)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -127,9 +129,9 @@ def accumulate(
         for parameter in (projection.weight, projection.bias)
         if parameter is not None
     ]
-    rows = 1 if "squared_gradient" in needs else rows
+    rows = min(rows, most_rows(needs, len(sequences)))
     done = 0
-    with _folding(model, sums, gradients=_takes_gradients(needs), checkpointing=checkpointing):
+    with _folding(model, sums, gradients=takes_gradients(needs), checkpointing=checkpointing):
         for count in counts:
             while done < count:
                 batch = sequences[done : min(done + rows, count)].to(model.device)
@@ -138,6 +140,11 @@ def accumulate(
                 progress.advance(batch.numel())
             _check_finite(model, sums, sequences, done, needs)
             yield count, sums
+
+
+def most_rows(needs: Collection[Need], n_sequences: int) -> int:
+    """Return how many of these sequences one forward pass may take: squared gradients are those of single sequences."""
+    return 1 if "squared_gradient" in needs else n_sequences
 
 
 def run_once(model: PreTrainedModel, sequence: torch.Tensor, *, checkpointing: bool) -> None:
@@ -192,12 +199,8 @@ def _add_batch(model: PreTrainedModel, sums: Sequence[Sums], batch: torch.Tensor
     if "input_norm" in needs:
         with torch.no_grad(), _recording_inputs(model, sums):
             model.get_decoder()(input_ids=batch, use_cache=False)
-    if _takes_gradients(needs):
+    if takes_gradients(needs):
         sequence_losses(model, batch).sum().backward()
-
-
-def _takes_gradients(needs: Collection[Need]) -> bool:
-    return not {"gradient", "squared_gradient"}.isdisjoint(needs)
 
 
 @contextmanager
@@ -275,21 +278,20 @@ def _check_finite(
 
     One sum per parameter tells whether all is well; only when it is not are sequences run again one by one.
     """
-    broken = [each for each in sums if not each.is_finite()]
-    if not broken:
+    broken = next(((each, what) for each in sums if (what := each.not_finite())), None)
+    if broken is None:
         return
-    what = "gradients" if "gradient" in needs else "input norms"
     for number in range(done):
         for each in sums:
             each.reset()
         _add_batch(model, sums, sequences[number : number + 1].to(model.device), needs)
         for each in sums:
-            if not each.is_finite():
+            if what := each.not_finite():
                 raise UserError(
                     f"{what}: not finite in layer {each.projection.layer}, {each.projection.name}, at sequence "
                     f"{number}; load the model in bfloat16 or float32 (evaluation.dtype), or check its weights"
                 )
     raise UserError(
-        f"{what}: the sum over {done} sequences is not finite in layer {broken[0].projection.layer}, though each "
+        f"{broken[1]}: the sum over {done} sequences is not finite in layer {broken[0].projection.layer}, though each "
         "sequence's is; load the model in float32 (evaluation.dtype)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def collect_importance(
     """
     check_length(model, sequences.shape[1])
     needs = CRITERIA[criterion].needs
-    size = pass_size(model, sequences, needs, settings)
+    n_between = max(count - before for before, count in itertools.pairwise((0, *counts)))
+    size = pass_size(model, sequences, needs, settings, n_between=n_between)
     n_layers = len(decoder_layers(model))
     found: list[tuple[int, Columns, Columns | None]] = []
     start = 0
@@ -140,7 +142,7 @@ def _concatenate(parts: Sequence[Columns]) -> Columns:
 
 def _after_out_of_memory(size: PassSize, layers: range, seq_len: int) -> PassSize:
     """Free what the failed pass held and make the pass smaller; it begins again with the layers it was at."""
-    smaller = size.smaller()
+    smaller = PassSize(len(layers), size.rows).smaller()  # the last layers of a pass may be fewer than it could take
     if smaller is None:
         raise out_of_memory(f"not one sequence of {seq_len} tokens fits beside the sums of one layer")
     gc.collect()

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from espalier.criteria import Need
+from espalier.criteria import Need, takes_gradients
 from espalier.errors import UserError
-from espalier.importance.accumulate import run_once
+from espalier.importance.accumulate import most_rows, run_once
 from espalier.models.decoder import projections
 
 RESERVE = 0.1  # share of the free memory left to the allocator's fragments
@@ -53,16 +53,29 @@ class PassSize:
 
 
 def pass_size(
-    model: PreTrainedModel, sequences: torch.Tensor, needs: Collection[Need], settings: PassSettings
+    model: PreTrainedModel,
+    sequences: torch.Tensor,
+    needs: Collection[Need],
+    settings: PassSettings,
+    *,
+    n_between: int | None = None,
 ) -> PassSize:
-    """Choose the size of a pass, and log it.
+    """Choose the size of a pass, and log it. It is never larger than what a pass can use, so that less is less.
+
+    Args:
+        model: A causal language model.
+        sequences: Token ids, (n_samples, seq_len).
+        needs: What the pass sums.
+        settings: How it is run.
+        n_between: Most sequences from one snapshot to the next, across which no forward pass reaches; None is all.
 
     Raises:
         UserError: If not even one sequence and one layer fit.
     """
     n_layers = 1 + max(projection.layer for projection in projections(model))
-    wanted = PassSize(settings.layers_per_pass or n_layers, max(1, settings.token_budget // sequences.shape[1]))
-    if model.device.type == "cuda" and "gradient" in needs:
+    rows = min(settings.token_budget // sequences.shape[1], most_rows(needs, n_between or len(sequences)))
+    wanted = PassSize(min(settings.layers_per_pass or n_layers, n_layers), max(1, rows))
+    if model.device.type == "cuda" and takes_gradients(needs):
         devices = {parameter.device for parameter in model.parameters()}
         free = int((1 - RESERVE) * min(_free_bytes(device) for device in devices))
         size = fit(
@@ -76,7 +89,7 @@ def pass_size(
         size = wanted
     logger.info(
         "layers_per_pass %d of %d, %d sequences of %d tokens at a time",
-        min(size.layers, n_layers), n_layers, size.rows, sequences.shape[1],
+        size.layers, n_layers, size.rows, sequences.shape[1],
     )  # fmt: skip
     return size
 

@@ -6,7 +6,6 @@ A result enters only if adapter and evaluation were made by the settings that ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,7 +24,7 @@ def recovered_rows(
     texts: Sequence[str],
     *,
     configured: Mapping[str, Any],
-    missing: Iterable[str],
+    missing: Mapping[str, str | None],
 ) -> list[dict[str, Any]]:
     """Read every recovered experiment.
 
@@ -34,15 +33,16 @@ def recovered_rows(
         experiments: The experiments table, which has the results before.
         texts: Names of the perplexity texts.
         configured: `settings` of the recovery, `protocol` and `dtype` of the evaluation.
-        missing: Files of metrics that may be missing.
+        missing: Files of metrics that may be missing, each with why its experiment failed, if it did.
 
     Raises:
         UserError: If a result was made by other settings than those configured.
     """
-    absent = set(missing)
     before = {(row["model"], row["experiment"]): row for row in experiments.to_dict("records")}
     return [
-        _row(entry, before[entry["model"], entry["experiment"]], texts, configured, entry["metrics"] in absent)
+        _missing_row(before[entry["model"], entry["experiment"]], texts, missing[entry["metrics"]])
+        if entry["metrics"] in missing
+        else _row(entry, before[entry["model"], entry["experiment"]], texts, configured)
         for entry in entries
     ]
 
@@ -76,19 +76,22 @@ def check_configured(
     check_made_from(entry["metrics"], metrics, **names, settings=evaluated, remedy=remedy)
 
 
+def _missing_row(before: Mapping[Any, Any], texts: Sequence[str], reason: str | None) -> dict[str, Any]:
+    return _before(before, texts) | {"status": "failed" if reason else "missing", "note": reason}
+
+
 def _row(
-    entry: Entry, before: Mapping[Any, Any], texts: Sequence[str], configured: Mapping[str, Any], is_missing: bool
+    entry: Entry, before: Mapping[Any, Any], texts: Sequence[str], configured: Mapping[str, Any]
 ) -> dict[str, Any]:
-    rule = str(before["acc_mean_rule"])
-    row = {key: before[key] for key in ("model", "experiment", "method", "pruning_ratio", "acc_mean_rule")}
-    row |= {"acc_mean_before": before["acc_mean"]} | {f"ppl_before_{text}": before[f"ppl_{text}"] for text in texts}
-    if is_missing:
-        failure = Path(entry["failure"])
-        reason = read_json(failure)["reason"] if failure.exists() else None
-        return row | {"status": "failed" if reason else "missing", "note": reason}
     metrics, training = read_json(entry["metrics"]), read_json(entry["training"])
     check_configured(entry, metrics, training, configured)
-    row |= {"acc_mean_after": mean_accuracy(metrics["tasks"], rule)}
+    row = _before(before, texts)
+    row |= {"acc_mean_after": mean_accuracy(metrics["tasks"], str(before["acc_mean_rule"]))}
     row |= {f"ppl_after_{text}": metrics["perplexity"][text]["value"] for text in texts}
     row |= {key: training[key] for key in (*_WHOLE, "seconds")}
     return row | {"status": "ok", "note": None}
+
+
+def _before(before: Mapping[Any, Any], texts: Sequence[str]) -> dict[str, Any]:
+    row = {key: before[key] for key in ("model", "experiment", "method", "pruning_ratio", "acc_mean_rule")}
+    return row | {"acc_mean_before": before["acc_mean"]} | {f"ppl_before_{t}": before[f"ppl_{t}"] for t in texts}

@@ -42,9 +42,15 @@ def cross_headline(words: Words, summary: Content) -> str:
     return words(code, ratio=title, n=n, model=best["model"], method=best["method"], acc=fixed(best["acc_mean"]))
 
 
+def failed_jobs(words: Words, summary: Content) -> list[str]:
+    """Say which jobs failed that are not of one experiment, with reasons; nothing where none did."""
+    return [words("cross.failed", **one) for one in summary.get("failed_jobs", [])]
+
+
 def cross_overview(words: Words, content: Content) -> Overview:
-    """Say what the data support about the models, and what they leave open."""
-    supported, left = [], []
+    """Say what the data support about the models, and what they leave open: models that could not be checked first."""
+    supported: list[str] = []
+    left = [words("cross.not_checked", **one) for one in content.get("models_not_checked", [])]
     for row in content["best_configs"]:
         if row["n_in_set"] is None or row["n_valid"] < 2:
             continue

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from espalier.reports.cross_figures import cross_figures
-from espalier.reports.cross_sections import cross_headline, cross_overview, cross_sections
+from espalier.reports.cross_sections import cross_headline, cross_overview, cross_sections, failed_jobs
 from espalier.reports.depth_figures import gradient_profile, kept_by
 from espalier.reports.figures import ratio_figures
 from espalier.reports.listing import Listing, best_listing, experiments_listing
@@ -80,7 +80,7 @@ def cross_model_html(summary: Content, language: str = "en") -> str:
         chosen=[],
         layers={},
         profile=None,
-        notes=[words("note.cross")],
+        notes=[words("note.cross"), *failed_jobs(words, summary)],
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.files import whole_file
-from espalier.reports.cross_sections import cross_headline, cross_overview, cross_sections
+from espalier.reports.cross_sections import cross_headline, cross_overview, cross_sections, failed_jobs
 from espalier.reports.layout import WIDTH, banner, table_lines, write_text
 from espalier.reports.messages import Words
 from espalier.reports.model_sections import model_sections
@@ -62,6 +62,7 @@ def cross_model_text(summary: dict[str, Any], language: str = "en") -> str:
         *banner(words("title.cross", study=summary["study"])),
         counts_line(words, summary["all_ratios"]["experiments"]),
         cross_headline(words, summary),
+        *failed_jobs(words, summary),
         *_overview(words, cross_overview(words, summary)),
     ]
     for _, one in by_ratio(summary):

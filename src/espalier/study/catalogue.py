@@ -18,15 +18,17 @@ from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.criteria import CRITERIA
 from espalier.evaluation.protocol import Protocol, TextProtocol
+from espalier.failures import results_folder
 from espalier.sandbox.splits import split_files
 from espalier.study.exports import Exports
+from espalier.study.failures import Failures
 from espalier.study.imports import Imports
 from espalier.study.measured import Measured
 from espalier.study.recovery import Recoveries
+from espalier.study.slugs import CACHE, model_slug, text_slug
 from espalier.study.sweep import Sweep
 
 ModelWildcards = Any
-CACHE = "cache"
 
 
 class Catalogue:
@@ -35,15 +37,18 @@ class Catalogue:
     def __init__(self, config: StudyConfig, sources: Path) -> None:
         self.config = config
         self._sources = sources
-        self.results = f"results/{config.study}"
+        self.results = results_folder(config.study)
         self.sweep = Sweep(config, self.results)
         self.imports = Imports(config, self.results)
         self.exports = Exports(config, self.results, self.sweep)
         self.measured = Measured(config, self.results, self.sweep)
-        self.recovery = Recoveries(config, self.sweep, self.results, self.calibration_text, self._text_file)
+        self.failures = Failures(config, self.results, self.sweep, more=(self.exports.jobs, self.measured.jobs))
+        self.recovery = Recoveries(
+            config, self.sweep, self.results, self.failures, self.calibration_text, self._text_file
+        )
         self._models = {model.name: model for model in config.models}
-        self._hub_models = {_slug(m.hub, m.revision): m for m in config.models if m.hub}
-        self._hub_texts = {_text_slug(text): text for text in self._texts() if text.is_hub}
+        self._hub_models = {model_slug(m): m for m in config.models if m.hub}
+        self._hub_texts = {text_slug(text): text for text in self._texts() if text.is_hub}
 
     def code(self, *patterns: str) -> list[str]:
         """Return the library's source files that match, as inputs of cheap rules: edited, they rerun the rule."""
@@ -64,7 +69,7 @@ class Catalogue:
 
     @property
     def reported_models(self) -> list[str]:
-        """Models that have reports; where results may be missing, not those that no job could check."""
+        """Models that have reports; where results may be missing, not those of `Failures.unchecked_models`."""
         unchecked = [name for name in self.models if not self.sweep.present([f"{self.results}/models/{name}.json"])]
         return [name for name in self.model_names if name not in unchecked] or self.model_names
 
@@ -139,15 +144,18 @@ class Catalogue:
 
     # -- models --------------------------------------------------------------------------------------------------
 
-    def model_source(self, wildcards: ModelWildcards) -> list[str]:
-        """What must exist before a model can be checked.
+    def trained_model(self, wildcards: ModelWildcards) -> list[str]:
+        """Weights that must exist before a sandbox model can be checked; none for others.
 
         A local folder is not declared: results must not become stale because weights were deleted after use.
         """
         model = self._models[wildcards.model]
-        if model.sandbox:
-            return [f"{self.results}/sandbox/models/{model.name}/model.safetensors"]
-        return [f"{CACHE}/models/{_slug(model.hub, model.revision)}/staged.json"] if model.hub else []
+        return [f"{self.results}/sandbox/models/{model.name}/model.safetensors"] if model.sandbox else []
+
+    def staged_model(self, wildcards: ModelWildcards) -> list[str]:
+        """What says to which commit a hub model was staged; none for others."""
+        model = self._models[wildcards.model]
+        return [f"{CACHE}/models/{model_slug(model)}/staged.json"] if model.hub else []
 
     def manifest(self, wildcards: ModelWildcards) -> list[str]:
         """Manifest of a model; none for an imported one, whose sizes are in the tables of its imports."""
@@ -173,7 +181,7 @@ class Catalogue:
         if model.sandbox:
             return f"{self.results}/sandbox/models/{model.name}"
         if model.hub:
-            return f"{CACHE}/models/{_slug(model.hub, model.revision)}"
+            return f"{CACHE}/models/{model_slug(model)}"
         return model.path or ""
 
     def forecast(self, wildcards: Any) -> dict[str, Any]:
@@ -291,7 +299,7 @@ class Catalogue:
     def _text_file(self, text: TextSource, name: str) -> str:
         if text.dataset == SANDBOX:
             return f"{self.results}/sandbox/perplexity/{name}.parquet"
-        return f"{CACHE}/texts/{_text_slug(text)}.parquet" if text.is_hub else text.dataset
+        return f"{CACHE}/texts/{text_slug(text)}.parquet" if text.is_hub else text.dataset
 
 
 def grow(base: int) -> Callable[..., int]:
@@ -301,12 +309,3 @@ def grow(base: int) -> Callable[..., int]:
         return base * attempt
 
     return resource
-
-
-def _slug(*parts: str | None) -> str:
-    """Join what names something on the hub to one folder name."""
-    return "@".join(re.sub(r"[^A-Za-z0-9._-]+", "--", part) for part in parts if part)
-
-
-def _text_slug(text: TextSource) -> str:
-    return _slug(text.dataset, text.config, text.data_files, text.split, text.revision)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +20,50 @@ from espalier.study.sweep import ALLOW_MISSING
 logger = logging.getLogger("snakemake.logging")
 
 
-def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequence[str] = ()) -> Catalogue:
+PARTIAL_REPORTS, INFERENCE = "partial_reports", "inference"
+"""Targets that change what is allowed."""
+
+
+def asked_targets(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], rule_name: Callable[[str], str | None]
+) -> set[str]:
+    """Return which of the targets above the user asks for.
+
+    Snakemake knows its targets only after it has read the Snakefile, so its own parser reads the command line once
+    more: the value of an option is then no target, whatever it is.
+
+    Args:
+        parser: Snakemake's parser of its command line.
+        arguments: The command line, without the program.
+        rule_name: Gives the name under which a rule is known: a module import may add a prefix (None: not imported).
+    """
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            given = set(parser.parse_args(list(arguments)).targets)
+    except SystemExit:  # not a command line of Snakemake: a program that uses its API
+        return set()
+    return {target for target in (PARTIAL_REPORTS, INFERENCE) if rule_name(target) in given}
+
+
+def open_study(config: Mapping[str, Any], *, is_driver: bool, targets: Collection[str] = ()) -> Catalogue:
     """Check a config and make its look-up tables.
 
     Args:
         config: The config as Snakemake merged it.
         is_driver: Whether this is the process that the user started; only there are task names looked up in lm-eval,
             sizes of models compared with the grid, and warnings shown.
-        arguments: Command line of this process; the target `partial_reports` allows results to be missing.
+        targets: What `asked_targets` found; `partial_reports` allows results to be missing.
 
     Raises:
         SystemExit: With one line per problem.
     """
-    if is_driver and "partial_reports" in arguments:
-        os.environ[ALLOW_MISSING] = "1"  # jobs read the Snakefile anew and inherit it
     try:
         study = load_study(config)
+        if is_driver and PARTIAL_REPORTS in targets:
+            _allow_missing(study.study)
         catalogue = Catalogue(study, Path(__file__).resolve().parents[1])
         if is_driver:
-            _check_in_driver(study, catalogue, arguments)
+            _check_in_driver(study, catalogue, targets)
     except UserError as error:
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise SystemExit(f"The config has problems:\n{lines}") from None
@@ -46,7 +74,13 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequenc
     return catalogue
 
 
-def _check_in_driver(study: StudyConfig, catalogue: Catalogue, arguments: Sequence[str]) -> None:
+def _allow_missing(study: str) -> None:
+    """Allow results of a study to be missing, in this process and in its jobs, which inherit the variable."""
+    allowed = os.environ.get(ALLOW_MISSING, "").split()
+    os.environ[ALLOW_MISSING] = " ".join(dict.fromkeys([*allowed, study]))
+
+
+def _check_in_driver(study: StudyConfig, catalogue: Catalogue, targets: Collection[str]) -> None:
     """Refuse what no job could do, before any runs. What looks into models is imported only here: jobs start faster."""
     from espalier.study.feasible import data_problems, folder_problems, infeasible_problems, known_sizes, text_problems
 
@@ -58,11 +92,11 @@ def _check_in_driver(study: StudyConfig, catalogue: Catalogue, arguments: Sequen
         for model in study.models:
             if sizes[model.name] is None:
                 problems += folder_problems(model, f"{catalogue.results}/models/{model.name}.json")
-    if catalogue.models:
-        problems += data_problems(study, (f"{catalogue.results}/requests/{name}.parquet" for name in catalogue.models))
-        problems += text_problems(study, catalogue.results)
+    if catalogue.models and not catalogue.sweep.allows_missing:
+        problems += data_problems(study, catalogue.results, catalogue.sweep)
+        problems += text_problems(study, catalogue.results, catalogue.sweep)
     problems += catalogue.exports.problems()
-    problems += catalogue.measured.problems(tuple(arguments))
+    problems += catalogue.measured.problems(is_target=INFERENCE in targets)
     problems += catalogue.recovery.problems()
     if problems:
         raise UserError("\n".join(problems))

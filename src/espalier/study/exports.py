@@ -8,6 +8,7 @@ from typing import Any
 
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
+from espalier.study.failures import Job
 from espalier.study.sweep import Sweep
 
 Wildcards = Any
@@ -102,6 +103,19 @@ class Exports:
     def has_stubs(self, wildcards: Wildcards) -> bool:
         """Whether removed blocks are written as zeros."""
         return self._find(wildcards)[1] == "vllm"
+
+    def jobs(self, model: str) -> Iterator[Job]:
+        """List the jobs of a model that target `export` asks for."""
+        export = self._config.export
+        folder = f"{self._results}/checkpoints/{model}"
+        for name in (name for of, name in self.exported if of == model):
+            yield Job(self._results, "describe_export", (model, name), f"{self._results}/exports/{model}/{name}.json")
+            for form in export.formats:
+                checkpoint = FOLDERS.get(form, FOLDERS["transformers"]).format(name=name)
+                yield Job(self._results, "export_checkpoint", (model, checkpoint), f"{folder}/{checkpoint}")
+            if "gguf" in export.formats:
+                path = f"{folder}/{name}.{export.gguf_type}.gguf"
+                yield Job(self._results, "export_gguf", (model, name, export.gguf_type), path)
 
     # -- what is wrong -------------------------------------------------------------------------------------------
 

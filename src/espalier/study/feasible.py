@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
-from espalier.config.data import HUB, SANDBOX
+from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.models import ModelEntry, SandboxModel
 from espalier.config.sandbox import Sandbox
 from espalier.config.study import StudyConfig
@@ -17,6 +19,7 @@ from espalier.models.structure import structure_of
 from espalier.planning.select import SelectionOptions, check_feasible
 from espalier.planning.structure import ModelStructure
 from espalier.study.experiments import experiments_of
+from espalier.study.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> Sizes | Non
 
 
 def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
-    """Say what is wrong with a local model folder that no job has checked; one that was may be gone by now."""
+    """Validate a local model folder. One that was checked before may be gone by now, so it is skipped."""
     if model.path is None or Path(manifest).exists():
         return []
     try:
@@ -55,25 +58,47 @@ def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
     return []
 
 
-def data_problems(study: StudyConfig, requests: Iterable[str]) -> list[str]:
-    """Say whether the folder of the tasks' documents is missing, unless requests were made of it."""
+def data_problems(study: StudyConfig, results: str, sweep: Sweep) -> list[str]:
+    """Say whether the folder of the tasks' documents is missing. Once all is evaluated, it may have been deleted."""
     data = study.evaluation.data
-    if data in {SANDBOX, HUB} or Path(data).is_dir() or any(Path(path).exists() for path in requests):
+    models = [model.name for model in study.models if model.legacy is None]
+    made = [f"{results}/requests/{name}.parquet" for name in models]
+    made += [f"{results}/baseline/{name}/metrics.json" for name in models]
+    made += sweep.files(f"{results}/experiments/{{model}}/{{experiment}}/metrics.json")
+    if data in {SANDBOX, HUB} or Path(data).is_dir() or all(map(os.path.exists, made)):
         return []
     holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
     return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
 
 
-def text_problems(study: StudyConfig, results: str) -> list[str]:
-    """Name the local texts that are not there, before there are results, which may have outlived them."""
-    if Path(results).exists():
-        return []
-    perplexity = {f"evaluation.perplexity.texts[{i}]": text for i, text in enumerate(study.evaluation.perplexity.texts)}
+def text_problems(study: StudyConfig, results: str, sweep: Sweep) -> list[str]:
+    """List configured text files that do not exist. Once all that is made of one exists, it may have been deleted."""
+    models = [model.name for model in study.models if model.legacy is None]
+    requests = [f"{results}/requests/{model}.parquet" for model in models]
+    checks = [f"{results}/recovered/{model}/checked.json" for model in models] if study.recovery else []
+    own = study.recovery.text if study.recovery else None
+    texts: list[tuple[str, TextSource | None, Callable[[], list[str]]]] = [
+        ("calibration", study.calibration, lambda: [*_made_of_calibration(sweep), *([] if own else checks)]),
+        ("recovery.text", own, lambda: checks),
+    ]
+    texts += [
+        (f"evaluation.perplexity.texts[{number}]", text, lambda: requests)
+        for number, text in enumerate(study.evaluation.perplexity.texts)
+    ]
     return [
         f"{key}.dataset: got {text.dataset!r}, but there is no such file; give one, or a hub repository"
-        for key, text in {"calibration": study.calibration, **perplexity}.items()
-        if text.is_local and not Path(text.dataset).is_file()
+        for key, text, made in texts
+        if text and text.is_local and not Path(text.dataset).is_file() and not all(map(os.path.exists, made()))
     ]
+
+
+def _made_of_calibration(sweep: Sweep) -> list[str]:
+    made = [*sweep.calibration_checks(None), *sweep.gradient_tables]
+    for experiment in sweep.experiments:
+        names = SimpleNamespace(model=experiment.model, experiment=experiment.name)
+        made += sweep.importance_table(names) if experiment.criterion.reads_text else []
+        made += sweep.prior_table(names)
+    return list(dict.fromkeys(made))
 
 
 def infeasible_problems(study: StudyConfig, sizes: Mapping[str, Sizes | None]) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from espalier.config.inference import BEST
 from espalier.config.study import StudyConfig
+from espalier.study.failures import Job
 from espalier.study.sweep import Sweep
 
 Wildcards = Any
@@ -69,11 +71,22 @@ class Measured:
         paths = [Path(f"{self._results}/inference/{wildcards.model}/{name}.json") for name in names]
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if self._is_current(path)}
 
-    def problems(self, arguments: tuple[str, ...]) -> list[str]:
-        """Describe what the driver refuses: names that no model has, and the target without its section."""
+    def jobs(self, model: str) -> Iterator[Job]:
+        """List the measurements of a model that the config asks for."""
+        for name in (name for of, name in self._asked() if of == model):
+            yield Job(
+                self._results, "measure_inference", (model, name), f"{self._results}/inference/{model}/{name}.json"
+            )
+
+    def problems(self, *, is_target: bool) -> list[str]:
+        """Describe what the driver refuses: names that no model has, and the target without its section.
+
+        Args:
+            is_target: Whether the user asks for target `inference`.
+        """
         if self._inference is None:
-            unset = "inference" in arguments
-            return ["inference: the target needs this section of the config; give `inference: {}`"] if unset else []
+            unset = "inference: the target needs this section of the config; give `inference: {}`"
+            return [unset] if is_target else []
         known = [BEST, *self._sweep.names]
         return [
             f"inference.experiments: got {name!r}; allowed: {BEST} and the {len(known) - 1} names of this study"

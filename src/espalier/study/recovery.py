@@ -16,6 +16,7 @@ from espalier.config.recovery import ALL, BEST, Recovery
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.experiments import Experiment
+from espalier.study.failures import Failures, Reasons
 from espalier.study.sweep import Sweep
 
 Wildcards = Any
@@ -31,6 +32,7 @@ class Recoveries:
         config: The study.
         sweep: Its experiments.
         results: Folder of its results.
+        failures: Why results are missing.
         calibration_text: File of the calibration text.
         text_file: Names the file of a text that is local or staged.
     """
@@ -40,11 +42,12 @@ class Recoveries:
         config: StudyConfig,
         sweep: Sweep,
         results: str,
+        failures: Failures,
         calibration_text: str,
         text_file: Callable[[TextSource, str], str],
     ) -> None:
         self._config, self._results, self._sweep = config, results, sweep
-        self._calibration_text, self._text_file = calibration_text, text_file
+        self._failures, self._calibration_text, self._text_file = failures, calibration_text, text_file
         self._models = [model.name for model in config.models if model.legacy is None] if config.recovery else []
 
     @property
@@ -114,12 +117,12 @@ class Recoveries:
         """Look up model, experiment and files of all recovered experiments."""
         return lambda _: self._entries(checkpoints)
 
-    def missing(self, checkpoints: Checkpoints) -> Callable[[Wildcards], list[str]]:
-        """Look up what the table lacks, where that is allowed; as a param it makes it anew when more is finished."""
+    def missing(self, checkpoints: Checkpoints) -> Callable[[Wildcards], Reasons]:
+        """Look up the metrics that the table lacks, where that is allowed, with reasons (`Failures.recovered`)."""
 
-        def lacking(_: Wildcards) -> list[str]:
-            metrics = [entry["metrics"] for entry in self._entries(checkpoints)]
-            return sorted(set(metrics) - set(self._sweep.present(metrics)))
+        def lacking(_: Wildcards) -> Reasons:
+            entries = [entry for entry in self._entries(checkpoints) if not self._is_there(entry)]
+            return self._failures.recovered((entry["model"], entry["experiment"]) for entry in entries)
 
         return lacking
 
@@ -189,7 +192,7 @@ class Recoveries:
             wanted = self._names(model, checkpoints)
             for name in (experiment.name for experiment in self._of(model) if experiment.name in wanted):
                 folder = f"{self._results}/recovered/{model}/{name}"
-                files = {key: f"{folder}/{key}.json" for key in ("metrics", "training", "failure")}
+                files = {key: f"{folder}/{key}.json" for key in ("metrics", "training")}
                 made_from = {
                     "manifest": f"{self._results}/models/{model}.json",
                     "plan": f"{self._results}/experiments/{model}/{name}/plan.json",

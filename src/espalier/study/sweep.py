@@ -18,7 +18,7 @@ from espalier.study.experiments import Experiment, experiments_of
 
 Wildcards = Any
 ALLOW_MISSING = "ESPALIER_ALLOW_MISSING"
-"""Set by the Snakefile for target `partial_reports`, as `report.allow_missing` is in the config."""
+"""Names of studies whose results may be missing as by `report.allow_missing`: those of target `partial_reports`."""
 
 
 class Sweep:
@@ -32,7 +32,7 @@ class Sweep:
     def __init__(self, config: StudyConfig, results: str) -> None:
         self._config = config
         self._results = results
-        self._allow_missing = config.report.allow_missing or ALLOW_MISSING in os.environ
+        self._allow_missing = config.report.allow_missing or config.study in os.environ.get(ALLOW_MISSING, "").split()
         self._experiments = {model.name: experiments_of(config, model) for model in config.models}
         self._by_name = {(e.model, e.name): e for found in self._experiments.values() for e in found}
 
@@ -94,7 +94,7 @@ class Sweep:
 
     def calibration_checks(self, wildcards: Wildcards) -> list[str]:
         """Checks of every calibration set that an experiment uses."""
-        used = dict.fromkeys((e.model, self._calibration(e.seed or 0)) for e in self.experiments if e.seq_len)
+        used = dict.fromkeys((e.model, self.calibration(e)) for e in self.experiments if e.seq_len)
         return self.present(f"{self._results}/calibration/{model}/{calibration}.json" for model, calibration in used)
 
     def manifests(self, wildcards: Wildcards) -> list[str]:
@@ -114,12 +114,8 @@ class Sweep:
 
     def gradient_passes(self, wildcards: Wildcards) -> list[tuple[str, int, str]]:
         """Calibration set, sequence length and table of each gradient pass of one model; none for an imported one."""
-        experiments = self._experiments.get(wildcards.model, [])
-        passes = {
-            (self._calibration(e.seed or 0), e.seq_len, self._gradient_table(e))
-            for e in experiments
-            if e.needs_gradients and e.seq_len
-        }
+        experiments = [e for e in self._experiments.get(wildcards.model, []) if e.needs_gradients]
+        passes = {(self.calibration(e), e.seq_len, self._gradient_table(e)) for e in experiments if e.seq_len}
         return sorted(each for each in passes if self.present([each[2]]))
 
     def gradient_tables_of(self, wildcards: Wildcards) -> list[str]:
@@ -139,7 +135,7 @@ class Sweep:
         return self.present(dict.fromkeys([*metrics, *plans, *gradients]))
 
     def missing(self, wildcards: Wildcards) -> list[str]:
-        """What the tables lack, where that is allowed; as a param it makes them anew when more is finished."""
+        """Return the metrics files that do not exist, where that is allowed (`Failures.experiments` has reasons)."""
         metrics = [entry["metrics"] for entry in self._entries]
         return sorted(set(metrics) - set(self.present(metrics)))
 
@@ -215,7 +211,6 @@ class Sweep:
         return {
             "facts": facts,
             "metrics": f"{self._results}/baseline/{model.name}/metrics.json",
-            "failure": f"{self._results}/failures/{model.name}/baseline.json",
             "plan": None,
             "settings": None,
             "gradients": None,
@@ -235,7 +230,6 @@ class Sweep:
                 "pruning_ratio": experiment.pruning_ratio,
             },
             "metrics": f"{folder}/metrics.json",
-            "failure": f"{self._results}/failures/{model.name}/{experiment.name}.json",
             "plan": f"{folder}/plan.json",
             "settings": self._plan_settings(experiment),
             "gradients": self._gradient_table(experiment) if experiment.needs_gradients else None,
@@ -267,12 +261,16 @@ class Sweep:
         add_bos = self._config.evaluation.add_bos
         return sequences if add_bos is None else sequences | {"add_bos": add_bos}
 
+    def calibration(self, experiment: Experiment) -> str:
+        """Name the calibration set of an experiment: `c4-s0`."""
+        return self._calibration(experiment.seed or 0)
+
     def _calibration(self, seed: int) -> str:
         return f"{self._config.calibration.name}-s{seed}"
 
     def calibration_set(self, experiment: Experiment) -> str:
         """Name the calibration set of an experiment with its sequence length: `c4-s0/seq64`."""
-        return f"{self._calibration(experiment.seed or 0)}/seq{experiment.seq_len}"
+        return f"{self.calibration(experiment)}/seq{experiment.seq_len}"
 
     def _set(self, experiment: Experiment) -> str:
         return f"{self.calibration_set(experiment)}.parquet"

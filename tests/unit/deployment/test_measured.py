@@ -84,5 +84,5 @@ def test_a_model_without_a_named_experiment_is_passed_over() -> None:
 def test_no_section_measures_nothing() -> None:
     config = load_study(STUDY)
     none = Measured(config, "r", Sweep(config, "r"))
-    assert (none.files, none.settings, none.found(A), none.problems(())) == ([], {}, {}, [])
-    assert none.problems(("inference",)) != []
+    assert (none.files, none.settings, none.found(A), none.problems(is_target=False)) == ([], {}, {}, [])
+    assert none.problems(is_target=True) != []

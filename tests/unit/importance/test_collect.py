@@ -31,6 +31,10 @@ SHAPES = {
 }
 
 
+FISHER = Criterion(lambda known: known.weight.square() * known.squared_gradient, frozenset({"squared_gradient"}))
+"""The criterion of CONTRIBUTING.md that needs squared gradients and nothing else."""
+
+
 @pytest.fixture(params=list(SHAPES))
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return with_biases(random_model(request.param.split("-")[0], 40, initializer_range=0.2, **SHAPES[request.param]))
@@ -340,6 +344,59 @@ def test_out_of_memory_takes_fewer_layers_and_then_refuses(
         collect(model, sequences, [8])
 
 
+@pytest.mark.parametrize(
+    ("criterion", "token_budget", "layers_per_pass", "sizes"),
+    [
+        ("taylor", 10_000, None, [(2, 4), (2, 2), (2, 1), (1, 1), (1, 1)]),  # 8 sequences, 4 from snapshot to snapshot
+        ("taylor2", 10_000, None, [(2, 1), (1, 1), (1, 1)]),  # squared gradients take one at a time anyway
+        ("fisher", 10_000, 64, [(2, 1), (1, 1), (1, 1)]),  # the model has 2 layers, whatever the config says
+    ],
+)
+def test_no_pass_that_ran_out_of_memory_is_repeated_unchanged(
+    sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, criterion: str, token_budget: int,
+    layers_per_pass: int | None, sizes: list[tuple[int, int]],
+) -> None:  # fmt: skip
+    """A device with room for the sums of one layer: 7 parameters take a gradient."""
+    monkeypatch.setitem(CRITERIA, "fisher", FISHER)
+    tried = []
+
+    def losses(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
+        if sum(parameter.requires_grad for parameter in model.parameters()) > 7:
+            raise torch.OutOfMemoryError
+        return sequence_losses(model, batch)
+
+    def recorded(*args: object, layers: range, rows: int, **kwargs: object) -> object:
+        tried.append((len(layers), rows))
+        return accumulate(*args, layers=layers, rows=rows, **kwargs)
+
+    monkeypatch.setattr("espalier.importance.accumulate.sequence_losses", losses)
+    monkeypatch.setattr("espalier.importance.collect.accumulate", recorded)
+    model = random_model("llama", 40)
+    collect(
+        model, sequences, [4, 8], criterion=criterion, token_budget=token_budget, layers_per_pass=layers_per_pass
+    )  # fmt: skip
+    assert tried == sizes
+
+
+def test_the_last_layers_of_a_pass_are_halved_by_their_own_number(
+    sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 layers, 4 at a time: when the fifth alone runs out of memory, 4, 2 and 1 layers would all be that one layer."""
+    tried = []
+
+    def recorded(*args: object, layers: range, rows: int, **kwargs: object) -> object:
+        tried.append((layers.start, layers.stop))
+        if layers.start == 4:
+            raise torch.OutOfMemoryError
+        return accumulate(*args, layers=layers, rows=rows, **kwargs)
+
+    monkeypatch.setattr("espalier.importance.collect.accumulate", recorded)
+    model = random_model("llama", 40, num_hidden_layers=5)
+    with pytest.raises(UserError, match="not one sequence of 12 tokens fits beside the sums of one layer"):
+        collect(model, sequences, [8], token_budget=12, layers_per_pass=4)
+    assert tried == [(0, 4), (4, 5)]
+
+
 def test_the_model_is_left_as_it_was(model: PreTrainedModel, sequences: torch.Tensor) -> None:
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     model.model.embed_tokens.weight.requires_grad_(requires_grad=False)
@@ -384,6 +441,24 @@ def test_a_gradient_that_is_not_finite_names_layer_and_sequence(sequences: torch
     ):
         collect(model, odd, [2, 8])
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("criterion", ["fisher", "taylor2"])
+def test_squared_gradients_that_overflow_are_named(
+    sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, criterion: str
+) -> None:
+    """Finite gradients of 1e20 or so: their squares are above the largest float32."""
+    monkeypatch.setitem(CRITERIA, "fisher", FISHER)
+    monkeypatch.setattr(
+        "espalier.importance.accumulate.sequence_losses",
+        lambda model, batch: sequence_losses(model, batch) * (1e24 if batch[0, 0] == 39 else 1),
+    )
+    odd = sequences.clone()
+    odd[:, 0] = torch.tensor([0, 1, 2, 39, 4, 5, 6, 7])
+    with pytest.raises(
+        UserError, match=r"squared gradients: not finite in layer \d, \w+_proj, at sequence 3; load the model in"
+    ):
+        collect(random_model("llama", 40), odd, [2, 8], criterion=criterion)
 
 
 def test_a_sum_that_overflows_though_no_sequence_does_says_so(sequences: torch.Tensor) -> None:

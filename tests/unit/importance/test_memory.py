@@ -1,9 +1,12 @@
 """How much of a pass is put on a device, and how a model is spread over several."""
 
+import math
+
 import pytest
+import torch
 
 from espalier.errors import UserError
-from espalier.importance.memory import GIB, PassSize, bytes_per_layer, fit
+from espalier.importance.memory import GIB, RESERVE, PassSettings, PassSize, bytes_per_layer, fit, pass_size
 from espalier.models.spread import device_map
 from espalier.planning.structure import LayerStructure, ModelStructure
 from tests.unit.conftest import random_model
@@ -49,6 +52,33 @@ def test_sums_of_a_layer_are_float32_once_for_each_need() -> None:
     n_params = sum(p.numel() for name, p in layer.named_parameters() if "norm" not in name)
     assert bytes_per_layer(model, {"gradient"}) == 4 * n_params
     assert bytes_per_layer(model, {"gradient", "squared_gradient"}) == 8 * n_params
+
+
+@pytest.mark.parametrize(
+    ("needs", "size"),
+    [
+        ({"gradient"}, PassSize(1, 1)),
+        ({"squared_gradient"}, PassSize(1, 1)),
+        ({"input_norm"}, PassSize(2, 8)),  # no backward pass: nothing is fitted
+    ],
+)
+def test_every_pass_that_runs_backward_is_fitted_to_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, needs: set[str], size: PassSize
+) -> None:
+    """A stand-in for a GPU with room for the sums of one layer and for one sequence beside them."""
+    model = random_model("llama", 40)
+    one = bytes_per_layer(model, {"gradient"})
+    monkeypatch.setattr(type(model), "device", torch.device("cuda"))
+    monkeypatch.setattr("espalier.importance.memory._free_bytes", lambda _: math.ceil(2 * one / (1 - RESERVE)))
+    monkeypatch.setattr("espalier.importance.memory._bytes_per_row", lambda *_: one)
+    sequences = torch.zeros(8, 12, dtype=torch.int64)
+    assert pass_size(model, sequences, needs, PassSettings(token_budget=1000)) == size
+
+
+@pytest.mark.parametrize("needs", [{"squared_gradient"}, {"gradient", "squared_gradient"}])
+def test_squared_gradients_take_one_sequence_at_a_time(needs: set[str]) -> None:
+    model, sequences = random_model("llama", 40), torch.zeros(8, 12, dtype=torch.int64)
+    assert pass_size(model, sequences, needs, PassSettings(token_budget=1000)) == PassSize(2, 1)
 
 
 def test_smaller_halves_sequences_first() -> None:

@@ -88,7 +88,15 @@ def test_partial_reports_take_what_is_there(tmp_path: Path, monkeypatch: pytest.
     study = catalogue({"experiments": ["best", NAMES[1]]}, report={"allow_missing": True})
     assert chosen(study, Checkpoints()) == [NAMES[1]]  # the best is not known, and not waited for
     assert study.recovery.chosen_files(Checkpoints())(A) == []
-    assert study.recovery.missing(Checkpoints())(A) == [f"results/s/recovered/A/{NAMES[1]}/metrics.json"]
+    metrics = f"results/s/recovered/A/{NAMES[1]}/metrics.json"
+    assert study.recovery.missing(Checkpoints())(A) == {metrics: None}
+    older = tmp_path / f"results/s/recovered/A/{NAMES[1]}/failure.json"  # as version 0.1.0 recorded it
+    write_json(older, {"reason": "out of memory", "log": "x.log"})
+    assert study.recovery.missing(Checkpoints())(A) == {metrics: "out of memory"}
+    write_json(tmp_path / f"results/s/failures/evaluate_recovered/A/{NAMES[1]}.json", {"reason": "nan", "rule": ""})
+    assert study.recovery.missing(Checkpoints())(A) == {metrics: "nan"}
+    write_json(tmp_path / f"results/s/failures/recover/A/{NAMES[1]}.json", {"reason": "loss is nan", "rule": ""})
+    assert study.recovery.missing(Checkpoints())(A) == {metrics: "recovery: loss is nan"}
     assert study.recovery.samples(Checkpoints())(A) == {}
     write_json(tmp_path / "results/s/recovered/A/chosen.json", {"best": NAMES[2]})
     write_json(tmp_path / f"results/s/recovered/A/{NAMES[2]}/metrics.json", {})

@@ -48,14 +48,14 @@ def result(folder: Path, name: str, **changes: Any) -> dict[str, str]:
             "perplexity": {"plain": {"value": 12.0}}, "recipe": {"settings": evaluated},
         },
     )  # fmt: skip
-    files = {key: str(folder / name / f"{key}.json") for key in ("metrics", "training", "failure")}
+    files = {key: str(folder / name / f"{key}.json") for key in ("metrics", "training")}
     made_from = {"manifest": "models/A.json", "plan": f"{name}/plan.json", "requests": "requests/A.parquet"}
     made_from = {key: str(folder / file) for key, file in made_from.items()}
     return {"model": "A", "experiment": name, **files, **made_from}
 
 
-def table(entries: list[dict[str, str]], missing: tuple[str, ...] = ()) -> pd.DataFrame:
-    rows = recovered_rows(entries, EXPERIMENTS, ["plain"], configured=CONFIGURED, missing=missing)
+def table(entries: list[dict[str, str]], missing: dict[str, str | None] | None = None) -> pd.DataFrame:
+    rows = recovered_rows(entries, EXPERIMENTS, ["plain"], configured=CONFIGURED, missing=missing or {})
     return Recovered.validate(recovered_table(rows, ["plain"]))
 
 
@@ -68,10 +68,10 @@ def test_before_and_after_stand_side_by_side(tmp_path: Path) -> None:
 
 def test_what_is_missing_stays_missing_with_its_reason(tmp_path: Path) -> None:
     entries = [result(tmp_path, name) for name in ("x-p20", "y-p20")]
-    write_json(tmp_path / "x-p20/failure.json", {"reason": "out of memory", "log": "x.log"})
-    frame = table(entries, missing=tuple(entry["metrics"] for entry in entries))
+    reasons = ["recovery: out of memory", None]
+    frame = table(entries, missing=dict(zip((entry["metrics"] for entry in entries), reasons, strict=True)))
     assert frame["status"].tolist() == ["failed", "missing"]
-    assert frame["note"].iloc[0] == "out of memory"
+    assert frame["note"].iloc[0] == "recovery: out of memory"
     assert frame[["acc_mean_after", "ppl_after_plain", "n_tokens", "seconds"]].isna().all(axis=None)
     assert table([]).empty
 

@@ -63,6 +63,8 @@ TEXT = (
         ),
         "cross.alone": "{model}: its best experiment can be told from every other one ({others}).",
         "cross.kinds": "{family}: {text}",
+        "cross.not_checked": "{model}: could not be checked, so it has no report: {reason}",
+        "cross.failed": "Failed: {job}: {reason}",
         "no_valid": "There is no valid experiment.",
         # Words in tables.
         "control": "{name} (control)",

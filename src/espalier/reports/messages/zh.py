@@ -57,6 +57,8 @@ TEXT = (
         "cross.set": "{model}: {n} 个实验中有 {members} 个与其最佳无法区分; 扣除优胜者乐观偏差后 ACC 为 {corrected}。",
         "cross.alone": "{model}: 其最佳实验与其余 {others} 个均可区分。",
         "cross.kinds": "{family}: {text}",
+        "cross.not_checked": "{model}: 未通过检查, 因此没有报告: {reason}",
+        "cross.failed": "失败: {job}: {reason}",
         "no_valid": "没有有效实验。",
         # Words in tables.
         "control": "{name} (对照)",

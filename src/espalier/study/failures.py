@@ -1,0 +1,281 @@
+"""Why results are missing: the recorded failures of the jobs that they wait for, looked up in the study.
+
+An experiment waits for a chain of jobs: its model is staged and checked, its calibration text is staged, a pass makes
+its importance, another its priors, then come its plan, the requests of its model, and its evaluation. The first of them
+that failed and has no output is the reason. Nothing is found by listing a folder, so what an older grid left is not
+mixed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from espalier.config.data import HUB, SANDBOX, TextSource
+from espalier.config.study import StudyConfig
+from espalier.failures import failure_file, older_file, read_failure
+from espalier.study.experiments import Experiment
+from espalier.study.slugs import CACHE, model_slug, text_slug
+from espalier.study.sweep import Sweep
+
+Wildcards = Any
+Reasons = dict[str, str | None]
+_STAGES = {
+    "stage_model": "staging", "stage_dataset": "staging", "stage_text": "staging", "make_world": "sandbox",
+    "train_sandbox_tokenizer": "training", "train_sandbox_model": "training", "check_model": "model",
+    "tokenize_requests": "requests", "collect_gradients": "gradients", "measure_importance": "importance",
+    "measure_weights": "importance", "measure_priors": "priors", "plan": "plan", "recover": "recovery",
+}  # fmt: skip
+"""What a rule is called before its reason where something else waits for it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that results wait for.
+
+    Attributes:
+        folder: Where its failure is recorded: `results/{study}` or `cache`.
+        rule: Name of its rule.
+        wildcards: Values of its wildcards, in the order of its output path.
+        output: A file that it writes.
+    """
+
+    folder: str
+    rule: str
+    wildcards: tuple[str, ...]
+    output: str
+
+    @property
+    def name(self) -> str:
+        """Rule and wildcards."""
+        return " ".join((self.rule, *self.wildcards))
+
+    def failure(self) -> str | None:
+        """Return why it failed; None if it did not, or if its output was made since."""
+        found = read_failure(failure_file(self.folder, self.rule, self.wildcards))
+        return None if found is None or Path(self.output).exists() else found["reason"]
+
+
+class Failures:
+    """Look up why results of a study are missing. Asked only where results may be missing.
+
+    Args:
+        config: The study.
+        results: Folder of its results.
+        sweep: Its experiments.
+        more: Each lists further jobs of a model that may fail: exports, timings.
+    """
+
+    def __init__(
+        self, config: StudyConfig, results: str, sweep: Sweep, *, more: Sequence[Callable[[str], Iterable[Job]]] = ()
+    ) -> None:
+        self._config, self._results, self._sweep, self._more = config, results, sweep, more
+        self._models = {model.name: model for model in config.models if model.legacy is None}
+
+    # -- params of rules -----------------------------------------------------------------------------------------
+
+    def experiments(self, wildcards: Wildcards = None) -> Reasons:
+        """Return the metrics files that tables lack, where that is allowed, each with the reason if one is known.
+
+        As a param it makes the tables again when an experiment is finished, or fails for another reason.
+        """
+        absent = set(self._sweep.missing(wildcards))
+        first = _FirstFailure()
+        found: Reasons = {}
+        for name in self._models:
+            path = f"{self._results}/baseline/{name}/metrics.json"
+            if path in absent:
+                found[path] = self._why_no_baseline(name, first)
+        for experiment in self._sweep.experiments:
+            path = f"{self._results}/experiments/{experiment.model}/{experiment.name}/metrics.json"
+            if path in absent:
+                found[path] = self._why_no_metrics(experiment, first)
+        return dict(sorted(found.items()))
+
+    def recovered(self, experiments: Iterable[tuple[str, str]]) -> Reasons:
+        """Do the same for the metrics of recovered experiments, given as (model, experiment)."""
+        first = _FirstFailure()
+        by_name = {(one.model, one.name): one for one in self._sweep.experiments}
+        return {
+            f"{self._results}/recovered/{model}/{name}/metrics.json": self._why_not_recovered(
+                by_name[model, name], first
+            )
+            for model, name in experiments
+        }
+
+    def unchecked_models(self, wildcards: Wildcards = None) -> list[dict[str, str]]:
+        """Return the models that have no reports because no job could check them, with the reason.
+
+        Empty unless results may be missing: otherwise such a model stops the run.
+        """
+        unchecked = [name for name in self._models if not self._sweep.present([self._manifest(name)])]
+        return [{"model": name, "reason": self._why_unchecked(name)} for name in unchecked]
+
+    def jobs(self, wildcards: Wildcards = None) -> list[dict[str, str]]:
+        """Return failed jobs that several results wait for, and failed checks, exports and timings, with the reason.
+
+        Plans and evaluations are not among them: the table of experiments has those. Empty unless results may be
+        missing.
+        """
+        if not self._sweep.allows_missing:
+            return []
+        unchecked = {one["model"] for one in self.unchecked_models()}
+        jobs = {job.name: job for name in self._models if name not in unchecked for job in self._shared(name)}
+        return [{"job": name, "reason": reason} for name, job in jobs.items() if (reason := job.failure())]
+
+    # -- chains of jobs ------------------------------------------------------------------------------------------
+
+    def _why_no_baseline(self, model: str, first: _FirstFailure) -> str | None:
+        own = self._job("evaluate_baseline", (model,), f"baseline/{model}/metrics.json")
+        return (
+            first.of(("model", model), partial(self._before_model, model))
+            or first.of(("requests", model), partial(self._before_requests, model))
+            or own.failure()
+            or self._older("evaluate_baseline", (model,))
+        )
+
+    def _why_no_metrics(self, experiment: Experiment, first: _FirstFailure) -> str | None:
+        names = (experiment.model, experiment.name)
+        own = self._job("evaluate", names, f"experiments/{experiment.model}/{experiment.name}/metrics.json")
+        return (
+            self._why_no_plan(experiment, first)
+            or first.of(("requests", experiment.model), partial(self._before_requests, experiment.model))
+            or own.failure()
+            or self._older("evaluate", names)
+        )
+
+    def _why_not_recovered(self, experiment: Experiment, first: _FirstFailure) -> str | None:
+        names, folder = (experiment.model, experiment.name), f"recovered/{experiment.model}/{experiment.name}"
+        text = (self._config.recovery.text if self._config.recovery else None) or self._config.calibration
+        training = [*self._before_text(text), self._job("recover", names, f"{folder}/training.json")]
+        own = self._job("evaluate_recovered", names, f"{folder}/metrics.json")
+        return (
+            self._why_no_plan(experiment, first)
+            or _first_failure(training)
+            or first.of(("requests", experiment.model), partial(self._before_requests, experiment.model))
+            or own.failure()
+            or self._older("evaluate_recovered", names)
+        )
+
+    def _why_no_plan(self, experiment: Experiment, first: _FirstFailure) -> str | None:
+        shared = (experiment.method.criterion, experiment.needs_priors, experiment.seed, experiment.seq_len)
+        path = f"experiments/{experiment.model}/{experiment.name}/plan.json"
+        return (
+            first.of(("model", experiment.model), partial(self._before_model, experiment.model))
+            or first.of(("passes", experiment.model, *shared), partial(self._passes, experiment))
+            or _first_failure([self._job("plan", (experiment.model, experiment.name), path)])
+        )
+
+    def _passes(self, experiment: Experiment) -> Iterator[Job]:
+        """Passes that a plan reads, in the order in which they are described in docs/method.md."""
+        names = SimpleNamespace(model=experiment.model, experiment=experiment.name)
+        importance, priors = self._sweep.importance_table(names), self._sweep.prior_table(names)
+        if experiment.seq_len is not None and (experiment.criterion.reads_text or priors):
+            yield from self._before_text(self._config.calibration)
+        calibration = (self._sweep.calibration(experiment), str(experiment.seq_len))
+        criterion = experiment.method.criterion
+        for table in importance:
+            if not experiment.criterion.reads_text:
+                yield Job(self._results, "measure_weights", (experiment.model, criterion), table)
+            elif criterion == "taylor":
+                yield Job(self._results, "collect_gradients", (experiment.model, *calibration), table)
+            else:
+                yield Job(self._results, "measure_importance", (experiment.model, criterion, *calibration), table)
+        for table in priors:
+            yield Job(self._results, "measure_priors", (experiment.model, *calibration), table)
+
+    def _before_model(self, name: str) -> Iterator[Job]:
+        model = self._models[name]
+        if model.hub:
+            slug = model_slug(model)
+            yield Job(CACHE, "stage_model", (slug,), f"{CACHE}/models/{slug}/staged.json")
+        if model.sandbox:
+            yield self._job("make_world", (), "sandbox/texts/training.parquet")
+            architecture = model.sandbox.architecture
+            path = f"sandbox/tokenizers/{architecture}.json"
+            yield self._job("train_sandbox_tokenizer", (architecture,), path)
+            for trained in filter(None, (model.sandbox.continue_from, name)):
+                yield self._job("train_sandbox_model", (trained,), f"sandbox/models/{trained}/model.safetensors")
+        yield self._job("check_model", (name,), f"models/{name}.json")
+
+    def _before_requests(self, model: str) -> Iterator[Job]:
+        evaluation = self._config.evaluation
+        if evaluation.data == HUB:
+            for task in evaluation.tasks:
+                yield Job(CACHE, "stage_dataset", (task,), f"{CACHE}/datasets/{task}.json")
+        if evaluation.data == SANDBOX:
+            yield self._job("make_world", (), "sandbox/texts/training.parquet")
+        for text in evaluation.perplexity.texts:
+            yield from self._before_text(text)
+        yield self._job("tokenize_requests", (model,), f"requests/{model}.parquet")
+
+    def _before_text(self, text: TextSource) -> Iterator[Job]:
+        if text.dataset == SANDBOX:
+            yield self._job("make_world", (), "sandbox/texts/training.parquet")
+        elif text.is_hub:
+            slug = text_slug(text)
+            yield Job(CACHE, "stage_text", (slug,), f"{CACHE}/texts/{slug}.parquet")
+
+    def _shared(self, model: str) -> Iterator[Job]:
+        """Jobs of a model that are not of one experiment alone."""
+        yield from self._before_requests(model)
+        yield self._job("evaluate_baseline", (model,), f"baseline/{model}/metrics.json")
+        for experiment in (one for one in self._sweep.experiments if one.model == model):
+            yield from self._passes(experiment)
+            calibration, seq_len = self._sweep.calibration(experiment), experiment.seq_len
+            if experiment.needs_gradients:
+                path = f"gradients/{model}/{calibration}/seq{seq_len}.parquet"
+                yield self._job("collect_gradients", (model, calibration, str(seq_len)), path)
+            if seq_len is not None:
+                path = f"calibration/{model}/{calibration}.json"
+                yield self._job("check_calibration", (model, calibration), path)
+        if self._config.recovery:
+            yield self._job("check_recovery", (model,), f"recovered/{model}/checked.json")
+            yield self._job("choose_recovered", (model,), f"recovered/{model}/chosen.json")
+        for jobs in self._more:
+            yield from jobs(model)
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _job(self, rule: str, wildcards: tuple[str, ...], output: str) -> Job:
+        return Job(self._results, rule, wildcards, f"{self._results}/{output}")
+
+    def _manifest(self, model: str) -> str:
+        return f"{self._results}/models/{model}.json"
+
+    def _older(self, rule: str, wildcards: tuple[str, ...]) -> str | None:
+        """Return what version 0.1.0 recorded."""
+        path = older_file(self._results, rule, wildcards)
+        found = read_failure(path) if path else None
+        return None if found is None or "rule" in found else found["reason"]
+
+    def _why_unchecked(self, model: str) -> str:
+        if reason := _first_failure(self._before_model(model)):
+            return reason.removeprefix(f"{_STAGES['check_model']}: ")
+        from espalier.study.feasible import folder_problems  # looks into models; not before it is needed
+
+        problems = folder_problems(self._models[model], self._manifest(model))
+        said = [problem.removeprefix(f"model {model!r}: ") for problem in problems]
+        return said[0] if said else "no job has checked it yet; run `snakemake evaluations`"
+
+
+class _FirstFailure:
+    """Looks chains of jobs up that many experiments share, each once."""
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, str | None] = {}
+
+    def of(self, name: Hashable, jobs: Callable[[], Iterable[Job]]) -> str | None:
+        """Return why the first failed job of a chain failed, its stage put first."""
+        if name not in self._found:
+            self._found[name] = _first_failure(jobs())
+        return self._found[name]
+
+
+def _first_failure(jobs: Iterable[Job]) -> str | None:
+    """Return why the first failed job of a chain failed, its stage put first."""
+    return next((f"{_STAGES[job.rule]}: {reason}" for job in jobs if (reason := job.failure())), None)

@@ -1,0 +1,29 @@
+"""Experiments of a model that an evaluation job may do beside its own: looked up in the study, never in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from espalier.config.study import StudyConfig
+from espalier.failures import results_folder
+from espalier.study.sweep import Sweep
+
+
+def planned_experiments(config: StudyConfig, model: str) -> Iterator[dict[str, Any]]:
+    """Yield every experiment of a model in the order of the grid: arguments of `espalier.evaluation.pending.Planned`.
+
+    Args:
+        config: The study.
+        model: Name of the model.
+    """
+    results = results_folder(config.study)
+    sweep = Sweep(config, results)
+    for name in sweep.names_of(SimpleNamespace(model=model)):
+        wildcards = SimpleNamespace(model=model, experiment=name)
+        yield {
+            "plan": f"{results}/experiments/{model}/{name}/plan.json",
+            "settings": sweep.plan_params(wildcards),
+            "sources": (*sweep.importance_table(wildcards), *sweep.prior_table(wildcards)),
+        }
