@@ -19,6 +19,8 @@ rule consolidate_study:
             "planning/groups.py",
             "planning/plan.py",
             "planning/structure.py",
+            "recipe.py",
+            "versions.py",
         ),
     output:
         experiments="<results>/consolidated/experiments.parquet",
@@ -38,8 +40,7 @@ rule consolidate_study:
         entries=study.sweep.entries,
         missing=study.failures.experiments,
         imports=study.imports.entries,
-        protocol=study.protocol,
-        version=versions.EVALUATE,
+        evaluation=study.evaluation_settings,
         acc_mean_rule=study.config.report.acc_mean_rule,
     script:
         "../workflow/scripts/consolidate_study.py"

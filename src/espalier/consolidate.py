@@ -1,8 +1,4 @@
-"""Gather the results of a study into its three tables. Frames in, frames out; no torch.
-
-A result enters only if it was made by the settings that are configured now: evaluations of another protocol or another
-version, or plans of other settings, are refused, never mixed.
-"""
+"""Gather the results of a study into its three tables. Frames in, frames out; no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.errors import UserError
 from espalier.evaluation.metrics import mean_accuracy, task_accuracy
 from espalier.files import sha256_of_json
 from espalier.importance.statistics import model_metrics, moments_of, pool
@@ -40,31 +35,6 @@ class Finished:
     plan: Mapping[str, Any] | None
     gradients: Mapping[str, float | None] | None
     failure: str | None = None
-
-
-def check_recipe(
-    finished: Finished, *, protocol: Mapping[str, Any], version: int, settings: Mapping[str, Any] | None
-) -> None:
-    """Refuse results that were made by other settings than those configured.
-
-    Args:
-        finished: What was read.
-        protocol: Configured evaluation protocol.
-        version: Current version of the evaluation.
-        settings: Configured settings of the plan; None for the baseline.
-
-    Raises:
-        UserError: Naming model, experiment, and what differs.
-    """
-    name = f"{finished.facts['model']}, {finished.facts['experiment']}"
-    if finished.plan is not None and finished.plan["recipe"]["settings"] != settings:
-        raise UserError(f"{name}: its plan was made with other settings than configured; run `snakemake plans` first")
-    made = finished.metrics["recipe"]["settings"] if finished.metrics else {"protocol": protocol, "version": version}
-    for key, wanted in (("protocol", protocol), ("version", version)):
-        if made[key] != wanted:
-            raise UserError(
-                f"{name}: was evaluated with another {key} than configured; run `snakemake evaluations` first"
-            )
 
 
 def experiment_row(finished: Finished, rule: str) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.consolidate import Finished, check_recipe, gradient_metrics, layer_rows
+from espalier.consolidate import Finished, gradient_metrics, layer_rows
 from espalier.errors import UserError
 from espalier.files import read_json, read_table
 from espalier.planning.structure import ModelStructure
+from espalier.recipe import check_made_from, evaluation_settings, plan_settings, requests_of
 
 Entry = Mapping[str, Any]
 Summaries = dict[str, dict[int, dict[str, float | None]]]
@@ -17,34 +19,79 @@ Summaries = dict[str, dict[int, dict[str, float | None]]]
 
 
 def gather(
-    entries: Sequence[Entry], *, protocol: Mapping[str, Any], version: int, missing: Mapping[str, str | None]
+    entries: Sequence[Entry], *, evaluation: Mapping[str, Any], missing: Mapping[str, str | None]
 ) -> tuple[list[Finished], list[dict[str, Any]]]:
     """Read every experiment of a study, and the rows of the layers table.
 
+    A result enters only if it was made from what is configured now: names of model and experiment, weights, plan,
+    requests, protocol, dtype and version (`espalier.recipe`).
+
     Args:
         entries: As `Sweep.entries`: what the config says of an experiment, and where its results lie.
-        protocol: Configured evaluation protocol.
-        version: Current version of the evaluation.
+        evaluation: `protocol` and `dtype`, as configured.
         missing: Files of metrics that may be missing, each with why its experiment failed, if it did.
 
     Raises:
-        UserError: If a result was made by other settings than those configured.
+        UserError: If a result is not the configured one, with its file and both values.
     """
     summaries: Summaries = {}
-    structures: dict[str, ModelStructure] = {}
+    models: dict[str, Model | None] = {}
     finished, layers = [], []
     for entry in entries:
-        is_missing = entry["metrics"] in missing
-        plan = _plan(entry, is_missing=is_missing)
+        plan = _plan(entry, is_missing=entry["metrics"] in missing)
         one = _read(entry, plan, _summary(entry, summaries), missing)
-        check_recipe(one, protocol=protocol, version=version, settings=entry["settings"])
+        if entry["manifest"] not in models:
+            models[entry["manifest"]] = _model(entry)
+        model = models[entry["manifest"]]
+        if model:
+            _check(entry, model, plan, one.metrics, evaluation)
+            layers += layer_rows(plan, model.structure) if plan else []
         finished.append(one)
-        path = entry["manifest"]
-        if plan and Path(path).exists():  # missing where results may be, if the model is refused by now
-            if path not in structures:
-                structures[path] = ModelStructure.from_dict(read_json(path)["structure"])
-            layers += layer_rows(plan, structures[path])
     return finished, layers
+
+
+@dataclass(frozen=True)
+class Model:
+    """What results of one model are compared with.
+
+    Attributes:
+        manifest: Content of its manifest.
+        structure: Its sizes.
+        requests: SHA-256 of its tokenised requests; None where they are gone.
+    """
+
+    manifest: dict[str, Any]
+    structure: ModelStructure
+    requests: str | None
+
+
+def _model(entry: Entry) -> Model | None:
+    """Read what results of a model are compared with; None where the model could not be checked."""
+    path = Path(entry["manifest"])
+    if not path.exists():  # only where results may be missing
+        return None
+    manifest = read_json(path)
+    return Model(manifest, ModelStructure.from_dict(manifest["structure"]), requests_of(entry["requests"]))
+
+
+def _check(
+    entry: Entry,
+    model: Model,
+    plan: Mapping[str, Any] | None,
+    metrics: Mapping[str, Any] | None,
+    evaluation: Mapping[str, Any],
+) -> None:
+    names = {key: entry["facts"][key] for key in ("model", "experiment")}
+    if plan is not None:
+        check_made_from(
+            entry["plan"], plan, **names, settings=plan_settings(model.manifest, entry["settings"]),
+            remedy="run `snakemake plans` again",
+        )  # fmt: skip
+    if metrics is not None:
+        settings = evaluation_settings(model.manifest, plan, **evaluation, requests=model.requests)
+        check_made_from(
+            entry["metrics"], metrics, **names, settings=settings, remedy="run `snakemake evaluations` again"
+        )
 
 
 def _plan(entry: Entry, *, is_missing: bool) -> dict[str, Any] | None:

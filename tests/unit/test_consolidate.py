@@ -8,14 +8,12 @@ import pytest
 from espalier.config import load_study
 from espalier.consolidate import (
     Finished,
-    check_recipe,
     evaluations_table,
     experiments_table,
     gradient_metrics,
     layer_rows,
 )
 from espalier.dictionary import PAGE, insert_tables
-from espalier.errors import UserError
 from espalier.planning.plan import Plan
 from espalier.planning.structure import LayerStructure, ModelStructure
 from espalier.study.catalogue import Catalogue
@@ -98,22 +96,6 @@ def test_layers_table(finished: list[Finished]) -> None:
     assert table.kept_mlp_channels.tolist() == [0, 3]
     assert table.params_before.tolist() == [2 * 10 + 4 * 3 + 5] * 2
     assert table.params_after.tolist() == [10 + 0 + 5, 20 + 9 + 5]
-
-
-def test_results_of_other_settings_are_refused(finished: list[Finished]) -> None:
-    baseline, pruned, _ = finished
-    settings = pruned.plan["recipe"]["settings"]
-    check_recipe(pruned, protocol=PROTOCOL, version=2, settings=settings)
-    with pytest.raises(
-        UserError, match=r"A, taylor-seq16-n4-p20: its plan was made with other settings than configured"
-    ):
-        check_recipe(pruned, protocol=PROTOCOL, version=2, settings={**settings, "pruning_ratio": 0.3})
-    with pytest.raises(
-        UserError, match=r"A, baseline: was evaluated with another protocol than configured; run `snakem"
-    ):
-        check_recipe(baseline, protocol={**PROTOCOL, "window": 9}, version=2, settings=None)
-    with pytest.raises(UserError, match=r"A, baseline: was evaluated with another version than configured"):
-        check_recipe(baseline, protocol=PROTOCOL, version=3, settings=None)
 
 
 def test_the_data_dictionary_is_fresh() -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.evaluation.pending import Planned, Work, evaluate_recovered, evaluate_with_others
 from espalier.evaluation.store import Store
-from espalier.files import read_json, read_parquet, sha256_of_json, write_json
+from espalier.files import read_json, read_parquet, sha256_of_json, write_json, write_result, write_table
 from espalier.planning.plan import Plan
+from espalier.recipe import read_samples
 from espalier.study.waiting import planned_experiments
 
 PROTOCOL = {"window": 8}
@@ -52,7 +54,7 @@ class FakeWork(Work):
 def work(tmp_path: Path) -> FakeWork:
     (tmp_path / "requests.parquet").write_bytes(b"requests")
     settings = {"protocol": PROTOCOL, "dtype": "float32", "made": []}
-    return FakeWork({"files": {"a": 1}}, tmp_path / "requests.parquet", settings)
+    return FakeWork({"model": "A", "files": {"a": 1}}, tmp_path / "requests.parquet", settings)
 
 
 SETTINGS = {"pruning_ratio": 0.2}
@@ -200,7 +202,8 @@ def test_what_another_process_finished_meanwhile_is_not_done_again(
     def claim_late(claimed: str, *, wait: bool) -> Any:
         if claimed == key:
             with store.adding(key) as folder:
-                write_json(folder / "metrics.json", {})
+                write_table(folder / "samples.parquet", pd.DataFrame([ROW]))
+                write_result(folder / "metrics.json", {"recipe": work.recipe(read_json(other))})
         return claim(claimed, wait=wait)
 
     monkeypatch.setattr(store, "claim", claim_late)
@@ -232,6 +235,79 @@ def test_results_are_handed_over_with_their_name(tmp_path: Path, work: FakeWork,
     assert content["recipe"]["settings"]["dtype"] == "float32"
     assert read_parquet(samples).num_rows == 1
     store.hand_over(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)  # again, over itself
+
+
+def finished(tmp_path: Path, work: FakeWork, store: Store) -> tuple[Path, Path, Path]:
+    """Evaluate an experiment and hand it over: its plan, its samples, and its entry in the store."""
+    plan = add_plan(tmp_path, "a", (0,))
+    key = evaluate_with_others(work, store, plan, at_most=1)
+    store.hand_over(
+        key, {"model": "A", "experiment": "a"}, metrics=plan.with_name("metrics.json"),
+        samples=plan.with_name("samples.parquet"),
+    )  # fmt: skip
+    return plan, plan.with_name("samples.parquet"), store.folder / key
+
+
+def _cut(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size // 2)
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 4
+    path.write_bytes(content)
+
+
+def _forget_checksums(entry: Path) -> None:
+    """Make it an entry of version 0.1.0."""
+    (entry / "checksums.json").unlink()
+
+
+@pytest.mark.parametrize("file", ["samples.parquet", "metrics.json"])
+@pytest.mark.parametrize("damage", [_cut, _flip], ids=["cut", "flipped"])
+def test_a_damaged_entry_is_made_again(
+    tmp_path: Path, work: FakeWork, store: Store, caplog: pytest.LogCaptureFixture, file: str,
+    damage: Callable[[Path], None],
+) -> None:  # fmt: skip
+    plan, _, entry = finished(tmp_path, work, store)
+    damage(entry / file)
+    with caplog.at_level("WARNING", logger="espalier"):
+        evaluate_with_others(work, store, plan, at_most=1)
+    assert n_evaluations(work) == 2
+    assert rf"{entry}: {file} has" in caplog.text
+    assert store.has(entry.name)
+
+
+def test_truncated_samples_heal_when_they_are_deleted(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    """The experiment's file and the store's are one by a hard link, so damage to one is damage to both."""
+    _, samples, _ = finished(tmp_path, work, store)
+    _cut(samples)
+    with pytest.raises(UserError, match=r"samples.parquet"):
+        read_samples(samples)
+    samples.unlink()
+    _, samples, _ = finished(tmp_path, work, store)
+    assert len(read_samples(samples)) == 1
+    assert n_evaluations(work) == 2
+
+
+def test_an_entry_of_another_recipe_is_made_again(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plan, _, entry = finished(tmp_path, work, store)
+    other = evaluate_with_others(work, store, add_plan(tmp_path, "b", (1,)), at_most=1)
+    shutil.rmtree(entry)
+    shutil.copytree(store.folder / other, entry)
+    evaluate_with_others(work, store, plan, at_most=1)
+    assert n_evaluations(work) == 3
+
+
+def test_entries_of_version_0_1_0_are_read_through(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plan, _, entry = finished(tmp_path, work, store)
+    _forget_checksums(entry)
+    evaluate_with_others(work, store, plan, at_most=1)
+    assert n_evaluations(work) == 1
+    _cut(entry / "samples.parquet")
+    evaluate_with_others(work, store, plan, at_most=1)
+    assert n_evaluations(work) == 2
 
 
 def _hold(folder: Path, got: Any, release: Any) -> None:

@@ -31,8 +31,7 @@ if __name__ == "__main__":
         main(
             study={
                 "entries": snakemake.params.entries,
-                "protocol": snakemake.params.protocol,
-                "version": snakemake.params.version,
+                "evaluation": snakemake.params.evaluation,
                 "missing": snakemake.params.missing,
             },
             imports=snakemake.params.imports,

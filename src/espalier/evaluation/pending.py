@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.adapters.fingerprint import adapter_fingerprint
 from espalier.errors import UserError
 from espalier.evaluation.store import METRICS, SAMPLES, Store
-from espalier.files import read_json, sha256_of, write_json, write_table
+from espalier.files import read_json, sha256_of, write_result, write_table
 from espalier.planning.plan import Plan
 from espalier.recipe import difference, evaluation_recipe, plan_settings
 
@@ -164,7 +164,7 @@ def _evaluate(
     metrics, samples = evaluator.evaluate(Plan.from_dict(plan), adapter)
     with store.adding(store.key(recipe)) as folder:
         write_table(folder / SAMPLES, Samples.validate(samples))
-        write_json(folder / METRICS, {**metrics, "recipe": recipe})
+        write_result(folder / METRICS, {**metrics, "recipe": recipe})
     logger.info("%s: acc_mean %.4f", plan["experiment"], metrics["acc_mean"]["value"])
 
 

@@ -215,6 +215,7 @@ class Sweep:
             "settings": None,
             "gradients": None,
             "manifest": f"{self._results}/models/{model.name}.json",
+            "requests": f"{self._results}/requests/{model.name}.parquet",
         }
 
     def _entry(self, model: ModelEntry, experiment: Experiment) -> dict[str, Any]:
@@ -234,6 +235,7 @@ class Sweep:
             "settings": self._plan_settings(experiment),
             "gradients": self._gradient_table(experiment) if experiment.needs_gradients else None,
             "manifest": f"{self._results}/models/{model.name}.json",
+            "requests": f"{self._results}/requests/{model.name}.parquet",
         }
 
     def _facts(self, model: ModelEntry, experiment: str) -> dict[str, Any]:

@@ -84,14 +84,14 @@ def test_what_is_missing_stays_missing_with_its_reason(tmp_path: Path) -> None:
             r"another recovery.rank \(4\) than configured \(8\)",
         ),
         ({"training": {"version": 2}}, r"training.json: was made with another version \(2\) than configured \(1\)"),
-        ({"training": {"weights": "w"}}, r"training.json: another weights \(w\) than configured"),
+        ({"training": {"weights": "w"}}, r"training.json: was made with another weights \(w\) than configured"),
         (
             {"metrics": {"protocol": {"window": 9}}},
             r"another protocol.window \(9\) than configured \(8",
         ),
         ({"metrics": {"version": 2}}, r"metrics.json: was made with another version \(2\) than configured \(3\)"),
         ({"metrics": {"adapter": "xyz"}}, r"metrics.json: was made with another adapter \(xyz\) than configured \(abc"),
-        ({"metrics": {"plan": "p"}}, r"metrics.json: another plan \(p\) than configured"),
+        ({"metrics": {"plan": "p"}}, r"metrics.json: was made with another plan \(p\) than configured"),
         ({"metrics": {"dtype": "float16"}}, r"metrics.json: was made with another dtype \(float16\) than configured"),
         (
             {"names": {"experiment": "y-p20"}},
