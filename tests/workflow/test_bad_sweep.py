@@ -203,10 +203,10 @@ def test_names_with_dots_signs_and_words_of_the_workflow(snakemake: Run, tmp_pat
     status, lines = run(snakemake, tmp_path, study, "structures", "export", timeout_s=900)
     assert status == 0, lines[-20:]
     results = tmp_path / "results/tiny"
-    made = sorted(path.name for path in (results / "checkpoints" / model).iterdir() if not path.name.startswith("."))
+    made = sorted(path.name for path in (results / "checkpoints" / model).glob("[!.]*"))
     files = [f"{one}{end}" for one in ("best", name) for end in ("", ".F32.gguf", ".F32.gguf.json")]
     assert made == sorted(files)
-    structures = sorted(path.name for path in (results / f"reports/{model}/structures").iterdir())
+    structures = sorted(path.name for path in (results / f"reports/{model}/structures").glob("[!.]*"))
     assert structures == [f"{one}.{end}" for one in ("best-recovered-p20", name) for end in ("json", "txt")]
     table = pd.read_parquet(results / "consolidated/experiments.parquet")
     assert table["status"].tolist() == ["ok"] * 3
