@@ -28,7 +28,12 @@ if not workflow.config_settings.configfiles:
     configfile: "config/config.yaml"
 
 
-study = open_study(config, is_driver=workflow.is_main_process, arguments=sys.argv)
+study = open_study(
+    config,
+    is_driver=workflow.is_main_process,
+    arguments=sys.argv,
+    files=workflow.configfiles,
+)
 
 
 pathvars:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.config import StudyConfig, load_study
+from espalier.config.twice import keys_given_twice
 from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
 from espalier.study.catalogue import Catalogue
@@ -17,7 +18,9 @@ from espalier.study.sweep import ALLOW_MISSING
 logger = logging.getLogger("snakemake.logging")
 
 
-def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequence[str] = ()) -> Catalogue:
+def open_study(
+    config: Mapping[str, Any], *, is_driver: bool, arguments: Sequence[str] = (), files: Sequence[str | Path] = ()
+) -> Catalogue:
     """Check a config and make its look-up tables.
 
     Args:
@@ -25,6 +28,8 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequenc
         is_driver: Whether this is the process that the user started; only there are task names looked up in lm-eval,
             sizes of models compared with the grid, and warnings shown.
         arguments: Command line of this process; the target `partial_reports` allows results to be missing.
+        files: Files that the config came from. Snakemake's loader keeps the last of two equal keys, so the driver looks
+            for such keys in the files themselves.
 
     Raises:
         SystemExit: With one line per problem.
@@ -32,6 +37,8 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequenc
     if is_driver and "partial_reports" in arguments:
         os.environ[ALLOW_MISSING] = "1"  # jobs read the Snakefile anew and inherit it
     try:
+        if is_driver:
+            _check_files(files)
         study = load_study(config)
         catalogue = Catalogue(study, Path(__file__).resolve().parents[1])
         if is_driver:
@@ -44,6 +51,11 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, arguments: Sequenc
         for line in (f"warning: {line}" for line in [*study.warnings(), *catalogue.imports.warnings()]):
             logger.warning(line)
     return catalogue
+
+
+def _check_files(files: Sequence[str | Path]) -> None:
+    if twice := keys_given_twice(files):
+        raise UserError("\n".join(twice))
 
 
 def _check_in_driver(study: StudyConfig, catalogue: Catalogue, arguments: Sequence[str]) -> None:
