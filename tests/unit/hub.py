@@ -33,12 +33,16 @@ class LoopbackHub(ThreadingHTTPServer):
         """Address of the hub."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def name_of(self, path: Path) -> str:
+        """Return the name of a file in the repository, with its folders."""
+        return path.relative_to(self.folder).as_posix()
+
     def sibling(self, path: Path) -> dict[str, object]:
         """Describe a file; weights are announced with their SHA-256, as files in large-file storage are."""
         content = path.read_bytes()
-        described: dict[str, object] = {"rfilename": path.name, "size": len(content)}
+        described: dict[str, object] = {"rfilename": self.name_of(path), "size": len(content)}
         if path.suffix in {".safetensors", ".bin"}:
-            checksum = "0" * 64 if path.name in self.wrong_checksums else hashlib.sha256(content).hexdigest()
+            checksum = "0" * 64 if self.name_of(path) in self.wrong_checksums else hashlib.sha256(content).hexdigest()
             described["lfs"] = {"sha256": checksum, "size": len(content), "pointerSize": 100}
         return described
 
@@ -67,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
             info = {"id": "owner/tiny", "modelId": "owner/tiny", "sha": COMMIT, "siblings": files}
             self._send(json.dumps(info).encode(), with_body=with_body)
         elif path.startswith(f"/owner/tiny/resolve/{COMMIT}/"):
-            content = (self.server.folder / path.rsplit("/", 1)[-1]).read_bytes()
+            content = (self.server.folder / path.removeprefix(f"/owner/tiny/resolve/{COMMIT}/")).read_bytes()
             etag = hashlib.sha256(content).hexdigest()
             headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}
             self._send(content, with_body=with_body, headers=headers)
@@ -75,12 +79,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(b"{}", with_body=with_body, status=404, headers={"X-Error-Code": "RepoNotFound"})
 
     def _files(self) -> list[Path]:
-        return sorted(self.server.folder.iterdir())
+        return sorted(path for path in self.server.folder.rglob("*") if path.is_file())
 
     def _tree_entry(self, file: Path) -> dict[str, object]:
         described = self.server.sibling(file)
         oid = hashlib.sha1(file.read_bytes(), usedforsecurity=False).hexdigest()
-        entry = {"type": "file", "path": file.name, "size": described["size"], "oid": oid}
+        entry = {"type": "file", "path": described["rfilename"], "size": described["size"], "oid": oid}
         if lfs := described.get("lfs"):
             entry["lfs"] = {"oid": lfs["sha256"], "size": lfs["size"], "pointerSize": 100}  # type: ignore[index]
         return entry

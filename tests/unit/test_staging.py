@@ -1,14 +1,16 @@
 """Staging against a hub on loopback: one commit, safetensors only, checksums verified; and the lock file."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 from lm_eval.tasks._index import Entry, Kind
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from espalier.errors import UserError
 from espalier.evaluation import staging as dataset_staging
@@ -50,6 +52,103 @@ def test_a_model_is_fetched_at_one_commit_and_verified(hub: LoopbackHub, tmp_pat
     for name, described in staged["files"].items():
         assert described["sha256"] == sha256_of(hub.folder / name)
     assert not any(path.endswith((".bin", ".py")) for path in hub.asked)
+
+
+def sharded(folder: Path) -> list[str]:
+    """Files of the sharded model that `repository_folder` holds."""
+    return sorted(path.name for path in folder.glob("model*.safetensors*"))
+
+
+def test_only_what_transformers_loads_is_fetched(hub: LoopbackHub, tmp_path: Path) -> None:
+    """Repositories hold the same weights in other formats and precisions, and a second tokenizer."""
+    expected = {path.name for path in hub.folder.iterdir()} - {"pytorch_model.bin", "modeling.py"}
+    expected.add("additional_chat_templates/tools.jinja")
+    for name in (
+        "consolidated.safetensors", "consolidated.00001-of-00002.safetensors", "model.fp16.safetensors",
+        "model-00009-of-00009.safetensors", "adapter_model.safetensors", "model.safetensors.index.fp16.json",
+        "model.q4.gguf", "original/model.safetensors", "original/tokenizer.json", "original/config.json",
+        "onnx/model.onnx", "onnx/tokenizer_config.json", "tokenizer/tokenizer.json", "lora/adapter_model.safetensors",
+        "additional_chat_templates/tools.jinja", "additional_chat_templates/deep/x.jinja", "prompts/chat.jinja",
+        "docs/LICENSE.md",
+    ):  # fmt: skip
+        (hub.folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (hub.folder / name).write_bytes(b"not for us")
+    staged = staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
+    there = {path.relative_to(tmp_path / "cache").as_posix() for path in (tmp_path / "cache").rglob("*")}
+    files = {name for name in there if not name.startswith(".cache") and (tmp_path / "cache" / name).is_file()}
+    assert files == expected
+    assert staged["files"].keys() == expected
+    resolved = {path.split(f"{COMMIT}/", 1)[1] for path in hub.asked if path.startswith("/owner/tiny/resolve/")}
+    assert resolved == expected
+
+
+def test_one_file_is_preferred_to_shards_as_transformers_does(
+    hub: LoopbackHub, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, architecture: str
+) -> None:
+    random_model(architecture, len(tokenizer), num_hidden_layers=1).save_pretrained(tmp_path / "other")
+    shards = sharded(hub.folder)
+    (tmp_path / "other/model.safetensors").rename(hub.folder / "model.safetensors")
+    staged = staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
+    assert "model.safetensors" in staged["files"]
+    assert not staged["files"].keys() & set(shards)
+    # In a folder with both: the file that is inspected is the one that is loaded.
+    shutil.copy(tmp_path / "other/config.json", hub.folder)
+    loaded = AutoModelForCausalLM.from_pretrained(hub.folder)
+    assert inspect_folder(hub.folder).weight_files == ("model.safetensors",)
+    assert inspect_folder(hub.folder).n_params == loaded.num_parameters()
+
+
+def test_shards_that_the_index_names_must_be_there(hub: LoopbackHub, tmp_path: Path) -> None:
+    name = min(path.name for path in hub.folder.glob("*.safetensors"))
+    (hub.folder / name).unlink()
+    with pytest.raises(UserError, match=rf"owner/tiny: model.safetensors.index.json names {name}, which is no"):
+        staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
+    (hub.folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"owner/tiny: model.safetensors.index.json names nothing, which is no"):
+        staging.stage_model("owner/tiny", "main", tmp_path / "again", None)
+
+
+def test_a_repository_without_the_usual_names_is_refused(hub: LoopbackHub, tmp_path: Path) -> None:
+    for name in sharded(hub.folder):
+        (hub.folder / name).unlink()
+    (hub.folder / "consolidated.safetensors").touch()
+    with pytest.raises(
+        UserError,
+        match=r"has neither model.safetensors nor .*, only consolidated.safetensors; name a rep",
+    ):
+        staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
+
+
+def test_another_commit_leaves_nothing_of_the_one_before(hub: LoopbackHub, tmp_path: Path) -> None:
+    """Or transformers would take the old `model.safetensors` instead of the new shards."""
+    cache = tmp_path / "cache"
+    old = ["model.safetensors", "vocab.json", "chat_template.jinja", "additional_chat_templates/old.jinja", "notes.txt"]
+    for name in old:
+        (cache / name).parent.mkdir(exist_ok=True, parents=True)
+        (cache / name).write_text("of another commit")
+    there = {path.name for path in hub.folder.iterdir()}
+    staging.stage_model("owner/tiny", "main", cache, None)
+    left = [name for name in old if (cache / name).exists() and name not in there]
+    assert left == ["notes.txt"]
+    assert inspect_folder(cache).weight_files == tuple(sharded(hub.folder)[:-1])
+
+
+def test_a_full_disk_is_said_before_anything_is_fetched(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    # The index is small and read first: it says which shards are needed.
+    not_needed = {"pytorch_model.bin", "modeling.py", "model.safetensors.index.json"}
+    needed = sum(path.stat().st_size for path in hub.folder.iterdir() if path.name not in not_needed)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(
+        UserError, match=r"owner/tiny: needs 0.0 GB in .*cache, where 0.0 GB are free; make room, or make cache/ a link"
+    ):
+        staging.stage_model("owner/tiny", "main", cache, None)
+    assert not any(path.endswith(".safetensors") for path in hub.asked)
+    # What is there already needs no space.
+    shutil.copy(hub.folder / sharded(hub.folder)[0], cache)
+    assert staging.stage_model("owner/tiny", "main", cache, None)["commit"] == COMMIT
 
 
 def test_a_locked_revision_asks_for_its_commit(hub: LoopbackHub, tmp_path: Path) -> None:
