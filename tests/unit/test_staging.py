@@ -3,19 +3,21 @@
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+import yaml
 from lm_eval.tasks._index import Entry, Kind
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from espalier.errors import UserError
 from espalier.evaluation import staging as dataset_staging
 from espalier.files import read_parquet, sha256_of, write_json, write_parquet
-from espalier.lock import locked_commit, read_lock, write_lock
+from espalier.lock import locked_commit, locked_dataset, read_lock, write_lock
 from espalier.models import staging
 from espalier.models.folder import inspect_folder
 from tests.unit.conftest import random_model
@@ -207,6 +209,104 @@ def test_lock_file_pins_commits_and_keeps_other_studies(tmp_path: Path) -> None:
     assert read_lock(lock)["texts"]["x"] == {**source, "sha256": sha256_of(tmp_path / "cache/texts/x.parquet")}
 
 
+OTHER = COMMIT[::-1]
+# As version 0.1.0 wrote it.
+LOCK = f"""
+models:
+  x/wiki@main: {{commit: '{OTHER}', files: {{}}}}
+tasks:
+  arc_easy: {{commits: {{x/arc: '{COMMIT}'}}, files: {{cache/datasets/arc_easy/test.parquet: abc}}}}
+  local: {{commits: {{data/local: null}}, files: {{}}}}
+  odd: {{commits: {{x/odd: '{COMMIT}'}}, files: {{}}}}
+texts:
+  x--wiki@test@main: {{dataset: x/wiki, config: raw, data_files: null, split: test, revision: main,
+    commit: '{COMMIT}', sha256: abc}}
+  x--wiki@test@v1: {{dataset: x/wiki, config: raw, data_files: null, split: test, revision: v1,
+    commit: '{OTHER}', sha256: abc}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "revision", "section", "key", "commit"),
+    [
+        ("x/wiki", "main", "texts", "x--wiki@test@main", COMMIT),
+        ("x/wiki", "v1", "texts", "x--wiki@test@v1", OTHER),
+        # Another split, or a task that reads the same repository, is at the same commit; another revision is not.
+        ("x/wiki", "main", "texts", "x--wiki@train@main", COMMIT),
+        ("x/wiki", "main", "tasks", "wiki", COMMIT),
+        ("x/wiki", "v2", "texts", "x--wiki@test@v2", None),
+        ("x/arc", "main", "tasks", "arc_easy", COMMIT),
+        ("x/arc", "main", "tasks", "arc_challenge", COMMIT),
+        ("x/arc", "main", "texts", "x--arc@test@main", COMMIT),
+        ("x/arc", "refs/convert/parquet", "texts", "x--arc@test@refs", None),
+        # A task's own entry holds for the revision of its definition, which version 0.1.0 did not write down.
+        ("x/odd", "refs/convert/parquet", "tasks", "odd", COMMIT),
+        ("data/local", "main", "tasks", "local", None),
+        ("x/new", "main", "tasks", "new", None),
+    ],
+)
+def test_every_dataset_in_the_lock_is_pinned(
+    dataset: str, revision: str, section: str, key: str, commit: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "lock.yaml").write_text(LOCK, encoding="utf-8")
+    assert locked_dataset(tmp_path / "lock.yaml", dataset, revision, section=section, key=key) == commit
+
+
+def test_a_pinned_dataset_is_not_asked_for(tmp_path: Path) -> None:
+    """No hub: a pin needs none, and a folder is never pinned."""
+    assert dataset_staging.resolve_commit("x/wiki", "main", COMMIT) == COMMIT
+    assert dataset_staging.resolve_commit(str(tmp_path), "main", COMMIT) is None
+
+
+def test_an_entry_is_kept_when_its_files_are_gone(tmp_path: Path) -> None:
+    """A folder that was removed to save space comes back at the commit that results rest on."""
+    lock = tmp_path / "cache/lock.yaml"
+    lock.parent.mkdir()
+    lock.write_text(LOCK, encoding="utf-8")
+    write_json(tmp_path / "cache/datasets/piqa.json", {"task": "piqa", "commits": {"x/piqa": COMMIT}, "files": {}})
+    before = yaml.safe_load(LOCK)
+    write_lock(lock)
+    now = read_lock(lock)
+    assert now.pop("tasks") == {**before.pop("tasks"), "piqa": {"commits": {"x/piqa": COMMIT}, "files": {}}}
+    assert now == before
+
+
+def test_a_file_that_is_not_the_locked_one_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lock = tmp_path / "cache/lock.yaml"
+
+    def stage(text: str, commit: str) -> list[str]:
+        source = json.dumps({"dataset": "x/text", "revision": "main", "commit": commit}).encode()
+        table = pa.table({"text": [text]}).replace_schema_metadata({b"espalier_staged": source})
+        write_parquet(tmp_path / "cache/texts/x.parquet", table)
+        files = {"a.parquet": sha256_of(tmp_path / "cache/texts/x.parquet")}
+        write_json(tmp_path / "cache/datasets/t.json", {"task": "t", "commits": {"x/t": commit}, "files": files})
+        caplog.clear()
+        write_lock(lock)
+        return [record.getMessage() for record in caplog.records]
+
+    assert stage("a", COMMIT) == []
+    assert stage("a", COMMIT) == []
+    said = stage("b", COMMIT)
+    assert ["t: the SHA-256 of a.parquet was" in line for line in said] == [True, False]
+    assert ["x: the SHA-256 of x was" in line for line in said] == [False, True]
+    assert stage("c", OTHER) == []  # of another commit, other files are expected
+
+
+def test_studies_that_stage_at_once_lose_no_entry(tmp_path: Path) -> None:
+    """Each writer adds what it has staged to what the lock file has by then."""
+    folders = [tmp_path / f"cache/models/m{number}@main" for number in range(8)]
+
+    def stage(folder: Path) -> None:
+        staged = {"repository": f"x/{folder.name}", "revision": "main", "commit": COMMIT, "files": {}}
+        write_json(folder / "staged.json", staged)
+        write_lock(tmp_path / "cache/lock.yaml")
+        shutil.rmtree(folder)
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        list(pool.map(stage, folders))
+    assert len(read_lock(tmp_path / "cache/lock.yaml")["models"]) == len(folders)
+
+
 def test_a_broken_lock_file_is_refused(tmp_path: Path) -> None:
     for content in ("- x", "a: {b"):
         (tmp_path / "lock.yaml").write_text(content)
@@ -231,7 +331,7 @@ def test_task_documents_are_staged_split_by_split(
     monkeypatch.setattr(
         dataset_staging, "packaged_entries", lambda names: {names[0]: Entry("piqa", Kind.TASK, None, cfg)}
     )
-    staged = dataset_staging.stage_task("piqa", tmp_path / "cache")
+    staged = dataset_staging.stage_task("piqa", tmp_path / "cache", tmp_path / "lock.yaml")
     assert sorted(staged["files"]) == [
         str(tmp_path / f"cache/piqa/{split}.parquet") for split in ("train", "validation")
     ]
@@ -246,14 +346,14 @@ def test_a_text_is_staged_with_its_source(tmp_path: Path, local_dataset: Path) -
         "split": "validation",
         "revision": "main",
     }
-    dataset_staging.stage_text(source, tmp_path / "text.parquet")
+    dataset_staging.stage_text(source, tmp_path / "text.parquet", tmp_path / "lock.yaml")
     assert read_parquet(tmp_path / "text.parquet")["goal"].to_pylist()[0] == "validation 0"
     with pytest.raises(UserError, match=r"has no split 'test'; it has train, validation"):
-        dataset_staging.stage_text({**source, "split": "test"}, tmp_path / "text.parquet")
+        dataset_staging.stage_text({**source, "split": "test"}, tmp_path / "text.parquet", tmp_path / "lock.yaml")
 
 
 def test_a_dataset_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     source = {"dataset": str(tmp_path / "empty"), "config": None, "data_files": None, "split": "x", "revision": "main"}
     with pytest.raises(UserError, match=r"empty: could not be read as a dataset \(.*\); check the name and HF_TOKEN"):
-        dataset_staging.stage_text(source, tmp_path / "text.parquet")
+        dataset_staging.stage_text(source, tmp_path / "text.parquet", tmp_path / "lock.yaml")
