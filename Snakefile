@@ -34,6 +34,7 @@ study = open_study(
         if workflow.is_main_process
         else ()
     ),
+    files=workflow.configfiles,
 )
 
 

@@ -76,7 +76,8 @@ rule lock_cache:
         tasks=expand("cache/datasets/{task}.json", task=study.hub_tasks),
         texts=expand("cache/texts/{text}.parquet", text=study.hub_texts),
     output:
-        "cache/lock.yaml",
+        # Not deleted before the job, which keeps the entries of other studies.
+        update("cache/lock.yaml"),
     log:
         "cache/logs/lock_cache.log",
     benchmark:

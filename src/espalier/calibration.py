@@ -8,9 +8,7 @@ setting, and a short sequence is the prefix of the longer one of the same docume
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +16,6 @@ from transformers import PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 
-OVERLAP_TOKENS = 50
-CALIBRATION = ("calibration", "calibrate")
 _CHUNK = 256  # documents tokenised at a time
 
 Tokens = npt.NDArray[np.int64]
@@ -81,53 +77,3 @@ def _draw(
         f"calibration: {n_samples} sequences of {seq_len} tokens asked for, but only {len(drawn)} of "
         f"{len(texts)} documents have {seq_len} tokens; use fewer or shorter samples, or a longer calibration text"
     )
-
-
-def check_disjoint(
-    sequences: Tokens,
-    held_out: Iterable[Sequence[int] | npt.NDArray[np.integer[Any]]] | KnownWindows,
-    what: str,
-    *,
-    use: tuple[str, str] = CALIBRATION,
-) -> None:
-    """Refuse sequences that share 50 consecutive tokens with text that models are evaluated on.
-
-    Args:
-        sequences: Calibration sequences, or others that a model is made with, (n_samples, seq_len).
-        held_out: Token lists of the evaluation; `known_windows` of them if several checks need them.
-        what: What the held-out text is, for the message.
-        use: Section of the config that names the text of the sequences, and what they are for, for the message.
-
-    Raises:
-        UserError: Naming the first such sequence.
-    """
-    if sequences.shape[1] < OVERLAP_TOKENS:
-        return
-    known = held_out if isinstance(held_out, KnownWindows) else known_windows(held_out)
-    for number, sequence in enumerate(sequences):
-        if np.isin(window_hashes(sequence), known.hashes).any():
-            raise UserError(
-                f"{use[0]}: sequence {number} shares {OVERLAP_TOKENS} consecutive tokens with {what}; "
-                f"{use[1]} on text that is not evaluated on"
-            )
-
-
-@dataclass(frozen=True)
-class KnownWindows:
-    """Hashes of all windows of 50 tokens in texts that models are evaluated on, each once, sorted."""
-
-    hashes: npt.NDArray[np.uint64]
-
-
-def known_windows(held_out: Iterable[Sequence[int] | npt.NDArray[np.integer[Any]]]) -> KnownWindows:
-    """Hash token lists of the evaluation for `check_disjoint`; they are read one by one."""
-    found = (window_hashes(np.asarray(tokens)) for tokens in held_out if len(tokens) >= OVERLAP_TOKENS)
-    return KnownWindows(np.unique(np.concatenate([np.empty(0, np.uint64), *found])))
-
-
-def window_hashes(tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """Hash every window of 50 tokens: (n_tokens - 49,). Unequal windows collide with probability 2**-64 or so."""
-    weights = np.random.default_rng(50).integers(1, 2**63, OVERLAP_TOKENS, dtype=np.uint64) | np.uint64(1)
-    windows = np.lib.stride_tricks.sliding_window_view(tokens.astype(np.uint64) + np.uint64(1), OVERLAP_TOKENS)
-    hashes: npt.NDArray[np.uint64] = (windows * weights).sum(axis=1, dtype=np.uint64)
-    return hashes

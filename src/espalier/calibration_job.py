@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from espalier.calibration import Tokens, draw_sequences
+from espalier.calibration import Tokens, documents_drawn, draw_sequences
+from espalier.evaluation.held_out import held_out_texts
+from espalier.evaluation.requests import TokenisedRequests
 from espalier.files import read_json
 from espalier.importance.collect import Collected, collect_importance
 from espalier.importance.memory import PassSettings
@@ -20,6 +22,7 @@ from espalier.models.described import load_described
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
+from espalier.overlap import Compared, check_disjoint, document_tokens
 from espalier.priors import measure_priors
 from espalier.texts import read_texts
 
@@ -135,3 +138,37 @@ def load_sequences(manifest: Mapping[str, Any], text: str, sequences: Mapping[st
     )
     check_token_ids(tokens, vocab_size_of(manifest), "calibration")
     return tokens
+
+
+def check_sequences(
+    manifest: Mapping[str, Any], requests: TokenisedRequests, text: str, settings: Sequence[Mapping[str, Any]]
+) -> list[Compared]:
+    """Refuse calibration documents that are in what a model is evaluated on.
+
+    Args:
+        manifest: Content of the model's manifest.
+        requests: Tokenised requests of the model.
+        text: File of the calibration text.
+        settings: `text_field`, `seed`, `seq_len`, `n_samples` and perhaps `add_bos` of each setting, all of one text.
+
+    Returns:
+        What was compared: for each setting, with the perplexity texts and with the documents of tasks.
+
+    Raises:
+        UserError: If documents overlap, the text is too short, or the model has changed.
+    """
+    add_bos = settings[0].get("add_bos") if settings else None
+    tokenizer = load_tokenizer(
+        check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"], add_bos=add_bos
+    )
+    held_out = held_out_texts(requests, tokenizer)
+    compared: list[Compared] = []
+    for one in settings:
+        texts = read_texts(text, one["text_field"])
+        numbers = documents_drawn(
+            texts, tokenizer, n_samples=one["n_samples"], seq_len=one["seq_len"], seed=one["seed"], add_bos=add_bos
+        )
+        documents = document_tokens(texts, tokenizer, numbers, one["seq_len"])
+        name = f"documents of {one['n_samples']} sequences of {one['seq_len']} tokens"
+        compared += [check_disjoint(documents, evaluated, name=name) for evaluated in held_out]
+    return compared

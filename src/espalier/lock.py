@@ -1,17 +1,27 @@
-"""`cache/lock.yaml`: to which commit each revision was resolved, and the checksums of what was fetched."""
+"""`cache/lock.yaml`: to which commit each revision was resolved, and the checksums of what was fetched.
+
+What is in the lock stays at its commit: whoever stages it again, for whichever study, fetches that commit. An entry is
+removed by hand, and only to take another commit.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
+from filelock import FileLock
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, whole_file
 
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = Path("cache/lock.yaml")
 SECTIONS = ("models", "tasks", "texts")
 STAGED = b"espalier_staged"
 
@@ -39,6 +49,34 @@ def locked_commit(path: Path, repository: str, revision: str) -> str | None:
     return entry["commit"] if entry else None
 
 
+def locked_dataset(path: Path, dataset: str, revision: str, *, section: str, key: str) -> str | None:
+    """Return the commit that a revision of a dataset is pinned to; None if it was never staged.
+
+    Args:
+        path: The lock file.
+        dataset: Repository of the dataset.
+        revision: Branch, tag or commit.
+        section: `tasks` or `texts`.
+        key: Entry to look in first. The pin holds for all that is read of a dataset, so others are looked in as well.
+    """
+    pins = list(_pins(read_lock(path)))
+    own = [commit for where, name, _, commit in pins if where == (section, key) and name == dataset]
+    others = [commit for _, *pin, commit in pins if pin == [dataset, revision]]
+    return next((commit for commit in (*own, *others) if commit), None)
+
+
+def _pins(lock: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str, str, str | None]]:
+    """Yield each pinned dataset: section and key of its entry, repository, revision, commit (none for a local folder).
+
+    An entry of a task names revisions only where its definition asks for another one than `main`.
+    """
+    for key, text in lock["texts"].items():
+        yield ("texts", key), text.get("dataset", ""), text.get("revision", "main"), text.get("commit")
+    for key, task in lock["tasks"].items():
+        for dataset, commit in task["commits"].items():
+            yield ("tasks", key), dataset, task.get("revisions", {}).get(dataset, "main"), commit
+
+
 def read_staged(path: Path) -> dict[str, Any]:
     """Read from a staged text where it came from."""
     metadata = pq.read_schema(path).metadata or {}
@@ -49,18 +87,55 @@ def read_staged(path: Path) -> dict[str, Any]:
 def write_lock(path: Path) -> None:
     """Write down all that lies staged beside the lock file, for this study and for others.
 
+    Entries of what is no longer there are kept. A file whose checksum is not the one that the lock has for the same
+    commit is logged as a warning.
+
     Args:
         path: The lock file; `models/*/staged.json`, `datasets/*.json` and `texts/*.parquet` beside it are read.
+
+    Raises:
+        UserError: If there is a lock file that cannot be read.
     """
-    lock: dict[str, Any] = {section: {} for section in SECTIONS}
-    for file in sorted(path.parent.glob("models/*/staged.json")):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two studies that stage at once must not lose each other's entries.
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        lock = read_lock(path)
+        for section, key, entry in _staged(path.parent):
+            _compare(path, key, lock[section].get(key), entry)
+            lock[section][key] = entry
+        with whole_file(path) as temporary:
+            temporary.write_text(yaml.safe_dump(lock, sort_keys=True, allow_unicode=True), encoding="utf-8")
+
+
+def _staged(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield section, key and entry of all that lies staged."""
+    for file in sorted(folder.glob("models/*/staged.json")):
         staged = read_json(file)
         key = f"{staged['repository']}@{staged['revision']}"
-        lock["models"][key] = {"commit": staged["commit"], "files": staged["files"]}
-    for file in sorted(path.parent.glob("datasets/*.json")):
+        yield "models", key, {"commit": staged["commit"], "files": staged["files"]}
+    for file in sorted(folder.glob("datasets/*.json")):
         staged = read_json(file)
-        lock["tasks"][staged["task"]] = {"commits": staged["commits"], "files": staged["files"]}
-    for file in sorted(path.parent.glob("texts/*.parquet")):
-        lock["texts"][file.stem] = {**read_staged(file), "sha256": sha256_of(file)}
-    with whole_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(lock, sort_keys=True, allow_unicode=True), encoding="utf-8")
+        yield "tasks", staged["task"], {name: value for name, value in staged.items() if name != "task"}
+    for file in sorted(folder.glob("texts/*.parquet")):
+        yield "texts", file.stem, {**read_staged(file), "sha256": sha256_of(file)}
+
+
+def _compare(path: Path, key: str, locked: Mapping[str, Any] | None, staged: Mapping[str, Any]) -> None:
+    """Log files that are not what the lock says of the same commit."""
+    commits = ("commit", "commits")
+    if locked is None or any(locked.get(name) != staged.get(name) for name in commits):
+        return
+    before, now = _checksums(key, locked), _checksums(key, staged)
+    for name in sorted(before.keys() & now.keys()):
+        if before[name] != now[name]:
+            logger.warning(
+                "%s: %s: the SHA-256 of %s was %s..., now it is %s..., at the same commit: it was changed, or written "
+                "by other versions of the libraries", path, key, name, before[name][:12], now[name][:12],
+            )  # fmt: skip
+
+
+def _checksums(key: str, entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return the checksum of each file of an entry."""
+    if "sha256" in entry:
+        return {key: entry["sha256"]}
+    return {name: file["sha256"] if isinstance(file, dict) else file for name, file in entry["files"].items()}

@@ -2,38 +2,117 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any, cast
+
+import pyarrow as pa
 
 from espalier.errors import UserError
 from espalier.files import read_parquet
+from espalier.formats import COMPRESSIONS
 
 
 def read_texts(path: str | Path, text_field: str) -> list[str]:
-    """Read one text per row (Parquet, JSON lines, JSON list) or per line (.txt).
+    """Read one text per row (Parquet, JSON lines, JSON list) or per line (.txt), compressed or not.
 
     Raises:
-        UserError: If the file is missing, not readable, or lacks the column.
+        UserError: If the file is missing, not readable, empty, lacks the column, or has a row that is not a text.
+            Rows are counted from 0, lines from 1.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; check the dataset in the config")
-    if path.suffix == ".txt":
-        return path.read_text(encoding="utf-8").splitlines()
-    if path.suffix == ".parquet":
-        table = read_parquet(path)
-        if text_field not in table.column_names:
-            raise UserError(f"{path}: has no column {text_field!r}; it has {', '.join(table.column_names)}")
-        return [str(text) for text in table[text_field].to_pylist()]
-    return _read_json_texts(path, text_field)
+    plain = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    if plain.suffix == ".txt":
+        texts = "".join(_lines(path)).splitlines()
+    elif plain.suffix == ".parquet":
+        texts = _parquet_texts(path, text_field)
+    else:
+        texts = [_text_of(row, text_field, f"{path}: {where}") for where, row in read_json_rows(path)]
+    if not texts:
+        raise UserError(f"{path}: is empty; give a file with at least one text")
+    return texts
 
 
-def _read_json_texts(path: Path, text_field: str) -> list[str]:
-    content = path.read_text(encoding="utf-8")
+def read_json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield each value of a file of JSON lines, or of one JSON list, after the line or row where it is.
+
+    Raises:
+        UserError: Naming the first line that is not JSON.
+    """
+    # Not splitlines: JSON texts may hold the line separators of Unicode as they are.
+    numbered = ((number, line) for number, line in enumerate(_lines(path), start=1) if line.strip())
+    first = next(numbered, None)
+    if first is None:
+        return
+    if first[1].lstrip().startswith("["):
+        yield from ((f"row {number}", row) for number, row in enumerate(_json("".join(_lines(path)), path, 1)))
+        return
+    yield f"line {first[0]}", _json(first[1], path, first[0])
+    yield from ((f"line {number}", _json(line, path, number)) for number, line in numbered)
+
+
+def _json(content: str, path: Path, first_line: int) -> Any:
     try:
-        # Not splitlines: JSON texts may hold the line separators of Unicode as they are.
-        lines = content.removesuffix("\n").split("\n")
-        rows = json.loads(content) if path.suffix == ".json" else [json.loads(line) for line in lines]
-        return [str(row[text_field]) for row in rows]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is not JSON rows with a {text_field!r} ({error!r})") from None
+        return json.loads(content)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise UserError(f"{path}: line {line} is not JSON ({error.msg}); mend the line or take it out") from None
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file, uncompressed, each with its newline character.
+
+    Raises:
+        UserError: If the file is not of the compression that its suffix says, cut short, or not UTF-8.
+    """
+    number = 0
+    try:
+        with _open(path) as stream:
+            for number, line in enumerate(stream, start=1):  # noqa: B007 (for the messages below)
+                yield line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: line {number} is not UTF-8 ({error.reason}); save the file as UTF-8") from None
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if path.suffix not in COMPRESSIONS:
+            raise
+        raise UserError(
+            f"{path}: is not a complete {path.suffix} file ({error}, after line {number}); fetch or pack it again"
+        ) from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix in {".zst", ".lz4"}:
+        return io.BufferedReader(pa.input_stream(path, compression="detect"))
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return cast("IO[bytes]", openers.get(path.suffix, open)(path, "rb"))
+
+
+def _parquet_texts(path: Path, text_field: str) -> list[str]:
+    table = read_parquet(path)
+    if text_field not in table.column_names:
+        raise UserError(f"{path}: has no column {text_field!r}; it has {', '.join(table.column_names)}")
+    values = table[text_field].to_pylist()
+    return [_text(value, text_field, f"{path}: row {number}") for number, value in enumerate(values)]
+
+
+def _text_of(row: Any, text_field: str, where: str) -> str:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: is not a JSON object with {text_field!r}")
+    if text_field not in row:
+        raise UserError(f"{where}: has no {text_field!r}; it has {', '.join(row) or 'nothing'}")
+    return _text(row[text_field], text_field, where)
+
+
+def _text(value: Any, text_field: str, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    given = "null" if value is None else f"not a text ({type(value).__name__})"
+    raise UserError(f"{where}: {text_field!r} is {given}; mend the row or take it out")

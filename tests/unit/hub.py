@@ -1,9 +1,10 @@
-"""A hub on loopback: serves one model repository as huggingface_hub asks for it."""
+"""A hub on loopback: serves one repository, as a model and as a dataset, as huggingface_hub asks for it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ class LoopbackHub(ThreadingHTTPServer):
     """Serves the files of `folder` as repository `owner/tiny`.
 
     Attributes:
+        commit: What `main` is; each commit has the same files.
         wrong_checksums: Names of files whose announced SHA-256 is wrong.
         asked: Paths that were asked for.
     """
@@ -25,6 +27,7 @@ class LoopbackHub(ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
+        self.commit = COMMIT
         self.wrong_checksums: set[str] = set()
         self.asked: list[str] = []
 
@@ -33,12 +36,16 @@ class LoopbackHub(ThreadingHTTPServer):
         """Address of the hub."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    def name_of(self, path: Path) -> str:
+        """Return the name of a file in the repository, with its folders."""
+        return path.relative_to(self.folder).as_posix()
+
     def sibling(self, path: Path) -> dict[str, object]:
         """Describe a file; weights are announced with their SHA-256, as files in large-file storage are."""
         content = path.read_bytes()
-        described: dict[str, object] = {"rfilename": path.name, "size": len(content)}
+        described: dict[str, object] = {"rfilename": self.name_of(path), "size": len(content)}
         if path.suffix in {".safetensors", ".bin"}:
-            checksum = "0" * 64 if path.name in self.wrong_checksums else hashlib.sha256(content).hexdigest()
+            checksum = "0" * 64 if self.name_of(path) in self.wrong_checksums else hashlib.sha256(content).hexdigest()
             described["lfs"] = {"sha256": checksum, "size": len(content), "pointerSize": 100}
         return described
 
@@ -56,31 +63,40 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
     def _answer(self, *, with_body: bool) -> None:
-        path = unquote(self.path.split("?")[0])
+        path, _, query = unquote(self.path).partition("?")
         self.server.asked.append(path)
-        if path.startswith("/api/models/owner/tiny/tree/"):
-            self._send(json.dumps([self._tree_entry(file) for file in self._files()]).encode(), with_body=with_body)
-        elif path.startswith("/api/models/owner/tiny/revision/") and path.rsplit("/", 1)[-1] not in {"main", COMMIT}:
+        about = re.fullmatch(r"/api/(models|datasets)/owner/tiny(?:/(tree|revision)/([^/]+)/?(.*))?", path)
+        resolved = re.fullmatch(r"/(?:datasets/)?owner/tiny/resolve/(\w+)/(.+)", path)
+        commit = self.server.commit
+        if about and about[2] == "tree":
+            folder = self.server.folder / about[4]
+            listed = self._files() if "recursive=true" in query.lower() else [*folder.glob("*")]
+            entries = [self._tree_entry(path) for path in listed if path.is_relative_to(folder)]
+            self._send(json.dumps(entries).encode(), with_body=with_body)
+        elif about and about[3] and about[3] != "main" and not re.fullmatch("[0-9a-f]{40}", about[3]):
             self._send(b"{}", with_body=with_body, status=404, headers={"X-Error-Code": "RevisionNotFound"})
-        elif path.startswith("/api/models/owner/tiny"):
+        elif about:
+            commit = commit if about[3] in {None, "main"} else about[3]
             files = [self.server.sibling(file) for file in self._files()]
-            info = {"id": "owner/tiny", "modelId": "owner/tiny", "sha": COMMIT, "siblings": files}
+            info = {"id": "owner/tiny", "modelId": "owner/tiny", "sha": commit, "siblings": files}
             self._send(json.dumps(info).encode(), with_body=with_body)
-        elif path.startswith(f"/owner/tiny/resolve/{COMMIT}/"):
-            content = (self.server.folder / path.rsplit("/", 1)[-1]).read_bytes()
-            etag = hashlib.sha256(content).hexdigest()
-            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}
+        elif resolved and (self.server.folder / resolved[2]).is_file():
+            content = (self.server.folder / resolved[2]).read_bytes()
+            headers = {"X-Repo-Commit": resolved[1], "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
             self._send(content, with_body=with_body, headers=headers)
         else:
-            self._send(b"{}", with_body=with_body, status=404, headers={"X-Error-Code": "RepoNotFound"})
+            code = "EntryNotFound" if resolved else "RepoNotFound"
+            self._send(b"{}", with_body=with_body, status=404, headers={"X-Error-Code": code})
 
     def _files(self) -> list[Path]:
-        return sorted(self.server.folder.iterdir())
+        return sorted(path for path in self.server.folder.rglob("*") if path.is_file())
 
     def _tree_entry(self, file: Path) -> dict[str, object]:
+        if file.is_dir():
+            return {"type": "directory", "path": self.server.name_of(file), "size": 0, "oid": "0" * 40}
         described = self.server.sibling(file)
         oid = hashlib.sha1(file.read_bytes(), usedforsecurity=False).hexdigest()
-        entry = {"type": "file", "path": file.name, "size": described["size"], "oid": oid}
+        entry = {"type": "file", "path": described["rfilename"], "size": described["size"], "oid": oid}
         if lfs := described.get("lfs"):
             entry["lfs"] = {"oid": lfs["sha256"], "size": lfs["size"], "pointerSize": 100}  # type: ignore[index]
         return entry

@@ -1,6 +1,7 @@
 """The config refuses each bad value with one line, and one file is one study."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from espalier.config import load_study
 from espalier.config.document import insert_options, json_schema
 from espalier.errors import UserError
+from espalier.formats import TEXT_SUFFIXES, document_files
 from tests.conftest import REPOSITORY
 
 MODEL = {"name": "A", "family": "Llama", "kind": "base", "path": "models/a"}
@@ -79,7 +81,7 @@ BAD = [
     ({"evaluation": {"tasks": ["piqa", "piqa"]}}, "evaluation.tasks: 'piqa' is listed twice"),
     ({"evaluation": {"limit": 0}}, "evaluation.limit: got 0; allowed: greater than or equal to 1"),
     ({"evaluation": {"perplexity": {"stride": 4096}}},
-     "evaluation.perplexity: stride 4096 is not smaller than window 2048; give a smaller stride"),
+     "evaluation.perplexity: stride 4096 is larger than window 2048; give at most the window"),
     ({"calibration": {"dataset": "somewhere"}}, "calibration.dataset: got 'somewhere'; give 'sandbox', a file"),
     ({"calibration": {"seeds": [1, 1]}}, "calibration.seeds: seed 1 is listed twice"),
     ({"calibration": {"dataset": "Salesforce/wikitext", "config": "wikitext-2-raw-v1", "split": "test"}},
@@ -112,6 +114,56 @@ def test_each_problem_has_its_own_line() -> None:
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
         "study", "grid.pruning_ratio[0]", "grid.pruning_ratio[1]", "gird",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    ["data/c4.csv", "data/c4.csv.gz", "data/c4.zip", "./data/c4", "/data/c4", "a/b/c4.parquet.gz", "data/c4.JSON.GZ"],
+)
+def test_a_file_that_is_not_read_is_no_hub_repository(dataset: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_study(with_changes(calibration={"dataset": dataset}))
+    assert str(caught.value) == (
+        f"calibration.dataset: got {dataset!r}; give 'sandbox', a file (.parquet, .json, .jsonl, .txt, the last three "
+        "also compressed: .gz, .bz2, .xz, .zst, .lz4), or a hub repository 'owner/name'"
+    )
+
+
+def test_a_file_that_exists_is_no_hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert load_study(with_changes(calibration={"dataset": "data/texts"})).calibration.is_hub
+    (tmp_path / "data/texts").touch()
+    with pytest.raises(UserError, match=r"^calibration.dataset: got 'data/texts'; give 'sandbox', a file \(.parquet, "):
+        load_study(with_changes(calibration={"dataset": "data/texts"}))
+
+
+@pytest.mark.parametrize("suffix", TEXT_SUFFIXES)
+def test_local_texts_may_be_compressed(suffix: str) -> None:
+    """`data/c4-train.json.gz` has the form of a hub repository, too."""
+    calibration = load_study(with_changes(calibration={"dataset": f"data/c4-train.00000{suffix}"})).calibration
+    assert calibration.is_local
+    assert not calibration.is_hub
+    assert calibration.name == "c4-train"
+
+
+def test_one_local_file_is_one_text_whatever_the_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local file has no splits, and may be named in several ways."""
+    monkeypatch.chdir(tmp_path)
+    perplexity = {"texts": [{"name": "a", "dataset": "data/a.jsonl", "split": "test"}]}
+    for dataset in ("data/a.jsonl", "./data/a.jsonl", f"{tmp_path}/data/a.jsonl"):
+        with pytest.raises(UserError, match=rf"^calibration: '{dataset}' is also evaluation.perplexity.texts\[0\]; "):
+            load_study(with_changes(calibration={"dataset": dataset}, evaluation={"perplexity": perplexity}))
+    study = load_study(with_changes(calibration={"dataset": "data/b.jsonl"}, evaluation={"perplexity": perplexity}))
+    assert study.warnings() == []
+
+
+def test_compressed_documents_are_inputs_unless_they_are_copies(tmp_path: Path) -> None:
+    """Another list of inputs would rerun studies that were finished when only plain files were read."""
+    names = ["test.jsonl", "test.jsonl.gz", "train.json.gz", "dev.parquet", "notes.txt", "notes.md", "x.jsonl.zst"]
+    assert document_files(tmp_path / "piqa" / name for name in names) == [
+        str(tmp_path / "piqa" / name) for name in ("dev.parquet", "notes.txt", "test.jsonl", "train.json.gz")
+    ]
 
 
 def test_an_empty_config_says_so() -> None:

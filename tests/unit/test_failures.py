@@ -135,7 +135,7 @@ def test_reasons_reach_the_table() -> None:
     study = catalogue()
     fail("collect_gradients/A/c-s0/16", "out of memory")
     missing = study.failures.experiments()
-    finished, layers = gather(study.sweep.entries(), protocol=study.protocol, version=1, missing=missing)
+    finished, layers = gather(study.sweep.entries(), evaluation=study.evaluation_settings, missing=missing)
     assert {one.facts["experiment"]: one.failure for one in finished} == {
         "baseline": None, TAYLOR: "gradients: out of memory", BLOCK: "gradients: out of memory", WEIGHTS: None,
         WANDA: None,
@@ -150,7 +150,7 @@ def test_a_plan_of_a_model_that_is_refused_by_now_stops_no_table() -> None:
     write_json(f"results/s/experiments/A/{WEIGHTS}/plan.json", {"recipe": {"settings": settings}, "layers": []})
     fail("check_model/A", "weights are not finite")
     missing = study.failures.experiments()
-    finished, layers = gather(study.sweep.entries(), protocol=study.protocol, version=1, missing=missing)
+    finished, layers = gather(study.sweep.entries(), evaluation=study.evaluation_settings, missing=missing)
     assert {one.failure for one in finished} == {"model: weights are not finite"}
     assert layers == []
 

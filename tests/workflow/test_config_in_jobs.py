@@ -139,6 +139,24 @@ def test_bad_config_stops_snakemake_with_one_line(value: str, line: str, snakema
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("given", [["--configfile", "mine.yaml", "other.json"], []], ids=["named", "default"])
+def test_a_key_given_twice_stops_snakemake(given: list[str], snakemake: Run, tmp_path: Path) -> None:
+    """Of files that are named, and of the one that is taken when none is."""
+    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+    content = (REPOSITORY / "config/config.yaml").read_text(encoding="utf-8")
+    last = len(content.splitlines()) + 1
+    for name in ("mine.yaml", "config/config.yaml"):
+        (tmp_path / name).write_text(content + "evaluation: {limit: 7}\n", encoding="utf-8")
+    (tmp_path / "other.json").write_text('{"report": {"ratio": 0.5, "ratio": 0.35}}', encoding="utf-8")
+    done = snakemake("-n", *given, directory=tmp_path)
+    assert done.returncode != 0
+    first = content.splitlines().index("evaluation:") + 1
+    lines = [f"{given[1] if given else 'config/config.yaml'}: evaluation is given twice, in lines {first} and {last}"]
+    lines += ["other.json: report.ratio is given twice"] if given else []
+    problems = "".join(f"\n  {line}; keep one" for line in lines)
+    assert f"The config has problems:{problems}\n" in done.stdout + done.stderr
+
+
 def test_snakemake_runs_without_environment_of_the_library(tmp_path: Path) -> None:
     """The Snakefile finds `src/` by itself, in whatever folder it runs."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

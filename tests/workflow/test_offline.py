@@ -1,13 +1,15 @@
 """The login node fetches, compute jobs read what lies in `cache/`: against a hub on loopback."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 
-from espalier.files import read_json
+from espalier.files import read_json, write_parquet
 from tests.conftest import Run
 from tests.unit.hub import COMMIT, LoopbackHub, serve
 
@@ -51,3 +53,38 @@ def test_a_wrong_checksum_stages_nothing(hub_study: LoopbackHub, snakemake: Run,
     hub_study.wrong_checksums.clear()
     done = snakemake("stage", "--configfile", "study.yaml", directory=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_texts_stay_at_the_commit_in_the_lock(
+    study: dict[str, Any], snakemake: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever study stages which split of them, and whatever `main` has become."""
+    for split in ("train", "test"):
+        write_parquet(tmp_path / f"hub/data/{split}-00000-of-00001.parquet", pa.table({"text": [f"A {split} text."]}))
+    lock = tmp_path / "cache/lock.yaml"
+
+    def staged(hub: LoopbackHub, **splits: str) -> dict[str, str]:
+        """Stage the texts of a study, and return the commit of each split in the lock."""
+        texts = [{"name": name, "dataset": "owner/tiny", "split": split} for name, split in splits.items()]
+        study["evaluation"]["perplexity"]["texts"] = texts
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+        done = snakemake("stage", "--configfile", "study.yaml", directory=tmp_path)
+        assert done.returncode == 0, done.stderr
+        entries = yaml.safe_load(lock.read_text(encoding="utf-8"))["texts"].values()
+        return {entry["split"]: entry["commit"] for entry in entries}
+
+    with serve(tmp_path / "hub") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        assert staged(hub, plain="test") == {"test": COMMIT}
+        hub.commit = COMMIT[::-1]
+        assert staged(hub, other="train") == {"test": COMMIT, "train": COMMIT}
+        shutil.rmtree(tmp_path / "cache/texts")
+        hub.asked.clear()
+        assert staged(hub, plain="test") == {"test": COMMIT, "train": COMMIT}
+        assert hub.asked
+        assert not any(path.endswith("/revision/main") for path in hub.asked)
+        # To move on purpose: without its entries and what was staged.
+        lock.unlink()
+        shutil.rmtree(tmp_path / "cache/texts")
+        assert staged(hub, plain="test") == {"test": COMMIT[::-1]}

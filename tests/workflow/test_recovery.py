@@ -119,6 +119,6 @@ def test_text_that_is_also_evaluated_is_refused(snakemake: Run, tmp_path: Path, 
     done = snakemake("results/tiny/recovered/A/checked.json", "--configfile", "study.yaml", directory=tmp_path)
     assert done.returncode != 0
     assert (
-        "recovery: sequence 0 shares 50 consecutive tokens with a perplexity text; fine-tune on text that is not"
+        "recovery: document 0 (the first is 0) shares 50 consecutive tokens with one of the perplexity texts; fine-tune"
         in (done.stderr)
     )

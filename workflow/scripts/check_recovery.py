@@ -4,13 +4,11 @@ import espalier.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from espalier.calibration import check_disjoint
 from espalier.evaluation.requests import read_requests
 from espalier.files import read_json, write_json
 from espalier.jobs import workflow_job
-from espalier.recovery.text import USE, check_apart, load_packed
+from espalier.overlap import summarise
+from espalier.recovery.text import check_apart, check_evaluated, load_packed
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -20,14 +18,12 @@ def main(
     *, manifest: str, requests: str, text: str, settings: dict[str, Any], calibrations: list[dict[str, Any]],
     checked: str,
 ) -> None:  # fmt: skip
-    model, evaluated = read_json(manifest), read_requests(requests)
+    model = read_json(manifest)
     packed = load_packed(model, text, settings)
-    check_disjoint(packed.tokens, evaluated.texts.values(), "a perplexity text", use=USE)
-    documents = (np.concatenate([one.context, one.continuation]) for one in evaluated.requests.values())
-    check_disjoint(packed.tokens, documents, "a task document", use=USE)
+    compared = check_evaluated(packed, model, text, settings["text_field"], read_requests(requests))
     check_apart(packed, model, text, settings["text_field"], calibrations)
     facts = {"model": model["model"], "sequences": settings, "n_documents": len(packed.documents)}
-    write_json(checked, {**facts, "calibrations": calibrations, "shared_50_token_windows": 0})
+    write_json(checked, {**facts, "calibrations": calibrations, **summarise(compared)})
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from espalier.evaluation.staging import stage_task
 from espalier.files import write_json
 from espalier.jobs import workflow_job
+from espalier.lock import LOCK_FILE
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
 def main(*, task: str, staged: Path) -> None:
-    write_json(staged, stage_task(task, staged.parent))
+    write_json(staged, stage_task(task, staged.parent, LOCK_FILE))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from espalier.evaluation.staging import stage_text
 from espalier.jobs import workflow_job
+from espalier.lock import LOCK_FILE
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
 def main(*, source: dict[str, Any], text: Path) -> None:
-    stage_text(source, text)
+    stage_text(source, text, LOCK_FILE)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -16,8 +17,8 @@ from espalier.config.base import (
     check_path,
     repeated,
 )
+from espalier.formats import OTHER_FILES, TEXT_FORMS, TEXT_SUFFIXES
 
-LOCAL_SUFFIXES = (".parquet", ".json", ".jsonl", ".txt")
 SANDBOX = "sandbox"
 HUB = "hub"
 
@@ -26,7 +27,7 @@ class TextSource(Section):
     """One split of one dataset, and its column of text."""
 
     dataset: Annotated[str, Field(min_length=1)]
-    """`sandbox`, a local file (.parquet, .json, .jsonl, .txt), or a hub repository `owner/name`."""
+    """`sandbox`, a local file (.parquet, .json, .jsonl, .txt, .json.gz ...), or a hub repository `owner/name`."""
     config: Annotated[str, Field(min_length=1)] | None = None
     """Configuration of the hub dataset."""
     data_files: Annotated[str, Field(min_length=1)] | None = None
@@ -41,19 +42,20 @@ class TextSource(Section):
     @field_validator("dataset")
     @classmethod
     def _known_form(cls, value: str) -> str:
-        if value.endswith(LOCAL_SUFFIXES):
+        if value.endswith(TEXT_SUFFIXES):
             return check_path(value)
-        if value == SANDBOX or re.match(REPOSITORY_PATTERN, value):
+        if value == SANDBOX:
             return value
-        raise ValueError(
-            f"got {value!r}; give 'sandbox', a file ending in {', '.join(LOCAL_SUFFIXES)}, or a hub repository "
-            "'owner/name'"
-        )
+        # A folder may be a dataset in the layout of a repository; a file is none.
+        is_file = value.lower().endswith(OTHER_FILES) or Path(value).is_file()
+        if re.match(REPOSITORY_PATTERN, value) and not is_file:
+            return value
+        raise ValueError(f"got {value!r}; give 'sandbox', a file ({TEXT_FORMS}), or a hub repository 'owner/name'")
 
     @property
     def is_local(self) -> bool:
         """Whether the text is a local file."""
-        return self.dataset.endswith(LOCAL_SUFFIXES)
+        return self.dataset.endswith(TEXT_SUFFIXES)
 
     @property
     def is_hub(self) -> bool:
@@ -63,6 +65,12 @@ class TextSource(Section):
     def same_dataset(self, other: TextSource) -> bool:
         """Whether both name one dataset and configuration, whatever the split."""
         return (self.dataset, self.config, self.data_files) == (other.dataset, other.config, other.data_files)
+
+    def same_text(self, other: TextSource) -> bool:
+        """Whether both name one text: one split of one dataset, or one local file, which has no splits."""
+        if self.is_local and other.is_local:
+            return Path(self.dataset).resolve() == Path(other.dataset).resolve()
+        return self.dataset != SANDBOX and self.same_dataset(other) and self.split == other.split
 
 
 C4 = "allenai/c4"
@@ -81,7 +89,7 @@ class Calibration(TextSource):
     """The text that importance and priors are measured on."""
 
     dataset: Annotated[str, Field(min_length=1)] = C4
-    """`sandbox`, a local file (.parquet, .json, .jsonl, .txt), or a hub repository `owner/name`."""
+    """`sandbox`, a local file (.parquet, .json, .jsonl, .txt, .json.gz ...), or a hub repository `owner/name`."""
     data_files: Annotated[str, Field(min_length=1)] | None = Field(default_factory=_files_of_dataset)
     """One file of the hub dataset, instead of a configuration. For allenai/c4, unless given: one shard of `en`."""
     name: Name = Field(default_factory=_name_of_dataset)

@@ -53,7 +53,7 @@ class Evaluation(Section):
     tasks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = SEVEN_TASKS
     """Multiple-choice tasks, groups or tags of lm-evaluation-harness."""
     data: Annotated[str, Field(min_length=1)] = "hub"
-    """Task documents: `hub` (staged), `sandbox`, or a folder with `{task}/{split}.parquet`."""
+    """Task documents: `hub` (staged), `sandbox`, or a folder with `{task}/{split}.parquet` (.json, .jsonl.gz ...)."""
     limit: PositiveInt | None = None
     """Documents per task; none means all. Stored with every number."""
     perplexity: Perplexity = Perplexity()

@@ -95,11 +95,11 @@ class StudyConfig(Section):
     def _data_problems(self) -> list[str]:
         """Refuse to measure perplexity on a split that is trained on (the sandbox keeps its own texts apart)."""
         return [
-            f"{section}: {source.dataset!r} split {source.split!r} is also evaluation.perplexity.texts[{i}]; "
-            f"{use} on another split or dataset"
+            f"{section}: {source.dataset!r}{'' if source.is_local else f' split {source.split!r}'} is also "
+            f"evaluation.perplexity.texts[{i}]; {use} on another {'file' if source.is_local else 'split or dataset'}"
             for section, use, source in self._read_texts
             for i, text in enumerate(self.evaluation.perplexity.texts)
-            if text.dataset != "sandbox" and text.same_dataset(source) and text.split == source.split
+            if text.same_text(source)
         ]
 
     def warnings(self) -> list[str]:
@@ -108,7 +108,7 @@ class StudyConfig(Section):
             f"{section}: {source.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
             for section, _, source in self._read_texts
             for text in self.evaluation.perplexity.texts
-            if text.dataset != "sandbox" and text.same_dataset(source) and text.split != source.split
+            if text.dataset != "sandbox" and text.same_dataset(source) and not text.same_text(source)
         ]
 
     @property

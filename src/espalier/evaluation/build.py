@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from espalier import versions
 from espalier.errors import UserError
+from espalier.evaluation.explain import load_checked_tasks
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.requests import TokenisedRequests, read_requests
-from espalier.evaluation.tasks import load_tasks
 from espalier.evaluation.zeroshot import encode_tasks
 from espalier.files import sha256_of, sha256_of_json, whole_file
 from espalier.filesystem import link_or_copy, locked
@@ -91,13 +91,15 @@ def build(
     """Tokenise tasks and perplexity texts.
 
     Raises:
-        UserError: If a task or text cannot be read, or the chat template is missing.
+        UserError: If a task or text cannot be read, a document cannot be scored, or the chat template is missing.
     """
     if protocol.chat_template and not tokenizer.chat_template:
         raise UserError(
             f"evaluation.chat_template: is true, but the tokenizer of {tokenizer.name_or_path} has no chat template"
         )
-    tasks = load_tasks(protocol.tasks, data_folder, scratch)
+    tasks = load_checked_tasks(
+        list(protocol.tasks), data_folder, scratch, num_fewshot=protocol.num_fewshot, limit=protocol.limit
+    )
     requests, n_apart = encode_tasks(tasks, tokenizer, protocol)
     for task, count in sorted(n_apart.items()):
         logger.warning(

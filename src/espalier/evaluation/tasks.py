@@ -20,8 +20,7 @@ from lm_eval.tasks.manager import TaskDict
 
 from espalier.errors import UserError
 from espalier.evaluation.definitions import packaged_tasks
-
-DATA_SUFFIXES = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}
+from espalier.formats import DOCUMENT_FORMS, DOCUMENT_SUFFIXES, document_suffix, split_name
 
 
 def packaged_entries(names: Iterable[str]) -> dict[str, Entry]:
@@ -80,7 +79,7 @@ def load_tasks(names: Iterable[str], data_folder: Path, scratch: Path) -> Tasks:
 
     Args:
         names: Tasks, groups or tags.
-        data_folder: Folder with `{task}/{split}.parquet` (or .json, .jsonl) for each leaf task.
+        data_folder: Folder with `{task}/{split}.parquet` (or .json, .jsonl, compressed or not) for each leaf task.
         scratch: Folder for the generated YAML files and for the cache of `datasets`.
 
     Raises:
@@ -145,22 +144,23 @@ def _check_has_accuracy(name: str, tasks: TaskDict) -> None:
 
 def data_override(entry: Entry, folder: Path, cache: Path) -> dict[str, Any]:
     """Make the YAML content that reads a packaged task from a local folder."""
-    files = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix in DATA_SUFFIXES}
-    if not files:
-        raise UserError(
-            f"evaluation.data: no documents of task {entry.name!r} in {folder}; it needs one .parquet, .json or .jsonl "
-            "file per split, named after the split"
-        )
+    files = split_files(entry.name, folder)
+    suffixes = {split: document_suffix(path.name) or "" for split, path in files.items()}
+    first = next(iter(suffixes.values()))
     if missing := [split for split in _required_splits(entry.cfg or {}) if split not in files]:
         raise UserError(
             f"evaluation.data: task {entry.name!r} needs the split {missing[0]!r}, but {folder} has only "
-            f"{', '.join(files)}; add {missing[0]}{next(iter(files.values())).suffix}"
+            f"{', '.join(files)}; add {missing[0]}{first}"
         )
-    suffix = next(iter(files.values())).suffix
+    if len({DOCUMENT_SUFFIXES[suffix] for suffix in suffixes.values()}) > 1:
+        raise UserError(
+            f"evaluation.data: {folder} has {', '.join(path.name for path in files.values())}; give all splits of task "
+            f"{entry.name!r} as Parquet, or all as JSON"
+        )
     return {
         "include": str(entry.yaml_path),
         "task": entry.name,
-        "dataset_path": DATA_SUFFIXES[suffix],
+        "dataset_path": DOCUMENT_SUFFIXES[first],
         "dataset_name": None,
         "dataset_kwargs": {
             "data_files": {split: str(path.resolve()) for split, path in files.items()},
@@ -169,10 +169,37 @@ def data_override(entry: Entry, folder: Path, cache: Path) -> dict[str, Any]:
     }
 
 
+def split_files(task: str, folder: Path) -> dict[str, Path]:
+    """Find the file of each split of a task.
+
+    Raises:
+        UserError: If there is none, or a split has two.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*")):
+        if not document_suffix(path.name):
+            continue
+        if other := files.get(split_name(path)):
+            raise UserError(
+                f"evaluation.data: {folder} has both {other.name} and {path.name} for the split {split_name(path)!r}; "
+                "keep one of them"
+            )
+        files[split_name(path)] = path
+    if not files:
+        raise UserError(
+            f"evaluation.data: no documents of task {task!r} in {folder}; it needs one {DOCUMENT_FORMS} file per "
+            "split, named after the split"
+        )
+    return files
+
+
 def _required_splits(definition: Mapping[str, Any]) -> list[str]:
     """Return the splits that lm-eval opens: the scored one, and the one for examples (even when none are shown)."""
     scored = definition.get("test_split") or definition.get("validation_split")
-    examples = definition.get("fewshot_split") or definition.get("training_split")
+    shown = definition.get("fewshot_config") or {}
+    examples = shown.get("split") or definition.get("fewshot_split")
+    if not examples and not shown.get("samples"):
+        examples = definition.get("training_split") or definition.get("validation_split") or scored
     return [split for split in (scored, examples) if split]
 
 

@@ -113,14 +113,14 @@ def _read_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> tuple[str, ...]:
+    if (folder / "model.safetensors").is_file():  # transformers prefers it to an index
+        return ("model.safetensors",)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = sorted(set(read_json(index)["weight_map"].values()))
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise UserError(f"{folder}: {missing[0]} is listed in {index.name} but missing; copy or stage it again")
         return tuple(names)
-    if (folder / "model.safetensors").is_file():
-        return ("model.safetensors",)
     if any(folder.glob("*.bin")):
         raise UserError(
             f"{folder}: has only .bin weights, which are pickles and are never read; load them where you trust them "

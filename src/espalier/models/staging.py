@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import logging
+import shutil
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +16,17 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, Revi
 from huggingface_hub.hf_api import ModelInfo
 
 from espalier.errors import UserError
-from espalier.files import sha256_of
+from espalier.files import read_json, sha256_of
 
 logger = logging.getLogger(__name__)
 
-# Weights, config and tokenizer; never .bin (a pickle) and never code.
-PATTERNS = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*.json",
-    "special_tokens_map.json", "added_tokens.json", "tokenizer.model", "vocab.json", "merges.txt", "*.jinja",
-    "LICENSE*", "README.md",
+# Config and tokenizer, at the top of a repository; never code. In a pattern, `*` matches slashes as well.
+BESIDE_WEIGHTS = (
+    "config.json", "generation_config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json",
+    "tokenizer.model", "vocab.json", "merges.txt", "*.jinja", "LICENSE*", "README.md",
 )  # fmt: skip
+TEMPLATES = "additional_chat_templates/"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def stage_model(repository: str, revision: str, folder: Path, locked_commit: str | None) -> dict[str, Any]:
@@ -37,44 +42,109 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
         Repository, revision, commit, and size and SHA-256 of every fetched file.
 
     Raises:
-        UserError: If the repository cannot be read, has no safetensors, or a file does not have the hub's checksum.
+        UserError: If the repository cannot be read, has no safetensors, does not fit on the disk, or a file does not
+            have the hub's checksum.
     """
     api = HfApi()
     try:
         info = api.model_info(repository, revision=locked_commit or revision, files_metadata=True)
-        if not any(file.rfilename.endswith(".safetensors") for file in info.siblings or ()):
-            raise UserError(
-                f"{repository}: has no safetensors weights; .bin files are pickles and are never read. "
-                "Name a repository or revision with safetensors"
-            )
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         logger.info("%s: %s is commit %s", repository, revision, info.sha)
-        api.snapshot_download(repository, revision=info.sha, local_dir=folder, allow_patterns=list(PATTERNS))
+        names = [*filter(beside_weights, sizes), *_weights(api, info, sizes, folder)]
+        _check_space(repository, {name: sizes[name] for name in names}, folder)
+        patterns = [glob.escape(name) for name in names]
+        api.snapshot_download(repository, revision=info.sha, local_dir=folder, allow_patterns=patterns)
     except RepositoryNotFoundError:
         raise UserError(f"{repository}: no such repository, or no access to it; check the name and HF_TOKEN") from None
     except RevisionNotFoundError:
-        raise UserError(f"{repository}: has no revision {revision!r}; give a branch, tag or commit") from None
+        raise UserError(f"{repository}: {_no_revision(revision, locked_commit)}") from None
     except (HfHubHTTPError, TransportError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{repository}: could not be fetched ({reason}); run `snakemake stage` again") from None
+    _remove_others(folder, names)
     return {
         "repository": repository,
         "revision": revision,
         "commit": info.sha,
-        "files": verified_files(info, folder),
+        "files": verified_files(info, folder, names),
     }
 
 
-def verified_files(info: ModelInfo, folder: Path) -> dict[str, dict[str, Any]]:
+def beside_weights(name: str) -> bool:
+    """Whether a file of a repository belongs to config or tokenizer, or is its licence or card."""
+    patterns = ("*.jinja",) if name.startswith(TEMPLATES) else BESIDE_WEIGHTS
+    name = name.removeprefix(TEMPLATES)
+    return "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _weights(api: HfApi, info: ModelInfo, sizes: Mapping[str, int], folder: Path) -> list[str]:
+    """Choose the files that transformers loads: `model.safetensors`, else what the index names.
+
+    Not other precisions, formats and adapters that a repository may hold besides.
+    """
+    found = [name for name in sizes if name.endswith(".safetensors")]
+    if not found:
+        raise UserError(
+            f"{info.id}: has no safetensors weights; .bin files are pickles and are never read. "
+            "Name a repository or revision with safetensors"
+        )
+    if WEIGHTS in sizes:
+        return [WEIGHTS]
+    if INDEX in sizes:
+        index = api.hf_hub_download(info.id, INDEX, revision=info.sha, local_dir=folder)
+        shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+        if missing := [name for name in shards or ["nothing"] if name not in found]:
+            raise UserError(f"{info.id}: {INDEX} names {missing[0]}, which is no safetensors file of the repository")
+        return [INDEX, *shards]
+    raise UserError(
+        f"{info.id}: has neither {WEIGHTS} nor {INDEX}, only {', '.join(found[:3])}; name a repository or revision in "
+        "the format of save_pretrained"
+    )
+
+
+def _check_space(repository: str, sizes: Mapping[str, int], folder: Path) -> None:
+    """Refuse to begin what the disk cannot hold; files that are there already need no space."""
+    there = {name for name in sizes if (folder / name).is_file() and (folder / name).stat().st_size == sizes[name]}
+    needed = sum(size for name, size in sizes.items() if name not in there)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise UserError(
+            f"{repository}: needs {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free; make room, or "
+            "make cache/ a link to a larger disk"
+        )
+
+
+def _remove_others(folder: Path, names: Iterable[str]) -> None:
+    """Remove files of another commit that transformers would load beside, or instead of, those of this one."""
+    keep = set(names)
+    for path in (*folder.iterdir(), *(folder / TEMPLATES).glob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in keep and (name == WEIGHTS or beside_weights(name)):
+            logger.info("%s: not in this commit, removed", path)
+            path.unlink()
+
+
+def _no_revision(revision: str, locked_commit: str | None) -> str:
+    if locked_commit is None:
+        return f"has no revision {revision!r}; give a branch, tag or commit"
+    return (
+        f"no longer has commit {locked_commit}, at which cache/lock.yaml keeps {revision!r}; delete that entry to take "
+        "another commit"
+    )
+
+
+def verified_files(info: ModelInfo, folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Hash every fetched file and compare with the hub's checksum where it gives one.
 
     Raises:
         UserError: If a checksum differs; the broken file is deleted.
     """
-    files = {}
+    files, fetched = {}, set(names)
     for sibling in info.siblings or ():
-        path = folder / sibling.rfilename
-        if not path.is_file():
+        if sibling.rfilename not in fetched:
             continue
+        path = folder / sibling.rfilename
         checksum = sha256_of(path)
         expected = sibling.lfs.sha256 if sibling.lfs else None
         if expected and expected != checksum:

@@ -21,9 +21,12 @@ from transformers import PreTrainedTokenizerBase
 
 from espalier.calibration import Tokens, document_order, documents_drawn
 from espalier.errors import UserError
+from espalier.evaluation.held_out import held_out_texts
+from espalier.evaluation.requests import TokenisedRequests
 from espalier.models.loading import load_tokenizer, special_tokens
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
+from espalier.overlap import Compared, check_disjoint, document_tokens
 from espalier.texts import read_texts
 
 USE = ("recovery", "fine-tune")
@@ -125,6 +128,32 @@ def pack(
             "seq_len, or a longer recovery.text"
         )
     return Packed(np.asarray(stream[: n_sequences * seq_len], dtype=np.int64).reshape(n_sequences, seq_len), taken)
+
+
+def check_evaluated(
+    packed: Packed, manifest: Mapping[str, Any], text: str, text_field: str, requests: TokenisedRequests
+) -> list[Compared]:
+    """Refuse documents that are in what a model is evaluated on.
+
+    Args:
+        packed: What is fine-tuned on.
+        manifest: Content of the model's manifest.
+        text: File of the text.
+        text_field: Its column.
+        requests: Tokenised requests of the model.
+
+    Returns:
+        What was compared: with the perplexity texts and with the documents of tasks.
+
+    Raises:
+        UserError: Naming the first such document.
+    """
+    tokenizer = load_tokenizer(check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"])
+    documents = document_tokens(read_texts(text, text_field), tokenizer, packed.documents)
+    return [
+        check_disjoint(documents, evaluated, name="documents that are fine-tuned on", use=USE)
+        for evaluated in held_out_texts(requests, tokenizer)
+    ]
 
 
 def check_apart(

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from espalier import versions
-from espalier.config.data import HUB, LOCAL_SUFFIXES, SANDBOX, TextSource
+from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.criteria import CRITERIA
 from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.failures import results_folder
+from espalier.formats import document_files
 from espalier.sandbox.splits import split_files
 from espalier.study.exports import Exports
 from espalier.study.failures import Failures
@@ -273,7 +274,7 @@ class Catalogue:
             return [f"{self._task_data_folder}/{name}" for name in self.sandbox_task_files]
         if data == HUB:
             return [f"{CACHE}/datasets/{task}.json" for task in self.config.evaluation.tasks]
-        return sorted(str(path) for path in Path(data).glob("*/*") if path.suffix in LOCAL_SUFFIXES)
+        return document_files(Path(data).glob("*/*"))
 
     @property
     def perplexity_texts(self) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.config import StudyConfig, load_study
+from espalier.config.twice import keys_given_twice
 from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
 from espalier.study.catalogue import Catalogue
@@ -45,7 +46,13 @@ def asked_targets(
     return {target for target in (PARTIAL_REPORTS, INFERENCE) if rule_name(target) in given}
 
 
-def open_study(config: Mapping[str, Any], *, is_driver: bool, targets: Collection[str] = ()) -> Catalogue:
+def open_study(
+    config: Mapping[str, Any],
+    *,
+    is_driver: bool,
+    targets: Collection[str] = (),
+    files: Sequence[str | Path] = (),
+) -> Catalogue:
     """Check a config and make its look-up tables.
 
     Args:
@@ -53,11 +60,15 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, targets: Collectio
         is_driver: Whether this is the process that the user started; only there are task names looked up in lm-eval,
             sizes of models compared with the grid, and warnings shown.
         targets: What `asked_targets` found; `partial_reports` allows results to be missing.
+        files: Files that the config came from. Snakemake's loader keeps the last of two equal keys, so the driver looks
+            for such keys in the files themselves.
 
     Raises:
         SystemExit: With one line per problem.
     """
     try:
+        if is_driver:
+            _check_files(files)
         study = load_study(config)
         if is_driver and PARTIAL_REPORTS in targets:
             _allow_missing(study.study)
@@ -72,6 +83,11 @@ def open_study(config: Mapping[str, Any], *, is_driver: bool, targets: Collectio
         for line in (f"warning: {line}" for line in [*study.warnings(), *catalogue.imports.warnings()]):
             logger.warning(line)
     return catalogue
+
+
+def _check_files(files: Sequence[str | Path]) -> None:
+    if twice := keys_given_twice(files):
+        raise UserError("\n".join(twice))
 
 
 def _allow_missing(study: str) -> None:

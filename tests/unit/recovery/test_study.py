@@ -140,7 +140,7 @@ def test_what_decides_the_adapters_does_not_depend_on_the_grid() -> None:
     ("recovery", "message"),
     [
         ({"text": {"dataset": "p.txt"}},
-         r"recovery.text: 'p.txt' split 'train' is also evaluation.perplexity.texts\[0\]; fine-tune on another split"),
+         r"recovery.text: 'p.txt' is also evaluation.perplexity.texts\[0\]; fine-tune on another file"),
         ({"experiments": []}, "recovery.experiments: is empty; give at least one value"),
         ({"experiments": ["a-p20", "a-p20"]}, "recovery.experiments: 'a-p20' is listed twice; list each once"),
         ({"target_modules": ["q_prj"]}, r"recovery.target_modules\[0\]: got 'q_prj'; allowed: q_proj, k_proj, .+"),

@@ -7,11 +7,12 @@ import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from espalier.calibration import check_disjoint, document_order, documents_drawn
+from espalier.calibration import document_order, documents_drawn
 from espalier.errors import UserError
+from espalier.evaluation.requests import TokenisedRequests
 from espalier.files import write_parquet
 from espalier.models.manifest import make_manifest
-from espalier.recovery.text import USE, check_apart, load_packed, pack, training_order
+from espalier.recovery.text import check_apart, check_evaluated, load_packed, pack, training_order
 
 SETTINGS = {"text_field": "text", "seed": 0, "calibration_seeds": [0], "seq_len": 32, "n_sequences": 20}
 
@@ -90,8 +91,14 @@ def test_fifty_tokens_of_what_is_evaluated_are_refused(
 ) -> None:
     manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
     packed = load_packed(manifest, text, SETTINGS | {"seq_len": 64})
-    evaluated = tokenizer(pages[packed.documents[0]])["input_ids"]
+    number = packed.documents[1]
+    apart = TokenisedRequests({}, {"plain": tokenizer("The ball is red. " * 30)["input_ids"]}, {})
+    compared = check_evaluated(packed, manifest, text, "text", apart)
+    assert [one.documents_by_windows for one in compared] == [len(packed.documents)] * 2
+    evaluated = TokenisedRequests({}, {"plain": tokenizer(f"It is said: {pages[number]}")["input_ids"]}, {})
     with pytest.raises(
-        UserError, match=r"^recovery: sequence 0 shares 50 consecutive tokens with a text; fine-tune on text that is"
+        UserError,
+        match=rf"^recovery: document {number} \(the first is 0\) shares 50 consecutive tokens with one of the "
+        "perplexity texts; fine-tune on text that is not evaluated on$",
     ):
-        check_disjoint(packed.tokens, [evaluated], "a text", use=USE)
+        check_evaluated(packed, manifest, text, "text", evaluated)

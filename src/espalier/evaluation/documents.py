@@ -1,0 +1,184 @@
+"""Refuse documents that cannot be scored as they are.
+
+lm-eval counts an answer that is none of the choices as a wrong one, and writes a missing question as `None`. Here every
+document that will be scored or shown is written as lm-eval writes it, by the task's own rules, and the result is
+checked. A field that the task does not use may hold anything.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from jinja2.meta import find_undeclared_variables
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.utils import env
+
+from espalier.errors import UserError
+from espalier.evaluation.gaps import gap_problems
+from espalier.evaluation.rules import FAILURES, Document, Rules
+from espalier.evaluation.tasks import Tasks
+
+
+def check_documents(tasks: Tasks, *, num_fewshot: int, limit: int | None) -> None:
+    """Check every document that will be scored, and where examples are shown, all that they are drawn from.
+
+    Args:
+        tasks: Loaded tasks.
+        num_fewshot: Solved examples before each question.
+        limit: Documents per task that are scored; None is all.
+
+    Raises:
+        UserError: With one line per task that has such documents: the first of them, and how many more there are.
+    """
+    lines: list[str] = []
+    for task in tasks.leaves.values():
+        scored = Rules(task, solved=False)
+        lines += bad_documents(scored, islice(task.task_docs, limit))
+        # lm-eval never shows examples of a task whose definition says 0.
+        if num_fewshot and task.get_config("num_fewshot") != 0:
+            shown = Rules(task, solved=True)
+            lines += _too_few_examples(shown, num_fewshot) or bad_documents(shown, _examples(task, num_fewshot))
+    if lines:
+        raise UserError("\n".join(lines))
+
+
+def bad_documents(rules: Rules, documents: Iterable[Document]) -> list[str]:
+    """Describe the first document that is refused, in one line; nothing if there is none."""
+    found = ((number, problem) for number, doc in enumerate(documents) if (problem := problem_of(rules, doc)))
+    first = next(found, None)
+    if first is None:
+        return []
+    more = sum(1 for _ in found)
+    others = f" ({more} more of this split are refused, too)" if more else ""
+    return [f"{rules.place}, document {first[0]}: {first[1]}; mend it or take it out of the file{others}"]
+
+
+def problem_of(rules: Rules, document: Document) -> str | None:
+    """Say what is wrong with a document, if anything."""
+    if absent := [rule for rule in rules.texts if re.fullmatch(r"[A-Za-z_]\w*", rule) and rule not in document]:
+        return _absent(absent[0], document)  # lm-eval would write the name of the field
+    try:
+        text, choices, target = rules.text(document), rules.choices(document), rules.target(document)
+    except FAILURES as error:
+        read = (name for rule in rules.texts for name in sorted(find_undeclared_variables(env.parse(rule))))
+        absent = [name for name in read if name not in document]
+        return _absent(absent[0], document) if absent else describe_failure(document, error)
+    return (
+        next(gap_problems(rules, document, (text, choices, target)), None)
+        or _choices_problem(choices)
+        or _text_problem(rules, text, choices)
+        or _target_problem(rules, text, choices, target)
+        or _unlabelled(rules, document)
+    )
+
+
+def describe_failure(document: Document, error: Exception) -> str:
+    """Say in which field the rules of a task failed, as far as the exception tells it."""
+    reason, key = " ".join(str(error).split()), error.args[0] if isinstance(error, KeyError) else None
+    if isinstance(key, str) and key not in document and key not in document.values():
+        return _absent(key, document)
+    about = [
+        f"{name} is {'null' if value is None else repr(value)}"
+        for name, value in document.items()
+        if value is None or (isinstance(value, str | int | float) and repr(value) in reason)
+    ]
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    about += [f"at `{last.line}`"] if "tasks" in last.filename and last.line else []
+    return f"cannot be read by the rules of its task ({'; '.join([f'{type(error).__name__}: {reason}', *about])})"
+
+
+def _absent(field: str, document: Document) -> str:
+    return f"has no {field!r}, which its task reads; it has {', '.join(document)}"
+
+
+def _examples(task: ConfigurableTask, num_fewshot: int) -> list[Document]:
+    """Return the documents that may be shown; those that a definition brings along are lm-eval's own."""
+    if task.fewshot_cfg.split is None and task.fewshot_cfg.samples is not None:
+        return []
+    return list(task.sampler.df[:num_fewshot] if task.fewshot_cfg.sampler == "first_n" else task.sampler.df)
+
+
+def _too_few_examples(rules: Rules, num_fewshot: int) -> list[str]:
+    """Say when there are fewer examples than are shown. Drawn ones are one more, in case one is the document itself."""
+    n_found, shown = len(rules.task.sampler.df), rules.task.fewshot_cfg
+    needed = num_fewshot + (shown.sampler != "first_n" and shown.split == rules.task.config.test_split)
+    if n_found >= needed:
+        return []
+    return [f"{rules.place}: has {n_found} documents, but evaluation.num_fewshot {num_fewshot} needs {needed}"]
+
+
+def _choices_problem(choices: Any) -> str | None:
+    if not isinstance(choices, list):
+        return f"its choices are no list, but {_named(choices)}"
+    for number, choice in enumerate(choices):
+        if not isinstance(choice, str) or not choice.strip():
+            return f"choice {number} (the first is 0) is {_named(choice)}"
+    return None if len(choices) >= 2 else f"its number of choices is {len(choices)}, but at least 2 are needed"
+
+
+def _text_problem(rules: Rules, text: Any, choices: list[str]) -> str | None:
+    """Check the question. Where it is an index, the questions are the choices, and the index is the answer."""
+    many = getattr(rules.task, "multiple_input", None)  # None: not known yet
+    if isinstance(text, int) and (many is None or many):
+        return _index_problem(text, choices)
+    if not isinstance(text, str) or many:
+        return f"its question is no text, but {_named(text)}"
+    # Tasks whose choices are whole sentences have no question: their rule is an empty text, or code.
+    rule = rules.task.fewshot_cfg.doc_to_text if rules.solved else rules.task.config.doc_to_text
+    return "its question is empty" if not text.strip() and isinstance(rule, str) and rule.strip() else None
+
+
+def _target_problem(rules: Rules, text: Any, choices: list[str], target: Any) -> str | None:
+    if isinstance(text, int):
+        return None if isinstance(target, str) and target.strip() else f"what follows its choices is {_named(target)}"
+    if callable(rules.task.config.process_results) and not isinstance(target, str):
+        return None  # the task's own code reads it
+    many = getattr(rules.task, "multiple_target", None)
+    if many is not None and bool(many) != isinstance(target, list) and not rules.solved:
+        return f"its answer is {target!r}, but that of the first document is {'a list' if many else 'no list'}"
+    answers = target if isinstance(target, list) else [target]
+    if not answers:
+        return "has no answer"
+    return next(filter(None, (_answer_problem(rules, answer, choices) for answer in answers)), None)
+
+
+def _answer_problem(rules: Rules, answer: Any, choices: list[str]) -> str | None:
+    if isinstance(answer, int):
+        return _index_problem(answer, choices)
+    if not isinstance(answer, str):
+        return f"its answer is {_named(answer)}, which is no choice and no number of one"
+    # The answer of an example may be shown in other words than the choices.
+    if answer in choices or (rules.solved and answer.strip()):
+        return None
+    return f"its answer is {answer!r}, which is none of its {len(choices)} choices"
+
+
+def _unlabelled(rules: Rules, document: Document) -> str | None:
+    """Find a negative label, as in splits without answers: a rule that takes it for an index counts from the end."""
+    for name, value in document.items():
+        if isinstance(value, int | str) and re.fullmatch(r"-\d+", str(value)):
+            try:
+                answers = [rules.target({**document, name: type(value)(index)}) for index in (0, 1)]
+            except FAILURES:
+                continue
+            if answers[0] != answers[1]:
+                return f"{name} is {value}; its split may have no answers"
+    return None
+
+
+def _index_problem(index: int, choices: list[str]) -> str | None:
+    if 0 <= index < len(choices):
+        return None
+    return f"its answer is {index}, but its {len(choices)} choices are 0 to {len(choices) - 1}"
+
+
+def _named(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, str) and not value.strip():
+        return "empty"
+    return f"{value!r} ({type(value).__name__})"

@@ -1,0 +1,137 @@
+"""Load tasks and check their documents; where lm-eval fails to load one, say which file or document is at fault."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+from lm_eval.api.task import ConfigurableTask, TaskConfig
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from espalier.errors import UserError
+from espalier.evaluation.documents import bad_documents, check_documents, describe_failure
+from espalier.evaluation.rules import FAILURES, Rules
+from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries, split_files
+from espalier.files import read_parquet
+from espalier.texts import read_json_rows
+
+
+def load_checked_tasks(
+    names: list[str], data_folder: Path, scratch: Path, *, num_fewshot: int, limit: int | None
+) -> Tasks:
+    """Load tasks, and refuse documents that cannot be scored.
+
+    Args:
+        names: Tasks, groups or tags.
+        data_folder: Folder with `{task}/{split}.parquet`.
+        scratch: Folder for temporary files.
+        num_fewshot: Solved examples before each question.
+        limit: Documents per task that are scored; None is all.
+
+    Raises:
+        UserError: If a task or its documents cannot be read, or a document cannot be scored.
+    """
+    leaves = leaf_tasks(names, packaged_entries(names))
+    files = {leaf: list(split_files(leaf, data_folder / leaf).values()) for leaf in leaves}
+    # Before they are loaded: a row that is null makes pyarrow end the process.
+    if unreadable := [line for paths in files.values() for path in paths for line in _file_problems(path)]:
+        raise UserError("\n".join(f"evaluation.data: {line}" for line in unreadable))
+    try:
+        tasks = load_tasks(names, data_folder, scratch)
+    except (*FAILURES, OSError, datasets.exceptions.DatasetsError) as error:
+        lines = [line for leaf in leaves for line in _problems(leaf, files[leaf], scratch)]
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error!r}"
+        raise UserError("\n".join(lines) or f"evaluation.tasks: could not be loaded ({reason})") from None
+    check_documents(tasks, num_fewshot=num_fewshot, limit=limit)
+    return tasks
+
+
+class _Draft(ConfigurableTask):
+    """A task as its definition says, on documents that lm-eval cannot make a task of."""
+
+    def __init__(self, config: dict[str, Any], documents: datasets.DatasetDict) -> None:
+        self._config = TaskConfig(**{key: value for key, value in config.items() if key not in {"tag", "group"}})
+        self.fewshot_cfg = self._config.fewshot_config
+        self.prompt = None
+        self.dataset = documents
+
+
+def _problems(task: str, files: list[Path], scratch: Path) -> list[str]:
+    """Say why a task cannot be loaded; nothing if it can."""
+    definition = load_yaml(scratch / "tasks" / f"{task}.yaml", resolve_func=True)
+    try:
+        splits = datasets.load_dataset(definition["dataset_path"], **definition["dataset_kwargs"])
+    except (*FAILURES, OSError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        return [f"evaluation.data: {_odd_row(files) or f'task {task!r}: its files cannot be read together ({reason})'}"]
+    return list(_document_problems(_Draft(definition, splits)))
+
+
+def _odd_row(files: list[Path]) -> str | None:
+    """Find the first row where a field is of another type than before."""
+    types: dict[str, tuple[type, str]] = {}
+    for path in files:
+        parquet = path.suffix == ".parquet"
+        rows = enumerate(read_parquet(path).to_pylist()) if parquet else read_json_rows(path)
+        for where, row in rows:
+            place = f"row {where}" if parquet else where
+            for field, value in row.items():
+                if value is None:
+                    continue
+                expected, first = types.setdefault(field, (type(value), f"{path.name}, {place}"))
+                if type(value) is not expected:
+                    given = f"{reprlib.repr(value)} ({type(value).__name__})"
+                    return f"{path}: {place}: {field} is {given}, but {expected.__name__} in {first}; give one type"
+    return None
+
+
+def _file_problems(path: Path) -> Iterator[str]:
+    try:
+        n_rows = read_parquet(path).num_rows if path.suffix == ".parquet" else _count_objects(path)
+    except UserError as error:
+        yield str(error)
+    else:
+        if not n_rows:
+            yield f"{path}: is empty; give a file with documents"
+
+
+def _count_objects(path: Path) -> int:
+    n_rows = 0
+    for where, row in read_json_rows(path):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: {where}: is not a JSON object; mend it or take it out")
+        n_rows += 1
+    return n_rows
+
+
+def _document_problems(draft: _Draft) -> Iterator[str]:
+    """Find the document that stops lm-eval: one that `process_docs` fails at, or the first, which it tries."""
+    scored, shown = Rules(draft, solved=False), Rules(draft, solved=True)
+    processes = {scored: draft.config.process_docs, shown: draft.fewshot_cfg.process_docs}
+    for rules, process in processes.items():
+        raw = draft.dataset.get(rules.split)
+        if raw is None:
+            continue
+        try:
+            documents = process(raw) if process else raw
+        except FAILURES:
+            yield from _unprocessed(rules, raw, process)
+            return
+        if rules is scored and not len(documents):
+            yield f"{rules.place}: has no documents"
+        elif rules is scored:
+            draft.features = list(documents.features)
+            yield from bad_documents(rules, documents)
+
+
+def _unprocessed(rules: Rules, raw: datasets.Dataset, process: Any) -> Iterator[str]:
+    for number in range(len(raw)):
+        try:
+            process(raw.select([number]))
+        except FAILURES as error:
+            problem = describe_failure(raw[number], error)
+            yield f"{rules.place}, document {number}: {problem}; mend it or take it out of the file"
+            return

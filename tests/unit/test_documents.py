@@ -1,0 +1,347 @@
+"""Documents and files of tasks: what can be scored is accepted, all else is one line that names where it is."""
+
+import bz2
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from espalier.errors import UserError
+from espalier.evaluation.documents import check_documents, problem_of
+from espalier.evaluation.explain import load_checked_tasks
+from espalier.evaluation.rules import Rules
+from espalier.evaluation.tasks import Tasks, load_tasks
+from espalier.files import write_parquet
+from espalier.sandbox.corpora import make_task_documents
+from espalier.sandbox.splits import splits
+from espalier.sandbox.tasks import TASKS
+from espalier.sandbox.world import World
+
+Rows = list[dict[str, Any]]
+Splits = dict[str, dict[str, Rows]]
+Load = Callable[..., Tasks]
+MENDED = "; mend it or take it out of the file"
+
+
+@pytest.fixture(scope="module")
+def rows(world: World) -> Splits:
+    """Eight documents of every split of the seven tasks."""
+    return {task: {s: make_task_documents(world, task, s, 8, 0) for s in splits(task)} for task in TASKS}
+
+
+def as_lines(rows: Rows) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Write files of one task and load it: rows as JSON lines, tables as Parquet, all else as it is."""
+
+    def load(task: str, files: dict[str, Any], num_fewshot: int = 0, limit: int | None = None) -> Tasks:
+        (tmp_path / task).mkdir(parents=True)
+        for name, content in files.items():
+            path = tmp_path / task / name
+            if isinstance(content, pa.Table):
+                write_parquet(path, content)
+            elif isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                path.write_text(content if isinstance(content, str) else as_lines(content), encoding="utf-8")
+        return load_checked_tasks([task], tmp_path, tmp_path / "scratch", num_fewshot=num_fewshot, limit=limit)
+
+    return load
+
+
+# -- single documents --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tasks(rows: Splits, tmp_path_factory: pytest.TempPathFactory) -> Tasks:
+    """The seven tasks, and some whose rules are of other kinds."""
+    folder = tmp_path_factory.mktemp("tasks")
+    for task, by_split in (rows | OTHERS).items():
+        for split, documents in by_split.items():
+            write_parquet(folder / task / f"{split}.parquet", pa.Table.from_pylist(documents))
+    loaded: Tasks = load_tasks([*rows, *OTHERS], folder, tmp_path_factory.mktemp("scratch"))
+    return loaded
+
+
+def in_splits(names: str, documents: Rows) -> dict[str, Rows]:
+    return dict.fromkeys(names.split(), documents)
+
+
+OTHERS = {
+    # Half of the documents have no support, as in the real data.
+    "sciq": in_splits("train validation test", [
+        {"question": f"q{i}", "support": "fact" if i % 2 else "", "correct_answer": "d",
+         **{f"distractor{k}": f"w{k}" for k in (1, 2, 3)}} for i in range(4)
+    ]),
+    # No question at all: the choices are whole sentences.
+    "blimp_adjunct_island": in_splits("train", [{"sentence_good": "good", "sentence_bad": "bad"}] * 4),
+    # The answer is one of the choices, not its number, and the choices stand in the question as well.
+    "commonsense_qa": in_splits("train validation", [
+        {"question": f"q{i}", "choices": {"label": list("ABCDE"), "text": list("vwxyz")}, "answerKey": "B"}
+        for i in range(4)
+    ]),
+    # Question, choices and answer are written by code; labels of the hidden split are -1.
+    "copa": in_splits("train validation", [
+        {"premise": f"P{i}.", "choice1": "It fell.", "choice2": "It rose.", "question": "cause", "label": i % 2}
+        for i in range(4)
+    ]),
+    # Its own metric, with several right answers.
+    "truthfulqa_mc2": in_splits("validation", [
+        {"question": f"q{i}", "mc2_targets": {"choices": ["a", "b", "c"], "labels": [1, 1, 0]}} for i in range(4)
+    ]),
+    # A template that takes the label for an index.
+    "anli_r1": in_splits("train_r1 dev_r1 test_r1", [
+        {"premise": "p", "hypothesis": f"h{i}", "label": i % 3} for i in range(4)
+    ]),
+}  # fmt: skip
+
+
+def test_documents_as_they_should_be_are_accepted(tasks: Tasks) -> None:
+    """Fields that may be empty are empty in some: `ctx_b` of HellaSwag, `support` of SciQ."""
+    check_documents(tasks, num_fewshot=2, limit=None)
+
+
+REFUSED = [
+    ("boolq", {"label": 2}, "its answer is 2, but its 2 choices are 0 to 1"),
+    ("boolq", {"label": -1}, "its answer is -1, but its 2 choices are 0 to 1"),
+    ("boolq", {"label": "1"}, "its answer is '1', which is none of its 2 choices"),
+    ("boolq", {"label": 1.0}, r"its answer is 1.0 \(float\), which is no choice and no number of one"),
+    ("boolq", {"label": None}, "label is null"),
+    ("boolq", {"label": [0]}, r"its answer is \[0\], but that of the first document is no list"),
+    ("boolq", {"question": None}, "question is null"),
+    ("boolq", {"question": " "}, "question is empty"),
+    ("boolq", {"passage": None}, "passage is null"),
+    ("boolq", {"passage": ""}, "passage is empty"),
+    ("piqa", {"goal": None}, "goal is null"),
+    ("piqa", {"goal": ""}, "goal is empty"),
+    ("piqa", {"sol1": None}, "sol1 is null"),
+    ("piqa", {"sol2": "\n"}, "sol2 is empty"),
+    ("hellaswag", {"label": "4"}, "its answer is 4, but its 4 choices are 0 to 3"),
+    ("hellaswag", {"label": "-1"}, "its answer is '-1', which is none of its 4 choices"),
+    ("hellaswag", {"ctx_a": ""}, "ctx_a is empty"),
+    ("hellaswag", {"choices": ["a", "", "b", "c"]}, r"choices\[1\] is empty"),
+    ("hellaswag", {"choices": ["a"]}, "its number of choices is 1, but at least 2 are needed"),
+    ("winogrande", {"answer": "3"}, r"cannot be read by the rules of its task \(KeyError: '3'; answer is '3'; at `ret"),
+    ("winogrande", {"answer": ""}, "KeyError: ''; answer is ''"),
+    ("winogrande", {"answer": None}, "KeyError: None; answer is null"),
+    ("winogrande", {"option1": None}, "option1 is null"),
+    ("winogrande", {"option2": ""}, "option2 is empty"),
+    ("winogrande", {"sentence": "No blank."}, r"ValueError: substring not found; at `idx = doc\[.sentence.\].index"),
+    ("winogrande", {"sentence": "It ends in _"}, "what follows its choices is empty"),
+    ("arc_easy", {"answerKey": "Z"}, "ValueError: 'Z' is not in list; answerKey is 'Z'"),
+    ("arc_easy", {"answerKey": None}, "answerKey is null"),
+    ("arc_easy", {"choices": {"text": ["a", None], "label": ["A", "B"]}, "answerKey": "A"}, r"text\[1\] is null"),
+    ("arc_easy", {"choices": {"text": ["a", "b"], "label": list("ABCD")}, "answerKey": "D"},
+     "its answer is 3, but its 2 choices are 0 to 1"),
+    ("arc_easy", {"choices": {"text": [], "label": []}}, "is not in list"),
+    ("arc_challenge", {"question": ""}, "question is empty"),
+    ("openbookqa", {"question_stem": None}, "question_stem is null"),
+    ("openbookqa", {"question_stem": 42}, r"its question is no text, but 42 \(int\)"),
+    ("sciq", {"question": ""}, "question is empty"),
+    ("sciq", {"distractor2": ""}, "distractor2 is empty"),
+    ("sciq", {"correct_answer": None}, "correct_answer is null"),
+    ("blimp_adjunct_island", {"sentence_good": ""}, "sentence_good is empty"),
+    ("commonsense_qa", {"answerKey": "F"}, "its answer is 'F', which is none of its 5 choices"),
+    ("commonsense_qa", {"question": ""}, "question is empty"),
+    ("copa", {"label": -1}, "label is -1; its split may have no answers"),
+    ("copa", {"premise": ""}, "premise is empty"),
+    ("copa", {"choice1": None}, "choice1 is null"),
+    ("truthfulqa_mc2", {"mc2_targets": {"choices": ["a", ""], "labels": [1, 0]}}, r"choices\[1\] is empty"),
+    ("anli_r1", {"label": -1}, "label is -1; its split may have no answers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "change", "problem"), REFUSED)
+def test_a_document_that_cannot_be_scored_is_refused(
+    task: str, change: dict[str, Any], problem: str, tasks: Tasks
+) -> None:
+    found = problem_of(Rules(tasks.leaves[task], solved=False), {**tasks.leaves[task].task_docs[1], **change})
+    with pytest.raises(UserError, match=problem):
+        raise UserError(found)
+
+
+def test_fields_that_the_prompt_does_not_use_may_hold_anything(tasks: Tasks) -> None:
+    for task, change in (
+        ("boolq", {"idx": None}), ("hellaswag", {"source_id": None, "ctx_b": ""}), ("sciq", {"support": ""}),
+        ("boolq", {"label": True}), ("piqa", {"goal": "None of these"}), ("winogrande", {"qID": ""}),
+    ):  # fmt: skip
+        loaded = tasks.leaves[task]
+        assert problem_of(Rules(loaded, solved=False), {**loaded.task_docs[1], **change}) is None
+
+
+def test_examples_are_checked_by_the_rules_for_examples(tasks: Tasks) -> None:
+    """An example without an answer would be shown without one."""
+    loaded = tasks.leaves["piqa"]
+    for change, problem in (({"label": None}, "label is null"), ({"label": -1}, "its answer is -1, but its 2 choices")):
+        assert str(problem_of(Rules(loaded, solved=True), {**loaded.task_docs[0], **change})).startswith(problem)
+
+
+# -- which documents are checked ---------------------------------------------------------------------------------
+
+
+def changed(rows: Rows, number: int, **change: Any) -> Rows:
+    return [{**row, **(change if index == number else {})} for index, row in enumerate(rows)]
+
+
+def test_the_document_is_named_and_others_are_counted(load: Load, rows: Splits) -> None:
+    bad = changed(changed(rows["piqa"]["validation"], 3, label=2), 6, goal=None)
+    line = (
+        "evaluation.data: task 'piqa', split 'validation', document 3: its answer is 2, but its 2 choices are 0 to 1"
+        f"{MENDED} (1 more of this split are refused, too)"
+    )
+    with pytest.raises(UserError) as caught:
+        load("piqa", {"train.jsonl": rows["piqa"]["train"], "validation.jsonl": bad})
+    assert str(caught.value) == line
+
+
+def test_documents_beyond_the_limit_are_not_scored(load: Load, rows: Splits) -> None:
+    bad = changed(rows["piqa"]["validation"], 5, label=2)
+    load("piqa", {"train.jsonl": rows["piqa"]["train"], "validation.jsonl": bad}, limit=5)
+
+
+def test_examples_are_checked_where_they_are_shown(load: Load, rows: Splits, tmp_path: Path) -> None:
+    files = {"train.jsonl": changed(rows["piqa"]["train"], 4, label=2), "validation.jsonl": rows["piqa"]["validation"]}
+    load("piqa", files)
+    with pytest.raises(UserError, match=r"task 'piqa', split 'train', document 4: its answer is 2"):
+        load_checked_tasks(["piqa"], tmp_path, tmp_path / "again", num_fewshot=1, limit=None)
+
+
+def test_too_few_examples_are_counted(load: Load, rows: Splits) -> None:
+    """One more is drawn than shown, in case one is the document itself."""
+    files = {"train.jsonl": rows["piqa"]["train"][:3], "validation.jsonl": rows["piqa"]["validation"]}
+    with pytest.raises(UserError, match=r"split 'train': has 3 documents, but evaluation.num_fewshot 5 needs 6"):
+        load("piqa", files, num_fewshot=5)
+
+
+# -- what lm-eval cannot load ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "split", "change", "problem"),
+    [
+        # The first document, which lm-eval tries; and documents that HellaSwag's own code fails at.
+        ("boolq", "validation", (0, {"label": 7}), "document 0: its answer is 7, but its 2 choices are 0 to 1"),
+        ("winogrande", "validation", (0, {"answer": "3"}), "document 0: cannot be read .*KeyError: '3'; answer is '3'"),
+        ("hellaswag", "validation", (5, {"label": ""}), "document 5: cannot be read .*; label is ''; at `.gold.: int"),
+        ("hellaswag", "validation", (5, {"ctx_a": None}), "document 5: cannot be read .*; ctx_a is null"),
+        ("hellaswag", "train", (2, {"label": ""}), "document 2: cannot be read .*; label is ''"),
+    ],
+)
+def test_a_document_that_stops_lm_eval_is_named(
+    task: str, split: str, change: tuple[int, dict[str, Any]], problem: str, load: Load, rows: Splits
+) -> None:
+    files = {f"{name}.jsonl": documents for name, documents in rows[task].items()}
+    number, values = change
+    with pytest.raises(UserError, match=rf"^evaluation.data: task '{task}', split '{split}', {problem}.*{MENDED}$"):
+        load(task, files | {f"{split}.jsonl": changed(rows[task][split], number, **values)})
+
+
+@pytest.mark.parametrize(
+    ("task", "field", "left"),
+    [
+        ("piqa", "goal", "sol1, sol2, label"),
+        ("piqa", "sol1", "goal, sol2, label"),
+        ("piqa", "label", "goal, sol1, sol2"),
+        ("openbookqa", "question_stem", "id, choices, answerKey"),
+        ("winogrande", "option2", "sentence, option1, answer"),
+    ],
+)
+def test_a_column_that_the_task_reads_is_missed(task: str, field: str, left: str, load: Load, rows: Splits) -> None:
+    """lm-eval writes `question_stem` for a missing question_stem."""
+    without = {
+        f"{split}.parquet": pa.Table.from_pylist([{k: v for k, v in row.items() if k != field} for row in documents])
+        for split, documents in rows[task].items()
+    }
+    with pytest.raises(UserError, match=rf"document 0: has no '{field}', which its task reads; it has {left}"):
+        load(task, without)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"goal": "cut', r"validation.jsonl: line 9 is not JSON \(Unterminated string starting at\); mend the line"),
+        ("null\n", "validation.jsonl: line 9: is not a JSON object"),
+        ("[1]\n", "validation.jsonl: line 9: is not a JSON object"),
+    ],
+)
+def test_the_line_of_a_broken_file_is_named(content: str, problem: str, load: Load, rows: Splits) -> None:
+    good = rows["piqa"]["validation"]
+    with pytest.raises(UserError, match=problem):
+        load("piqa", {"train.jsonl": good, "validation.jsonl": as_lines(good) + content})
+
+
+def test_a_null_row_comes_before_pyarrow(load: Load, rows: Splits) -> None:
+    """One that is the first makes pyarrow end the process."""
+    good = rows["piqa"]["validation"]
+    with pytest.raises(UserError, match=r"train.jsonl: line 1: is not a JSON object"):
+        load("piqa", {"train.jsonl": "null\n" + as_lines(good), "validation.jsonl": good})
+
+
+def test_files_that_cannot_be_read_are_named(load: Load, rows: Splits, tmp_path: Path) -> None:
+    table = pa.Table.from_pylist(rows["piqa"]["validation"])
+    write_parquet(tmp_path / "whole.parquet", table)
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    with pytest.raises(UserError, match=r"^evaluation.data: .*validation.parquet: is not a complete Parquet file"):
+        load("piqa", {"train.parquet": table, "validation.parquet": whole[:-40]})
+
+
+@pytest.mark.parametrize("empty", ["", "\n", "[]"])
+def test_empty_splits_are_refused(empty: str, load: Load, rows: Splits) -> None:
+    with pytest.raises(UserError, match=r"validation.jsonl: is empty; give a file with documents"):
+        load("piqa", {"train.jsonl": rows["piqa"]["train"], "validation.jsonl": empty})
+
+
+def test_an_empty_parquet_split_is_refused(load: Load, rows: Splits) -> None:
+    table = pa.Table.from_pylist(rows["piqa"]["validation"])
+    with pytest.raises(UserError, match=r"validation.parquet: is empty; give a file with documents"):
+        load("piqa", {"train.parquet": table, "validation.parquet": table.slice(0, 0)})
+
+
+def test_the_row_of_another_type_is_named(load: Load, rows: Splits) -> None:
+    good = rows["piqa"]["validation"]
+    with pytest.raises(
+        UserError, match=r"validation.jsonl: line 4: label is 1.5 \(float\), but int in train.jsonl, line 1; give"
+    ):
+        load("piqa", {"train.jsonl": good, "validation.jsonl": changed(good, 3, label=1.5)})
+
+
+# -- files of a task ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [("", bytes), (".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)],
+)
+@pytest.mark.parametrize("form", [".jsonl", ".json"])
+def test_documents_may_be_compressed(
+    form: str, suffix: str, pack: Callable[[bytes], bytes], load: Load, rows: Splits
+) -> None:
+    documents = rows["piqa"]["validation"]
+    content = as_lines(documents) if form == ".jsonl" else json.dumps(documents)
+    tasks = load("piqa", {"train.jsonl": documents, f"validation{form}{suffix}": pack(content.encode())})
+    assert [doc["goal"] for doc in tasks.leaves["piqa"].task_docs] == [row["goal"] for row in documents]
+
+
+def test_two_files_of_one_split_are_refused(load: Load, rows: Splits) -> None:
+    documents = rows["piqa"]["validation"]
+    packed = gzip.compress(as_lines(documents).encode())
+    with pytest.raises(
+        UserError, match=r"has both validation.jsonl and validation.jsonl.gz for the split 'validation'; keep one"
+    ):
+        load("piqa", {"train.jsonl": documents, "validation.jsonl": documents, "validation.jsonl.gz": packed})
+
+
+def test_splits_of_two_forms_are_refused(load: Load, rows: Splits) -> None:
+    documents = rows["piqa"]["validation"]
+    with pytest.raises(
+        UserError, match=r"has train.parquet, validation.jsonl; give all splits of task 'piqa' as Parquet, or all"
+    ):
+        load("piqa", {"train.parquet": pa.Table.from_pylist(documents), "validation.jsonl": documents})
