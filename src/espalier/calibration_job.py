@@ -149,13 +149,15 @@ def check_sequences(
         manifest: Content of the model's manifest.
         requests: Tokenised requests of the model.
         text: File of the calibration text.
-        settings: `text_field`, `seed`, `seq_len`, `n_samples` and perhaps `add_bos` of each setting, all of one text.
+        settings: `text_field`, `seed`, `seq_len`, `n_samples` and, where the config sets it, `add_bos` of each setting,
+            all of one text.
 
     Returns:
         What was compared: for each setting, with the perplexity texts and with the documents of tasks.
 
     Raises:
-        UserError: If documents overlap, the text is too short, or the model has changed.
+        UserError: If documents overlap, the text is too short or has a token that the model's embedding has no row for,
+            or the model has changed.
     """
     add_bos = settings[0].get("add_bos") if settings else None
     tokenizer = load_tokenizer(
@@ -164,11 +166,13 @@ def check_sequences(
     held_out = held_out_texts(requests, tokenizer)
     compared: list[Compared] = []
     for one in settings:
-        texts = read_texts(text, one["text_field"])
+        texts, (n_samples, seq_len) = read_texts(text, one["text_field"]), (one["n_samples"], one["seq_len"])
         numbers = documents_drawn(
-            texts, tokenizer, n_samples=one["n_samples"], seq_len=one["seq_len"], seed=one["seed"], add_bos=add_bos
+            texts, tokenizer, n_samples=n_samples, seq_len=seq_len, seed=one["seed"], add_bos=add_bos
         )
-        documents = document_tokens(texts, tokenizer, numbers, one["seq_len"])
-        name = f"documents of {one['n_samples']} sequences of {one['seq_len']} tokens"
+        documents = document_tokens(texts, tokenizer, numbers, seq_len)
+        for tokens in documents.values():
+            check_token_ids(tokens[:seq_len], vocab_size_of(manifest), "calibration")
+        name = f"documents of {n_samples} sequences of {seq_len} tokens"
         compared += [check_disjoint(documents, evaluated, name=name) for evaluated in held_out]
     return compared
