@@ -13,8 +13,8 @@ help:
 	@echo "make run        the embedded study: six tiny models, nothing to download"
 	@echo "make pack       pack results/STUDY (STUDY=sandbox) into espalier-STUDY.tar.gz; make unpack: the reverse"
 	@echo "make test       the tests that take seconds each"
-	@echo "make test-all   all tests, those too that take minutes: the default study, Slurm, llama.cpp, a browser"
-	@echo "make llama      llama.cpp, which checks GGUF files: built once for any processor, kept in ~/.cache/espalier"
+	@echo "make test-all   all tests: also the default study, whole sweeps, Slurm, a browser, llama.cpp"
+	@echo "make llama      install llama.cpp, which checks GGUF files; it is built once and kept in ~/.cache/espalier"
 	@echo "make lint       ruff, snakefmt, snakemake --lint, imports, mypy, codespell"
 	@echo "make format     rewrite Python and rule files in the house style"
 	@echo "make docs       the documentation as a site, in build/site"
@@ -43,7 +43,7 @@ unpack:
 	tar --extract --gzip --file=espalier-$(STUDY).tar.gz
 
 # In two processes of one thread each: threads that wait for each other take longer than models this small.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 # Tests that need llama.cpp run where it is installed.
 test: $(INSTALLED)
