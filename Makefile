@@ -45,7 +45,6 @@ unpack:
 # In two processes of one thread each: threads that wait for each other take longer than models this small.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
-# Tests that need llama.cpp run where it is installed.
 test: $(INSTALLED)
 	$(TEST) -m "not long"
 

@@ -18,8 +18,8 @@ ORDER = ("workflow/test_default_run", "slurm/test_cluster", "workflow/test_[!dw]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Count tests that run the default study or a Slurm among the long ones."""
-    if item.get_closest_marker("run") or item.get_closest_marker("slurm"):
+    """Count tests that need more than Python among the long ones."""
+    if any(item.get_closest_marker(name) for name in ("run", "slurm", "llama", "browser")):
         item.add_marker("long")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 import yaml
 
 from espalier.criteria import CRITERIA
@@ -27,6 +28,7 @@ def test_a_ratio_that_no_plan_can_reach(snakemake: Run, tmp_path: Path, study: d
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.long
 def test_every_criterion_makes_plans(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
     """One pass for each criterion that reads text, one look at the weights; a wider grid on the ladder adds no pass."""
     study["methods"] = [{"name": name, "criterion": name} for name in CRITERIA]
@@ -61,6 +63,7 @@ def test_a_calibration_text_that_is_too_short(snakemake: Run, tmp_path: Path, st
     ) in lines
 
 
+@pytest.mark.long
 def test_calibration_text_that_is_also_evaluated(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
     """Under another file name, so that only its tokens tell."""
     text = (tmp_path / "calibration.parquet").read_bytes()
@@ -75,6 +78,7 @@ def test_calibration_text_that_is_also_evaluated(snakemake: Run, tmp_path: Path,
     assert not (tmp_path / "results/tiny/consolidated").exists()
 
 
+@pytest.mark.long
 def test_a_truncated_table_is_named_and_stops_no_other_experiment(
     snakemake: Run, tmp_path: Path, study: dict[str, Any]
 ) -> None:

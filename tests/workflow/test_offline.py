@@ -24,6 +24,7 @@ def hub_study(tmp_path: Path, study: dict[str, Any], monkeypatch: pytest.MonkeyP
         yield server
 
 
+@pytest.mark.long
 def test_only_staging_asks_the_hub(hub_study: LoopbackHub, snakemake: Run, tmp_path: Path) -> None:
     staged = snakemake("stage", "--configfile", "study.yaml", directory=tmp_path)
     assert staged.returncode == 0, staged.stderr
