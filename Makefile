@@ -7,12 +7,14 @@ STUDY ?= sandbox
 QUIET := --quiet rules reason host
 export PYTHONPATH := src
 
-.PHONY: help run pack unpack test lint format docs generated lock coverage mutation audit
+.PHONY: help run pack unpack test test-all llama lint format docs generated lock coverage mutation audit
 
 help:
 	@echo "make run        the embedded study: six tiny models, nothing to download"
 	@echo "make pack       pack results/STUDY (STUDY=sandbox) into espalier-STUDY.tar.gz; make unpack: the reverse"
-	@echo "make test       all tests"
+	@echo "make test       the tests that take seconds each"
+	@echo "make test-all   all tests: also the default study, whole sweeps, Slurm, a browser, llama.cpp"
+	@echo "make llama      install llama.cpp, which checks GGUF files; it is built once and kept in ~/.cache/espalier"
 	@echo "make lint       ruff, snakefmt, snakemake --lint, imports, mypy, codespell"
 	@echo "make format     rewrite Python and rule files in the house style"
 	@echo "make docs       the documentation as a site, in build/site"
@@ -42,11 +44,18 @@ pack:
 unpack:
 	tar --extract --gzip --file=espalier-$(STUDY).tar.gz
 
-# Without a C++ compiler the tests that need llama.cpp are skipped; the next run tries again.
+# In two processes of one thread each: threads that wait for each other take longer than models this small.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)
-	@$(MAKE) --no-print-directory $(LLAMA) || echo "llama.cpp could not be built: its tests are skipped"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 tests/unit
-	$(BIN)/python -m pytest tests/slurm tests/workflow
+	$(TEST) -m "not long"
+
+# What CI runs. Without a C++ compiler the tests that need llama.cpp are skipped; the next run tries again.
+test-all: $(INSTALLED)
+	@$(MAKE) --no-print-directory llama || echo "llama.cpp could not be built: its tests are skipped"
+	$(TEST)
+
+llama: $(LLAMA)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -101,6 +110,6 @@ $(INSTALLED): requirements.lock
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	@touch $@
 
-$(LLAMA): requirements-llama.txt $(INSTALLED)
-	$(BIN)/pip install --quiet --requirement requirements-llama.txt --constraint requirements.lock
+$(LLAMA): requirements-llama.txt envs/install_llama_cpp.sh $(INSTALLED)
+	sh envs/install_llama_cpp.sh $(BIN)/python
 	@touch $@

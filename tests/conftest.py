@@ -4,11 +4,34 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+# Two processes take files in this order: the longest first, and nothing that waits for the default study before it is
+# there. Unit tests come last, since they fill what time is left in small pieces.
+ORDER = ("workflow/test_default_run", "slurm/test_cluster", "workflow/test_[!dw]", "slurm/", "workflow/")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Count tests that need more than Python among the long ones."""
+    if any(item.get_closest_marker(name) for name in ("run", "slurm", "llama", "browser")):
+        item.add_marker("long")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files into the order in which `--dist=loadfile --no-loadscope-reorder` hands them out."""
+
+    def place(item: pytest.Item) -> int:
+        file = item.path.relative_to(REPOSITORY / "tests").as_posix()
+        return next((i for i, start in enumerate(ORDER) if fnmatch(file, f"{start}*")), len(ORDER))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,12 +1,12 @@
 """A tiny study in a folder of its own, and the default one, run once in `build/default-run` and kept there."""
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from filelock import FileLock
 
 from espalier.files import write_parquet
 from espalier.sandbox.corpora import make_lines, make_pages, make_task_documents
@@ -28,14 +28,19 @@ class DefaultRun:
 
 
 @pytest.fixture(scope="session")
-def default_run(snakemake: Run) -> DefaultRun:
-    """Run the default study from nothing (about five minutes), or bring an earlier test run up to date."""
+def default_run(snakemake: Run, testrun_uid: str) -> DefaultRun:
+    """Run the default study from nothing (about five minutes), or bring an earlier test run up to date.
+
+    One of the processes of a test run does it; the others wait for it.
+    """
     directory = REPOSITORY / "build/default-run"
     directory.mkdir(parents=True, exist_ok=True)
-    done: subprocess.CompletedProcess[str] = snakemake(
-        "--configfile", DEFAULT_CONFIG, directory=directory, timeout_s=1800
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    finished = directory / "finished.txt"
+    with FileLock(directory / "running.lock"):
+        if not finished.is_file() or finished.read_text(encoding="utf-8") != testrun_uid:
+            done = snakemake("--configfile", DEFAULT_CONFIG, directory=directory, timeout_s=1800)
+            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+            finished.write_text(testrun_uid, encoding="utf-8")
     return DefaultRun(directory, directory / "results/sandbox")
 
 

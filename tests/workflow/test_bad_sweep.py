@@ -31,6 +31,7 @@ def test_a_ratio_that_no_plan_can_reach(snakemake: Run, tmp_path: Path, study: d
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.long
 def test_every_criterion_makes_plans(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
     """One pass for each criterion that reads text, one look at the weights; a wider grid on the ladder adds no pass."""
     study["methods"] = [{"name": name, "criterion": name} for name in CRITERIA]
@@ -65,6 +66,7 @@ def test_a_calibration_text_that_is_too_short(snakemake: Run, tmp_path: Path, st
     ) in lines
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seq_len", [16, 64])
 def test_calibration_text_that_is_also_evaluated(
     seq_len: int, snakemake: Run, tmp_path: Path, study: dict[str, Any]
@@ -83,6 +85,7 @@ def test_calibration_text_that_is_also_evaluated(
     assert not (tmp_path / "results/tiny/consolidated").exists()
 
 
+@pytest.mark.long
 def test_a_truncated_table_is_named_and_stops_no_other_experiment(
     snakemake: Run, tmp_path: Path, study: dict[str, Any]
 ) -> None:

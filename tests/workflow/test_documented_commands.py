@@ -27,7 +27,8 @@ ELSEWHERE = {
     "squeue --me": "needs Slurm: tests/slurm/test_cluster.py runs this block there",
     "pre-commit install": "writes into .git; the linters that it runs are run by test_style.py",
     "snakemake inference": "needs a section of the config: tests/workflow/test_inference.py",
-    "pip install -r requirements-llama.txt": "installs: `make test` does it",
+    "sh envs/install_llama_cpp.sh": "installs: `make test-all` does it",
+    "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install": "the same by hand",
     "from transformers import AutoModelForCausalLM": "needs an exported folder: tests/unit/export",
     "from espalier.adapters.lora": "needs a trained adapter: tests/unit/recovery",
     "PYTHONPATH=src python benchmarks/": "measures for minutes: its options are looked up below",
@@ -37,6 +38,8 @@ ELSEWHERE = {
 LONG_TARGETS = {
     "run": "the fixture default_run",
     "test": "this very run",
+    "test-all": "this very run in CI",
+    "llama": "`make test-all` needs it; test_llama_cpp.py",
     "lint": "test_style.py",
     "lock": "needs the network",
     "audit": "needs the network",

@@ -30,6 +30,7 @@ def exports_in(folder: Path) -> dict[str, bool]:
     return {path.name: read_json(path / "parity.json")["passed"] for path in folder.glob("checkpoints/A/[!.]*")}
 
 
+@pytest.mark.long
 def test_export_from_nothing_and_what_reruns(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
     results = tmp_path / "results/tiny"
     study["export"] = {"formats": ["transformers", "vllm"]}

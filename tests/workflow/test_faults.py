@@ -18,6 +18,8 @@ import yaml
 from espalier.files import read_json, sha256_of
 from tests.conftest import REPOSITORY, Run
 
+pytestmark = pytest.mark.long
+
 TARGET = "consolidated"
 N_KILLS = 6
 

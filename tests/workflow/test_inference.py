@@ -25,6 +25,7 @@ def weights_only(study: dict[str, Any]) -> dict[str, Any]:
     return study
 
 
+@pytest.mark.long
 def test_measured_when_asked_for_never_for_a_report_and_refused_in_one_line(
     snakemake: Run, tmp_path: Path, weights_only: dict[str, Any]
 ) -> None:

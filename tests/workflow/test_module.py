@@ -34,6 +34,7 @@ rule everything:
 """
 
 
+@pytest.mark.long
 def test_a_workflow_of_ten_lines_imports_it(study: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     (tmp_path / "Snakefile").write_text(IMPORTING, encoding="utf-8")

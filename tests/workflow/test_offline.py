@@ -27,6 +27,7 @@ def hub_study(tmp_path: Path, study: dict[str, Any], monkeypatch: pytest.MonkeyP
         yield server
 
 
+@pytest.mark.long
 def test_only_staging_asks_the_hub(
     hub_study: LoopbackHub, snakemake: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from tests.unit.analysis.test_uncertainty import experiments as with_documents
 from tests.unit.test_reports import ODD, experiments, layers, page
 from tests.workflow.browser import Browser, browser, needs_chromium
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 PROFILE = [
     {"calibration": "c-s0", "taylor_seq_len": 16, "taylor_num_samples": n, "grad_mean": [1.0, 2.0],

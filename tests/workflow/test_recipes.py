@@ -19,6 +19,8 @@ from espalier.reports.messages import CATALOGUES
 from tests.conftest import REPOSITORY
 from tests.documents import apply_edit, blocks, copy_repository
 
+pytestmark = pytest.mark.long
+
 RECIPES = [REPOSITORY / "CONTRIBUTING.md"]
 # What shows that an edit is right, by the file that is edited; the others are proved by the study at the end.
 PROOFS = {

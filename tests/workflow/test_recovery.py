@@ -43,6 +43,7 @@ def expensive(printed: str) -> dict[str, int]:
     return {rule: n for rule, n in job_counts(printed).items() if not rule.startswith(cheap)}
 
 
+@pytest.mark.long
 def test_the_best_is_recovered_and_reported(snakemake: Run, tmp_path: Path, recovering: dict[str, Any]) -> None:
     run(snakemake, tmp_path, "reports")
     results = tmp_path / "results/tiny"

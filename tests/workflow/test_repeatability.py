@@ -32,6 +32,7 @@ def sweep(study: dict[str, Any]) -> dict[str, Any]:
     return study
 
 
+@pytest.mark.long
 def test_runs_of_one_study(sweep: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -78,6 +78,7 @@ FOUND = """new Promise(done => {
 })"""
 
 
+@pytest.mark.browser
 @needs_chromium
 def test_search_finds_a_page_and_asks_nobody_else(address: str, site: Path, tmp_path: Path) -> None:
     with browser(tmp_path) as chromium:

@@ -5,11 +5,13 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from espalier.export.gguf import check, write
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.surgery import prune
 from tests.unit.conftest import random_model, with_biases
@@ -20,12 +22,22 @@ MLP_CHANNELS = [list(range(48)), list(range(3, 20)), list(range(40)), [1, 2, 5, 
 
 
 @pytest.fixture(autouse=True)
-def _llama(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("llama") and importlib.util.find_spec("llama_cpp") is None:
+def _llama(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that need llama.cpp are skipped without it; where it is installed, a file that it did not check fails."""
+    if not request.node.get_closest_marker("llama"):
+        return
+    if importlib.util.find_spec("llama_cpp") is None:
         reason = "llama-cpp-python is not installed (requirements-llama.txt)"
         if os.environ.get("CI"):
             pytest.fail(reason)  # in CI nobody would notice that parity went unchecked
         pytest.skip(reason)
+
+    def check_file(*arguments: Any) -> dict[str, Any]:
+        facts = check.check_file(*arguments)
+        assert facts["checked"], facts["reason"]
+        return facts
+
+    monkeypatch.setattr(write, "check_file", check_file)
 
 
 @pytest.fixture(scope="session")

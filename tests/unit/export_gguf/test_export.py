@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,80 @@ def test_without_llama_cpp_it_says_so(folder: Make, tmp_path: Path, caplog: pyte
     assert facts["llama_cpp"]["checked"] is False
     assert "not installed" in facts["llama_cpp"]["reason"]
     assert facts["n_bytes"] == (tmp_path / "out/model.gguf").stat().st_size
+
+
+class LlamaCpp:
+    """A stand-in for llama-cpp-python that dies as the real one does on other processors, files and machines."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._file = folder / "llama_cpp.py"
+        folder.mkdir()
+        monkeypatch.setattr(check, "llama_cpp_version", lambda: "0")
+        monkeypatch.setattr(write, "llama_cpp_version", lambda: "0")
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    def dies_by(self, signal_number: int, words: str = "") -> None:
+        """Die by a signal when a file is loaded."""
+        die = f"sys.stderr.write({words!r}); sys.stderr.flush(); os.kill(os.getpid(), {signal_number})"
+        self._file.write_text(f"import os, sys\ndef Llama(*_, **__): {die}\n", encoding="utf-8")
+
+    def cannot_be_imported(self, error: str) -> None:
+        """Fail when it is imported."""
+        self._file.write_text(f"raise {error}\n", encoding="utf-8")
+
+
+@pytest.fixture
+def llama_cpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaCpp:
+    return LlamaCpp(tmp_path / "modules", monkeypatch)
+
+
+def test_a_llama_cpp_of_another_processor_leaves_the_file_unchecked(
+    folder: Make, tmp_path: Path, llama_cpp: LlamaCpp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is not at fault: it is kept, and log and JSON say that it was not checked, and what to do."""
+    llama_cpp.dies_by(signal.SIGILL)
+    export_gguf(folder(), tmp_path / "out/model.gguf", gguf_type="F16", name="pruned")
+    facts = read_json(tmp_path / "out/model.gguf.json")["llama_cpp"]
+    assert facts["checked"] is False
+    for said in (facts["reason"], caplog.text):
+        assert "killed by SIGILL: llama-cpp-python was built for another processor" in said
+        assert "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install --force-reinstall" in said
+    assert (tmp_path / "out/model.gguf").is_file()
+
+
+@pytest.mark.parametrize(
+    "error", ["OSError('libgomp.so.1: cannot open')", "RuntimeError('no library')", "ImportError('no diskcache')"]
+)
+def test_a_llama_cpp_that_cannot_be_loaded_leaves_the_file_unchecked(
+    error: str, folder: Make, tmp_path: Path, llama_cpp: LlamaCpp
+) -> None:
+    llama_cpp.cannot_be_imported(error)
+    facts = export_gguf(folder(), tmp_path / "out/model.gguf", gguf_type="F16", name="pruned")["llama_cpp"]
+    assert facts["checked"] is False
+    assert re.search(r"cannot be loaded \(\w+Error: (libgomp|no library|no diskcache).*\); install", facts["reason"])
+
+
+ABORTS = "loading\nggml.c:12: GGML_ASSERT(n > 0) failed\n#0 main ()\n#1 _start ()\n"
+DEATHS = {
+    signal.SIGKILL: "killed by SIGKILL: most likely out of memory; give the job more, for example --set-resources",
+    signal.SIGABRT: r"killed by SIGABRT: .* gave up on this file; it said: ggml\.c:12: GGML_ASSERT\(n > 0\) failed$",
+    signal.SIGSEGV: "killed by SIGSEGV: llama.cpp crashed on this file; report this",
+    signal.SIGFPE: "killed by SIGFPE: llama.cpp divided by zero on this file",
+    signal.SIGBUS: "killed by SIGBUS: the file could not be read to its end",
+    signal.SIGTERM: "killed by SIGTERM: it was ended from outside; run again",
+    signal.SIGRTMIN + 1: rf"killed by signal {signal.SIGRTMIN + 1}: it was ended from outside; run again",
+}
+
+
+@pytest.mark.parametrize("number", list(DEATHS), ids=str)
+def test_a_file_on_which_llama_cpp_dies_is_removed_and_the_signal_is_named(
+    number: int, folder: Make, tmp_path: Path, llama_cpp: LlamaCpp
+) -> None:
+    llama_cpp.dies_by(number, ABORTS)
+    with pytest.raises(UserError, match=DEATHS[number]) as caught:
+        export_gguf(folder(), tmp_path / "out/model.gguf", gguf_type="F16", name="pruned")
+    assert len(str(caught.value).splitlines()) == 1
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.usefixtures("unchecked")

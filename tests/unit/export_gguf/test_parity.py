@@ -1,5 +1,6 @@
 """Files as llama.cpp computes them, against the pruned PyTorch model."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def test_the_reference_is_the_pruned_model(case: tuple[Path, torch.nn.Module]) -
     with torch.inference_mode():
         expected = model(ids[None], use_cache=False).logits[0]
     torch.testing.assert_close(reference_logits(open_source(folder), ids.tolist()), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.llama
+def test_llama_cpp_is_built_for_any_processor() -> None:
+    """Not for the one that built it, on which nobody would notice: what it uses is what every AVX2 processor has."""
+    import llama_cpp
+
+    used = set(re.findall(r"(\w+) = 1", llama_cpp.llama_print_system_info().decode()))
+    assert not {name for name in used if name.startswith(("AVX512", "AVX_VNNI", "AMX"))}, "run `make llama`"
 
 
 @pytest.mark.llama

@@ -8,6 +8,8 @@ import json
 import logging
 import math
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from espalier.errors import UserError
+from espalier.export.gguf.llama_process import CANNOT_LOAD
 from espalier.export.gguf.metadata import context_length
 from espalier.export.gguf.reference import reference_logits
 from espalier.export.gguf.source import Source
@@ -36,7 +39,14 @@ F32_BOUND = 1e-3
 RELATIVE_BOUND = {"F16": 0.02, "Q8_0": 0.2}
 """Largest difference of the logits of other files, see docs/gguf.md: root mean square, in standard deviations."""
 
+REINSTALL = "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python"
+MORE_MEMORY = "--set-resources export_gguf:mem_mb=16000"
+
 logger = logging.getLogger(__name__)
+
+
+class LlamaCppUnusableError(Exception):
+    """llama.cpp cannot run on this machine, which says nothing about the file. The message says why and what to do."""
 
 
 def llama_cpp_version() -> str | None:
@@ -50,13 +60,14 @@ def llama_cpp_version() -> str | None:
 def check_file(
     path: Path, source: Source, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, gguf_type: str
 ) -> dict[str, Any]:
-    """Load a file with llama.cpp and compare ids and logits, if llama.cpp is there.
+    """Load a file with llama.cpp and compare ids and logits, if llama.cpp runs on this machine.
 
     Returns:
-        What was checked, with the differences found; `checked` is false where llama-cpp-python is not installed.
+        What was checked, with the differences found; `checked` is false, with the `reason`, where llama-cpp-python is
+        not installed, cannot be loaded, or was built for another processor.
 
     Raises:
-        UserError: If llama.cpp cannot load the file, or its ids or logits differ.
+        UserError: If llama.cpp fails on the file, or its ids or logits differ.
     """
     version = llama_cpp_version()
     if version is None:
@@ -66,7 +77,11 @@ def check_file(
     expected = [tokenizer(text).input_ids for text in texts]
     n_tokens = min(N_TOKENS, context_length(source.config))
     prompt = list(itertools.islice(itertools.cycle(itertools.chain(*expected)), n_tokens - N_GENERATED))
-    answer, logits = _ask(path, texts, prompt)
+    try:
+        answer, logits = _ask(path, texts, prompt)
+    except LlamaCppUnusableError as unusable:
+        logger.warning("not checked with llama.cpp: %s", unusable)
+        return {"checked": False, "llama-cpp-python": version, "reason": str(unusable)}
     n_other = _compare_ids(texts, expected, answer["ids"], tokenizer)
     ids = prompt + answer["generated"]
     differences = _compare_logits(torch.from_numpy(logits), reference_logits(source, ids), gguf_type)
@@ -77,7 +92,12 @@ def check_file(
 
 
 def _ask(path: Path, texts: Sequence[str], prompt: Sequence[int]) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
-    """Run llama.cpp on a file in a new process."""
+    """Run llama.cpp on a file in a new process.
+
+    Raises:
+        LlamaCppUnusableError: If llama.cpp cannot run on this machine.
+        UserError: If it fails on the file.
+    """
     with tempfile.TemporaryDirectory() as folder:
         request, answer, logits = (Path(folder) / name for name in ("request.json", "answer.json", "logits.npy"))
         content = {"file": str(path), "texts": texts, "prompt": prompt, "n_generated": N_GENERATED,
@@ -90,9 +110,42 @@ def _ask(path: Path, texts: Sequence[str], prompt: Sequence[int]) -> tuple[dict[
             command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            said = (done.stderr.strip() or "nothing").splitlines()[-1]
-            raise UserError(f"{path.name}: llama.cpp failed on it with status {done.returncode} and said: {said}")
+            raise _failure(path.name, done.returncode, done.stderr)
         return read_json(answer), np.load(logits, allow_pickle=False)
+
+
+def _failure(name: str, status: int, stderr: str) -> Exception:
+    """Turn the exit status of llama.cpp into an error: by which signal it died, what it said, and what to do.
+
+    Args:
+        name: Name of the file that it was given.
+        status: Exit status of the process, -N if signal N killed it.
+        stderr: What it printed.
+    """
+    lines = stderr.strip().splitlines() or ["nothing"]
+    reinstall = f"{REINSTALL}=={llama_cpp_version()}"
+    if status == CANNOT_LOAD:
+        return LlamaCppUnusableError(f"llama-cpp-python cannot be loaded ({lines[-1]}); install it again: {reinstall}")
+    if status == -signal.SIGILL:
+        return LlamaCppUnusableError(
+            "llama.cpp was killed by SIGILL: llama-cpp-python was built for another processor; "
+            f"build it for any processor: {reinstall}"
+        )
+    if status > 0:
+        return UserError(f"{name}: llama.cpp failed on it with status {status} and said: {lines[-1]}")
+    number = -status
+    killer = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    # Before the stack: `ggml.c:12: GGML_ASSERT(x) failed`, or `what():  std::bad_alloc`.
+    said = next((line.strip() for line in lines if re.match(r"\S+:\d+: |\s*what\(\):", line)), lines[-1])
+    remedies: dict[int, str] = {
+        signal.SIGKILL: f"most likely out of memory; give the job more, for example {MORE_MEMORY}",
+        signal.SIGABRT: f"llama.cpp gave up on this file; it said: {said}",
+        signal.SIGSEGV: f"llama.cpp crashed on this file; report this with the model's config.json; it said: {said}",
+        signal.SIGFPE: "llama.cpp divided by zero on this file; report this with the model's config.json",
+        signal.SIGBUS: "the file could not be read to its end; see whether the disk is full, then run again",
+    }
+    remedy = remedies.get(number, "it was ended from outside; run again")
+    return UserError(f"{name}: llama.cpp was killed by {killer}: {remedy}")
 
 
 def _compare_ids(

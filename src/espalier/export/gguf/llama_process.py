@@ -3,7 +3,8 @@
 A process of its own, because llama.cpp aborts on files that it cannot compute. The request names the file, texts to
 tokenise, a prompt and how many tokens to generate greedily after it; ids go to `answer` as JSON, and the logits of
 prompt and generated tokens to `logits` as a NumPy array of shape (tokens, vocabulary). The KV cache is float32 and
-flash attention off: either alone would differ by 1e-2.
+flash attention off: either alone would differ by 1e-2. The exit status is `CANNOT_LOAD` where llama-cpp-python cannot
+be imported.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 
 GGML_TYPE_F32 = 0
+CANNOT_LOAD = 3
 
 
 def main(request: dict[str, Any]) -> None:
     """Answer a request."""
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:  # a missing library, one of a newer system, half a package
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        raise SystemExit(CANNOT_LOAD) from None
     prompt = request["prompt"]
     n_context = len(prompt) + request["n_generated"]
     llama = llama_cpp.Llama(
