@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from espalier.errors import UserError
-from espalier.files import read_json
+from espalier.files import read_json, write_json
 from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
@@ -69,6 +69,37 @@ def test_folders_that_cannot_be_used_are_refused_before_any_job(
     assert lines[begin : begin + 3] == said
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_folders_that_cannot_be_used_stop_no_other_model(
+    snakemake: Run, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Each kind is named before any job, with the reason that its own job then gives."""
+    model = random_model("llama", len(tokenizer))
+    for name in ("Good", "Pickle", "NoHead", "Quantised"):
+        save(tmp_path / name, model, tokenizer)
+    (tmp_path / "Pickle/model.safetensors").rename(tmp_path / "Pickle/pytorch_model.bin")
+    tensors = load_file(tmp_path / "NoHead/model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, tmp_path / "NoHead/model.safetensors", {"format": "pt"})
+    settings = read_json(tmp_path / "Quantised/config.json") | {"quantization_config": {"quant_method": "fp8"}}
+    write_json(tmp_path / "Quantised/config.json", settings)
+    names = ["Good", "Pickle", "NoHead", "Quantised"]
+    config = write_study(tmp_path, names)
+    targets = [f"results/bad/models/{name}.json" for name in names]
+    done = snakemake(*targets, "--keep-going", "--configfile", str(config), directory=tmp_path)
+    assert done.returncode != 0
+    warned = [line for line in done.stderr.splitlines() if line.startswith("warning: model ")]
+    assert len(warned) == 2  # a missing tensor is found by the job, which loads the headers as transformers does
+    assert all(line.endswith("; the other models go on without it") for line in warned)
+    assert (tmp_path / "results/bad/models/Good.json").is_file()
+    for name, problem in {
+        "Pickle": "has only .bin weights", "NoHead": "tensor lm_head.weight is missing", "Quantised": "is quantised",
+    }.items():  # fmt: skip
+        assert not (tmp_path / f"results/bad/models/{name}.json").exists()
+        (said,) = [line for line in done.stderr.splitlines() if line.startswith(f"[check {name}] error:")]
+        assert problem in said
+    assert "Traceback" not in done.stderr
 
 
 def test_a_model_whose_weights_are_bad_stops_alone(

@@ -73,14 +73,13 @@ def open_study(
         if is_driver and PARTIAL_REPORTS in targets:
             _allow_missing(study.study)
         catalogue = Catalogue(study, Path(__file__).resolve().parents[1])
-        if is_driver:
-            _check_in_driver(study, catalogue, targets)
+        unusable = _check_in_driver(study, catalogue, targets) if is_driver else []
     except UserError as error:
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise SystemExit(f"The config has problems:\n{lines}") from None
     if is_driver:
         # Snakemake's handler writes the message as it is, without its arguments.
-        for line in (f"warning: {line}" for line in [*study.warnings(), *catalogue.imports.warnings()]):
+        for line in (f"warning: {line}" for line in [*unusable, *study.warnings(), *catalogue.imports.warnings()]):
             logger.warning(line)
     return catalogue
 
@@ -96,18 +95,32 @@ def _allow_missing(study: str) -> None:
     os.environ[ALLOW_MISSING] = " ".join(dict.fromkeys([*allowed, study]))
 
 
-def _check_in_driver(study: StudyConfig, catalogue: Catalogue, targets: Collection[str]) -> None:
-    """Refuse what no job could do, before any runs. What looks into models is imported only here: jobs start faster."""
+def _check_in_driver(study: StudyConfig, catalogue: Catalogue, targets: Collection[str]) -> list[str]:
+    """Refuse what no job could do, before any runs. What looks into models is imported only here: jobs start faster.
+
+    A model folder that cannot be used stops the study only where no other model is left, or where there is no such
+    folder. Else its own job refuses it, and the other models go on.
+
+    Returns:
+        Warnings, one line each.
+
+    Raises:
+        UserError: With one line per problem.
+    """
     from espalier.study.feasible import data_problems, folder_problems, infeasible_problems, known_sizes, text_problems
 
     sizes = {model.name: known_sizes(model, catalogue.model_folder(model), study.sandbox) for model in study.models}
     # A study that is only imported evaluates nothing, so it does without lm-eval.
     problems = unknown_task_problems(study.evaluation.tasks) if catalogue.models else []
     problems = [*problems, *infeasible_problems(study, sizes), *catalogue.imports.problems()]
+    unusable: list[str] = []
     if not catalogue.sweep.allows_missing:
-        for model in study.models:
-            if sizes[model.name] is None:
-                problems += folder_problems(model, f"{catalogue.results}/models/{model.name}.json")
+        unknown = [model for model in study.models if sizes[model.name] is None]
+        for model in unknown:
+            unusable += folder_problems(model, f"{catalogue.results}/models/{model.name}.json")
+        is_absent = any(model.path and not Path(model.path).is_dir() for model in unknown)
+        if problems or (is_absent and unusable) or len(unusable) == len(catalogue.models):
+            problems, unusable = [*problems, *unusable], []
     if catalogue.models and not catalogue.sweep.allows_missing:
         problems += data_problems(study, catalogue.results, catalogue.sweep)
         problems += text_problems(study, catalogue.results, catalogue.sweep)
@@ -115,4 +128,5 @@ def _check_in_driver(study: StudyConfig, catalogue: Catalogue, targets: Collecti
     problems += catalogue.measured.problems(is_target=INFERENCE in targets)
     problems += catalogue.recovery.problems()
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join([*problems, *unusable]))
+    return [f"{line}; the other models go on without it" for line in unusable]
