@@ -57,7 +57,7 @@ def test_a_shorter_document_is_found_as_a_whole(length: int) -> None:
     document, around = tokens(length), tokens(30, seed=1)
     for found in (document, [1, *document[1:-1], 2]):
         with pytest.raises(
-            UserError, match=rf"document 7 \(the first is 0\) of {length} tokens lies within one of the te"
+            UserError, match=rf"document 7 \(the first is 0\) of {length} tokens lies within one of the"
         ):
             check(document, around, [*around, *found, *around])
     for missing in (2, length - 2):
