@@ -3,6 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,9 @@ from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun
 
 BASE = ("Llama", "Qwen", "Mistral")
 ALL = (*BASE, *(f"{name}-Instruct" for name in BASE))
+
+# By how much the log-likelihood of a choice in float32 depends on batches; measured: 1.1e-5.
+ROUNDING = 5e-5
 
 pytestmark = pytest.mark.run
 
@@ -59,11 +63,31 @@ def test_every_value_equals_lm_evals_hf_backend(default_run: DefaultRun, model: 
     ours = metrics(default_run, model)["tasks"]
     samples = read_table(default_run.results / f"baseline/{model}/samples.parquet")
     for task in SEVEN_TASKS:
+        answered = theirs["samples"][task]
+        n_ties = sum(map(is_tie, answered))
         for metric, value in ours[task]["metrics"].items():
-            assert value["value"] == theirs["results"][task][f"{metric},none"], (task, metric)
-            assert value["stderr"] == theirs["results"][task][f"{metric}_stderr,none"], (task, metric)
-        expected = [answer[0] for sample in theirs["samples"][task] for answer in sample["filtered_resps"]]
+            reference_value = theirs["results"][task][f"{metric},none"]
+            if n_ties == 0:
+                assert value["value"] == reference_value, (task, metric)
+                assert value["stderr"] == theirs["results"][task][f"{metric}_stderr,none"], (task, metric)
+            assert value["value"] == pytest.approx(reference_value, abs=n_ties / ours[task]["n_samples"]), (
+                task,
+                metric,
+            )
+        expected = [answer[0] for sample in answered for answer in sample["filtered_resps"]]
         np.testing.assert_allclose(samples[samples.task == task].loglikelihood, expected, atol=1e-3)
+
+
+def is_tie(sample: dict[str, Any]) -> bool:
+    """Whether rounding can decide which choice is the likeliest, as it stands or by its length.
+
+    Which documents are such ties depends on the models, and these on the processor that trained them.
+    """
+    likelihoods = np.array([answer[0] for answer in sample["filtered_resps"]])
+    lengths = np.array([len(continuation) for _, continuation in sample["arguments"]])
+    by_length = likelihoods / lengths
+    bounds = ((likelihoods, 2 * ROUNDING), (by_length, 2 * ROUNDING / lengths.min()))
+    return any(np.diff(np.sort(values))[-1] <= bound for values, bound in bounds)
 
 
 def test_tokenizers_are_of_three_kinds(default_run: DefaultRun) -> None:
