@@ -46,11 +46,12 @@ class FailureRecord:
             write_json(self.path, content)
 
     def remove(self) -> None:
-        """Remove what an earlier attempt of this job recorded; records of other jobs stay."""
-        self.path.unlink(missing_ok=True)
+        """Remove what an earlier attempt of this job recorded; records of other jobs stay. It never fails."""
         older = older_file(self.folder, self.rule, self.wildcards)
-        if older and (read_failure(older) or {}).get("log") == self.log:  # plan and evaluation shared one file
-            older.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            if older and (read_failure(older) or {}).get("log") == self.log:  # plan and evaluation shared one file
+                older.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

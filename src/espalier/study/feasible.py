@@ -61,11 +61,13 @@ def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
 def data_problems(study: StudyConfig, results: str, sweep: Sweep) -> list[str]:
     """Say whether the folder of the tasks' documents is missing. Once all is evaluated, it may have been deleted."""
     data = study.evaluation.data
+    if data in {SANDBOX, HUB} or Path(data).is_dir():
+        return []
     models = [model.name for model in study.models if model.legacy is None]
     made = [f"{results}/requests/{name}.parquet" for name in models]
     made += [f"{results}/baseline/{name}/metrics.json" for name in models]
     made += sweep.files(f"{results}/experiments/{{model}}/{{experiment}}/metrics.json")
-    if data in {SANDBOX, HUB} or Path(data).is_dir() or all(map(os.path.exists, made)):
+    if all(map(os.path.exists, made)):
         return []
     holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
     return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
