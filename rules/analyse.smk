@@ -21,6 +21,8 @@ rule analyse:
             "planning/groups.py",
             "planning/plan.py",
             "planning/structure.py",
+            "recipe.py",
+            "versions.py",
         ),
     output:
         analysis="<results>/reports/{model}/analysis.json",

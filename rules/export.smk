@@ -10,7 +10,7 @@ rule describe_export:
         metrics=study.exports.metrics,
         baseline="<results>/baseline/{model}/metrics.json",
         manifest="<results>/models/{model}.json",
-        code=study.code("export/describe.py", "naming.py", "recipe.py"),
+        code=study.code("export/describe.py", "naming.py", "recipe.py", "versions.py"),
     output:
         "<results>/exports/{model}/{exported}.json",
     log:

@@ -44,7 +44,12 @@ rule analyse_recovery:
         draws="<results>/reports/{model}/draws.parquet",
         samples=study.recovery.sample_files(checkpoints),
         code=study.code(
-            "analysis/*.py", "deployment/messages.py", "naming.py", "statistics/*.py"
+            "analysis/*.py",
+            "deployment/messages.py",
+            "naming.py",
+            "recipe.py",
+            "statistics/*.py",
+            "versions.py",
         ),
     output:
         "<results>/reports/{model}/recovery.json",

@@ -163,7 +163,7 @@ def check_sequences(
     tokenizer = load_tokenizer(
         check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"], add_bos=add_bos
     )
-    held_out = held_out_texts(requests, tokenizer)
+    held_out, vocab_size = held_out_texts(requests, tokenizer), vocab_size_of(manifest)
     compared: list[Compared] = []
     for one in settings:
         texts, (n_samples, seq_len) = read_texts(text, one["text_field"]), (one["n_samples"], one["seq_len"])
@@ -172,7 +172,7 @@ def check_sequences(
         )
         documents = document_tokens(texts, tokenizer, numbers, seq_len)
         for tokens in documents.values():
-            check_token_ids(tokens[:seq_len], vocab_size_of(manifest), "calibration")
+            check_token_ids(tokens[:seq_len], vocab_size, "calibration")
         name = f"documents of {n_samples} sequences of {seq_len} tokens"
         compared += [check_disjoint(documents, evaluated, name=name) for evaluated in held_out]
     return compared
