@@ -93,6 +93,9 @@ def write_json(path: str | Path, content: Any) -> None:
 def write_result(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a result as JSON with a checksum of its content, which `read_json` verifies and takes away.
 
+    Not for files that an expensive rule reads (manifests, plans, the best experiment, descriptions of exports): made
+    again after an upgrade, they would have other bytes than before and make all that follows stale.
+
     Raises:
         ValueError: As `write_json`.
     """

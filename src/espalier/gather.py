@@ -14,6 +14,8 @@ from espalier.planning.structure import ModelStructure
 from espalier.recipe import check_made_from, evaluation_settings, plan_settings, requests_of
 
 Entry = Mapping[str, Any]
+FACTS = ("pruning_ratio", "removed_param_fraction", "extreme_pruning_layers")
+"""Figures of a plan that the metrics of its experiment repeat."""
 Summaries = dict[str, dict[int, dict[str, float | None]]]
 """What summarises the gradients of each table, by sample count."""
 
@@ -88,6 +90,12 @@ def _check(
             remedy="run `snakemake plans` again",
         )  # fmt: skip
     if metrics is not None:
+        for fact in FACTS if plan is not None else ():
+            if plan is not None and plan[fact] != metrics[fact]:
+                raise UserError(
+                    f"{entry['plan']}: {fact} is {plan[fact]}, but {entry['metrics']} was made with {metrics[fact]}; "
+                    "one of the two was changed or damaged. Restore it, or delete it and run again"
+                )
         settings = evaluation_settings(model.manifest, plan, **evaluation, requests=model.requests)
         check_made_from(
             entry["metrics"], metrics, **names, settings=settings, remedy="run `snakemake evaluations` again"

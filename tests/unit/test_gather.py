@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from espalier.errors import UserError
-from espalier.files import read_json, sha256_of, write_result
+from espalier.files import read_json, sha256_of, write_json, write_result
 from espalier.gather import gather
 from espalier.planning.plan import Plan
 from espalier.planning.structure import LayerStructure, ModelStructure
@@ -15,6 +15,7 @@ from espalier.recipe import evaluation_recipe, plan_settings
 STRUCTURE = ModelStructure((LayerStructure(2, 10, 4, 3, 5), LayerStructure(2, 10, 4, 3, 5)), other_params=20)
 MANIFEST = {"model": "A", "files": {"w": {"bytes": 1, "sha256": "a"}}, "structure": STRUCTURE.to_dict()}
 EVALUATION = {"protocol": {"window": 8, "tasks": ["piqa"]}, "dtype": "auto"}
+FIGURES = {"pruning_ratio": 0.2, "removed_param_fraction": 0.25, "extreme_pruning_layers": 1}
 KEPT = {"x-p20": ((0,), (0, 1)), "y-p20": ((1,), (0, 1))}
 
 
@@ -37,10 +38,10 @@ def entries(tmp_path: Path) -> list[dict[str, Any]]:
         settings = None if name == "baseline" else {"pruning_ratio": 0.2, "name": name}
         if name != "baseline":
             kept = Plan((2, 2), (4, 4), KEPT[name], ((), (0, 1, 2))).to_dict()
-            plan = {**facts, "removed_param_fraction": 0.2, "recipe": plan_settings(MANIFEST, settings), **kept}
+            plan = {**facts, **FIGURES, "recipe": plan_settings(MANIFEST, settings), **kept}
             write_result(folder / "plan.json", plan)
         recipe = evaluation_recipe(MANIFEST, plan, **EVALUATION, requests=requests)
-        write_result(folder / "metrics.json", {**facts, "n_params": 7, "recipe": recipe})
+        write_result(folder / "metrics.json", {**facts, **FIGURES, "n_params": 7, "recipe": recipe})
         found.append(
             {
                 "facts": facts, "metrics": str(folder / "metrics.json"), "settings": settings,
@@ -127,6 +128,18 @@ def test_a_changed_protocol_names_the_key(entries: list[dict[str, Any]]) -> None
         UserError, match=r"baseline/metrics.json: was made with another protocol.window \(8\) than conf"
     ):
         read(entries, protocol={"window": 9, "tasks": ["piqa"]})
+
+
+def test_figures_of_a_plan_that_its_metrics_do_not_have_are_refused(
+    entries: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """A plan has no checksum, since evaluations read it."""
+    content = read_json(tmp_path / "x-p20/plan.json") | {"removed_param_fraction": 0.35}
+    write_json(tmp_path / "x-p20/plan.json", content)
+    with pytest.raises(
+        UserError, match=r"plan.json: removed_param_fraction is 0.35, but .*metrics.json was made with 0.2"
+    ):
+        read(entries)
 
 
 def test_a_damaged_file_is_named(entries: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import espalier.offline  # noqa: F401 (before all others)
 
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.calibration_job import check_sequences
@@ -13,11 +15,17 @@ from espalier.overlap import summarise
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+logger = logging.getLogger("espalier.check_calibration")
+
 
 def main(*, manifest: str, requests: str, text: str, settings: list[dict[str, Any]], checked: str) -> None:
     model = read_json(manifest)
-    compared = check_sequences(model, read_requests(requests), text, settings)
-    write_json(checked, {"model": model["model"], "sequences": settings, **summarise(compared)})
+    if Path(model["folder"]).is_dir():
+        found = summarise(check_sequences(model, read_requests(requests), text, settings))
+    else:  # weights may be deleted once all is computed; tables must not depend on them
+        logger.warning("%s: is gone, and with it the tokenizer: not checked", model["folder"])
+        found = {**summarise([]), "not_compared": ["the model's folder is gone, and with it the tokenizer"]}
+    write_json(checked, {"model": model["model"], "sequences": settings, **found})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.export.describe import describe_export
-from espalier.files import read_json, write_result
+from espalier.files import read_json, write_json
 from espalier.jobs import workflow_job
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def main(
         experiment=name,
         evaluation=evaluation,
     )
-    write_result(output, description)
+    write_json(output, description)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import read_json, read_parquet, write_result
+from espalier.files import read_json, read_parquet, write_json
 from espalier.jobs import workflow_job
 from espalier.planning.make import make_plan
 from espalier.planning.structure import ModelStructure
@@ -27,7 +27,7 @@ def main(*, manifest: str, importance: list[str], priors: list[str], settings: d
         read_parquet(priors[0]) if priors else None,
     )
     header = {"model": model["model"], "experiment": plan.parent.name}
-    write_result(plan, {**header, **facts, "recipe": plan_settings(model, settings), **made.to_dict()})
+    write_json(plan, {**header, **facts, "recipe": plan_settings(model, settings), **made.to_dict()})
     logger.info("removes %.4f of the parameters", facts["removed_param_fraction"])
 
 
