@@ -12,8 +12,7 @@ from espalier.analysis.said import because
 from espalier.files import read_json
 from espalier.naming import BASELINE
 from espalier.statistics.bootstrap import LEVEL
-from espalier.statistics.messages import Message
-from espalier.statistics.perplexities import paired_ratio
+from espalier.statistics.perplexities import NO_WINDOWS, paired_ratio
 
 Texts = Mapping[str, Mapping[str, Any]]
 """What `metrics.json` holds of each text: `value`, and the losses and tokens of its windows where they were kept."""
@@ -50,7 +49,7 @@ def ratios_to_unpruned(perplexities: Mapping[str, Texts], experiment: str) -> di
 def _compare(ours: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[str, Any]:
     if "window_losses" not in ours or "window_losses" not in unpruned:
         nothing = {"interval": None, "level": LEVEL, "n_windows": None, "n_blocks": None}
-        return {"ratio": ours["value"] / unpruned["value"], **nothing, **because(Message("no_windows"))}
+        return {"ratio": ours["value"] / unpruned["value"], **nothing, **because(NO_WINDOWS)}
     found = paired_ratio(
         np.array(ours["window_losses"]), np.array(unpruned["window_losses"]), np.array(ours["window_tokens"])
     )

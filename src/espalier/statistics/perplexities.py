@@ -29,6 +29,8 @@ from espalier.statistics.checks import FloatArray, IntArray
 from espalier.statistics.messages import Message
 
 FEWEST_BLOCKS = 4
+NO_WINDOWS = Message("no_windows")
+"""Why a ratio of results without windows (version 0.1.0, imported ones) has no interval."""
 
 
 @dataclass(frozen=True)

@@ -273,18 +273,18 @@ def test_a_plan_of_another_revision(make_source: Make, tmp_path: Path) -> None:
         (
             ("plan", "model"),
             "B",
-            r"the plan of 'B', 'random-p50': another model \(B\) than configured \(A\)",
+            r"'B', 'random-p50': was made with another model \(B\) than configured \(A\)",
         ),
         (("plan", "recipe"), {}, r"another weights \(none\) than configured"),
         (
             ("results", "weights"),
             "1" * 64,
-            r"metrics of 'random-p50': another weights \(1{12}\) than configured",
+            r"'random-p50': was made with another weights \(1{12}\) than configured",
         ),
         (
             ("results", "plan"),
             "2" * 64,
-            r"metrics of 'random-p50': another plan \(2{12}\) than configured",
+            r"'random-p50': was made with another plan \(2{12}\) than configured",
         ),
         (("results", "n_params"), 7, r"the plan keeps [\d,]+ parameters, but 7 were evaluated; evaluate it again"),
     ],
