@@ -11,7 +11,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from espalier.errors import UserError
-from espalier.models.folder import check_precision
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +48,8 @@ def load_model(
     Raises:
         UserError: If the folder is quantised, or its tensors are not those of the architecture (naming one).
     """
+    from espalier.models.folder import check_precision  # it reads files by way of pyarrow; the core stays light
+
     check_precision(folder)
     model, found = AutoModelForCausalLM.from_pretrained(
         folder,
