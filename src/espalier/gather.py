@@ -89,17 +89,22 @@ def _check(
             entry["plan"], plan, **names, settings=plan_settings(model.manifest, entry["settings"]),
             remedy="run `snakemake plans` again",
         )  # fmt: skip
+    if plan is not None and metrics is not None:
+        _check_facts(entry, plan, metrics)
     if metrics is not None:
-        for fact in FACTS if plan is not None else ():
-            if plan is not None and plan[fact] != metrics[fact]:
-                raise UserError(
-                    f"{entry['plan']}: {fact} is {plan[fact]}, but {entry['metrics']} was made with {metrics[fact]}; "
-                    "one of the two was changed or damaged. Restore it, or delete it and run again"
-                )
         settings = evaluation_settings(model.manifest, plan, **evaluation, requests=model.requests)
         check_made_from(
             entry["metrics"], metrics, **names, settings=settings, remedy="run `snakemake evaluations` again"
         )
+
+
+def _check_facts(entry: Entry, plan: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    for fact in FACTS:
+        if plan[fact] != metrics[fact]:
+            raise UserError(
+                f"{entry['plan']}: {fact} is {plan[fact]}, but {entry['metrics']} was made with {metrics[fact]}; "
+                "one of the two was changed or damaged. Restore it, or delete it and run again"
+            )
 
 
 def _plan(entry: Entry, *, is_missing: bool) -> dict[str, Any] | None:
