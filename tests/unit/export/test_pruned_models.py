@@ -214,7 +214,8 @@ def test_a_size_that_differs_between_layers_is_no_attribute(case: Case, name: st
 
 def test_prefix_tuning_fails_and_does_not_compute_something_else(case: Case, tmp_path: Path) -> None:
     """Peft takes the heads of the base model from the saved config; its prefixes do not fit the layers that are cut."""
-    peft = pytest.importorskip("peft")
+    import peft  # takes seconds
+
     saved(case, EMPTY["first"], tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     adapted = peft.get_peft_model(model, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
