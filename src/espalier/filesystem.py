@@ -5,7 +5,8 @@ Some mounts have no hard links (FUSE, object stores). Files are copied there.
 Some have no `flock` (Lustre without the mount option `flock`, NFS without a lock daemon). A lease takes the place of a
 lock there: a file that its holder touches every 40 seconds. It does not end with its process, so whoever wants it
 removes it after two minutes without a touch, timed on its own clock. In rare races two processes then hold one lease.
-What is locked here allows that: it costs double work and changes no result, since files are written whole.
+What is locked here allows that: it costs double work and changes no result, since files are written whole. (The lock
+file of the cache may lose entries of what another study staged in that moment; its next `lock_cache` adds them.)
 """
 
 from __future__ import annotations

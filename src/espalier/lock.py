@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
-from filelock import FileLock
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, whole_file
+from espalier.filesystem import locked
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def write_lock(path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two studies that stage at once must not lose each other's entries.
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with locked(path.with_name(f".{path.name}.lock")):
         lock = read_lock(path)
         for section, key, entry in _staged(path.parent):
             _compare(path, key, lock[section].get(key), entry)
@@ -120,12 +120,12 @@ def _staged(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield "texts", file.stem, {**read_staged(file), "sha256": sha256_of(file)}
 
 
-def _compare(path: Path, key: str, locked: Mapping[str, Any] | None, staged: Mapping[str, Any]) -> None:
+def _compare(path: Path, key: str, pinned: Mapping[str, Any] | None, staged: Mapping[str, Any]) -> None:
     """Log files that are not what the lock says of the same commit."""
     commits = ("commit", "commits")
-    if locked is None or any(locked.get(name) != staged.get(name) for name in commits):
+    if pinned is None or any(pinned.get(name) != staged.get(name) for name in commits):
         return
-    before, now = _checksums(key, locked), _checksums(key, staged)
+    before, now = _checksums(key, pinned), _checksums(key, staged)
     for name in sorted(before.keys() & now.keys()):
         if before[name] != now[name]:
             logger.warning(

@@ -18,6 +18,7 @@ from espalier import filesystem, gpus
 from espalier.evaluation.store import Store
 from espalier.files import read_parquet, whole_file, whole_folder, write_json, write_table
 from espalier.filesystem import link_or_copy, locked, try_lock
+from espalier.lock import read_lock, write_lock
 from tests.conftest import REPOSITORY
 
 NO_LINKS = [errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS]
@@ -169,6 +170,18 @@ def test_a_lease_of_a_process_that_was_killed_elsewhere_is_taken_over(
     with locked(tmp_path / "x.lock") as held:
         assert held
     assert 0.9 * LEASE_S < time.monotonic() - began < 10 * LEASE_S
+
+
+@pytest.mark.parametrize("no_locks", [errno.ENOLCK], indirect=True)
+def test_a_killed_job_keeps_nobody_from_the_lock_file_of_the_cache(
+    held_elsewhere: Callable[[Path], "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    process = held_elsewhere(tmp_path / ".lock.yaml.lock")
+    process.kill()
+    process.wait()
+    write_json(tmp_path / "datasets/boolq.json", {"task": "boolq", "commits": {"x/boolq": "abc"}, "files": {}})
+    write_lock(tmp_path / "lock.yaml")
+    assert read_lock(tmp_path / "lock.yaml")["tasks"] == {"boolq": {"commits": {"x/boolq": "abc"}, "files": {}}}
 
 
 def test_gpus_are_shared_out_without_locks(no_locks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
