@@ -24,12 +24,12 @@ import pandas as pd
 import psutil
 import yaml
 
-from espalier import versions
 from espalier.config.load import load_study
-from espalier.files import read_json, write_json
+from espalier.files import read_json, sha256_of, write_json, write_result
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.structure import LayerStructure, ModelStructure
+from espalier.recipe import evaluation_settings, plan_settings
 from espalier.study.catalogue import Catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -76,14 +76,17 @@ def fabricate(folder: Path, settings: dict[str, Any], finished: Path) -> int:
         place(folder / path, statistics)
     for path in sweep.calibration_checks(None):
         place(folder / path, b"{}")
+    metrics = read_json(finished / f"baseline/{model}/metrics.json")
+    manifest = read_json(folder / f"{catalogue.results}/models/M.json")
     for entry in sweep.entries():
-        write_results(folder, entry, read_json(finished / f"baseline/{model}/metrics.json"), catalogue.protocol)
+        write_results(folder, entry, metrics, manifest, catalogue.evaluation_settings)
     return len(sweep.entries())
 
 
 def write_manifest(folder: Path, finished: Path) -> None:
     """Say of the model, which is nowhere, that it was checked."""
-    manifest = read_json(next((finished / "models").glob("*.json"))) | {"structure": STRUCTURE.to_dict()}
+    found = read_json(next((finished / "models").glob("*.json")))
+    manifest = found | {"model": "M", "structure": STRUCTURE.to_dict()}
     write_json(folder / "results/growth/models/M.json", manifest)
 
 
@@ -101,18 +104,24 @@ def gradients(path: Path, settings: dict[str, Any]) -> bytes:
     return bytes(pd.concat(rows, ignore_index=True).to_parquet())
 
 
-def write_results(folder: Path, entry: dict[str, Any], metrics: dict[str, Any], protocol: dict[str, Any]) -> None:
+def write_results(
+    folder: Path, entry: dict[str, Any], metrics: dict[str, Any], manifest: dict[str, Any], evaluation: dict[str, Any]
+) -> None:
     """Write plan and metrics of one row, whose recipes are the configured ones."""
+    row = {"model": "M", "experiment": entry["facts"]["experiment"]}
+    plan = None
     if entry["plan"]:
-        facts = {
+        row |= {
             "pruning_ratio": entry["facts"]["pruning_ratio"],
             "removed_param_fraction": 0.2,
             "extreme_pruning_layers": 0,
         }
-        plan = {"model": "M", "experiment": entry["facts"]["experiment"], **facts}
-        place(folder / entry["plan"], json.dumps(plan | {"recipe": {"settings": entry["settings"]}} | PLAN).encode())
-    recipe = {"settings": metrics["recipe"]["settings"] | {"protocol": protocol, "version": versions.EVALUATE}}
-    place(folder / entry["metrics"], json.dumps(metrics | {"protocol": protocol, "recipe": recipe}).encode())
+        plan = row | {"recipe": plan_settings(manifest, entry["settings"])} | PLAN
+        place(folder / entry["plan"], json.dumps(plan).encode())
+    made = evaluation_settings(manifest, plan, **evaluation, requests=sha256_of(folder / entry["requests"]))
+    content = metrics | row | {"protocol": evaluation["protocol"], "recipe": {"settings": made}}
+    (folder / entry["metrics"]).parent.mkdir(parents=True, exist_ok=True)
+    write_result(folder / entry["metrics"], content)
     place((folder / entry["metrics"]).with_name("samples.parquet"), b"")
 
 
