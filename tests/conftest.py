@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+HANG_S = 1800  # after which a command hangs, on the slowest machine and beside other work
 
 
 # Two processes take files in this order: the longest first, and nothing that waits for the default study before it is
@@ -73,7 +74,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def snakemake() -> Run:
     """Run snakemake on the repository's Snakefile: `snakemake(arguments, directory=...)`."""
 
-    def run(*arguments: str, directory: Path, timeout_s: int = 300) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, directory: Path, timeout_s: int = HANG_S) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile"), *arguments]
         return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=timeout_s)
 

@@ -167,11 +167,11 @@ class Cluster:
             "munged", "--foreground", f"--key-file={key}", f"--socket={munge}", f"--log-file={log}",
             f"--seed-file={seed}", f"--pid-file={pid}",
         )  # fmt: skip
-        wait_until(lambda: self._succeeds("munge", "-S", str(munge), "-n"), "munge answers", 20)
+        wait_until(lambda: self._succeeds("munge", "-S", str(munge), "-n"), "munge answers", 120)
         self._spawn("slurmctld", "-D")
         for node in NODES:
             self.start_node(node)
-        wait_until(self._all_idle, "both nodes are idle", 60)
+        wait_until(self._all_idle, "both nodes are idle", 300)
 
     def start_node(self, node: str) -> None:
         """Start the daemon of one node."""

@@ -39,6 +39,7 @@ STUDY: dict[str, Any] = {
         "perplexity": {"window": 64, "stride": 32, "texts": [{"name": "wikitext2", "dataset": "sandbox"}]},
     },
 }  # fmt: skip
+SILENCE_S = 300.0  # of Snakemake, after which it hangs: a job takes under a minute on a slow and busy machine
 N_PLANS = 4  # 2 methods x 2 counts: as many as there are GPUs
 # Each Python process of a job notes which job it is in and which GPUs it sees, before it runs anything else.
 WITNESS = """\
@@ -105,17 +106,19 @@ class Site:
             process.kill()
             process.wait()
 
-    def run(self, *arguments: str, timeout_s: float) -> None:
+    def run(self, *arguments: str) -> None:
         """Run Snakemake to its end, and fail with its last words unless that is a good one."""
         with self.running(*arguments) as process:
-            self.finish(process, timeout_s=timeout_s)
+            self.finish(process)
 
-    def finish(self, process: subprocess.Popen[str], *, timeout_s: float) -> None:
-        """Wait for Snakemake: for ever is what it may take when it has lost its jobs."""
-        try:
-            status = process.wait(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            status = None
+    def finish(self, process: subprocess.Popen[str]) -> None:
+        """Wait for Snakemake while it says something: it waits for ever when it has lost its jobs."""
+        status, said = None, -1
+        while status is None and said < (said := len(self.log)):
+            try:
+                status = process.wait(timeout=SILENCE_S)
+            except subprocess.TimeoutExpired:
+                continue
         assert status == 0, f"status {status}\n{self.log[-3000:]}\n{self.cluster.ask('squeue', '-t', 'all')}"
 
     @property

@@ -76,7 +76,7 @@ class Browser:
             raise AssertionError(f"{method}: {answer['error']}")
         return answer["result"]
 
-    def _until(self, wanted: Any, timeout_s: float = 30) -> dict[str, Any]:
+    def _until(self, wanted: Any, timeout_s: float = 120) -> dict[str, Any]:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             while b"\0" in self._buffer:

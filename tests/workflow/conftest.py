@@ -38,7 +38,7 @@ def default_run(snakemake: Run, testrun_uid: str) -> DefaultRun:
     finished = directory / "finished.txt"
     with FileLock(directory / "running.lock"):
         if not finished.is_file() or finished.read_text(encoding="utf-8") != testrun_uid:
-            done = snakemake("--configfile", DEFAULT_CONFIG, directory=directory, timeout_s=1800)
+            done = snakemake("--configfile", DEFAULT_CONFIG, directory=directory)
             assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
             finished.write_text(testrun_uid, encoding="utf-8")
     return DefaultRun(directory, directory / "results/sandbox")

@@ -13,11 +13,9 @@ from espalier.files import read_json
 from tests.conftest import Run
 
 
-def run(
-    snakemake: Run, tmp_path: Path, study: dict[str, Any], *targets: str, timeout_s: int = 300
-) -> tuple[int, list[str]]:
+def run(snakemake: Run, tmp_path: Path, study: dict[str, Any], *targets: str) -> tuple[int, list[str]]:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    done = snakemake(*targets, "--configfile", "study.yaml", directory=tmp_path, timeout_s=timeout_s)
+    done = snakemake(*targets, "--configfile", "study.yaml", directory=tmp_path)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr.splitlines()
 
@@ -209,7 +207,7 @@ def test_names_with_dots_signs_and_words_of_the_workflow(snakemake: Run, tmp_pat
     study["grid"]["methods"] = [method, "best-recovered"]
     name = f"{method}-seq16-n3-p20"
     study["export"] = {"experiments": [name], "formats": ["gguf"], "gguf_type": "F32"}
-    status, lines = run(snakemake, tmp_path, study, "structures", "export", timeout_s=900)
+    status, lines = run(snakemake, tmp_path, study, "structures", "export")
     assert status == 0, lines[-20:]
     results = tmp_path / "results/tiny"
     made = sorted(path.name for path in (results / "checkpoints" / model).glob("[!.]*"))

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from espalier.config.load import load_study
-from tests.conftest import REPOSITORY
+from tests.conftest import HANG_S, REPOSITORY
 from tests.documents import PAGES, Block, blocks, copy_repository, inline_commands
 from tests.published import write_model
 from tests.unit.conftest import save_random_model
@@ -117,7 +117,7 @@ def run(command: str, clone: Path, *, folder: Path | None = None) -> subprocess.
     }
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
-        cwd=folder or clone, env=environment, capture_output=True, text=True, check=False, timeout=300,
+        cwd=folder or clone, env=environment, capture_output=True, text=True, check=False, timeout=HANG_S,
     )  # fmt: skip
 
 

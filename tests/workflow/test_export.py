@@ -15,7 +15,7 @@ Done = subprocess.CompletedProcess[str]
 
 def run(snakemake: Run, folder: Path, study: dict[str, Any], *targets: str) -> Done:
     (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    done = snakemake(*targets, "--configfile", "study.yaml", directory=folder, timeout_s=900)
+    done = snakemake(*targets, "--configfile", "study.yaml", directory=folder)
     assert "Traceback" not in done.stderr
     return done
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from espalier.files import read_json, sha256_of
-from tests.conftest import REPOSITORY, Run
+from tests.conftest import HANG_S, REPOSITORY, Run
 
 pytestmark = pytest.mark.long
 
@@ -39,7 +39,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def finish(snakemake: Run, folder: Path) -> str:
     snakemake("--unlock", "--configfile", "study.yaml", directory=folder)
-    done = snakemake(TARGET, "--configfile", "study.yaml", directory=folder, timeout_s=600)
+    done = snakemake(TARGET, "--configfile", "study.yaml", directory=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
 
@@ -115,7 +115,7 @@ def test_a_job_that_is_killed_stops_no_other(peaceful: dict[str, Any], tmp_path:
         time.sleep(0.1)
     assert killed is not None
     os.kill(killed, signal.SIGKILL)
-    process.communicate(timeout=300)
+    process.communicate(timeout=HANG_S)
     assert process.returncode != 0
     assert (tmp_path / "results/tiny/baseline/A/metrics.json").is_file()
     finish(snakemake, tmp_path)
@@ -140,7 +140,7 @@ def test_two_runs_on_one_folder(peaceful: dict[str, Any], tmp_path: Path, snakem
     second = snakemake(TARGET, "--configfile", "study.yaml", directory=tmp_path)
     assert second.returncode != 0
     assert "lock" in second.stderr.lower()
-    first.communicate(timeout=600)
+    first.communicate(timeout=HANG_S)
     assert first.returncode == 0
     assert_same_tables(tmp_path, peaceful["tables"])
 
@@ -171,7 +171,7 @@ def test_a_full_disk(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        done = snakemake(TARGET, "--configfile", "study.yaml", directory=tmp_path, timeout_s=600)
+        done = snakemake(TARGET, "--configfile", "study.yaml", directory=tmp_path)
         assert done.returncode != 0
         assert "No space left on device" in done.stderr
         assert "Traceback" not in done.stderr

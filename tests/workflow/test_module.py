@@ -39,7 +39,7 @@ def test_a_workflow_of_ten_lines_imports_it(study: dict[str, Any], tmp_path: Pat
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     (tmp_path / "Snakefile").write_text(IMPORTING, encoding="utf-8")
     profile = str(REPOSITORY / "profiles/default")
-    done = snakemake("--snakefile", "Snakefile", "--workflow-profile", profile, directory=tmp_path, timeout_s=600)
+    done = snakemake("--snakefile", "Snakefile", "--workflow-profile", profile, directory=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     table = pd.read_parquet(tmp_path / "results/tiny/consolidated/experiments.parquet")
     assert set(table.status) == {"ok"}

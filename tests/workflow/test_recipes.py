@@ -16,7 +16,7 @@ import yaml
 
 from espalier.files import write_parquet
 from espalier.reports.messages import CATALOGUES
-from tests.conftest import REPOSITORY
+from tests.conftest import HANG_S, REPOSITORY
 from tests.documents import apply_edit, blocks, copy_repository
 
 pytestmark = pytest.mark.long
@@ -31,12 +31,12 @@ PROOFS = {
 }
 
 
-def run(library: Path, *command: str, folder: Path | None = None, timeout_s: int = 600) -> str:
+def run(library: Path, *command: str, folder: Path | None = None) -> str:
     """Run a Python module with the library of a copy, in the copy or another folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=folder or library, env=environment | {"PYTHONPATH": str(library / "src")},
-        capture_output=True, text=True, check=False, timeout=timeout_s,
+        capture_output=True, text=True, check=False, timeout=HANG_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout

@@ -20,7 +20,7 @@ def fresh_run(folder: Path, study: dict[str, Any], source: Path, snakemake: Run,
     """Run a study from nothing in a folder of its own; return its results."""
     shutil.copytree(source, folder)
     (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    done = snakemake("consolidated", "--configfile", "study.yaml", *arguments, directory=folder, timeout_s=600)
+    done = snakemake("consolidated", "--configfile", "study.yaml", *arguments, directory=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "results/tiny"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, job_counts
+from tests.conftest import HANG_S, REPOSITORY, job_counts
 from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun
 
 pytestmark = pytest.mark.run
@@ -67,7 +67,7 @@ class Copy:
         environment = os.environ | ({"PYTHONPATH": str(modules)} if modules else {})
         done = subprocess.run(
             [*command, "--configfile", DEFAULT_CONFIG, *arguments],
-            cwd=self.directory, env=environment, capture_output=True, text=True, check=False, timeout=600,
+            cwd=self.directory, env=environment, capture_output=True, text=True, check=False, timeout=HANG_S,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout + done.stderr
