@@ -1,4 +1,4 @@
-"""The sandbox sweep on a real Slurm: one sweep, one lost node, one killed Snakemake."""
+"""The sandbox sweep on a real Slurm: one sweep, one killed Snakemake, one lost node."""
 
 import re
 import shutil
@@ -79,6 +79,19 @@ def test_a_job_killed_for_memory_runs_again_with_more(sweep: Site) -> None:
     assert "exceeded memory limit" in kept.read_text(encoding="utf-8")
 
 
+def test_orphans_of_a_killed_snakemake_are_cancelled_by_the_recipe(sweep: Site, cluster: Cluster) -> None:
+    """The next test, in the same folder, shows that the sweep then goes on."""
+    forget_evaluations(sweep)
+    before = len(sweep.scripts())
+    with sweep.running(TARGET) as process:
+        wait_until(lambda: bool(evaluations(sweep, before)), "an evaluation runs", WAIT_S)
+        process.kill()
+    assert cluster.ask("squeue", "--noheader")
+    subprocess.run(["bash", "-euc", documented("scancel")], cwd=sweep.folder, env=sweep.environment, check=True)
+    wait_until(lambda: not cluster.ask("squeue", "--noheader"), "no job is left", WAIT_S)
+    sweep.run("--unlock")
+
+
 def test_a_lost_node_costs_only_its_jobs(sweep: Site, cluster: Cluster, tables: dict[str, pd.DataFrame]) -> None:
     forget_evaluations(sweep)
     before = len(sweep.scripts())
@@ -91,22 +104,6 @@ def test_a_lost_node_costs_only_its_jobs(sweep: Site, cluster: Cluster, tables: 
         sweep.finish(process)
     jobs = {int(job["JobId"]): job for job in cluster.jobs()}
     assert all(jobs[job]["Restarts"] == "1" for job in lost)  # by Slurm, under the same id
-    assert_same_tables(read_tables(sweep), tables)
-
-
-def test_orphans_of_a_killed_snakemake_are_cancelled_by_the_recipe(
-    sweep: Site, cluster: Cluster, tables: dict[str, pd.DataFrame]
-) -> None:
-    forget_evaluations(sweep)
-    before = len(sweep.scripts())
-    with sweep.running(TARGET) as process:
-        wait_until(lambda: bool(evaluations(sweep, before)), "an evaluation runs", WAIT_S)
-        process.kill()
-    assert cluster.ask("squeue", "--noheader")
-    subprocess.run(["bash", "-euc", documented("scancel")], cwd=sweep.folder, env=sweep.environment, check=True)
-    wait_until(lambda: not cluster.ask("squeue", "--noheader"), "no job is left", WAIT_S)
-    sweep.run("--unlock")
-    sweep.run(TARGET)
     assert_same_tables(read_tables(sweep), tables)
 
 

@@ -1,11 +1,15 @@
-"""A tiny study in a folder of its own, and the default one, run once in `build/default-run` and kept there."""
+"""A tiny study and the default one: each is run once, in `build/`, for all tests that need its results."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import yaml
 from filelock import FileLock
 
 from espalier.files import write_parquet
@@ -29,34 +33,78 @@ class DefaultRun:
 
 @pytest.fixture(scope="session")
 def default_run(snakemake: Run, testrun_uid: str) -> DefaultRun:
-    """Run the default study from nothing (about five minutes), or bring an earlier test run up to date.
-
-    One of the processes of a test run does it; the others wait for it.
-    """
+    """Run the default study from nothing (about ten minutes), or bring an earlier test run up to date."""
     directory = REPOSITORY / "build/default-run"
+    with run_once(directory, testrun_uid) as is_first:
+        if is_first:
+            done = snakemake("--configfile", DEFAULT_CONFIG, directory=directory)
+            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return DefaultRun(directory, directory / "results/sandbox")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(snakemake: Run, testrun_uid: str) -> Path:
+    """Run the tiny study to its end, from nothing; return its folder, of which tests take copies."""
+    directory = REPOSITORY / "build/tiny-run"
+    with run_once(directory, testrun_uid) as is_first:
+        if is_first:
+            for path in (directory / name for name in ("results", ".snakemake", "model", "tasks")):
+                shutil.rmtree(path, ignore_errors=True)
+            (directory / "study.yaml").write_text(yaml.safe_dump(write_tiny_study(directory)), encoding="utf-8")
+            done = snakemake("--configfile", "study.yaml", directory=directory)
+            assert done.returncode == 0, done.stderr[-4000:]
+    return directory
+
+
+@contextmanager
+def run_once(directory: Path, testrun_uid: str) -> Iterator[bool]:
+    """Let one of the processes of a test run do something in a folder; the others wait for it.
+
+    Yields:
+        Whether this one does it.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     finished = directory / "finished.txt"
     with FileLock(directory / "running.lock"):
-        if not finished.is_file() or finished.read_text(encoding="utf-8") != testrun_uid:
-            done = snakemake("--configfile", DEFAULT_CONFIG, directory=directory)
-            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        is_first = not finished.is_file() or finished.read_text(encoding="utf-8") != testrun_uid
+        yield is_first
+        if is_first:
             finished.write_text(testrun_uid, encoding="utf-8")
-    return DefaultRun(directory, directory / "results/sandbox")
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> dict[str, Any]:
-    """A study of one random model on local files: one task, one perplexity text, one calibration text."""
+    """The tiny study in `tmp_path`, before anything is computed."""
+    return write_tiny_study(tmp_path)
+
+
+@pytest.fixture
+def planned_study(tiny_run: Path, tmp_path: Path) -> dict[str, Any]:
+    """The tiny study in `tmp_path`, computed up to its plans and the unpruned model: no pruned one is evaluated."""
+    shutil.copytree(
+        tiny_run, tmp_path, dirs_exist_ok=True,
+        ignore=lambda folder, names: {
+            name for name in names
+            if name in {".store", "consolidated", "finished.txt", "log", "reports", "running.lock"}
+            or (name in {"metrics.json", "samples.parquet"} and "/experiments/" in folder)
+        },
+    )  # fmt: skip
+    content: dict[str, Any] = yaml.safe_load((tmp_path / "study.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def write_tiny_study(folder: Path) -> dict[str, Any]:
+    """Write local files (a random model, one task, one perplexity text, a calibration text); return the study."""
     world = make_world(0)
     pages = make_pages(world, "training", 60, 0)
     tokenizer = wrap(train_tokenizer("llama", pages, 400), model_max_length=128, chat=False)
-    random_model("llama", len(tokenizer)).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
+    random_model("llama", len(tokenizer)).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
     for split in splits("piqa"):
         documents = pa.Table.from_pylist(make_task_documents(world, "piqa", split, 6, 0))
-        write_parquet(tmp_path / f"tasks/piqa/{split}.parquet", documents)
-    write_parquet(tmp_path / "calibration.parquet", pa.table({"text": make_pages(world, "calibration", 40, 0)}))
-    write_parquet(tmp_path / "perplexity.parquet", pa.table({"text": make_lines(world, "perplexity", 20, 0)}))
+        write_parquet(folder / f"tasks/piqa/{split}.parquet", documents)
+    write_parquet(folder / "calibration.parquet", pa.table({"text": make_pages(world, "calibration", 40, 0)}))
+    write_parquet(folder / "perplexity.parquet", pa.table({"text": make_lines(world, "perplexity", 20, 0)}))
     text = {"name": "plain", "dataset": "perplexity.parquet"}
     return {
         "study": "tiny",

@@ -132,8 +132,9 @@ def test_a_results_folder_without_results_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_refused_model_is_in_the_comparison_with_its_reason_and_stops_no_other(
-    snakemake: Run, tmp_path: Path, study: dict[str, Any]
+    snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
 ) -> None:
+    study = planned_study
     bad = tmp_path / "NotANumber"
     shutil.copytree(tmp_path / "model", bad)
     tensors = load_file(bad / "model.safetensors")

@@ -1,6 +1,7 @@
 """A sweep over a tiny local model: what cannot be done is one line, and what others finished stays."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 
 from espalier.criteria import CRITERIA
 from espalier.files import read_json
-from tests.conftest import Run
+from tests.conftest import Run, job_counts
 
 
 def run(snakemake: Run, tmp_path: Path, study: dict[str, Any], *targets: str) -> tuple[int, list[str]]:
@@ -30,13 +31,15 @@ def test_a_ratio_that_no_plan_can_reach(snakemake: Run, tmp_path: Path, study: d
 
 
 @pytest.mark.long
-def test_every_criterion_makes_plans(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
+def test_every_criterion_makes_plans(snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]) -> None:
     """One pass for each criterion that reads text, one look at the weights; a wider grid on the ladder adds no pass."""
+    study = planned_study
     study["methods"] = [{"name": name, "criterion": name} for name in CRITERIA]
     study["methods"].append({"name": "magnitude-layer", "criterion": "magnitude", "scope": "layer"})
     study["grid"]["methods"] = [method["name"] for method in study["methods"]]
-    assert run(snakemake, tmp_path, study, "plans", "gradients")[0] == 0
     folder = tmp_path / "results/tiny"
+    shutil.rmtree(folder / "experiments")
+    assert run(snakemake, tmp_path, study, "plans", "gradients")[0] == 0
     made = sorted(str(path.relative_to(folder)) for path in (folder / "importance").rglob("*.parquet"))
     assert made == [
         "importance/A/magnitude.parquet",
@@ -54,7 +57,8 @@ def test_every_criterion_makes_plans(snakemake: Run, tmp_path: Path, study: dict
     assert not any("[gradients" in line or "[taylor2" in line for line in lines)
 
 
-def test_a_calibration_text_that_is_too_short(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
+def test_a_calibration_text_that_is_too_short(snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]) -> None:
+    study = planned_study
     study["grid"]["taylor_num_samples"] = [3, 500]
     status, lines = run(snakemake, tmp_path, study, "gradients")
     assert status != 0
@@ -67,27 +71,31 @@ def test_a_calibration_text_that_is_too_short(snakemake: Run, tmp_path: Path, st
 @pytest.mark.long
 @pytest.mark.parametrize("seq_len", [16, 64])
 def test_calibration_text_that_is_also_evaluated(
-    seq_len: int, snakemake: Run, tmp_path: Path, study: dict[str, Any]
+    seq_len: int, snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
 ) -> None:
     """Under another file name, so that only its tokens tell; of how much of it sequences are made does not matter."""
+    study = planned_study
     text = (tmp_path / "calibration.parquet").read_bytes()
     (tmp_path / "perplexity.parquet").write_bytes(text)
     study["grid"]["taylor_seq_len"] = [seq_len]
-    status, lines = run(snakemake, tmp_path, study, "consolidated")
+    check = "results/tiny/calibration/A/calibration-s0.json"
+    status, lines = run(snakemake, tmp_path, study, check)
     assert status != 0
     expected = (
         r"calibration: document \d+ \(the first is 0\) shares 50 consecutive tokens with one of the perplexity texts; "
         "calibrate on text that is not evaluated on"
     )
     assert any(re.search(expected, line) for line in lines)
-    assert not (tmp_path / "results/tiny/consolidated").exists()
+    assert not (tmp_path / check).exists()
+    asked = snakemake("-n", "consolidated", "--configfile", "study.yaml", directory=tmp_path)
+    assert job_counts(asked.stdout + asked.stderr)["check_calibration"] == 1  # without it there are no tables
 
 
 @pytest.mark.long
 def test_a_truncated_table_is_named_and_stops_no_other_experiment(
-    snakemake: Run, tmp_path: Path, study: dict[str, Any]
+    snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
 ) -> None:
-    assert run(snakemake, tmp_path, study, "gradients")[0] == 0
+    study = planned_study
     path = tmp_path / "results/tiny/importance/A/taylor/calibration-s0/seq16.parquet"
     path.write_bytes(path.read_bytes()[:-30])
     status, lines = run(snakemake, tmp_path, study, "evaluations")
@@ -120,9 +128,11 @@ def test_a_truncated_table_is_named_and_stops_no_other_experiment(
 
 
 def test_experiments_behind_a_failed_pass_read_failed_with_its_reason(
-    snakemake: Run, tmp_path: Path, study: dict[str, Any]
+    snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
 ) -> None:
     """One pass serves both sample counts; nothing of the model is lost that does not need it."""
+    study = planned_study
+    shutil.rmtree(tmp_path / "results/tiny/calibration")
     study["grid"]["taylor_num_samples"] = [3, 500]
     assert run(snakemake, tmp_path, study, "evaluations")[0] != 0
     status, lines = run(snakemake, tmp_path, study, "partial_reports")
@@ -149,11 +159,12 @@ def test_experiments_behind_a_failed_pass_read_failed_with_its_reason(
 
 
 def test_the_reason_of_a_failed_evaluation_outlives_its_plan(
-    snakemake: Run, tmp_path: Path, study: dict[str, Any]
+    snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
 ) -> None:
-    assert run(snakemake, tmp_path, study, "plans")[0] == 0
+    study = planned_study
     weights = tmp_path / "model/model.safetensors"
     content = weights.read_bytes()
+    (tmp_path / "results/tiny/requests/A.parquet").unlink()
     weights.write_bytes(content + b"x")
     assert run(snakemake, tmp_path, study, "evaluations")[0] != 0
     failures = tmp_path / "results/tiny/failures"
@@ -183,8 +194,11 @@ def test_the_reason_of_a_failed_evaluation_outlives_its_plan(
     assert not list(failures.rglob("*.json"))
 
 
-def test_only_experiments_of_the_study_are_evaluated(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
+def test_only_experiments_of_the_study_are_evaluated(
+    snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
+) -> None:
     """Plans of an earlier grid stay in the folder, as do those of settings that have changed since."""
+    study = planned_study
     study["evaluation"]["experiments_per_job"] = 8
     study["grid"]["pruning_ratio"] = [0.1, 0.2, 0.3]
     assert run(snakemake, tmp_path, study, "plans")[0] == 0

@@ -31,8 +31,8 @@ def exports_in(folder: Path) -> dict[str, bool]:
 
 
 @pytest.mark.long
-def test_export_from_nothing_and_what_reruns(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
-    results = tmp_path / "results/tiny"
+def test_export_and_what_reruns(snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]) -> None:
+    study, results = planned_study, tmp_path / "results/tiny"
     study["export"] = {"formats": ["transformers", "vllm"]}
     done = run(snakemake, tmp_path, study, "export")
     assert done.returncode == 0, done.stderr[-3000:]

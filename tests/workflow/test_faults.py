@@ -63,28 +63,44 @@ def evaluated(folder: Path) -> dict[str, int]:
     }
 
 
+def with_more_experiments(study: dict[str, Any]) -> dict[str, Any]:
+    study["grid"] |= {"pruning_ratio": [0.1, 0.2, 0.3], "taylor_num_samples": [2, 3]}
+    study["evaluation"]["experiments_per_job"] = 3
+    return study
+
+
 @pytest.fixture(scope="module")
-def undisturbed() -> dict[str, Any]:
-    """Filled by the first test that runs the study in peace."""
-    return {}
+def undisturbed(tiny_run: Path, snakemake: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    """The tables of a run that nothing disturbs. What it reads is write-protected, and not changed by it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    inputs = ("model", "tasks", "calibration.parquet", "perplexity.parquet")
+    for name in inputs:
+        copy = shutil.copytree if (tiny_run / name).is_dir() else shutil.copy2
+        copy(tiny_run / name, folder / name)
+    write_study(folder, with_more_experiments(yaml.safe_load((tiny_run / "study.yaml").read_text(encoding="utf-8"))))
+    files = [path for name in inputs for path in [folder / name, *(folder / name).rglob("*")]]
+    before = {path: (sha256_of(path), path.stat().st_mtime_ns) for path in files if path.is_file()}
+    for path in files:
+        path.chmod(0o444 if path.is_file() else 0o555)
+    finish(snakemake, folder)
+    assert {path: (sha256_of(path), path.stat().st_mtime_ns) for path in files if path.is_file()} == before
+    return tables(folder)
 
 
 @pytest.fixture
-def peaceful(study: dict[str, Any], tmp_path: Path, snakemake: Run, undisturbed: dict[str, Any]) -> dict[str, Any]:
-    """The tiny study with more experiments in `tmp_path`, and the tables of an undisturbed run of it."""
-    study["grid"] |= {"pruning_ratio": [0.1, 0.2, 0.3], "taylor_num_samples": [2, 3]}
-    study["evaluation"]["experiments_per_job"] = 3
-    write_study(tmp_path, study)
-    if not undisturbed:
-        quiet = tmp_path / "quiet"
-        shutil.copytree(tmp_path, quiet, ignore=shutil.ignore_patterns("quiet"))
-        finish(snakemake, quiet)
-        undisturbed |= {"tables": tables(quiet)}
-        shutil.rmtree(quiet)
-    return undisturbed
+def from_nothing(study: dict[str, Any], tmp_path: Path) -> None:
+    """The study with more experiments in `tmp_path`; nothing is computed."""
+    write_study(tmp_path, with_more_experiments(study))
 
 
-def test_killed_at_random_moments(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
+@pytest.fixture
+def planned(planned_study: dict[str, Any], tmp_path: Path) -> None:
+    """The study with more experiments in `tmp_path`; its model and its text are known, no experiment is evaluated."""
+    write_study(tmp_path, with_more_experiments(planned_study))
+
+
+@pytest.mark.usefixtures("from_nothing")
+def test_killed_at_random_moments(undisturbed: dict[str, pd.DataFrame], tmp_path: Path, snakemake: Run) -> None:
     moments = random.Random(7)
     for _ in range(N_KILLS):
         before = evaluated(tmp_path)
@@ -100,16 +116,19 @@ def test_killed_at_random_moments(peaceful: dict[str, Any], tmp_path: Path, snak
     before = evaluated(tmp_path)
     finish(snakemake, tmp_path)
     assert {key: time for key, time in evaluated(tmp_path).items() if key in before} == before
-    assert_same_tables(tmp_path, peaceful["tables"])
+    assert_same_tables(tmp_path, undisturbed)
     left = list((tmp_path / "results").rglob(".*.part"))
     assert len(left) <= 2 * N_KILLS  # rests of killed jobs, which nothing reads
 
 
-def test_a_job_that_is_killed_stops_no_other(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
+@pytest.mark.usefixtures("planned")
+def test_a_job_that_is_killed_stops_no_other(
+    undisturbed: dict[str, pd.DataFrame], tmp_path: Path, snakemake: Run
+) -> None:
     """As the kernel kills a job for its memory: SIGKILL to one process."""
     process = start(tmp_path)
     killed = None
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG_S
     while killed is None and process.poll() is None and time.monotonic() < deadline:
         killed = next(iter(processes_of_group(process.pid, "evaluate.py")), None)
         time.sleep(0.1)
@@ -119,7 +138,7 @@ def test_a_job_that_is_killed_stops_no_other(peaceful: dict[str, Any], tmp_path:
     assert process.returncode != 0
     assert (tmp_path / "results/tiny/baseline/A/metrics.json").is_file()
     finish(snakemake, tmp_path)
-    assert_same_tables(tmp_path, peaceful["tables"])
+    assert_same_tables(tmp_path, undisturbed)
 
 
 def processes_of_group(group: int, script: str) -> Iterator[int]:
@@ -132,7 +151,8 @@ def processes_of_group(group: int, script: str) -> Iterator[int]:
             continue
 
 
-def test_two_runs_on_one_folder(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
+@pytest.mark.usefixtures("planned")
+def test_two_runs_on_one_folder(undisturbed: dict[str, pd.DataFrame], tmp_path: Path, snakemake: Run) -> None:
     first = start(tmp_path)
     locks = tmp_path / ".snakemake/locks"
     while not (locks.is_dir() and any(locks.iterdir())) and first.poll() is None:
@@ -142,28 +162,12 @@ def test_two_runs_on_one_folder(peaceful: dict[str, Any], tmp_path: Path, snakem
     assert "lock" in second.stderr.lower()
     first.communicate(timeout=HANG_S)
     assert first.returncode == 0
-    assert_same_tables(tmp_path, peaceful["tables"])
+    assert_same_tables(tmp_path, undisturbed)
 
 
-def test_inputs_are_only_read(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
-    inputs = [path for name in ("model", "tasks") for path in (tmp_path / name).rglob("*") if path.is_file()]
-    inputs += [tmp_path / "calibration.parquet", tmp_path / "perplexity.parquet"]
-    before = {path: (sha256_of(path), path.stat().st_mtime_ns) for path in inputs}
-    for path in inputs:
-        path.chmod(0o444)
-    for folder in {path.parent for path in inputs} - {tmp_path}:
-        folder.chmod(0o555)
-    try:
-        finish(snakemake, tmp_path)
-    finally:
-        for folder in {path.parent for path in inputs} - {tmp_path}:
-            folder.chmod(0o755)
-    assert {path: (sha256_of(path), path.stat().st_mtime_ns) for path in inputs} == before
-    assert_same_tables(tmp_path, peaceful["tables"])
-
-
+@pytest.mark.usefixtures("from_nothing")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
-def test_a_full_disk(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
+def test_a_full_disk(undisturbed: dict[str, pd.DataFrame], tmp_path: Path, snakemake: Run) -> None:
     """Results on a file system of 300 kB: jobs fail in one line, and end well once there is room."""
     results = tmp_path / "results"
     results.mkdir()
@@ -177,6 +181,6 @@ def test_a_full_disk(peaceful: dict[str, Any], tmp_path: Path, snakemake: Run) -
         assert "Traceback" not in done.stderr
         subprocess.run(["mount", "-o", "remount,size=50m", results], check=True)
         finish(snakemake, tmp_path)
-        assert_same_tables(tmp_path, peaceful["tables"])
+        assert_same_tables(tmp_path, undisturbed)
     finally:
         subprocess.run(["umount", results], check=True)

@@ -35,8 +35,9 @@ rule everything:
 
 
 @pytest.mark.long
-def test_a_workflow_of_ten_lines_imports_it(study: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+@pytest.mark.usefixtures("planned_study")
+def test_a_workflow_of_ten_lines_imports_it(tmp_path: Path, snakemake: Run) -> None:
+    """It goes on with what the workflow itself has begun."""
     (tmp_path / "Snakefile").write_text(IMPORTING, encoding="utf-8")
     profile = str(REPOSITORY / "profiles/default")
     done = snakemake("--snakefile", "Snakefile", "--workflow-profile", profile, directory=tmp_path)

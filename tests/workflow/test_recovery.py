@@ -16,8 +16,9 @@ RECOVERY = {"seq_len": 32, "n_sequences": 16, "batch_size": 8, "epochs": 4, "lea
 
 
 @pytest.fixture
-def recovering(tmp_path: Path, study: dict[str, Any]) -> dict[str, Any]:
+def recovering(tmp_path: Path, planned_study: dict[str, Any]) -> dict[str, Any]:
     """The tiny study with one candidate, which is the best, and the control."""
+    study = planned_study
     study["methods"] = [{"name": "taylor"}, {"name": "random", "criterion": "random"}]
     study["grid"]["methods"] = ["taylor", "random"]
     study["recovery"] = RECOVERY

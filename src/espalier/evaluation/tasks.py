@@ -19,7 +19,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.tasks.manager import TaskDict
 
 from espalier.errors import UserError
-from espalier.evaluation.definitions import packaged_tasks
+from espalier.evaluation.definitions import packaged_manager, packaged_tasks
 from espalier.formats import DOCUMENT_FORMS, DOCUMENT_SUFFIXES, document_suffix, split_name
 
 
@@ -31,7 +31,7 @@ def packaged_entries(names: Iterable[str]) -> dict[str, Entry]:
     """
     if _are_single_tasks(names):
         return {name: _read_entry(packaged_tasks()[name]) for name in names}
-    index = TaskManager().task_index
+    index = packaged_manager().task_index
     if unknown := [name for name in names if name not in index]:
         raise UserError(f"evaluation.tasks: lm-evaluation-harness has no task or group {unknown[0]!r}")
     return dict(index)

@@ -13,7 +13,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,12 +113,12 @@ class Plan:
         Raises:
             UserError: A key is missing, or a length, count and mask disagree.
         """
-        kv_groups, mlp_channels = _masks(values)
+        kv_groups, mlp_channels = _read_blocks(values)
         return cls(
-            n_kv_groups=tuple(map(len, kv_groups)),
-            n_mlp_channels=tuple(map(len, mlp_channels)),
-            kept_kv_groups=tuple(tuple(np.flatnonzero(mask).tolist()) for mask in kv_groups),
-            kept_mlp_channels=tuple(tuple(np.flatnonzero(mask).tolist()) for mask in mlp_channels),
+            n_kv_groups=tuple(block.n for block in kv_groups),
+            n_mlp_channels=tuple(block.n for block in mlp_channels),
+            kept_kv_groups=tuple(block.kept() for block in kv_groups),
+            kept_mlp_channels=tuple(block.kept() for block in mlp_channels),
         )
 
     def _check_sizes(self, structure: ModelStructure) -> None:
@@ -137,18 +137,18 @@ def kept_counts(values: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, 
     Raises:
         UserError: As `Plan.from_dict`.
     """
-    kv_groups, mlp_channels = _masks(values)
-    return tuple(int(mask.sum()) for mask in kv_groups), tuple(int(mask.sum()) for mask in mlp_channels)
+    kv_groups, mlp_channels = _read_blocks(values)
+    return tuple(block.n_kept for block in kv_groups), tuple(block.n_kept for block in mlp_channels)
 
 
-def _masks(values: Mapping[str, Any]) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]]:
-    """Read which KV groups and which MLP channels each layer keeps."""
+def _read_blocks(values: Mapping[str, Any]) -> tuple[list[_Block], list[_Block]]:
+    """Read the KV groups and the MLP channels of each layer."""
     n_layers, layers = _value(values, "n_layers", int, "plan"), _value(values, "layers", list, "plan")
     numbers = [_value(layer, "layer", int, f"plan.layers[{index}]") for index, layer in enumerate(layers)]
     if numbers != list(range(n_layers)):
         raise UserError(f"plan: n_layers is {n_layers}, but layers are numbered {numbers}; {REMEDY}")
-    kv_groups = [_unpack(layer, "kv_groups", index) for index, layer in enumerate(layers)]
-    return kv_groups, [_unpack(layer, "mlp_channels", index) for index, layer in enumerate(layers)]
+    kv_groups = [_read_block(layer, "kv_groups", index) for index, layer in enumerate(layers)]
+    return kv_groups, [_read_block(layer, "mlp_channels", index) for index, layer in enumerate(layers)]
 
 
 def _sizes(structure: ModelStructure) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -164,24 +164,36 @@ def _pack(count: int, kept: Sequence[int]) -> dict[str, Any]:
     return {"n": count, "n_kept": len(kept), "mask": base64.b64encode(np.packbits(mask).tobytes()).decode()}
 
 
-def _unpack(layer: Mapping[str, Any], block: str, index: int) -> NDArray[np.bool_]:
-    """Read what `_pack` wrote: whether each group is kept, (n,)."""
+class _Block(NamedTuple):
+    """Groups of one block, a bit for each that is kept; not an array, since consolidation only counts millions."""
+
+    n: int
+    n_kept: int
+    bits: bytes
+
+    def kept(self) -> tuple[int, ...]:
+        """List the groups that are kept."""
+        return tuple(np.flatnonzero(np.unpackbits(np.frombuffer(self.bits, dtype=np.uint8))).tolist())
+
+
+def _read_block(layer: Mapping[str, Any], block: str, index: int) -> _Block:
+    """Read what `_pack` wrote."""
     where = f"plan.layers[{index}].{block}"
     values = _value(layer, block, dict, f"plan.layers[{index}]")
     count, n_kept = _value(values, "n", int, where), _value(values, "n_kept", int, where)
     try:
-        data = base64.b64decode(_value(values, "mask", str, where), validate=True)
+        bits = base64.b64decode(_value(values, "mask", str, where), validate=True)
     except ValueError as error:
         raise UserError(f"{where}.mask is not base64 ({error}); {REMEDY}") from None
-    if count < 0 or len(data) != -(-count // 8):
-        raise UserError(f"{where}.mask has {len(data)} bytes for {count} groups; {REMEDY}")
-    mask = np.unpackbits(np.frombuffer(data, dtype=np.uint8)).astype(bool)
-    if mask[count:].any():
-        beyond = count + int(np.flatnonzero(mask[count:])[-1])
-        raise UserError(f"{where}.mask keeps group {beyond}, but there are {count}; {REMEDY}")
-    if int(mask.sum()) != n_kept:
-        raise UserError(f"{where}.n_kept is {n_kept}, but the mask keeps {int(mask.sum())}; {REMEDY}")
-    return mask[:count]
+    if count < 0 or len(bits) != -(-count // 8):
+        raise UserError(f"{where}.mask has {len(bits)} bytes for {count} groups; {REMEDY}")
+    found = _Block(count, n_kept, bits)
+    mask = int.from_bytes(bits, "big")
+    if mask & ((1 << 8 * len(bits) - count) - 1):
+        raise UserError(f"{where}.mask keeps group {found.kept()[-1]}, but there are {count}; {REMEDY}")
+    if mask.bit_count() != n_kept:
+        raise UserError(f"{where}.n_kept is {n_kept}, but the mask keeps {mask.bit_count()}; {REMEDY}")
+    return found
 
 
 def _value(values: object, key: str, kind: type, where: str) -> Any:
