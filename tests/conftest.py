@@ -15,7 +15,7 @@ HANG_S = 1800  # after which a command hangs, on the slowest machine and beside 
 
 # Two processes take files in this order: the longest first, and nothing that waits for the default study before it is
 # there. Unit tests come last, since they fill what time is left in small pieces.
-ORDER = ("workflow/test_default_run", "slurm/test_cluster", "workflow/test_[!dw]", "slurm/", "workflow/")
+ORDER = ("workflow/test_default_run", "slurm/test_cluster", "real/", "workflow/test_[!dw]", "slurm/", "workflow/")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

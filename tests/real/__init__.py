@@ -1,0 +1,1 @@
+"""A real pretrained model on real data."""
