@@ -108,7 +108,7 @@ def test_a_lost_node_costs_only_its_jobs(sweep: Site, cluster: Cluster, tables: 
 
 
 def forget_evaluations(site: Site) -> None:
-    shutil.rmtree(site.results / "consolidated")
+    shutil.rmtree(site.results / "consolidated", ignore_errors=True)
     shutil.rmtree(site.results / "experiments/Llama/.store", ignore_errors=True)
     for name in ("metrics.json", "samples.parquet"):
         for path in (site.results / "experiments").rglob(name):
