@@ -12,6 +12,16 @@ try:
     from espalier import versions
     from espalier.study.catalogue import grow
     from espalier.study.driver import asked_targets, open_study
+    from espalier.study.memory import (
+        EVALUATION,
+        EXPORT,
+        GRADIENTS,
+        INFERENCE,
+        PRIORS,
+        RECOVERY,
+        WEIGHTS,
+    )
+    from espalier.study.stopping import tell_jobs_when_stopped
 except ModuleNotFoundError as error:
     # As a module of a remote repository, only rules and scripts are fetched, not src/.
     sys.exit(
@@ -36,6 +46,10 @@ study = open_study(
     ),
     files=workflow.configfiles,
 )
+
+
+if workflow.is_main_process:
+    tell_jobs_when_stopped()
 
 
 pathvars:

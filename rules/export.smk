@@ -53,7 +53,7 @@ rule export_checkpoint:
         "../envs/export.yaml"
     threads: 1
     resources:
-        mem_mb=grow(16000),
+        mem_mb=study.memory.of(EXPORT),
         runtime=grow(60),
     params:
         version=versions.EXPORT_CHECKPOINT,

@@ -20,7 +20,7 @@ rule measure_inference:
         "../envs/evaluate.yaml"
     threads: study.measured.threads
     resources:
-        mem_mb=grow(8000),
+        mem_mb=study.memory.of(INFERENCE),
         runtime=grow(60),
         gpu=study.gpus,
     params:

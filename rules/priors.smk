@@ -18,7 +18,7 @@ rule measure_priors:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=grow(8000),
+        mem_mb=study.memory.of(PRIORS),
         runtime=grow(60),
         gpu=study.gpus,
         device=study.config.evaluation.device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from typing import Any
 from espalier.errors import UserError
 from espalier.failures import failure_file, older_file, read_failure, results_folder
 from espalier.files import write_json
+from espalier.interrupts import INTERRUPTED
 
 logger = logging.getLogger(__name__)
+STOP_FILE = "ESPALIER_STOP_FILE"
+"""Variable of jobs that names a file, which is there once the workflow was told to stop (`espalier.study.stopping`)."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         logger.error("interrupted")
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         if record:
             record.write(_described(error))
@@ -125,6 +129,11 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
 def _described(error: Exception) -> str:
     """Return the class of an exception with its message, if it has one, in one line."""
     return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
+
+
+def told_to_stop() -> bool:
+    """Whether the workflow was told to stop: a job then ends after the piece of work that it is at."""
+    return STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()
 
 
 class _OursOrWarning(logging.Filter):

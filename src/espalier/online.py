@@ -6,5 +6,7 @@ import `espalier.offline`.
 
 import os
 
+import espalier.interrupts  # noqa: F401 (for what it does)
+
 os.environ.update(HF_HUB_OFFLINE="0", HF_DATASETS_OFFLINE="0")
 os.environ.setdefault("TQDM_DISABLE", "1")  # jobs report their own progress (src/espalier/progress.py)

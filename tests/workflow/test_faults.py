@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from espalier.files import read_json, sha256_of
-from tests.conftest import HANG_S, REPOSITORY, Run
+from tests.conftest import HANG_S, REPOSITORY, Run, job_counts
 
 pytestmark = pytest.mark.long
 
@@ -30,7 +30,9 @@ def write_study(folder: Path, study: dict[str, Any]) -> None:
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start snakemake in a process group of its own, so that it can be killed with all its jobs."""
-    command = [sys.executable, "-m", "snakemake", TARGET, "--snakefile", str(REPOSITORY / "Snakefile")]
+    # A process that a script starts in the background ignores SIGINT, and so would all that it starts.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "snakemake", TARGET]
+    command += ["--snakefile", str(REPOSITORY / "Snakefile")]
     return subprocess.Popen(
         [*command, "--configfile", "study.yaml", *arguments],
         cwd=folder, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
@@ -122,23 +124,66 @@ def test_killed_at_random_moments(undisturbed: dict[str, pd.DataFrame], tmp_path
 
 
 @pytest.mark.usefixtures("planned")
+@pytest.mark.parametrize(("number", "n_left"), [(signal.SIGTERM, 8), (signal.SIGINT, 9)])
+def test_a_workflow_that_is_told_to_stop_ends_after_the_evaluations_at_hand(
+    number: signal.Signals, n_left: int, tmp_path: Path, snakemake: Run
+) -> None:
+    """Each job would evaluate three experiments: it finishes the one that it is at.
+
+    After SIGINT Snakemake forgets the job, whose evaluation is in the store: the job runs again and hands it over.
+    """
+    process = start(tmp_path, "--cores", "1")
+    wait_for_script(process, "evaluate.py")
+    os.kill(process.pid, number)
+    _, printed = process.communicate(timeout=HANG_S)
+    assert process.returncode != 0
+    assert len(evaluated(tmp_path)) == 1
+    assert "the workflow was told to stop, so no other experiment is begun" in printed
+    assert "Traceback" not in printed
+    assert not list((tmp_path / ".snakemake").glob("espalier-stop-*"))
+    snakemake("--unlock", "--configfile", "study.yaml", directory=tmp_path)
+    planned = snakemake("-n", TARGET, "--configfile", "study.yaml", directory=tmp_path)
+    assert job_counts(planned.stdout)["evaluate"] == n_left
+
+
+@pytest.mark.usefixtures("planned")
+def test_ctrl_c_prints_one_line_for_each_job(tmp_path: Path) -> None:
+    """On a terminal everything that runs gets SIGINT."""
+    logs = tmp_path / "results/tiny/logs/evaluate/A"
+    shutil.rmtree(logs)
+    process = start(tmp_path, "--cores", "1")
+    while process.poll() is None and not (logs.is_dir() and any(logs.iterdir())):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, printed = process.communicate(timeout=HANG_S)
+    assert process.returncode != 0
+    assert "Traceback" not in printed
+    (line,) = [line for line in printed.splitlines() if "interrupted" in line]
+    assert line.startswith("[evaluate A ")
+
+
+@pytest.mark.usefixtures("planned")
 def test_a_job_that_is_killed_stops_no_other(
     undisturbed: dict[str, pd.DataFrame], tmp_path: Path, snakemake: Run
 ) -> None:
     """As the kernel kills a job for its memory: SIGKILL to one process."""
     process = start(tmp_path)
-    killed = None
-    deadline = time.monotonic() + HANG_S
-    while killed is None and process.poll() is None and time.monotonic() < deadline:
-        killed = next(iter(processes_of_group(process.pid, "evaluate.py")), None)
-        time.sleep(0.1)
-    assert killed is not None
-    os.kill(killed, signal.SIGKILL)
+    os.kill(wait_for_script(process, "evaluate.py"), signal.SIGKILL)
     process.communicate(timeout=HANG_S)
     assert process.returncode != 0
     assert (tmp_path / "results/tiny/baseline/A/metrics.json").is_file()
     finish(snakemake, tmp_path)
     assert_same_tables(tmp_path, undisturbed)
+
+
+def wait_for_script(process: subprocess.Popen[str], script: str) -> int:
+    """Wait until a job runs a script; return its process."""
+    deadline = time.monotonic() + HANG_S
+    while process.poll() is None and time.monotonic() < deadline:
+        for found in processes_of_group(process.pid, script):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{script} did not run")
 
 
 def processes_of_group(group: int, script: str) -> Iterator[int]:

@@ -18,6 +18,7 @@ from espalier.adapters.fingerprint import adapter_fingerprint
 from espalier.errors import UserError
 from espalier.evaluation.store import METRICS, SAMPLES, Store
 from espalier.files import read_json, sha256_of, write_result, write_table
+from espalier.jobs import told_to_stop
 from espalier.planning.plan import Plan
 from espalier.recipe import difference, evaluation_recipe, plan_settings
 
@@ -124,6 +125,9 @@ def evaluate_with_others(
         if not store.has(key):
             _evaluate(work, store, evaluator, own)
     for other in _first(at_most - 1, _waiting(work, store, plan, planned)):
+        if told_to_stop():
+            logger.info("the workflow was told to stop, so no other experiment is begun")
+            break
         other_key = store.key(work.recipe(other))
         with store.claim(other_key, wait=False) as free:
             if free and not store.has(other_key):  # finished between the look and the claim

@@ -41,7 +41,8 @@ def load_model(
     Args:
         folder: Folder in the format of `save_pretrained`.
         dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
-        device: Where to put the weights. On `meta` only the headers of the weight files are read.
+        device: Where to put the weights: straight from the file, so that beside a GPU the host holds one tensor at a
+            time. On `meta` only the headers of the weight files are read.
         trust_remote_code: Whether code in the folder may run.
         spread: GPU of each module (`espalier.models.spread`), instead of one device.
 
@@ -57,12 +58,12 @@ def load_model(
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=trust_remote_code,
-        device_map=dict(spread) if spread else "meta" if device.type == "meta" else None,
+        device_map=dict(spread) if spread else None if device.type == "cpu" else {"": device},
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # they are refused below, by name
     )
     _check_tensors(folder, model, found)
-    return model.eval() if spread else model.to(device).eval()
+    return model.eval()
 
 
 def _check_tensors(folder: str | Path, model: PreTrainedModel, found: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from espalier.study.exports import Exports
 from espalier.study.failures import Failures
 from espalier.study.imports import Imports
 from espalier.study.measured import Measured
+from espalier.study.memory import Memory
 from espalier.study.recovery import Recoveries
 from espalier.study.slugs import CACHE, model_slug, text_slug
 from espalier.study.sweep import Sweep
@@ -46,6 +47,10 @@ class Catalogue:
         self.failures = Failures(config, self.results, self.sweep, more=(self.exports.jobs, self.measured.jobs))
         self.recovery = Recoveries(
             config, self.sweep, self.results, self.failures, self.calibration_text, self._text_file
+        )
+        recovery_dtype = config.recovery.dtype if config.recovery else "auto"
+        self.memory = Memory(
+            {"evaluation": config.evaluation.dtype, "recovery": recovery_dtype}, uses_gpu=self.uses_gpu
         )
         self._models = {model.name: model for model in config.models}
         self._hub_models = {model_slug(m): m for m in config.models if m.hub}
