@@ -101,6 +101,18 @@ def test_waiting_experiments_are_evaluated_beside_it(tmp_path: Path, work: FakeW
     assert n_evaluations(work) == 3
 
 
+def test_a_job_whose_workflow_was_told_to_stop_begins_no_other(
+    tmp_path: Path, work: FakeWork, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
+    monkeypatch.setenv("ESPALIER_STOP_FILE", str(tmp_path / "stop"))  # it is not there
+    evaluate_with_others(work, store, plans[0], at_most=2, planned=study_of(*plans))
+    assert n_evaluations(work) == 2
+    (tmp_path / "stop").touch()
+    evaluate_with_others(work, store, plans[2], at_most=9, planned=study_of(*plans))
+    assert n_evaluations(work) == 3  # its own
+
+
 def test_only_current_plans_of_the_study_are_evaluated_beside_it(tmp_path: Path, work: FakeWork, store: Store) -> None:
     """Not what an older grid left in the folder, nor plans that their own jobs are about to make again."""
     own = add_plan(tmp_path, "a", (0,))

@@ -200,14 +200,6 @@ def test_the_core_needs_numpy_torch_and_transformers_only() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_scores_as_the_cpu_does(llama: PreTrainedModel) -> None:
-    expected = [score.loglikelihood for score in score_requests(llama, documents(), token_budget=256)]
-    scores = score_requests(llama.to("cuda"), documents(), token_budget=256)
-    assert [score.loglikelihood for score in scores] == pytest.approx(expected, abs=1e-3)
-
-
 @pytest.mark.parametrize("threshold", [64, 60])
 def test_positions_that_scale_with_the_length_are_scored_as_alone(threshold: int) -> None:
     """Transformers takes the longest sequence of a batch, padding included, for the length of each."""
