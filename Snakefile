@@ -21,6 +21,7 @@ try:
         RECOVERY,
         WEIGHTS,
     )
+    from espalier.study.scheduler import look_once_per_delay
     from espalier.study.stopping import tell_jobs_when_stopped
 except ModuleNotFoundError as error:
     # As a module of a remote repository, only rules and scripts are fetched, not src/.
@@ -50,6 +51,7 @@ study = open_study(
 
 if workflow.is_main_process:
     tell_jobs_when_stopped()
+    look_once_per_delay()
 
 
 pathvars:
