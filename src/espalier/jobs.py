@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ from espalier.files import write_json
 from espalier.interrupts import INTERRUPTED
 
 logger = logging.getLogger(__name__)
-STOP_FILE = "ESPALIER_STOP_FILE"
-"""Variable of jobs that names a file, which is there once the workflow was told to stop (`espalier.study.stopping`)."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +126,6 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
 def _described(error: Exception) -> str:
     """Return the class of an exception with its message, if it has one, in one line."""
     return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
-
-
-def told_to_stop() -> bool:
-    """Whether the workflow was told to stop: a job then ends after the piece of work that it is at."""
-    return STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()
 
 
 class _OursOrWarning(logging.Filter):

@@ -6,7 +6,8 @@ set them: a workflow that imports it as a module would inherit them. Staging scr
 
 import os
 
-import espalier.interrupts  # noqa: F401 (for what it does)
+from espalier.interrupts import end_quietly_when_interrupted
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 os.environ.setdefault("TQDM_DISABLE", "1")  # jobs report their own progress (src/espalier/progress.py)
+end_quietly_when_interrupted()

@@ -6,7 +6,8 @@ import `espalier.offline`.
 
 import os
 
-import espalier.interrupts  # noqa: F401 (for what it does)
+from espalier.interrupts import end_quietly_when_interrupted
 
 os.environ.update(HF_HUB_OFFLINE="0", HF_DATASETS_OFFLINE="0")
 os.environ.setdefault("TQDM_DISABLE", "1")  # jobs report their own progress (src/espalier/progress.py)
+end_quietly_when_interrupted()

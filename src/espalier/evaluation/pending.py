@@ -18,7 +18,7 @@ from espalier.adapters.fingerprint import adapter_fingerprint
 from espalier.errors import UserError
 from espalier.evaluation.store import METRICS, SAMPLES, Store
 from espalier.files import read_json, sha256_of, write_result, write_table
-from espalier.jobs import told_to_stop
+from espalier.interrupts import told_to_stop
 from espalier.planning.plan import Plan
 from espalier.recipe import difference, evaluation_recipe, plan_settings
 

@@ -12,8 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from espalier.files import read_json
-
 PROCESS_MB = 3000
 """Python with torch, transformers and lm-eval, the Snakemake processes around it, requests, and activations."""
 GPU_PROCESS_MB = 6000
@@ -94,6 +92,8 @@ def _manifest(path: str) -> Mapping[str, Any]:
 @lru_cache(maxsize=64)
 def _read(path: str, _mtime_ns: int) -> Mapping[str, Any]:
     """Read a manifest once, however many experiments of its model ask for memory."""
+    from espalier.files import read_json  # with pyarrow, which reading the Snakefile does without
+
     manifest: Mapping[str, Any] = read_json(path)
     return manifest
 
