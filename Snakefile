@@ -12,15 +12,6 @@ try:
     from espalier import versions
     from espalier.study.catalogue import grow
     from espalier.study.driver import asked_targets, open_study
-    from espalier.study.memory import (
-        EVALUATION,
-        EXPORT,
-        GRADIENTS,
-        INFERENCE,
-        PRIORS,
-        RECOVERY,
-        WEIGHTS,
-    )
     from espalier.study.scheduler import look_once_per_delay
     from espalier.study.stopping import tell_jobs_when_stopped
 except ModuleNotFoundError as error:

@@ -17,37 +17,33 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pyarrow as pa
 import torch
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from espalier.files import read_json, write_parquet
-from espalier.sandbox.corpora import make_lines, make_pages, make_task_documents
-from espalier.sandbox.splits import splits
+from espalier.files import read_json
+from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
-from espalier.study.memory import EVALUATION, EXPORT, GRADIENTS, PRIORS, WEIGHTS, on_cpu
+from espalier.study.memory import HELD, on_cpu
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-JOBS = {
-    "collect_gradients": GRADIENTS,
-    "measure_importance": GRADIENTS,
-    "measure_weights": WEIGHTS,
-    "measure_priors": PRIORS,
-    "evaluate_baseline": EVALUATION,
-    "evaluate": EVALUATION,
-    "export_checkpoint": EXPORT,
+JOBS = {  # by rule, the kind of job
+    "collect_gradients": "gradients",
+    "measure_importance": "gradients",
+    "measure_weights": "weights",
+    "measure_priors": "priors",
+    "evaluate_baseline": "evaluation",
+    "evaluate": "evaluation",
+    "export_checkpoint": "export",
 }
 VOCABULARY = 32_000
 
 
 def prepare(folder: Path, arguments: argparse.Namespace) -> None:
     """Write the model, as bfloat16, and a study of it."""
-    world = make_world(0)
-    tokenizer = wrap(
-        train_tokenizer("llama", make_pages(world, "training", 60, 0), 400), model_max_length=256, chat=False
-    )
+    pages = make_pages(make_world(0), "training", 60, 0)
+    tokenizer = wrap(train_tokenizer("llama", pages, 400), model_max_length=256, chat=False)
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=arguments.hidden, num_hidden_layers=arguments.layers,
         intermediate_size=3 * arguments.hidden, num_attention_heads=arguments.hidden // 64,
@@ -58,11 +54,6 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> None:
     torch.set_default_dtype(torch.bfloat16)
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    for split in splits("piqa"):
-        documents = pa.Table.from_pylist(make_task_documents(world, "piqa", split, 6, 0))
-        write_parquet(folder / f"tasks/piqa/{split}.parquet", documents)
-    write_parquet(folder / "calibration.parquet", pa.table({"text": make_pages(world, "calibration", 40, 0)}))
-    write_parquet(folder / "perplexity.parquet", pa.table({"text": make_lines(world, "perplexity", 20, 0)}))
     study: dict[str, Any] = {
         "study": "memory",
         "models": [{"name": "M", "family": "Llama", "kind": "base", "path": "model"}],
@@ -74,11 +65,12 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> None:
             "methods": ["blockwise", "taylor2", "magnitude"], "taylor_seq_len": [32], "taylor_num_samples": [2],
             "pruning_ratio": [0.2],
         },
-        "calibration": {"dataset": "calibration.parquet"},
+        "calibration": {"dataset": "sandbox"},
         "evaluation": {
-            "tasks": ["piqa"], "data": "tasks", "device": "cpu", "dtype": arguments.dtype, "experiments_per_job": 3,
-            "perplexity": {"window": 64, "stride": 64, "texts": [{"name": "p", "dataset": "perplexity.parquet"}]},
+            "tasks": ["piqa"], "data": "sandbox", "device": "cpu", "dtype": arguments.dtype, "experiments_per_job": 3,
+            "perplexity": {"window": 64, "stride": 64, "texts": [{"name": "p", "dataset": "sandbox"}]},
         },
+        "sandbox": {"documents_per_task": 6, "calibration_pages": 40, "perplexity_lines": 20},
     }  # fmt: skip
     (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
 
@@ -95,7 +87,7 @@ def watch(root: psutil.Process, peaks: dict[str, list[int]], done: threading.Eve
             found = dict(line.split(":", 1) for line in status.splitlines() if line.startswith(("RssAnon", "VmRSS")))
             peak = peaks[rule.removesuffix(".py").rsplit(".", 1)[-1]]
             for number, key in enumerate(("RssAnon", "VmRSS")):
-                peak[number] = max(peak[number], int(found.get(key, "0 kB").split()[0]))
+                peak[number] = max(peak[number], 1024 * int(found.get(key, "0 kB").split()[0]))
 
 
 def main() -> None:
@@ -122,9 +114,10 @@ def main() -> None:
         manifest = read_json(folder / "results/memory/models/M.json")
         print(f"{manifest['n_params']:,} parameters stored as bfloat16, evaluated in {arguments.dtype}\n")
         print("| job | RssAnon (MB) | RSS (MB) | asked for (MB) |\n|---|---:|---:|---:|")
-        for rule, held in JOBS.items():
+        for rule, kind in JOBS.items():
+            held = HELD[kind]
             asked = on_cpu(manifest, held, "auto" if held.dtype == "stored" else arguments.dtype)
-            print(f"| `{rule}` | {peaks[rule][0] / 1000:,.0f} | {peaks[rule][1] / 1000:,.0f} | {asked:,} |")
+            print(f"| `{rule}` | {peaks[rule][0] / 1e6:,.0f} | {peaks[rule][1] / 1e6:,.0f} | {asked:,} |")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ rule evaluate_baseline:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of(EVALUATION),
+        mem_mb=study.memory.of("evaluation"),
         runtime=grow(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
@@ -104,7 +104,7 @@ rule evaluate:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of(EVALUATION),
+        mem_mb=study.memory.of("evaluation"),
         runtime=grow(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.

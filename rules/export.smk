@@ -53,7 +53,7 @@ rule export_checkpoint:
         "../envs/export.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of(EXPORT),
+        mem_mb=study.memory.of("export"),
         runtime=grow(60),
     params:
         version=versions.EXPORT_CHECKPOINT,

@@ -48,7 +48,7 @@ rule collect_gradients:
     threads: 1
     resources:
         **study.pass_resources,
-        mem_mb=study.memory.of(GRADIENTS),
+        mem_mb=study.memory.of("gradients"),
         runtime=grow(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
@@ -81,7 +81,7 @@ rule measure_importance:
     threads: 1
     resources:
         **study.pass_resources,
-        mem_mb=study.memory.of(GRADIENTS),
+        mem_mb=study.memory.of("gradients"),
         runtime=grow(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
@@ -111,7 +111,7 @@ rule measure_weights:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of(WEIGHTS),
+        mem_mb=study.memory.of("weights"),
         runtime=grow(60),
         gpu=study.gpus,
         device=study.config.evaluation.device,

@@ -20,7 +20,7 @@ rule measure_inference:
         "../envs/evaluate.yaml"
     threads: study.measured.threads
     resources:
-        mem_mb=study.memory.of(INFERENCE),
+        mem_mb=study.memory.of("inference"),
         runtime=grow(60),
         gpu=study.gpus,
     params:

@@ -18,7 +18,7 @@ rule measure_priors:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of(PRIORS),
+        mem_mb=study.memory.of("priors"),
         runtime=grow(60),
         gpu=study.gpus,
         device=study.config.evaluation.device,

@@ -70,7 +70,7 @@ rule recover:
     threads: 1
     resources:
         **study.recovery.resources,
-        mem_mb=study.memory.of(RECOVERY),
+        mem_mb=study.memory.of("recovery"),
         runtime=grow(240),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
@@ -102,7 +102,7 @@ rule evaluate_recovered:
         "../envs/recover.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of(EVALUATION),
+        mem_mb=study.memory.of("evaluation"),
         runtime=grow(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.

@@ -41,10 +41,11 @@ STUDY: dict[str, Any] = {
 }  # fmt: skip
 SILENCE_S = 300.0  # of Snakemake, after which it hangs: a job takes under a minute on a slow and busy machine
 N_PLANS = 4  # 2 methods x 2 counts: as many as there are GPUs
-# Each Python process of a job notes which job it is in and which GPUs it sees, before it runs anything else.
+# Each Python process of a job notes, before it runs anything else: which job it is in, which GPUs it sees, which file
+# would tell it to stop.
 WITNESS = """\
 import os, sys
-names = ("SLURM_JOB_ID", "SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES")
+names = ("SLURM_JOB_ID", "SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES", "ESPALIER_STOP_FILE")
 script = next((word for word in sys.orig_argv if "/.snakemake/scripts/" in word), None)
 if script:
     rule = script.removesuffix(".py").rsplit(".", 1)[-1]
@@ -128,8 +129,14 @@ class Site:
 
     def scripts(self) -> list[tuple[str, str, str, str]]:
         """List the scripts that ran: rule, Slurm job, node, visible GPUs ('-' for none)."""
-        lines = self._witness.read_text(encoding="utf-8").splitlines()
-        return [(rule, job, node, gpus) for rule, job, node, gpus in (line.split() for line in lines)]
+        return [(rule, job, node, gpus) for rule, job, node, gpus, _ in self._witnessed()]
+
+    def stop_files(self) -> set[str]:
+        """Return what jobs were told to watch for a sign that the workflow was told to stop."""
+        return {file for *_, file in self._witnessed()}
+
+    def _witnessed(self) -> list[list[str]]:
+        return [line.split() for line in self._witness.read_text(encoding="utf-8").splitlines()]
 
 
 def _site_profile() -> dict[str, Any]:

@@ -68,6 +68,12 @@ def test_jobs_that_run_models_see_one_gpu_and_others_none(sweep: Site) -> None:
         assert jobs[job]["Partition"] == ("gpu" if rule in GPU_RULES else "cpu"), rule
 
 
+def test_jobs_watch_for_a_file_in_the_folder_that_all_nodes_see(sweep: Site) -> None:
+    """Snakemake makes it when it is told to stop; that jobs then begin nothing else, `test_faults` shows."""
+    (file,) = sweep.stop_files()
+    assert Path(file).parent == sweep.folder / ".snakemake"
+
+
 def test_a_job_killed_for_memory_runs_again_with_more(sweep: Site) -> None:
     """Training asks for 400 MB here, in which torch and two Snakemake processes do not fit."""
     jobs = {job["JobId"]: job for job in sweep.cluster.jobs()}

@@ -17,7 +17,6 @@ PROCESS_MB = 3000
 GPU_PROCESS_MB = 6000
 """The same with CUDA and its pinned memory, beside a GPU."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,16 @@ class Held:
     may_use_gpu: bool = True
 
 
-EVALUATION = Held(weights=2)  # pruning copies the weights of a layer before the old ones go
-PRIORS = Held(weights=1)
-GRADIENTS = Held(weights=2, float32=8)  # weights and gradients; a sum and, for some criteria, a sum of squares
-WEIGHTS = Held(weights=1, float32=4)
-INFERENCE = Held(weights=3)  # the unpruned, the pruned and the padded model
-RECOVERY = Held(weights=2, float32=4, dtype="recovery")
-EXPORT = Held(weights=1, float32=8, dtype="stored", may_use_gpu=False)  # cast to float32 to compare; loaded again
+HELD = {
+    "evaluation": Held(weights=2),  # pruning copies the weights of a layer before the old ones go
+    "priors": Held(weights=1),
+    "gradients": Held(weights=2, float32=8),  # weights and gradients; a sum and, for some criteria, a sum of squares
+    "weights": Held(weights=1, float32=4),
+    "inference": Held(weights=3),  # the unpruned, the pruned and the padded model
+    "recovery": Held(weights=2, float32=4, dtype="recovery"),
+    # Cast to float32 to be compared, and loaded again by another process.
+    "export": Held(weights=1, float32=8, dtype="stored", may_use_gpu=False),
+}
 
 
 class Memory:
@@ -58,11 +60,12 @@ class Memory:
         self._dtypes = dtypes
         self._uses_gpu = uses_gpu
 
-    def of(self, held: Held) -> Callable[..., int]:
-        """Make a resource for jobs that run a model: `mem_mb=study.memory.of(EVALUATION)`.
+    def of(self, kind: str) -> Callable[..., int]:
+        """Make a resource for a kind of job that runs a model: `mem_mb=study.memory.of("evaluation")`.
 
         It reads the manifest among the job's inputs. Before there is one, a dry run shows `<TBD>`.
         """
+        held = HELD[kind]
 
         def resource(_wildcards: Any, input: Any, attempt: int) -> int:  # noqa: A002 (Snakemake's name)
             if held.may_use_gpu and self._uses_gpu:
@@ -82,7 +85,7 @@ def on_cpu(manifest: Mapping[str, Any], held: Held, dtype: str) -> int:
         dtype: Type of the weights; `auto` is as stored.
     """
     n_bytes = held.weights * DTYPE_BYTES[stored_dtype(manifest) if dtype == "auto" else dtype] + held.float32
-    return PROCESS_MB + int(manifest["n_params"] * n_bytes / MIB)
+    return PROCESS_MB + int(manifest["n_params"] * n_bytes / 1e6)
 
 
 def _manifest(path: str) -> Mapping[str, Any]:
