@@ -33,9 +33,9 @@ run: $(INSTALLED)
 	$(BIN)/snakemake plans $(QUIET) || status=$$?; \
 	$(BIN)/snakemake $(QUIET) || status=$$?; \
 	if [ $$status != 0 ]; then \
-		$(BIN)/snakemake partial_reports $(QUIET) && $(BIN)/python -m espalier.summary results/sandbox; exit $$status; \
+		$(BIN)/snakemake partial_reports $(QUIET) && $(BIN)/python -m espalier.reports.summary results/sandbox; exit $$status; \
 	fi
-	@$(BIN)/python -m espalier.summary results/sandbox
+	@$(BIN)/python -m espalier.reports.summary results/sandbox
 
 # Results with their times and Snakemake's records, so that nothing reruns where they are unpacked.
 pack:
@@ -76,8 +76,8 @@ docs: $(INSTALLED)
 	@echo "build/site/index.html (\`$(BIN)/python -m http.server --directory build/site\` serves it, for its search)"
 
 generated: $(INSTALLED)
-	$(BIN)/python -m espalier.config.document
-	$(BIN)/python -m espalier.dictionary
+	$(BIN)/python -m tools.config_options
+	$(BIN)/python -m tools.data_dictionary
 	$(BIN)/python docs/draw_architecture.py
 	$(BIN)/python docs/draw_pipeline.py
 	$(BIN)/python docs/list_licences.py

@@ -20,17 +20,17 @@ import transformers
 from random_models import SHAPES, random_model, structure_of
 from transformers import PreTrainedModel
 
-from espalier.importance.accumulate import sequence_losses
-from espalier.importance.collect import collect_importance
-from espalier.importance.memory import GIB, PassSettings
-from espalier.ladder import ladder, prior_samples
+from espalier.calibration.gradients import sequence_losses
+from espalier.calibration.importance import collect_importance
+from espalier.calibration.memory import GIB, PassSettings
+from espalier.calibration.ladder import ladder, prior_samples
 from espalier.models.decoder import decoder_layers, projections
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import Priors, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select
-from espalier.priors import PER_LAYER, measure_priors
-from espalier.surgery import prune
+from espalier.calibration.priors import PER_LAYER, measure_priors
+from espalier.models.surgery import prune
 
 N_METHODS = 3  # of the reference grid
 

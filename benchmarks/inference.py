@@ -20,14 +20,14 @@ import transformers
 from random_models import SHAPES, random_model, structure_of
 from transformers import PreTrainedModel
 
-from espalier.deployment.job import sizes
-from espalier.deployment.measure import UNPRUNED, Load, measure, versions_of
-from espalier.deployment.summary import SPEEDS, gain, summarise
-from espalier.deployment.verdict import ADVISED
+from espalier.jobs.inference import sizes
+from espalier.serving.timing import UNPRUNED, Load, measure, versions_of
+from espalier.serving.timing_summary import SPEEDS, gain, summarise
+from espalier.serving.verdict import ADVISED
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions, select
-from espalier.planning.structure import ModelStructure
+from espalier.models.sizes import ModelStructure
 
 
 def main() -> None:

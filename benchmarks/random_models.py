@@ -4,7 +4,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from espalier.models.decoder import decoder_layers, n_kv_groups, n_mlp_channels, params_per_group
-from espalier.planning.structure import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerStructure, ModelStructure
 
 SHAPES = {
     "sandbox": LlamaConfig(

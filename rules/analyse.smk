@@ -12,15 +12,15 @@ rule analyse:
         gradients=study.sweep.gradient_tables_of,
         code=study.code(
             "analysis/*.py",
-            "deployment/messages.py",
-            "deployment/targets.py",
-            "deployment/verdict.py",
+            "analysis/serving_messages.py",
+            "serving/targets.py",
+            "serving/verdict.py",
             "statistics/*.py",
             "naming.py",
-            "importance/statistics.py",
+            "calibration/gradient_statistics.py",
             "planning/groups.py",
             "planning/plan.py",
-            "planning/structure.py",
+            "models/sizes.py",
             "recipe.py",
             "versions.py",
         ),
@@ -57,7 +57,7 @@ rule analyse_study:
             "<results>/reports/{model}/draws.parquet", model=study.reported_models
         ),
         code=study.code(
-            "analysis/*.py", "deployment/messages.py", "statistics/*.py", "naming.py"
+            "analysis/*.py", "analysis/serving_messages.py", "statistics/*.py", "naming.py"
         ),
     output:
         summary="<results>/reports/cross_model/analysis_summary.json",

@@ -10,7 +10,7 @@ rule consolidate_recovery:
         code=study.code(
             "evaluation/metrics.py",
             "recipe.py",
-            "recovery/table.py",
+            "results/recovered.py",
             "tables.py",
             "versions.py",
         ),
@@ -45,7 +45,7 @@ rule analyse_recovery:
         samples=study.recovery.sample_files(checkpoints),
         code=study.code(
             "analysis/*.py",
-            "deployment/messages.py",
+            "analysis/serving_messages.py",
             "naming.py",
             "recipe.py",
             "statistics/*.py",

@@ -14,11 +14,11 @@ import torch
 from transformers import PreTrainedModel
 
 from espalier.evaluation.perplexity import measure_perplexity
-from espalier.importance.collect import collect_importance
-from espalier.importance.memory import PassSettings
-from espalier.priors import measure_priors
+from espalier.calibration.importance import collect_importance
+from espalier.calibration.memory import PassSettings
+from espalier.calibration.priors import measure_priors
 from espalier.scoring import Request, score_requests
-from espalier.surgery import prune
+from espalier.models.surgery import prune
 from tests.conftest import REPOSITORY
 from tests.gpu.conftest import DEVICE, VOCABULARY, random_model, random_tokens
 
@@ -174,7 +174,7 @@ def test_two_jobs_that_want_one_gpu_take_turns(tmp_path: Path) -> None:
     code = f"""
         import sys, time
         from pathlib import Path
-        from espalier.gpus import take_gpus
+        from espalier.models.devices import take_gpus
         taken = take_gpus(1, n_present=1, folder=Path({str(tmp_path)!r}))
         print(time.time(), *taken, flush=True)
         time.sleep(2)

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from espalier import filesystem, gpus
+from espalier import filesystem
+from espalier.models import devices
 from espalier.evaluation.store import Store
 from espalier.files import read_parquet, whole_file, whole_folder, write_json, write_table
 from espalier.filesystem import link_or_copy, locked, try_lock
-from espalier.lock import read_lock, write_lock
+from espalier.staging.lock import read_lock, write_lock
 from tests.conftest import REPOSITORY
 
 NO_LINKS = [errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS]
@@ -185,16 +186,16 @@ def test_a_killed_job_keeps_nobody_from_the_lock_file_of_the_cache(
 
 
 def test_gpus_are_shared_out_without_locks(no_locks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(gpus.VISIBLE, "0,1")
-    for name in gpus.SCHEDULERS:
+    monkeypatch.setenv(devices.VISIBLE, "0,1")
+    for name in devices.SCHEDULERS:
         monkeypatch.delenv(name, raising=False)
     try:
-        assert gpus.take_gpus(1, n_present=0, folder=tmp_path) == ["0"]
-        assert gpus._try_to_take(2, ["0", "1"], tmp_path) == []
-        other = gpus._try_to_take(1, ["0", "1"], tmp_path)
+        assert devices.take_gpus(1, n_present=0, folder=tmp_path) == ["0"]
+        assert devices._try_to_take(2, ["0", "1"], tmp_path) == []
+        other = devices._try_to_take(1, ["0", "1"], tmp_path)
         assert other == ["1"]
     finally:
-        gpus.release_gpus()
+        devices.release_gpus()
     assert not list(tmp_path.glob("*.lease"))
 
 

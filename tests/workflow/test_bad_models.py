@@ -17,7 +17,7 @@ from espalier.files import read_json, write_json
 from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
-from espalier.summary import summarise
+from espalier.reports.summary import summarise
 from tests.conftest import Run
 from tests.unit.conftest import random_model
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from espalier.criteria import CRITERIA
+from espalier.planning.criteria import CRITERIA
 from espalier.files import read_json
 from tests.conftest import Run, job_counts
 

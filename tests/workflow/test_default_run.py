@@ -16,7 +16,7 @@ from espalier.config.evaluation import SEVEN_TASKS
 from espalier.evaluation.tasks import load_tasks
 from espalier.files import read_json, read_table
 from espalier.models.loading import load_tokenizer
-from espalier.summary import summarise
+from espalier.reports.summary import summarise
 from espalier.tables import Experiments, Samples
 from tests.conftest import Run
 from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun

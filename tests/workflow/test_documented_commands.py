@@ -30,9 +30,9 @@ ELSEWHERE = {
     "sh envs/install_llama_cpp.sh": "installs: `make test-all` does it",
     "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install": "the same by hand",
     "from transformers import AutoModelForCausalLM": "needs an exported folder: tests/unit/export",
-    "from espalier.adapters.lora": "needs a trained adapter: tests/unit/recovery",
+    "from espalier.recovery.lora": "needs a trained adapter: tests/unit/recovery",
     "PYTHONPATH=src python benchmarks/": "measures for minutes: its options are looked up below",
-    "PYTHONPATH=src python -m espalier.repeatability": "needs two finished runs: tests/workflow/test_repeatability.py",
+    "PYTHONPATH=src python -m tools.repeatability": "needs two finished runs: tests/workflow/test_repeatability.py",
 }
 # Printed by make, not run: each is covered by what is named.
 LONG_TARGETS = {
@@ -170,7 +170,7 @@ def outline(text: str) -> list[str]:
 @pytest.mark.run
 def test_make_run_prints_what_the_readme_shows(default_run: DefaultRun, clone: Path) -> None:
     (shown,) = (block.text for block in blocks("text") if block.text.startswith("Best experiment of each model"))
-    command = f"PYTHONPATH={clone / 'src'} python -m espalier.summary results/sandbox"
+    command = f"PYTHONPATH={clone / 'src'} python -m espalier.reports.summary results/sandbox"
     assert outline(run(command, clone, folder=default_run.directory).stdout) == outline(shown)
 
 

@@ -13,7 +13,7 @@ from espalier.reports.layout import write_text
 from espalier.reports.rows import experiment_rows, layer_rows
 from tests.unit.analysis.test_uncertainty import evidence
 from tests.unit.analysis.test_uncertainty import experiments as with_documents
-from tests.unit.test_reports import ODD, experiments, layers, page
+from tests.unit.reports.test_reports import ODD, experiments, layers, page
 from tests.workflow.browser import Browser, browser, needs_chromium
 
 pytestmark = [pytest.mark.browser, needs_chromium]

@@ -47,8 +47,8 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy with every recipe carried out."""
     folder = copy_repository(tmp_path_factory.mktemp("recipes"))
     paths = [apply_edit(block.text, folder) for block in blocks("diff", pages=RECIPES)]
-    assert {path.name for path in paths} == {*PROOFS, "criteria.py", "model_sections.py"}
-    run(folder, "espalier.config.document")
+    assert {path.name for path in paths} == {*PROOFS, "planning/criteria.py", "model_sections.py"}
+    run(folder, "tools.config_options")
     return folder
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from espalier.errors import UserError
-from espalier.repeatability import compare_studies, describe
+from tools.repeatability import compare_studies, describe
 from tests.conftest import Run
 
 TABLES = ("experiments", "evaluations", "layers")

@@ -135,8 +135,8 @@ HEAVY = {"torch", "transformers", "lm_eval", "datasets", "pandas"}
 @pytest.mark.parametrize(
     "module",
     [
-        "espalier", "espalier.config", "espalier.study.driver", "espalier.versions", "espalier.summary",
-        "espalier.planning.make", "espalier.evaluation.pending", "espalier.evaluation.store",
+        "espalier", "espalier.config", "espalier.study.driver", "espalier.versions", "espalier.reports.summary",
+        "espalier.planning.make", "espalier.jobs.evaluation", "espalier.evaluation.store",
     ],
 )  # fmt: skip
 def test_light_modules_import_nothing_heavy(module: str) -> None:
@@ -159,8 +159,8 @@ def test_what_every_job_imports_is_lighter_still() -> None:
 def test_the_core_loads_no_tables() -> None:
     """What no part of the library may import at all, test_architecture.py holds."""
     core = [
-        "espalier.scoring", "espalier.evaluation.perplexity", "espalier.models.loading", "espalier.priors",
-        "espalier.surgery", "espalier.planning.select", "espalier.planning.plan", "espalier.importance.collect",
+        "espalier.scoring", "espalier.evaluation.perplexity", "espalier.models.loading", "espalier.calibration.priors",
+        "espalier.models.surgery", "espalier.planning.select", "espalier.planning.plan", "espalier.calibration.importance",
     ]  # fmt: skip
     absent = "{'pandas', 'pyarrow'}"
     code = f"import sys, {', '.join(core)}; print(*({absent} & set(sys.modules)))"

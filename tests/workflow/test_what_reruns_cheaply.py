@@ -31,7 +31,7 @@ CONFIG_EDITS = {
     "token budget": ("evaluation={token_budget: 8192}", {}),
 }  # fmt: skip
 CODE_EDITS = {
-    "figure": ("reports/figures.py", REPORTS),
+    "figure": ("reports/figures/model.py", REPORTS),
     "template of the pages": ("reports/templates/report.html", REPORTS),
     "statistics": ("statistics/bootstrap.py", REPORTS | ANALYSES | TABLES),
     "mean accuracy": (
@@ -39,8 +39,8 @@ CODE_EDITS = {
         REPORTS | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1},
     ),
     "table schema": ("tables.py", REPORTS | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1}),
-    "structure report": ("reports/structure.py", REPORTS | STRUCTURES),
-    "gradient pass": ("importance/accumulate.py", {}),
+    "structure report": ("reports/sections/structure.py", REPORTS | STRUCTURES),
+    "gradient pass": ("calibration/gradients.py", {}),
     "evaluation": ("scoring/engine.py", {}),
 }
 

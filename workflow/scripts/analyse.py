@@ -1,6 +1,6 @@
 """Analyse the experiments of one model."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from functools import partial
 from pathlib import Path
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from espalier.analysis.best import rows_of
 from espalier.analysis.costs import costs_of
-from espalier.analysis.deployment import deployment_of_bests
+from espalier.serving.verdicts_json import deployment_of_bests
 from espalier.analysis.evidence import draws_table, gather_evidence
 from espalier.analysis.model import analyse_model
 from espalier.analysis.perplexities import read_perplexities
 from espalier.analysis.profile import gradient_profile, settings_of
 from espalier.files import read_json, read_table, write_parquet, write_result
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 from espalier.recipe import read_samples
 
 if TYPE_CHECKING:

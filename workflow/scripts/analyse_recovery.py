@@ -1,6 +1,6 @@
 """Analyse the recovered experiments of one model."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from espalier.analysis.best import rows_of
 from espalier.analysis.evidence import SEED, read_draws
 from espalier.analysis.recovery import analyse_recovery, joint_draws
 from espalier.files import read_parquet, read_table, write_result
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 from espalier.recipe import read_samples
 
 if TYPE_CHECKING:

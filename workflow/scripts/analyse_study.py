@@ -1,6 +1,6 @@
 """Compare the best configurations of all models."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 import logging
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from espalier.analysis.cross_model import analyse_study, protocols_of
 from espalier.analysis.evidence import read_draws
 from espalier.files import read_json, read_parquet, read_table, write_result
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,16 +1,16 @@
 """Check that the calibration text of a model is apart from all that it is evaluated on."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.calibration_job import check_sequences
+from espalier.jobs.calibration import check_sequences
 from espalier.evaluation.requests import read_requests
 from espalier.files import read_json, write_json
-from espalier.jobs import workflow_job
-from espalier.overlap import summarise
+from espalier.jobs.log import workflow_job
+from espalier.calibration.overlap import summarise
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

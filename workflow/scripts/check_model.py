@@ -1,13 +1,13 @@
 """Check a model folder and write its manifest."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
 from espalier.files import read_json, write_json
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 from espalier.models.manifest import make_manifest
-from espalier.suitability import check_architecture
+from espalier.jobs.suitability import check_architecture
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,13 +1,13 @@
 """Check that the text of the recovery is apart from all that a model is evaluated on, and from its calibration."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING, Any
 
 from espalier.evaluation.requests import read_requests
 from espalier.files import read_json, write_json
-from espalier.jobs import workflow_job
-from espalier.overlap import summarise
+from espalier.jobs.log import workflow_job
+from espalier.calibration.overlap import summarise
 from espalier.recovery.text import check_apart, check_evaluated, load_packed
 
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
 """Say which experiment of a model is the best one, so that it can be recovered."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
 from espalier.errors import UserError
 from espalier.files import read_json, write_result
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,14 +1,14 @@
 """Run one gradient pass over the calibration sequences of a model."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from espalier.calibration_job import CalibrationJob, collect
+from espalier.jobs.calibration import CalibrationJob, collect
 from espalier.files import write_table
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 from espalier.tables import Gradients, Importance
 
 if TYPE_CHECKING:

@@ -1,18 +1,18 @@
 """Write what each experiment of one model removed, layer by layer."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.analysis.deployment import deployment_of
+from espalier.serving.verdicts_json import deployment_of
 from espalier.files import read_json, read_table, whole_folder, write_json
-from espalier.jobs import workflow_job
-from espalier.legacy.rows import unpruned_sizes
-from espalier.planning.structure import ModelStructure
+from espalier.jobs.log import workflow_job
+from espalier.results.legacy.rows import unpruned_sizes
+from espalier.models.sizes import ModelStructure
 from espalier.reports.layout import write_text
-from espalier.reports.structure import compare_structure, structure_text
+from espalier.reports.sections.structure import compare_structure, structure_text
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,12 +1,12 @@
 """Gather the results of all recovered experiments into one table, beside those before."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_table, write_table
-from espalier.jobs import workflow_job
-from espalier.recovery.table import recovered_rows, recovered_table
+from espalier.jobs.log import workflow_job
+from espalier.results.recovered import recovered_rows, recovered_table
 from espalier.tables import Recovered
 
 if TYPE_CHECKING:

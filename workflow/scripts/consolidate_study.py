@@ -1,14 +1,14 @@
 """Gather all results of the study, computed and imported, into its three tables."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING, Any
 
-from espalier.consolidate import evaluations_table, experiments_table, layers_table
+from espalier.results.consolidate import evaluations_table, experiments_table, layers_table
 from espalier.files import read_table, write_table
-from espalier.gather import gather
-from espalier.jobs import workflow_job
-from espalier.legacy import rows as legacy
+from espalier.results.gather import gather
+from espalier.jobs.log import workflow_job
+from espalier.results.legacy import rows as legacy
 from espalier.tables import Evaluations, Experiments, Layers
 
 if TYPE_CHECKING:

@@ -1,13 +1,13 @@
 """Say which experiment a checkpoint holds, what it keeps and how well it does."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.export.describe import describe_export
 from espalier.files import read_json, write_json
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

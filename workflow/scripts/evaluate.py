@@ -1,14 +1,14 @@
 """Evaluate one pruned model, and others of the same model that wait."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.evaluation.pending import Planned, Work, evaluate_with_others, facts_of
+from espalier.jobs.evaluation import Planned, Work, evaluate_with_others, facts_of
 from espalier.evaluation.store import Store
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,13 +1,13 @@
 """Evaluate one unpruned model."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 import logging
 from typing import TYPE_CHECKING
 
-from espalier.evaluation.pending import Work
+from espalier.jobs.evaluation import Work
 from espalier.evaluation.run import write_evaluation
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

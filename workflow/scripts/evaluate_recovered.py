@@ -1,13 +1,13 @@
 """Evaluate one recovered model: pruned, its adapter merged."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.evaluation.pending import Work, evaluate_recovered, facts_of
+from espalier.jobs.evaluation import Work, evaluate_recovered, facts_of
 from espalier.evaluation.store import Store
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,6 +1,6 @@
 """Write one pruned model as a folder that transformers loads."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ import torch
 
 from espalier.export.make import export_checkpoint
 from espalier.files import read_json
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,6 +1,6 @@
 """Write a pruned model as a GGUF file, checked with llama.cpp where that is installed."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from espalier.export.gguf.write import export_gguf
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

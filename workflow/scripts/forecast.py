@@ -1,12 +1,12 @@
 """Say what the study will still cost."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 import logging
 from typing import TYPE_CHECKING, Any
 
-from espalier.forecast import Work, disk_of, forecast, render
-from espalier.jobs import workflow_job
+from espalier.study.forecast import Work, disk_of, forecast, render
+from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

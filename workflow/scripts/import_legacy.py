@@ -1,14 +1,14 @@
 """Read the results of one search folder that was made elsewhere."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 import logging
 from typing import TYPE_CHECKING, Any
 
 from espalier.files import write_json, write_table
-from espalier.jobs import workflow_job
-from espalier.legacy.read import read_experiment
-from espalier.legacy.table import import_table, listing, listing_lines
+from espalier.jobs.log import workflow_job
+from espalier.results.legacy.read import read_experiment
+from espalier.results.legacy.table import import_table, listing, listing_lines
 from espalier.tables import Imported
 
 if TYPE_CHECKING:

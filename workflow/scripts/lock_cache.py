@@ -1,12 +1,12 @@
 """Write `cache/lock.yaml`: the commits and checksums of all that was staged."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.jobs import workflow_job
-from espalier.lock import write_lock
+from espalier.jobs.log import workflow_job
+from espalier.staging.lock import write_lock
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

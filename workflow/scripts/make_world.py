@@ -1,6 +1,6 @@
 """Write the sandbox: corpora, perplexity texts and the seven tasks."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from espalier.files import write_parquet
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 from espalier.sandbox.corpora import make_chats, make_lines, make_pages, make_task_documents
 from espalier.sandbox.splits import FEWSHOT_SPLIT
 from espalier.sandbox.world import make_world

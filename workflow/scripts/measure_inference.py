@@ -1,13 +1,13 @@
 """Time a pruned model against its unpruned one."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.deployment.job import chosen_plan, measure_plan
+from espalier.jobs.inference import chosen_plan, measure_plan
 from espalier.files import read_json, write_result
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,14 +1,14 @@
 """Measure the priors of every layer and block of a model."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from espalier.calibration_job import CalibrationJob, priors_table
+from espalier.jobs.calibration import CalibrationJob, priors_table
 from espalier.files import write_table
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 from espalier.tables import PriorTable
 
 if TYPE_CHECKING:

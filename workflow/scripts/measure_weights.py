@@ -1,14 +1,14 @@
 """Measure importances by a criterion that looks at the weights alone."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from espalier.files import read_json, write_table
-from espalier.importance.collect import importance_of_weights
-from espalier.jobs import workflow_job
+from espalier.calibration.importance import importance_of_weights
+from espalier.jobs.log import workflow_job
 from espalier.models.described import load_described
 from espalier.tables import Importance
 

@@ -1,15 +1,15 @@
 """Make the plan of one experiment."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_json, read_parquet, write_json
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 from espalier.planning.make import make_plan
-from espalier.planning.structure import ModelStructure
+from espalier.models.sizes import ModelStructure
 from espalier.recipe import plan_settings
 
 if TYPE_CHECKING:

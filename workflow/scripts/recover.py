@@ -1,13 +1,13 @@
 """Fine-tune one pruned model with LoRA."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.jobs import workflow_job
-from espalier.recovery.job import RecoveryJob, recover
+from espalier.jobs.log import workflow_job
+from espalier.jobs.recovery import RecoveryJob, recover
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

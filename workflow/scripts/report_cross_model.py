@@ -1,14 +1,14 @@
 """Write the report that compares all models: tables, text, page, LaTeX, and the figures of the headline ratio."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
 from espalier.files import read_json, whole_file, write_result
-from espalier.jobs import workflow_job
-from espalier.reports.cross_figures import cross_figures
+from espalier.jobs.log import workflow_job
+from espalier.reports.figures.cross import cross_figures
 from espalier.reports.html import cross_model_html
 from espalier.reports.latex import TABLES
 from espalier.reports.layout import write_text

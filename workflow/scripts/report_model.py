@@ -1,18 +1,18 @@
 """Write the report of one model: text, page, and the figures of the headline ratio as SVG and PDF."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_json, read_table
-from espalier.jobs import workflow_job
-from espalier.reports.depth_figures import gradient_profile, kept_layers
-from espalier.reports.figures import ratio_figures
+from espalier.jobs.log import workflow_job
+from espalier.reports.figures.depth import gradient_profile, kept_layers
+from espalier.reports.figures.model import ratio_figures
 from espalier.reports.html import model_html
 from espalier.reports.layout import write_text
 from espalier.reports.messages import Words
-from espalier.reports.recovery_section import with_recovery
+from espalier.reports.sections.recovery import with_recovery
 from espalier.reports.rows import experiment_rows, layer_rows
 from espalier.reports.text import model_text, write_figures
 

@@ -1,14 +1,14 @@
 """Fetch the documents of one task from the hub."""
 
-import espalier.online  # noqa: F401 (before all others)
+import espalier.jobs.online  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.evaluation.staging import stage_task
+from espalier.staging.datasets import stage_task
 from espalier.files import write_json
-from espalier.jobs import workflow_job
-from espalier.lock import LOCK_FILE
+from espalier.jobs.log import workflow_job
+from espalier.staging.lock import LOCK_FILE
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

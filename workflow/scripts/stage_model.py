@@ -1,14 +1,14 @@
 """Fetch one model from the hub."""
 
-import espalier.online  # noqa: F401 (before all others)
+import espalier.jobs.online  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espalier.files import write_json
-from espalier.jobs import workflow_job
-from espalier.lock import locked_commit
-from espalier.models.staging import stage_model
+from espalier.jobs.log import workflow_job
+from espalier.staging.lock import locked_commit
+from espalier.staging.models import stage_model
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,13 +1,13 @@
 """Fetch one text from the hub."""
 
-import espalier.online  # noqa: F401 (before all others)
+import espalier.jobs.online  # noqa: F401 (before all others)
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.evaluation.staging import stage_text
-from espalier.jobs import workflow_job
-from espalier.lock import LOCK_FILE
+from espalier.staging.datasets import stage_text
+from espalier.jobs.log import workflow_job
+from espalier.staging.lock import LOCK_FILE
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

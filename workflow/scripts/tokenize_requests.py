@@ -1,6 +1,6 @@
 """Tokenise every request of the evaluation for one model."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 import logging
 import tempfile
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.evaluation.build import build_or_reuse
 from espalier.evaluation.protocol import Protocol
 from espalier.files import read_json
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import vocab_size_of

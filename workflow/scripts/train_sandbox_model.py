@@ -1,6 +1,6 @@
 """Train one tiny model on the sandbox text and save it as transformers does."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 import logging
 from pathlib import Path
@@ -10,10 +10,10 @@ import torch
 from tokenizers import Tokenizer
 
 from espalier.files import read_parquet
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 from espalier.sandbox.tokenizers import wrap
 from espalier.sandbox.training import chat_rows, continue_model, new_model, page_rows, save, schedule_of, train
-from espalier.texts import read_texts
+from espalier.calibration.texts import read_texts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

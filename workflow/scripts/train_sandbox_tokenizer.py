@@ -1,13 +1,13 @@
 """Train the tokenizer of one architecture on the sandbox text."""
 
-import espalier.offline  # noqa: F401 (before all others)
+import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
 from espalier.files import whole_file
-from espalier.jobs import workflow_job
+from espalier.jobs.log import workflow_job
 from espalier.sandbox.tokenizers import train_tokenizer
-from espalier.texts import read_texts
+from espalier.calibration.texts import read_texts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.analysis.said import because
-from espalier.planning.structure import ModelStructure
+from espalier.models.sizes import ModelStructure
 from espalier.statistics.costs import DTYPE_BYTES, Costs, costs
 from espalier.statistics.messages import Message
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.importance.statistics import moments_of, pool
+from espalier.calibration.gradient_statistics import moments_of, pool
 
 Setting = tuple[str, int, int]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from espalier.deployment.messages import ENGLISH as DEPLOYMENT
+from espalier.analysis.serving_messages import ENGLISH as DEPLOYMENT
 from espalier.statistics.messages import ENGLISH, Message, render
 
 _OF_OTHERS = ENGLISH | DEPLOYMENT

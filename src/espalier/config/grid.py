@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from espalier.config.base import Fraction, Name, PositiveInt, Section, repeated
-from espalier.criteria import CRITERIA
+from espalier.planning.criteria import CRITERIA
 
 SeqLen = Annotated[int, Field(ge=2)]
 

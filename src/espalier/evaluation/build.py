@@ -21,7 +21,7 @@ from espalier.filesystem import link_or_copy, locked
 from espalier.models.loading import special_tokens
 from espalier.models.vocabulary import check_token_ids
 from espalier.recipe import make_recipe
-from espalier.texts import read_texts
+from espalier.calibration.texts import read_texts
 
 logger = logging.getLogger(__name__)
 

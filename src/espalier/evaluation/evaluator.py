@@ -18,7 +18,7 @@ from espalier.models.described import load_described, take_devices
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.planning.plan import Plan
-from espalier.surgery import prune
+from espalier.models.surgery import prune
 
 
 class Evaluator:
@@ -87,7 +87,7 @@ class Evaluator:
             if plan is not None:
                 prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
             if plan is not None and adapter is not None:
-                from espalier.adapters.lora import merge_adapter
+                from espalier.recovery.lora import merge_adapter
 
                 model = merge_adapter(model, adapter, plan)
         metrics, samples = evaluate_model(

@@ -16,7 +16,7 @@ from espalier.evaluation.documents import bad_documents, check_documents, descri
 from espalier.evaluation.rules import FAILURES, Rules
 from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries, split_files
 from espalier.files import read_parquet
-from espalier.texts import read_json_rows
+from espalier.calibration.texts import read_json_rows
 
 
 def load_checked_tasks(

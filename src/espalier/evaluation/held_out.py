@@ -6,7 +6,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from espalier.evaluation.requests import TokenisedRequests
-from espalier.overlap import HeldOut
+from espalier.calibration.overlap import HeldOut
 
 
 def held_out_texts(requests: TokenisedRequests, tokenizer: PreTrainedTokenizerBase) -> list[HeldOut]:

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.planning.plan import Plan
-from espalier.pruned import configuration_pruned, modeling_pruned
+from espalier.models.pruned import configuration_pruned, modeling_pruned
 
 CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 """Names of transformers' classes by `model_type`, for what can be exported."""
@@ -86,7 +86,7 @@ def export_model(pruned: PreTrainedModel, plan: Plan, *, stubs: bool) -> PreTrai
     Weights are shared, not copied; those of stubs are zeros.
 
     Args:
-        pruned: The model after `espalier.surgery.prune`, on one device.
+        pruned: The model after `espalier.models.surgery.prune`, on one device.
         plan: The plan that it was pruned by.
         stubs: As `layer_sizes`.
 

@@ -14,7 +14,7 @@ from espalier.export.build import STUB_CHANNELS
 from espalier.export.words import check_lines, licence_line, origin_lines, plan_lines, protocol_lines, result_rows
 from espalier.files import read_json
 from espalier.planning.plan import Plan
-from espalier.planning.structure import ModelStructure
+from espalier.models.sizes import ModelStructure
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|&~$])")
 

@@ -1,7 +1,7 @@
 """The process that loads an exported folder as a stranger would: with the code in the folder, not with this package.
 
 `python -m espalier.export.check FOLDER REFERENCE RESULT`: reads `reference.safetensors` and `texts.json` in REFERENCE,
-writes RESULT. Must not import `espalier.pruned`, whose classes would be taken instead.
+writes RESULT. Must not import `espalier.models.pruned`, whose classes would be taken instead.
 """
 
 from __future__ import annotations
@@ -34,6 +34,6 @@ def main(folder: str, reference: Path, result: Path) -> None:
 
 
 if __name__ == "__main__":
-    if "espalier.pruned" in sys.modules:
-        raise SystemExit("the code in the folder would not be used: espalier.pruned is imported already")
+    if "espalier.models.pruned" in sys.modules:
+        raise SystemExit("the code in the folder would not be used: espalier.models.pruned is imported already")
     main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

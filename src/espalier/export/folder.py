@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from espalier import pruned
+from espalier.models import pruned
 from espalier.errors import UserError
 from espalier.export.licence import copy_licences
 from espalier.files import read_json, write_json

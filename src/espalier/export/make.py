@@ -23,7 +23,7 @@ from espalier.files import whole_folder, write_json
 from espalier.models.described import load_described
 from espalier.models.loading import load_tokenizer
 from espalier.planning.plan import Plan
-from espalier.surgery import prune
+from espalier.models.surgery import prune
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> P
         model = load_described(manifest, dtype="auto", device="cpu")
         prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
         return model
-    from espalier.adapters.lora import load_recovered  # needs peft, which other exports do without
+    from espalier.recovery.lora import load_recovered  # needs peft, which other exports do without
 
     return load_recovered(manifest, plan, adapter, dtype="auto", device="cpu")
 

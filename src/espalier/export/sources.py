@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espalier.adapters.fingerprint import adapter_fingerprint
+from espalier.recovery.fingerprint import adapter_fingerprint
 from espalier.errors import UserError
 from espalier.files import sha256_of
 from espalier.models.manifest import check_unchanged
 from espalier.planning.plan import Plan
-from espalier.planning.structure import ModelStructure
+from espalier.models.sizes import ModelStructure
 from espalier.progress import Progress
 from espalier.recipe import check_made_from, plan_of, weights_of
 

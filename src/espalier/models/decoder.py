@@ -1,4 +1,4 @@
-"""The modules of a decoder layer (named in `espalier.pruned.pruned_blocks`), and how groups lie in them.
+"""The modules of a decoder layer (named in `espalier.models.pruned.pruned_blocks`), and how groups lie in them.
 
 A layer has two blocks of prunable groups. Attention, group i: key/value head i with the n query heads that share it,
 which are i*n .. (i+1)*n - 1 because transformers repeats each key/value head in place (`repeat_kv`). MLP, group i:
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from espalier.errors import UserError
-from espalier.pruned.pruned_blocks import BLOCKS as NAMES
+from espalier.models.pruned.pruned_blocks import BLOCKS as NAMES
 
 Block = Literal["attention", "mlp"]
 

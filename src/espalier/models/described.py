@@ -10,11 +10,11 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import read_json
-from espalier.gpus import n_present, take_gpus
+from espalier.models.devices import n_present, take_gpus
 from espalier.models.loading import choose_device, load_model
 from espalier.models.manifest import check_unchanged
 from espalier.models.spread import device_map
-from espalier.planning.structure import ModelStructure
+from espalier.models.sizes import ModelStructure
 
 
 def take_devices(device: str, gpus: int) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from espalier.planning.structure import ModelStructure
+from espalier.models.sizes import ModelStructure
 
 
 def device_map(structure: ModelStructure, n_devices: int, *, tied: bool) -> Mapping[str, int]:

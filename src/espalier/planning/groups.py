@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from espalier.planning.structure import ModelStructure
+from espalier.models.sizes import ModelStructure
 
 ATTENTION, MLP = 0, 1
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from espalier.errors import UserError
 from espalier.planning.groups import ATTENTION, GroupTable
-from espalier.planning.structure import ModelStructure
+from espalier.models.sizes import ModelStructure
 
 REMEDY = "make the plan again"
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from espalier.errors import UserError
 from espalier.planning.groups import GroupTable
-from espalier.planning.structure import ModelStructure
+from espalier.models.sizes import ModelStructure
 from espalier.planning.widths import fit_widths
 
 Allocation = Literal["global", "uniform"]

@@ -22,7 +22,7 @@ from torch import nn
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
 from espalier.errors import UserError
-from espalier.importance.accumulate import checkpointed, sequence_losses
+from espalier.calibration.gradients import checkpointed, sequence_losses
 from espalier.models.context import context_length
 from espalier.progress import Progress
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.reports.sections import Content, by_ratio, fixed, percent, plain
+from espalier.reports.sections.base import Content, by_ratio, fixed, percent, plain
 
 
 def best_configs_latex(summary: dict[str, Any]) -> str:

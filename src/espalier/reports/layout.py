@@ -7,7 +7,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from espalier.files import whole_file
-from espalier.reports.sections import Table
+from espalier.reports.sections.base import Table
 
 WIDTH = 88
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from espalier.reports.messages import Words
 from espalier.reports.rows import Row
-from espalier.reports.sections import MISSING, Content, by_ratio, fixed, percent, plain, yes_no
+from espalier.reports.sections.base import MISSING, Content, by_ratio, fixed, percent, plain, yes_no
 
 
 @dataclass(frozen=True)

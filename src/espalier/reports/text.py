@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from espalier.files import whole_file
-from espalier.reports.cross_sections import cross_headline, cross_overview, cross_sections, failed_jobs
+from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections, failed_jobs
 from espalier.reports.layout import WIDTH, banner, table_lines, write_text
 from espalier.reports.messages import Words
-from espalier.reports.model_sections import model_sections
-from espalier.reports.sections import (
+from espalier.reports.sections.model import model_sections
+from espalier.reports.sections.base import (
     Overview,
     Section,
     by_ratio,
@@ -21,7 +21,7 @@ from espalier.reports.sections import (
     overview,
     ratio_title,
 )
-from espalier.reports.vega import Figure, pdf_of, svg_of
+from espalier.reports.figures.vega import Figure, pdf_of, svg_of
 
 
 def write_figures(figures: Sequence[Figure], paths: Mapping[str, Path]) -> None:

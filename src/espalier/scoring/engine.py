@@ -17,7 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models.context import context_length, length_thresholds, scales_with_length
-from espalier.models.onednn import fast_linear
+from espalier.scoring.onednn import fast_linear
 from espalier.progress import Progress
 from espalier.scoring.attention import Attention
 from espalier.scoring.head import decoder_left_out, score_tokens

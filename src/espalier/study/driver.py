@@ -107,7 +107,7 @@ def _check_in_driver(study: StudyConfig, catalogue: Catalogue, targets: Collecti
     Raises:
         UserError: With one line per problem.
     """
-    from espalier.study.feasible import data_problems, folder_problems, infeasible_problems, known_sizes, text_problems
+    from espalier.study.checks import data_problems, folder_problems, infeasible_problems, known_sizes, text_problems
 
     sizes = {model.name: known_sizes(model, catalogue.model_folder(model), study.sandbox) for model in study.models}
     # A study that is only imported evaluates nothing, so it does without lm-eval.

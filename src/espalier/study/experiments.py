@@ -9,7 +9,7 @@ from espalier.config.base import repeated
 from espalier.config.grid import Method
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
-from espalier.criteria import CRITERIA, Criterion
+from espalier.planning.criteria import CRITERIA, Criterion
 from espalier.errors import UserError
 from espalier.naming import experiment_name
 

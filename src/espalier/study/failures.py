@@ -17,7 +17,7 @@ from typing import Any
 
 from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.study import StudyConfig
-from espalier.failures import failure_file, older_file, read_failure
+from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.study.experiments import Experiment
 from espalier.study.slugs import CACHE, model_slug, text_slug
 from espalier.study.sweep import Sweep
@@ -256,7 +256,7 @@ class Failures:
     def _why_unchecked(self, model: str) -> str:
         if reason := _first_failure(self._before_model(model)):
             return reason.removeprefix(f"{_STAGES['check_model']}: ")
-        from espalier.study.feasible import folder_problems  # looks into models; not before it is needed
+        from espalier.study.checks import folder_problems  # looks into models; not before it is needed
 
         problems = folder_problems(self._models[model], self._manifest(model))
         said = [problem.removeprefix(f"model {model!r}: ") for problem in problems]

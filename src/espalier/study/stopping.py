@@ -18,7 +18,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from espalier.interrupts import STOP_FILE
+from espalier.jobs.interrupts import STOP_FILE
 
 
 def tell_jobs_when_stopped() -> None:

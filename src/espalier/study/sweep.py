@@ -13,7 +13,7 @@ from espalier.config.grid import Method
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
-from espalier.ladder import off_ladder
+from espalier.calibration.ladder import off_ladder
 from espalier.study.experiments import Experiment, experiments_of
 
 Wildcards = Any

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from espalier.config.study import StudyConfig
-from espalier.failures import results_folder
+from espalier.study.failure_records import results_folder
 from espalier.study.sweep import Sweep
 
 
 def planned_experiments(config: StudyConfig, model: str) -> Iterator[dict[str, Any]]:
-    """Yield every experiment of a model in the order of the grid: arguments of `espalier.evaluation.pending.Planned`.
+    """Yield every experiment of a model in the order of the grid: arguments of `espalier.jobs.evaluation.Planned`.
 
     Args:
         config: The study.

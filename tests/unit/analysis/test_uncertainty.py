@@ -17,7 +17,7 @@ from espalier.analysis.model import analyse_model
 from espalier.analysis.profile import gradient_profile, settings_of
 from espalier.analysis.said import english
 from espalier.errors import UserError
-from tests.unit.test_analysis import row, table
+from tests.unit.analysis.test_analysis import row, table
 
 N = 40
 # Right answers of 40 in each of two tasks; the mean accuracy is (a + b) / 80.

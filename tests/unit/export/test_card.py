@@ -10,7 +10,7 @@ from espalier.export.card import escape, write_card
 from espalier.export.parity import TOLERANCE
 from espalier.files import write_json
 from espalier.planning.plan import Plan
-from espalier.planning.structure import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerStructure, ModelStructure
 from tests.unit.export.conftest import description_of
 
 PARITY = {

@@ -22,11 +22,11 @@ from espalier.export.make import export_checkpoint
 from espalier.export.parity import compare, make_prompts, reference
 from espalier.files import read_json
 from espalier.models.loading import load_model
-from espalier.pruned import pruned_blocks
-from espalier.surgery import prune
+from espalier.models.pruned import pruned_blocks
+from espalier.models.surgery import prune
 from tests.conftest import REPOSITORY
 from tests.unit.export.conftest import Source, source_in
-from tests.unit.test_surgery import logits
+from tests.unit.models.test_surgery import logits
 
 Make = Callable[..., Source]
 
@@ -139,8 +139,8 @@ def test_a_stranger_needs_trust_remote_code_and_we_do_not(exported: tuple[Source
     loaded = run(code, "yes")
     assert loaded.returncode == 0, loaded.stderr
     assert re.match(r"transformers_modules\.best.*\.modeling_pruned 5", loaded.stdout)
-    ours = run(f"import espalier.pruned\n{code}", "no", str(REPOSITORY / "src"))
-    assert ours.stdout.strip() == "espalier.pruned.modeling_pruned 5"
+    ours = run(f"import espalier.models.pruned\n{code}", "no", str(REPOSITORY / "src"))
+    assert ours.stdout.strip() == "espalier.models.pruned.modeling_pruned 5"
 
 
 def test_sharded_weights_load(make_source: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

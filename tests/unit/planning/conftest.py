@@ -2,7 +2,7 @@
 
 import pytest
 
-from espalier.planning.structure import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerStructure, ModelStructure
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from espalier.planning.groups import GroupTable
-from espalier.planning.structure import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerStructure, ModelStructure
 
 
 @dataclass(frozen=True)

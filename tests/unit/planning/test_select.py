@@ -10,7 +10,7 @@ from espalier.errors import UserError
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions, check_feasible, select
-from espalier.planning.structure import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerStructure, ModelStructure
 from tests.unit.planning.reference import Case, cases, greedy, share_of
 
 # Two layers of one KV group (10 parameters), three MLP channels (4) and norms (6); 44 outside: 2 * 28 + 44 = 100.

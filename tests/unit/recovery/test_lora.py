@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from espalier.adapters.fingerprint import CONFIG, WEIGHTS, adapter_fingerprint
-from espalier.adapters.lora import LoraSettings, attach, load_recovered, merge_adapter, projections_left, save_adapter
+from espalier.recovery.fingerprint import CONFIG, WEIGHTS, adapter_fingerprint
+from espalier.recovery.lora import LoraSettings, attach, load_recovered, merge_adapter, projections_left, save_adapter
 from espalier.errors import UserError
 from espalier.files import read_json
 from espalier.models.decoder import ROLES
 from espalier.models.described import load_described
 from espalier.models.manifest import make_manifest
 from espalier.recovery.training import fine_tune
-from espalier.surgery import prune
+from espalier.models.surgery import prune
 from tests.conftest import REPOSITORY
 from tests.unit.recovery.conftest import LORA, PLANS, SCHEDULE, SEVEN, Pruned
 
@@ -99,8 +99,8 @@ def test_an_adapter_is_the_same_file_in_every_process(tmp_path: Path) -> None:
     """Names of modules are a set inside peft, whose order changes from process to process."""
     code = (
         "import sys; from pathlib import Path; from tests.unit.conftest import random_model; "
-        "from espalier.adapters.lora import *; from tests.unit.recovery.conftest import PLANS; "
-        "from espalier.adapters.fingerprint import adapter_fingerprint; "
+        "from espalier.recovery.lora import *; from tests.unit.recovery.conftest import PLANS; "
+        "from espalier.recovery.fingerprint import adapter_fingerprint; "
         f"names = {SEVEN!r}; folder = Path(sys.argv[1]); "
         "save_adapter(attach(random_model('llama', 64), LoraSettings(4, 8, 0.0, names, 0)), folder, PLANS['whole']); "
         "print(adapter_fingerprint(folder))"

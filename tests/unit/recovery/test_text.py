@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from espalier.calibration import document_order, documents_drawn
+from espalier.calibration.sequences import document_order, documents_drawn
 from espalier.errors import UserError
 from espalier.evaluation.requests import TokenisedRequests
 from espalier.files import write_parquet

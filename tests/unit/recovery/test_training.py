@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from espalier.adapters.lora import attach
+from espalier.recovery.lora import attach
 from espalier.errors import UserError
-from espalier.importance.accumulate import sequence_losses
+from espalier.calibration.gradients import sequence_losses
 from espalier.recovery import training
 from espalier.recovery.training import Schedule, Trained, batches_of, fine_tune
 from tests.unit.conftest import random_model

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from espalier.models import onednn
+from espalier.scoring import onednn
 from tests.unit.conftest import random_model
 from tests.unit.scoring.plain import plain_score
 

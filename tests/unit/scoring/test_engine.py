@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, GraniteConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.scoring import Request, score_requests
-from espalier.surgery import prune
+from espalier.models.surgery import prune
 from tests.unit.conftest import random_model
 from tests.unit.scoring.plain import plain_score
 
-CORE = ("espalier.scoring", "espalier.evaluation.perplexity", "espalier.surgery")
+CORE = ("espalier.scoring", "espalier.evaluation.perplexity", "espalier.models.surgery")
 NOT_CORE = ("pandas", "pyarrow", "lm_eval", "datasets", "pydantic", "pandera", "scipy", "matplotlib")
 
 

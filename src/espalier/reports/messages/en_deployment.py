@@ -1,4 +1,4 @@
-"""English: serving pruned models. What verdicts say stands in `espalier.deployment.messages`."""
+"""English: serving pruned models. What verdicts say stands in `espalier.analysis.serving_messages`."""
 
 DEPLOYMENT = {
     "s.deployment": "Which programs load it",

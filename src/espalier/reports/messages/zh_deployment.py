@@ -1,4 +1,4 @@
-"""Chinese: serving pruned models, and what verdicts say (`espalier.deployment.messages`)."""
+"""Chinese: serving pruned models, and what verdicts say (`espalier.analysis.serving_messages`)."""
 
 DEPLOYMENT = {
     "s.deployment": "部署: 哪些程序可以加载",

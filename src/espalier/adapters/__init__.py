@@ -1,1 +1,0 @@
-"""LoRA adapters of pruned models: attached, saved, told apart, merged."""

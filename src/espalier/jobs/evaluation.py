@@ -1,0 +1,216 @@
+"""Evaluate an experiment, and with it others of the same model that wait: loading costs as much as evaluating.
+
+Each evaluation is claimed by itself and stored as soon as it is finished, so that jobs that run side by side share the
+work, and a killed job loses at most the one it was at. What a job finds in the store it only hands over, without
+loading torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from espalier.recovery.fingerprint import adapter_fingerprint
+from espalier.errors import UserError
+from espalier.evaluation.store import METRICS, SAMPLES, Store
+from espalier.files import read_json, sha256_of, write_result, write_table
+from espalier.jobs.interrupts import told_to_stop
+from espalier.planning.plan import Plan
+from espalier.recipe import difference, evaluation_recipe, plan_settings
+
+if TYPE_CHECKING:
+    from espalier.evaluation.evaluator import Evaluator
+
+logger = logging.getLogger(__name__)
+
+
+_FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction", "extreme_pruning_layers")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An experiment of the study that may wait for its evaluation.
+
+    Attributes:
+        plan: File of its plan, whether or not it is there.
+        settings: Configured settings of the plan.
+        sources: Tables of importance and priors that the plan is made from.
+    """
+
+    plan: str
+    settings: dict[str, Any]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the evaluations of one model have in common.
+
+    Attributes:
+        manifest: Content of the model's manifest.
+        requests: Tokenised requests.
+        settings: Remaining arguments of `Evaluator`: data_folder, protocol, dtype, device, gpus, token_budget, threads.
+    """
+
+    manifest: dict[str, Any]
+    requests: Path
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, snakemake: Any) -> Work:
+        """Take it from the object that Snakemake gives to a script."""
+        params, resources = snakemake.params, snakemake.resources
+        settings = {
+            "data_folder": Path(params.data_folder),
+            "protocol": params.protocol,
+            "dtype": params.dtype,
+            "device": resources.device,
+            "gpus": resources.gpu,
+            "token_budget": resources.token_budget,
+            "threads": snakemake.threads,
+        }
+        return cls(read_json(snakemake.input.manifest), Path(snakemake.input.requests), settings)
+
+    def recipe(self, plan: dict[str, Any] | None, adapter: Path | None = None) -> dict[str, Any]:
+        """Return the recipe of one evaluation, of a recovered model if a folder with an adapter is given."""
+        return evaluation_recipe(
+            self.manifest,
+            plan,
+            protocol=self.settings["protocol"],
+            requests=self._requests_hash,
+            dtype=self.settings["dtype"],
+            adapter=None if adapter is None else adapter_fingerprint(adapter),
+        )
+
+    @cached_property
+    def _requests_hash(self) -> str:
+        return sha256_of(self.requests)
+
+    def evaluator(self) -> Evaluator:
+        """Load what every evaluation needs; imports torch and lm-eval."""
+        from espalier.evaluation.evaluator import Evaluator
+
+        return Evaluator(self.manifest, requests=self.requests, **self.settings)
+
+
+def evaluate_with_others(
+    work: Work, store: Store, plan: Path, *, at_most: int, planned: Callable[[], Iterable[Planned]] = tuple
+) -> str:
+    """See to it that an experiment is in the store; evaluate others that wait while everything is loaded.
+
+    Args:
+        work: The model and how to evaluate it.
+        store: Finished evaluations of the model.
+        plan: `plan.json` of the experiment.
+        at_most: How many experiments to evaluate in this process.
+        planned: Looks up all experiments of the model in the study; asked only if there is time for another one. What
+            an older grid left beside them is not evaluated.
+
+    Returns:
+        The experiment's key in the store.
+
+    Raises:
+        UserError: If this experiment cannot be evaluated. What befalls another is left to its own job.
+    """
+    own = read_json(plan)
+    key = store.key(work.recipe(own))
+    if store.has(key):
+        return key
+    evaluator = work.evaluator()
+    with store.claim(key, wait=True):
+        if not store.has(key):
+            _evaluate(work, store, evaluator, own)
+    for other in _first(at_most - 1, _waiting(work, store, plan, planned)):
+        if told_to_stop():
+            logger.info("the workflow was told to stop, so no other experiment is begun")
+            break
+        other_key = store.key(work.recipe(other))
+        with store.claim(other_key, wait=False) as free:
+            if free and not store.has(other_key):  # finished between the look and the claim
+                _try(partial(_evaluate, work, store, evaluator, other), other["experiment"])
+    return key
+
+
+def facts_of(plan: Path) -> dict[str, Any]:
+    """Read of a plan what the metrics of its experiment repeat."""
+    content = read_json(plan)
+    return {fact: content[fact] for fact in _FACTS}
+
+
+def evaluate_recovered(work: Work, store: Store, plan: Path, adapter: Path) -> str:
+    """See to it that a recovered experiment is in the store; arguments, result and errors as `evaluate_with_others`.
+
+    Args:
+        work: The model and how to evaluate it.
+        store: Finished evaluations of recovered models.
+        plan: `plan.json` of the experiment.
+        adapter: Folder of its adapter.
+    """
+    own = read_json(plan)
+    key = store.key(work.recipe(own, adapter))
+    if not store.has(key):
+        with store.claim(key, wait=True):
+            if not store.has(key):
+                _evaluate(work, store, work.evaluator(), own, adapter)
+    return key
+
+
+def _evaluate(
+    work: Work, store: Store, evaluator: Evaluator, plan: dict[str, Any], adapter: Path | None = None
+) -> None:
+    from espalier.tables import Samples
+
+    recipe = work.recipe(plan, adapter)
+    metrics, samples = evaluator.evaluate(Plan.from_dict(plan), adapter)
+    with store.adding(store.key(recipe)) as folder:
+        write_table(folder / SAMPLES, Samples.validate(samples))
+        write_result(folder / METRICS, {**metrics, "recipe": recipe})
+    logger.info("%s: acc_mean %.4f", plan["experiment"], metrics["acc_mean"]["value"])
+
+
+def _waiting(
+    work: Work, store: Store, plan: Path, planned: Callable[[], Iterable[Planned]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the plans of other experiments that have no metrics and are not in the store."""
+    for one in planned():
+        path = Path(one.plan)
+        if path != plan and path.exists() and not path.with_name(METRICS).exists():
+            content = _current_plan(one, work.manifest)
+            if content is not None and not store.has(store.key(work.recipe(content))):
+                yield content
+
+
+def _current_plan(planned: Planned, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """Read a plan; None if it is stale: its own job makes it again before it is evaluated.
+
+    A plan is stale if it was made by other settings, by another version or from other weights, or if a table that it is
+    made from is newer or missing. Where copying has mixed up the times of files, plans that are current are skipped,
+    too; their own jobs evaluate them.
+    """
+    try:
+        made = Path(planned.plan).stat().st_mtime_ns
+        if any(Path(source).stat().st_mtime_ns > made for source in planned.sources):
+            return None
+        content: dict[str, Any] = read_json(planned.plan)
+    except (FileNotFoundError, UserError):  # removed meanwhile, or incomplete
+        return None
+    names = {"model": manifest["model"], "experiment": Path(planned.plan).parent.name}
+    different = difference(content, **names, settings=plan_settings(manifest, planned.settings))
+    return content if different is None else None
+
+
+def _first(count: int, plans: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for _, plan in zip(range(count), plans, strict=False):
+        yield plan
+
+
+def _try(evaluate: Callable[[], None], experiment: str) -> None:
+    """Evaluate another experiment; its own job will report what is wrong with it."""
+    try:
+        evaluate()
+    except Exception as error:  # noqa: BLE001 (whatever it is)
+        logger.warning("%s, evaluated beside, failed: %s", experiment, error)

@@ -1,0 +1,115 @@
+"""Measure one plan: load the model, cut it in memory, run both, and say what was measured where."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from espalier.serving.timing import PADDED, Load, kv_cache_bytes_per_token, measure, versions_of, weights_bytes
+from espalier.serving.timing_summary import summarise
+from espalier.serving.verdict import ADVISED
+from espalier.errors import UserError
+from espalier.files import read_json
+from espalier.models.described import load_described
+from espalier.planning.plan import Plan
+from espalier.recipe import inference_settings, make_recipe
+
+logger = logging.getLogger(__name__)
+_FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")
+
+
+def chosen_plan(choice: Path, experiments: Path) -> dict[str, Any]:
+    """Read the plan that is measured.
+
+    Args:
+        choice: A plan, or `global_best_config.json`, which names one.
+        experiments: Folder of the experiments of the model.
+
+    Raises:
+        UserError: If the model has no best experiment.
+    """
+    content: dict[str, Any] = read_json(choice)
+    if "layers" in content:
+        return content
+    if content["best"] is None:
+        raise UserError(
+            f"inference: model {content['model']!r} has no valid experiment, so none is the best; name one under "
+            "inference.experiments"
+        )
+    plan: dict[str, Any] = read_json(experiments / content["best"]["experiment"] / "plan.json")
+    return plan
+
+
+def measure_plan(
+    manifest: Mapping[str, Any],
+    content: Mapping[str, Any],
+    *,
+    settings: Mapping[str, Any],
+    dtype: str,
+    device: str,
+    gpus: int,
+) -> dict[str, Any]:
+    """Measure a plan against its unpruned model.
+
+    Args:
+        manifest: Content of the model's manifest.
+        content: Content of `plan.json`.
+        settings: The section `inference` of the config, without names.
+        dtype: Type of the weights.
+        device: `auto`, `cpu` or `cuda`.
+        gpus: GPUs to spread each version over.
+
+    Raises:
+        UserError: If plan and model do not fit, or a batch does not fit the memory.
+    """
+    torch.set_num_threads(settings["threads"])
+    load = Load(**{key: settings[key] for key in ("batch_sizes", "prompt_tokens", "new_tokens", "repeats")})
+    plan = Plan.from_dict(content)
+    model = load_described(manifest, dtype=dtype, device=device, gpus=gpus)
+    models = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=ADVISED)
+    runs = [asdict(run) for run in measure(models, load)]
+    found = {
+        **{key: content[key] for key in _FACTS},
+        "machine": machine(model, settings["threads"]),
+        "load": asdict(load),
+        "padded_to": ADVISED if PADDED in models else None,
+        "models": {name: sizes(one) for name, one in models.items()},
+        "batches": summarise(runs, list(models), prompt_tokens=load.prompt_tokens, new_tokens=load.new_tokens),
+        "runs": runs,
+        "recipe": make_recipe(**inference_settings(manifest, content, dtype=dtype)),
+    }
+    for batch in found["batches"]:
+        for one in batch["gains"]:
+            low, high = one["interval"]
+            logger.info(
+                "batch %d, %s of %s to %s: %.3f (%.3f to %.3f): %s",
+                batch["batch_size"], one["speed"], one["of"], one["to"], one["ratio"], low, high, one["outcome"],
+            )  # fmt: skip
+    return found
+
+
+def sizes(model: PreTrainedModel) -> dict[str, int]:
+    """Return parameters, and bytes of weights and of keys and values of one token."""
+    return {
+        "n_params": model.num_parameters(),
+        "weights_bytes": weights_bytes(model),
+        "kv_cache_bytes_per_token": kv_cache_bytes_per_token(model),
+    }
+
+
+def machine(model: PreTrainedModel, threads: int) -> dict[str, Any]:
+    """Say what a model ran on."""
+    on_gpu = model.device.type == "cuda"
+    return {
+        "device": model.device.type,
+        "name": torch.cuda.get_device_name(model.device) if on_gpu else platform.machine(),
+        "threads": None if on_gpu else threads,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }

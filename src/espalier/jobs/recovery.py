@@ -1,0 +1,139 @@
+"""What a recovery job does: draw sequences, prune, train adapters, write them and how it went."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from espalier.recovery.fingerprint import adapter_fingerprint
+from espalier.recovery.lora import LoraSettings, attach, save_adapter
+from espalier.errors import UserError
+from espalier.files import read_json, sha256_of, write_result
+from espalier.models.described import load_described
+from espalier.planning.plan import Plan
+from espalier.recipe import make_recipe, recovery_settings
+from espalier.recovery.text import load_packed
+from espalier.recovery.training import Schedule, Trained, check_context, fine_tune
+from espalier.models.surgery import prune
+
+logger = logging.getLogger(__name__)
+SCHEDULE = ("epochs", "batch_size", "learning_rate", "warmup_fraction", "max_grad_norm", "seed")
+LORA = ("rank", "alpha", "dropout", "target_modules", "seed")
+TEXT = ("text_field", "seed", "calibration_seeds", "seq_len", "n_sequences")
+
+
+@dataclass(frozen=True)
+class RecoveryJob:
+    """What a recovery job is given.
+
+    Attributes:
+        manifest: File of the model's manifest.
+        plan: File of the experiment's plan.
+        text: File of the text.
+        settings: All that decides the adapters (`Recoveries.settings`).
+        resources: `device`, `gpu`, `token_budget` and `checkpointing`.
+        threads: CPU threads.
+    """
+
+    manifest: str
+    plan: str
+    text: str
+    settings: Mapping[str, Any]
+    resources: Mapping[str, Any]
+    threads: int
+
+    @classmethod
+    def of(cls, snakemake: Any) -> RecoveryJob:
+        """Take it from the object that Snakemake gives to a script."""
+        given = snakemake.input
+        return cls(
+            given.manifest, given.plan, given.text, snakemake.params.settings, dict(snakemake.resources.items()),
+            snakemake.threads,
+        )  # fmt: skip
+
+    def part(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Take some of the settings."""
+        return {name: self.settings[name] for name in names}
+
+
+def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trained:
+    """Fine-tune one pruned model; write its adapter, then how the training went.
+
+    Args:
+        job: What is given.
+        adapter: Folder of the adapter.
+        training: File of the record: losses, settings, seconds, peak memory.
+
+    Raises:
+        UserError: If the text is too short, model and plan do not fit, or the training fails.
+    """
+    torch.set_num_threads(job.threads)
+    manifest, plan = read_json(job.manifest), read_json(job.plan)
+    packed = load_packed(manifest, job.text, job.part(TEXT))
+    model = load_pruned(manifest, plan, job)
+    check_context(model, packed.tokens.shape[1])
+    adapted = attach(model, LoraSettings(**job.part(LORA)))
+    trained = fine_tune(
+        adapted,
+        torch.from_numpy(packed.tokens),
+        Schedule(**job.part(SCHEDULE)),
+        token_budget=job.resources["token_budget"],
+        checkpointing=bool(job.resources["checkpointing"]),
+    )
+    save_adapter(adapted, adapter, Plan.from_dict(plan))
+    write_result(
+        training, _record(job, manifest, plan, trained, adapter_fingerprint(adapter), peak_memory(model.device))
+    )
+    return trained
+
+
+def load_pruned(manifest: Mapping[str, Any], plan: Mapping[str, Any], job: RecoveryJob) -> PreTrainedModel:
+    """Load a model for training and cut it down to its plan.
+
+    Raises:
+        UserError: If it is stored in float16, whose gradients vanish, or the plan does not fit.
+    """
+    resources = job.resources
+    model = load_described(manifest, dtype=job.settings["dtype"], device=resources["device"], gpus=resources["gpu"])
+    if model.dtype == torch.float16:
+        raise UserError(
+            f"recovery.dtype: got 'auto', but the weights of model {manifest['model']!r} are float16, in which small "
+            "gradients vanish; give bfloat16 or float32"
+        )
+    kept = Plan.from_dict(plan)
+    prune(model, kept.kept_kv_groups, kept.kept_mlp_channels)
+    return model
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory (bytes) that this process has held: of its GPUs, or of the machine on the CPU."""
+    if device.type == "cuda":
+        return sum(torch.cuda.max_memory_allocated(number) for number in range(torch.cuda.device_count()))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _record(
+    job: RecoveryJob, manifest: Mapping[str, Any], plan: Mapping[str, Any], trained: Trained, adapter: str, peak: int
+) -> dict[str, Any]:
+    return {
+        "model": manifest["model"],
+        "experiment": plan["experiment"],
+        "pruning_ratio": plan["pruning_ratio"],
+        "adapter": adapter,
+        **asdict(trained),
+        "n_steps": len(trained.losses),
+        "peak_memory_bytes": peak,
+        "recipe": recipe_of(job, manifest, plan),
+    }
+
+
+def recipe_of(job: RecoveryJob, manifest: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an adapter is made from."""
+    return make_recipe(**recovery_settings(manifest, plan, recovery=job.settings, text=sha256_of(job.text)))

@@ -1,0 +1,210 @@
+"""Can this architecture be pruned, scored and measured? Tried on a small copy of it, before anything expensive.
+
+Surgery, priors and packed scoring rest on how a decoder is built: groups are slices of projections, a block adds to the
+residual stream, positions and masks say all about where a token stands. An architecture may break one of these in a way
+that no list of names foresees. So a copy of the model's class with small sizes and random float32 weights goes through
+each of them and is compared with a plain computation: pruned against masked, packed requests against one at a time,
+priors against whole runs without the block.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from espalier.errors import UserError
+from espalier.calibration.gradients import sequence_losses
+from espalier.models.decoder import Block, decoder_layers, get_block, n_groups
+from espalier.calibration.priors import SCOPES, measure_priors
+from espalier.scoring import Request, score_requests
+from espalier.scoring.attention import Attention
+from espalier.models.surgery import mask, prune
+
+TOLERANCE = 2e-3
+"""Largest difference of a float32 log-likelihood (nats) or loss; rounding alone stays below a tenth of it."""
+_VOCABULARY, _CONTEXT, _THRESHOLD, _WINDOW = 64, 188, 45, 24
+_LENGTHS = (3, 17, 30, 43, 45, 46, 62, 100, 130, 188)
+"""Tokens of requests: below and above sliding window and threshold of positions, and as many as the context holds.
+
+Neither threshold nor context is a multiple of 8, to which batches are padded.
+"""
+_LARGEST = {
+    "sliding_window": _WINDOW, "attention_chunk_size": _WINDOW, "num_experts": 4, "num_local_experts": 4,
+    "n_routed_experts": 4, "num_experts_per_tok": 2,
+}  # fmt: skip
+logger = logging.getLogger(__name__)
+
+
+def check_architecture(folder: str | Path, *, trust_remote_code: bool = False) -> None:
+    """Refuse a model whose architecture surgery, priors or packed scoring cannot handle.
+
+    Args:
+        folder: A model folder whose tensors are known to fit its config.
+        trust_remote_code: Whether code in the folder may run.
+
+    Raises:
+        UserError: Naming the architecture and what does not work.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    try:
+        model = small_copy(config, trust_remote_code=trust_remote_code)
+        with torch.no_grad():
+            model(input_ids=torch.zeros((1, 4), dtype=torch.long), use_cache=False)
+    except Exception as error:  # noqa: BLE001 (configs of other people's architectures)
+        logger.warning("%s: no small copy could be made of it, so its architecture was not tried (%r)", folder, error)
+        return
+    name = type(model).__name__
+    try:
+        Attention.of(model)
+        _check_surgery(model)
+        _check_scoring(model)
+        _check_priors(model)
+    except UserError as error:
+        reason = str(error).removeprefix(f"architecture {name} is not supported: ")
+        raise UserError(f"{folder}: architecture {name} is not supported: {reason}") from None
+    except Exception as error:
+        logger.exception("a small copy of %s failed", name)
+        raise UserError(
+            f"{folder}: architecture {name} is not supported: a small copy of it failed with "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; leave the model out"
+        ) from None
+
+
+def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Make a random float32 model of the same class: few layers, narrow, short context, the same kinds of layers."""
+    values = copy.deepcopy(config.to_dict())
+    n_layers = values["num_hidden_layers"]
+    n_kept = _layers_to_keep(values.get("layer_types"), n_layers)
+    n_heads, n_kv = values["num_attention_heads"], values.get("num_key_value_heads") or values["num_attention_heads"]
+    head_dim = values.get("head_dim") or values["hidden_size"] // n_heads
+    for key, value in values.items():
+        if isinstance(value, list) and len(value) == n_layers:
+            values[key] = value[:n_kept]
+    values |= {
+        "num_hidden_layers": n_kept,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1 if n_kv == 1 else 4 if n_kv == n_heads else 2,
+        "head_dim": head_dim,
+        "hidden_size": 64 if values.get("head_dim") else 4 * head_dim,
+        "intermediate_size": 48,
+        "vocab_size": _VOCABULARY,
+        "max_position_embeddings": _CONTEXT,
+    }
+    values = {key: value for key, value in values.items() if key in config.to_dict()}
+    values |= {key: 0 for key in ("pad_token_id", "bos_token_id", "eos_token_id") if values.get(key) is not None}
+    for key, largest in _LARGEST.items():
+        if values.get(key):
+            values[key] = min(values[key], largest)
+    _shorten(values)
+    small = type(config).from_dict(values)
+    small._attn_implementation = config._attn_implementation  # noqa: SLF001 (not part of the dictionary)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(small, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=2 / parameter.shape[-1] ** 0.5)
+            elif name.endswith("bias"):
+                nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def _layers_to_keep(kinds: Sequence[str] | None, n_layers: int) -> int:
+    """Return how many first layers hold every kind of layer, at least two."""
+    last_new = max((list(kinds).index(kind) for kind in set(kinds)), default=0) if kinds else 0
+    return min(n_layers, max(2, last_new + 1))
+
+
+def _shorten(values: dict[str, Any]) -> None:
+    """Lower every length from which positions are scaled, however deep it lies in the config."""
+    for key, value in values.items():
+        if key == "original_max_position_embeddings" and value:
+            values[key] = _THRESHOLD
+        elif isinstance(value, dict):
+            _shorten(value)
+
+
+def _check_surgery(model: PreTrainedModel) -> None:
+    layers = decoder_layers(model)
+    kept = {block: [list(range(0, n_groups(layer, block), 2)) for layer in layers] for block in ("attention", "mlp")}
+    kept["attention"][-1] = []
+    kept["mlp"][0] = []
+    masked, pruned = copy.deepcopy(model), copy.deepcopy(model)
+    mask(masked, kept["attention"], kept["mlp"])
+    prune(pruned, kept["attention"], kept["mlp"])
+    tokens = _tokens(2, 30)
+    with torch.no_grad():
+        expected, found = (each(input_ids=tokens, use_cache=False).logits for each in (masked, pruned))
+    if not torch.allclose(found, expected, atol=TOLERANCE, rtol=TOLERANCE):
+        raise UserError(
+            f"a pruned copy computes other logits than one whose groups are set to zero (by up to "
+            f"{float((found - expected).abs().max()):.2g}), so what is removed is not all that a group does"
+        )
+
+
+def _check_scoring(model: PreTrainedModel) -> None:
+    shared = _tokens(1, max(_LENGTHS) + 1)[0].tolist()
+    requests = [Request(shared[: n - 2], shared[n - 2 : n + 1]) for n in _LENGTHS]
+    requests += [Request([*shared[: n - 3], 1], [5, 7, 9]) for n in _LENGTHS[1:]]
+    # Others that share nothing: they run without a mask, as plain causal attention.
+    requests += [Request([number, *shared[-n + 1 :]], [6]) for number, n in enumerate(_LENGTHS)]
+    found = np.array([score.loglikelihood for score in score_requests(model, requests, token_budget=2048)])
+    expected = np.array([_score_alone(model, request) for request in requests])
+    if not np.allclose(found, expected, atol=TOLERANCE, rtol=0):
+        worst = int(np.abs(found - expected).argmax())
+        raise UserError(
+            f"requests that are scored together get other log-likelihoods than alone (by up to "
+            f"{abs(found - expected)[worst]:.2g} nats, at {len(requests[worst].context)} tokens), so results would "
+            "depend on which requests share a batch"
+        )
+
+
+def _score_alone(model: PreTrainedModel, request: Request) -> float:
+    tokens = [*request.context, *request.continuation]
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([tokens[:-1]]), use_cache=False).logits[0]
+    n = len(request.continuation)
+    log_probs = logits[-n:].double().log_softmax(dim=-1)
+    return float(log_probs.gather(1, torch.tensor(request.continuation)[:, None]).sum())
+
+
+def _check_priors(model: PreTrainedModel) -> None:
+    sequences = _tokens(2, 30)
+    measured = measure_priors(model, sequences, token_budget=64)
+    with torch.no_grad():
+        intact = sequence_losses(model, sequences)
+        for number, layer in enumerate(decoder_layers(model)):
+            for position, scope in enumerate(SCOPES):
+                blocks: list[Block] = ["attention", "mlp"] if scope == "layer" else [scope]  # type: ignore[list-item]
+                with _without(layer, blocks):
+                    expected = (sequence_losses(model, sequences) - intact).numpy()
+                if not np.allclose(measured.loss_increase[:, number, position], expected, atol=TOLERANCE, rtol=0):
+                    raise UserError(f"the prior of {scope} {number} is not the loss of the model without it")
+
+
+@contextmanager
+def _without(layer: nn.Module, blocks: Sequence[Block]) -> Iterator[None]:
+    """Set the output of blocks to zero."""
+
+    def silence(_module: nn.Module, _args: object, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (torch.zeros_like(output[0]), *output[1:])
+        return torch.zeros_like(output)
+
+    with ExitStack() as stack:
+        for block in blocks:
+            stack.callback(get_block(layer, block).register_forward_hook(silence).remove)
+        yield
+
+
+def _tokens(n_rows: int, n_tokens: int) -> torch.Tensor:
+    return torch.randint(_VOCABULARY, (n_rows, n_tokens), generator=torch.Generator().manual_seed(1))

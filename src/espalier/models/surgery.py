@@ -1,0 +1,181 @@
+"""Cut groups out of a decoder in memory, or mask them.
+
+Removed with KV group i of a layer: the rows of key/value head i in `k_proj` and `v_proj` with their biases, the rows
+of the query heads that share it in `q_proj` with their biases, and the matching columns of `o_proj`. Removed with MLP
+channel i: row i of `gate_proj` and `up_proj` with their biases, and column i of `down_proj`. Nothing else is removed:
+norms, and the biases of `o_proj` and `down_proj`, belong to no group, even where a block lost all of its groups.
+
+The config is left alone: it has room for one head count only, and layers may now differ.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from espalier.errors import UserError
+from espalier.models.decoder import (
+    Block,
+    Role,
+    block_roles,
+    decoder_layers,
+    get_projection,
+    group_width,
+    n_groups,
+    params_per_group,
+)
+from espalier.models.pruned.pruned_blocks import RemovedBlock, resize_block
+
+KeptGroups = dict[Block, list[int]]
+
+
+def prune(
+    model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]
+) -> None:
+    """Cut a transformers decoder down to the groups that are kept, in place.
+
+    Cut weights are new parameters (make optimisers afterwards) and own their memory; projections that keep everything
+    are not touched.
+
+    Args:
+        model: A causal language model as loaded, not yet pruned.
+        kept_kv_groups: For each layer, the KV groups to keep, in increasing order; none removes the attention block.
+        kept_mlp_channels: For each layer, the MLP channels to keep, in increasing order; none removes the MLP block.
+
+    Raises:
+        UserError: If the architecture or the groups do not fit; the model is unchanged.
+        RuntimeError: If the result has wrong shapes, a weight that is not finite, or the wrong number of parameters.
+    """
+    layers = _uncut_layers(model)
+    plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels)
+    n_expected = _count_parameters(model)
+    for index, (layer, kept) in enumerate(zip(layers, plan, strict=True)):
+        for block, groups in kept.items():
+            n_expected -= (n_groups(layer, block) - len(groups)) * params_per_group(layer, block)
+            shapes = _shapes_after(layer, block, len(groups))
+            _cut_block(layer, block, groups)
+            _check_block(layer, shapes, index)
+    if (n_params := _count_parameters(model)) != n_expected:
+        raise RuntimeError(f"the pruned model has {n_params:,} parameters instead of {n_expected:,}")
+
+
+def mask(model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]) -> None:
+    """Set to zero, in place, the weights and biases that `prune` would cut; shapes stay.
+
+    The masked model computes what the pruned one does.
+
+    Raises:
+        UserError: As `prune`; the model is unchanged.
+    """
+    layers = _uncut_layers(model)
+    plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels)
+    for layer, kept in zip(layers, plan, strict=True):
+        for block, groups in kept.items():
+            removed = sorted(set(range(n_groups(layer, block))) - set(groups))
+            for role in block_roles(block):
+                _mask_projection(layer, role, removed)
+
+
+def _uncut_layers(model: nn.Module) -> list[nn.Module]:
+    if any(isinstance(module, RemovedBlock) for module in model.modules()):
+        raise UserError("the model is already pruned: it has blocks without weights; load the base model again")
+    layers = decoder_layers(model)
+    if any(parameter.is_meta for layer in layers for parameter in layer.parameters()):
+        raise UserError("some weights of the model are not in memory (device meta); load it without offloading")
+    return layers
+
+
+def _check_groups(
+    layers: Sequence[nn.Module], kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]
+) -> list[KeptGroups]:
+    """Check the groups of all layers; return them by layer and block."""
+    plan: list[KeptGroups] = [{} for _ in layers]
+    blocks: dict[Block, tuple[str, Sequence[Sequence[int]]]] = {
+        "attention": ("kept_kv_groups", kept_kv_groups),
+        "mlp": ("kept_mlp_channels", kept_mlp_channels),
+    }
+    for block, (what, kept) in blocks.items():
+        if len(kept) != len(layers):
+            raise UserError(
+                f"{what}: got {len(kept)} layers, but the model has {len(layers)}; make the plan from this model"
+            )
+        for index, (layer, groups) in enumerate(zip(layers, kept, strict=True)):
+            plan[index][block] = _check_indices(f"{what}[{index}]", groups, n_groups(layer, block))
+    return plan
+
+
+def _check_indices(what: str, groups: Sequence[int], n: int) -> list[int]:
+    if any(isinstance(group, bool | np.bool_) for group in groups):
+        raise UserError(f"{what}: got a mask of true and false; give the indices of what is kept")
+    indices = [operator.index(group) for group in groups]
+    if any(following <= index for index, following in itertools.pairwise(indices)):
+        raise UserError(f"{what}: indices must increase, each given once; sort them and drop duplicates")
+    if indices and (indices[0] < 0 or indices[-1] >= n):
+        wrong = indices[0] if indices[0] < 0 else indices[-1]
+        raise UserError(f"{what}: got index {wrong}, but there are {n} (0 to {n - 1}); make the plan from this model")
+    return indices
+
+
+def _cut_block(layer: nn.Module, block: Block, groups: list[int]) -> None:
+    linears = [(role, get_projection(layer, role)) for role in block_roles(block)]
+    old = [(role, group_width(layer, role), linear.weight, linear.bias) for role, linear in linears]
+    unchanged = len(groups) == n_groups(layer, block)
+    resize_block(layer, block, len(groups))
+    if unchanged or not groups:
+        return
+    for role, width, weight, bias in old:
+        linear = get_projection(layer, role)
+        positions = _positions(groups, width, weight.device)
+        _select(weight, role.group_dim, positions, linear.weight)
+        if role.group_dim == 0 and bias is not None:
+            _select(bias, 0, positions, linear.bias)
+
+
+def _select(parameter: nn.Parameter, dim: int, positions: torch.Tensor, into: nn.Parameter) -> None:
+    """Copy slices of a parameter into one of their size; nothing refers to the old memory, so it can go."""
+    torch.index_select(parameter.detach(), dim, positions, out=into.detach())
+
+
+def _mask_projection(layer: nn.Module, role: Role, removed: list[int]) -> None:
+    linear = get_projection(layer, role)
+    positions = _positions(removed, group_width(layer, role), linear.weight.device)
+    with torch.no_grad():
+        linear.weight.index_fill_(role.group_dim, positions, 0)
+        if role.group_dim == 0 and linear.bias is not None:
+            linear.bias.index_fill_(0, positions, 0)
+
+
+def _positions(groups: list[int], width: int, device: torch.device) -> torch.Tensor:
+    """Return the rows (or columns) of the groups: (len(groups) * width,)."""
+    first = torch.tensor(groups, dtype=torch.long, device=device) * width
+    return (first[:, None] + torch.arange(width, device=device)).flatten()
+
+
+def _shapes_after(layer: nn.Module, block: Block, n_kept: int) -> dict[Role, list[int]]:
+    """Return the shapes that the weights of a block must have with `n_kept` groups; none if it goes."""
+    shapes: dict[Role, list[int]] = {}
+    for role in block_roles(block) if n_kept else ():
+        shapes[role] = list(get_projection(layer, role).weight.shape)
+        shapes[role][role.group_dim] = n_kept * group_width(layer, role)
+    return shapes
+
+
+def _check_block(layer: nn.Module, shapes: dict[Role, list[int]], index: int) -> None:
+    for role, shape in shapes.items():
+        linear = get_projection(layer, role)
+        if list(linear.weight.shape) != shape or [linear.out_features, linear.in_features] != shape:
+            raise RuntimeError(f"layer {index}: {role.path} has shape {list(linear.weight.shape)} instead of {shape}")
+        if linear.bias is not None and list(linear.bias.shape) != shape[:1]:
+            raise RuntimeError(f"layer {index}: the bias of {role.path} does not have {shape[0]} elements")
+        if not all(bool(parameter.isfinite().all()) for parameter in linear.parameters()):
+            raise RuntimeError(f"layer {index}: {role.path} has weights that are not finite; check the base model")
+
+
+def _count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters; tied ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,52 @@
+"""Which targets load a plan: a section of the report, and the end of the comparison of layers."""
+
+from __future__ import annotations
+
+from espalier.reports.messages import Words
+from espalier.reports.sections.base import Content, Section, Table, percent, plain
+
+
+def deployment_section(words: Words, analysis: Content, content: Content) -> Section:
+    """Say which targets load the best experiment of a ratio."""
+    best = content["best"]
+    if best is None:
+        return Section(words("s.deployment"), [words("no_valid")])
+    judged = (analysis.get("deployment") or {}).get(best["experiment"])
+    if judged is None or judged["reason"]:
+        reason = words.say({"code": "no_structure", "values": {}}) if judged is None else words.reason(judged)
+        return Section(words("s.deployment"), [words("deployment.none", reason=reason)])
+    about = words("deployment.about", experiment=best["experiment"])
+    return Section(words("s.deployment"), [about], deployment_tables(words, judged), deployment_remarks(words, judged))
+
+
+def deployment_tables(words: Words, judged: Content) -> list[Table]:
+    """Make the tables of targets and of what rounding costs."""
+    targets = [
+        [words(f"target.{one['target']}"), words(f"verdict.{one['verdict']}"), words(f"basis.{one['basis']}")]
+        for one in judged["targets"]
+    ]
+    rounding = [
+        [
+            str(one["multiple"]), str(one["n_layers"]), plain(one["added_params"]),
+            percent(one["removed_param_fraction"], digits=2),
+        ]
+        for one in judged["rounding"]
+    ]  # fmt: skip
+    header = [words(f"deployment.{code}") for code in ("target", "verdict", "basis")]
+    costs = [words(f"deployment.{code}") for code in ("multiple", "n_layers", "added", "left")]
+    caption = words("deployment.rounding", fraction=percent(judged["removed_param_fraction"], digits=2))
+    return [Table(header, targets, (0, 1, 2)), Table(costs, rounding, (), caption)]
+
+
+def deployment_remarks(words: Words, judged: Content) -> list[str]:
+    """Say what each target needs or why it cannot, what to do about widths, and what the basis of a verdict means."""
+    details = [
+        words(
+            "deployment.details",
+            target=words(f"target.{one['target']}"),
+            details="; ".join(words.say(message) for message in one["said"]),
+        )
+        for one in judged["targets"]
+        if one["said"]
+    ]
+    return [*(f"  • {line}" for line in details), words.say(judged["advice"]), words("deployment.basis_about")]

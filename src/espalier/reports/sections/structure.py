@@ -1,0 +1,181 @@
+"""What an experiment removed, layer by layer, from the layers table; no weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from espalier.errors import UserError
+from espalier.reports.sections.serving import deployment_remarks, deployment_tables
+from espalier.reports.layout import banner, table_lines
+from espalier.reports.messages import Words
+from espalier.reports.sections.base import MISSING, Table
+
+WIDTH = 104
+
+
+def compare_structure(
+    layers: pd.DataFrame,
+    total_before: int,
+    experiment: str,
+    model: str,
+    *,
+    widths_before: Sequence[tuple[int, int]] | None = None,
+) -> dict[str, Any]:
+    """Compare a pruned model with the unpruned one.
+
+    Args:
+        layers: The layers table.
+        total_before: Parameters of the unpruned model, embeddings included.
+        experiment: Name of the experiment.
+        model: Name of the model.
+        widths_before: KV groups and MLP channels of each layer of the unpruned model; without them those are null.
+
+    Returns:
+        `totals` (model, decoder_layers, attention, mlp: before, after, removed, removed_fraction) and `layers`: the
+        same for each layer and its blocks, their widths, and `emptied`, the blocks with nothing left.
+
+    Raises:
+        UserError: If the table has no such experiment.
+    """
+    rows = layers[(layers["model"] == model) & (layers["experiment"] == experiment)].sort_values("layer")
+    if rows.empty:
+        raise UserError(f"{model}, {experiment}: is not in the layers table")
+    sums = {column: int(rows[column].sum()) for column in rows.columns if column.endswith(("_before", "_after"))}
+    total_after = total_before - sums["params_before"] + sums["params_after"]
+    widths = [(None, None)] * len(rows) if widths_before is None else list(widths_before)
+    return {
+        "model": model,
+        "experiment": experiment,
+        "totals": {
+            "model": _change(total_before, total_after),
+            "decoder_layers": _change(sums["params_before"], sums["params_after"]),
+            "attention": _change(sums["attention_before"], sums["attention_after"]),
+            "mlp": _change(sums["mlp_before"], sums["mlp_after"]),
+        },
+        "layers": [_layer(row, *width) for row, width in zip(rows.to_dict("records"), widths, strict=True)],
+    }
+
+
+def structure_text(comparison: dict[str, Any], language: str = "en") -> str:
+    """Write a comparison as plain text."""
+    words = Words(language)
+    lines = [
+        *banner(words("t.title"), WIDTH),
+        words("t.model", name=comparison["model"]),
+        words("t.experiment", name=comparison["experiment"]),
+        "",
+        *_title(words("t.totals")),
+        *_totals(words, comparison["totals"]),
+        "",
+        *banner(words("t.layers"), WIDTH),
+        *_layer_table(words, comparison["layers"]),
+        "",
+        *banner(words("t.details"), WIDTH),
+    ]
+    for layer in comparison["layers"]:
+        lines += [*_details(words, layer), ""]
+    lines += _deployment(words, comparison.get("deployment"))
+    return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
+
+
+def _deployment(words: Words, judged: dict[str, Any] | None) -> list[str]:
+    """Say which targets load the plan; nothing where it was not judged."""
+    if judged is None:
+        return []
+    lines = banner(words("s.deployment"), WIDTH)
+    if judged["reason"]:
+        return [*lines, words("deployment.none", reason=words.reason(judged))]
+    for table in deployment_tables(words, judged):
+        lines += [*table_lines(table), ""]
+    return lines + deployment_remarks(words, judged)
+
+
+def _layer(row: dict[Any, Any], n_kv_groups: int | None, n_mlp_channels: int | None) -> dict[str, Any]:
+    attention = _change(int(row["attention_before"]), int(row["attention_after"]))
+    mlp = _change(int(row["mlp_before"]), int(row["mlp_after"]))
+    blocks = {"attention": attention, "mlp": mlp}
+    return {
+        "layer": int(row["layer"]),
+        "params": _change(int(row["params_before"]), int(row["params_after"])),
+        "attention": attention | {"kv_groups_before": n_kv_groups, "kv_groups_after": _whole(row["kept_kv_groups"])},
+        "mlp": mlp | {"channels_before": n_mlp_channels, "channels_after": _whole(row["kept_mlp_channels"])},
+        "emptied": [name for name, block in blocks.items() if block["before"] > 0 and block["after"] == 0],
+    }
+
+
+def _whole(value: Any) -> int | None:
+    """Read a width; imported experiments do not have them all."""
+    return None if pd.isna(value) else int(value)
+
+
+def _change(before: int, after: int) -> dict[str, Any]:
+    removed = before - after
+    return {
+        "before": before,
+        "after": after,
+        "removed": removed,
+        "removed_fraction": removed / before if before else None,
+    }
+
+
+def _totals(words: Words, totals: dict[str, Any]) -> list[str]:
+    names = {"model": "t.total", "decoder_layers": "t.decoder", "attention": "t.attention", "mlp": "t.mlp"}
+    rows = [
+        [
+            words(names[key]), *(f"{one[part]:,}" for part in ("before", "after", "removed")),
+            _percent(one["removed_fraction"]),
+        ]
+        for key, one in totals.items()
+    ]  # fmt: skip
+    header = [words(code) for code in ("t.part", "t.before", "t.after", "t.removed", "t.removed_share")]
+    return table_lines(Table(header, rows))
+
+
+def _layer_table(words: Words, layers: list[dict[str, Any]]) -> list[str]:
+    rows = []
+    for layer in layers:
+        params = layer["params"]
+        kept = None if params["removed_fraction"] is None else 1 - params["removed_fraction"]
+        shares = [kept, *(layer[part]["removed_fraction"] for part in ("params", "attention", "mlp"))]
+        note = " ".join(words(f"t.{block}_empty") for block in layer["emptied"])
+        rows.append(
+            [str(layer["layer"]), f"{params['before']:,}", f"{params['after']:,}", *map(_percent, shares), note]
+        )
+    codes = (
+        "t.layer", "t.layer_before", "t.layer_after", "t.kept_share", "t.pruned_share", "t.attention_share",
+        "t.mlp_share", "t.note",
+    )  # fmt: skip
+    return table_lines(Table([words(code) for code in codes], rows, (7,)))
+
+
+def _details(words: Words, layer: dict[str, Any]) -> list[str]:
+    lines = [f"{words('t.layer')} {layer['layer']}:"]
+    for block, width in (("attention", "kv_groups"), ("mlp", "channels")):
+        one = layer[block]
+        before, after = (_count(words, one[f"{width}_{when}"]) for when in ("before", "after"))
+        share = _percent(one["removed_fraction"])
+        empty = f" {words(f't.{block}_empty')}" if block in layer["emptied"] else ""
+        lines += [
+            f"  {words(f't.{block}')}:{empty}",
+            "    " + words("t.params", before=f"{one['before']:,}", after=f"{one['after']:,}", share=share),
+        ]
+        # Imported experiments do not say how many KV groups there were.
+        if {before, after} != {MISSING}:
+            lines.append("    " + words(f"t.{width}", before=before, after=after))
+    return lines
+
+
+def _count(words: Words, value: int | None) -> str:
+    """Format a width; the Chinese reference groups no digits here."""
+    return MISSING if value is None else f"{value:,}" if words.language == "en" else str(value)
+
+
+def _percent(value: float | None) -> str:
+    return MISSING if value is None else f"{100 * value:.2f}%"
+
+
+def _title(title: str) -> list[str]:
+    return ["-" * WIDTH, title, "-" * WIDTH]

@@ -1,0 +1,1 @@
+"""Tables of a study from the files of its experiments, and import of legacy results."""

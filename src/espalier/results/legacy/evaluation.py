@@ -1,0 +1,147 @@
+"""Read `evaluation/evaluation_results.json`: accuracies of the tasks and perplexities."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from espalier.evaluation.metrics import ACC_NORM_ELSE_ACC, mean_accuracy, task_accuracy
+from espalier.results.legacy.values import Notes, count, number, section
+from espalier.naming import NAME_PATTERN
+
+PERPLEXITY, STANDARD = "ppl", "ppl_standard_2048_512"
+# Files may round to four decimals.
+TOLERANCE = 1e-4
+_SAMPLE_KEYS = ("n_samples", "sample_len")
+
+
+@dataclass
+class Evaluated:
+    """What the file says.
+
+    Attributes:
+        tasks: `{task: {"metrics": {metric: {"value", "stderr"}}, "n_samples"}}`, as in metrics.json.
+        perplexity: Perplexity of each text.
+        n_params: Parameters of the evaluated model.
+        model_path: Where the evaluated model was.
+    """
+
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    perplexity: dict[str, float] = field(default_factory=dict)
+    n_params: int | None = None
+    model_path: str | None = None
+
+
+def read_evaluation(content: Mapping[str, Any], notes: Notes) -> Evaluated:
+    """Read the file's content, noting what is left out and what disagrees."""
+    metrics = section(content, "metrics", notes)
+    found = Evaluated()
+    if isinstance(error := content.get("error"), str) and error:
+        notes.add(f"says {error.splitlines()[0][:200]!r}")
+    path = content.get("model_path")
+    found.model_path = path if isinstance(path, str) else None
+    info = section(metrics, "model_info", notes)
+    found.n_params = count(info.get("total_params"), "model_info.total_params", notes, low=1)
+    for name, task in section(metrics, "zeroshot", notes).items():
+        if not re.match(NAME_PATTERN, name) or not isinstance(task, Mapping):
+            notes.add(f"zeroshot has {name[:80]!r}, which is no result of a task, not read")
+        elif read := _task(name, task, notes):
+            found.tasks[name] = read
+    found.perplexity = _perplexities(metrics, notes)
+    _compare_mean(found, metrics.get("avg_zeroshot_acc"), notes)
+    return found
+
+
+def _task(name: str, task: Mapping[str, Any], notes: Notes) -> dict[str, Any] | None:
+    results = section(task, "full_results", notes)
+    metrics = {}
+    for key, value in results.items():
+        metric, _, filtered = key.partition(",")
+        if filtered not in {"", "none"} or metric not in {"acc", "acc_norm"}:
+            continue
+        read = number(value, f"{name} {metric}", notes, high=1.0)
+        if read is not None:
+            stderr = results.get(key.replace(metric, f"{metric}_stderr", 1))
+            # lm-eval writes "N/A" where there is none.
+            metrics[metric] = {"value": read, "stderr": number(None if stderr == "N/A" else stderr, key, notes)}
+    claimed = number(task.get("accuracy"), f"{name} accuracy", notes, high=1.0)
+    if not metrics:
+        if claimed is None:
+            notes.add(f"{name} has no accuracy")
+            return None
+        notes.add(f"{name} has an accuracy without full_results; taken for the one that enters the mean")
+        return {"metrics": {"accuracy": {"value": claimed, "stderr": None}}, "n_samples": None}
+    used = task_accuracy(metrics, ACC_NORM_ELSE_ACC)
+    if claimed is not None and abs(claimed - used) > TOLERANCE:
+        notes.add(f"{name} accuracy is {claimed:.6g}, its full_results say {used:.6g}; these are used")
+    return {"metrics": metrics, "n_samples": _n_samples(name, metrics, results, notes)}
+
+
+def _n_samples(
+    name: str, metrics: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any], notes: Notes
+) -> int | None:
+    """Take the number of documents from the file, or from the standard errors where they imply a whole one."""
+    for key in _SAMPLE_KEYS:
+        if key in results:
+            return count(results[key], f"{name} {key}", notes, low=1)
+    implied = {n for metric in metrics.values() if metric["stderr"] and (n := _implied(**metric)) is not None}
+    if len(implied) > 1:
+        notes.add(f"{name} has standard errors of {' and '.join(map(str, sorted(implied)))} documents; none taken")
+        return None
+    return next(iter(implied), None)
+
+
+def documents_implied(accuracy: float, stderr: float) -> int | None:
+    """Return the number of documents n of lm-eval's standard error, sqrt(p (1 - p) / (n - 1)); None where it says none.
+
+    Imported files hold the standard error, not the count. It is exactly 0 for an accuracy of 0 or 1, whatever n.
+    """
+    if not (0 < accuracy < 1 and stderr > 0):
+        return None
+    return round(accuracy * (1 - accuracy) / stderr**2) + 1
+
+
+def _implied(value: float, stderr: float) -> int | None:
+    """Return the number of documents that a standard error implies, if that many can have such an accuracy."""
+    n = documents_implied(value, stderr)
+    return n if n is not None and abs(value * n - round(value * n)) < 1e-3 else None
+
+
+def _perplexities(metrics: Mapping[str, Any], notes: Notes) -> dict[str, float]:
+    """Read perplexities of window 2048 and stride 512; quick ones are of another protocol and never stand in."""
+    given = {key: _texts(section(metrics, key, notes), key, notes) for key in (PERPLEXITY, STANDARD)}
+    if PERPLEXITY not in metrics:
+        return given[STANDARD]
+    found = given[PERPLEXITY]
+    for text in sorted(given[STANDARD].keys() & found.keys()):
+        if not math.isclose(found[text], given[STANDARD][text], rel_tol=TOLERANCE):
+            notes.add(f"{PERPLEXITY} and {STANDARD} of {text} differ; neither is used")
+            del found[text]
+    return found
+
+
+def _texts(values: Mapping[str, Any], key: str, notes: Notes) -> dict[str, float]:
+    """Name texts as `wikitext2` where the file has `wikitext2 (wikitext-2-raw-v1)`."""
+    found: dict[str, float] = {}
+    for label, value in values.items():
+        text = re.sub(r"\s*\([^()]*\)$", "", label)
+        if not re.match(NAME_PATTERN, text) or text in found:
+            notes.add(f"{key} has the text {label[:80]!r}, which is no new name, not read")
+        elif (read := number(value, f"{key} of {text}", notes, open_low=True)) is not None:
+            found[text] = read
+    return found
+
+
+def _compare_mean(found: Evaluated, claimed: Any, notes: Notes) -> None:
+    claimed = number(claimed, "avg_zeroshot_acc", notes, high=1.0)
+    if claimed is None or not found.tasks:
+        return
+    tasks = {name: task for name, task in found.tasks.items() if "accuracy" not in task["metrics"]}
+    values = [task["metrics"]["accuracy"]["value"] for name, task in found.tasks.items() if name not in tasks]
+    total = sum(values) + (mean_accuracy(tasks, ACC_NORM_ELSE_ACC) * len(tasks) if tasks else 0.0)
+    mean = total / len(found.tasks)
+    if abs(mean - claimed) > TOLERANCE:
+        notes.add(f"avg_zeroshot_acc is {claimed:.6g}, the mean of its tasks is {mean:.6g}; the latter is used")

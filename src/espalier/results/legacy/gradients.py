@@ -1,0 +1,39 @@
+"""Read `analysis/gradient_diagnosis.json`: gradient metrics by the definition of whoever wrote the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from espalier.results.legacy.values import Notes, count, number, section, span
+
+
+@dataclass
+class Diagnosed:
+    """What the file says.
+
+    Attributes:
+        metrics: `grad_{mean|norm}_{ratio|range}`: largest / smallest, and largest - smallest; None where not finite.
+        extreme_pruning_layers: Layers that lost more than half.
+    """
+
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    extreme_pruning_layers: int | None = None
+
+
+def read_gradients(content: Mapping[str, Any], notes: Notes) -> Diagnosed:
+    """Read the file's content, noting what is left out and what disagrees."""
+    statistics = section(content, "gradient_statistics", notes)
+    found = Diagnosed()
+    for name in ("mean", "norm"):
+        found.metrics[f"grad_{name}_ratio"] = number(statistics.get(f"{name}_ratio"), f"{name}_ratio", notes)
+        found.metrics[f"grad_{name}_range"] = span(statistics.get(f"{name}_range"), f"{name}_range", notes)
+    found.extreme_pruning_layers = count(content.get("num_extreme_layers"), "num_extreme_layers", notes)
+    listed = content.get("extreme_pruning_layers")
+    if isinstance(listed, list) and found.extreme_pruning_layers not in {None, len(listed)}:
+        notes.add(
+            f"num_extreme_layers is {found.extreme_pruning_layers}, but {len(listed)} are listed; neither is used"
+        )
+        found.extreme_pruning_layers = None
+    return found

@@ -1,0 +1,177 @@
+"""Scan search folders: which experiments they hold, and which files of each can be read.
+
+Only names are looked at here, so it is done whenever a Snakefile is parsed. Nothing outside a search folder is
+followed: a link that leads out is listed, as are files too large to be what their name says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from espalier.results.legacy.names import UnclearNameError, parse_experiment, parse_search
+from espalier.naming import experiment_name
+
+EVALUATION = "evaluation/evaluation_results.json"
+GRADIENTS = "analysis/gradient_diagnosis.json"
+COMPARISON = "analysis/model_comparison.json"
+FILES = (EVALUATION, GRADIENTS, COMPARISON)
+# A comparison of 126 layers is 80 kB.
+MAX_BYTES = 16 * 2**20
+
+UNKNOWN, CONTRADICTORY = "unknown", "contradictory"
+
+
+@dataclass(frozen=True)
+class FoundExperiment:
+    """The folder of one experiment.
+
+    Attributes:
+        name: Name of the experiment in the study; where the setting is not certain, one made of the folders' names.
+        folder: Name of its folder.
+        source: Path of its folder.
+        seq_len: Tokens of a calibration sequence, where the name says it.
+        n_samples: Calibration sequences, where the name says it.
+        status: `unknown` or `contradictory`; None where the name is plain.
+        notes: Why, and which files were left out.
+        files: Which of `FILES` are there; none where the name says nothing, since they would not be used.
+    """
+
+    name: str
+    folder: str
+    source: str
+    seq_len: int | None
+    n_samples: int | None
+    status: str | None
+    notes: tuple[str, ...]
+    files: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as params of a rule."""
+        return asdict(self) | {"notes": list(self.notes), "files": list(self.files)}
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """One search folder.
+
+    Attributes:
+        name: Its name.
+        path: Where it is, as the config says it.
+        exists: Whether it is a folder.
+        method: Pruning method; None where the name does not say it.
+        pruning_ratio: Requested share of all parameters; None where the name does not say it.
+        problem: What is wrong with its name.
+        model_in_name: The model as its name has it.
+        experiments: The folders in it that are, or look like, experiments.
+        not_read: Names of other folders in it.
+    """
+
+    name: str
+    path: str
+    exists: bool
+    method: str | None = None
+    pruning_ratio: float | None = None
+    problem: str | None = None
+    experiments: tuple[FoundExperiment, ...] = ()
+    not_read: tuple[str, ...] = ()
+    model_in_name: str | None = None
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all files to read."""
+        return [f"{e.source}/{file}" for e in self.experiments for file in e.files]
+
+
+def scan(paths: Iterable[str], methods: Collection[str], model_names: Collection[str]) -> list[SearchFolder]:
+    """Scan the search folders of one model.
+
+    Args:
+        paths: The folders.
+        methods: Methods that are known.
+        model_names: Names that the model goes by.
+
+    Returns:
+        One entry per folder. Experiments that claim a setting which another one claims are `contradictory`.
+    """
+    return _set_rivals_aside([_scan_folder(path, methods, model_names) for path in paths])
+
+
+def _scan_folder(path: str, methods: Collection[str], model_names: Collection[str]) -> SearchFolder:
+    root = Path(path)
+    name = root.name if root.name not in {"", ".."} else root.resolve().name
+    if not root.is_dir():
+        return SearchFolder(name, path, exists=False)
+    found = SearchFolder(name, root.as_posix(), exists=True)
+    try:
+        said = parse_search(name, methods, model_names)
+        found = replace(found, method=said.method, pruning_ratio=said.pruning_ratio, model_in_name=said.model)
+    except UnclearNameError as reason:
+        found = replace(found, problem=str(reason))
+    inside = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return replace(
+        found,
+        experiments=tuple(_scan_experiment(found, one) for one in inside if one.startswith("exp")),
+        not_read=tuple(one for one in inside if not one.startswith("exp")),
+    )
+
+
+def _scan_experiment(search: SearchFolder, folder: str) -> FoundExperiment:
+    source = (Path(search.path) / folder).as_posix()
+    unknown = FoundExperiment(_listed_name(search.name, folder), folder, source, None, None, UNKNOWN, (), ())
+    try:
+        seq_len, n_samples = parse_experiment(folder)
+    except UnclearNameError as reason:
+        return replace(unknown, notes=(str(reason),))
+    found = replace(unknown, seq_len=seq_len, n_samples=n_samples)
+    if search.method is None or search.pruning_ratio is None:
+        return replace(found, notes=(f"its search folder: {search.problem}",))
+    name = experiment_name(search.method, search.pruning_ratio, seq_len=seq_len, n_samples=n_samples, seed=None)
+    files, notes = _readable(Path(search.path), folder)
+    return replace(found, name=name, status=None, notes=notes, files=files)
+
+
+def _readable(root: Path, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """List which files of an experiment can be read, and why others are not."""
+    files, notes = [], []
+    for name in FILES:
+        path = root / folder / name
+        if not path.is_file():
+            continue
+        if not path.resolve().is_relative_to(root.resolve()):
+            notes.append(f"{name}: is a link that leads out of the search folder, not read")
+        elif (size := path.stat().st_size) > MAX_BYTES:
+            notes.append(f"{name}: has {size:,} bytes, at most {MAX_BYTES:,} are read; not read")
+        else:
+            files.append(name)
+    return tuple(files), tuple(notes)
+
+
+def _set_rivals_aside(folders: Sequence[SearchFolder]) -> list[SearchFolder]:
+    """Use none of several experiments that claim the same setting."""
+    claims = Counter(e.name for folder in folders for e in folder.experiments)
+    claimants = {
+        name: [e.source for folder in folders for e in folder.experiments if e.name == name]
+        for name, count in claims.items()
+        if count > 1
+    }
+    return [
+        replace(folder, experiments=tuple(_against(claimants.get(e.name, []), folder, e) for e in folder.experiments))
+        for folder in folders
+    ]
+
+
+def _against(claimants: list[str], folder: SearchFolder, found: FoundExperiment) -> FoundExperiment:
+    if not claimants:
+        return found
+    others = ", ".join(source for source in claimants if source != found.source)
+    note = f"claims the setting of {others or 'a folder named twice'}; keep one of them"
+    name = _listed_name(folder.name, found.folder)
+    return replace(found, name=name, status=CONTRADICTORY, notes=(note, *found.notes))
+
+
+def _listed_name(search_folder: str, folder: str) -> str:
+    return f"{search_folder}.{folder}"

@@ -1,0 +1,1 @@
+"""Which program loads a pruned model, and how fast pruned models run."""

@@ -1,0 +1,220 @@
+"""Time reading prompts and generating tokens with a model and with its pruned versions, side by side in one process.
+
+Every repeat runs each version once, in an order drawn anew, so that what disturbs the machine, and what a run leaves
+behind for the next, disturbs all alike. Generation is greedy by transformers' own forward pass and cache, with no
+serving engine: what is compared is what the shapes of the weights do.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from espalier.serving.widths import has_groups, pad_widths
+from espalier.errors import UserError
+from espalier.models.context import context_length
+from espalier.models.decoder import LAYERS, head_dim, n_kv_groups
+from espalier.progress import Progress
+from espalier.models.surgery import prune
+
+UNPRUNED, PRUNED, PADDED = "unpruned", "pruned", "padded"
+WARM_UP_TOKENS = 4
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is run.
+
+    Attributes:
+        batch_sizes: Sequences at once.
+        prompt_tokens: Tokens of each prompt.
+        new_tokens: Tokens generated for each; the first comes from the prompt's own pass.
+        repeats: Times that each version is run.
+    """
+
+    batch_sizes: Sequence[int]
+    prompt_tokens: int
+    new_tokens: int
+    repeats: int
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of a sequence that are in the cache at the end; the last one generated is not."""
+        return self.prompt_tokens + self.new_tokens - 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One timed generation.
+
+    Attributes:
+        batch_size: Sequences at once.
+        repeat: Number of the repeat.
+        version: Which version of the model ran.
+        prefill_s: Time from the prompts to the first token of each.
+        decode_s: Time of the other tokens.
+        cache_bytes: Size of the tensors in the key/value cache at the end.
+        beyond_weights_bytes: Most memory allocated beyond all weights, over all GPUs; None on a CPU.
+    """
+
+    batch_size: int
+    repeat: int
+    version: str
+    prefill_s: float
+    decode_s: float
+    cache_bytes: int
+    beyond_weights_bytes: int | None
+
+
+def versions_of(
+    model: PreTrainedModel,
+    kept_kv_groups: Sequence[Sequence[int]],
+    kept_mlp_channels: Sequence[Sequence[int]],
+    *,
+    multiple: int,
+) -> dict[str, PreTrainedModel]:
+    """Return the model, its pruned version, and that with MLP widths padded to a multiple.
+
+    What is not cut is shared, so that all fit in little more than the memory of two.
+
+    Returns:
+        `unpruned`, `pruned` and `padded`; no `padded` where all widths are multiples already.
+
+    Raises:
+        UserError: If the plan does not fit the model.
+    """
+    versions = {UNPRUNED: model, PRUNED: _sharing(model)}
+    prune(versions[PRUNED], kept_kv_groups, kept_mlp_channels)
+    padded = _sharing(versions[PRUNED])
+    if pad_widths(padded, multiple):
+        versions[PADDED] = padded
+    return versions
+
+
+def measure(versions: Mapping[str, PreTrainedModel], load: Load, *, seed: int = 0) -> list[Run]:
+    """Run every version at every batch size, `load.repeats` times each.
+
+    Args:
+        versions: Versions of one model by name.
+        load: What is run.
+        seed: Of the random prompts and of the order.
+
+    Raises:
+        UserError: If a prompt with its answer exceeds the context, or a batch does not fit the memory.
+    """
+    names, model = list(versions), next(iter(versions.values()))
+    _check(model, load)
+    generator = torch.Generator().manual_seed(seed)
+    runs: list[Run] = []
+    total = len(load.batch_sizes) * (load.repeats + 1) * len(versions)
+    with Progress("measuring", total=total, unit="runs") as progress, torch.inference_mode():
+        for batch_size in load.batch_sizes:
+            shape = (batch_size, load.prompt_tokens)
+            prompts = torch.randint(0, model.config.vocab_size, shape, generator=generator).to(model.device)
+            for repeat in range(-1, load.repeats):  # -1 warms up
+                for name in [names[index] for index in torch.randperm(len(names), generator=generator)]:
+                    run = _run(versions[name], prompts, load, repeat, name)
+                    runs += [run] if repeat >= 0 else []
+                    progress.advance(1)
+    return runs
+
+
+def weights_bytes(model: PreTrainedModel) -> int:
+    """Size of the weights; shared ones of one model count once."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def kv_cache_bytes_per_token(model: PreTrainedModel) -> int:
+    """Size of keys and values of one token, from the shapes of the weights."""
+    with_attention = [layer for layer in model.get_submodule(LAYERS) if has_groups(layer, "attention")]
+    numbers = sum(2 * n_kv_groups(layer) * head_dim(layer) for layer in with_attention)
+    return numbers * int(torch.finfo(model.dtype).bits) // 8
+
+
+def _run(model: PreTrainedModel, prompts: torch.Tensor, load: Load, repeat: int, name: str) -> Run:
+    new_tokens = load.new_tokens if repeat >= 0 else min(load.new_tokens, WARM_UP_TOKENS)
+    devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+    before = {device: torch.cuda.memory_allocated(device) for device in devices}
+    for device in devices:
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        prefill_s, decode_s, cache_bytes = _generate(model, prompts, new_tokens, devices)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        raise _too_large(len(prompts), "ran out of memory") from None
+    peak = sum(torch.cuda.max_memory_allocated(device) - before[device] for device in devices) if devices else None
+    return Run(len(prompts), repeat, name, prefill_s, decode_s, cache_bytes, peak)
+
+
+def _generate(
+    model: PreTrainedModel, prompts: torch.Tensor, new_tokens: int, devices: set[torch.device]
+) -> tuple[float, float, int]:
+    """Return the seconds of prompt and further tokens, and the bytes in the cache."""
+    start = _now(devices)
+    output = model(input_ids=prompts, use_cache=True, logits_to_keep=1)
+    token = output.logits[:, -1].argmax(-1, keepdim=True)  # (batch, 1)
+    first = _now(devices)
+    for _ in range(new_tokens - 1):
+        output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True, logits_to_keep=1)
+        token = output.logits[:, -1].argmax(-1, keepdim=True)
+    end = _now(devices)
+    layers = [layer for layer in output.past_key_values.layers if layer.is_initialized]
+    cached = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    return first - start, end - first, cached
+
+
+def _now(devices: set[torch.device]) -> float:
+    """Read the clock once all work is done."""
+    for device in devices:
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _sharing(model: PreTrainedModel) -> PreTrainedModel:
+    """Copy the modules of a model, but none of its tensors."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+
+
+def _check(model: PreTrainedModel, load: Load) -> None:
+    tokens = load.prompt_tokens + load.new_tokens
+    if tokens > context_length(model):
+        raise UserError(
+            f"inference: prompt_tokens {load.prompt_tokens} and new_tokens {load.new_tokens} are more than the model's "
+            f"context of {context_length(model)} tokens; give fewer"
+        )
+    free, needed = _free_bytes(model), kv_cache_bytes_per_token(model) * load.cached_tokens
+    for batch_size in load.batch_sizes:
+        if free is not None and batch_size * needed > free:
+            gib = 1024**3
+            raise _too_large(
+                batch_size, f"needs {batch_size * needed / gib:.1f} GiB of cache alone, {free / gib:.1f} GiB are free"
+            )
+
+
+def _free_bytes(model: PreTrainedModel) -> int | None:
+    """Memory that is free where the model is; None where the system does not say."""
+    devices = {parameter.device for parameter in model.parameters()}
+    if all(device.type == "cuda" for device in devices):
+        return sum(int(torch.cuda.mem_get_info(device)[0]) for device in devices)
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    return 1024 * kib
+
+
+def _too_large(batch_size: int, why: str) -> UserError:
+    return UserError(
+        f"inference.batch_sizes: got {batch_size}, which {why}; give smaller batches, or fewer prompt_tokens and "
+        "new_tokens"
+    )

@@ -1,0 +1,274 @@
+"""Does a target load a plan as it is, after rounding, with stubs, or not at all? Needs no torch and no weights.
+
+Rounding adds channels of zeros, which is exact: silu(0) * 0 = 0. It is always possible; what it costs is
+
+    added_params           = sum over layers of (ceil(width / multiple) * multiple - width) * mlp_channel_params
+    removed_param_fraction = (removed_params - added_params) / total_params      (negative where more is added)
+
+A layer without MLP stays without; widths of stubs are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from espalier.serving.targets import TARGETS, Target
+from espalier.planning.plan import Plan
+from espalier.models.sizes import ModelStructure
+from espalier.statistics.messages import Message
+
+MULTIPLES = (32, 64, 256)
+ADVISED = 64
+_COARSE = 0.05  # share of what was removed that padding may give back before it is called coarse
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What targets ask of a model besides its plan.
+
+    Attributes:
+        model_type: Type in the transformers config.
+        context_length: Longest context (tokens); None where the config does not say.
+        sliding_window: Window of sliding attention (tokens) where it is in use, else None.
+        head_dim: Size of a head.
+        queries_per_group: Query heads that share a key/value head.
+        biases: Projections with a bias, such as `self_attn.o_proj`.
+        block_norms: Norms inside blocks, such as `self_attn.q_norm`.
+    """
+
+    model_type: str
+    context_length: int | None
+    sliding_window: int | None
+    head_dim: int
+    queries_per_group: int
+    biases: tuple[str, ...]
+    block_norms: tuple[str, ...]
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> ModelFacts | None:
+        """Read them from a manifest; None if it was made before manifests held them."""
+        config = manifest["config"]
+        if "biases" not in manifest or "num_attention_heads" not in config:
+            return None
+        heads = int(config["num_attention_heads"])
+        kinds = tuple(config.get("layer_types") or ())
+        slides = config.get("use_sliding_window") is not False and (not kinds or "sliding_attention" in kinds)
+        return cls(
+            model_type=manifest["model_type"],
+            context_length=config.get("max_position_embeddings"),
+            sliding_window=config.get("sliding_window") if slides else None,
+            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+            queries_per_group=heads // int(config.get("num_key_value_heads") or heads),
+            biases=tuple(manifest["biases"]),
+            block_norms=tuple(manifest["block_norms"]),
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """KV groups and MLP channels that each layer keeps, (n_layers,) each."""
+
+    kv_groups: tuple[int, ...]
+    mlp_channels: tuple[int, ...]
+
+    @classmethod
+    def of(cls, plan: Plan) -> Kept:
+        """Read a plan."""
+        return cls(plan.n_kept_kv_groups, plan.n_kept_mlp_channels)
+
+    def n_params(self, structure: ModelStructure) -> int:
+        """Count the parameters that are left."""
+        layers = zip(structure.layers, self.kv_groups, self.mlp_channels, strict=True)
+        return structure.other_params + sum(
+            kv * layer.kv_group_params + mlp * layer.mlp_channel_params + layer.fixed_params
+            for layer, kv, mlp in layers
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one target makes of one plan.
+
+    Attributes:
+        target: The target.
+        rounded: Layers whose MLP widths must be rounded up.
+        attention_stubs: Layers that need attention of zeros.
+        mlp_stubs: Layers that need an MLP of zeros.
+        left_out: Layers that are left out.
+        reasons: Why it cannot be loaded; empty where it can.
+        remarks: What else there is to say.
+    """
+
+    target: Target
+    rounded: list[int] = field(default_factory=list)
+    attention_stubs: list[int] = field(default_factory=list)
+    mlp_stubs: list[int] = field(default_factory=list)
+    left_out: list[int] = field(default_factory=list)
+    reasons: list[Message] = field(default_factory=list)
+    remarks: list[Message] = field(default_factory=list)
+
+    @property
+    def code(self) -> str:
+        """`as_is`, `needs_rounding`, `needs_stub`, `needs_rounding_and_stub` or `cannot`."""
+        if self.reasons:
+            return "cannot"
+        needs = [name for name, some in (("rounding", self.rounded), ("stub", self._stubs)) if some]
+        return f"needs_{'_and_'.join(needs)}" if needs else "as_is"
+
+    @property
+    def messages(self) -> list[Message]:
+        """Everything that there is to say: reasons, or what must be done, then remarks."""
+        if self.reasons:
+            return [*self.reasons, *self.remarks]
+        done: list[Message] = []
+        if self.rounded:
+            multiple, layers = self.target.multiple_of, spans(self.rounded)
+            done.append(Message("round_widths", {"multiple": multiple, "n": len(self.rounded), "layers": layers}))
+        if self.attention_stubs:
+            done.append(Message("attention_stubs", {"layers": spans(self.attention_stubs)}))
+        if self.mlp_stubs:
+            channels = max(1, self.target.mlp_stub)
+            done.append(Message("mlp_stubs", {"channels": channels, "layers": spans(self.mlp_stubs)}))
+        if self.left_out:
+            done.append(Message("left_out", {"layers": spans(self.left_out)}))
+        return [*done, *self.remarks]
+
+    @property
+    def _stubs(self) -> bool:
+        return bool(self.attention_stubs or self.mlp_stubs)
+
+
+def verdicts(kept: Kept, structure: ModelStructure, facts: ModelFacts) -> list[Verdict]:
+    """Judge a plan for every target, in the order of `TARGETS`."""
+    return [judge(target, kept, structure, facts) for target in TARGETS]
+
+
+def judge(target: Target, kept: Kept, structure: ModelStructure, facts: ModelFacts) -> Verdict:
+    """Judge a plan for one target."""
+    reasons, remarks = list(_refusals(target, kept, structure, facts)), []
+    if target.uniform and (differ := _differ(kept)):
+        reasons.append(differ)
+        remarks.append(_uniform_padding(kept, structure))
+    if reasons:
+        return Verdict(target, reasons=reasons, remarks=remarks)
+    left_out = _left_out(target, kept, facts)
+    layers = [layer for layer in range(structure.n_layers) if layer not in left_out]
+    if not layers:
+        return Verdict(target, reasons=[Message("no_layer_left")])
+    if wide := _wide_o_proj(target, kept, facts):
+        remarks.append(Message("wide_o_proj", {"layers": spans(wide), "multiple": target.multiple_of}))
+    return Verdict(
+        target,
+        rounded=[layer for layer in layers if kept.mlp_channels[layer] % target.multiple_of],
+        attention_stubs=_attention_stubs(target, kept, facts, layers),
+        mlp_stubs=[
+            layer
+            for layer in layers
+            if not kept.mlp_channels[layer] and (target.mlp_stub or _lone(target, "mlp.down_proj", facts))
+        ],
+        left_out=left_out,
+        remarks=remarks,
+    )
+
+
+def rounding_costs(kept: Kept, structure: ModelStructure) -> list[dict[str, Any]]:
+    """Say what zero-padding MLP widths costs.
+
+    Returns:
+        For each of `MULTIPLES`: `multiple`, `n_layers` affected, `added_params`, and the `removed_param_fraction` left.
+    """
+    found = []
+    for multiple in MULTIPLES:
+        added = [
+            -kept_channels % multiple * layer.mlp_channel_params
+            for kept_channels, layer in zip(kept.mlp_channels, structure.layers, strict=True)
+        ]
+        removed = structure.total_params - kept.n_params(structure) - sum(added)
+        found.append(
+            {
+                "multiple": multiple,
+                "n_layers": sum(map(bool, added)),
+                "added_params": sum(added),
+                "removed_param_fraction": removed / structure.total_params,
+            }
+        )
+    return found
+
+
+def advice(kept: Kept, structure: ModelStructure) -> Message:
+    """Say what to do about MLP widths."""
+    aligned = [multiple for multiple in MULTIPLES if not any(width % multiple for width in kept.mlp_channels)]
+    if aligned and aligned[-1] >= ADVISED:
+        return Message("advice_aligned", {"multiple": aligned[-1]})
+    cost = next(one for one in rounding_costs(kept, structure) if one["multiple"] == ADVISED)
+    removed = structure.total_params - kept.n_params(structure)
+    if cost["added_params"] > _COARSE * removed:
+        widest = max(layer.n_mlp_channels for layer in structure.layers)
+        share = cost["added_params"] / removed if removed else 1.0
+        return Message("advice_coarse", {"channels": widest, "share": share})
+    fraction = cost["removed_param_fraction"]
+    return Message("advice_plan", {"added": cost["added_params"], "n": cost["n_layers"], "fraction": fraction})
+
+
+def spans(layers: Iterable[int]) -> str:
+    """Write numbers of layers shortly: 0, 3-5."""
+    runs = [
+        [layer for _, layer in run] for _, run in groupby(enumerate(sorted(layers)), key=lambda pair: pair[1] - pair[0])
+    ]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _refusals(target: Target, kept: Kept, structure: ModelStructure, facts: ModelFacts) -> Iterable[Message]:
+    if target.model_types and facts.model_type not in target.model_types:
+        yield Message("other_type", {"model_type": facts.model_type, "known": ", ".join(target.model_types)})
+    if facts.block_norms and not target.block_norms:
+        yield Message("has_block_norms", {"names": ", ".join(facts.block_norms)})
+    window, context = facts.sliding_window, facts.context_length
+    if not target.sliding and window is not None and context is not None and window < context:
+        yield Message("sliding_window", {"window": window, "context": context})
+    if target.all_query_heads:
+        full = [layer.n_kv_groups for layer in structure.layers]
+        if dropped := [layer for layer, count in enumerate(kept.kv_groups) if 0 < count < full[layer]]:
+            yield Message("query_heads_dropped", {"layers": spans(dropped)})
+
+
+def _differ(kept: Kept) -> Message | None:
+    n_kv, n_mlp = len(set(kept.kv_groups)), len(set(kept.mlp_channels))
+    return Message("shapes_differ", {"n_kv": n_kv, "n_mlp": n_mlp}) if max(n_kv, n_mlp) > 1 else None
+
+
+def _uniform_padding(kept: Kept, structure: ModelStructure) -> Message:
+    kv_groups, channels = max(kept.kv_groups), max(kept.mlp_channels)
+    padded = Kept((kv_groups,) * structure.n_layers, (channels,) * structure.n_layers)
+    fraction = 1 - padded.n_params(structure) / structure.total_params
+    return Message("uniform_padding", {"kv_groups": kv_groups, "channels": channels, "fraction": fraction})
+
+
+def _left_out(target: Target, kept: Kept, facts: ModelFacts) -> list[int]:
+    """Layers without blocks, unless biases of their output projections stay."""
+    if not target.leaves_out or {"self_attn.o_proj", "mlp.down_proj"} & set(facts.biases):
+        return []
+    return [layer for layer, both in enumerate(zip(kept.kv_groups, kept.mlp_channels, strict=True)) if not any(both)]
+
+
+def _attention_stubs(target: Target, kept: Kept, facts: ModelFacts, layers: Sequence[int]) -> list[int]:
+    """Layers that need attention of zeros, of the layers that are not left out."""
+    empty = [layer for layer in layers if not kept.kv_groups[layer]]
+    if target.attention_stub == "every" or _lone(target, "self_attn.o_proj", facts):
+        return empty
+    return [layer for layer in empty if target.attention_stub == "first" and layer == layers[0]]
+
+
+def _lone(target: Target, projection: str, facts: ModelFacts) -> bool:
+    """Whether a projection has a bias that the target takes only in a block."""
+    return projection in facts.biases and not target.lone_biases
+
+
+def _wide_o_proj(target: Target, kept: Kept, facts: ModelFacts) -> list[int]:
+    if not target.quantised:
+        return []
+    inputs = facts.queries_per_group * facts.head_dim
+    return [layer for layer, count in enumerate(kept.kv_groups) if count * inputs % target.multiple_of]

@@ -1,0 +1,73 @@
+"""Which targets load a plan, as plain values: what stands in `structures/{experiment}.json` and in the analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from espalier.analysis.said import all_said, because, said
+from espalier.serving.verdict import Kept, ModelFacts, Verdict, advice, rounding_costs, verdicts
+from espalier.models.sizes import ModelStructure
+from espalier.statistics.messages import Message
+
+
+def deployment_of(
+    layers: pd.DataFrame, model: str, experiment: str, manifest: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Judge one experiment for every target.
+
+    Args:
+        layers: The layers table.
+        model: Name of the model.
+        experiment: Name of the experiment.
+        manifest: Manifest of the model; None for an imported one.
+
+    Returns:
+        `targets` (one entry for each: `target`, `basis`, `verdict`, `multiple_of`, the layers `rounded`,
+        `attention_stubs`, `mlp_stubs` and `left_out`, and `said`), `rounding` (as `rounding_costs`), `advice`,
+        `removed_param_fraction`; or nothing of it and `reason` where it is not known.
+    """
+    nothing: dict[str, Any] = {"removed_param_fraction": None, "targets": [], "rounding": [], "advice": None}
+    if manifest is None:
+        return nothing | because(Message("no_structure"))
+    facts = ModelFacts.from_manifest(manifest)
+    if facts is None:
+        return nothing | because(Message("old_manifest"))
+    rows = layers[(layers["model"] == model) & (layers["experiment"] == experiment)].sort_values("layer")
+    counts = rows[["kept_kv_groups", "kept_mlp_channels"]]
+    if counts.empty or counts.isna().to_numpy().any():
+        return nothing | because(Message("no_plan"))
+    structure = ModelStructure.from_dict(manifest["structure"])
+    kept = Kept(*(tuple(int(value) for value in counts[column]) for column in counts))
+    return {
+        "removed_param_fraction": 1 - kept.n_params(structure) / structure.total_params,
+        "targets": [_entry(verdict) for verdict in verdicts(kept, structure, facts)],
+        "rounding": rounding_costs(kept, structure),
+        "advice": said(advice(kept, structure)),
+        **because(None),
+    }
+
+
+def deployment_of_bests(
+    analysis: Mapping[str, Any], layers: pd.DataFrame, manifest: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Judge the best experiment of each pruning ratio, by name."""
+    bests = (content["best"] for content in analysis["by_ratio"].values())
+    names = [best["experiment"] for best in bests if best is not None]
+    return {name: deployment_of(layers, analysis["model"], name, manifest) for name in names}
+
+
+def _entry(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "target": verdict.target.name,
+        "basis": verdict.target.basis,
+        "verdict": verdict.code,
+        "multiple_of": verdict.target.multiple_of,
+        "rounded": verdict.rounded,
+        "attention_stubs": verdict.attention_stubs,
+        "mlp_stubs": verdict.mlp_stubs,
+        "left_out": verdict.left_out,
+        "said": all_said(verdict.messages),
+    }

@@ -1,0 +1,170 @@
+"""Can the grid be done with these models? Asked before any job runs, of every model whose sizes are known then."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from espalier.config.data import HUB, SANDBOX, TextSource
+from espalier.config.models import ModelEntry, SandboxModel
+from espalier.config.sandbox import Sandbox
+from espalier.config.study import StudyConfig
+from espalier.errors import UserError
+from espalier.files import read_json
+from espalier.models.folder import inspect_folder
+from espalier.models.stored_sizes import structure_of
+from espalier.planning.select import SelectionOptions, check_feasible
+from espalier.models.sizes import ModelStructure
+from espalier.study.experiments import experiments_of
+from espalier.study.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a model; `context_length` in tokens, None where its config does not say."""
+
+    structure: ModelStructure
+    context_length: int | None
+
+
+def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> Sizes | None:
+    """Return the sizes of a model as far as they are known now.
+
+    Those of a sandbox model follow from the config. A folder is looked at if it is there; what is wrong with it is
+    said elsewhere.
+    """
+    if model.sandbox:
+        return _sandbox_sizes(model.sandbox, sandbox.vocab_size)
+    if model.legacy is not None or not (Path(folder) / "config.json").is_file():
+        return None
+    try:
+        structure = inspect_folder(folder, trust_remote_code=model.trust_remote_code).structure
+    except UserError:
+        return None
+    return Sizes(structure, read_json(Path(folder) / "config.json").get("max_position_embeddings"))
+
+
+def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
+    """Validate a local model folder. One that was checked before may be gone by now, so it is skipped."""
+    if model.path is None or Path(manifest).exists():
+        return []
+    try:
+        inspect_folder(model.path, trust_remote_code=model.trust_remote_code)
+    except UserError as error:
+        return [f"model {model.name!r}: {error}"]
+    return []
+
+
+def data_problems(study: StudyConfig, results: str, sweep: Sweep) -> list[str]:
+    """Say whether the folder of the tasks' documents is missing. Once all is evaluated, it may have been deleted."""
+    data = study.evaluation.data
+    if data in {SANDBOX, HUB} or Path(data).is_dir():
+        return []
+    models = [model.name for model in study.models if model.legacy is None]
+    made = [f"{results}/requests/{name}.parquet" for name in models]
+    made += [f"{results}/baseline/{name}/metrics.json" for name in models]
+    made += sweep.files(f"{results}/experiments/{{model}}/{{experiment}}/metrics.json")
+    if all(map(os.path.exists, made)):
+        return []
+    holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
+    return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
+
+
+def text_problems(study: StudyConfig, results: str, sweep: Sweep) -> list[str]:
+    """List configured text files that do not exist. Once all that is made of one exists, it may have been deleted."""
+    models = [model.name for model in study.models if model.legacy is None]
+    requests = [f"{results}/requests/{model}.parquet" for model in models]
+    checks = [f"{results}/recovered/{model}/checked.json" for model in models] if study.recovery else []
+    own = study.recovery.text if study.recovery else None
+    texts: list[tuple[str, TextSource | None, Callable[[], list[str]]]] = [
+        ("calibration", study.calibration, lambda: [*_made_of_calibration(sweep), *([] if own else checks)]),
+        ("recovery.text", own, lambda: checks),
+    ]
+    texts += [
+        (f"evaluation.perplexity.texts[{number}]", text, lambda: requests)
+        for number, text in enumerate(study.evaluation.perplexity.texts)
+    ]
+    return [
+        f"{key}.dataset: got {text.dataset!r}, but there is no such file; give one, or a hub repository"
+        for key, text, made in texts
+        if text and text.is_local and not Path(text.dataset).is_file() and not all(map(os.path.exists, made()))
+    ]
+
+
+def _made_of_calibration(sweep: Sweep) -> list[str]:
+    made = [*sweep.calibration_checks(None), *sweep.gradient_tables]
+    for experiment in sweep.experiments:
+        names = SimpleNamespace(model=experiment.model, experiment=experiment.name)
+        made += sweep.importance_table(names) if experiment.criterion.reads_text else []
+        made += sweep.prior_table(names)
+    return list(dict.fromkeys(made))
+
+
+def infeasible_problems(study: StudyConfig, sizes: Mapping[str, Sizes | None]) -> list[str]:
+    """Describe each setting of the grid that a model cannot do, in one line."""
+    found = (problem for model in study.models if (known := sizes[model.name]) for problem in _of(study, model, known))
+    return list(dict.fromkeys(found))
+
+
+def _of(study: StudyConfig, model: ModelEntry, sizes: Sizes) -> Iterator[str]:
+    experiments = experiments_of(study, model)
+    longest = max((e.seq_len for e in experiments if e.seq_len), default=0)
+    if sizes.context_length and longest > sizes.context_length:
+        yield (
+            f"grid.taylor_seq_len: got {longest}, but the context of model {model.name!r} is {sizes.context_length} "
+            f"tokens; give at most {sizes.context_length}"
+        )
+    perplexity = study.evaluation.perplexity
+    if sizes.context_length and perplexity.texts and perplexity.window > sizes.context_length:
+        yield (
+            f"evaluation.perplexity.window: got {perplexity.window}, but the context of model {model.name!r} is "
+            f"{sizes.context_length} tokens; give at most {sizes.context_length}"
+        )
+    run = study.inference
+    if run and sizes.context_length and run.prompt_tokens + run.new_tokens > sizes.context_length:
+        yield (
+            f"model {model.name!r}: inference: prompt_tokens {run.prompt_tokens} and new_tokens {run.new_tokens} "
+            f"exceed the context of {sizes.context_length} tokens; give fewer"
+        )
+    fine_tuned = study.recovery.seq_len if study.recovery else 0
+    if sizes.context_length and fine_tuned > sizes.context_length:
+        yield (
+            f"recovery.seq_len: got {fine_tuned}, but the context of model {model.name!r} is {sizes.context_length} "
+            f"tokens; give at most {sizes.context_length}"
+        )
+    options = SelectionOptions(**study.selection.model_dump())
+    for ratio, allocation in dict.fromkeys((e.pruning_ratio, e.method.allocation) for e in experiments):
+        try:
+            check_feasible(sizes.structure, ratio, options, allocation)
+        except UserError as error:
+            yield f"model {model.name!r}: {error}"
+
+
+def _sandbox_sizes(model: SandboxModel, vocab_size: int) -> Sizes:
+    """Work out the sizes of a sandbox model, whose tokenizer fills its vocabulary."""
+    hidden, head_dim = model.hidden_size, model.hidden_size // model.num_attention_heads
+    kv = model.num_key_value_heads * head_dim
+    rows = {"q_proj": hidden, "k_proj": kv, "v_proj": kv}
+    layer = {
+        **{f"self_attn.{name}.weight": (size, hidden) for name, size in rows.items()},
+        **({f"self_attn.{name}.bias": (size,) for name, size in rows.items()} if model.architecture == "qwen2" else {}),
+        "self_attn.o_proj.weight": (hidden, hidden),
+        "mlp.gate_proj.weight": (model.intermediate_size, hidden),
+        "mlp.up_proj.weight": (model.intermediate_size, hidden),
+        "mlp.down_proj.weight": (hidden, model.intermediate_size),
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        f"model.layers.{number}.{name}": shape
+        for number in range(model.num_hidden_layers)
+        for name, shape in layer.items()
+    }
+    shapes |= {"model.embed_tokens.weight": (vocab_size, hidden), "model.norm.weight": (hidden,)}
+    if not model.tie_word_embeddings:
+        shapes["lm_head.weight"] = (vocab_size, hidden)
+    config = {"head_dim": head_dim, "tie_word_embeddings": model.tie_word_embeddings}
+    return Sizes(structure_of(shapes, config), model.max_position_embeddings)

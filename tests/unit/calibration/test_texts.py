@@ -1,0 +1,125 @@
+"""Texts from local files: every form holds the same ones, and what is not a text is refused by its row."""
+
+import bz2
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from espalier.errors import UserError
+from espalier.files import write_parquet
+from espalier.formats import COMPRESSIONS, TEXT_SUFFIXES
+from espalier.calibration.texts import read_texts
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: pa.compress(content, codec="zstd", asbytes=True),
+    ".lz4": lambda content: pa.compress(content, codec="lz4", asbytes=True),
+}
+
+
+def write(path: Path, content: str) -> Path:
+    """Write a file, compressed as its suffix says."""
+    path.write_bytes(PACK.get(path.suffix, bytes)(content.encode()))
+    return path
+
+
+@pytest.mark.parametrize("suffix", TEXT_SUFFIXES)
+def test_every_format_holds_the_same_texts(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"c4-train.00000-of-01024{suffix}"
+    # A line separator of Unicode ends no line of JSON.
+    texts = ["one", "two"] if ".txt" in suffix else ["one\u2028still one", "two"]
+    rows = [{"body": text, "id": number} for number, text in enumerate(texts)]
+    if suffix == ".parquet":
+        write_parquet(path, pa.Table.from_pylist(rows))
+    elif ".txt" in suffix:
+        write(path, "\n".join(texts) + "\n")
+    else:
+        write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    assert read_texts(path, "body") == texts
+
+
+@pytest.mark.parametrize("suffix", ["", *COMPRESSIONS])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_may_be_a_list(suffix: str, indent: int | None, tmp_path: Path) -> None:
+    rows = [{"text": "a"}, {"text": ""}, {"text": "c"}]
+    assert read_texts(write(tmp_path / f"a.json{suffix}", json.dumps(rows, indent=indent)), "text") == ["a", "", "c"]
+
+
+def test_blank_lines_of_json_are_passed_over(tmp_path: Path) -> None:
+    assert read_texts(write(tmp_path / "a.jsonl", '\n{"text": "a"}\n\n{"text": "b"}'), "text") == ["a", "b"]
+
+
+def test_packed_files_may_have_several_parts(tmp_path: Path) -> None:
+    """As `cat a.gz b.gz` makes them."""
+    for suffix, pack in PACK.items():
+        path = tmp_path / f"a.jsonl{suffix}"
+        path.write_bytes(pack(b'{"text": "a"}\n') + pack(b'{"text": "b"}\n'))
+        assert read_texts(path, "text") == ["a", "b"], suffix
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none.txt: no such file; check the dataset in the config"):
+        read_texts(tmp_path / "none.txt", "text")
+    write_parquet(tmp_path / "a.parquet", pa.table({"x": ["a"], "y": ["b"]}))
+    with pytest.raises(UserError, match=r"a.parquet: has no column 'text'; it has x, y"):
+        read_texts(tmp_path / "a.parquet", "text")
+    (tmp_path / "a.txt").write_bytes(b"one\ntw\xe9\n")
+    with pytest.raises(UserError, match=r"a.txt: line 2 is not UTF-8 \(invalid continuation byte\); save the file as"):
+        read_texts(tmp_path / "a.txt", "text")
+
+
+GOOD = '{"text": "a"}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (GOOD + '{"x": "a"}', "line 2: has no 'text'; it has x"),
+        (GOOD + '{"text": "a', r"line 2 is not JSON \(Unterminated string starting at\); mend the line or take it out"),
+        (GOOD + '"text"', "line 2: is not a JSON object with 'text'"),
+        (GOOD + "null", "line 2: is not a JSON object with 'text'"),
+        (GOOD + "\n" + '{"text": null}', "line 3: 'text' is null; mend the row or take it out"),
+        (GOOD + '{"text": 5}', r"line 2: 'text' is not a text \(int\); mend the row"),
+        (GOOD + '{"text": ["a"]}', r"line 2: 'text' is not a text \(list\); mend the row"),
+        ('[{"text": "a"},\n {"text": null}]', "row 1: 'text' is null; mend the row"),
+        ('[{"text": "a"},\n {"text"}]', r"line 2 is not JSON \(Expecting ':' delimiter\)"),
+        ("", "is empty; give a file with at least one text"),
+        ("[]", "is empty; give a file with at least one text"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_rows_that_are_no_text_are_named(content: str, problem: str, suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a.jsonl{suffix}", content)
+    with pytest.raises(UserError, match=rf"a.jsonl{suffix}: {problem}"):
+        read_texts(path, "text")
+
+
+def test_rows_of_parquet_that_are_no_text_are_named(tmp_path: Path) -> None:
+    for values, problem in ((["a", None], "row 1: 'text' is null"), ([1, 2], r"row 0: 'text' is not a text \(int\)")):
+        write_parquet(tmp_path / "a.parquet", pa.table({"text": values}))
+        with pytest.raises(UserError, match=rf"a.parquet: {problem}; mend the row or take it out"):
+            read_texts(tmp_path / "a.parquet", "text")
+    for name in ("a.parquet", "a.txt"):
+        write_parquet(tmp_path / "a.parquet", pa.table({"text": pa.array([], pa.string())}))
+        (tmp_path / "a.txt").touch()
+        with pytest.raises(UserError, match=rf"{name}: is empty; give a file with at least one text"):
+            read_texts(tmp_path / name, "text")
+
+
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+def test_broken_compressed_files_are_named(suffix: str, tmp_path: Path) -> None:
+    lines = "".join(json.dumps({"text": f"{number} " * 20}) + "\n" for number in range(500))
+    path = write(tmp_path / f"a.json{suffix}", lines)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError, match=rf"a.json{suffix}: is not a complete {suffix} file \(.*\); fetch or"):
+        read_texts(path, "text")
+    path.write_text(lines)
+    with pytest.raises(UserError, match=rf"a.json{suffix}: is not a complete {suffix} file \(.*, after line 0\); "):
+        read_texts(path, "text")

@@ -1,0 +1,219 @@
+"""The config refuses each bad value with one line, and one file is one study."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from pydantic import ValidationError
+
+from espalier.config import load_study
+from tools.config_options import insert_options, json_schema
+from espalier.errors import UserError
+from espalier.formats import TEXT_SUFFIXES, document_files
+from tests.conftest import REPOSITORY
+
+MODEL = {"name": "A", "family": "Llama", "kind": "base", "path": "models/a"}
+CONFIG = {"study": "s", "models": [MODEL]}
+
+
+def with_changes(**changes: Any) -> dict[str, Any]:
+    return {**CONFIG, **changes}
+
+
+def test_defaults_are_the_protocol_of_the_published_runs() -> None:
+    study = load_study(CONFIG)
+    assert study.grid.taylor_seq_len == (16, 32, 64, 128, 256)
+    assert study.grid.taylor_num_samples == (128, 256, 512)
+    assert study.grid.pruning_ratio == (0.2,)
+    assert study.grid.methods == ("taylor", "layerwise", "blockwise")
+    assert (study.evaluation.data, study.evaluation.limit) == ("hub", None)
+    assert (study.evaluation.perplexity.window, study.evaluation.perplexity.stride) == (2048, 512)
+    assert [text.name for text in study.evaluation.perplexity.texts] == ["wikitext2", "ptb"]
+    assert study.calibration.data_files == "en/c4-train.00000-of-01024.json.gz"
+
+
+def test_calibration_is_named_after_its_dataset() -> None:
+    assert load_study(with_changes(calibration={"dataset": "owner/some-text"})).calibration.name == "some-text"
+    assert load_study(with_changes(calibration={"dataset": "data/mine.parquet"})).calibration.name == "mine"
+
+
+BAD = [
+    ({"gird": {}}, "gird: unknown key (did you mean 'grid'?); allowed here: study, models, methods, grid,"),
+    ({"grid": {"taylor_seqlen": [16]}}, "grid.taylor_seqlen: unknown key (did you mean 'taylor_seq_len'?)"),
+    ({"models": [{**MODEL, "pth": 1}]}, "models[0].pth: unknown key (did you mean 'path'?)"),
+    ({"evaluation": {"perplexity": {"texts": [{"name": "x", "dataset": "a/b", "joner": ""}]}}},
+     "evaluation.perplexity.texts[0].joner: unknown key (did you mean 'joiner'?)"),
+    ({"models": [{**MODEL, "sandbox": {"architecture": "gpt2"}}]},
+     "models[0].sandbox.architecture: got 'gpt2'; allowed: llama, qwen2, mistral"),
+    ({"models": []}, "models: is empty; give at least one value"),
+    ({"evaluation": {"perplexity": {"texts": [{"name": "x", "dataset": "a/b"}, {"name": "x", "dataset": "a/c"}]}}},
+     "evaluation.perplexity: two texts are named 'x'; give each its own name"),
+    ({"models": [{"name": "A", "family": "B", "kind": "base", "sandbox": {"architecture": "llama", "hidden_size": 60,
+      "num_attention_heads": 8}}]}, "models[0].sandbox: hidden_size 60 is not a multiple of num_attention_heads 8"),
+    ({"models": [MODEL, MODEL]}, "models: two entries are named 'A'; give each its own name"),
+    ({"models": [{**MODEL, "name": "a/b"}]}, "models[0].name: got 'a/b'; allowed: letters, digits and . _ + -"),
+    ({"models": [{**MODEL, "name": "../a"}]}, "models[0].name: got '../a'; allowed: letters, digits"),
+    ({"models": [{**MODEL, "name": "cross_model"}]}, "models[0]: name 'cross_model' is the folder of"),
+    ({"models": [{**MODEL, "hub": "a/b"}]}, "models[0]: got path and hub; give exactly one of path, hub, sandbox,"),
+    ({"models": [{"name": "A", "family": "B", "kind": "base"}]}, "models[0]: got no source; give exactly one of"),
+    ({"models": [{**MODEL, "kind": "chat"}]}, "models[0].kind: got 'chat'; allowed: base, instruct"),
+    ({"models": [{**MODEL, "revision": "main"}]}, "models[0]: revision 'main' given without hub"),
+    ({"models": [{"name": "A", "path": "x", "kind": "base"}]}, "models[0].family: missing. Family in reports"),
+    ({"study": "a b"}, "study: got 'a b'; allowed: letters, digits"),
+    ({"study": None}, "study: got None; allowed: a text"),
+    ({"grid": 3}, "grid: got 3; allowed: a mapping of keys to values"),
+    ({"grid": {"pruning_ratio": 0.2}}, "grid.pruning_ratio: got 0.2; allowed: a list"),
+    ({"grid": {"pruning_ratio": [1.5]}}, "grid.pruning_ratio[0]: got 1.5; allowed: less than 1"),
+    ({"grid": {"pruning_ratio": [0.2, 0.2]}}, "grid.pruning_ratio: 0.2 is listed twice; list each value once"),
+    ({"grid": {"pruning_ratio": [float("nan")]}}, "grid.pruning_ratio[0]: got nan; allowed: a finite number"),
+    ({"grid": {"taylor_seq_len": [16.5]}}, "grid.taylor_seq_len[0]: got 16.5; allowed: a whole number"),
+    ({"grid": {"taylor_seq_len": [True]}}, "grid.taylor_seq_len[0]: got True; allowed: a whole number"),
+    ({"grid": {"taylor_num_samples": []}}, "grid.taylor_num_samples: is empty"),
+    ({"grid": {"methods": ["tailor"]}}, "grid.methods: got 'tailor'; allowed: taylor, layerwise, blockwise"),
+    ({"models": [{**MODEL, "grid": {"methods": ["x"]}}]}, "models[0].grid.methods: got 'x'; allowed: taylor"),
+    ({"methods": [{"name": "g", "scope": "gated"}]}, "methods[0]: scope 'gated' needs tau"),
+    ({"methods": [{"name": "g", "tau": 0.5}]}, "methods[0]: tau 0.5 has no effect with scope 'none'"),
+    ({"methods": [{"name": "t"}, {"name": "t"}], "grid": {"methods": ["t"]}}, "methods: two entries are named 't'"),
+    ({"evaluation": {"device": "gpu"}}, "evaluation.device: got 'gpu'; allowed: auto, cpu, cuda"),
+    ({"evaluation": {"tasks": ["piqa", "piqa"]}}, "evaluation.tasks: 'piqa' is listed twice"),
+    ({"evaluation": {"limit": 0}}, "evaluation.limit: got 0; allowed: greater than or equal to 1"),
+    ({"evaluation": {"perplexity": {"stride": 4096}}},
+     "evaluation.perplexity: stride 4096 is larger than window 2048; give at most the window"),
+    ({"calibration": {"dataset": "somewhere"}}, "calibration.dataset: got 'somewhere'; give 'sandbox', a file"),
+    ({"calibration": {"seeds": [1, 1]}}, "calibration.seeds: seed 1 is listed twice"),
+    ({"calibration": {"dataset": "Salesforce/wikitext", "config": "wikitext-2-raw-v1", "split": "test"}},
+     "calibration: 'Salesforce/wikitext' split 'test' is also evaluation.perplexity.texts[0]"),
+    ({"report": {"ratio": 0.5}}, "report.ratio: got 0.5; allowed: 0.2 (the grid's)"),
+    ({"models": [{"name": "A", "family": "L", "kind": "instruct",
+                  "sandbox": {"architecture": "llama", "continue_from": "B"}}]},
+     "models[0].sandbox.continue_from: got 'B'; allowed: none here"),
+    ({"models": [{"name": "A", "family": "L", "kind": "base",
+                  "sandbox": {"architecture": "llama", "hidden_size": 30}}]},
+     "models[0].sandbox: hidden_size 30 is not a multiple of num_attention_heads 8"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"), BAD, ids=[line.split(":")[0] + str(i) for i, (_, line) in enumerate(BAD)]
+)
+def test_each_bad_value_is_one_clear_line(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_study(with_changes(**changes))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(expected)
+    assert "pydantic" not in lines[0]
+
+
+def test_each_problem_has_its_own_line() -> None:
+    with pytest.raises(UserError) as caught:
+        load_study(with_changes(gird=1, grid={"pruning_ratio": [2, "x"]}, study="/"))
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "study", "grid.pruning_ratio[0]", "grid.pruning_ratio[1]", "gird",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    ["data/c4.csv", "data/c4.csv.gz", "data/c4.zip", "./data/c4", "/data/c4", "a/b/c4.parquet.gz", "data/c4.JSON.GZ"],
+)
+def test_a_file_that_is_not_read_is_no_hub_repository(dataset: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_study(with_changes(calibration={"dataset": dataset}))
+    assert str(caught.value) == (
+        f"calibration.dataset: got {dataset!r}; give 'sandbox', a file (.parquet, .json, .jsonl, .txt, the last three "
+        "also compressed: .gz, .bz2, .xz, .zst, .lz4), or a hub repository 'owner/name'"
+    )
+
+
+def test_a_file_that_exists_is_no_hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    assert load_study(with_changes(calibration={"dataset": "data/texts"})).calibration.is_hub
+    (tmp_path / "data/texts").touch()
+    with pytest.raises(UserError, match=r"^calibration.dataset: got 'data/texts'; give 'sandbox', a file \(.parquet, "):
+        load_study(with_changes(calibration={"dataset": "data/texts"}))
+
+
+@pytest.mark.parametrize("suffix", TEXT_SUFFIXES)
+def test_local_texts_may_be_compressed(suffix: str) -> None:
+    """`data/c4-train.json.gz` has the form of a hub repository, too."""
+    calibration = load_study(with_changes(calibration={"dataset": f"data/c4-train.00000{suffix}"})).calibration
+    assert calibration.is_local
+    assert not calibration.is_hub
+    assert calibration.name == "c4-train"
+
+
+def test_one_local_file_is_one_text_whatever_the_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local file has no splits, and may be named in several ways."""
+    monkeypatch.chdir(tmp_path)
+    perplexity = {"texts": [{"name": "a", "dataset": "data/a.jsonl", "split": "test"}]}
+    for dataset in ("data/a.jsonl", "./data/a.jsonl", f"{tmp_path}/data/a.jsonl"):
+        with pytest.raises(UserError, match=rf"^calibration: '{dataset}' is also evaluation.perplexity.texts\[0\]; "):
+            load_study(with_changes(calibration={"dataset": dataset}, evaluation={"perplexity": perplexity}))
+    study = load_study(with_changes(calibration={"dataset": "data/b.jsonl"}, evaluation={"perplexity": perplexity}))
+    assert study.warnings() == []
+
+
+def test_compressed_documents_are_inputs_unless_they_are_copies(tmp_path: Path) -> None:
+    """Another list of inputs would rerun studies that were finished when only plain files were read."""
+    names = ["test.jsonl", "test.jsonl.gz", "train.json.gz", "dev.parquet", "notes.txt", "notes.md", "x.jsonl.zst"]
+    assert document_files(tmp_path / "piqa" / name for name in names) == [
+        str(tmp_path / "piqa" / name) for name in ("dev.parquet", "notes.txt", "test.jsonl", "train.json.gz")
+    ]
+
+
+def test_an_empty_config_says_so() -> None:
+    with pytest.raises(UserError, match=r"^config: is empty; give a study name and models"):
+        load_study({})
+
+
+def test_values_of_the_command_line_are_read_as_json() -> None:
+    """Snakemake hands over `--config 'evaluation={limit: 5}'` as {"evaluation": {"limit": "5"}}."""
+    evaluation = {"limit": "5", "chat_template": "true", "perplexity": {"stride": "64"}}
+    study = load_study(with_changes(evaluation=evaluation, grid={"pruning_ratio": ["0.25", "5e-1"]}))
+    assert (study.evaluation.limit, study.evaluation.chat_template) == (5, True)
+    assert study.evaluation.perplexity.stride == 64
+    assert study.grid.pruning_ratio == (0.25, 0.5)
+    assert load_study(with_changes(evaluation={"limit": "null"})).evaluation.limit is None
+    with pytest.raises(UserError, match=r"^evaluation.limit: got '5 apples'; allowed: a whole number$"):
+        load_study(with_changes(evaluation={"limit": "5 apples"}))
+
+
+def test_secrets_are_refused_and_not_repeated() -> None:
+    token = "hf_" + "a" * 30
+    with pytest.raises(UserError, match=r"models\[0\].revision: looks like an access token") as caught:
+        load_study(with_changes(models=[{**MODEL, "revision": token}]))
+    assert token not in str(caught.value)
+
+
+def test_another_split_of_a_perplexity_dataset_is_a_warning() -> None:
+    calibration = {"dataset": "Salesforce/wikitext", "config": "wikitext-2-raw-v1", "split": "train"}
+    assert load_study(with_changes(calibration=calibration)).warnings() == [
+        "calibration: 'Salesforce/wikitext' is also the dataset of perplexity text 'wikitext2' (another split)"
+    ]
+    assert load_study(CONFIG).warnings() == []
+
+
+def test_a_study_is_frozen_at_every_level() -> None:
+    study = load_study(CONFIG)
+    for section, key in ((study, "study"), (study.grid, "methods"), (study.models[0], "name")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, key, None)
+
+
+@pytest.mark.parametrize("name", ["config", "quick", "paper"])
+def test_shipped_configs_fit_the_schema(name: str) -> None:
+    content = yaml.safe_load((REPOSITORY / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
+    load_study(content)
+    Draft202012Validator(json.loads(json_schema())).validate(content)
+
+
+def test_generated_files_are_fresh() -> None:
+    """On failure: run `make generated`."""
+    assert (REPOSITORY / "config/schema.json").read_text(encoding="utf-8").splitlines() == json_schema().splitlines()
+    page = (REPOSITORY / "config/README.md").read_text(encoding="utf-8")
+    assert page.splitlines() == insert_options(page).splitlines()

@@ -1,1 +1,0 @@
-"""Tests of verdicts on targets and of measured inference."""

@@ -1,0 +1,491 @@
+"""Evaluation through lm-eval: equal to its own `hf` backend, requests tokenised once, bad input named."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from pandera.errors import SchemaError, SchemaErrors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from espalier.calibration.sequences import draw_sequences
+from espalier.errors import UserError
+from espalier.evaluation.build import build_or_reuse, encode_text, tokenizer_fingerprint
+from espalier.evaluation.definitions import packaged_tasks, unknown_task_problems
+from espalier.evaluation.language_model import EspalierLM, RequestEncoder
+from espalier.evaluation.metrics import mean_accuracy, task_accuracy
+from espalier.evaluation.protocol import Protocol, TextProtocol
+from espalier.evaluation.requests import RequestKey, TokenisedRequests, read_requests
+from espalier.evaluation.run import evaluate_model, write_evaluation
+from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries
+from espalier.evaluation.timing import Stopwatch
+from espalier.evaluation.zeroshot import evaluate_tasks
+from espalier.files import read_json, read_table, write_parquet
+from espalier.models.loading import load_tokenizer
+from espalier.sandbox.corpora import make_lines, make_task_documents
+from espalier.sandbox.splits import splits
+from espalier.sandbox.tasks import TASKS
+from espalier.sandbox.world import World
+from espalier.scoring import Request
+from espalier.tables import Samples
+from tests.unit.conftest import random_model
+from tests.unit.scoring.plain import plain_score
+
+PROTOCOL = Protocol(
+    tasks=tuple(TASKS),
+    num_fewshot=0,
+    chat_template=False,
+    add_bos=None,
+    limit=None,
+    window=64,
+    stride=32,
+    texts=(TextProtocol("plain", "text", "\n\n"),),
+)
+
+
+@pytest.fixture(scope="module")
+def data(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Task documents and a perplexity text."""
+    folder = tmp_path_factory.mktemp("data")
+    for task in TASKS:
+        for split in splits(task):
+            documents = make_task_documents(world, task, split, 25, 0)
+            write_parquet(folder / task / f"{split}.parquet", pa.Table.from_pylist(documents))
+    write_parquet(folder / "text.parquet", pa.table({"text": make_lines(world, "plain", 30, 0)}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Tasks:
+    return load_tasks(list(TASKS), data, tmp_path_factory.mktemp("scratch"))
+
+
+@pytest.fixture
+def model(architecture: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    return random_model(architecture, len(tokenizer))
+
+
+def changed(**changes: object) -> Protocol:
+    return Protocol.from_dict({**PROTOCOL.to_dict(), **changes})
+
+
+def requests_for(
+    tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast, protocol: Protocol = PROTOCOL
+) -> TokenisedRequests:
+    path = tmp_path / "requests" / "A.parquet"
+    files = sorted(str(file) for file in data.glob("*/*.parquet"))
+    texts = [str(data / "text.parquet")]
+    build_or_reuse(
+        path, tokenizer, protocol,
+        data_folder=data, data_files=files, texts=texts, scratch=tmp_path, vocab_size=len(tokenizer),
+    )  # fmt: skip
+    return read_requests(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_fewshot": 2},
+        {"chat_template": True},
+        {"chat_template": True, "num_fewshot": 2, "fewshot_as_multiturn": True},
+        {"chat_template": True, "num_fewshot": 2, "fewshot_as_multiturn": False},
+        {"add_bos": False},
+        {"add_bos": True},
+        {"limit": 7},
+    ],
+    ids=["plain", "fewshot", "chat", "chat-turns", "chat-one-turn", "no-bos", "bos", "limit"],
+)
+def test_every_value_equals_lm_evals_hf_backend(
+    changes: dict[str, object], tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast, architecture: str
+) -> None:
+    """Values to the last digit; log-likelihoods within 1e-4. The context of 64 tokens makes some prompts too long."""
+    protocol = changed(**changes)
+    model = random_model(architecture, len(tokenizer), max_position_embeddings=64)
+    tasks = load_tasks(list(TASKS), data, tmp_path / "ours")
+    requests = requests_for(tmp_path, data, tokenizer, protocol)
+    lm = EspalierLM(model, tokenizer, add_bos=protocol.add_bos, token_budget=512, requests=requests)
+    ours = evaluate_tasks(lm, tasks, protocol)
+
+    reference_lm = HFLM(
+        pretrained=model, tokenizer=tokenizer, batch_size=4, add_bos_token=protocol.add_bos, device="cpu",
+        max_length=64,
+    )  # fmt: skip
+    theirs = simple_evaluate(
+        reference_lm,
+        tasks=list(load_tasks(list(TASKS), data, tmp_path / "theirs").leaves.values()),
+        num_fewshot=protocol.num_fewshot,
+        limit=protocol.limit,
+        apply_chat_template=protocol.chat_template,
+        fewshot_as_multiturn=protocol.fewshot_as_multiturn,
+        task_manager=TaskManager(include_defaults=False),  # the tasks are loaded; reading all definitions takes long
+    )
+    for task in TASKS:
+        reference = theirs["results"][task]
+        for metric, value in ours.tasks[task]["metrics"].items():
+            assert value["value"] == reference[f"{metric},none"], (task, metric)
+            assert value["stderr"] == reference[f"{metric}_stderr,none"], (task, metric)
+        assert 0 <= ours.tasks[task]["n_truncated"] <= ours.tasks[task]["n_samples"]
+        assert ours.tasks[task]["version"] == theirs["versions"][task]
+        assert ours.tasks[task]["n_samples"] == theirs["n-samples"][task]["effective"]
+        expected = [resp[0] for sample in theirs["samples"][task] for resp in sample["filtered_resps"]]
+        rows = ours.samples[ours.samples.task == task]
+        np.testing.assert_allclose(rows.loglikelihood, expected, atol=1e-4)
+    n_truncated = sum(result["n_truncated"] for result in ours.tasks.values())
+    assert n_truncated > 0 or not protocol.num_fewshot
+
+
+def test_tokenising_beforehand_changes_nothing(
+    tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+) -> None:
+    requests = requests_for(tmp_path, data, tokenizer)
+    results = [
+        evaluate_tasks(EspalierLM(model, tokenizer, add_bos=None, token_budget=512, requests=given), tasks, PROTOCOL)
+        for given in (requests, None)
+    ]
+    pd.testing.assert_frame_equal(results[0].samples, results[1].samples)
+
+
+def test_metrics_are_recomputed_from_samples_to_the_last_digit(
+    tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+) -> None:
+    stopwatch = Stopwatch()
+    metrics, samples = evaluate_model(
+        model, tokenizer, tasks=tasks, requests=requests_for(tmp_path, data, tokenizer), protocol=PROTOCOL,
+        token_budget=512, stopwatch=stopwatch,
+    )  # fmt: skip
+    write_evaluation(metrics, samples, metrics_path=tmp_path / "m.json", samples_path=tmp_path / "s.parquet")
+    stored, table = read_json(tmp_path / "m.json"), read_table(tmp_path / "s.parquet")
+    accuracies = []
+    for task, content in stored["tasks"].items():
+        rows = table[table.task == task].assign(
+            acc=lambda r: r.loglikelihood, acc_norm=lambda r: r.loglikelihood / r.n_chars
+        )
+        for metric, value in content["metrics"].items():
+            best = rows.loc[rows.groupby("doc_id")[metric].idxmax()]
+            assert best.gold.mean() == value["value"], (task, metric)
+        accuracies.append(content["metrics"].get("acc_norm", content["metrics"]["acc"])["value"])
+    assert stored["acc_mean"] == {"value": sum(accuracies) / 7, "rule": "acc_norm_else_acc", "n_tasks": 7}
+    assert (table.n_bytes > table.n_chars).any()  # some choices are not ASCII
+    assert stored["protocol"] == PROTOCOL.to_dict()
+    perplexity = stored["perplexity"]["plain"]
+    assert perplexity["n_tokens"] > 100
+    assert (perplexity["window"], perplexity["stride"]) == (64, 32)
+    assert perplexity["begins_with_bos"] == (tokenizer.bos_token_id is not None)
+    assert list(stopwatch.seconds) == ["load", "requests", "forward", "metrics"]
+    assert [part for part, seconds in stopwatch.seconds.items() if seconds == 0] == ["load"]
+
+
+def test_each_moment_counts_for_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0, 1, 3, 6, 10, 15])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    stopwatch = Stopwatch()  # at 0
+    with stopwatch.part("requests"):  # from 1
+        stopwatch.switch("forward")  # from 3
+        stopwatch.switch("metrics")  # from 6
+    stopwatch.switch("load")  # from 15; 10 to 15 counts for nothing
+    assert stopwatch.seconds == {"load": 0, "requests": 2, "forward": 3, "metrics": 4}
+
+
+def test_requests_are_built_once_for_a_tokenizer_and_protocol(
+    tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    def build(name: str, protocol: Protocol) -> bool:
+        return build_or_reuse(
+            tmp_path / f"{name}.parquet", tokenizer, protocol, data_folder=data,
+            data_files=[str(data / "piqa/validation.parquet")], texts=[str(data / "text.parquet")],
+            scratch=tmp_path / name, vocab_size=len(tokenizer),
+        )[1]  # fmt: skip
+
+    assert [build("A", PROTOCOL), build("B", changed(stride=16)), build("C", changed(add_bos=False))] == [
+        False, True, False,
+    ]  # fmt: skip
+    assert (tmp_path / "A.parquet").samefile(tmp_path / "B.parquet")
+    assert read_requests(tmp_path / "A.parquet").recipe["settings"]["protocol"] == PROTOCOL.of_requests()
+
+
+def test_chat_template_counts_only_where_it_is_used(tokenizer: PreTrainedTokenizerFast) -> None:
+    prints = {}
+    for template in (tokenizer.chat_template, "{{ messages[0].content }}"):
+        tokenizer.chat_template, before = template, tokenizer.chat_template
+        prints[template] = [tokenizer_fingerprint(tokenizer, with_chat_template=used) for used in (False, True)]
+        tokenizer.chat_template = before
+    (plain_a, chat_a), (plain_b, chat_b) = prints.values()
+    assert plain_a == plain_b
+    assert chat_a != chat_b
+
+
+def test_chat_protocol_without_template_is_refused(tmp_path: Path, data: Path, model_folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    bare = AutoTokenizer.from_pretrained(model_folder)
+    bare.chat_template = None
+    with pytest.raises(UserError, match=r"evaluation.chat_template: is true, but the tokenizer of .* has no chat"):
+        requests_for(tmp_path, data, bare, changed(chat_template=True))
+
+
+def test_bos_of_a_text_follows_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
+    bos = tokenizer.bos_token_id
+    assert (encode_text(tokenizer, "red", None)[0] == bos) == (bos is not None)
+    assert encode_text(tokenizer, "red", add_bos=False)[0] != bos
+
+
+def test_a_request_that_was_not_tokenised_is_named() -> None:
+    with pytest.raises(
+        UserError, match=r"task piqa, document 3: not among the tokenised requests; delete the requests"
+    ):
+        TokenisedRequests({}, {}, {}).find(RequestKey("piqa", 3, 0))
+
+
+def test_corrupt_requests_are_refused(tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    requests_for(tmp_path, data, tokenizer)
+    path = tmp_path / "requests" / "A.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"A.parquet: is not a complete Parquet file .*; delete it and run again"):
+        read_requests(path)
+    write_parquet(path, pa.table({"text": ["x"]}))
+    with pytest.raises(UserError, match=r"A.parquet: is not a file of tokenised requests"):
+        read_requests(path)
+
+
+def test_overflow_names_the_document_and_writes_nothing(
+    tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+) -> None:
+    with torch.no_grad():
+        model.lm_head.weight[:] = float("nan")
+    lm = EspalierLM(model, tokenizer, add_bos=None, token_budget=512, requests=requests_for(tmp_path, data, tokenizer))
+    with pytest.raises(
+        UserError, match=r"task boolq, document 0, choice 0: log-likelihood is nan; .* Nothing was written"
+    ):
+        evaluate_tasks(lm, tasks, PROTOCOL)
+
+
+def test_missing_documents_are_named(tmp_path: Path, data: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "piqa")
+    with pytest.raises(UserError, match=r"evaluation.data: no documents of task 'piqa' in .*; it needs one .parquet"):
+        load_tasks(["boolq", "piqa"], tmp_path / "data", tmp_path / "scratch")
+
+
+def test_a_missing_split_is_named(tmp_path: Path, data: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data/piqa/train.parquet").unlink()
+    with pytest.raises(
+        UserError, match=r"task 'piqa' needs the split 'train', but .* has only validation; add train.parq"
+    ):
+        load_tasks(["piqa"], tmp_path / "data", tmp_path / "scratch")
+
+
+def test_documents_may_be_json(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "piqa").mkdir()
+    for split in ("train", "validation"):
+        documents = read_table(data / f"piqa/{split}.parquet")
+        documents.to_json(tmp_path / f"piqa/{split}.jsonl", orient="records", lines=True)
+    task = load_tasks(["piqa"], tmp_path, tmp_path / "scratch").leaves["piqa"]
+    assert isinstance(task, Task)
+    assert [doc["goal"] for doc in task.validation_docs()] == list(documents.goal)
+
+
+def test_only_multiple_choice_tasks_are_evaluated() -> None:
+    entries = packaged_entries(["gsm8k"])
+    with pytest.raises(
+        UserError, match=r"'gsm8k' is a generate_until task; only multiple_choice tasks can be evaluated"
+    ):
+        leaf_tasks(["gsm8k"], entries)
+
+
+def test_groups_and_tags_expand_to_their_tasks() -> None:
+    entries = packaged_entries(["ai2_arc", "mmlu"])
+    assert leaf_tasks(["ai2_arc"], entries) == ["arc_challenge", "arc_easy"]
+    assert len(leaf_tasks(["mmlu"], entries)) == 57  # a group of four groups; the subjects of Hendrycks et al. (2021)
+
+
+@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@pytest.mark.parametrize("names", [("ai2_arc",), ("arc_easy", "ai2_arc")], ids=["tag", "tag-and-member"])
+def test_a_tag_is_evaluated_like_its_tasks(
+    names: tuple[str, ...], data: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+) -> None:
+    """The same numbers, under the names of the tasks, each once."""
+    found = []
+    for number, wanted in enumerate([names, ("arc_challenge", "arc_easy")]):
+        protocol = changed(tasks=wanted)
+        tasks = load_tasks(wanted, data, tmp_path / str(number))
+        lm = EspalierLM(model, tokenizer, add_bos=None, token_budget=512)
+        found.append(evaluate_tasks(lm, tasks, protocol))
+    assert set(found[0].tasks) == {"arc_easy", "arc_challenge"}
+    for task in found[1].tasks:
+        assert found[0].tasks[task] == found[1].tasks[task]
+    by = ["task", "doc_id", "choice"]
+    first, second = (result.samples.sort_values(by, ignore_index=True) for result in found)
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_task_without_accuracy_is_refused_before_it_is_evaluated(data: Path, tmp_path: Path) -> None:
+    # lm-eval scores it by Matthews' correlation alone.
+    for split in ("train", "validation"):
+        write_parquet(tmp_path / f"cola/{split}.parquet", pa.table({"sentence": ["a", "b"], "label": [0, 1]}))
+    with pytest.raises(
+        UserError, match=r"evaluation.tasks: 'cola' has only the metrics mcc; the mean over tasks needs"
+    ):
+        load_tasks(["cola"], tmp_path, tmp_path / "scratch")
+
+
+def test_a_token_without_a_row_of_the_embedding_is_named(
+    tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Also where another model with the same tokenizer, whose embedding is large enough, built the requests."""
+    requests_for(tmp_path, data, tokenizer)
+    largest = max(
+        int(max([*r.context, *r.continuation]))
+        for r in read_requests(tmp_path / "requests/A.parquet").requests.values()
+    )
+    files = sorted(str(file) for file in data.glob("*/*.parquet"))
+    with pytest.raises(
+        UserError,
+        match=rf"^task \w+, document \d+: has token \d+, but the model's embedding has {largest} rows "
+        rf"\(tokens 0 to {largest - 1}\); tokenizer and weights do not belong together",
+    ):
+        build_or_reuse(
+            tmp_path / "requests/B.parquet", tokenizer, PROTOCOL, data_folder=data, data_files=files,
+            texts=[str(data / "text.parquet")], scratch=tmp_path, vocab_size=largest,
+        )  # fmt: skip
+    assert not (tmp_path / "requests/B.parquet").exists()
+
+
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+@pytest.fixture
+def without_bos_rule(tmp_path: Path) -> Path:
+    """A byte-level BPE with the merges of `hello world` and a BOS token that its post-processor does not add."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    bpe.train_from_iterator(["hello world"] * 10, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=bpe, **SPECIAL)
+    fast.save_pretrained(tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+@pytest.mark.parametrize("add_bos", [None, True, False])
+def test_bos_is_added_as_lm_eval_adds_it(without_bos_rule: Path, add_bos: bool | None) -> None:
+    """Task texts as lm-eval's `hf` with `add_bos_token`, and texts of perplexity and calibration likewise."""
+    model = random_model("llama", 400)
+    reference = HFLM(
+        pretrained=model, tokenizer=str(without_bos_rule), batch_size=1, add_bos_token=add_bos, device="cpu"
+    )
+    tokenizer = load_tokenizer(without_bos_rule, add_bos=add_bos)
+    lm = EspalierLM(model, tokenizer, add_bos=add_bos, token_budget=64)
+    hello = tokenizer.convert_tokens_to_ids(["hello", "Ġworld"])
+    expected = [*([0] if add_bos else []), *hello]
+    assert lm.tok_encode("hello world") == reference.tok_encode("hello world") == expected
+    assert encode_text(tokenizer, "hello world", add_bos) == expected
+    drawn = draw_sequences(["hello world"], tokenizer, n_samples=1, seq_len=len(expected), seed=0, add_bos=add_bos)
+    assert drawn.tolist() == [expected]
+
+
+def test_a_token_that_spans_context_and_continuation_is_scored_and_counted(
+    without_bos_rule: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`hello world` is two tokens, `hello wor` is more: cut after those, the continuation `ld` would be empty."""
+    tokenizer, model = load_tokenizer(without_bos_rule), random_model("llama", 400)
+    pair, plain = ("hello wor", "ld"), ("hello", " world")
+    instances = [
+        Instance("loglikelihood", {}, each, 0, ("piqa", number, 1)) for number, each in enumerate([pair, plain])
+    ]
+    encoder = RequestEncoder(tokenizer, None)
+    encoder.loglikelihood(instances)
+    request = encoder.encoded[RequestKey("piqa", 0, 0)]
+    assert list(request.context) == tokenizer("hello wor").input_ids
+    assert list(request.continuation) == tokenizer("ld").input_ids
+    assert encoder.n_apart == {"piqa": 1}
+    lm = EspalierLM(model, tokenizer, add_bos=None, token_budget=64)
+    found = lm.loglikelihood(instances)
+    assert found[0][0] == pytest.approx(plain_score(model, request)[0], abs=1e-4)
+    assert lm.n_apart == {"piqa": 1}
+    assert found[1][0] == pytest.approx(
+        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1).loglikelihood(instances[1:])[0][0], abs=1e-4
+    )
+
+
+def test_counts_of_continuations_encoded_apart_are_stored_with_the_requests(tmp_path: Path) -> None:
+    """Without any, the file has the bytes that it had before they were counted."""
+    plain = TokenisedRequests({RequestKey("piqa", 0, 0): Request([1], [2])}, {}, {"a": 1})
+    plain.write(tmp_path / "plain.parquet")
+    assert b"n_apart" not in (tmp_path / "plain.parquet").read_bytes()
+    assert read_requests(tmp_path / "plain.parquet").n_apart == {}
+    replace(plain, n_apart={"piqa": 3}).write(tmp_path / "apart.parquet")
+    assert read_requests(tmp_path / "apart.parquet").n_apart == {"piqa": 3}
+
+
+def test_a_tokenizer_without_bos_and_eos_is_refused(without_bos_rule: Path) -> None:
+    bare = PreTrainedTokenizerFast(tokenizer_file=str(without_bos_rule / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"its tokenizer has neither a BOS nor an EOS token"):
+        RequestEncoder(bare, None)
+
+
+def test_a_protocol_at_its_old_meaning_is_stored_as_before() -> None:
+    """So that results of version 0.1.0, whose recipes lack the newer keys, stay valid."""
+    assert set(PROTOCOL.to_dict()) == {
+        "tasks", "num_fewshot", "chat_template", "add_bos", "limit", "window", "stride", "texts",
+    }  # fmt: skip
+    assert PROTOCOL.to_dict()["texts"] == [{"name": "plain", "text_field": "text", "joiner": "\n\n"}]
+    newer = changed(fewshot_as_multiturn=True, bos="every", texts=[{**PROTOCOL.to_dict()["texts"][0], "max_tokens": 9}])
+    assert Protocol.from_dict(newer.to_dict()) == newer
+    assert newer.of_requests() == {**PROTOCOL.of_requests(), "fewshot_as_multiturn": True}
+
+
+def test_unknown_tasks_are_named_with_close_ones() -> None:
+    assert unknown_task_problems(TASKS) == []
+    assert unknown_task_problems(["copa", "mmlu", "ai2_arc"]) == []
+    assert unknown_task_problems(["bolq"]) == [
+        (
+            "evaluation.tasks: got 'bolq', which is no task or group of lm-evaluation-harness; did you mean 'boolq' or "
+            "'boolqa_bn'? `lm-eval ls tasks` lists all"
+        )
+    ]
+    with pytest.raises(UserError, match=r"lm-evaluation-harness has no task or group 'bolq'"):
+        packaged_entries(["bolq"])
+
+
+def test_the_quick_search_agrees_with_lm_evals_index() -> None:
+    """Where the search by text finds a task, lm-eval's own index has it in the same file."""
+    index = TaskManager().task_index
+    found = packaged_tasks()
+    assert len(found) > 11_000
+    wrong = [name for name, path in found.items() if name in index and index[name].yaml_path not in (path, None)]
+    assert wrong == []
+
+
+def test_mean_accuracy_takes_acc_norm_where_there_is_one() -> None:
+    both = {"acc": {"value": 0.25}, "acc_norm": {"value": 0.5}}
+    tasks = {"a": {"metrics": both}, "b": {"metrics": {"acc": {"value": 1.0}}}}
+    assert mean_accuracy(tasks, "acc_norm_else_acc") == 0.75
+    assert mean_accuracy(tasks, "acc") == 0.625
+    with pytest.raises(UserError, match=r"a task has only the metrics f1; the mean needs one of acc_norm, acc"):
+        task_accuracy({"f1": {"value": 1.0}}, "acc_norm_else_acc")
+
+
+def test_samples_are_validated_where_they_are_written() -> None:
+    row = {
+        "task": "piqa", "doc_id": 0, "choice": 0, "gold": True, "loglikelihood": -1.0, "is_greedy": False,
+        "n_chars": 3, "n_bytes": 3,
+    }  # fmt: skip
+    Samples.validate(pd.DataFrame([row]))
+    for bad in ({"loglikelihood": 0.5}, {"loglikelihood": float("nan")}, {"doc_id": -1}, {"extra": 1}):
+        with pytest.raises((SchemaError, SchemaErrors), match=next(iter(bad))):
+            Samples.validate(pd.DataFrame([row | bad]))
+    with pytest.raises(SchemaError, match=r"duplicate|unique"):
+        Samples.validate(pd.DataFrame([row, row]))

@@ -1,1 +1,0 @@
-"""GGUF files, against the models that they are made from."""

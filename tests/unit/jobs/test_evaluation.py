@@ -1,0 +1,342 @@
+"""The store of finished evaluations: nothing is done twice, nothing half-done is seen, nobody waits in vain."""
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from espalier import versions
+from espalier.config import load_study
+from espalier.errors import UserError
+from espalier.jobs.evaluation import Planned, Work, evaluate_recovered, evaluate_with_others
+from espalier.evaluation.store import Store
+from espalier.files import read_json, read_parquet, sha256_of_json, write_json, write_result, write_table
+from espalier.planning.plan import Plan
+from espalier.recipe import read_samples
+from espalier.study.waiting import planned_experiments
+
+PROTOCOL = {"window": 8}
+ROW = {
+    "task": "piqa", "doc_id": 0, "choice": 0, "gold": True, "loglikelihood": -1.0, "is_greedy": False, "n_chars": 3,
+    "n_bytes": 3,
+}  # fmt: skip
+
+
+class FakeEvaluator:
+    """Counts evaluations; a plan that keeps no KV group fails."""
+
+    def __init__(self) -> None:
+        self.done: list[Plan] = []
+        self.merged: list[Path | None] = []
+
+    def evaluate(self, plan: Plan, adapter: Path | None = None) -> tuple[dict[str, Any], pd.DataFrame]:
+        self.merged.append(adapter)
+        if plan.n_kept_kv_groups == (0,):
+            raise UserError("log-likelihood is nan")
+        self.done.append(plan)
+        return {"acc_mean": {"value": 0.5}, "n_params": 10}, pd.DataFrame([ROW])
+
+
+class FakeWork(Work):
+    """Work whose evaluator needs no model."""
+
+    def evaluator(self) -> FakeEvaluator:
+        self.settings["made"].append(FakeEvaluator())
+        return self.settings["made"][-1]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> FakeWork:
+    (tmp_path / "requests.parquet").write_bytes(b"requests")
+    settings = {"protocol": PROTOCOL, "dtype": "float32", "made": []}
+    return FakeWork({"model": "A", "files": {"a": 1}}, tmp_path / "requests.parquet", settings)
+
+
+SETTINGS = {"pruning_ratio": 0.2}
+
+
+def add_plan(tmp_path: Path, name: str, kept: tuple[int, ...], **recipe: Any) -> Path:
+    path = tmp_path / "experiments" / name / "plan.json"
+    plan = Plan((3,), (2,), (kept,), ((0, 1),))
+    made = {"version": versions.PLAN, "settings": SETTINGS, "weights": sha256_of_json({"a": 1})} | recipe
+    write_json(path, {"model": "A", "experiment": name, **plan.to_dict(), "recipe": made})
+    return path
+
+
+def study_of(*plans: Path) -> Callable[[], list[Planned]]:
+    """The experiments that the study has."""
+    return lambda: [Planned(str(plan), SETTINGS, ()) for plan in plans]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "experiments/.store")
+
+
+def n_evaluations(work: FakeWork) -> int:
+    return sum(len(evaluator.done) for evaluator in work.settings["made"])
+
+
+def test_an_experiment_is_evaluated_once(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plan = add_plan(tmp_path, "a", (0,))
+    keys = {evaluate_with_others(work, store, plan, at_most=1) for _ in range(3)}
+    assert len(keys) == 1
+    assert n_evaluations(work) == 1
+    assert len(work.settings["made"]) == 1  # nothing was loaded when it was there
+
+
+def test_waiting_experiments_are_evaluated_beside_it(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
+    plans[2].with_name("metrics.json").write_text("{}")  # c has its results
+    evaluate_with_others(work, store, plans[1], at_most=2, planned=study_of(*plans))
+    assert [plan.kept_kv_groups for plan in work.settings["made"][0].done] == [((1,),), ((0,),)]
+    evaluate_with_others(work, store, plans[0], at_most=9, planned=study_of(*plans))
+    assert n_evaluations(work) == 2
+    evaluate_with_others(work, store, plans[3], at_most=9, planned=study_of(*plans))
+    assert n_evaluations(work) == 3
+
+
+def test_a_job_whose_workflow_was_told_to_stop_begins_no_other(
+    tmp_path: Path, work: FakeWork, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
+    monkeypatch.setenv("ESPALIER_STOP_FILE", str(tmp_path / "stop"))  # it is not there
+    evaluate_with_others(work, store, plans[0], at_most=2, planned=study_of(*plans))
+    assert n_evaluations(work) == 2
+    (tmp_path / "stop").touch()
+    evaluate_with_others(work, store, plans[2], at_most=9, planned=study_of(*plans))
+    assert n_evaluations(work) == 3  # its own
+
+
+def test_only_current_plans_of_the_study_are_evaluated_beside_it(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    """Not what an older grid left in the folder, nor plans that their own jobs are about to make again."""
+    own = add_plan(tmp_path, "a", (0,))
+    add_plan(tmp_path, "orphan", (1,))
+    others = [
+        add_plan(tmp_path, "other-settings", (2,), settings={"pruning_ratio": 0.3}),
+        add_plan(tmp_path, "other-version", (0, 1), version=versions.PLAN - 1),
+        add_plan(tmp_path, "other-weights", (0, 2), weights="x"),
+        tmp_path / "experiments/unplanned/plan.json",
+        add_plan(tmp_path, "half", (1, 2)),
+    ]
+    others[-1].write_text("{", encoding="utf-8")
+    evaluate_with_others(work, store, own, at_most=9, planned=study_of(own, *others))
+    assert [plan.kept_kv_groups for plan in work.settings["made"][0].done] == [((0,),)]
+
+
+def test_a_plan_whose_tables_are_made_again_waits_for_its_own_job(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    own, table = add_plan(tmp_path, "a", (0,)), tmp_path / "importance.parquet"
+    plans = {kept: add_plan(tmp_path, f"b{kept}", (kept,)) for kept in (1, 2)}
+    planned = [Planned(str(plan), SETTINGS, (str(table),)) for plan in plans.values()]
+    evaluate_with_others(work, store, own, at_most=9, planned=lambda: planned)  # the table is gone
+    table.touch()
+    made = table.stat().st_mtime_ns
+    os.utime(plans[1], ns=(made, made - 1))  # older than its table
+    os.utime(plans[2], ns=(made, made + 1))
+    evaluate_with_others(work, store, add_plan(tmp_path, "c", (0, 1)), at_most=9, planned=lambda: planned)
+    done = [plan.kept_kv_groups for evaluator in work.settings["made"] for plan in evaluator.done]
+    assert done == [((0,),), ((0, 1),), ((2,),)]
+
+
+def test_the_study_is_looked_up_only_for_another_experiment(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    def planned() -> list[Planned]:
+        raise AssertionError
+
+    plan = add_plan(tmp_path, "a", (0,))
+    evaluate_with_others(work, store, plan, at_most=1, planned=planned)
+    evaluate_with_others(work, store, plan, at_most=9, planned=planned)  # it is in the store: only handed over
+
+
+def test_the_experiments_of_a_model_with_what_their_plans_are_made_from() -> None:
+    methods = [{"name": "t", "scope": "layer"}, {"name": "m", "criterion": "magnitude"}]
+    models = [{"name": name, "family": "F", "kind": "base", "path": "x"} for name in "AB"]
+    grid = {"methods": ["t", "m"], "taylor_seq_len": [16], "taylor_num_samples": [8]}
+    study = load_study({"study": "s", "models": models, "methods": methods, "grid": grid})
+    found = [Planned(**one) for one in planned_experiments(study, "B")]
+    assert [one.plan for one in found] == [
+        f"results/s/experiments/B/{name}/plan.json" for name in ("t-seq16-n8-p20", "m-p20")
+    ]
+    assert [one.sources for one in found] == [
+        ("results/s/importance/B/taylor/c4-s0/seq16.parquet", "results/s/priors/B/c4-s0/seq16.parquet"),
+        ("results/s/importance/B/magnitude.parquet",),
+    ]
+    assert [one.settings["method"]["criterion"] for one in found] == ["taylor", "magnitude"]
+
+
+def test_equal_plans_are_evaluated_once(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    keys = [evaluate_with_others(work, store, add_plan(tmp_path, name, (0,)), at_most=1) for name in ("a", "b")]
+    assert keys[0] == keys[1]
+    assert n_evaluations(work) == 1
+
+
+def test_what_decides_the_numbers_decides_the_key(tmp_path: Path, work: FakeWork) -> None:
+    plan = read_json(add_plan(tmp_path, "a", (0,)))
+    keys = [Store.key(work.recipe(plan)), Store.key(work.recipe(None))]
+    keys += [
+        Store.key(FakeWork(work.manifest, work.requests, work.settings | changes).recipe(plan))
+        for changes in ({"protocol": {"window": 9}}, {"dtype": "bfloat16"})
+    ]
+    keys.append(Store.key(FakeWork({"files": {"a": 2}}, work.requests, work.settings).recipe(plan)))
+    work.requests.write_bytes(b"other requests")
+    keys.append(Store.key(FakeWork(work.manifest, work.requests, work.settings).recipe(plan)))
+    assert len(set(keys)) == 6
+
+
+def test_a_recovered_experiment_is_evaluated_once_and_apart_from_the_pruned_one(
+    tmp_path: Path, work: FakeWork, store: Store
+) -> None:
+    plan, adapter = add_plan(tmp_path, "a", (0,)), tmp_path / "adapter"
+    write_json(adapter / "adapter_config.json", {"r": 8})
+    (adapter / "adapter_model.safetensors").write_bytes(b"one")
+    pruned = evaluate_with_others(work, store, plan, at_most=1)
+    keys = [evaluate_recovered(work, store, plan, adapter) for _ in range(2)]
+    (adapter / "adapter_model.safetensors").write_bytes(b"another")
+    keys.append(evaluate_recovered(work, store, plan, adapter))
+    assert [evaluator.merged for evaluator in work.settings["made"]] == [[None], [adapter], [adapter]]
+    assert keys[0] == keys[1]
+    assert len({pruned, *keys}) == 3
+    assert "adapter" not in read_json(store.folder / pruned / "metrics.json")["recipe"]["settings"]
+
+
+def test_what_another_process_finished_meanwhile_is_not_done_again(
+    tmp_path: Path, work: FakeWork, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another job finishes `b` after this one saw it waiting and before it claims it."""
+    plan, other = add_plan(tmp_path, "a", (0,)), add_plan(tmp_path, "b", (1,))
+    key = store.key(work.recipe(read_json(other)))
+    claim = store.claim
+
+    def claim_late(claimed: str, *, wait: bool) -> Any:
+        if claimed == key:
+            with store.adding(key) as folder:
+                write_table(folder / "samples.parquet", pd.DataFrame([ROW]))
+                write_result(folder / "metrics.json", {"recipe": work.recipe(read_json(other))})
+        return claim(claimed, wait=wait)
+
+    monkeypatch.setattr(store, "claim", claim_late)
+    evaluate_with_others(work, store, plan, at_most=2, planned=study_of(plan, other))
+    assert n_evaluations(work) == 1
+
+
+def test_its_own_failure_is_raised_and_leaves_nothing(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plan = add_plan(tmp_path, "a", ())
+    with pytest.raises(UserError, match="log-likelihood is nan"):
+        evaluate_with_others(work, store, plan, at_most=1)
+    assert not store.has(store.key(work.recipe(read_json(plan))))
+    assert not [path for path in store.folder.iterdir() if path.is_dir()]
+
+
+def test_anothers_failure_is_left_to_its_own_job(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", ()), ("b", (0,)), ("c", (1,)))]
+    _, plan, last = plans
+    evaluate_with_others(work, store, plan, at_most=9, planned=study_of(*plans))
+    assert store.has(store.key(work.recipe(read_json(last))))
+
+
+def test_results_are_handed_over_with_their_name(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    key = evaluate_with_others(work, store, add_plan(tmp_path, "a", (0,)), at_most=1)
+    metrics, samples = tmp_path / "out/metrics.json", tmp_path / "out/samples.parquet"
+    store.hand_over(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)
+    content = read_json(metrics)
+    assert list(content)[:2] == ["model", "experiment"]
+    assert content["recipe"]["settings"]["dtype"] == "float32"
+    assert read_parquet(samples).num_rows == 1
+    store.hand_over(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)  # again, over itself
+
+
+def finished(tmp_path: Path, work: FakeWork, store: Store) -> tuple[Path, Path, Path]:
+    """Evaluate an experiment and hand it over: its plan, its samples, and its entry in the store."""
+    plan = add_plan(tmp_path, "a", (0,))
+    key = evaluate_with_others(work, store, plan, at_most=1)
+    store.hand_over(
+        key, {"model": "A", "experiment": "a"}, metrics=plan.with_name("metrics.json"),
+        samples=plan.with_name("samples.parquet"),
+    )  # fmt: skip
+    return plan, plan.with_name("samples.parquet"), store.folder / key
+
+
+def _cut(path: Path) -> None:
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size // 2)
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 4
+    path.write_bytes(content)
+
+
+def _forget_checksums(entry: Path) -> None:
+    """Make it an entry of version 0.1.0."""
+    (entry / "checksums.json").unlink()
+
+
+@pytest.mark.parametrize("file", ["samples.parquet", "metrics.json"])
+@pytest.mark.parametrize("damage", [_cut, _flip], ids=["cut", "flipped"])
+def test_a_damaged_entry_is_made_again(
+    tmp_path: Path, work: FakeWork, store: Store, caplog: pytest.LogCaptureFixture, file: str,
+    damage: Callable[[Path], None],
+) -> None:  # fmt: skip
+    plan, _, entry = finished(tmp_path, work, store)
+    damage(entry / file)
+    with caplog.at_level("WARNING", logger="espalier"):
+        evaluate_with_others(work, store, plan, at_most=1)
+    assert n_evaluations(work) == 2
+    assert rf"{entry}: {file} has" in caplog.text
+    assert store.has(entry.name)
+
+
+def test_truncated_samples_heal_when_they_are_deleted(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    """The experiment's file and the store's are one by a hard link, so damage to one is damage to both."""
+    _, samples, _ = finished(tmp_path, work, store)
+    _cut(samples)
+    with pytest.raises(UserError, match=r"samples.parquet"):
+        read_samples(samples)
+    samples.unlink()
+    _, samples, _ = finished(tmp_path, work, store)
+    assert len(read_samples(samples)) == 1
+    assert n_evaluations(work) == 2
+
+
+def test_an_entry_of_another_recipe_is_made_again(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plan, _, entry = finished(tmp_path, work, store)
+    other = evaluate_with_others(work, store, add_plan(tmp_path, "b", (1,)), at_most=1)
+    shutil.rmtree(entry)
+    shutil.copytree(store.folder / other, entry)
+    evaluate_with_others(work, store, plan, at_most=1)
+    assert n_evaluations(work) == 3
+
+
+def test_entries_of_version_0_1_0_are_read_through(tmp_path: Path, work: FakeWork, store: Store) -> None:
+    plan, _, entry = finished(tmp_path, work, store)
+    _forget_checksums(entry)
+    evaluate_with_others(work, store, plan, at_most=1)
+    assert n_evaluations(work) == 1
+    _cut(entry / "samples.parquet")
+    evaluate_with_others(work, store, plan, at_most=1)
+    assert n_evaluations(work) == 2
+
+
+def _hold(folder: Path, got: Any, release: Any) -> None:
+    with Store(folder).claim("key", wait=True):
+        got.set()
+        release.wait(30)
+
+
+def test_a_claim_ends_with_its_process(store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    got, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(store.folder, got, release))
+    holder.start()
+    assert got.wait(30)
+    with store.claim("key", wait=False) as free:
+        assert not free
+    holder.kill()
+    holder.join()
+    with store.claim("key", wait=True) as free:
+        assert free

@@ -1,0 +1,182 @@
+"""What a job leaves behind when it fails, in a process of its own as workflow scripts are."""
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from espalier.study.failure_records import failure_file, older_file, read_failure
+from espalier.files import read_json, write_json
+from tests.conftest import REPOSITORY
+
+JOB = """
+import sys
+from types import SimpleNamespace
+from espalier.errors import UserError
+from espalier.jobs.log import workflow_job
+rule, *wildcards = sys.argv[1:]
+snakemake = SimpleNamespace(
+    rule=f"espalier_{{rule}}", wildcards=wildcards, config={{"study": "s"}},
+    log=[f"results/s/logs/{{rule}}/{{'/'.join(wildcards)}}.log"],
+)
+with workflow_job(snakemake, rule, " ".join([rule, *wildcards])):
+    {body}
+"""
+SCRIPTS = sorted((REPOSITORY / "workflow/scripts").glob("*.py"))
+STAGING = {"stage_model", "stage_dataset", "stage_text"}
+
+
+def run(folder: Path, body: str, *job: str) -> tuple[int, str]:
+    """Run a job, by default the plan of `x-p20` of model A, in a folder; return its status and what it printed."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", JOB.format(body=body), *(job or ("plan", "A", "x-p20"))],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """Reasons by file, relative to `failures/`."""
+    failures = folder / "results/s/failures"
+    return {str(path.relative_to(failures)): read_json(path)["reason"] for path in sorted(failures.rglob("*.json"))}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "line"),
+    [
+        ("raise UserError('too much; lower it')", "too much; lower it", "[plan A x-p20] error: too much; lower it"),
+        ("raise UserError('\\none\\ntwo')", "one", "[plan A x-p20] error: two"),
+        ("raise UserError('')", "UserError", "[plan A x-p20] error: UserError"),
+        ("raise MemoryError", "MemoryError", "[plan A x-p20] failed: MemoryError (traceback in results/s/logs/plan/A"),
+        (
+            "[][0]",
+            "IndexError: list index out of range",
+            "[plan A x-p20] failed: IndexError: list index out of range (trac",
+        ),
+        (
+            "raise OSError('no \\udce9 here')",  # what Python makes of a file name that is not UTF-8
+            "OSError: no \\udce9 here",
+            "[plan A x-p20] failed: OSError: no ",
+        ),
+    ],
+)
+def test_a_failed_job_says_why_and_a_later_success_takes_it_back(
+    tmp_path: Path, body: str, reason: str, line: str
+) -> None:
+    status, printed = run(tmp_path, body)
+    assert status == 1
+    assert line in printed
+    assert "Traceback" not in printed
+    assert recorded(tmp_path) == {"plan/A/x-p20.json": reason}
+    content = read_json(tmp_path / "results/s/failures/plan/A/x-p20.json")
+    assert content | {"reason": ""} == {
+        "rule": "plan", "wildcards": ["A", "x-p20"], "reason": "", "log": "results/s/logs/plan/A/x-p20.log",
+    }  # fmt: skip
+    assert run(tmp_path, "pass")[0] == 0
+    assert recorded(tmp_path) == {}
+
+
+def test_a_success_takes_back_its_own_reason_and_no_other(tmp_path: Path) -> None:
+    """The plan of a failed evaluation is made again; dots in names are no suffixes."""
+    jobs = [
+        ("evaluate", "A", "v1.5-p20"), ("evaluate", "A", "v1.5-p20.x"), ("plan", "A", "v1.5-p20"), ("check_model", "A"),
+        ("collect_gradients", "A", "c4-s0", "16"), ("collect_gradients", "A", "c4-s0", "32"), ("make_world",),
+    ]  # fmt: skip
+    for job in jobs:
+        assert run(tmp_path, f"raise UserError({' '.join(job)!r})", *job)[0] == 1
+    expected = {f"{'/'.join(job)}.json": " ".join(job) for job in jobs}
+    assert recorded(tmp_path) == expected
+    for job in jobs[2:]:
+        assert run(tmp_path, "pass", *job)[0] == 0
+        del expected[f"{'/'.join(job)}.json"]
+        assert recorded(tmp_path) == expected
+
+
+def test_a_reason_of_version_0_1_0_goes_with_the_job_that_it_is_of(tmp_path: Path) -> None:
+    """Plan and evaluation shared one file, which names the log."""
+    older = tmp_path / "results/s/failures/A/x-p20.json"
+    for rule, other in (("plan", "evaluate"), ("evaluate", "plan")):
+        write_json(older, {"reason": "nan", "log": f"results/s/logs/{rule}/A/x-p20.log"})
+        assert run(tmp_path, "pass", other, "A", "x-p20")[0] == 0
+        assert older.exists()
+        assert run(tmp_path, "pass", rule, "A", "x-p20")[0] == 0
+        assert not older.exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["raise KeyboardInterrupt", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"],
+    ids=["SIGINT", "SIGKILL"],
+)
+def test_what_stops_a_job_without_a_word_takes_no_earlier_reason_away(tmp_path: Path, body: str) -> None:
+    assert run(tmp_path, body)[0] in {130, -signal.SIGKILL}
+    assert recorded(tmp_path) == {}
+    run(tmp_path, "raise UserError('too much')")
+    run(tmp_path, body)
+    assert recorded(tmp_path) == {"plan/A/x-p20.json": "too much"}
+
+
+def test_an_interrupted_job_says_so_in_a_line(tmp_path: Path) -> None:
+    assert run(tmp_path, "raise KeyboardInterrupt") == (130, "[plan A x-p20] interrupted\n")
+
+
+def test_where_reasons_lie() -> None:
+    assert failure_file("results/s", "plan", ("A.1", "v1.5-p20")) == Path("results/s/failures/plan/A.1/v1.5-p20.json")
+    assert failure_file("cache", "stage_model", ("a--b@main",)) == Path("cache/failures/stage_model/a--b@main.json")
+    assert older_file("results/s", "evaluate_baseline", ("A",)) == Path("results/s/failures/A/baseline.json")
+    assert older_file("results/s", "check_model", ("A",)) is None
+
+
+def test_a_record_that_cannot_be_read_hides_no_failure(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    assert read_failure(path) is None
+    assert read_failure(path / "y.json") is None
+    for content in ("", "[]", "{}", "null", "\xff"):
+        path.write_text(content, encoding="latin-1")
+        found = read_failure(path)
+        assert found is not None
+        assert found["reason"].endswith("is not a complete record of a failure; see the log of the job")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_sets_its_environment_first_and_records_its_failures(path: Path) -> None:
+    """Libraries read variables while they are imported; a script that stages is the only kind that may ask a hub."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    first = min(imports, key=lambda node: node.lineno)
+    wanted = "espalier.jobs.online" if path.stem in STAGING else "espalier.jobs.offline"
+    assert isinstance(first, ast.Import)
+    assert [alias.name for alias in first.names] == [wanted]
+    (block,) = [
+        node for node in ast.walk(tree) if isinstance(node, ast.With) and "workflow_job" in ast.unparse(node.items[0])
+    ]
+    call = block.items[0].context_expr
+    assert isinstance(call, ast.Call)
+    assert [ast.unparse(argument) for argument in call.args[:2]] == ["snakemake", repr(path.stem)]
+    folders = [ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == "folder"]
+    assert folders == (["'cache'"] if path.stem in STAGING | {"lock_cache"} else [])
+
+
+@pytest.mark.parametrize(
+    ("script", "offline"), [("train_sandbox_tokenizer", True), ("tokenize_requests", True), ("stage_model", False)]
+)
+def test_libraries_of_hubs_know_what_a_script_may_do(script: str, offline: bool) -> None:
+    """Whatever the environment says that Snakemake was started in."""
+    path = str(REPOSITORY / f"workflow/scripts/{script}.py")
+    code = (
+        f"import runpy; runpy.run_path({path!r}, run_name='imported')\n"
+        "import datasets.config, huggingface_hub.constants, os\n"
+        "print(huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE, os.environ['TQDM_DISABLE'])"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": str(REPOSITORY / "src"), "HF_HUB_OFFLINE": str(int(not offline)),
+        "HF_DATASETS_OFFLINE": str(int(not offline)),
+    }  # fmt: skip
+    environment.pop("TQDM_DISABLE", None)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-3:] == [str(offline), str(offline), "1"]

@@ -1,0 +1,117 @@
+"""Architectures that surgery, priors or packed scoring cannot handle are found on a small copy; others pass."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import LlamaConfig, PreTrainedConfig
+
+from espalier.jobs import suitability
+from espalier.errors import UserError
+from espalier.jobs.suitability import check_architecture, small_copy
+
+SIZES = {
+    "vocab_size": 500, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "max_position_embeddings": 4096,
+}  # fmt: skip
+PASS = [
+    "Cohere2", "Gemma2", "Granite", "Llama", "Mistral", "Olmo", "Qwen2", "Qwen3", "SmolLM3", "StableLm",
+]  # fmt: skip
+REFUSED = {
+    "Jamba": "the model has layers of linear_attention; only full and sliding are evaluated",
+    "Llama4Text": "the model has layers of chunked_attention; only full and sliding are evaluated",
+    "Mixtral": "layer 0 lacks mlp.gate_proj, mlp.up_proj, mlp.down_proj; supported are",
+    "Olmo2": r"layer 0 has self_attn.q_norm.weight of shape \(32,\), which belongs to no single group",
+    "Phi3": "layer 0 lacks self_attn.q_proj, .*; supported are",
+}
+
+
+def saved(folder: Path, config: PreTrainedConfig) -> Path:
+    config.save_pretrained(folder)
+    return folder
+
+
+def config_of(name: str, **changes: object) -> PreTrainedConfig:
+    config: PreTrainedConfig = getattr(transformers, f"{name}Config")(**(SIZES | changes))
+    return config
+
+
+@pytest.mark.parametrize("name", PASS)
+def test_architectures_that_work_pass(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_architecture(saved(tmp_path, config_of(name)))
+    assert "was not tried" not in caplog.text
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_others_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"architecture \w+ is not supported: {REFUSED[name]}"):
+        check_architecture(saved(tmp_path, config_of(name)))
+
+
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1] * 4, "long_factor": [1, 2, 4, 8],
+    "original_max_position_embeddings": 2048, "factor": 2,
+}  # fmt: skip
+ROPES = [LONGROPE, {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}]
+
+
+@pytest.mark.parametrize("rope", ROPES, ids=["longrope", "dynamic"])
+def test_positions_that_scale_with_the_length_pass(rope: dict[str, object], tmp_path: Path) -> None:
+    check_architecture(saved(tmp_path, config_of("Llama", rope_parameters=rope)))
+
+
+@pytest.mark.parametrize("rope", ROPES, ids=["longrope", "dynamic"])
+def test_they_would_be_refused_if_batches_mixed_lengths(
+    rope: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The small copy finds what scoring does not know of an architecture."""
+    monkeypatch.setattr("espalier.scoring.engine.length_thresholds", lambda _: [])
+    monkeypatch.setattr("espalier.scoring.engine.scales_with_length", lambda _: False)
+    with pytest.raises(
+        UserError, match=r"LlamaForCausalLM is not supported: requests that are scored together get oth"
+    ):
+        check_architecture(saved(tmp_path, config_of("Llama", rope_parameters=rope)))
+
+
+def test_a_block_that_does_more_than_its_groups_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for an MLP that adds something of its own for each channel that is there."""
+
+    def forward(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x)) + self.gate_proj.weight.shape[0] * x
+
+    monkeypatch.setattr("transformers.models.llama.modeling_llama.LlamaMLP.forward", forward)
+    with pytest.raises(UserError, match=r"a pruned copy computes other logits than one whose groups are set to zero"):
+        check_architecture(saved(tmp_path, config_of("Llama")))
+
+
+def test_blocks_that_do_not_just_add_to_the_stream_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suitability, "_without", _without_nothing)
+    with pytest.raises(UserError, match=r"the prior of layer 0 is not the loss of the model without it"):
+        check_architecture(saved(tmp_path, config_of("Llama")))
+
+
+def test_what_cannot_be_copied_is_said_and_let_through(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("sizes of the wrong kind")
+
+    monkeypatch.setattr(suitability, "small_copy", fail)
+    check_architecture(saved(tmp_path, config_of("Llama")))
+    assert "no small copy could be made of it, so its architecture was not tried" in caplog.text
+
+
+def test_the_copy_is_small_and_has_every_kind_of_layer() -> None:
+    config = LlamaConfig(**(SIZES | {"hidden_size": 4096, "num_attention_heads": 32, "vocab_size": 128_256}))
+    model = small_copy(config)
+    assert model.num_parameters() < 2_000_000
+    assert (model.config.num_attention_heads, model.config.num_key_value_heads) == (4, 2)
+    sliding = config_of("Gemma2")
+    assert set(small_copy(sliding).config.layer_types) == set(sliding.layer_types)
+
+
+def _without_nothing(_layer: object, _blocks: object) -> object:
+    import contextlib
+
+    return contextlib.nullcontext()

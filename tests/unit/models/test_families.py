@@ -1,0 +1,102 @@
+"""The contract of a model family: what every architecture in `CONFIGS` must pass, from its folder to its scores."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from espalier.calibration.gradients import sequence_losses
+from espalier.calibration.importance import collect_importance
+from espalier.calibration.memory import PassSettings
+from espalier.models.decoder import decoder_layers, n_groups, params_per_group, projections
+from espalier.models.folder import inspect_folder
+from espalier.models.loading import load_model
+from espalier.calibration.priors import SCOPES, measure_priors
+from espalier.scoring import Request, score_requests
+from espalier.models.surgery import mask, prune
+from tests.unit.conftest import CONFIGS, random_model, with_biases
+from tests.unit.scoring.plain import plain_score
+from tests.unit.calibration.test_priors import losses_without
+
+# Layer 0 loses its attention, layer 1 its MLP; of the rest a part stays.
+PLAN = ([[], [1]], [[3, 7, 11, 30], []])
+
+
+@pytest.fixture(params=CONFIGS)
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return with_biases(random_model(request.param, 50))
+
+
+@pytest.fixture
+def sequences() -> torch.Tensor:
+    return torch.randint(0, 50, (3, 12), generator=torch.Generator().manual_seed(5))
+
+
+def test_folder_says_what_the_modules_hold(
+    model: PreTrainedModel, plain_tokenizer: object, tmp_path: Path, sequences: torch.Tensor
+) -> None:
+    model.save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(tmp_path)
+    structure = inspect_folder(tmp_path).structure
+    assert structure.total_params == sum(parameter.numel() for parameter in model.parameters())
+    for layer, sizes in zip(decoder_layers(model), structure.layers, strict=True):
+        assert sizes.n_kv_groups == n_groups(layer, "attention")
+        assert sizes.n_mlp_channels == n_groups(layer, "mlp")
+        assert sizes.kv_group_params == params_per_group(layer, "attention")
+        assert sizes.mlp_channel_params == params_per_group(layer, "mlp")
+    loaded = load_model(tmp_path, dtype="auto", device=torch.device("cpu"))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(sequences).logits, model(sequences).logits)
+
+
+def test_pruned_equals_masked(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+    masked, pruned = copy.deepcopy(model), copy.deepcopy(model)
+    mask(masked, *PLAN)
+    prune(pruned, *PLAN)
+    with torch.no_grad():
+        expected, found = masked(sequences).logits, pruned(sequences).logits
+        assert (expected - model(sequences).logits).abs().max() > 0.01  # something was removed
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_pruned", [False, True])
+def test_packed_scores_equal_one_request_at_a_time(model: PreTrainedModel, *, is_pruned: bool) -> None:
+    if is_pruned:
+        prune(model, *PLAN)
+    context = [5, 9, 2, 17, 3]
+    requests = [Request(context, [1, 4]), Request(context, [8]), Request([*context, 1], [4, 4, 6]), Request([7], [9])]
+    for request, score in zip(requests, score_requests(model, requests, token_budget=64), strict=True):
+        expected, greedy = plain_score(model, request)
+        assert score.loglikelihood == pytest.approx(expected, abs=1e-4)
+        assert score.is_greedy == greedy
+
+
+def test_importance_of_all_groups_is_that_of_their_weights(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+    """Groups are slices that neither overlap nor leave anything out: sum of |w g| by a plain backward pass."""
+    found = collect_importance(
+        model, sequences, [len(sequences)], criterion="taylor", settings=PassSettings(token_budget=24)
+    )
+    table = pd.DataFrame(found.importance)
+    model.requires_grad_(requires_grad=True)
+    (sequence_losses(model, sequences).sum() / len(sequences)).backward()
+    for block in ("attention", "mlp"):
+        found_in = [projection for projection in projections(model) if projection.block == block]
+        grouped = [projection.weight for projection in found_in]
+        # The bias of a projection that writes to the residual stream belongs to no group.
+        grouped += [one.bias for one in found_in if one.bias is not None and one.name not in {"o_proj", "down_proj"}]
+        expected = sum(float((weight.detach() * weight.grad).abs().double().sum()) for weight in grouped)
+        assert table[table.block == block].importance.sum() == pytest.approx(expected, rel=1e-4)
+
+
+def test_priors_equal_whole_runs_without_the_block(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+    priors = measure_priors(model, sequences, token_budget=24)
+    with torch.no_grad():
+        intact = sequence_losses(model, sequences)
+    for layer in range(model.config.num_hidden_layers):
+        for position, scope in enumerate(SCOPES):
+            expected = (losses_without(model, layer, scope, sequences) - intact).numpy()
+            np.testing.assert_allclose(priors.loss_increase[:, layer, position], expected, atol=2e-5)

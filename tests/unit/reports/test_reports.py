@@ -1,0 +1,273 @@
+"""Reports: what they say, that odd names stay in their place, and that equal input gives equal bytes."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import vl_convert
+
+from espalier.analysis.cross_model import analyse_study
+from espalier.analysis.model import analyse_model
+from espalier.errors import UserError
+from espalier.reports.figures.cross import cross_figures
+from espalier.reports.figures.depth import gradient_profile, kept_layers
+from espalier.reports.figures.model import ratio_figures
+from espalier.reports.html import cross_model_html, model_html
+from espalier.reports.latex import base_vs_instruct_latex, best_configs_latex, costs_latex
+from espalier.reports.messages import Words
+from espalier.reports.rows import Row, experiment_rows, layer_rows
+from espalier.reports.sections.structure import compare_structure, structure_text
+from espalier.reports.text import cross_model_text, model_text
+from espalier.reports.figures.vega import Figure, pdf_of, svg_of
+from espalier.tables import Layers
+from tests.unit.analysis.test_analysis import missing, row, table
+
+ODD = """<b>&"x" $y$ 50%_#{}\\~^"""
+MODEL_FIGURES = [
+    "accuracy_by_method", "accuracy_by_setting", "accuracy_perplexity", "intervals", "task_profile", "kept_layers",
+    "gradient_profile",
+]  # fmt: skip
+
+
+def experiments(model: str = "M", method: str = "x") -> pd.DataFrame:
+    return table(
+        row("baseline", 0.8, model=model, ppl_text=5.0),
+        *(
+            row(
+                f"{method}-{n}", 0.5 + n / 100, model=model, method=method, taylor_seq_len=16 * n, ppl_text=20.0 - n,
+                grad_norm_ratio=n + n % 2, extreme_pruning_layers=n,
+            )
+            for n in range(1, 5)
+        ),
+        row("random-1", 0.3, model=model, criterion="random", taylor_seq_len=None, taylor_num_samples=None),
+        missing(f"{method}-9", model=model, method=method),
+        row(f"{method}-p20", 0.7, model=model, method=method, pruning_ratio=0.2),
+        row("y-1", 0.6, model="I", kind="instruct"),
+    )  # fmt: skip
+
+
+def layer(number: int, kept_kv_groups: int, kept_mlp_channels: int, **names: str) -> dict[str, Any]:
+    """Make a layer of Llama-3-8B: 8 KV groups of 5,242,880, 14,336 channels of 12,288, and 8,192 of norms."""
+    attention, mlp = 5_242_880 * kept_kv_groups, 12_288 * kept_mlp_channels
+    return {
+        "model": "M", "experiment": "x-4", "layer": number, "kept_kv_groups": kept_kv_groups,
+        "kept_mlp_channels": kept_mlp_channels, "params_before": 218_112_000, "params_after": attention + mlp + 8_192,
+        "attention_before": 41_943_040, "attention_after": attention, "mlp_before": 176_160_768, "mlp_after": mlp,
+    } | names  # fmt: skip
+
+
+def layers(**names: str) -> pd.DataFrame:
+    # Layers 22 and 23 of pruning_comparison_50.txt.
+    return Layers.validate(pd.DataFrame([layer(22, 2, 3388, **names), layer(23, 0, 3254, **names)]))
+
+
+def page(model: str = "M", method: str = "x", language: str = "en") -> str:
+    analysis, rows, kept = contents(model, method)
+    return model_html(analysis, rows, kept, language)
+
+
+def contents(model: str, method: str) -> tuple[dict[str, Any], dict[str, list[Row]], dict[str, list[Row]]]:
+    frame = experiments(model, method)
+    analysis = analyse_model(frame, model, headline_ratio=None)
+    rows = {key: experiment_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
+    return analysis, rows, layer_rows(layers(model=model, experiment=f"{method}-4"), model)
+
+
+def figures_of(model: str, method: str, language: str = "en") -> list[Figure]:
+    analysis, rows, kept = contents(model, method)
+    words = Words(language)
+    drawn = ratio_figures(words, analysis, rows["50"])
+    return [*drawn, kept_layers(words, analysis, kept), gradient_profile(words, analysis)]
+
+
+class _Page(HTMLParser):
+    """Collects the tags, the ids, and the text of each table cell."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.cells: list[str] = []
+        self._in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag in {"td", "th"}:
+            self._in_cell = True
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag not in {"td", "th"}
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.cells[-1] += data
+
+
+def test_text_has_the_counts_and_six_sections_of_each_ratio() -> None:
+    text = model_text(analyse_model(experiments(), "M", headline_ratio=None))
+    lines = text.splitlines()
+    assert lines[3] == "Experiments: 7 total, 6 valid, 1 invalid (1 missing)"
+    titles = [line for line in lines if line[:3] in {f"{n}. " for n in range(1, 7)}]
+    assert [title[:2] for title in titles] == ["1.", "2.", "3.", "4.", "5.", "6."] * 2
+    assert text.index("\nPruning ratio 50%\n") < text.index("\nPruning ratio 20%\n")  # the headline first
+    assert "random (control)" in text
+    assert "Best method: x (its best experiment reaches 0.5400)" in text
+    assert "67.5%" in text  # 0.54 / 0.8
+    assert "only 1 of at least 3 experiments" in text  # at 20%
+    assert "nan" not in text
+    assert text.endswith("\n")
+
+
+def test_text_without_any_result() -> None:
+    text = model_text(analyse_model(table(missing("x-1")), "M", headline_ratio=None))
+    assert "Experiments: 1 total, 0 valid, 1 invalid (1 missing)" in text
+    assert "Pruning ratio 50%: no valid experiment." in text
+    empty = model_text(analyse_model(table(row("baseline", 0.5)), "M", headline_ratio=None))
+    assert "No pruning ratio: no valid experiment." in empty
+
+
+def test_page_is_self_contained_and_its_charts_say_what_they_show() -> None:
+    text = page()
+    parsed = _Page(text)
+    assert {"img", "iframe", "object"}.isdisjoint(parsed.tags)
+    assert "default-src 'none'" in text  # the browser refuses every request
+    assert text.count(' src="') == 0
+    charts = text.count('class="chart" data-chart="')
+    assert charts == text.count('class="chart" data-chart="p') + 2  # two experiments to compare; no gradients here
+    assert text.count('role="img" aria-label="') == charts
+    assert "Accuracy by method. Means: x 0.5250 (n = 4), random 0.3000 (n = 1). Unpruned: 0.8000." in text
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert "0.5400" in parsed.cells
+
+
+@pytest.mark.parametrize("name", [ODD, "</script><script>alert(1)</script>", "<!--<script>", "{{ 7 * 7 }}", "datum.x'"])
+def test_odd_names_stay_in_their_cell(name: str) -> None:
+    text = page(model=name, method=name)
+    parsed = _Page(text)
+    assert name in parsed.cells
+    assert parsed.cells.count(f"{name}-4") >= 1
+    assert parsed.tags == _Page(page()).tags
+    assert text.count("<script") == _Page(page()).tags.count("script") + text.count('"<script') - text.count('"<script')
+    data = text.split('id="data">')[1].split("</script>")[0]
+    assert name in {row["experiment"].removesuffix("-4") for row in _rows_in(json.loads(data))}
+
+
+def _rows_in(data: dict[str, Any]) -> list[dict[str, Any]]:
+    tables = [table for chart in data["charts"].values() for table in chart["data"]]
+    return [row for table in tables for row in table.get("values", []) if "experiment" in row]
+
+
+def test_figures_are_xml_with_text_as_text() -> None:
+    figures = figures_of(ODD, ODD)
+    assert [figure.name for figure in figures] == MODEL_FIGURES
+    drawn = [svg_of(figure) for figure in figures]
+    for figure, svg in zip(figures, drawn, strict=True):
+        root = ET.fromstring(svg)  # noqa: S314 (made here)
+        assert root.get("aria-label") == figure.alt
+    assert ODD in "".join(ET.fromstring(drawn[0]).itertext())  # noqa: S314
+    assert "empty in layer 23" in figures[5].alt
+    assert pdf_of(drawn[0]).startswith(b"%PDF")
+
+
+def test_figures_say_why_they_are_empty() -> None:
+    words = Words()
+    analysis = analyse_model(table(missing("x-1")), "M", headline_ratio=None)
+    for figure in [*ratio_figures(words, analysis, []), kept_layers(words, analysis, {})]:
+        assert "o valid experiment" in figure.alt
+        assert figure.alt in svg_of(figure)
+    frame = table(row("x-1", 0.5, taylor_seq_len=None))
+    analysis = analyse_model(frame, "M", headline_ratio=None)
+    figures = ratio_figures(words, analysis, experiment_rows(frame, analysis, analysis))
+    assert figures[1].alt == "No valid experiment has a sequence length and a number of samples."
+    assert kept_layers(words, analysis, {}).alt == "The plan of the best experiment is not in the layers table."
+
+
+def test_equal_input_gives_equal_bytes() -> None:
+    assert page() == page()
+    summary = analyse_study(experiments())
+    first, second = ([cross_model_html(summary), best_configs_latex(summary)] for _ in range(2))
+    assert first == second
+    assert [svg_of(figure) for figure in figures_of("M", "x")] == [svg_of(figure) for figure in figures_of("M", "x")]
+
+
+def test_cross_model_reports() -> None:
+    summary = analyse_study(experiments())
+    text = cross_model_text(summary)
+    assert "Experiments: 8 total, 7 valid, 1 invalid (1 missing)" in text
+    assert "+11.11%" in text  # 0.6 / 0.54 - 1
+    assert "highest mean accuracy of 2 models is I with y (0.6000)" in text
+    words = Words()
+    figures = {key: cross_figures(words, content) for key, content in summary["by_ratio"].items()}
+    assert cross_model_html(summary).count('class="chart" data-chart="') == 3  # one pair of kinds, at 50%
+    assert figures["50"][1].alt == "Change from base to instruct: F +11.1%."
+    assert figures["20"][1].alt == "No family has a base and an instruct model with comparable results."
+    lone = analyse_study(table(missing("x-1")))
+    assert "no valid experiment" in cross_model_text(lone)
+    assert cross_figures(words, lone)[0].alt == "No model has a valid experiment."
+
+
+def test_latex_escapes_names() -> None:
+    text = best_configs_latex(analyse_study(experiments(ODD, ODD)))
+    assert r"\toprule" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 1 + 3  # header, two models at 50%, one at 20%
+    assert all(line.replace(r"\&", "").count("&") == 10 for line in rows)
+    assert r"\$y\$ 50\%\_\#\{\}\textbackslash" in text
+    pairs = base_vs_instruct_latex(analyse_study(experiments()))
+    assert r"F & 50\% & 0.5400 & 0.6000 & +11.11\% & 0 & -- & -- \\" in pairs  # no setting in common
+    assert r"F & 20\% & 0.7000 & -- & -- & 0 & -- & -- \\" in pairs
+    assert r"\midrule" in costs_latex(analyse_study(experiments(ODD, ODD)))
+
+
+def test_structure_of_the_reference() -> None:
+    # Two layers of 218,112,000 and 1,000 other parameters. Layer 23 keeps 3,254 x 12,288 + 8,192 = 39,993,344;
+    # layer 22 keeps 2 x 5,242,880 + 3,388 x 12,288 + 8,192 = 52,125,696.
+    comparison = compare_structure(layers(), 436_225_000, "x-4", "M", widths_before=[(8, 14_336)] * 2)
+    last = comparison["layers"][1]
+    assert (last["params"]["before"], last["params"]["after"]) == (218_112_000, 39_993_344)
+    assert last["emptied"] == ["attention"]
+    assert last["mlp"]["removed_fraction"] == pytest.approx(0.7730, abs=5e-5)
+    assert comparison["totals"]["model"]["after"] == 39_993_344 + 52_125_696 + 1_000
+    text = structure_text(comparison)
+    line = next(line for line in text.splitlines() if line.split()[:1] == ["23"])
+    assert line.split() == [
+        "23", "218,112,000", "39,993,344", "18.34%", "81.66%", "100.00%", "77.30%", "Attention", "empty"
+    ]  # fmt: skip
+    assert "channels: 14,336 -> 3,254" in text
+    assert "KV groups: 8 -> 0" in text
+    assert "parameters: 41,943,040 -> 0 (100.00% removed)" in text
+
+
+def test_structure_without_widths_or_rows() -> None:
+    comparison = compare_structure(layers(), 436_225_000, "x-4", "M")
+    assert comparison["layers"][0]["mlp"]["channels_before"] is None
+    assert "channels: \N{EN DASH} -> 3,388" in structure_text(comparison)
+    with pytest.raises(UserError, match="M, other: is not in the layers table"):
+        compare_structure(layers(), 1, "other", "M")
+
+
+def test_reports_import_neither_torch_nor_scipy(repository: Path) -> None:
+    modules = sorted(
+        path.stem for path in (repository / "src/espalier/reports").glob("*.py") if path.stem != "__init__"
+    )
+    code = (
+        f"import sys; import {', '.join(f'espalier.reports.{module}' for module in modules)}, "
+        "espalier.analysis.best_configs; "
+        "sys.exit(sum(name in sys.modules for name in ('torch', 'scipy', 'transformers', 'matplotlib.pyplot')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(repository / "src")})
+
+
+def test_the_page_draws_with_the_version_that_files_are_drawn_with(repository: Path) -> None:
+    source = (repository / "src/espalier/reports/vendor/vega.min.js").read_text(encoding="utf-8")
+    assert f'version="{vl_convert.get_vega_version()}"' in source or f'"{vl_convert.get_vega_version()}"' in source
+    assert "</script" not in source.lower()

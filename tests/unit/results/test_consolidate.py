@@ -1,0 +1,104 @@
+"""Consolidation: strict tables from results, and nothing that was made by other settings."""
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from espalier.config import load_study
+from espalier.results.consolidate import (
+    Finished,
+    evaluations_table,
+    experiments_table,
+    gradient_metrics,
+    layer_rows,
+)
+from tools.data_dictionary import PAGE, insert_tables
+from espalier.planning.plan import Plan
+from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.study.catalogue import Catalogue
+from espalier.tables import Evaluations, Experiments, Layers
+from tests.conftest import REPOSITORY
+
+STRUCTURE = ModelStructure((LayerStructure(2, 10, 4, 3, 5), LayerStructure(2, 10, 4, 3, 5)), other_params=20)
+PROTOCOL = {"window": 8, "tasks": ["piqa"]}
+
+
+def metrics(acc: float, acc_norm: float, ppl: float, n_params: int) -> dict[str, Any]:
+    values = {"acc": {"value": acc, "stderr": 0.1}, "acc_norm": {"value": acc_norm, "stderr": None}}
+    task = {"metrics": values, "n_samples": 7, "version": 1.0, "n_shot": 0, "limit": None}
+    return {
+        "n_params": n_params,
+        "tasks": {"piqa": task},
+        "perplexity": {"wikitext2": {"value": ppl, "n_tokens": 100}},
+        "protocol": PROTOCOL,
+        "recipe": {"settings": {"protocol": PROTOCOL, "version": 2}},
+    }
+
+
+@pytest.fixture
+def finished() -> list[Finished]:
+    config = {
+        "study": "s", "models": [{"name": "A", "family": "Llama", "kind": "base", "path": "a"}],
+        "methods": [{"name": "taylor"}, {"name": "random", "criterion": "random"}],
+        "grid": {"methods": ["taylor", "random"], "taylor_seq_len": [16], "taylor_num_samples": [4]},
+    }  # fmt: skip
+    entries = Catalogue(load_study(config), REPOSITORY / "src/espalier").sweep.entries()
+    kept = Plan((2, 2), (4, 4), ((0,), (0, 1)), ((), (0, 1, 2)))
+    plan = {
+        "model": "A", "experiment": "taylor-seq16-n4-p20", "removed_param_fraction": 0.25, "extreme_pruning_layers": 1,
+        "recipe": {"settings": entries[1]["settings"]}, **kept.to_dict(),
+    }  # fmt: skip
+    gradients = pd.DataFrame(
+        {"layer": [0, 0, 1], "n_params": [1, 3, 4], "grad_mean": [1.0, 3.0, 5.0], "grad_std": [0.0, 0.0, 0.0],
+         "grad_norm": [1.0, 5.1961524, 10.0], "grad_max": [1.0, 3.0, 5.0]}
+    )  # fmt: skip
+    return [
+        Finished(entries[0]["facts"], metrics(0.9, 0.8, 3.0, 94), None, None),
+        Finished(entries[1]["facts"], metrics(0.5, 0.6, 5.0, 69), plan, gradient_metrics(gradients)),
+        Finished(entries[2]["facts"], None, None, None, failure="too hot"),
+    ]
+
+
+def test_experiments_table(finished: list[Finished]) -> None:
+    table = Experiments.validate(experiments_table(finished, "acc_norm_else_acc"))
+    assert table.experiment.tolist() == ["baseline", "taylor-seq16-n4-p20", "random-p20"]
+    assert table.acc_mean.tolist()[:2] == [0.8, 0.6]
+    assert table.status.tolist() == ["ok", "ok", "failed"]
+    assert table.note.tolist()[2] == "too hot"
+    assert table.pruning_ratio.tolist() == [0.0, 0.2, 0.2]
+    assert table.removed_param_fraction.tolist()[:2] == [0.0, 0.25]
+    assert table.taylor_seq_len.tolist() == [pd.NA, 16, pd.NA]
+    assert table.loc[1, ["ppl_wikitext2", "acc_piqa", "extreme_pruning_layers"]].tolist() == [5.0, 0.6, 1]
+    assert experiments_table(finished, "acc").acc_mean.tolist()[:2] == [0.9, 0.5]
+
+
+def test_gradient_metrics_pool_projections_by_their_size(finished: list[Finished]) -> None:
+    """Layer 0: mean (1*1 + 3*3) / 4 = 2.5, norm sqrt(1 + 27) = 5.29; layer 1: mean 5, norm 10."""
+    found = finished[1].gradients
+    assert found is not None
+    assert found["grad_mean_ratio"] == pytest.approx(2.0)
+    assert found["grad_mean_range"] == pytest.approx(2.5)
+    assert found["grad_norm_ratio"] == pytest.approx(10 / 28**0.5)
+
+
+def test_evaluations_table(finished: list[Finished]) -> None:
+    table = Evaluations.validate(evaluations_table(finished))
+    assert len(table) == 6  # acc, acc_norm and one perplexity of two experiments
+    row = table[(table.experiment == "baseline") & (table.metric == "acc")].iloc[0]
+    assert (row.value, row.stderr, row.n_samples, row.task_version) == (0.9, 0.1, 7, "1.0")
+    assert set(table.protocol) == {table.protocol[0]}
+
+
+def test_layers_table(finished: list[Finished]) -> None:
+    table = Layers.validate(pd.DataFrame(layer_rows(finished[1].plan, STRUCTURE)))
+    assert table.kept_kv_groups.tolist() == [1, 2]
+    assert table.kept_mlp_channels.tolist() == [0, 3]
+    assert table.params_before.tolist() == [2 * 10 + 4 * 3 + 5] * 2
+    assert table.params_after.tolist() == [10 + 0 + 5, 20 + 9 + 5]
+
+
+def test_the_data_dictionary_is_fresh() -> None:
+    """On failure: run `make generated`."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.splitlines() == insert_tables(page).splitlines()

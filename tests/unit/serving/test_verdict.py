@@ -1,0 +1,172 @@
+"""Verdicts on hand-made plans, against what the facts in docs/deployment.md say of each target."""
+
+from dataclasses import replace
+
+import pytest
+
+from espalier.serving.targets import TARGETS
+from espalier.serving.verdict import Kept, ModelFacts, Verdict, advice, judge, rounding_costs, spans, verdicts
+from espalier.planning.plan import Plan
+from espalier.models.sizes import LayerStructure, ModelStructure
+
+# 4 layers of 4 KV groups (3,072 parameters each) and 512 channels (192 each).
+STRUCTURE = ModelStructure((LayerStructure(4, 3_072, 512, 192, 128),) * 4, other_params=100_000)
+LLAMA = ModelFacts("llama", 4_096, None, head_dim=64, queries_per_group=2, biases=(), block_norms=())
+WHOLE = Kept((4,) * 4, (512,) * 4)
+
+
+def verdict(name: str, kept: Kept, facts: ModelFacts = LLAMA) -> Verdict:
+    return judge(next(target for target in TARGETS if target.name == name), kept, STRUCTURE, facts)
+
+
+def codes(of: Verdict) -> list[str]:
+    return [message.code for message in of.messages]
+
+
+def test_a_whole_model_is_loaded_everywhere() -> None:
+    assert {one.target.name: one.code for one in verdicts(WHOLE, STRUCTURE, LLAMA)} == dict.fromkeys(
+        (target.name for target in TARGETS), "as_is"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "rounded"),
+    [("gguf_f16", "as_is", []), ("gguf_q8_0", "needs_rounding", [2]), ("gguf_k", "needs_rounding", [1, 2]),
+     ("transformers", "as_is", []), ("vllm", "as_is", [])],
+)  # fmt: skip
+def test_widths(name: str, expected: str, rounded: list[int]) -> None:
+    found = verdict(name, Kept((4,) * 4, (512, 96, 100, 256)))
+    assert (found.code, found.rounded) == (expected, rounded)
+
+
+def test_attention_that_is_gone_in_the_middle() -> None:
+    kept = Kept((4, 0, 4, 0), (512,) * 4)
+    assert verdict("transformers", kept).code == "as_is"
+    assert verdict("gguf_f16", kept).code == "as_is"
+    assert verdict("vllm", kept).attention_stubs == [1, 3]
+    assert verdict("decilm", kept).code == "as_is"
+
+
+def test_an_mlp_that_is_gone() -> None:
+    kept = Kept((4,) * 4, (512, 0, 512, 512))
+    assert verdict("transformers", kept).code == "as_is"
+    assert (verdict("vllm", kept).mlp_stubs, verdict("vllm", kept).attention_stubs) == ([1], [])
+
+
+def test_attention_that_is_gone_in_the_first_layer() -> None:
+    kept = Kept((0, 0, 4, 4), (512,) * 4)
+    assert verdict("transformers", kept).code == "as_is"
+    assert verdict("gguf_f16", kept).attention_stubs == [0]
+    assert verdict("vllm", kept).attention_stubs == [0, 1]
+
+
+def test_layers_without_blocks_are_left_out_of_gguf_and_the_next_becomes_the_first() -> None:
+    found = verdict("gguf_f16", Kept((0, 0, 4, 0), (0, 512, 0, 0)))
+    assert found.left_out == [0, 3]
+    assert found.attention_stubs == [1]
+    assert found.mlp_stubs == [2]
+    assert found.code == "needs_stub"
+    assert codes(found) == ["attention_stubs", "mlp_stubs", "left_out"]
+    assert found.messages[1].values == {"channels": 32, "layers": "2"}
+    # The stub of a k-quant is one whole block wide.
+    assert verdict("gguf_k", Kept((4,) * 4, (512, 0, 512, 512))).messages[0].values["channels"] == 256
+
+
+def test_rounding_and_stub_together() -> None:
+    assert verdict("gguf_q8_0", Kept((4,) * 4, (500, 0, 512, 512))).code == "needs_rounding_and_stub"
+
+
+def test_output_biases_need_a_block_to_be_in() -> None:
+    facts = replace(LLAMA, biases=("mlp.down_proj", "self_attn.o_proj"))
+    found = verdict("gguf_f16", Kept((4, 0, 4, 4), (512, 0, 512, 0)), facts)
+    assert (found.left_out, found.attention_stubs, found.mlp_stubs) == ([], [1], [1, 3])
+    assert verdict("transformers", Kept((4, 0, 4, 4), (512,) * 4), facts).code == "as_is"
+
+
+@pytest.mark.parametrize(
+    ("facts", "reasons"),
+    [
+        (replace(LLAMA, model_type="qwen3", block_norms=("self_attn.k_norm", "self_attn.q_norm")),
+         ["other_type", "has_block_norms"]),
+        (replace(LLAMA, model_type="mistral", sliding_window=4_095), ["sliding_window"]),
+        (replace(LLAMA, model_type="mistral", sliding_window=4_096), []),
+    ],
+    ids=["norms", "short window", "window of the context"],
+)  # fmt: skip
+def test_what_gguf_refuses(facts: ModelFacts, reasons: list[str]) -> None:
+    found = verdict("gguf_f16", WHOLE, facts)
+    assert [message.code for message in found.reasons] == reasons
+    assert (found.code == "cannot") == bool(reasons)
+
+
+def test_norms_over_queries_and_keys_stay_in_a_folder() -> None:
+    qwen3 = replace(LLAMA, model_type="qwen3", block_norms=("self_attn.k_norm", "self_attn.q_norm"))
+    assert [verdict(name, WHOLE, qwen3).code for name in ("transformers", "vllm", "gguf_k")] == [
+        "as_is", "as_is", "cannot",
+    ]  # fmt: skip
+    assert verdict("transformers", WHOLE, replace(LLAMA, model_type="gemma")).code == "cannot"
+
+
+def test_query_heads_that_are_gone() -> None:
+    found = verdict("decilm", Kept((4, 2, 0, 3), (512,) * 4))
+    assert found.code == "cannot"
+    assert found.messages[0].values == {"layers": "1, 3"}
+
+
+def test_one_shape_for_all_layers() -> None:
+    assert verdict("tensorrt", Kept((2,) * 4, (128,) * 4)).code == "as_is"
+    found = verdict("tensorrt", Kept((2, 2, 3, 2), (128, 256, 128, 128)))
+    assert codes(found) == ["shapes_differ", "uniform_padding"]
+    assert found.messages[0].values == {"n_kv": 2, "n_mlp": 2}
+    # 4 * (4 - 3) * 3,072 + 4 * (512 - 256) * 192 of the 542,880 + 512 parameters are still gone.
+    assert found.messages[1].values["fraction"] == pytest.approx((4 * 3_072 + 4 * 256 * 192) / STRUCTURE.total_params)
+
+
+def test_inputs_of_o_proj_that_are_no_blocks() -> None:
+    """2 query heads of 64 for each group: 128, 256, 384, 512 inputs."""
+    found = verdict("gguf_k", Kept((1, 2, 3, 4), (512,) * 4))
+    assert codes(found) == ["wide_o_proj"]
+    assert found.messages[0].values["layers"] == "0, 2"
+    assert found.code == "as_is"
+
+
+def test_nothing_left() -> None:
+    assert codes(verdict("gguf_f16", Kept((0,) * 4, (0,) * 4))) == ["no_layer_left"]
+
+
+def test_rounding_costs() -> None:
+    kept = Kept((4,) * 4, (512, 0, 33, 500))
+    # Up to 32: 33 -> 64, 500 -> 512; to 64: the same; to 256: 33 -> 256, 500 -> 512.
+    added = {32: 31 + 12, 64: 31 + 12, 256: 223 + 12}
+    removed = (512 + 479 + 12) * 192
+    for one in rounding_costs(kept, STRUCTURE):
+        assert one["n_layers"] == 2
+        assert one["added_params"] == added[one["multiple"]] * 192
+        left = (removed - one["added_params"]) / STRUCTURE.total_params
+        assert one["removed_param_fraction"] == pytest.approx(left, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("widths", "code", "values"),
+    [
+        ((512, 256, 512, 0), "advice_aligned", {"multiple": 256}),
+        ((512, 64, 512, 0), "advice_aligned", {"multiple": 64}),
+        ((512, 60, 512, 0), "advice_plan", {"added": 4 * 192, "n": 1}),
+        ((512, 65, 512, 512), "advice_coarse", {"channels": 512, "share": 63 / 447}),
+    ],
+)
+def test_advice(widths: tuple[int, ...], code: str, values: dict[str, float]) -> None:
+    found = advice(Kept((4,) * 4, widths), STRUCTURE)
+    assert found.code == code
+    assert {key: found.values[key] for key in values} == pytest.approx(values)
+
+
+def test_a_plan_is_read() -> None:
+    plan = Plan.identity(STRUCTURE)
+    assert Kept.of(plan) == WHOLE
+    assert WHOLE.n_params(STRUCTURE) == STRUCTURE.total_params
+
+
+def test_spans() -> None:
+    assert spans([7, 3, 4, 5, 0]) == "0, 3-5, 7"
+    assert spans([]) == ""

@@ -1,0 +1,158 @@
+"""What a model cannot do is refused before any job runs."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from espalier.config import load_study
+from espalier.files import write_json
+from espalier.models.folder import inspect_folder
+from espalier.study.driver import open_study
+from espalier.study.checks import (
+    data_problems,
+    folder_problems,
+    infeasible_problems,
+    known_sizes,
+    text_problems,
+)
+from espalier.study.sweep import Sweep
+from tests.unit.conftest import random_model
+
+SANDBOX = {"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}
+
+
+def study(model: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    grid = {"taylor_seq_len": [16], "taylor_num_samples": [8], "pruning_ratio": [0.35]} | changes.pop("grid", {})
+    evaluation = {"evaluation": {"perplexity": {"window": 128, "stride": 64}}}
+    known = {"study": "s", "models": [model or SANDBOX], "grid": grid, "calibration": {"dataset": "sandbox"}}
+    return known | evaluation | changes
+
+
+def problems(config: dict[str, Any], folder: str = "nowhere") -> list[str]:
+    parsed = load_study(config)
+    sizes = {model.name: known_sizes(model, folder, parsed.sandbox) for model in parsed.models}
+    return infeasible_problems(parsed, sizes)
+
+
+def test_what_can_be_done_is_not_refused() -> None:
+    assert problems(study()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": {"taylor_seq_len": [16, 512]}}, "grid.taylor_seq_len: got 512, but the context of model 'A' is 256"),
+        ({"evaluation": {}}, "evaluation.perplexity.window: got 2048, but the context of model 'A' is 256 tokens"),
+        ({"grid": {"pruning_ratio": [0.35, 0.8]}}, "model 'A': pruning_ratio 0.8 means removing 230,041 of 287,552 "),
+        ({"selection": {"freeze_first_layers": 3, "freeze_last_layers": 3}}, "at most 0 can go with freeze_first_laye"),
+        ({"selection": {"max_layer_ratio": 0.3}}, "lower pruning_ratio to at most 0.1922 or relax these options"),
+    ],
+)
+def test_what_cannot_is_one_line(changes: dict[str, Any], message: str) -> None:
+    (line,) = problems(study(**changes))
+    assert message in line
+
+
+def test_methods_without_text_may_name_any_length() -> None:
+    magnitude = [{"name": "magnitude", "criterion": "magnitude"}]
+    assert problems(study(methods=magnitude, grid={"methods": ["magnitude"], "taylor_seq_len": [512]})) == []
+
+
+def test_a_folder_is_read_when_it_is_there(model_folder: Path) -> None:
+    """Two layers of width 32: about half of the parameters are prunable."""
+    model = {"name": "A", "family": "Llama", "kind": "base", "path": str(model_folder)}
+    assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder))[0].endswith("give at most 128")
+    assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder / "absent")) == []
+    (model_folder / "model.safetensors").write_bytes(b"broken")  # said by the job that checks models
+    assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder)) == []
+
+
+def test_a_folder_that_cannot_be_pruned_is_refused_until_it_was_checked(model_folder: Path, tmp_path: Path) -> None:
+    config = study({"name": "A", "family": "Llama", "kind": "base", "path": str(model_folder)})
+    (model,) = load_study(config).models
+    manifest = tmp_path / "A.json"
+    assert folder_problems(model, str(manifest)) == []
+    (model_folder / "model.safetensors").rename(model_folder / "pytorch_model.bin")
+    (line,) = folder_problems(model, str(manifest))
+    assert line.startswith("model 'A': ")
+    assert "has only .bin weights, which are pickles" in line
+    with pytest.raises(SystemExit, match=r"config has problems:\n  model 'A': .* has only \.bin weights"):
+        open_study(config, is_driver=True)
+    shutil.rmtree(model_folder)
+    assert "no such model folder" in folder_problems(model, str(manifest))[0]
+    manifest.touch()
+    assert folder_problems(model, str(manifest)) == []
+
+
+def test_a_missing_folder_of_tasks_is_refused_until_all_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tasks").mkdir()
+
+    def missing(data: str, *made: str) -> list[str]:
+        for path in made:
+            write_json(f"results/s/{path}", {})
+        config = study(evaluation={"data": data}, methods=[{"name": "t"}], grid={"methods": ["t"]})
+        parsed = load_study(config)
+        return data_problems(parsed, "results/s", Sweep(parsed, "results/s"))
+
+    assert [missing(data) for data in ("hub", "sandbox", "tasks")] == [[], [], []]
+    (line,) = missing("taskz", "requests/A.parquet", "baseline/A/metrics.json")  # the experiment needs it still
+    assert line.startswith("evaluation.data: got 'taskz', but there is no such folder; give one that holds")
+    assert missing("taskz", "experiments/A/t-seq16-n8-p35/metrics.json") == []
+    config = study(evaluation={"data": "tasky", "perplexity": {"window": 128, "stride": 64}}, study="x")
+    with pytest.raises(SystemExit, match=r"config has problems:\n  evaluation\.data: got"):
+        open_study(config, is_driver=True)
+
+
+def test_texts_that_are_not_there_are_named_until_all_was_made_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of results is no proof: another text, or another length, needs the file."""
+    monkeypatch.chdir(tmp_path)
+    Path("there.txt").touch()
+    texts = [{"name": "a", "dataset": "there.txt"}, {"name": "b", "dataset": "missing.txt"}]
+    config = study(
+        calibration={"dataset": "calibration.txt"}, recovery={"text": {"dataset": "recovery.txt"}},
+        evaluation={"perplexity": {"texts": texts, "window": 128, "stride": 64}},
+        methods=[{"name": "t"}, {"name": "b", "scope": "block"}, {"name": "m", "criterion": "magnitude"}],
+        grid={"methods": ["t", "b", "m"], "taylor_seq_len": [16], "taylor_num_samples": [8]},
+    )  # fmt: skip
+    parsed = load_study(config)
+
+    def missing(*made: str) -> list[str]:
+        for path in made:
+            write_json(f"results/s/{path}", {})
+        lines = text_problems(parsed, "results/s", Sweep(parsed, "results/s"))
+        return [line.partition(".dataset: got ")[0] for line in lines]
+
+    assert missing() == ["calibration", "recovery.text", "evaluation.perplexity.texts[1]"]
+    tables = ["calibration/A/calibration-s0.json", "gradients/A/calibration-s0/seq16.parquet"]
+    assert missing(*tables) == ["calibration", "recovery.text", "evaluation.perplexity.texts[1]"]
+    assert missing("requests/A.parquet", "recovered/A/checked.json") == ["calibration"]
+    assert missing("importance/A/taylor/calibration-s0/seq16.parquet") == ["calibration"]
+    assert missing("priors/A/calibration-s0/seq16.parquet") == []
+    (line,) = text_problems(load_study(config | {"study": "x"}), "results/x", Sweep(parsed, "results/x"))[:1]
+    assert line.endswith("got 'calibration.txt', but there is no such file; give one, or a hub repository")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
+def test_sizes_of_a_sandbox_model_are_those_of_the_trained_one(architecture: str, tmp_path: Path) -> None:
+    tied = architecture == "qwen2"
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 8}
+    model = random_model(architecture, 800, num_key_value_heads=4, tie_word_embeddings=tied, **shape)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    entry = SANDBOX | {"sandbox": {"architecture": architecture, "tie_word_embeddings": tied}}
+    parsed = load_study(study(entry))
+    sizes = known_sizes(parsed.models[0], "nowhere", parsed.sandbox)
+    assert sizes is not None
+    assert sizes.structure == inspect_folder(tmp_path).structure
+
+
+def test_the_driver_says_it_and_stops() -> None:
+    with pytest.raises(SystemExit, match=r"config has problems:\n  model 'A': pruning_ratio 0.8 means removing"):
+        open_study(study(grid={"pruning_ratio": [0.8]}), is_driver=True)

@@ -1,0 +1,200 @@
+"""Why experiments have no results: the first job that they wait for and that failed, looked up in the study."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from espalier.config import load_study
+from espalier.files import write_json
+from espalier.results.gather import gather
+from espalier.study.catalogue import Catalogue
+
+TAYLOR, BLOCK, WEIGHTS, WANDA = "t-seq16-n8-p20", "v1.5-seq16-n8-p20", "m-p20", "w-seq16-n8-p20"
+NAMES = ["baseline", TAYLOR, BLOCK, WEIGHTS, WANDA]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def catalogue(model: dict[str, Any] | None = None, **changes: Any) -> Catalogue:
+    config: dict[str, Any] = {
+        "study": "s",
+        "models": [{"name": "A", "family": "Llama", "kind": "base", **(model or {"path": "a"})}],
+        "methods": [
+            {"name": "t"}, {"name": "v1.5", "scope": "block"}, {"name": "m", "criterion": "magnitude"},
+            {"name": "w", "criterion": "wanda"},
+        ],
+        "grid": {"methods": ["t", "v1.5", "m", "w"], "taylor_seq_len": [16], "taylor_num_samples": [8]},
+        "calibration": {"dataset": "c.parquet"},
+        "evaluation": {"perplexity": {"texts": [{"name": "x", "dataset": "o/x"}]}},
+        "report": {"allow_missing": True},
+    }  # fmt: skip
+    return Catalogue(load_study(config | changes), Path("src/espalier"))
+
+
+def fail(job: str, reason: str, folder: str = "results/s") -> None:
+    write_json(
+        f"{folder}/failures/{job}.json", {"rule": job.split("/", maxsplit=1)[0], "reason": reason, "log": "x.log"}
+    )
+
+
+def reasons(study: Catalogue) -> dict[str, str | None]:
+    """Reasons of model A by experiment; those without are left out."""
+    found = {tuple(path.split("/")[2:-1]): reason for path, reason in study.failures.experiments().items()}
+    of_a = {"baseline" if kind == "baseline" else rest[-1]: found[kind, *rest] for kind, *rest in found if "A" in rest}
+    return {name: reason for name, reason in of_a.items() if reason}
+
+
+SHARED = [
+    ("stage_model/o--m@main", "cache", NAMES, "staging"),
+    ("check_model/A", "results/s", NAMES, "model"),
+    ("stage_dataset/piqa", "cache", NAMES, "staging"),
+    ("stage_text/o--x@train@main", "cache", NAMES, "staging"),
+    ("tokenize_requests/A", "results/s", NAMES, "requests"),
+    ("stage_text/o--c@train@main", "cache", [TAYLOR, BLOCK, WANDA], "staging"),
+    ("collect_gradients/A/c-s0/16", "results/s", [TAYLOR, BLOCK], "gradients"),
+    ("measure_importance/A/wanda/c-s0/16", "results/s", [WANDA], "importance"),
+    ("measure_weights/A/magnitude", "results/s", [WEIGHTS], "importance"),
+    ("measure_priors/A/c-s0/16", "results/s", [BLOCK], "priors"),
+    (f"plan/A/{BLOCK}", "results/s", [BLOCK], "plan"),
+    (f"evaluate/A/{BLOCK}", "results/s", [BLOCK], None),
+    ("evaluate_baseline/A", "results/s", ["baseline"], None),
+    ("check_calibration/A/c-s0", "results/s", [], None),
+]
+
+
+@pytest.mark.parametrize(("job", "folder", "experiments", "stage"), SHARED, ids=[job[0] for job in SHARED])
+def test_every_experiment_behind_a_failed_job_has_its_reason(
+    job: str, folder: str, experiments: list[str], stage: str | None
+) -> None:
+    study = catalogue({"hub": "o/m"}, calibration={"dataset": "o/c"})
+    assert reasons(study) == {}
+    fail(job, "disk on fire", folder)
+    said = f"{stage}: disk on fire" if stage else "disk on fire"
+    assert reasons(study) == dict.fromkeys(experiments, said)
+
+
+def test_jobs_of_the_sandbox_are_waited_for_too() -> None:
+    sandbox = {"sandbox": {"architecture": "llama", "continue_from": "B"}}
+    models = [{"name": "B", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}]
+    models.append({"name": "A", "family": "Llama", "kind": "instruct", **sandbox})
+    study = catalogue(models=models)
+    fail("train_sandbox_model/A", "nan")
+    assert reasons(study) == dict.fromkeys(NAMES, "training: nan")
+    fail("train_sandbox_model/B", "of the parent")
+    fail("make_world", "no world")
+    assert set(reasons(study).values()) == {"sandbox: no world"}
+    write_json("results/s/sandbox/texts/training.parquet", {})
+    assert set(reasons(study).values()) == {"training: of the parent"}
+
+
+def test_the_first_failed_job_of_the_chain_is_the_reason_unless_its_output_was_made_since() -> None:
+    study = catalogue()
+    fail(f"evaluate/A/{BLOCK}", "of the evaluation")
+    fail(f"plan/A/{BLOCK}", "of the plan")
+    fail("measure_priors/A/c-s0/16", "of the priors")
+    assert reasons(study) == {BLOCK: "priors: of the priors"}
+    write_json("results/s/priors/A/c-s0/seq16.parquet", {})  # brought from elsewhere, say
+    assert reasons(study) == {BLOCK: "plan: of the plan"}
+    write_json(f"results/s/experiments/A/{BLOCK}/plan.json", {})
+    assert reasons(study) == {BLOCK: "of the evaluation"}
+    write_json(f"results/s/experiments/A/{BLOCK}/metrics.json", {})
+    assert reasons(study) == {}
+
+
+def test_reasons_of_version_0_1_0_are_read_where_there_is_no_newer_one() -> None:
+    study = catalogue()
+    for name in ("baseline", BLOCK):
+        write_json(f"results/s/failures/A/{name}.json", {"reason": "older", "log": "x.log"})
+    assert reasons(study) == {"baseline": "older", BLOCK: "older"}
+    fail(f"evaluate/A/{BLOCK}", "newer")
+    assert reasons(study) == {"baseline": "older", BLOCK: "newer"}
+
+
+def test_what_an_older_grid_left_is_not_mixed_in() -> None:
+    study = catalogue()
+    fail("collect_gradients/A/c-s0/32", "of another length")
+    fail("plan/A/t-seq32-n8-p20", "of another experiment")
+    fail("check_model/B", "of another model")
+    assert reasons(study) == {}
+    assert study.failures.jobs() == []
+
+
+def test_nothing_is_asked_where_nothing_may_be_missing() -> None:
+    study = catalogue(report={"allow_missing": False})
+    fail("check_model/A", "refused")
+    assert study.failures.experiments() == {}
+    assert study.failures.unchecked_models() == []
+    assert study.failures.jobs() == []
+
+
+def test_reasons_reach_the_table() -> None:
+    study = catalogue()
+    fail("collect_gradients/A/c-s0/16", "out of memory")
+    missing = study.failures.experiments()
+    finished, layers = gather(study.sweep.entries(), evaluation=study.evaluation_settings, missing=missing)
+    assert {one.facts["experiment"]: one.failure for one in finished} == {
+        "baseline": None, TAYLOR: "gradients: out of memory", BLOCK: "gradients: out of memory", WEIGHTS: None,
+        WANDA: None,
+    }  # fmt: skip
+    assert layers == []
+
+
+def test_a_plan_of_a_model_that_is_refused_by_now_stops_no_table() -> None:
+    """Its manifest was deleted to have the model checked again, and the check refused it."""
+    study = catalogue()
+    settings = study.sweep.entries()[3]["settings"]
+    write_json(f"results/s/experiments/A/{WEIGHTS}/plan.json", {"recipe": {"settings": settings}, "layers": []})
+    fail("check_model/A", "weights are not finite")
+    missing = study.failures.experiments()
+    finished, layers = gather(study.sweep.entries(), evaluation=study.evaluation_settings, missing=missing)
+    assert {one.failure for one in finished} == {"model: weights are not finite"}
+    assert layers == []
+
+
+def test_models_that_could_not_be_checked_are_listed_with_the_reason(tmp_path: Path) -> None:
+    models = [
+        {"name": "A", "family": "Llama", "kind": "base", "hub": "o/a"},
+        {"name": "B", "family": "Llama", "kind": "base", "hub": "o/b"},
+        {"name": "C", "family": "Llama", "kind": "base", "path": "absent"},
+        {"name": "D", "family": "Llama", "kind": "base", "hub": "o/d"},
+        {"name": "E", "family": "Llama", "kind": "base", "hub": "o/e"},
+    ]
+    study = catalogue(models=models)
+    fail("stage_model/o--a@main", "no such repository", "cache")
+    fail("check_model/B", "up_proj is not finite")
+    write_json("results/s/models/E.json", {})
+    assert study.failures.unchecked_models() == [
+        {"model": "A", "reason": "staging: no such repository"},
+        {"model": "B", "reason": "up_proj is not finite"},
+        {
+            "model": "C",
+            "reason": "absent: no such model folder; give one written by save_pretrained, or a hub repository",
+        },
+        {"model": "D", "reason": "no job has checked it yet; run `snakemake evaluations`"},
+    ]
+    assert study.reported_models == ["E"]
+
+
+def test_other_failed_jobs_are_listed_once() -> None:
+    """Not those of single experiments, which their table has."""
+    study = catalogue(
+        recovery={}, inference={"experiments": [TAYLOR]},
+        export={"experiments": [BLOCK], "formats": ["transformers", "vllm", "gguf"]},
+    )  # fmt: skip
+    write_json("results/s/models/A.json", {})
+    jobs = [
+        "tokenize_requests/A", "evaluate_baseline/A", "collect_gradients/A/c-s0/16", "measure_priors/A/c-s0/16",
+        "measure_weights/A/magnitude", "measure_importance/A/wanda/c-s0/16", "check_calibration/A/c-s0",
+        "check_recovery/A", "choose_recovered/A", f"describe_export/A/{BLOCK}", f"export_checkpoint/A/{BLOCK}-vllm",
+        f"export_gguf/A/{BLOCK}/F16", f"measure_inference/A/{TAYLOR}",
+    ]  # fmt: skip
+    for job in jobs:
+        fail(job, f"of {job}")
+    fail(f"plan/A/{BLOCK}", "of one experiment")
+    listed = study.failures.jobs()
+    assert sorted(one["job"].replace(" ", "/") for one in listed) == sorted(jobs)
+    assert all(one["reason"] == f"of {one['job'].replace(' ', '/')}" for one in listed)

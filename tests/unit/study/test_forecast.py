@@ -1,0 +1,86 @@
+"""Forecasts from benchmark files, by hand."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from espalier.config import load_study
+from espalier.files import write_parquet
+from espalier.study.forecast import Work, disk_of, forecast, render
+from espalier.study.catalogue import Catalogue
+from espalier.study.planned_jobs import outlook
+from tests.conftest import REPOSITORY
+
+
+def work(folder: Path, rule: str, model: str, number: int, amount: int, *, seconds: float | None = None) -> Work:
+    job = Work(
+        rule, model, amount, 1, str(folder / f"{rule}-{model}-{number}"), str(folder / f"{rule}-{model}-{number}.tsv")
+    )
+    if seconds is not None:
+        Path(job.output).touch()
+        Path(job.benchmark).write_text(f"s\th:m:s\n{seconds}\t0:00:00\n", encoding="utf-8")
+    return job
+
+
+def test_times_grow_with_tokens_and_parameters(tmp_path: Path) -> None:
+    """Model A (100 parameters): 8 s for 4 tokens, so 2 s a token, and 0.02 s for a token and parameter.
+
+    A: 6 tokens left are 12 s. B (300 parameters): 5 tokens are 5 * 300 * 0.02 = 30 s. C: size unknown.
+    """
+    jobs = [
+        work(tmp_path, "collect_gradients", "A", 0, 4, seconds=8.0),
+        work(tmp_path, "collect_gradients", "A", 1, 6),
+        work(tmp_path, "collect_gradients", "B", 0, 5),
+        work(tmp_path, "collect_gradients", "C", 0, 5),
+        work(tmp_path, "plan", "A", 0, 1),
+    ]
+    lines = forecast(jobs, {"A": 100, "B": 300, "C": None})
+    assert [(line.n_done, line.n_left, line.seconds_left) for line in lines] == [
+        (1, 1, pytest.approx(12.0)),
+        (0, 1, pytest.approx(30.0)),
+        (0, 1, None),
+        (0, 1, None),
+    ]
+    sources = ["1 finished jobs", "by size, from A", "unknown: no such job has finished"]
+    assert [line.source for line in lines[:3]] == sources
+    text = render(lines)
+    assert "jobs left: 4 of 5" in text
+    assert "of unknown time: 2 jobs" in text
+    assert "GPU time of the rest: 42 s" in text
+    assert "1: 42 s, 2: 21 s" in text
+
+
+def test_a_pass_for_another_sample_count_is_to_be_made_anew(tmp_path: Path) -> None:
+    """Made for 4 of 8 sequences, 64 of 128 tokens, in 16 s: 128 tokens are 32 s."""
+    table, benchmark = tmp_path / "seq16.parquet", tmp_path / "seq16.tsv"
+    write_parquet(table, pa.table({"n_samples": [1, 2, 4], "importance": [0.1, 0.2, 0.3]}))
+    benchmark.write_text("s\th:m:s\n16.0\t0:00:16\n", encoding="utf-8")
+    for n_samples, left in ((4, 0.0), (8, 32.0), (2, 8.0)):
+        job = Work("collect_gradients", "A", 16 * n_samples, 1, str(table), str(benchmark), n_samples=n_samples)
+        (line,) = forecast([job], {"A": 100})
+        assert (line.n_left, line.seconds_left) == (int(left > 0), pytest.approx(left))
+
+
+def test_disk_is_that_of_finished_experiments(tmp_path: Path) -> None:
+    jobs = []
+    for number in range(3):
+        folder = tmp_path / f"e{number}"
+        jobs.append(Work("evaluate", "A", 1, 0, str(folder / "metrics.json"), "none.tsv"))
+        if number < 2:
+            folder.mkdir()
+            (folder / "metrics.json").write_bytes(b"x" * (100 + 100 * number))
+    assert disk_of(jobs) == 150  # one is left, as large as the mean of 100 and 200
+    assert disk_of(jobs[2:]) is None
+
+
+def test_the_outlook_of_the_paper_study() -> None:
+    """3 models of 3 x 5 x 3 and 3 of 3 x 4 x 5 experiments; a pass for each length, at its largest count."""
+    config = yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text(encoding="utf-8"))
+    jobs = outlook(Catalogue(load_study(config), REPOSITORY / "src/espalier"))["jobs"]
+    counts = {rule: sum(job["rule"] == rule for job in jobs) for rule in ("evaluate", "collect_gradients", "plan")}
+    assert counts == {"evaluate": 3 * 45 + 3 * 60, "collect_gradients": 3 * 5 + 3 * 4, "plan": 315}
+    longest = max(job["amount"] for job in jobs if job["rule"] == "collect_gradients")
+    assert longest == 256 * 512
+    assert {job["gpus"] for job in jobs if job["rule"] == "evaluate"} == {1}

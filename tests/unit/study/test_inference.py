@@ -1,0 +1,88 @@
+"""Which measurements a report takes: those of the weights and plans that are there now."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from espalier.config import load_study
+from espalier.files import read_json, write_json
+from espalier.recipe import inference_settings
+from espalier.study.inference import Measured
+from espalier.study.sweep import Sweep
+
+STUDY: dict[str, Any] = {
+    "study": "s",
+    "models": [
+        {"name": "A", "family": "F", "kind": "base", "path": "a"},
+        {"name": "B", "family": "F", "kind": "base", "path": "b", "grid": {"pruning_ratio": [0.5]}},
+    ],
+    "methods": [{"name": "magnitude", "criterion": "magnitude"}],
+    "grid": {"methods": ["magnitude"], "pruning_ratio": [0.2]},
+}
+A = SimpleNamespace(model="A")
+
+
+def measured(results: Path, **inference: Any) -> Measured:
+    config = load_study(STUDY | {"inference": inference})
+    return Measured(config, str(results), Sweep(config, str(results)))
+
+
+def write(results: Path) -> Path:
+    """Write a measurement with what it was made from."""
+    manifest, plan = {"files": {"model.safetensors": 1}}, {"layers": [1, 2]}
+    write_json(results / "models/A.json", manifest)
+    write_json(results / "experiments/A/magnitude-p20/plan.json", plan)
+    settings = inference_settings(manifest, plan, dtype="auto")
+    path = results / "inference/A/best.json"
+    write_json(path, {"model": "A", "experiment": "magnitude-p20", "recipe": {"settings": settings}})
+    return path
+
+
+def test_a_measurement_of_what_is_there(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert list(measured(tmp_path).found(A)) == [str(path)]
+    assert measured(tmp_path).found(SimpleNamespace(model="B")) == {}
+    assert measured(tmp_path, experiments=["magnitude-p20"]).found(A) == {}  # no longer asked for
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("models/A.json", {"files": {}}), ("experiments/A/magnitude-p20/plan.json", {"layers": [1]})],
+    ids=["weights", "plan"],
+)
+def test_a_measurement_of_what_was_there(tmp_path: Path, file: str, content: dict[str, Any]) -> None:
+    write(tmp_path)
+    write_json(tmp_path / file, content)
+    assert measured(tmp_path).found(A) == {}
+    (tmp_path / file).unlink()
+    assert measured(tmp_path).found(A) == {}
+
+
+@pytest.mark.parametrize("change", [{"model": "B"}, {"experiment": "x"}], ids=["model", "experiment"])
+def test_a_measurement_copied_from_elsewhere(tmp_path: Path, change: dict[str, str]) -> None:
+    path = write(tmp_path)
+    write_json(path, read_json(path) | change)
+    assert measured(tmp_path).found(A) == {}
+
+
+@pytest.mark.parametrize(("key", "value"), [("dtype", "float16"), ("version", 99)])
+def test_a_measurement_by_other_settings(tmp_path: Path, key: str, value: object) -> None:
+    path = write(tmp_path)
+    content = read_json(path)
+    content["recipe"]["settings"][key] = value
+    write_json(path, content)
+    assert measured(tmp_path).found(A) == {}
+
+
+def test_a_model_without_a_named_experiment_is_passed_over() -> None:
+    files = measured(Path("r"), experiments=["best", "magnitude-p50"]).files
+    assert files == ["r/inference/A/best.json", "r/inference/B/best.json", "r/inference/B/magnitude-p50.json"]
+
+
+def test_no_section_measures_nothing() -> None:
+    config = load_study(STUDY)
+    none = Measured(config, "r", Sweep(config, "r"))
+    assert (none.files, none.settings, none.found(A), none.problems(is_target=False)) == ([], {}, {}, [])
+    assert none.problems(is_target=True) != []

@@ -1,0 +1,185 @@
+"""What the rules look up: which experiments, which text, and what is refused before anything runs."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from espalier.config import load_study
+from espalier.config.models import SandboxModel
+from espalier.config.sandbox import Sandbox
+from espalier.errors import UserError
+from espalier.files import write_json
+from espalier.study.catalogue import Catalogue
+from espalier.study.checks import infeasible_problems, known_sizes
+from espalier.study.planned_jobs import outlook
+
+MODEL = {"name": "A", "family": "Llama", "kind": "base", "path": "models/a"}
+NAMES = ["taylor-seq16-n8-p20", "random-p20", "taylor-seq16-n8-p50", "random-p50"]
+A = SimpleNamespace(model="A")
+
+
+def catalogue(recovery: dict[str, Any] | None, **changes: Any) -> Catalogue:
+    config: dict[str, Any] = {
+        "study": "s",
+        "models": [MODEL],
+        "methods": [{"name": "taylor"}, {"name": "random", "criterion": "random"}],
+        "grid": {
+            "methods": ["taylor", "random"], "taylor_seq_len": [16], "taylor_num_samples": [8],
+            "pruning_ratio": [0.2, 0.5],
+        },
+        "calibration": {"dataset": "c.parquet", "seeds": [3]},
+    } | changes  # fmt: skip
+    return Catalogue(load_study(config | ({} if recovery is None else {"recovery": recovery})), Path("src/espalier"))
+
+
+class AskedError(Exception):
+    """The checkpoint was asked."""
+
+
+class Checkpoints:
+    """As Snakemake's, before the checkpoint has run or after it."""
+
+    def __init__(self, chosen: Path | None = None) -> None:
+        self.choose_recovered = self
+        self._chosen = chosen
+
+    def get(self, model: str) -> Any:
+        assert model == "A"
+        if self._chosen is None:
+            raise AskedError
+        return SimpleNamespace(output=[str(self._chosen)])
+
+
+def chosen(study: Catalogue, checkpoints: Checkpoints) -> list[str]:
+    return [entry["experiment"] for entry in study.recovery.entries(checkpoints)(A)]
+
+
+def test_without_the_section_nothing_is_recovered() -> None:
+    study = catalogue(None)
+    assert study.recovery.chosen_files(Checkpoints())(A) == []
+    assert (study.recovery.table, study.recovery.checks, study.recovery.analysis(A)) == ([], [], [])
+    assert study.recovery.problems() == []
+    with pytest.raises(UserError, match="recovery: the config has no such section, so nothing is recovered; add it"):
+        study.recovery.settings(A)
+
+
+def test_names_and_all_need_no_checkpoint() -> None:
+    assert chosen(catalogue({"experiments": [NAMES[0]]}), Checkpoints()) == [NAMES[0]]
+    assert chosen(catalogue({"experiments": ["all"]}), Checkpoints()) == NAMES[2:]  # at the largest ratio
+    headline = catalogue({"experiments": ["all", NAMES[3], "best"]}, report={"ratio": 0.2})
+    assert chosen(headline, Checkpoints()) == [NAMES[0], NAMES[1], NAMES[3]]
+
+
+def test_the_best_is_asked_of_the_checkpoint(tmp_path: Path) -> None:
+    study = catalogue({"experiments": ["best", NAMES[1]]})
+    with pytest.raises(AskedError):
+        chosen(study, Checkpoints())
+    write_json(tmp_path / "chosen.json", {"best": NAMES[2]})
+    assert chosen(study, Checkpoints(tmp_path / "chosen.json")) == [NAMES[1], NAMES[2]]
+    files = study.recovery.chosen_files(Checkpoints(tmp_path / "chosen.json"))(A)
+    folder = f"results/s/recovered/A/{NAMES[1]}"
+    assert files[:2] == [f"{folder}/metrics.json", f"{folder}/training.json"]
+
+
+def test_partial_reports_take_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = catalogue({"experiments": ["best", NAMES[1]]}, report={"allow_missing": True})
+    assert chosen(study, Checkpoints()) == [NAMES[1]]  # the best is not known, and not waited for
+    assert study.recovery.chosen_files(Checkpoints())(A) == []
+    metrics = f"results/s/recovered/A/{NAMES[1]}/metrics.json"
+    assert study.recovery.missing(Checkpoints())(A) == {metrics: None}
+    older = tmp_path / f"results/s/recovered/A/{NAMES[1]}/failure.json"  # as version 0.1.0 recorded it
+    write_json(older, {"reason": "out of memory", "log": "x.log"})
+    assert study.recovery.missing(Checkpoints())(A) == {metrics: "out of memory"}
+    write_json(tmp_path / f"results/s/failures/evaluate_recovered/A/{NAMES[1]}.json", {"reason": "nan", "rule": ""})
+    assert study.recovery.missing(Checkpoints())(A) == {metrics: "nan"}
+    write_json(tmp_path / f"results/s/failures/recover/A/{NAMES[1]}.json", {"reason": "loss is nan", "rule": ""})
+    assert study.recovery.missing(Checkpoints())(A) == {metrics: "recovery: loss is nan"}
+    assert study.recovery.samples(Checkpoints())(A) == {}
+    write_json(tmp_path / "results/s/recovered/A/chosen.json", {"best": NAMES[2]})
+    write_json(tmp_path / f"results/s/recovered/A/{NAMES[2]}/metrics.json", {})
+    assert chosen(study, Checkpoints()) == [NAMES[1], NAMES[2]]
+    assert list(study.recovery.samples(Checkpoints())(A)) == [NAMES[2]]
+
+
+def test_unknown_names_are_refused_with_what_is_allowed() -> None:
+    study = catalogue({"experiments": ["best", "taylor-p20"]})
+    assert study.recovery.problems() == [
+        f"recovery.experiments: got 'taylor-p20'; allowed: best, all, {', '.join(NAMES)}"
+    ]
+
+
+def test_the_text_is_that_of_the_calibration_without_its_documents() -> None:
+    study = catalogue({})
+    assert study.recovery.text == "c.parquet"
+    settings = study.recovery.settings(A)
+    assert (settings["calibration_seeds"], settings["text_field"]) == ([3], "text")
+    assert study.recovery.calibrations(A) == [{"seed": 3, "seq_len": 16, "n_samples": 8}]
+    assert {"experiments", "token_budget", "checkpointing", "text"}.isdisjoint(settings)
+
+
+def test_another_text_is_used_whole() -> None:
+    study = catalogue({"text": {"dataset": "owner/texts", "text_field": "content"}})
+    assert study.recovery.text == "cache/texts/owner--texts@train@main.parquet"
+    assert "owner--texts@train@main" in study.hub_texts
+    assert study.recovery.settings(A)["calibration_seeds"] == []
+    assert study.recovery.calibrations(A) == []
+    same = catalogue({"text": {"dataset": "c.parquet"}})
+    assert same.recovery.settings(A)["calibration_seeds"] == [3]  # named again, it is the calibration text still
+
+
+def test_what_decides_the_adapters_does_not_depend_on_the_grid() -> None:
+    """Else another sequence length would fine-tune everything again."""
+    wider = {"methods": ["taylor"], "taylor_seq_len": [16, 64], "taylor_num_samples": [8, 512], "pruning_ratio": [0.2]}
+    assert catalogue({}).recovery.settings(A) == catalogue({}, grid=wider).recovery.settings(A)
+
+
+@pytest.mark.parametrize(
+    ("recovery", "message"),
+    [
+        ({"text": {"dataset": "p.txt"}},
+         r"recovery.text: 'p.txt' is also evaluation.perplexity.texts\[0\]; fine-tune on another file"),
+        ({"experiments": []}, "recovery.experiments: is empty; give at least one value"),
+        ({"experiments": ["a-p20", "a-p20"]}, "recovery.experiments: 'a-p20' is listed twice; list each once"),
+        ({"target_modules": ["q_prj"]}, r"recovery.target_modules\[0\]: got 'q_prj'; allowed: q_proj, k_proj, .+"),
+        ({"rnak": 8}, r"recovery.rnak: unknown key \(did you mean 'rank'\?\)"),
+        ({"dropout": 1.0}, "recovery.dropout: got 1.0; allowed: less than 1"),
+        ({"learning_rate": 0.0}, "recovery.learning_rate: got 0.0; allowed: greater than 0"),
+        ({"dtype": "float16"}, "recovery.dtype: got 'float16'; allowed: auto, float32, bfloat16"),
+    ],
+)  # fmt: skip
+def test_bad_values_are_refused(recovery: dict[str, Any], message: str) -> None:
+    texts = {"texts": [{"name": "p", "dataset": "p.txt"}]}
+    with pytest.raises(UserError, match=message):
+        catalogue(recovery, evaluation={"perplexity": texts})
+
+
+def test_another_split_of_a_perplexity_text_is_warned_of() -> None:
+    texts = {"texts": [{"name": "p", "dataset": "owner/texts", "split": "test"}]}
+    study = catalogue({"text": {"dataset": "owner/texts"}}, evaluation={"perplexity": texts})
+    assert study.config.warnings() == [
+        "recovery.text: 'owner/texts' is also the dataset of perplexity text 'p' (another split)"
+    ]
+
+
+def test_sequences_longer_than_a_known_context_are_refused_at_once() -> None:
+    sandbox = [{"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}]
+    window = {"perplexity": {"window": 128, "stride": 64}}
+    study = catalogue({"seq_len": 512}, models=sandbox, evaluation=window).config
+    sizes = {"A": known_sizes(study.models[0], "", Sandbox())}
+    limit = SandboxModel(architecture="llama").max_position_embeddings
+    assert infeasible_problems(study, sizes) == [
+        f"recovery.seq_len: got 512, but the context of model 'A' is {limit} tokens; give at most {limit}"
+    ]
+
+
+def test_a_forecast_counts_recoveries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = catalogue({"experiments": ["best", NAMES[1]], "seq_len": 8, "n_sequences": 4, "epochs": 2})
+    jobs = [job for job in outlook(study)["jobs"] if job["rule"] in {"recover", "evaluate_recovered"}]
+    assert [(job["rule"], job["amount"]) for job in jobs] == [("recover", 64), ("evaluate_recovered", 1)] * 2
+    assert {job["output"] for job in jobs if job["rule"] == "recover"} == {
+        f"results/s/recovered/A/{name}/training.json" for name in ("best", NAMES[1])
+    }

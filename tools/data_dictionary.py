@@ -1,0 +1,67 @@
+"""The data dictionary: `docs/results.md`, generated from the table schemas.
+
+`python -m tools.data_dictionary` writes it; a test shows the difference when it is stale.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from espalier import tables
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/results.md"
+BEGIN, END = "<!-- tables: generated, do not edit -->", "<!-- end of tables -->"
+# Table, where it lies under results/{study}/, and its schema.
+DOCUMENTED = (
+    ("Importance of groups", "importance/{model}/{criterion}/{calibration}/seq{L}.parquet", tables.Importance),
+    ("Gradient statistics", "gradients/{model}/{calibration}/seq{L}.parquet", tables.Gradients),
+    ("Priors", "priors/{model}/{calibration}/seq{L}.parquet", tables.PriorTable),
+    ("Imported results", "legacy/{model}/{search_folder}.parquet", tables.Imported),
+    ("Samples", "baseline/{model}/samples.parquet, experiments/{model}/{experiment}/samples.parquet", tables.Samples),
+    (
+        "Experiments",
+        "consolidated/experiments.parquet; one model: consolidated/{model}/all_methods_results.parquet, .csv",
+        tables.Experiments,
+    ),
+    ("Evaluations", "consolidated/evaluations.parquet", tables.Evaluations),
+    ("Layers", "consolidated/layers.parquet", tables.Layers),
+    ("Recovered experiments", "consolidated/recovery.parquet", tables.Recovered),
+)
+
+
+def insert_tables(page: str) -> str:
+    """Put the generated part between its markers."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    parts = "\n\n".join(_table(title, path, schema) for title, path, schema in DOCUMENTED)
+    return f"{before}{BEGIN}\n\n{parts}\n\n{END}{after}"
+
+
+def _table(title: str, path: str, model: Any) -> str:
+    rows = [
+        f"| `{_name(name)}` | {column.dtype} | {'yes' if column.nullable else 'no'} | {_cell(column.description)} |"
+        for name, column in model.to_schema().columns.items()
+    ]
+    head = ["| column | type | may be null | meaning |", "|---|---|---|---|"]
+    return "\n".join([f"## {title}", "", f"`{path}`", "", inspect.cleandoc(model.__doc__ or ""), "", *head, *rows])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _name(column: str) -> str:
+    """Write a column pattern as a name: `^ppl_.+` is `ppl_*`."""
+    return re.sub(r"\(\?!.*?\)", "", column).removeprefix("^").replace(".+", "*")
+
+
+def main() -> None:
+    """Write the data dictionary."""
+    PAGE.write_text(insert_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
