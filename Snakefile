@@ -65,18 +65,18 @@ wildcard_constraints:
 
 include: "rules/stage.smk"
 include: "rules/sandbox.smk"
-include: "rules/evaluate.smk"
-include: "rules/gradients.smk"
-include: "rules/priors.smk"
+include: "rules/models.smk"
+include: "rules/requests.smk"
+include: "rules/calibration.smk"
 include: "rules/plan.smk"
+include: "rules/evaluate.smk"
 include: "rules/legacy.smk"
-include: "rules/consolidate.smk"
-include: "rules/inference.smk"
-include: "rules/recover.smk"
+include: "rules/results.smk"
 include: "rules/report.smk"
-include: "rules/forecast.smk"
-include: "rules/export_gguf.smk"
+include: "rules/recovery.smk"
+include: "rules/serving.smk"
 include: "rules/export.smk"
+include: "rules/forecast.smk"
 
 
 rule all:

@@ -1,4 +1,5 @@
-# Checkpoints: pruned models as folders that transformers loads, compared with the evaluated model before they count.
+# Exports: pruned models as folders that transformers loads, compared with the evaluated model before they count, and
+# as GGUF files for llama.cpp.
 
 
 # A small file that changes only when the best experiment, its plan or its numbers do.
@@ -61,3 +62,29 @@ rule export_checkpoint:
         stubs=study.exports.has_stubs,
     script:
         "../workflow/scripts/export_checkpoint.py"
+
+
+rule export_gguf:
+    """Write a pruned model for llama.cpp."""
+    input:
+        "<results>/checkpoints/{model}/{name}",
+    output:
+        model="<results>/checkpoints/{model}/{name}.{type}.gguf",
+        facts="<results>/checkpoints/{model}/{name}.{type}.gguf.json",
+    log:
+        "<results>/logs/export_gguf/{model}/{name}.{type}.log",
+    benchmark:
+        "<results>/benchmarks/export_gguf/{model}/{name}.{type}.tsv"
+    wildcard_constraints:
+        name=study.exports.checkpoint_pattern,
+        type="F32|F16|Q8_0",
+    conda:
+        "../envs/gguf.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(8000),
+        runtime=grow(60),
+    params:
+        version=versions.EXPORT_GGUF,
+    script:
+        "../workflow/scripts/export_gguf.py"

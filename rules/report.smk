@@ -1,4 +1,6 @@
-# Pages, text reports, figures and tables for papers, from the analyses and tables alone.
+# Reports: statistics of the tables first (they need scipy), then pages, text, figures and tables for papers, which only
+# render them. No models, no torch.
+
 MODEL_FIGURES = [
     "accuracy_by_method",
     "accuracy_by_setting",
@@ -11,8 +13,132 @@ MODEL_FIGURES = [
 CROSS_FIGURES = ["best_vs_baseline", "base_vs_instruct"]
 
 
-include: "analyse.smk"
-include: "structures.smk"
+rule analyse:
+    """Statistics of one model."""
+    input:
+        experiments="<results>/consolidated/experiments.parquet",
+        evaluations="<results>/consolidated/evaluations.parquet",
+        layers="<results>/consolidated/layers.parquet",
+        samples=study.sweep.samples_of,
+        manifest=study.manifest,
+        gradients=study.sweep.gradient_tables_of,
+        code=study.code(
+            "analysis/*.py",
+            "serving/targets.py",
+            "serving/verdict.py",
+            "statistics/*.py",
+            "naming.py",
+            "calibration/gradient_statistics.py",
+            "planning/groups.py",
+            "planning/plan.py",
+            "models/sizes.py",
+            "recipe.py",
+            "versions.py",
+        ),
+    output:
+        analysis="<results>/reports/{model}/analysis.json",
+        draws="<results>/reports/{model}/draws.parquet",
+    log:
+        "<results>/logs/analyse/{model}.log",
+    benchmark:
+        "<results>/benchmarks/analyse/{model}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(2000),
+        runtime=grow(20),
+    params:
+        samples=study.sweep.samples,
+        passes=study.sweep.gradient_passes,
+        headline_ratio=study.config.report.ratio,
+    script:
+        "../workflow/scripts/analyse.py"
+
+
+rule analyse_study:
+    """Comparison of all models."""
+    input:
+        experiments="<results>/consolidated/experiments.parquet",
+        evaluations="<results>/consolidated/evaluations.parquet",
+        analyses=expand(
+            "<results>/reports/{model}/analysis.json", model=study.reported_models
+        ),
+        draws=expand(
+            "<results>/reports/{model}/draws.parquet", model=study.reported_models
+        ),
+        code=study.code(
+            "analysis/*.py", "statistics/*.py", "naming.py"
+        ),
+    output:
+        summary="<results>/reports/cross_model/analysis_summary.json",
+    log:
+        "<results>/logs/analyse_study.log",
+    benchmark:
+        "<results>/benchmarks/analyse_study.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        headline_ratio=study.config.report.ratio,
+        unchecked=study.failures.unchecked_models,
+        failed=study.failures.jobs,
+    script:
+        "../workflow/scripts/analyse_study.py"
+
+
+# One job for each model: starting Python for each experiment would take longer than all its work.
+rule compare_structures:
+    """What each experiment of a model removed, layer by layer."""
+    input:
+        layers="<results>/consolidated/layers.parquet",
+        manifest=study.manifest,
+        imported=study.imports.tables_of,
+        code=study.code(
+            "serving/experiments.py",
+            "analysis/said.py",
+            "serving/targets.py",
+            "serving/verdict.py",
+            "statistics/messages.py",
+            "evaluation/metrics.py",
+            "results/legacy/*.py",
+            "naming.py",
+            "planning/groups.py",
+            "planning/plan.py",
+            "models/sizes.py",
+            "reports/sections/structure.py",
+            "reports/sections/serving.py",
+            "reports/layout.py",
+            "reports/sections/base.py",
+            "reports/messages/*.py",
+        ),
+    output:
+        report(
+            directory("<results>/reports/{model}/structures"),
+            patterns=["{experiment}.txt"],
+            caption="../workflow/report/structure.rst",
+            category="Structures",
+            subcategory="{model}",
+            labels={"model": "{model}", "experiment": "{experiment}"},
+        ),
+    log:
+        "<results>/logs/compare_structures/{model}.log",
+    benchmark:
+        "<results>/benchmarks/compare_structures/{model}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(1000),
+        runtime=grow(10),
+    params:
+        experiments=study.sweep.names_of,
+        language=study.config.report.language,
+    script:
+        "../workflow/scripts/compare_structures.py"
 
 
 rule report_model:
@@ -28,8 +154,7 @@ rule report_model:
             "analysis/said.py",
             "analysis/serving_messages.py",
             "statistics/messages.py",
-            "reports/*.py",
-            "reports/messages/*.py",
+            "reports/**/*.py",
             "reports/templates/*",
             "reports/vendor/*.js",
         ),
@@ -88,8 +213,7 @@ rule report_cross_model:
             "analysis/said.py",
             "analysis/serving_messages.py",
             "statistics/messages.py",
-            "reports/*.py",
-            "reports/messages/*.py",
+            "reports/**/*.py",
             "reports/templates/*",
             "reports/vendor/*.js",
         ),

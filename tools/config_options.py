@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from espalier.config.problems import section_in
 from espalier.config.study import StudyConfig
 
-CONFIG_FOLDER = Path(__file__).resolve().parents[3] / "config"
+CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "config"
 BEGIN, END = "<!-- options: generated, do not edit -->", "<!-- end of options -->"
 
 

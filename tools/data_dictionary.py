@@ -12,7 +12,7 @@ from typing import Any
 
 from espalier import tables
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/results.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs/results.md"
 BEGIN, END = "<!-- tables: generated, do not edit -->", "<!-- end of tables -->"
 # Table, where it lies under results/{study}/, and its schema.
 DOCUMENTED = (

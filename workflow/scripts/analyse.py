@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from espalier.analysis.best import rows_of
 from espalier.analysis.costs import costs_of
-from espalier.serving.verdicts_json import deployment_of_bests
+from espalier.serving.experiments import deployment_of_bests
 from espalier.analysis.evidence import draws_table, gather_evidence
 from espalier.analysis.model import analyse_model
 from espalier.analysis.perplexities import read_perplexities

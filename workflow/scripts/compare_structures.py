@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.serving.verdicts_json import deployment_of
+from espalier.serving.experiments import deployment_of
 from espalier.files import read_json, read_table, whole_folder, write_json
 from espalier.jobs.log import workflow_job
 from espalier.results.legacy.rows import unpruned_sizes

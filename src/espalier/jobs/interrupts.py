@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from espalier.study.stopping import STOP_FILE
+
 INTERRUPTED = 128 + signal.SIGINT
 """Exit status of a job that was interrupted."""
-STOP_FILE = "ESPALIER_STOP_FILE"
-"""Variable of jobs that names a file, which is there once the workflow was told to stop (`espalier.study.stopping`)."""
 
 
 def end_quietly_when_interrupted() -> None:

@@ -18,7 +18,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from espalier.jobs.interrupts import STOP_FILE
+STOP_FILE = "ESPALIER_STOP_FILE"
+"""Environment variable of jobs: a file that exists once the workflow was told to stop."""
 
 
 def tell_jobs_when_stopped() -> None:

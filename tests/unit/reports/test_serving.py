@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from espalier.serving.verdicts_json import deployment_of
+from espalier.serving.experiments import deployment_of
 from espalier.serving.timing_summary import summarise
 from espalier.reports.html import model_html
 from espalier.reports.messages import Words

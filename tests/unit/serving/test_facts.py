@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from espalier.serving.verdicts_json import deployment_of, deployment_of_bests
+from espalier.serving.experiments import deployment_of, deployment_of_bests
 from espalier.serving.verdict import ModelFacts
 from espalier.models.manifest import make_manifest
 from tests.unit.conftest import random_model

@@ -52,7 +52,6 @@ rule consolidate:
         experiments="<results>/consolidated/experiments.parquet",
         code=study.code(
             "analysis/*.py",
-            "analysis/serving_messages.py",
             "naming.py",
             "statistics/*.py",
             "tables.py",

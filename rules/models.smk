@@ -1,0 +1,28 @@
+# Models: what a folder holds, and whether it can be pruned.
+
+
+rule check_model:
+    """Architecture, sizes and checksums of a model folder."""
+    input:
+        trained=study.trained_model,
+        staged=study.staged_model,
+    output:
+        "<results>/models/{model}.json",
+    log:
+        "<results>/logs/check_model/{model}.log",
+    benchmark:
+        "<results>/benchmarks/check_model/{model}.tsv"
+    wildcard_constraints:
+        # Not the imported ones, so that nothing is computed for those.
+        model=study.any_of(study.models),
+    conda:
+        "../envs/evaluate.yaml"
+    threads: 1
+    resources:
+        mem_mb=grow(4000),
+        runtime=grow(30),
+    params:
+        version=versions.CHECK_MODEL,
+        model=study.check_params,
+    script:
+        "../workflow/scripts/check_model.py"
