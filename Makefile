@@ -7,7 +7,7 @@ STUDY ?= sandbox
 QUIET := --quiet rules reason host
 export PYTHONPATH := src
 
-.PHONY: help run pack unpack test test-all llama lint format docs generated lock coverage mutation audit
+.PHONY: help run pack unpack test test-all llama lint format generated lock coverage mutation audit
 
 help:
 	@echo "make run        the embedded study: six tiny models, nothing to download"
@@ -17,9 +17,7 @@ help:
 	@echo "make llama      install llama.cpp, which checks GGUF files; it is built once and kept in ~/.cache/espalier"
 	@echo "make lint       ruff, snakefmt, snakemake --lint, imports, mypy, codespell"
 	@echo "make format     rewrite Python and rule files in the house style"
-	@echo "make docs       the documentation as a site, in build/site"
-	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md,"
-	@echo "                the graph and table of docs/architecture.md, docs/licences.md"
+	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md"
 	@echo "make coverage   the unit tests, and the lines that they leave out"
 	@echo "make mutation   faults put into the core one by one, and those that no unit test finds"
 	@echo "make audit      known vulnerabilities of the locked versions (asks pypi.org)"
@@ -71,16 +69,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile rules
 
-docs: $(INSTALLED)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "build/site/index.html (\`$(BIN)/python -m http.server --directory build/site\` serves it, for its search)"
-
 generated: $(INSTALLED)
 	$(BIN)/python -m tools.config_options
 	$(BIN)/python -m tools.data_dictionary
-	$(BIN)/python docs/draw_architecture.py
-	$(BIN)/python docs/draw_pipeline.py
-	$(BIN)/python docs/list_licences.py
 
 coverage: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --cov --cov-report=term

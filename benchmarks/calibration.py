@@ -22,15 +22,15 @@ from transformers import PreTrainedModel
 
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.importance import collect_importance
-from espalier.calibration.memory import GIB, PassSettings
 from espalier.calibration.ladder import ladder, prior_samples
+from espalier.calibration.memory import GIB, PassSettings
+from espalier.calibration.priors import PER_LAYER, measure_priors
 from espalier.models.decoder import decoder_layers, projections
+from espalier.models.surgery import prune
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import Priors, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select
-from espalier.calibration.priors import PER_LAYER, measure_priors
-from espalier.models.surgery import prune
 
 N_METHODS = 3  # of the reference grid
 

@@ -26,9 +26,9 @@ import yaml
 
 from espalier.config.load import load_study
 from espalier.files import read_json, sha256_of, write_json, write_result
+from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
-from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.recipe import evaluation_settings, plan_settings
 from espalier.study.catalogue import Catalogue
 

@@ -21,13 +21,13 @@ from random_models import SHAPES, random_model, structure_of
 from transformers import PreTrainedModel
 
 from espalier.jobs.inference import sizes
-from espalier.serving.timing import UNPRUNED, Load, measure, versions_of
-from espalier.serving.timing_summary import SPEEDS, gain, summarise
-from espalier.serving.verdict import ADVISED
+from espalier.models.sizes import ModelStructure
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions, select
-from espalier.models.sizes import ModelStructure
+from espalier.serving.timing import UNPRUNED, Load, measure, versions_of
+from espalier.serving.timing_summary import SPEEDS, gain, summarise
+from espalier.serving.verdict import ADVISED
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ import tracemalloc
 
 import numpy as np
 
+from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import Priors, ScoreSettings, score_groups
 from espalier.planning.select import Allocation, SelectionOptions, select
-from espalier.models.sizes import LayerStructure, ModelStructure
 
 LAYER = LayerStructure(8, 5_242_880, 14_336, 12_288, 8_192)
 MODEL = ModelStructure((LAYER,) * 32, other_params=2 * 128_256 * 4_096 + 4_096)

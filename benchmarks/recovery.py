@@ -18,14 +18,14 @@ from calibration import describe, random_sequences, report, reset_peak
 from random_models import SHAPES, random_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from espalier.recovery.lora import LoraSettings, attach
-from espalier.config.recovery import SEVEN_PROJECTIONS, Recovery
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.memory import GIB
-from espalier.models.decoder import ROLES, decoder_layers, get_projection, n_kv_groups, n_mlp_channels
+from espalier.config.recovery import SEVEN_PROJECTIONS, Recovery
 from espalier.jobs.recovery import peak_memory
-from espalier.recovery.training import Schedule, fine_tune
+from espalier.models.decoder import ROLES, decoder_layers, get_projection, n_kv_groups, n_mlp_channels
 from espalier.models.surgery import prune
+from espalier.recovery.lora import LoraSettings, attach
+from espalier.recovery.training import Schedule, fine_tune
 
 DEFAULTS = Recovery()
 LORA = LoraSettings(DEFAULTS.rank, DEFAULTS.alpha, DEFAULTS.dropout, SEVEN_PROJECTIONS, 0)

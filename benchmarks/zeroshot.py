@@ -30,9 +30,9 @@ import torch
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from espalier.scoring.onednn import fast_linear
 from espalier.scoring import Request, Score, score_requests
 from espalier.scoring.engine import balance_of
+from espalier.scoring.onednn import fast_linear
 from espalier.scoring.pack import choose_batches, make_batches, padding
 from espalier.scoring.tree import build_forest
 

@@ -6,7 +6,7 @@ rule import_legacy:
     input:
         files=study.imports.files,
         code=study.code(
-            "results/legacy/*.py", "evaluation/metrics.py", "naming.py", "tables.py"
+            "results/legacy/*.py", "evaluation/protocol.py", "naming.py", "tables.py"
         ),
     output:
         table="<results>/legacy/{model}/{search_folder}.parquet",

@@ -124,7 +124,7 @@ rule consolidate_recovery:
         checks=study.recovery.checks,
         experiments="<results>/consolidated/experiments.parquet",
         code=study.code(
-            "evaluation/metrics.py",
+            "evaluation/protocol.py",
             "recipe.py",
             "results/recovered.py",
             "tables.py",

@@ -10,10 +10,10 @@ rule consolidate_study:
         imported=study.imports.tables,
         code=study.code(
             "results/consolidate.py",
-            "results/gather.py",
+            "results/consolidate.py",
             "naming.py",
             "tables.py",
-            "evaluation/metrics.py",
+            "evaluation/protocol.py",
             "calibration/gradient_statistics.py",
             "results/legacy/*.py",
             "planning/groups.py",

@@ -14,7 +14,7 @@ PAGES = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md", "results/README.md")),
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
-PROGRAMS = ("snakemake", "make", "python", "pip", "pytest", "pre-commit", "mkdocs", "PYTHONPATH=")
+PROGRAMS = ("snakemake", "make", "python", "pip", "pytest", "pre-commit", "PYTHONPATH=")
 _FENCE = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
 

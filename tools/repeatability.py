@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from espalier.planning.criteria import CRITERIA
 from espalier.errors import UserError
 from espalier.files import read_json, read_parquet, read_table
-from tools.plan_differences import PlanDifference, compare_plans
+from espalier.models.sizes import ModelStructure
+from espalier.planning.criteria import CRITERIA
 from espalier.planning.make import scored_groups
 from espalier.planning.plan import Plan
-from espalier.models.sizes import ModelStructure
+from tools.plan_differences import PlanDifference, compare_plans
 
 KEYS = ["model", "experiment"]
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from espalier.evaluation.perplexity import measure_perplexity
 from espalier.calibration.importance import collect_importance
 from espalier.calibration.memory import PassSettings
 from espalier.calibration.priors import measure_priors
-from espalier.scoring import Request, score_requests
+from espalier.evaluation.perplexity import measure_perplexity
 from espalier.models.surgery import prune
+from espalier.scoring import Request, score_requests
 from tests.conftest import REPOSITORY
 from tests.gpu.conftest import DEVICE, VOCABULARY, random_model, random_tokens
 

@@ -16,13 +16,13 @@ from lm_eval.tasks import TaskManager
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer
 
-from espalier.jobs.calibration import load_sequences
-from espalier.config.evaluation import SEVEN_TASKS
-from espalier.evaluation.tasks import load_tasks
-from espalier.files import read_json, read_table
 from espalier.calibration.importance import collect_importance
 from espalier.calibration.memory import PassSettings
 from espalier.calibration.priors import measure_priors
+from espalier.config.evaluation import SEVEN_TASKS
+from espalier.evaluation.tasks import load_tasks
+from espalier.files import read_json, read_table
+from espalier.jobs.calibration import load_sequences
 from espalier.models.surgery import mask, prune
 from tests.real.conftest import LIMIT, N_SAMPLES, RATIOS, SEQ_LEN, RealStudy
 

@@ -15,15 +15,15 @@ import torch
 from espalier import versions
 from espalier.calibration.importance import collect_importance, importance_of_weights
 from espalier.calibration.memory import PassSettings
+from espalier.calibration.priors import measure_priors
 from espalier.models.decoder import decoder_layers, n_kv_groups, n_mlp_channels, params_per_group
+from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.surgery import prune
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import Priors, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select
-from espalier.models.sizes import LayerStructure, ModelStructure
-from espalier.calibration.priors import measure_priors
 from espalier.scoring import Request, score_requests
-from espalier.models.surgery import prune
 from tests.unit.conftest import random_model
 
 FILE = Path(__file__).parents[1] / "data/reference_values.json"

@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from espalier.errors import UserError
 from espalier.files import read_json, write_json
+from espalier.reports.summary import summarise
 from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
-from espalier.reports.summary import summarise
 from tests.conftest import Run
 from tests.unit.conftest import random_model
 

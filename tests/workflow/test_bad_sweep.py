@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from espalier.planning.criteria import CRITERIA
 from espalier.files import read_json
+from espalier.planning.criteria import CRITERIA
 from tests.conftest import Run, job_counts
 
 

@@ -25,7 +25,7 @@ from tests.workflow.conftest import DefaultRun
 LANGUAGES = {"sh", "bash", "text", "yaml", "json", "python", "diff", "mermaid"}
 ELSEWHERE = {
     "squeue --me": "needs Slurm: tests/slurm/test_cluster.py runs this block there",
-    "pre-commit install": "writes into .git; the linters that it runs are run by test_style.py",
+    "pre-commit install": "writes into .git; the linters that it runs are those of `make lint`",
     "snakemake inference": "needs a section of the config: tests/workflow/test_inference.py",
     "sh envs/install_llama_cpp.sh": "installs: `make test-all` does it",
     "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install": "the same by hand",
@@ -40,7 +40,7 @@ LONG_TARGETS = {
     "test": "this very run",
     "test-all": "this very run in CI",
     "llama": "`make test-all` needs it; test_llama_cpp.py",
-    "lint": "test_style.py",
+    "lint": "`.ci/run`",
     "lock": "needs the network",
     "audit": "needs the network",
     "coverage": "the unit tests",

@@ -16,7 +16,7 @@ import yaml
 
 from espalier import __version__
 from tests.conftest import REPOSITORY
-from tests.workflow.test_style import locked
+from tests.workflow.test_conventions import locked
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 LIBRARY = REPOSITORY / "src/espalier"

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from tools.repeatability import compare_studies, describe
 
 from espalier.errors import UserError
-from tools.repeatability import compare_studies, describe
 from tests.conftest import Run
 
 TABLES = ("experiments", "evaluations", "layers")

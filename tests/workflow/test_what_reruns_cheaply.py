@@ -35,11 +35,11 @@ CODE_EDITS = {
     "template of the pages": ("reports/templates/report.html", REPORTS),
     "statistics": ("statistics/bootstrap.py", REPORTS | ANALYSES | TABLES),
     "mean accuracy": (
-        "evaluation/metrics.py",
+        "evaluation/protocol.py",
         REPORTS | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1},
     ),
     "table schema": ("tables.py", REPORTS | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1}),
-    "structure report": ("reports/sections/structure.py", REPORTS | STRUCTURES),
+    "structure report": ("reports/structure.py", REPORTS | STRUCTURES),
     "gradient pass": ("calibration/gradients.py", {}),
     "evaluation": ("scoring/engine.py", {}),
 }

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from espalier.analysis.best import rows_of
 from espalier.analysis.costs import costs_of
-from espalier.serving.experiments import deployment_of_bests
 from espalier.analysis.evidence import draws_table, gather_evidence
 from espalier.analysis.model import analyse_model
 from espalier.analysis.perplexities import read_perplexities
@@ -16,6 +15,7 @@ from espalier.analysis.profile import gradient_profile, settings_of
 from espalier.files import read_json, read_table, write_parquet, write_result
 from espalier.jobs.log import workflow_job
 from espalier.recipe import read_samples
+from espalier.serving.experiments import deployment_of_bests
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.jobs.calibration import check_sequences
+from espalier.calibration.overlap import summarise
 from espalier.evaluation.requests import read_requests
 from espalier.files import read_json, write_json
+from espalier.jobs.calibration import check_sequences
 from espalier.jobs.log import workflow_job
-from espalier.calibration.overlap import summarise
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from espalier.files import read_json, write_json
 from espalier.jobs.log import workflow_job
-from espalier.models.manifest import make_manifest
 from espalier.jobs.suitability import check_architecture
+from espalier.models.manifest import make_manifest
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -4,10 +4,10 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING, Any
 
+from espalier.calibration.overlap import summarise
 from espalier.evaluation.requests import read_requests
 from espalier.files import read_json, write_json
 from espalier.jobs.log import workflow_job
-from espalier.calibration.overlap import summarise
 from espalier.recovery.text import check_apart, check_evaluated, load_packed
 
 if TYPE_CHECKING:

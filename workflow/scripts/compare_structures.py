@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.serving.experiments import deployment_of
 from espalier.files import read_json, read_table, whole_folder, write_json
 from espalier.jobs.log import workflow_job
-from espalier.results.legacy.rows import unpruned_sizes
 from espalier.models.sizes import ModelStructure
 from espalier.reports.layout import write_text
-from espalier.reports.sections.structure import compare_structure, structure_text
+from espalier.reports.structure import compare_structure, structure_text
+from espalier.results.legacy.rows import unpruned_sizes
+from espalier.serving.experiments import deployment_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

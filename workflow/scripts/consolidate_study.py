@@ -4,10 +4,9 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING, Any
 
-from espalier.results.consolidate import evaluations_table, experiments_table, layers_table
 from espalier.files import read_table, write_table
-from espalier.results.gather import gather
 from espalier.jobs.log import workflow_job
+from espalier.results.consolidate import evaluations_table, experiments_table, gather, layers_table
 from espalier.results.legacy import rows as legacy
 from espalier.tables import Evaluations, Experiments, Layers
 

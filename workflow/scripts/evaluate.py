@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.jobs.evaluation import Planned, Work, evaluate_with_others, facts_of
 from espalier.evaluation.store import Store
+from espalier.jobs.evaluation import Planned, Work, evaluate_with_others, facts_of
 from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 import logging
 from typing import TYPE_CHECKING
 
+from espalier.evaluation.evaluator import write_evaluation
 from espalier.jobs.evaluation import Work
-from espalier.evaluation.run import write_evaluation
 from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:

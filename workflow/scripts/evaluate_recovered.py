@@ -5,8 +5,8 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.jobs.evaluation import Work, evaluate_recovered, facts_of
 from espalier.evaluation.store import Store
+from espalier.jobs.evaluation import Work, evaluate_recovered, facts_of
 from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 import logging
 from typing import TYPE_CHECKING, Any
 
-from espalier.study.forecast import Work, disk_of, forecast, render
 from espalier.jobs.log import workflow_job
+from espalier.study.forecast import Work, disk_of, forecast, render
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -5,8 +5,8 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.jobs.inference import chosen_plan, measure_plan
 from espalier.files import read_json, write_result
+from espalier.jobs.inference import chosen_plan, measure_plan
 from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:

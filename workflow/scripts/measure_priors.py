@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from espalier.jobs.calibration import CalibrationJob, priors_table
 from espalier.files import write_table
+from espalier.jobs.calibration import CalibrationJob, priors_table
 from espalier.jobs.log import workflow_job
 from espalier.tables import PriorTable
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from espalier.files import read_json, write_table
 from espalier.calibration.importance import importance_of_weights
+from espalier.files import read_json, write_table
 from espalier.jobs.log import workflow_job
 from espalier.models.described import load_described
 from espalier.tables import Importance

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_json, read_parquet, write_json
 from espalier.jobs.log import workflow_job
-from espalier.planning.make import make_plan
 from espalier.models.sizes import ModelStructure
+from espalier.planning.make import make_plan
 from espalier.recipe import plan_settings
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from espalier.reports.figures.model import ratio_figures
 from espalier.reports.html import model_html
 from espalier.reports.layout import write_text
 from espalier.reports.messages import Words
-from espalier.reports.sections.recovery import with_recovery
 from espalier.reports.rows import experiment_rows, layer_rows
+from espalier.reports.sections.recovery import with_recovery
 from espalier.reports.text import model_text, write_figures
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ import espalier.jobs.online  # noqa: F401 (before all others)
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.staging.datasets import stage_task
 from espalier.files import write_json
 from espalier.jobs.log import workflow_job
+from espalier.staging.datasets import stage_task
 from espalier.staging.lock import LOCK_FILE
 
 if TYPE_CHECKING:

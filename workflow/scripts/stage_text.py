@@ -5,8 +5,8 @@ import espalier.jobs.online  # noqa: F401 (before all others)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.staging.datasets import stage_text
 from espalier.jobs.log import workflow_job
+from espalier.staging.datasets import stage_text
 from espalier.staging.lock import LOCK_FILE
 
 if TYPE_CHECKING:

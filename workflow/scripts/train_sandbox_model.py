@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import Tokenizer
 
+from espalier.calibration.texts import read_texts
 from espalier.files import read_parquet
 from espalier.jobs.log import workflow_job
 from espalier.sandbox.tokenizers import wrap
 from espalier.sandbox.training import chat_rows, continue_model, new_model, page_rows, save, schedule_of, train
-from espalier.calibration.texts import read_texts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

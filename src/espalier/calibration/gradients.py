@@ -20,10 +20,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from espalier.planning.criteria import Evidence, Need, takes_gradients
 from espalier.errors import UserError
 from espalier.models.context import context_length
 from espalier.models.decoder import Projection, decoder_layers, linear_of, projections
+from espalier.planning.criteria import Evidence, Need, takes_gradients
 from espalier.progress import Progress
 
 NO_TARGET = -100

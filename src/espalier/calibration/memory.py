@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from espalier.planning.criteria import Need, takes_gradients
-from espalier.errors import UserError
 from espalier.calibration.gradients import most_rows, run_once
+from espalier.errors import UserError
 from espalier.models.decoder import projections
+from espalier.planning.criteria import Need, takes_gradients
 
 RESERVE = 0.1  # share of the free memory left to the allocator's fragments
 GIB = 1024**3

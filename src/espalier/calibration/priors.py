@@ -26,8 +26,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from espalier.errors import UserError
 from espalier.calibration.gradients import check_length, losses_of
+from espalier.errors import UserError
 from espalier.models.decoder import Block, decoder_layers, get_block
 from espalier.progress import Progress
 from espalier.scoring.head import decoder_left_out

@@ -15,8 +15,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 
 from espalier.errors import UserError
-from espalier.files import read_parquet
-from espalier.formats import COMPRESSIONS
+from espalier.files import COMPRESSIONS, read_parquet
 
 
 def read_texts(path: str | Path, text_field: str) -> list[str]:

@@ -17,7 +17,7 @@ from espalier.config.base import (
     check_path,
     repeated,
 )
-from espalier.formats import OTHER_FILES, TEXT_FORMS, TEXT_SUFFIXES
+from espalier.files import OTHER_FILES, TEXT_FORMS, TEXT_SUFFIXES
 
 SANDBOX = "sandbox"
 HUB = "hub"

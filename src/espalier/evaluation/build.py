@@ -11,17 +11,16 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from espalier import versions
+from espalier.calibration.texts import read_texts
 from espalier.errors import UserError
 from espalier.evaluation.explain import load_checked_tasks
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.requests import TokenisedRequests, read_requests
 from espalier.evaluation.zeroshot import encode_tasks
-from espalier.files import sha256_of, sha256_of_json, whole_file
-from espalier.filesystem import link_or_copy, locked
+from espalier.files import link_or_copy, locked, sha256_of, sha256_of_json, whole_file
 from espalier.models.loading import special_tokens
 from espalier.models.vocabulary import check_token_ids
 from espalier.recipe import make_recipe
-from espalier.calibration.texts import read_texts
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import datasets
 from lm_eval.api.task import ConfigurableTask, TaskConfig
 from lm_eval.tasks._yaml_loader import load_yaml
 
+from espalier.calibration.texts import read_json_rows
 from espalier.errors import UserError
 from espalier.evaluation.documents import bad_documents, check_documents, describe_failure
 from espalier.evaluation.rules import FAILURES, Rules
 from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries, split_files
 from espalier.files import read_parquet
-from espalier.calibration.texts import read_json_rows
 
 
 def load_checked_tasks(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from espalier.evaluation.requests import TokenisedRequests
 from espalier.calibration.overlap import HeldOut
+from espalier.evaluation.requests import TokenisedRequests
 
 
 def held_out_texts(requests: TokenisedRequests, tokenizer: PreTrainedTokenizerBase) -> list[HeldOut]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from espalier.errors import UserError
+
 Bos = Literal["first", "every", "none"]
 # Fields that came after version 0.1.0, each with what it was before: at that value they are left out of every recipe,
 # so that results made before stay valid.
@@ -74,3 +76,29 @@ class Protocol:
 
 def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _OLD_DEFAULTS or value != _OLD_DEFAULTS[key]}
+
+
+ACC_NORM_ELSE_ACC = "acc_norm_else_acc"
+
+
+def task_accuracy(metrics: Mapping[str, Any], rule: str) -> float:
+    """Return the accuracy of a task that enters the mean.
+
+    Args:
+        metrics: `{metric: {"value": ..., "stderr": ...}}` of one task.
+        rule: `acc_norm_else_acc` (acc_norm where the task defines it, else acc) or `acc`.
+
+    Raises:
+        UserError: If the task has no accuracy.
+    """
+    wanted = ("acc_norm", "acc") if rule == ACC_NORM_ELSE_ACC else ("acc",)
+    for metric in wanted:
+        if metric in metrics:
+            return float(metrics[metric]["value"])
+    raise UserError(f"a task has only the metrics {', '.join(metrics)}; the mean needs one of {', '.join(wanted)}")
+
+
+def mean_accuracy(tasks: Mapping[str, Mapping[str, Any]], rule: str) -> float:
+    """Return the unweighted mean over tasks."""
+    values = [task_accuracy(task["metrics"], rule) for task in tasks.values()]
+    return sum(values) / len(values)

@@ -5,7 +5,7 @@ folder holds `metrics.json` (without the name of the experiment), `samples.parqu
 SHA-256 of both; it appears whole or not at all. An entry that is damaged, or that was not made by its recipe, is
 dropped and made again. Entries of version 0.1.0 have no checksums: they are read through instead.
 Experiments get hard links. A claim is a lock that ends with its process, so that two jobs do not evaluate the same.
-What takes their place where the file system has neither: `espalier.filesystem`.
+What takes their place where the file system has neither: `espalier.files`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 
 from espalier.errors import UserError
 from espalier.files import (
+    link_or_copy,
+    locked,
     read_json,
     read_table,
     sha256_of,
@@ -28,7 +30,6 @@ from espalier.files import (
     write_json,
     write_result,
 )
-from espalier.filesystem import link_or_copy, locked
 from espalier.recipe import SAMPLES_SHA256
 
 METRICS, SAMPLES, CHECKSUMS = "metrics.json", "samples.parquet", "checksums.json"

@@ -20,7 +20,7 @@ from lm_eval.tasks.manager import TaskDict
 
 from espalier.errors import UserError
 from espalier.evaluation.definitions import packaged_manager, packaged_tasks
-from espalier.formats import DOCUMENT_FORMS, DOCUMENT_SUFFIXES, document_suffix, split_name
+from espalier.files import DOCUMENT_FORMS, DOCUMENT_SUFFIXES, document_suffix, split_name
 
 
 def packaged_entries(names: Iterable[str]) -> dict[str, Entry]:

@@ -13,8 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from espalier.export.build import STUB_CHANNELS
 from espalier.export.words import check_lines, licence_line, origin_lines, plan_lines, protocol_lines, result_rows
 from espalier.files import read_json
-from espalier.planning.plan import Plan
 from espalier.models.sizes import ModelStructure
+from espalier.planning.plan import Plan
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|&~$])")
 

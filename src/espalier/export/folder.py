@@ -12,10 +12,10 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from espalier.models import pruned
 from espalier.errors import UserError
 from espalier.export.licence import copy_licences
 from espalier.files import read_json, write_json
+from espalier.models import pruned
 
 _GENERATION = "generation_config.json"
 

@@ -22,8 +22,8 @@ from espalier.export.stranger import TEXTS, check_in_fresh_process
 from espalier.files import whole_folder, write_json
 from espalier.models.described import load_described
 from espalier.models.loading import load_tokenizer
-from espalier.planning.plan import Plan
 from espalier.models.surgery import prune
+from espalier.planning.plan import Plan
 
 logger = logging.getLogger(__name__)
 

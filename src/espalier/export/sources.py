@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espalier.recovery.fingerprint import adapter_fingerprint
 from espalier.errors import UserError
 from espalier.files import sha256_of
 from espalier.models.manifest import check_unchanged
-from espalier.planning.plan import Plan
 from espalier.models.sizes import ModelStructure
+from espalier.planning.plan import Plan
 from espalier.progress import Progress
 from espalier.recipe import check_made_from, plan_of, weights_of
+from espalier.recovery.fingerprint import adapter_fingerprint
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ROOM_BESIDE_WEIGHTS = 32 * 2**20  # tokenizer, card, plan, parity

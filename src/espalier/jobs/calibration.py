@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from espalier.calibration.importance import Collected, collect_importance
+from espalier.calibration.ladder import ladder, prior_samples
+from espalier.calibration.memory import PassSettings
+from espalier.calibration.overlap import Compared, check_disjoint, document_tokens
+from espalier.calibration.priors import measure_priors
 from espalier.calibration.sequences import Tokens, documents_drawn, draw_sequences
+from espalier.calibration.texts import read_texts
 from espalier.evaluation.held_out import held_out_texts
 from espalier.evaluation.requests import TokenisedRequests
 from espalier.files import read_json
-from espalier.calibration.importance import Collected, collect_importance
-from espalier.calibration.memory import PassSettings
-from espalier.calibration.ladder import ladder, prior_samples
 from espalier.models.described import load_described
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
-from espalier.calibration.overlap import Compared, check_disjoint, document_tokens
-from espalier.calibration.priors import measure_priors
-from espalier.calibration.texts import read_texts
 
 logger = logging.getLogger(__name__)
 

@@ -14,15 +14,17 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.recovery.fingerprint import adapter_fingerprint
 from espalier.errors import UserError
 from espalier.evaluation.store import METRICS, SAMPLES, Store
 from espalier.files import read_json, sha256_of, write_result, write_table
 from espalier.jobs.interrupts import told_to_stop
 from espalier.planning.plan import Plan
 from espalier.recipe import difference, evaluation_recipe, plan_settings
+from espalier.recovery.fingerprint import adapter_fingerprint
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from espalier.evaluation.evaluator import Evaluator
 
 logger = logging.getLogger(__name__)
@@ -165,11 +167,18 @@ def _evaluate(
     from espalier.tables import Samples
 
     recipe = work.recipe(plan, adapter)
-    metrics, samples = evaluator.evaluate(Plan.from_dict(plan), adapter)
+    metrics, samples = evaluator.evaluate(Plan.from_dict(plan), None if adapter is None else _merging(adapter))
     with store.adding(store.key(recipe)) as folder:
         write_table(folder / SAMPLES, Samples.validate(samples))
         write_result(folder / METRICS, {**metrics, "recipe": recipe})
     logger.info("%s: acc_mean %.4f", plan["experiment"], metrics["acc_mean"]["value"])
+
+
+def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel]:
+    """Return what merges an adapter into a pruned model; peft is imported only for recovered models."""
+    from espalier.recovery.lora import merge_adapter
+
+    return lambda model, plan: merge_adapter(model, adapter, plan)
 
 
 def _waiting(

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from espalier.serving.timing import PADDED, Load, kv_cache_bytes_per_token, measure, versions_of, weights_bytes
-from espalier.serving.timing_summary import summarise
-from espalier.serving.verdict import ADVISED
 from espalier.errors import UserError
 from espalier.files import read_json
 from espalier.models.described import load_described
 from espalier.planning.plan import Plan
 from espalier.recipe import inference_settings, make_recipe
+from espalier.serving.timing import PADDED, Load, kv_cache_bytes_per_token, measure, versions_of, weights_bytes
+from espalier.serving.timing_summary import summarise
+from espalier.serving.verdict import ADVISED
 
 logger = logging.getLogger(__name__)
 _FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")

@@ -13,7 +13,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def end_quietly_when_interrupted() -> None:
-    """Print one line for Ctrl-C while libraries are imported, as `espalier.jobs.log.job_log` does later; no traceback."""
+    """Print one line, not a traceback, for Ctrl-C while libraries are imported; later `job_log` does."""
     sys.excepthook = _describe
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from espalier.errors import UserError
-from espalier.study.failure_records import failure_file, older_file, read_failure, results_folder
 from espalier.files import write_json
 from espalier.jobs.interrupts import INTERRUPTED
+from espalier.study.failure_records import failure_file, older_file, read_failure, results_folder
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Import this first in a job: libraries then ask no hub, and their progress bars stay silent.
 
 Libraries read these variables while they are imported, so this import stands before all others. The Snakefile must not
-set them: a workflow that imports it as a module would inherit them. Staging scripts import `espalier.jobs.online` instead.
+set them: a workflow that imports it as a module would inherit them. Staging scripts import `espalier.jobs.online`.
 """
 
 import os

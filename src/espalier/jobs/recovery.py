@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from espalier.recovery.fingerprint import adapter_fingerprint
-from espalier.recovery.lora import LoraSettings, attach, save_adapter
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_result
 from espalier.models.described import load_described
+from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from espalier.recipe import make_recipe, recovery_settings
+from espalier.recovery.fingerprint import adapter_fingerprint
+from espalier.recovery.lora import LoraSettings, attach, save_adapter
 from espalier.recovery.text import load_packed
 from espalier.recovery.training import Schedule, Trained, check_context, fine_tune
-from espalier.models.surgery import prune
 
 logger = logging.getLogger(__name__)
 SCHEDULE = ("epochs", "batch_size", "learning_rate", "warmup_fraction", "max_grad_norm", "seed")

@@ -21,13 +21,13 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from espalier.errors import UserError
 from espalier.calibration.gradients import sequence_losses
-from espalier.models.decoder import Block, decoder_layers, get_block, n_groups
 from espalier.calibration.priors import SCOPES, measure_priors
+from espalier.errors import UserError
+from espalier.models.decoder import Block, decoder_layers, get_block, n_groups
+from espalier.models.surgery import mask, prune
 from espalier.scoring import Request, score_requests
 from espalier.scoring.attention import Attention
-from espalier.models.surgery import mask, prune
 
 TOLERANCE = 2e-3
 """Largest difference of a float32 log-likelihood (nats) or loss; rounding alone stays below a tenth of it."""

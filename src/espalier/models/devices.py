@@ -21,7 +21,7 @@ from pathlib import Path
 from filelock import BaseFileLock
 
 from espalier.errors import UserError
-from espalier.filesystem import try_lock
+from espalier.files import try_lock
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")

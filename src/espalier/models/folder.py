@@ -12,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from espalier.errors import UserError
 from espalier.files import read_json
-from espalier.models.stored_sizes import PROJECTIONS, structure_of
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import PROJECTIONS, ModelStructure, structure_of
 
 EMBEDDINGS, OUTPUT_EMBEDDINGS = "model.embed_tokens.weight", "lm_head.weight"
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))

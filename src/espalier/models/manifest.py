@@ -15,7 +15,7 @@ from espalier.files import read_json, sha256_of
 from espalier.models.decoder import decoder_layers
 from espalier.models.folder import EMBEDDINGS, OUTPUT_EMBEDDINGS, ModelFolder, inspect_folder
 from espalier.models.loading import load_model
-from espalier.models.stored_sizes import structure_of
+from espalier.models.sizes import structure_of
 from espalier.progress import Progress
 
 # Of config.json, what costs and verdicts on targets are computed from, so that reports need no model.

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from espalier.planning.criteria import CRITERIA
 from espalier.errors import UserError
+from espalier.models.sizes import ModelStructure
+from espalier.planning.criteria import CRITERIA
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import Priors, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select
-from espalier.models.sizes import ModelStructure
 
 SCORE_KEYS = ("scope", "temperature", "tau", "prior_floor", "normalise")
 

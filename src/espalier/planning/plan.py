@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
-from espalier.planning.groups import ATTENTION, GroupTable
 from espalier.models.sizes import ModelStructure
+from espalier.planning.groups import ATTENTION, GroupTable
 
 REMEDY = "make the plan again"
 

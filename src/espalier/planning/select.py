@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
-from espalier.planning.groups import GroupTable
 from espalier.models.sizes import ModelStructure
+from espalier.planning.groups import GroupTable
 from espalier.planning.widths import fit_widths
 
 Allocation = Literal["global", "uniform"]

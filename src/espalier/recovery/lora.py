@@ -24,13 +24,13 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from espalier.recovery.fingerprint import CONFIG, WEIGHTS
 from espalier.errors import UserError
 from espalier.files import sha256_of_json, whole_folder, write_json
 from espalier.models.decoder import LAYERS, ROLES
 from espalier.models.described import load_described
-from espalier.planning.plan import Plan
 from espalier.models.surgery import prune
+from espalier.planning.plan import Plan
+from espalier.recovery.fingerprint import CONFIG, WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from espalier.calibration.overlap import Compared, check_disjoint, document_tokens
 from espalier.calibration.sequences import Tokens, document_order, documents_drawn
+from espalier.calibration.texts import read_texts
 from espalier.errors import UserError
 from espalier.evaluation.held_out import held_out_texts
 from espalier.evaluation.requests import TokenisedRequests
 from espalier.models.loading import load_tokenizer, special_tokens
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
-from espalier.calibration.overlap import Compared, check_disjoint, document_tokens
-from espalier.calibration.texts import read_texts
 
 USE = ("recovery", "fine-tune")
 _CHUNK = 256  # documents tokenised at a time

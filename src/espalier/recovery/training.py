@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
-from espalier.errors import UserError
 from espalier.calibration.gradients import checkpointed, sequence_losses
+from espalier.errors import UserError
 from espalier.models.context import context_length
 from espalier.progress import Progress
 

@@ -15,12 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from espalier.reports.figures.cross import cross_figures
-from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections, failed_jobs
 from espalier.reports.figures.depth import gradient_profile, kept_by
 from espalier.reports.figures.model import ratio_figures
+from espalier.reports.figures.vega import Figure, Spec, compiled
 from espalier.reports.listing import Listing, best_listing, experiments_listing
 from espalier.reports.messages import Words
-from espalier.reports.sections.model import model_sections
 from espalier.reports.rows import Row
 from espalier.reports.sections.base import (
     Content,
@@ -33,7 +32,8 @@ from espalier.reports.sections.base import (
     overview,
     ratio_title,
 )
-from espalier.reports.figures.vega import Figure, Spec, compiled
+from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections, failed_jobs
+from espalier.reports.sections.model import model_sections
 
 
 def model_html(

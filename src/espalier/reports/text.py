@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from espalier.files import whole_file
-from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections, failed_jobs
+from espalier.reports.figures.vega import Figure, pdf_of, svg_of
 from espalier.reports.layout import WIDTH, banner, table_lines, write_text
 from espalier.reports.messages import Words
-from espalier.reports.sections.model import model_sections
 from espalier.reports.sections.base import (
     Overview,
     Section,
@@ -21,7 +20,8 @@ from espalier.reports.sections.base import (
     overview,
     ratio_title,
 )
-from espalier.reports.figures.vega import Figure, pdf_of, svg_of
+from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections, failed_jobs
+from espalier.reports.sections.model import model_sections
 
 
 def write_figures(figures: Sequence[Figure], paths: Mapping[str, Path]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.evaluation.metrics import mean_accuracy
+from espalier.evaluation.protocol import mean_accuracy
 from espalier.files import read_json
 from espalier.recipe import check_made_from, evaluation_settings, recovery_settings, requests_of
 

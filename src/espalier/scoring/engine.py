@@ -17,10 +17,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models.context import context_length, length_thresholds, scales_with_length
-from espalier.scoring.onednn import fast_linear
 from espalier.progress import Progress
 from espalier.scoring.attention import Attention
 from espalier.scoring.head import decoder_left_out, score_tokens
+from espalier.scoring.onednn import fast_linear
 from espalier.scoring.pack import Arrays, Batch, choose_batches, fill, make_batches
 from espalier.scoring.requests import Integers, Request, Score
 from espalier.scoring.tree import build_forest

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from espalier.analysis.said import all_said, because, said
-from espalier.serving.verdict import Kept, ModelFacts, Verdict, advice, rounding_costs, verdicts
 from espalier.models.sizes import ModelStructure
+from espalier.serving.verdict import Kept, ModelFacts, Verdict, advice, rounding_costs, verdicts
 from espalier.statistics.messages import Message
 
 

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from espalier.errors import UserError
-from espalier.files import read_json, sha256_of, whole_file
-from espalier.filesystem import locked
+from espalier.files import locked, read_json, sha256_of, whole_file
 
 logger = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from espalier import versions
 from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
-from espalier.planning.criteria import CRITERIA
 from espalier.evaluation.protocol import Protocol, TextProtocol
-from espalier.study.failure_records import results_folder
-from espalier.formats import document_files
+from espalier.files import document_files
+from espalier.planning.criteria import CRITERIA
 from espalier.sandbox.splits import split_files
 from espalier.study.exports import Exports
+from espalier.study.failure_records import results_folder
 from espalier.study.failures import Failures
-from espalier.study.legacy import Imports
 from espalier.study.inference import Measured
+from espalier.study.legacy import Imports
 from espalier.study.memory import Memory
 from espalier.study.recovery import Recoveries
 from espalier.study.slugs import CACHE, model_slug, text_slug

@@ -15,9 +15,8 @@ from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.files import read_json
 from espalier.models.folder import inspect_folder
-from espalier.models.stored_sizes import structure_of
+from espalier.models.sizes import ModelStructure, structure_of
 from espalier.planning.select import SelectionOptions, check_feasible
-from espalier.models.sizes import ModelStructure
 from espalier.study.experiments import experiments_of
 from espalier.study.sweep import Sweep
 

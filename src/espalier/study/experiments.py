@@ -9,9 +9,9 @@ from espalier.config.base import repeated
 from espalier.config.grid import Method
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
-from espalier.planning.criteria import CRITERIA, Criterion
 from espalier.errors import UserError
 from espalier.naming import experiment_name
+from espalier.planning.criteria import CRITERIA, Criterion
 
 
 @dataclass(frozen=True)

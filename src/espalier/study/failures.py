@@ -17,8 +17,8 @@ from typing import Any
 
 from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.study import StudyConfig
-from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.study.experiments import Experiment
+from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.study.slugs import CACHE, model_slug, text_slug
 from espalier.study.sweep import Sweep
 

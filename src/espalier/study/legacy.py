@@ -10,9 +10,9 @@ from espalier.config.grid import REFERENCE_METHODS
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
+from espalier.naming import NAME_PATTERN
 from espalier.results.legacy.names import plain
 from espalier.results.legacy.scan import COMPARISON, SearchFolder, scan
-from espalier.naming import NAME_PATTERN
 
 Wildcards = Any
 

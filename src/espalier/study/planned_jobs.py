@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from espalier.calibration.ladder import prior_samples
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
-from espalier.calibration.ladder import prior_samples
-from espalier.study.experiments import Experiment
 from espalier.study.checks import known_sizes
+from espalier.study.experiments import Experiment
 from espalier.study.recovery import Recoveries
 from espalier.study.sweep import Sweep
 

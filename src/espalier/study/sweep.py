@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from espalier.calibration.ladder import off_ladder
 from espalier.config.grid import Method
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
-from espalier.calibration.ladder import off_ladder
 from espalier.study.experiments import Experiment, experiments_of
 
 Wildcards = Any

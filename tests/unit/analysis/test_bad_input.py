@@ -12,8 +12,8 @@ from espalier.reports.html import cross_model_html, model_html
 from espalier.reports.latex import TABLES
 from espalier.reports.rows import experiment_rows
 from espalier.reports.text import cross_model_text, model_text
-from tests.unit.analysis.test_uncertainty import evaluations, evidence, experiments
 from tests.unit.analysis.test_analysis import missing, row, table
+from tests.unit.analysis.test_uncertainty import evaluations, evidence, experiments
 
 
 def everything(frame: pd.DataFrame, model: str = "M") -> str:

@@ -12,16 +12,16 @@ from espalier.analysis.evidence import draws_table, gather_evidence, read_draws
 from espalier.analysis.model import analyse_model
 from espalier.analysis.recovery import analyse_recovery, joint_draws
 from espalier.errors import UserError
-from espalier.results.recovered import recovered_table
 from espalier.reports.html import model_html
 from espalier.reports.messages import Words
-from espalier.reports.sections.recovery import recovery_sections, with_recovery
 from espalier.reports.rows import experiment_rows
 from espalier.reports.sections.base import MISSING
+from espalier.reports.sections.recovery import recovery_sections, with_recovery
 from espalier.reports.text import model_text
+from espalier.results.recovered import recovered_table
 from espalier.tables import Recovered
-from tests.unit.analysis.test_uncertainty import N, samples
 from tests.unit.analysis.test_analysis import row, table
+from tests.unit.analysis.test_uncertainty import N, samples
 
 # Right answers of 40 in each of two tasks, before and after; the mean accuracy is (a + b) / 80.
 BEFORE = {"x-1": (36, 36), "x-2": (30, 30), "x-3": (24, 24), "y-1": (18, 18), "y-2": (12, 12), "random-1": (6, 6)}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from espalier.calibration.importance import group_importance, importance_rows
 from espalier.planning.criteria import CRITERIA
-from espalier.calibration.group_sums import group_importance, importance_rows
 
 
 def test_rows_are_in_the_order_layer_block_group() -> None:

@@ -9,13 +9,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from espalier.planning.criteria import CRITERIA, Criterion
-from espalier.errors import UserError
 from espalier.calibration.gradients import Sums, _check_finite, accumulate, run_once, sequence_losses
-from espalier.calibration.importance import collect_importance, importance_of_weights
-from espalier.calibration.group_sums import group_importance
+from espalier.calibration.importance import collect_importance, group_importance, importance_of_weights
 from espalier.calibration.memory import PassSettings
+from espalier.errors import UserError
 from espalier.models.decoder import Projection
+from espalier.planning.criteria import CRITERIA, Criterion
 from espalier.progress import Progress
 from espalier.tables import Gradients, Importance
 from tests.unit.conftest import random_model, with_biases

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from espalier.errors import UserError
 from espalier.calibration.memory import GIB, RESERVE, PassSettings, PassSize, bytes_per_layer, fit, pass_size
-from espalier.models.spread import device_map
+from espalier.errors import UserError
+from espalier.models.described import device_map
 from espalier.models.sizes import LayerStructure, ModelStructure
 from tests.unit.conftest import random_model
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from espalier.calibration.overlap import Compared, HeldOut, check_disjoint, document_tokens, summarise, window_hashes
 from espalier.calibration.sequences import documents_drawn
 from espalier.errors import UserError
 from espalier.evaluation.held_out import held_out_texts
 from espalier.evaluation.requests import RequestKey, TokenisedRequests
-from espalier.calibration.overlap import Compared, HeldOut, check_disjoint, document_tokens, summarise, window_hashes
 from espalier.sandbox.corpora import make_lines
 from espalier.sandbox.world import World
 from espalier.scoring import Request

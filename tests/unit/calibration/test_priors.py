@@ -8,9 +8,9 @@ import torch
 from transformers import GraniteConfig, GraniteForCausalLM, PreTrainedModel
 
 from espalier.calibration import priors as priors_module
-from espalier.errors import UserError
 from espalier.calibration.gradients import sequence_losses as summed_loss
 from espalier.calibration.priors import SCOPES, measure_priors
+from espalier.errors import UserError
 from espalier.tables import PriorTable
 from tests.unit.conftest import random_model, with_biases
 

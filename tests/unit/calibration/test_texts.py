@@ -10,10 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from espalier.errors import UserError
-from espalier.files import write_parquet
-from espalier.formats import COMPRESSIONS, TEXT_SUFFIXES
 from espalier.calibration.texts import read_texts
+from espalier.errors import UserError
+from espalier.files import COMPRESSIONS, TEXT_SUFFIXES, write_parquet
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,

@@ -22,11 +22,10 @@ from espalier.calibration.sequences import draw_sequences
 from espalier.errors import UserError
 from espalier.evaluation.build import build_or_reuse, encode_text, tokenizer_fingerprint
 from espalier.evaluation.definitions import packaged_tasks, unknown_task_problems
+from espalier.evaluation.evaluator import evaluate_model, write_evaluation
 from espalier.evaluation.language_model import EspalierLM, RequestEncoder
-from espalier.evaluation.metrics import mean_accuracy, task_accuracy
-from espalier.evaluation.protocol import Protocol, TextProtocol
+from espalier.evaluation.protocol import Protocol, TextProtocol, mean_accuracy, task_accuracy
 from espalier.evaluation.requests import RequestKey, TokenisedRequests, read_requests
-from espalier.evaluation.run import evaluate_model, write_evaluation
 from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries
 from espalier.evaluation.timing import Stopwatch
 from espalier.evaluation.zeroshot import evaluate_tasks

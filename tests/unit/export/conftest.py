@@ -10,8 +10,8 @@ import pytest
 from espalier.export.describe import describe_export
 from espalier.files import sha256_of_json
 from espalier.models.manifest import make_manifest
-from espalier.planning.plan import Plan
 from espalier.models.sizes import ModelStructure
+from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from tests.unit.conftest import random_model, with_biases

@@ -9,8 +9,8 @@ import yaml
 from espalier.export.card import escape, write_card
 from espalier.export.parity import TOLERANCE
 from espalier.files import write_json
-from espalier.planning.plan import Plan
 from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.planning.plan import Plan
 from tests.unit.export.conftest import description_of
 
 PARITY = {

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from transformers.cache_utils import StaticCache
 
-from espalier.models import pruned
 from espalier.export.build import STUB_CHANNELS, export_model
+from espalier.models import pruned
 from espalier.models.loading import load_model
-from espalier.planning.plan import Plan
 from espalier.models.pruned.configuration_pruned import PrunedLlamaConfig
 from espalier.models.surgery import prune
+from espalier.planning.plan import Plan
 from tests.unit.models.test_surgery import CASES, EMPTY, N_CHANNELS, N_LAYERS, Case, generate, logits, tokens, uncached
 
 SIZES = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 8}

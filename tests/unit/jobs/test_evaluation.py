@@ -13,9 +13,9 @@ import pytest
 from espalier import versions
 from espalier.config import load_study
 from espalier.errors import UserError
-from espalier.jobs.evaluation import Planned, Work, evaluate_recovered, evaluate_with_others
 from espalier.evaluation.store import Store
 from espalier.files import read_json, read_parquet, sha256_of_json, write_json, write_result, write_table
+from espalier.jobs.evaluation import Planned, Work, evaluate_recovered, evaluate_with_others
 from espalier.planning.plan import Plan
 from espalier.recipe import read_samples
 from espalier.study.waiting import planned_experiments
@@ -188,8 +188,9 @@ def test_what_decides_the_numbers_decides_the_key(tmp_path: Path, work: FakeWork
 
 
 def test_a_recovered_experiment_is_evaluated_once_and_apart_from_the_pruned_one(
-    tmp_path: Path, work: FakeWork, store: Store
+    tmp_path: Path, work: FakeWork, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("espalier.jobs.evaluation._merging", lambda adapter: adapter)
     plan, adapter = add_plan(tmp_path, "a", (0,)), tmp_path / "adapter"
     write_json(adapter / "adapter_config.json", {"r": 8})
     (adapter / "adapter_model.safetensors").write_bytes(b"one")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from espalier.jobs.inference import chosen_plan, measure_plan
 from espalier.errors import UserError
 from espalier.files import write_json
+from espalier.jobs.inference import chosen_plan, measure_plan
 from espalier.models.manifest import make_manifest
 from espalier.planning.plan import Plan
 from tests.unit.conftest import random_model

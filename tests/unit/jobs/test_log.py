@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.files import read_json, write_json
+from espalier.study.failure_records import failure_file, older_file, read_failure
 from tests.conftest import REPOSITORY
 
 JOB = """

@@ -7,8 +7,8 @@ import torch
 import transformers
 from transformers import LlamaConfig, PreTrainedConfig
 
-from espalier.jobs import suitability
 from espalier.errors import UserError
+from espalier.jobs import suitability
 from espalier.jobs.suitability import check_architecture, small_copy
 
 SIZES = {

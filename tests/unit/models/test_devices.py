@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from espalier.models import devices
 from espalier.errors import UserError
+from espalier.models import devices
 from espalier.models.devices import release_gpus, take_gpus, visible_devices
 from tests.conftest import REPOSITORY
 
@@ -26,7 +26,7 @@ sys.stdin.readline()
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in (devices.VISIBLE, *devices.SCHEDULERS):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(gpus, "POLL_S", 0.02)
+    monkeypatch.setattr(devices, "POLL_S", 0.02)
     yield
     release_gpus()
 

@@ -12,15 +12,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.importance import collect_importance
 from espalier.calibration.memory import PassSettings
+from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.models.decoder import decoder_layers, n_groups, params_per_group, projections
 from espalier.models.folder import inspect_folder
 from espalier.models.loading import load_model
-from espalier.calibration.priors import SCOPES, measure_priors
-from espalier.scoring import Request, score_requests
 from espalier.models.surgery import mask, prune
+from espalier.scoring import Request, score_requests
+from tests.unit.calibration.test_priors import losses_without
 from tests.unit.conftest import CONFIGS, random_model, with_biases
 from tests.unit.scoring.plain import plain_score
-from tests.unit.calibration.test_priors import losses_without
 
 # Layer 0 loses its attention, layer 1 its MLP; of the rest a part stays.
 PLAN = ([[], [1]], [[3, 7, 11, 30], []])

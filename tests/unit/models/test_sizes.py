@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from espalier.planning.groups import GroupTable
 from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.planning.groups import GroupTable
 
 UNEVEN = ModelStructure(
     (LayerStructure(2, 40, 3, 6, 8), LayerStructure(0, 40, 2, 7, 8), LayerStructure(1, 30, 0, 6, 8)), other_params=100

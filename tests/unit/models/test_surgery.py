@@ -13,9 +13,8 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, Olmo2Config, Olmo2ForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache, StaticCache
 
-from espalier.models import surgery
 from espalier.errors import UserError
-from espalier.models import decoder, folder
+from espalier.models import decoder, folder, surgery
 from espalier.models.surgery import mask, prune
 from tests.unit.conftest import random_model
 

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from espalier.planning.groups import GroupTable
 from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.planning.groups import GroupTable
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from espalier.errors import UserError
-from espalier.planning.make import make_plan, scored_groups
 from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.planning.make import make_plan, scored_groups
 
 # Two layers of one KV group (10 parameters), three MLP channels (4) and norms (6); 44 outside: 2 * 28 + 44 = 100.
 SMALL = ModelStructure((LayerStructure(1, 10, 3, 4, 6),) * 2, other_params=44)

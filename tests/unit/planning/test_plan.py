@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.errors import UserError
+from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.planning.groups import ATTENTION, MLP, GroupTable
 from espalier.planning.plan import Plan
-from espalier.models.sizes import LayerStructure, ModelStructure
 from tests.unit.planning.reference import Case, cases
 
 # 2 KV groups of 10, 9 MLP channels of 3, norms of 6: 53 per layer, 12 outside, 118 in all.

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
+from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.planning.groups import GroupTable
 from espalier.planning.scores import Priors, ScoreSettings, score_groups
-from espalier.models.sizes import LayerStructure, ModelStructure
 
 GROUPS = GroupTable.of(ModelStructure((LayerStructure(1, 8, 2, 2, 4),) * 2, 10))
 IMPORTANCE = np.array([16.0, 1, 3, 8, 0, 6])

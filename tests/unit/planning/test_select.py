@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
+from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions, check_feasible, select
-from espalier.models.sizes import LayerStructure, ModelStructure
 from tests.unit.planning.reference import Case, cases, greedy, share_of
 
 # Two layers of one KV group (10 parameters), three MLP channels (4) and norms (6); 44 outside: 2 * 28 + 44 = 100.

@@ -5,9 +5,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from espalier.errors import UserError
+from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.planning.groups import MLP, GroupTable
 from espalier.planning.select import SelectionOptions, select
-from espalier.models.sizes import LayerStructure, ModelStructure
 from tests.unit.planning.reference import Case, cases, share_of
 
 RATIOS = st.integers(0, 90).map(lambda percent: percent / 100)

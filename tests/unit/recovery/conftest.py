@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from espalier.recovery.lora import LoraSettings
-from espalier.planning.plan import Plan
-from espalier.recovery.training import Schedule
 from espalier.models.surgery import prune
+from espalier.planning.plan import Plan
+from espalier.recovery.lora import LoraSettings
+from espalier.recovery.training import Schedule
 from tests.unit.conftest import random_model, with_biases
 
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

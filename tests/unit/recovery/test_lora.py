@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from espalier.recovery.fingerprint import CONFIG, WEIGHTS, adapter_fingerprint
-from espalier.recovery.lora import LoraSettings, attach, load_recovered, merge_adapter, projections_left, save_adapter
 from espalier.errors import UserError
 from espalier.files import read_json
 from espalier.models.decoder import ROLES
 from espalier.models.described import load_described
 from espalier.models.manifest import make_manifest
-from espalier.recovery.training import fine_tune
 from espalier.models.surgery import prune
+from espalier.recovery.fingerprint import CONFIG, WEIGHTS, adapter_fingerprint
+from espalier.recovery.lora import LoraSettings, attach, load_recovered, merge_adapter, projections_left, save_adapter
+from espalier.recovery.training import fine_tune
 from tests.conftest import REPOSITORY
 from tests.unit.recovery.conftest import LORA, PLANS, SCHEDULE, SEVEN, Pruned
 

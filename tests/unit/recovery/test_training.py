@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from espalier.recovery.lora import attach
-from espalier.errors import UserError
 from espalier.calibration.gradients import sequence_losses
+from espalier.errors import UserError
 from espalier.recovery import training
+from espalier.recovery.lora import attach
 from espalier.recovery.training import Schedule, Trained, batches_of, fine_tune
 from tests.unit.conftest import random_model
 from tests.unit.recovery.conftest import LORA, SCHEDULE, Pruned

@@ -9,7 +9,7 @@ from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.model import analyse_model
 from espalier.errors import UserError
 from espalier.reports.messages import CATALOGUES, Words
-from espalier.reports.sections.structure import compare_structure, structure_text
+from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import cross_model_text, model_text
 from tests.unit.analysis.test_uncertainty import evidence
 from tests.unit.analysis.test_uncertainty import experiments as with_documents

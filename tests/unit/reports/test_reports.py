@@ -18,13 +18,13 @@ from espalier.errors import UserError
 from espalier.reports.figures.cross import cross_figures
 from espalier.reports.figures.depth import gradient_profile, kept_layers
 from espalier.reports.figures.model import ratio_figures
+from espalier.reports.figures.vega import Figure, pdf_of, svg_of
 from espalier.reports.html import cross_model_html, model_html
 from espalier.reports.latex import base_vs_instruct_latex, best_configs_latex, costs_latex
 from espalier.reports.messages import Words
 from espalier.reports.rows import Row, experiment_rows, layer_rows
-from espalier.reports.sections.structure import compare_structure, structure_text
+from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import cross_model_text, model_text
-from espalier.reports.figures.vega import Figure, pdf_of, svg_of
 from espalier.tables import Layers
 from tests.unit.analysis.test_analysis import missing, row, table
 

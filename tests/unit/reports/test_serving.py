@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from espalier.serving.experiments import deployment_of
-from espalier.serving.timing_summary import summarise
 from espalier.reports.html import model_html
 from espalier.reports.messages import Words
-from espalier.reports.sections.structure import compare_structure, structure_text
+from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import model_text
+from espalier.serving.experiments import deployment_of
+from espalier.serving.timing_summary import summarise
 from tests.unit.reports.test_reports import contents, layers
 
 # Llama-3-8B's sizes, cut to the two layers of the table.

@@ -4,8 +4,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from tools.data_dictionary import PAGE, insert_tables
 
 from espalier.config import load_study
+from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.planning.plan import Plan
 from espalier.results.consolidate import (
     Finished,
     evaluations_table,
@@ -13,9 +16,6 @@ from espalier.results.consolidate import (
     gradient_metrics,
     layer_rows,
 )
-from tools.data_dictionary import PAGE, insert_tables
-from espalier.planning.plan import Plan
-from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.study.catalogue import Catalogue
 from espalier.tables import Evaluations, Experiments, Layers
 from tests.conftest import REPOSITORY

@@ -7,10 +7,10 @@ import pytest
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_json, write_result
-from espalier.results.gather import gather
-from espalier.planning.plan import Plan
 from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, plan_settings
+from espalier.results.consolidate import gather
 
 STRUCTURE = ModelStructure((LayerStructure(2, 10, 4, 3, 5), LayerStructure(2, 10, 4, 3, 5)), other_params=20)
 MANIFEST = {"model": "A", "files": {"w": {"bytes": 1, "sha256": "a"}}, "structure": STRUCTURE.to_dict()}

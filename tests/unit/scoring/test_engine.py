@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GraniteConfig, PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.scoring import Request, score_requests
 from espalier.models.surgery import prune
+from espalier.scoring import Request, score_requests
 from tests.unit.conftest import random_model
 from tests.unit.scoring.plain import plain_score
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from espalier.models.surgery import prune
 from espalier.scoring import onednn
 from espalier.scoring.onednn import fast_linear, vendor
-from espalier.models.surgery import prune
 from tests.unit.conftest import random_model
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch was built without oneDNN")

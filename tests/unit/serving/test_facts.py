@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from espalier.models.manifest import make_manifest
 from espalier.serving.experiments import deployment_of, deployment_of_bests
 from espalier.serving.verdict import ModelFacts
-from espalier.models.manifest import make_manifest
 from tests.unit.conftest import random_model
 
 QKV = ("self_attn.k_proj", "self_attn.q_proj", "self_attn.v_proj")

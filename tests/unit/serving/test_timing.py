@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from espalier.errors import UserError
+from espalier.models.decoder import decoder_layers, n_mlp_channels
+from espalier.models.surgery import prune
 from espalier.serving import timing as measuring
 from espalier.serving.timing import (
     PADDED,
@@ -11,13 +14,10 @@ from espalier.serving.timing import (
     Load,
     kv_cache_bytes_per_token,
     measure,
+    pad_widths,
     versions_of,
     weights_bytes,
 )
-from espalier.serving.widths import pad_widths
-from espalier.errors import UserError
-from espalier.models.decoder import decoder_layers, n_mlp_channels
-from espalier.models.surgery import prune
 from tests.unit.conftest import random_model, with_biases
 
 KV = ((0,), (0, 1))

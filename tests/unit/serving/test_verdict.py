@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from espalier.serving.targets import TARGETS
-from espalier.serving.verdict import Kept, ModelFacts, Verdict, advice, judge, rounding_costs, spans, verdicts
-from espalier.planning.plan import Plan
 from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.planning.plan import Plan
+from espalier.serving.verdict import TARGETS, Kept, ModelFacts, Verdict, advice, judge, rounding_costs, spans, verdicts
 
 # 4 layers of 4 KV groups (3,072 parameters each) and 512 channels (192 each).
 STRUCTURE = ModelStructure((LayerStructure(4, 3_072, 512, 192, 128),) * 4, other_params=100_000)

@@ -15,11 +15,11 @@ from lm_eval.tasks._index import Entry, Kind
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from espalier.errors import UserError
-from espalier.staging import datasets as dataset_staging
 from espalier.files import read_parquet, sha256_of, write_json, write_parquet
-from espalier.staging.lock import locked_commit, locked_dataset, read_lock, write_lock
-from espalier.staging import models as staging
 from espalier.models.folder import inspect_folder
+from espalier.staging import datasets as dataset_staging
+from espalier.staging import models as staging
+from espalier.staging.lock import locked_commit, locked_dataset, read_lock, write_lock
 from tests.unit.conftest import random_model
 from tests.unit.hub import COMMIT, LoopbackHub, serve
 

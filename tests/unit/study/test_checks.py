@@ -9,7 +9,6 @@ import pytest
 from espalier.config import load_study
 from espalier.files import write_json
 from espalier.models.folder import inspect_folder
-from espalier.study.driver import open_study
 from espalier.study.checks import (
     data_problems,
     folder_problems,
@@ -17,6 +16,7 @@ from espalier.study.checks import (
     known_sizes,
     text_problems,
 )
+from espalier.study.driver import open_study
 from espalier.study.sweep import Sweep
 from tests.unit.conftest import random_model
 

@@ -7,7 +7,7 @@ import pytest
 
 from espalier.config import load_study
 from espalier.files import write_json
-from espalier.results.gather import gather
+from espalier.results.consolidate import gather
 from espalier.study.catalogue import Catalogue
 
 TAYLOR, BLOCK, WEIGHTS, WANDA = "t-seq16-n8-p20", "v1.5-seq16-n8-p20", "m-p20", "w-seq16-n8-p20"

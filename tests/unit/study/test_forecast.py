@@ -8,8 +8,8 @@ import yaml
 
 from espalier.config import load_study
 from espalier.files import write_parquet
-from espalier.study.forecast import Work, disk_of, forecast, render
 from espalier.study.catalogue import Catalogue
+from espalier.study.forecast import Work, disk_of, forecast, render
 from espalier.study.planned_jobs import outlook
 from tests.conftest import REPOSITORY
 

@@ -1,0 +1,1 @@
+"""Tests of the tools that are not part of the library."""

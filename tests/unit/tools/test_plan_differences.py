@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-
 from tools.plan_differences import compare_plans, kept_mask
+
+from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
-from espalier.models.sizes import LayerStructure, ModelStructure
 
 # Two layers of 1 KV group and 3 channels; rows: KV 0, channels 1-3, KV 4, channels 5-7.
 STRUCTURE = ModelStructure((LayerStructure(1, 8, 3, 3, 2),) * 2, other_params=5)

@@ -6,12 +6,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from tools.plan_differences import PlanDifference
+from tools.repeatability import compare_studies
 
 from espalier.files import write_json, write_parquet
-from tools.plan_differences import PlanDifference
-from espalier.planning.plan import Plan
 from espalier.models.sizes import LayerStructure, ModelStructure
-from tools.repeatability import compare_studies
+from espalier.planning.plan import Plan
 
 PLAN = Plan((3,), (2,), ((0,),), ((0, 1),))
 STRUCTURE = ModelStructure((LayerStructure(3, 100, 2, 30, 8),), other_params=1000)

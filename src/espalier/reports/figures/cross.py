@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from espalier.reports.figures.vega import COLOURS, INK, WIDTH, Figure, axis, layer, nothing, tooltip
 from espalier.reports.messages import Words
 from espalier.reports.sections.base import Content, fixed, percent
-from espalier.reports.figures.vega import COLOURS, INK, WIDTH, Figure, axis, layer, nothing, tooltip
 
 
 def cross_figures(words: Words, content: Content) -> list[Figure]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from espalier.reports.figures.vega import COLOURS, WIDTH, Figure, Spec, axis, layer, nothing, tooltip
 from espalier.reports.messages import Words
 from espalier.reports.rows import Row
 from espalier.reports.sections.base import MISSING, Content, percent
-from espalier.reports.figures.vega import COLOURS, WIDTH, Figure, Spec, axis, layer, nothing, tooltip
 
 ROWS = "rows"
 """Name of the data that a page replaces when another experiment is chosen."""

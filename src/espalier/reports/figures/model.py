@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from espalier.reports.messages import Words
-from espalier.reports.rows import Row
-from espalier.reports.sections.base import MISSING, Content, fixed, interval
 from espalier.reports.figures.tasks import task_profile
 from espalier.reports.figures.vega import (
     COLOURS,
@@ -21,6 +18,9 @@ from espalier.reports.figures.vega import (
     nothing,
     tooltip,
 )
+from espalier.reports.messages import Words
+from espalier.reports.rows import Row
+from espalier.reports.sections.base import MISSING, Content, fixed, interval
 
 
 def ratio_figures(words: Words, content: Content, rows: list[Row]) -> list[Figure]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from espalier.reports.figures.vega import INK, WIDTH, Figure, axis, layer, look, nothing, tooltip
 from espalier.reports.messages import Words
 from espalier.reports.rows import Row
 from espalier.reports.sections.base import Content, fixed
-from espalier.reports.figures.vega import INK, WIDTH, Figure, axis, layer, look, nothing, tooltip
 
 
 def task_profile(words: Words, content: Content, rows: list[Row]) -> Figure:

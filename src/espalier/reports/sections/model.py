@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from espalier.reports.sections.certainty import certainty_section, costs_section, spread_section
-from espalier.reports.sections.serving import deployment_section
-from espalier.reports.sections.inference import inference_sections
 from espalier.reports.messages import Words
-from espalier.reports.sections.recovery import recovery_sections
 from espalier.reports.sections.base import MISSING, Content, Section, Table, fixed, interval, percent, plain
+from espalier.reports.sections.certainty import certainty_section, costs_section, spread_section
+from espalier.reports.sections.inference import inference_sections
+from espalier.reports.sections.recovery import recovery_sections
+from espalier.reports.sections.serving import deployment_section
 
 
 def model_sections(words: Words, analysis: Content, content: Content) -> list[Section]:

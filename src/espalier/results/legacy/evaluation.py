@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from espalier.evaluation.metrics import ACC_NORM_ELSE_ACC, mean_accuracy, task_accuracy
-from espalier.results.legacy.values import Notes, count, number, section
+from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, mean_accuracy, task_accuracy
 from espalier.naming import NAME_PATTERN
+from espalier.results.legacy.values import Notes, count, number, section
 
 PERPLEXITY, STANDARD = "ppl", "ppl_standard_2048_512"
 # Files may round to four decimals.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.evaluation.metrics import ACC_NORM_ELSE_ACC
+from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC
 from espalier.results.legacy.scan import CONTRADICTORY, UNKNOWN
 from espalier.results.legacy.table import GRADIENT, LAYER, NOTE, PARAMS, PERPLEXITY, TASK
 

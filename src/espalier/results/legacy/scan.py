@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from espalier.results.legacy.names import UnclearNameError, parse_experiment, parse_search
 from espalier.naming import experiment_name
+from espalier.results.legacy.names import UnclearNameError, parse_experiment, parse_search
 
 EVALUATION = "evaluation/evaluation_results.json"
 GRADIENTS = "analysis/gradient_diagnosis.json"

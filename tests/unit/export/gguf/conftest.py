@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from espalier.export.gguf import check, write
-from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.models.surgery import prune
+from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from tests.unit.conftest import random_model, with_biases
 
 N_LAYERS = 4

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from espalier.errors import UserError
-from espalier.reports.sections.serving import deployment_remarks, deployment_tables
 from espalier.reports.layout import banner, table_lines
 from espalier.reports.messages import Words
 from espalier.reports.sections.base import MISSING, Table
+from espalier.reports.sections.serving import deployment_remarks, deployment_tables
 
 WIDTH = 104
 

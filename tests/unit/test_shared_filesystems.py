@@ -14,11 +14,19 @@ from typing import Any
 
 import pytest
 
-from espalier import filesystem
-from espalier.models import devices
+from espalier import files
 from espalier.evaluation.store import Store
-from espalier.files import read_parquet, whole_file, whole_folder, write_json, write_table
-from espalier.filesystem import link_or_copy, locked, try_lock
+from espalier.files import (
+    link_or_copy,
+    locked,
+    read_parquet,
+    try_lock,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_table,
+)
+from espalier.models import devices
 from espalier.staging.lock import read_lock, write_lock
 from tests.conftest import REPOSITORY
 
@@ -34,9 +42,9 @@ def no_locks(*_):
 
 fcntl.flock = no_locks
 socket.gethostname = lambda: "another-host"
-from espalier import filesystem
-filesystem.LEASE_S = {lease_s}
-lock = filesystem.try_lock(Path(sys.argv[1]))
+from espalier import files
+files.LEASE_S = {lease_s}
+lock = files.try_lock(Path(sys.argv[1]))
 print(lock is not None, flush=True)
 time.sleep(60)
 """
@@ -44,8 +52,8 @@ time.sleep(60)
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystem, "_said", set())
-    monkeypatch.setattr(filesystem, "_touched", {})
+    monkeypatch.setattr(files, "_said", set())
+    monkeypatch.setattr(files, "_touched", {})
 
 
 def refuse(number: int) -> Callable[..., None]:
@@ -60,8 +68,8 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """A mount without `flock`, on which two files cannot be exchanged in one step either (Lustre, NFS)."""
     monkeypatch.setattr(fcntl, "flock", refuse(request.param))
     monkeypatch.setattr("filelock._soft.exchange_names", lambda *_: False)
-    monkeypatch.setattr(filesystem, "LEASE_S", LEASE_S)
-    monkeypatch.setattr(filesystem, "POLL_S", 0.05)
+    monkeypatch.setattr(files, "LEASE_S", LEASE_S)
+    monkeypatch.setattr(files, "POLL_S", 0.05)
     return request.param
 
 
@@ -142,7 +150,7 @@ def test_without_locks_a_lease_keeps_others_out_and_the_log_says_it_once(
                 assert other
         with locked(tmp_path / "x.lock", wait=False) as again:
             assert again
-    (line,) = [record.message for record in caplog.records if record.name == "espalier.filesystem"]
+    (line,) = [record.message for record in caplog.records if record.name == "espalier.files"]
     assert line.startswith(f"{tmp_path}: no file locks here (")
     assert line.endswith("; leases of 3 s take their place")
 

@@ -1,4 +1,4 @@
-"""House style, checked by the tools and by a few rules of our own."""
+"""Rules of this workflow that no linter knows; `make lint` runs the linters."""
 
 import re
 import subprocess
@@ -21,31 +21,6 @@ def rules() -> dict[str, str]:
     text = "\n".join(path.read_text(encoding="utf-8") for path in RULE_FILES)
     parts = re.split(r"^(?:rule|checkpoint) (\w+):$", text, flags=re.MULTILINE)[1:]
     return dict(zip(parts[::2], parts[1::2], strict=True))
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "."],
-        ["snakefmt", "--check", "Snakefile", "rules"],
-        ["mypy"],
-        ["codespell_lib"],
-    ],
-    ids=lambda arguments: " ".join(arguments[:2]),
-)
-def test_tool_is_content(arguments: list[str]) -> None:
-    module = {"snakefmt": "snakefmt.snakefmt"}.get(arguments[0], arguments[0])
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments[1:]], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_snakemake_lint_is_content(snakemake: Run) -> None:
-    done = snakemake("--lint", directory=REPOSITORY)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Congratulations" in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize("name", list(rules()))
@@ -160,7 +135,8 @@ def test_the_core_loads_no_tables() -> None:
     """What no part of the library may import at all, test_architecture.py holds."""
     core = [
         "espalier.scoring", "espalier.evaluation.perplexity", "espalier.models.loading", "espalier.calibration.priors",
-        "espalier.models.surgery", "espalier.planning.select", "espalier.planning.plan", "espalier.calibration.importance",
+        "espalier.models.surgery", "espalier.planning.select", "espalier.planning.plan",
+        "espalier.calibration.importance",
     ]  # fmt: skip
     absent = "{'pandas', 'pyarrow'}"
     code = f"import sys, {', '.join(core)}; print(*({absent} & set(sys.modules)))"
