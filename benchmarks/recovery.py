@@ -20,15 +20,16 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.memory import GIB
-from espalier.config.recovery import SEVEN_PROJECTIONS, Recovery
+from espalier.config.recovery import Recovery
 from espalier.jobs.recovery import peak_memory
+from espalier.models.architecture import PROJECTION_NAMES
 from espalier.models.decoder import ROLES, decoder_layers, get_projection, n_kv_groups, n_mlp_channels
 from espalier.models.surgery import prune
 from espalier.recovery.lora import LoraSettings, attach
 from espalier.recovery.training import Schedule, fine_tune
 
 DEFAULTS = Recovery()
-LORA = LoraSettings(DEFAULTS.rank, DEFAULTS.alpha, DEFAULTS.dropout, SEVEN_PROJECTIONS, 0)
+LORA = LoraSettings(DEFAULTS.rank, DEFAULTS.alpha, DEFAULTS.dropout, PROJECTION_NAMES, 0)
 
 
 def main() -> None:

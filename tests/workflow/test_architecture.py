@@ -14,6 +14,7 @@ from pathlib import Path
 import grimp
 import pytest
 
+from espalier.models.architecture import EMBEDDINGS, FINAL_NORM, LAYERS, OUTPUT_EMBEDDINGS, PROJECTION_NAMES
 from tests.conftest import REPOSITORY
 from tests.workflow.test_conventions import CHEAP, RULE_FILES, SCRIPTS, WITHOUT_CODE, WITHOUT_OUTPUT, rules
 
@@ -125,3 +126,20 @@ def test_a_cheap_rule_lists_every_source_of_its_script(name: str) -> None:
     assert used - set().union(*by_pattern.values()) == set(), "used, but not in input.code"
     superfluous = [pattern for pattern, files in by_pattern.items() if pattern.endswith(".py") and not files & used]
     assert superfluous == [], "in input.code, but used by nothing"
+
+
+def test_only_the_table_of_architectures_names_tensors() -> None:
+    """A family is added in one place."""
+    names = {*PROJECTION_NAMES, "self_attn", LAYERS, EMBEDDINGS, FINAL_NORM, OUTPUT_EMBEDDINGS}
+    for path in LIBRARY.rglob("*.py"):
+        if path.name == "architecture.py":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = {
+            node.value.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        }  # docstrings
+        strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)} - texts
+        parts = {part for text in strings if isinstance(text, str) and " " not in text for part in text.split(".")}
+        assert (parts | strings) & names == set(), path

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from espalier.config.base import Name, PositiveInt, Section, repeated
 from espalier.config.data import TextSource
+from espalier.models.architecture import PROJECTION_NAMES
 
 BEST, ALL = "best", "all"
-Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-SEVEN_PROJECTIONS: tuple[Projection, ...] = (
-    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-)  # fmt: skip
+if TYPE_CHECKING:
+    Projection = str
+else:
+    Projection = Literal[PROJECTION_NAMES]  # the names of the table of architectures
 
 
 class Recovery(Section):
@@ -43,7 +44,7 @@ class Recovery(Section):
     """Adapters are multiplied by `alpha / rank`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of an adapter's inputs that is dropped in training."""
-    target_modules: Annotated[tuple[Projection, ...], Field(min_length=1)] = SEVEN_PROJECTIONS
+    target_modules: Annotated[tuple[Projection, ...], Field(min_length=1)] = PROJECTION_NAMES
     """Projections that get an adapter, in every layer where they are left."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the documents drawn, their order, the adapters' first weights and dropout."""

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.models.pruned import configuration_pruned, modeling_pruned
+from espalier.models import configuration_pruned, modeling_pruned
 from espalier.planning.plan import Plan
 
 CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}

@@ -1,4 +1,4 @@
-"""The modules of a decoder layer (named in `espalier.models.pruned.pruned_blocks`), and how groups lie in them.
+"""The modules of a decoder layer (named in `espalier.models.architecture`), and how groups lie in them.
 
 A layer has two blocks of prunable groups. Attention, group i: key/value head i with the n query heads that share it,
 which are i*n .. (i+1)*n - 1 because transformers repeats each key/value head in place (`repeat_kv`). MLP, group i:
@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from espalier.errors import UserError
-from espalier.models.pruned.pruned_blocks import BLOCKS as NAMES
+from espalier.models.architecture import ATTENTION, LAYERS, MLP
+from espalier.models.architecture import BLOCKS as NAMES
 
 Block = Literal["attention", "mlp"]
 
@@ -57,12 +58,9 @@ class Projection(NamedTuple):
     bias: nn.Parameter | None
 
 
-LAYERS = "model.layers"
-BLOCKS: dict[Block, str] = {"attention": NAMES["attention"].path, "mlp": NAMES["mlp"].path}
+BLOCKS: dict[Block, str] = {"attention": ATTENTION.path, "mlp": MLP.path}
 ROLES = tuple(
-    Role(name, block, 1 if name == NAMES[block].writer else 0)
-    for block in BLOCKS
-    for name in (*NAMES[block].readers, NAMES[block].writer)
+    Role(name, block, 1 if name == NAMES[block].writer else 0) for block in BLOCKS for name in NAMES[block].names
 )
 INPUT_SIDE = frozenset(role.name for role in ROLES if role.group_dim == 1)
 """Projections whose groups are columns (inputs), so that their bias belongs to no group."""
@@ -124,17 +122,18 @@ def head_dim(layer: nn.Module) -> int:
 
 def n_kv_groups(layer: nn.Module) -> int:
     """Return the number of key/value heads of a layer."""
-    return _rows(layer, "self_attn.k_proj") // head_dim(layer)
+    return _rows(layer, ATTENTION.counted_path) // head_dim(layer)
 
 
 def n_query_heads_per_group(layer: nn.Module) -> int:
     """Return how many query heads share a key/value head."""
-    return _rows(layer, "self_attn.q_proj") // _rows(layer, "self_attn.k_proj")
+    columns = int(layer.get_submodule(ATTENTION.writer_path).weight.shape[1])
+    return columns // _rows(layer, ATTENTION.counted_path)
 
 
 def n_mlp_channels(layer: nn.Module) -> int:
     """Return the width of the MLP of a layer."""
-    return _rows(layer, "mlp.up_proj")
+    return _rows(layer, MLP.counted_path)
 
 
 def n_groups(layer: nn.Module, block: Block) -> int:

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 
 from espalier.errors import UserError
 from espalier.files import read_json
-from espalier.models.sizes import PROJECTIONS, ModelStructure, structure_of
+from espalier.models.architecture import BLOCKS, EMBEDDINGS, LAYERS, OUTPUT_EMBEDDINGS, PROJECTIONS
+from espalier.models.sizes import ModelStructure, structure_of
 
-EMBEDDINGS, OUTPUT_EMBEDDINGS = "model.embed_tokens.weight", "lm_head.weight"
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 # Types of tensors in full precision, as safetensors names them.
 _FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
@@ -30,8 +30,9 @@ _INNER_CONFIGS = (
 )  # fmt: skip
 # Buffers that older checkpoints store; they are computed from the config and are no parameters.
 _BUFFER = re.compile(r"(^|\.)rotary_emb\.")
-_LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+)\.weight$")
-_IN_BLOCK = re.compile(r"^model\.layers\.\d+\.((?:self_attn|mlp)\.\w+)\.(weight|bias)$")
+_LAYER = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)\.weight$")
+_PATHS = "|".join(re.escape(block.path) for block in BLOCKS.values())
+_IN_BLOCK = re.compile(rf"^{re.escape(LAYERS)}\.\d+\.((?:{_PATHS})\.\w+)\.(weight|bias)$")
 
 
 class TensorHeader(NamedTuple):
@@ -213,7 +214,7 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
     for number, found in sorted(layers.items()):
         if missing := [part for part in PROJECTIONS if part not in found]:
             raise UserError(
-                f"{folder}: tensor model.layers.{number}.{missing[0]}.weight is missing, which other layers have; copy "
+                f"{folder}: tensor {LAYERS}.{number}.{missing[0]}.weight is missing, which other layers have; copy "
                 "or stage the model again"
             )
     return len(layers)

@@ -12,8 +12,9 @@ from safetensors import safe_open
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of
+from espalier.models.architecture import EMBEDDINGS, OUTPUT_EMBEDDINGS
 from espalier.models.decoder import decoder_layers
-from espalier.models.folder import EMBEDDINGS, OUTPUT_EMBEDDINGS, ModelFolder, inspect_folder
+from espalier.models.folder import ModelFolder, inspect_folder
 from espalier.models.loading import load_model
 from espalier.models.sizes import structure_of
 from espalier.progress import Progress

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, MLP
+
 
 @dataclass(frozen=True)
 class LayerStructure:
@@ -85,12 +87,9 @@ class ModelStructure:
         return cls(tuple(LayerStructure(**layer) for layer in values["layers"]), values["other_params"])
 
 
-ATTENTION_PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
-MLP_PROJECTIONS = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
-PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
 # Biases on the output side are added whatever is removed, so they belong to no group.
-_UNGROUPED = ("self_attn.o_proj.bias", "mlp.down_proj.bias")
-_LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+)$")
+_UNGROUPED = {f"{block.writer_path}.bias" for block in BLOCKS.values()}
+_LAYER = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)$")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -114,10 +113,10 @@ def structure_of(shapes: Shapes, config: Mapping[str, Any]) -> ModelStructure:
 
 
 def _layer(shapes: Shapes, head_dim: int) -> LayerStructure:
-    n_kv_groups = shapes["self_attn.k_proj.weight"][0] // head_dim
-    n_mlp_channels = shapes["mlp.up_proj.weight"][0]
-    attention = _grouped_params(shapes, ATTENTION_PROJECTIONS)
-    mlp = _grouped_params(shapes, MLP_PROJECTIONS)
+    n_kv_groups = shapes[f"{ATTENTION.counted_path}.weight"][0] // head_dim
+    n_mlp_channels = shapes[f"{MLP.counted_path}.weight"][0]
+    attention = _grouped_params(shapes, ATTENTION.paths)
+    mlp = _grouped_params(shapes, MLP.paths)
     return LayerStructure(
         n_kv_groups=n_kv_groups,
         kv_group_params=attention // n_kv_groups,
@@ -128,5 +127,5 @@ def _layer(shapes: Shapes, head_dim: int) -> LayerStructure:
 
 
 def _grouped_params(shapes: Shapes, projections: tuple[str, ...]) -> int:
-    names = {f"{projection}.{kind}" for projection in projections for kind in ("weight", "bias")} - set(_UNGROUPED)
+    names = {f"{projection}.{kind}" for projection in projections for kind in ("weight", "bias")} - _UNGROUPED
     return sum(math.prod(shape) for name, shape in shapes.items() if name in names)

@@ -29,7 +29,7 @@ from espalier.models.decoder import (
     n_groups,
     params_per_group,
 )
-from espalier.models.pruned.pruned_blocks import RemovedBlock, resize_block
+from espalier.models.pruned_blocks import RemovedBlock, resize_block
 
 KeptGroups = dict[Block, list[int]]
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
+from espalier.models.architecture import ATTENTION, MLP
 from espalier.models.sizes import ModelStructure
 from espalier.planning.plan import Plan
 from espalier.statistics.messages import Message
@@ -226,7 +227,7 @@ def judge(target: Target, kept: Kept, structure: ModelStructure, facts: ModelFac
         mlp_stubs=[
             layer
             for layer in layers
-            if not kept.mlp_channels[layer] and (target.mlp_stub or _lone(target, "mlp.down_proj", facts))
+            if not kept.mlp_channels[layer] and (target.mlp_stub or _lone(target, MLP.writer_path, facts))
         ],
         left_out=left_out,
         remarks=remarks,
@@ -308,7 +309,7 @@ def _uniform_padding(kept: Kept, structure: ModelStructure) -> Message:
 
 def _left_out(target: Target, kept: Kept, facts: ModelFacts) -> list[int]:
     """Layers without blocks, unless biases of their output projections stay."""
-    if not target.leaves_out or {"self_attn.o_proj", "mlp.down_proj"} & set(facts.biases):
+    if not target.leaves_out or {ATTENTION.writer_path, MLP.writer_path} & set(facts.biases):
         return []
     return [layer for layer, both in enumerate(zip(kept.kv_groups, kept.mlp_channels, strict=True)) if not any(both)]
 
@@ -316,7 +317,7 @@ def _left_out(target: Target, kept: Kept, facts: ModelFacts) -> list[int]:
 def _attention_stubs(target: Target, kept: Kept, facts: ModelFacts, layers: Sequence[int]) -> list[int]:
     """Layers that need attention of zeros, of the layers that are not left out."""
     empty = [layer for layer in layers if not kept.kv_groups[layer]]
-    if target.attention_stub == "every" or _lone(target, "self_attn.o_proj", facts):
+    if target.attention_stub == "every" or _lone(target, ATTENTION.writer_path, facts):
         return empty
     return [layer for layer in empty if target.attention_stub == "first" and layer == layers[0]]
 

@@ -14,6 +14,16 @@ from espalier.config.sandbox import Sandbox
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.files import read_json
+from espalier.models.architecture import (
+    ATTENTION,
+    ATTENTION_NORM,
+    EMBEDDINGS,
+    FINAL_NORM,
+    LAYERS,
+    MLP,
+    MLP_NORM,
+    OUTPUT_EMBEDDINGS,
+)  # fmt: skip
 from espalier.models.folder import inspect_folder
 from espalier.models.sizes import ModelStructure, structure_of
 from espalier.planning.select import SelectionOptions, check_feasible
@@ -146,24 +156,22 @@ def _sandbox_sizes(model: SandboxModel, vocab_size: int) -> Sizes:
     """Work out the sizes of a sandbox model, whose tokenizer fills its vocabulary."""
     hidden, head_dim = model.hidden_size, model.hidden_size // model.num_attention_heads
     kv = model.num_key_value_heads * head_dim
-    rows = {"q_proj": hidden, "k_proj": kv, "v_proj": kv}
+    queries, keys, values = (f"{ATTENTION.path}.{name}" for name in ATTENTION.readers)
+    rows = {queries: hidden, keys: kv, values: kv}
     layer = {
-        **{f"self_attn.{name}.weight": (size, hidden) for name, size in rows.items()},
-        **({f"self_attn.{name}.bias": (size,) for name, size in rows.items()} if model.architecture == "qwen2" else {}),
-        "self_attn.o_proj.weight": (hidden, hidden),
-        "mlp.gate_proj.weight": (model.intermediate_size, hidden),
-        "mlp.up_proj.weight": (model.intermediate_size, hidden),
-        "mlp.down_proj.weight": (hidden, model.intermediate_size),
-        "input_layernorm.weight": (hidden,),
-        "post_attention_layernorm.weight": (hidden,),
+        **{f"{name}.weight": (size, hidden) for name, size in rows.items()},
+        **({f"{name}.bias": (size,) for name, size in rows.items()} if model.architecture == "qwen2" else {}),
+        f"{ATTENTION.writer_path}.weight": (hidden, hidden),
+        **{f"{MLP.path}.{name}.weight": (model.intermediate_size, hidden) for name in MLP.readers},
+        f"{MLP.writer_path}.weight": (hidden, model.intermediate_size),
+        f"{ATTENTION_NORM}.weight": (hidden,),
+        f"{MLP_NORM}.weight": (hidden,),
     }
     shapes: dict[str, tuple[int, ...]] = {
-        f"model.layers.{number}.{name}": shape
-        for number in range(model.num_hidden_layers)
-        for name, shape in layer.items()
+        f"{LAYERS}.{number}.{name}": shape for number in range(model.num_hidden_layers) for name, shape in layer.items()
     }
-    shapes |= {"model.embed_tokens.weight": (vocab_size, hidden), "model.norm.weight": (hidden,)}
+    shapes |= {EMBEDDINGS: (vocab_size, hidden), FINAL_NORM: (hidden,)}
     if not model.tie_word_embeddings:
-        shapes["lm_head.weight"] = (vocab_size, hidden)
+        shapes[OUTPUT_EMBEDDINGS] = (vocab_size, hidden)
     config = {"head_dim": head_dim, "tie_word_embeddings": model.tie_word_embeddings}
     return Sizes(structure_of(shapes, config), model.max_position_embeddings)

@@ -21,8 +21,8 @@ from espalier.export.licence import licence_of
 from espalier.export.make import export_checkpoint
 from espalier.export.parity import compare, make_prompts, reference
 from espalier.files import read_json
+from espalier.models import pruned_blocks
 from espalier.models.loading import load_model
-from espalier.models.pruned import pruned_blocks
 from espalier.models.surgery import prune
 from tests.conftest import REPOSITORY
 from tests.unit.export.conftest import Source, source_in
@@ -140,7 +140,7 @@ def test_a_stranger_needs_trust_remote_code_and_we_do_not(exported: tuple[Source
     assert loaded.returncode == 0, loaded.stderr
     assert re.match(r"transformers_modules\.best.*\.modeling_pruned 5", loaded.stdout)
     ours = run(f"import espalier.models.pruned\n{code}", "no", str(REPOSITORY / "src"))
-    assert ours.stdout.strip() == "espalier.models.pruned.modeling_pruned 5"
+    assert ours.stdout.strip() == "espalier.models.modeling_pruned 5"
 
 
 def test_sharded_weights_load(make_source: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

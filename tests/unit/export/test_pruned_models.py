@@ -13,8 +13,8 @@ from transformers.cache_utils import StaticCache
 
 from espalier.export.build import STUB_CHANNELS, export_model
 from espalier.models import pruned
+from espalier.models.configuration_pruned import PrunedLlamaConfig
 from espalier.models.loading import load_model
-from espalier.models.pruned.configuration_pruned import PrunedLlamaConfig
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from tests.unit.models.test_surgery import CASES, EMPTY, N_CHANNELS, N_LAYERS, Case, generate, logits, tokens, uncached

@@ -12,6 +12,7 @@ from espalier.export.gguf.blocks import Block
 from espalier.export.gguf.rope import check_rope
 from espalier.export.gguf.source import Source
 from espalier.export.gguf.tensors import FILE_TYPES
+from espalier.models.architecture import EMBEDDINGS
 
 ARCHITECTURE = "deci"
 
@@ -51,7 +52,7 @@ def write_metadata(
     writer.add_block_count(len(blocks))
     writer.add_context_length(context_length(config))
     writer.add_embedding_length(config.hidden_size)
-    writer.add_vocab_size(source.shapes["model.embed_tokens.weight"][0])
+    writer.add_vocab_size(source.shapes[EMBEDDINGS][0])
     writer.add_head_count([block.n_heads for block in blocks])
     writer.add_head_count_kv([block.n_kv_heads for block in blocks])
     writer.add_feed_forward_length([block.n_ff for block in blocks])

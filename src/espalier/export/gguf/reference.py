@@ -14,13 +14,23 @@ from torch.nn import functional
 
 from espalier.export.gguf.rope import check_rope, inverse_frequencies
 from espalier.export.gguf.source import LayerSizes, Source
+from espalier.models.architecture import (
+    ATTENTION,
+    ATTENTION_NORM,
+    EMBEDDINGS,
+    FINAL_NORM,
+    LAYERS,
+    MLP,
+    MLP_NORM,
+    OUTPUT_EMBEDDINGS,
+)
 from espalier.progress import Progress
 
 
 def reference_logits(source: Source, ids: Sequence[int]) -> torch.Tensor:
     """Return the logits of one sequence: (tokens, vocabulary)."""
     config = source.config
-    hidden = source.read("model.embed_tokens.weight")[torch.tensor(ids)]  # (tokens, hidden)
+    hidden = source.read(EMBEDDINGS)[torch.tensor(ids)]  # (tokens, hidden)
     rotation = _rotation(source, len(ids))
     layers = source.layers()
     with Progress("computing reference logits", total=len(layers), unit="layers") as progress, torch.inference_mode():
@@ -29,8 +39,8 @@ def reference_logits(source: Source, ids: Sequence[int]) -> torch.Tensor:
             hidden = hidden + layer.attention(hidden, *rotation)
             hidden = hidden + layer.mlp(hidden)
             progress.advance(1)
-        hidden = _norm(hidden, source.read("model.norm.weight"), config.rms_norm_eps)
-        head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+        hidden = _norm(hidden, source.read(FINAL_NORM), config.rms_norm_eps)
+        head = EMBEDDINGS if config.tie_word_embeddings else OUTPUT_EMBEDDINGS
         return hidden @ source.read(head).T
 
 
@@ -39,31 +49,31 @@ class _Layer:
 
     def __init__(self, source: Source, index: int, sizes: LayerSizes) -> None:
         self._source, self._sizes = source, sizes
-        self._prefix = f"model.layers.{index}."
+        self._prefix = f"{LAYERS}.{index}."
 
     def attention(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """Return what attention adds: (tokens, hidden), or the bias alone."""
         if not self._sizes.n_heads:
-            return self._bias("self_attn.o_proj", hidden)
-        hidden = self._norm("input_layernorm", hidden)
+            return self._bias(ATTENTION.writer_path, hidden)
+        hidden = self._norm(ATTENTION_NORM, hidden)
         n_tokens, head_dim = len(hidden), self._source.head_dim
         q, k, v = (
-            self._linear(f"self_attn.{name}_proj", hidden).view(n_tokens, -1, head_dim).transpose(0, 1)
-            for name in "qkv"
+            self._linear(f"{ATTENTION.path}.{name}", hidden).view(n_tokens, -1, head_dim).transpose(0, 1)
+            for name in ATTENTION.readers
         )  # (heads, tokens, head_dim)
         group = self._sizes.n_heads // self._sizes.n_kv_heads
         q, k = (x * cos + _half_turned(x) * sin for x in (q, k))
         k, v = (x.repeat_interleave(group, dim=0) for x in (k, v))
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self._linear("self_attn.o_proj", mixed.transpose(0, 1).reshape(n_tokens, -1))
+        return self._linear(ATTENTION.writer_path, mixed.transpose(0, 1).reshape(n_tokens, -1))
 
     def mlp(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return what the MLP adds: (tokens, hidden), or the bias alone."""
         if not self._sizes.n_ff:
-            return self._bias("mlp.down_proj", hidden)
-        hidden = self._norm("post_attention_layernorm", hidden)
-        gate = functional.silu(self._linear("mlp.gate_proj", hidden))
-        return self._linear("mlp.down_proj", gate * self._linear("mlp.up_proj", hidden))
+            return self._bias(MLP.writer_path, hidden)
+        hidden = self._norm(MLP_NORM, hidden)
+        gate, up = (self._linear(f"{MLP.path}.{name}", hidden) for name in MLP.readers)
+        return self._linear(MLP.writer_path, functional.silu(gate) * up)
 
     def _norm(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
         return _norm(hidden, self._source.read(f"{self._prefix}{name}.weight"), self._source.config.rms_norm_eps)

@@ -12,12 +12,15 @@ from transformers import AutoConfig
 
 from espalier.errors import UserError
 from espalier.files import read_json
+from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, MLP, OUTPUT_EMBEDDINGS
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 _PRUNED = "pruned_"
 _INDEX = "model.safetensors.index.json"
 # Of config.json, what says how a folder came about and not what the model computes.
 _NOT_COMPUTED = ("model_type", "per_layer_config", "architectures", "auto_map", "transformers_version")
+
+QUERIES, KEYS, _ = ATTENTION.readers
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class LayerSizes:
         n_heads: Query heads; 0 without attention.
         n_kv_heads: Key/value heads; 0 without attention.
         n_ff: MLP channels; 0 without an MLP.
-        has_attention_bias: Whether `o_proj` has a bias, which stays when the heads go.
-        has_mlp_bias: Whether `down_proj` has a bias, which stays when the channels go.
+        has_attention_bias: Whether the output projection has a bias, which stays when the heads go.
+        has_mlp_bias: Whether the output projection has a bias, which stays when the channels go.
     """
 
     n_heads: int
@@ -85,23 +88,22 @@ class Source:
         return [self._layer(index) for index in range(self.config.num_hidden_layers)]
 
     def _layer(self, index: int) -> LayerSizes:
-        prefix = f"model.layers.{index}."
+        prefix = f"{LAYERS}.{index}."
         rows: dict[str, int] = {}
-        for block, names in (("self_attn", ("q_proj", "k_proj", "v_proj", "o_proj")),
-                             ("mlp", ("gate_proj", "up_proj", "down_proj"))):  # fmt: skip
-            found = [name for name in names if f"{prefix}{block}.{name}.weight" in self.shapes]
-            if found and len(found) < len(names):
-                missing = sorted(set(names) - set(found))
+        for block in BLOCKS.values():
+            found = [name for name in block.names if f"{prefix}{block.path}.{name}.weight" in self.shapes]
+            if found and len(found) < len(block.names):
+                missing = sorted(set(block.names) - set(found))
                 raise UserError(f"{self.folder}: layer {index} has {', '.join(found)} but not {', '.join(missing)}")
-            rows |= {name: self.shapes[f"{prefix}{block}.{name}.weight"][0] for name in found}
-        if rows.get("q_proj", 0) % self.head_dim or rows.get("k_proj", 0) % self.head_dim:
+            rows |= {name: self.shapes[f"{prefix}{block.path}.{name}.weight"][0] for name in found}
+        if rows.get(QUERIES, 0) % self.head_dim or rows.get(KEYS, 0) % self.head_dim:
             raise UserError(f"{self.folder}: layer {index} has rows that are no multiple of head_dim {self.head_dim}")
         return LayerSizes(
-            n_heads=rows.get("q_proj", 0) // self.head_dim,
-            n_kv_heads=rows.get("k_proj", 0) // self.head_dim,
-            n_ff=rows.get("up_proj", 0),
-            has_attention_bias=f"{prefix}self_attn.o_proj.bias" in self.shapes,
-            has_mlp_bias=f"{prefix}mlp.down_proj.bias" in self.shapes,
+            n_heads=rows.get(QUERIES, 0) // self.head_dim,
+            n_kv_heads=rows.get(KEYS, 0) // self.head_dim,
+            n_ff=rows.get(MLP.counted, 0),
+            has_attention_bias=f"{prefix}{ATTENTION.writer_path}.bias" in self.shapes,
+            has_mlp_bias=f"{prefix}{MLP.writer_path}.bias" in self.shapes,
         )
 
 
@@ -129,7 +131,7 @@ def open_source(folder: str | Path) -> Source:
         raise UserError(f"{folder}: {normed[0]}: GGUF has no architecture for norms of queries or keys in layers of "
                         "different sizes; export to transformers instead")  # fmt: skip
     # A head in the file is one of its own, whatever the config says; transformers reads it so, too.
-    config.tie_word_embeddings = "lm_head.weight" not in shapes
+    config.tie_word_embeddings = OUTPUT_EMBEDDINGS not in shapes
     return Source(folder, config, shapes, files)
 
 

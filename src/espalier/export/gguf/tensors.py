@@ -20,6 +20,16 @@ from espalier.errors import UserError
 from espalier.export.gguf.blocks import Block
 from espalier.export.gguf.rope import check_rope, frequency_factors
 from espalier.export.gguf.source import Source
+from espalier.models.architecture import (
+    ATTENTION,
+    ATTENTION_NORM,
+    EMBEDDINGS,
+    FINAL_NORM,
+    LAYERS,
+    MLP,
+    MLP_NORM,
+    OUTPUT_EMBEDDINGS,
+)
 
 FILE_TYPES = {
     "F32": gguf.LlamaFileType.ALL_F32,
@@ -96,55 +106,53 @@ def _typed(name: str, shape: tuple[int, ...], make: Make, gguf_type: str) -> Ten
 
 
 def _all(source: Source, blocks: Sequence[Block]) -> Iterator[Entry]:
-    yield _plain(source, "token_embd.weight", "model.embed_tokens.weight")
+    yield _plain(source, "token_embd.weight", EMBEDDINGS)
     if check_rope(source.config) == "llama3":
         factors = frequency_factors(source.config, source.head_dim)
         yield "rope_freqs.weight", tuple(factors.shape), lambda: factors
     for number, block in enumerate(blocks):
         for name, shape, make in [*_attention(source, block), *_mlp(source, block)]:
             yield f"blk.{number}.{name}", shape, make
-    yield _plain(source, "output_norm.weight", "model.norm.weight")
+    yield _plain(source, "output_norm.weight", FINAL_NORM)
     if not source.config.tie_word_embeddings:
-        yield _plain(source, "output.weight", "lm_head.weight")
+        yield _plain(source, "output.weight", OUTPUT_EMBEDDINGS)
 
 
 def _attention(source: Source, block: Block) -> Iterator[Entry]:
-    prefix, hidden = f"model.layers.{block.layer}.", source.config.hidden_size
+    prefix, hidden = f"{LAYERS}.{block.layer}.", source.config.hidden_size
     if block.attention_stub:
         yield _ones("attn_norm.weight", hidden)
         for name in ("attn_q", "attn_k", "attn_v"):
             yield _zeros(f"{name}.weight", source.head_dim, hidden)
         yield _zeros("attn_output.weight", hidden, source.head_dim)
     elif block.n_heads:
-        yield _plain(source, "attn_norm.weight", f"{prefix}input_layernorm.weight")
-        for name, role, rotated in (
-            ("attn_q", "q_proj", True),
-            ("attn_k", "k_proj", True),
-            ("attn_v", "v_proj", False),
+        yield _plain(source, "attn_norm.weight", f"{prefix}{ATTENTION_NORM}.weight")
+        for name, reader, rotated in zip(
+            ("attn_q", "attn_k", "attn_v"), ATTENTION.paths, (True, True, False), strict=False
         ):
             for part in ("weight", "bias"):
-                if f"{prefix}self_attn.{role}.{part}" in source.shapes:
-                    yield _rows(source, f"{name}.{part}", f"{prefix}self_attn.{role}.{part}", rotated=rotated)
-        yield _plain(source, "attn_output.weight", f"{prefix}self_attn.o_proj.weight")
-    if block.n_heads and f"{prefix}self_attn.o_proj.bias" in source.shapes:
-        yield _plain(source, "attn_output.bias", f"{prefix}self_attn.o_proj.bias")
+                if f"{prefix}{reader}.{part}" in source.shapes:
+                    yield _rows(source, f"{name}.{part}", f"{prefix}{reader}.{part}", rotated=rotated)
+        yield _plain(source, "attn_output.weight", f"{prefix}{ATTENTION.writer_path}.weight")
+    if block.n_heads and f"{prefix}{ATTENTION.writer_path}.bias" in source.shapes:
+        yield _plain(source, "attn_output.bias", f"{prefix}{ATTENTION.writer_path}.bias")
 
 
 def _mlp(source: Source, block: Block) -> Iterator[Entry]:
-    prefix, hidden = f"model.layers.{block.layer}.", source.config.hidden_size
+    prefix, hidden = f"{LAYERS}.{block.layer}.", source.config.hidden_size
     if block.mlp_stub:
         yield _ones("ffn_norm.weight", hidden)
         yield _zeros("ffn_gate.weight", block.n_ff, hidden)
         yield _zeros("ffn_up.weight", block.n_ff, hidden)
         yield _zeros("ffn_down.weight", hidden, block.n_ff)
     else:
-        yield _plain(source, "ffn_norm.weight", f"{prefix}post_attention_layernorm.weight")
-        for name, role, dim in (("ffn_gate", "gate_proj", 0), ("ffn_up", "up_proj", 0), ("ffn_down", "down_proj", 1)):
-            yield _padded(source, f"{name}.weight", f"{prefix}mlp.{role}.weight", dim, block.n_padded)
-            if dim == 0 and f"{prefix}mlp.{role}.bias" in source.shapes:
-                yield _padded(source, f"{name}.bias", f"{prefix}mlp.{role}.bias", 0, block.n_padded)
-    if f"{prefix}mlp.down_proj.bias" in source.shapes:
-        yield _plain(source, "ffn_down.bias", f"{prefix}mlp.down_proj.bias")
+        yield _plain(source, "ffn_norm.weight", f"{prefix}{MLP_NORM}.weight")
+        for name, path, dim in zip(("ffn_gate", "ffn_up", "ffn_down"), MLP.paths, (0, 0, 1), strict=True):
+            yield _padded(source, f"{name}.weight", f"{prefix}{path}.weight", dim, block.n_padded)
+            if dim == 0 and f"{prefix}{path}.bias" in source.shapes:
+                yield _padded(source, f"{name}.bias", f"{prefix}{path}.bias", 0, block.n_padded)
+    if f"{prefix}{MLP.writer_path}.bias" in source.shapes:
+        yield _plain(source, "ffn_down.bias", f"{prefix}{MLP.writer_path}.bias")
 
 
 def _plain(source: Source, name: str, origin: str) -> Entry:

@@ -17,6 +17,7 @@ from espalier.export.gguf.source import Source, open_source
 from espalier.export.gguf.tensors import FILE_TYPES, Tensor, fallbacks, tensors_of
 from espalier.export.gguf.vocabulary import Vocabulary, describe
 from espalier.files import read_json, whole_file, write_json
+from espalier.models.architecture import EMBEDDINGS
 from espalier.progress import Progress
 
 # Q8_0 quantises 32 elements of a row together, and whole matrices whose rows are no multiple fall back to F16. An F16
@@ -51,7 +52,7 @@ def export_gguf(folder: str | Path, output: str | Path, *, gguf_type: str, name:
     # By the base model's type, which decides the class: the tokenizer that the model was evaluated with.
     tokenizer = AutoTokenizer.from_pretrained(folder, config=source.config, local_files_only=True)
     blocks = lay_out(source.layers(), WIDTH_MULTIPLE[gguf_type])
-    vocabulary = describe(tokenizer, source.shapes["model.embed_tokens.weight"][0], _other_eos(Path(folder), tokenizer))
+    vocabulary = describe(tokenizer, source.shapes[EMBEDDINGS][0], _other_eos(Path(folder), tokenizer))
     tensors = tensors_of(source, blocks, gguf_type)
     facts = _facts(source, blocks, tensors, vocabulary, gguf_type)
     _tell(facts)

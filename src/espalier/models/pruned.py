@@ -1,6 +1,6 @@
 """Models whose layers differ in size, as transformers classes.
 
-Importing this package is all that `AutoModelForCausalLM.from_pretrained` needs for an exported folder; without it,
+Importing this module is all that `AutoModelForCausalLM.from_pretrained` needs for an exported folder; without it,
 `trust_remote_code=True` runs the same files, which travel in the folder. Imports only torch and transformers.
 """
 
@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from . import configuration_pruned, modeling_pruned
 
-CODE = ("configuration_pruned.py", "modeling_pruned.py", "pruned_blocks.py")
-"""Files of this package that travel with an exported model."""
+CODE = ("architecture.py", "configuration_pruned.py", "modeling_pruned.py", "pruned_blocks.py")
+"""Files of this folder that travel with an exported model."""
 
 for _name in ("Llama", "Mistral", "Qwen2", "Qwen3"):
     _config = getattr(configuration_pruned, f"Pruned{_name}Config")

@@ -1,38 +1,19 @@
 """What pruning leaves of the blocks of a stock decoder layer: narrower projections, or a module without weights.
 
 The model that is pruned in memory and the one that is built from an exported folder are both made by `resize_block`.
-Exported folders carry this file, so it imports only torch and transformers.
+Exported folders carry this file, so it imports only torch and `architecture.py`, which travels with it.
 
-Groups lie in the projections as `espalier/models/decoder.py` says: along the rows of those that read the residual
-stream (and their biases), along the columns of the one that writes to it.
+`architecture.py` says how groups lie in the projections.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
-
-class BlockNames(NamedTuple):
-    """Names of a block of a decoder layer.
-
-    Attributes:
-        path: Name of the module within the layer.
-        readers: Projections that read the residual stream; their rows belong to groups.
-        writer: The projection that writes to it; its columns belong to groups, its bias to none.
-    """
-
-    path: str
-    readers: tuple[str, ...]
-    writer: str
-
-
-BLOCKS = {
-    "attention": BlockNames("self_attn", ("q_proj", "k_proj", "v_proj"), "o_proj"),
-    "mlp": BlockNames("mlp", ("gate_proj", "up_proj"), "down_proj"),
-}
+from .architecture import ATTENTION, BLOCKS, BlockNames
 
 
 class OutputBias(nn.Module):  # type: ignore[misc]
@@ -55,7 +36,7 @@ class RemovedBlock(nn.Module):  # type: ignore[misc]
     def __init__(self, module: nn.Module, names: BlockNames) -> None:
         super().__init__()
         for name, child in module.named_children():
-            if name not in (*names.readers, names.writer) and any(True for _ in child.parameters()):
+            if name not in names.names and any(True for _ in child.parameters()):
                 self.add_module(name, child)
         self.output_name = names.writer
         self.add_module(self.output_name, OutputBias(module.get_submodule(self.output_name).bias))
@@ -121,15 +102,14 @@ def resize_block(layer: nn.Module, block: str, n_groups: int) -> None:
     n_before = _count_groups(module, block)
     if n_groups == n_before:
         return
-    for name in (*names.readers, names.writer):
+    for name in names.names:
         _resize(module.get_submodule(name), 0 if name in names.readers else 1, n_groups, n_before)
     _remember_sizes(module, block, n_groups)
 
 
 def _count_groups(module: nn.Module, block: str) -> int:
-    if block == "mlp":
-        return int(module.up_proj.weight.shape[0])
-    return int(module.k_proj.weight.shape[0]) // int(module.head_dim)
+    rows = int(module.get_submodule(BLOCKS[block].counted).weight.shape[0])
+    return rows if block == "mlp" else rows // int(module.head_dim)
 
 
 def _resize(linear: nn.Linear, dim: int, n_groups: int, n_before: int) -> None:
@@ -154,7 +134,7 @@ def _remember_sizes(module: nn.Module, block: str, n_groups: int) -> None:
     if block == "mlp":
         sizes = {"intermediate_size": n_groups}
     else:
-        n_heads = int(module.q_proj.weight.shape[0]) // int(module.head_dim)
+        n_heads = int(module.get_submodule(ATTENTION.writer).weight.shape[1]) // int(module.head_dim)
         sizes = {"num_heads": n_heads, "num_attention_heads": n_heads, "num_key_value_heads": n_groups}
     for name, size in sizes.items():
         if hasattr(module, name):
