@@ -9,6 +9,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from espalier.study.paths import PATTERNS
 from tests.conftest import REPOSITORY, Run
 
 RULE_FILES = sorted((REPOSITORY / "rules").glob("*.smk"))
@@ -38,6 +39,14 @@ def test_snakemake_says_of_every_target_and_rule_what_it_is(snakemake: Run) -> N
     assert {line.split()[0] for line in listed} >= {"all", "stage", "reports", *rules()}
     assert [line for line in listed if not re.fullmatch(r"\w+ \([A-Z].+\.\)", line)] == []
     assert max(map(len, listed)) <= 110
+
+
+@pytest.mark.parametrize("output", PATTERNS)
+def test_rules_write_where_the_library_looks(output: str) -> None:
+    """Rules spell their paths literally, so both spellings are compared."""
+    name = output.partition(".")[0]
+    written = rules()[name].split("    output:")[1].split("    log:")[0]
+    assert f'"{PATTERNS[output]}"' in written.replace("{{", "{").replace("}}", "}")
 
 
 # Tables and reports: nothing expensive follows them, so they depend on their sources. All other rules have a GPU rule

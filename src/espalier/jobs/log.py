@@ -13,7 +13,8 @@ from typing import Any
 from espalier.errors import UserError
 from espalier.files import write_json
 from espalier.jobs.interrupts import INTERRUPTED
-from espalier.study.failure_records import failure_file, older_file, read_failure, results_folder
+from espalier.study.failure_records import failure_file, older_file, read_failure
+from espalier.study.paths import results_folder
 
 logger = logging.getLogger(__name__)
 

@@ -21,13 +21,13 @@ from espalier.files import document_files
 from espalier.planning.criteria import CRITERIA
 from espalier.sandbox.splits import split_files
 from espalier.study.exports import Exports
-from espalier.study.failure_records import results_folder
 from espalier.study.failures import Failures
 from espalier.study.inference import Measured
 from espalier.study.legacy import Imports
 from espalier.study.memory import Memory
+from espalier.study.paths import CACHE, Paths, results_folder
 from espalier.study.recovery import Recoveries
-from espalier.study.slugs import CACHE, model_slug, text_slug
+from espalier.study.slugs import model_slug, text_slug
 from espalier.study.sweep import Sweep
 
 ModelWildcards = Any
@@ -40,13 +40,14 @@ class Catalogue:
         self.config = config
         self._sources = sources
         self.results = results_folder(config.study)
-        self.sweep = Sweep(config, self.results)
-        self.imports = Imports(config, self.results)
-        self.exports = Exports(config, self.results, self.sweep)
-        self.measured = Measured(config, self.results, self.sweep)
-        self.failures = Failures(config, self.results, self.sweep, more=(self.exports.jobs, self.measured.jobs))
+        self.paths = Paths(self.results)
+        self.sweep = Sweep(config, self.paths)
+        self.imports = Imports(config, self.paths)
+        self.exports = Exports(config, self.paths, self.sweep)
+        self.measured = Measured(config, self.paths, self.sweep)
+        self.failures = Failures(config, self.paths, self.sweep, more=(self.exports.jobs, self.measured.jobs))
         self.recovery = Recoveries(
-            config, self.sweep, self.results, self.failures, self.calibration_text, self._text_file
+            config, self.sweep, self.paths, self.failures, self.calibration_text, self._text_file
         )
         recovery_dtype = config.recovery.dtype if config.recovery else "auto"
         self.memory = Memory(
@@ -76,7 +77,7 @@ class Catalogue:
     @property
     def reported_models(self) -> list[str]:
         """Models that have reports; where results may be missing, not those of `Failures.unchecked_models`."""
-        unchecked = [name for name in self.models if not self.sweep.present([f"{self.results}/models/{name}.json"])]
+        unchecked = [name for name in self.models if not self.sweep.present([self.paths.of("check_model", name)])]
         return [name for name in self.model_names if name not in unchecked] or self.model_names
 
     @property
@@ -139,14 +140,14 @@ class Catalogue:
     def training_tokenizer(self, wildcards: ModelWildcards) -> str:
         """Tokenizer of a sandbox model."""
         sandbox = self._models[wildcards.model].sandbox
-        return f"{self.results}/sandbox/tokenizers/{sandbox.architecture}.json" if sandbox else ""
+        return self.paths.of("train_sandbox_tokenizer", sandbox.architecture) if sandbox else ""
 
     def training_parent(self, wildcards: ModelWildcards) -> list[str]:
         """Weights that a sandbox model continues from; empty when it starts from nothing."""
         sandbox = self._models[wildcards.model].sandbox
         if not sandbox or not sandbox.continue_from:
             return []
-        return [f"{self.results}/sandbox/models/{sandbox.continue_from}/model.safetensors"]
+        return [self.paths.of("train_sandbox_model", sandbox.continue_from)]
 
     # -- models --------------------------------------------------------------------------------------------------
 
@@ -156,16 +157,16 @@ class Catalogue:
         A local folder is not declared: results must not become stale because weights were deleted after use.
         """
         model = self._models[wildcards.model]
-        return [f"{self.results}/sandbox/models/{model.name}/model.safetensors"] if model.sandbox else []
+        return [self.paths.of("train_sandbox_model", model.name)] if model.sandbox else []
 
     def staged_model(self, wildcards: ModelWildcards) -> list[str]:
         """What says to which commit a hub model was staged; none for others."""
         model = self._models[wildcards.model]
-        return [f"{CACHE}/models/{model_slug(model)}/staged.json"] if model.hub else []
+        return [self.paths.of("stage_model", model_slug(model))] if model.hub else []
 
     def manifest(self, wildcards: ModelWildcards) -> list[str]:
         """Manifest of a model; none for an imported one, whose sizes are in the tables of its imports."""
-        return [f"{self.results}/models/{wildcards.model}.json"] if wildcards.model in self.models else []
+        return [self.paths.of("check_model", wildcards.model)] if wildcards.model in self.models else []
 
     def check_params(self, wildcards: ModelWildcards) -> dict[str, Any]:
         """Params of `check_model`."""
@@ -185,9 +186,9 @@ class Catalogue:
     def model_folder(self, model: ModelEntry) -> str:
         """Folder of a model's weights, whether or not it is there yet."""
         if model.sandbox:
-            return f"{self.results}/sandbox/models/{model.name}"
+            return str(Path(self.paths.of("train_sandbox_model", model.name)).parent)
         if model.hub:
-            return f"{CACHE}/models/{model_slug(model)}"
+            return str(Path(self.paths.of("stage_model", model_slug(model))).parent)
         return model.path or ""
 
     def forecast(self, wildcards: Any) -> dict[str, Any]:
@@ -278,7 +279,7 @@ class Catalogue:
         if data == SANDBOX:
             return [f"{self._task_data_folder}/{name}" for name in self.sandbox_task_files]
         if data == HUB:
-            return [f"{CACHE}/datasets/{task}.json" for task in self.config.evaluation.tasks]
+            return [self.paths.of("stage_dataset", task) for task in self.config.evaluation.tasks]
         return document_files(Path(data).glob("*/*"))
 
     @property
@@ -291,7 +292,7 @@ class Catalogue:
         """File of the calibration text."""
         calibration = self.config.calibration
         if calibration.dataset == SANDBOX:
-            return f"{self.results}/sandbox/texts/calibration.parquet"
+            return self.paths.of("make_world.calibration")
         return self._text_file(calibration, calibration.name)
 
     @property
@@ -304,8 +305,8 @@ class Catalogue:
 
     def _text_file(self, text: TextSource, name: str) -> str:
         if text.dataset == SANDBOX:
-            return f"{self.results}/sandbox/perplexity/{name}.parquet"
-        return f"{CACHE}/texts/{text_slug(text)}.parquet" if text.is_hub else text.dataset
+            return self.paths.of("make_world.perplexity", name)
+        return self.paths.of("stage_text", text_slug(text)) if text.is_hub else text.dataset
 
 
 def grow(base: int) -> Callable[..., int]:

@@ -28,6 +28,7 @@ from espalier.models.folder import inspect_folder
 from espalier.models.sizes import ModelStructure, structure_of
 from espalier.planning.select import SelectionOptions, check_feasible
 from espalier.study.experiments import experiments_of
+from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 
 
@@ -67,26 +68,26 @@ def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
     return []
 
 
-def data_problems(study: StudyConfig, results: str, sweep: Sweep) -> list[str]:
+def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     """Say whether the folder of the tasks' documents is missing. Once all is evaluated, it may have been deleted."""
     data = study.evaluation.data
     if data in {SANDBOX, HUB} or Path(data).is_dir():
         return []
     models = [model.name for model in study.models if model.legacy is None]
-    made = [f"{results}/requests/{name}.parquet" for name in models]
-    made += [f"{results}/baseline/{name}/metrics.json" for name in models]
-    made += sweep.files(f"{results}/experiments/{{model}}/{{experiment}}/metrics.json")
+    made = [paths.of("tokenize_requests", name) for name in models]
+    made += [paths.of("evaluate_baseline", name) for name in models]
+    made += [paths.of("evaluate", one.model, one.name) for one in sweep.experiments]
     if all(map(os.path.exists, made)):
         return []
     holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
     return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
 
 
-def text_problems(study: StudyConfig, results: str, sweep: Sweep) -> list[str]:
+def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     """List configured text files that do not exist. Once all that is made of one exists, it may have been deleted."""
     models = [model.name for model in study.models if model.legacy is None]
-    requests = [f"{results}/requests/{model}.parquet" for model in models]
-    checks = [f"{results}/recovered/{model}/checked.json" for model in models] if study.recovery else []
+    requests = [paths.of("tokenize_requests", model) for model in models]
+    checks = [paths.of("check_recovery", model) for model in models] if study.recovery else []
     own = study.recovery.text if study.recovery else None
     texts: list[tuple[str, TextSource | None, Callable[[], list[str]]]] = [
         ("calibration", study.calibration, lambda: [*_made_of_calibration(sweep), *([] if own else checks)]),

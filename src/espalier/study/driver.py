@@ -117,13 +117,13 @@ def _check_in_driver(study: StudyConfig, catalogue: Catalogue, targets: Collecti
     if not catalogue.sweep.allows_missing:
         unknown = [model for model in study.models if sizes[model.name] is None]
         for model in unknown:
-            unusable += folder_problems(model, f"{catalogue.results}/models/{model.name}.json")
+            unusable += folder_problems(model, catalogue.paths.of("check_model", model.name))
         is_absent = any(model.path and not Path(model.path).is_dir() for model in unknown)
         if problems or (is_absent and unusable) or len(unusable) == len(catalogue.models):
             problems, unusable = [*problems, *unusable], []
     if catalogue.models and not catalogue.sweep.allows_missing:
-        problems += data_problems(study, catalogue.results, catalogue.sweep)
-        problems += text_problems(study, catalogue.results, catalogue.sweep)
+        problems += data_problems(study, catalogue.paths, catalogue.sweep)
+        problems += text_problems(study, catalogue.paths, catalogue.sweep)
     problems += catalogue.exports.problems()
     problems += catalogue.measured.problems(is_target=INFERENCE in targets)
     problems += catalogue.recovery.problems()

@@ -9,6 +9,7 @@ from typing import Any
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.failures import Job
+from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 
 Wildcards = Any
@@ -25,13 +26,13 @@ class Exports:
 
     Args:
         config: The study.
-        results: Folder of its results.
+        paths: Its paths.
         sweep: Its experiments.
     """
 
-    def __init__(self, config: StudyConfig, results: str, sweep: Sweep) -> None:
+    def __init__(self, config: StudyConfig, paths: Paths, sweep: Sweep) -> None:
         self._config = config
-        self._results = results
+        self._paths = paths
         self._sweep = sweep
         self._models = {model.name: model for model in config.models if model.legacy is None}
 
@@ -41,7 +42,7 @@ class Exports:
         export = self._config.export
         paths = FOLDERS | {"gguf": f"{{name}}.{export.gguf_type}.gguf"}
         return [
-            f"{self._results}/checkpoints/{model}/{paths[form].format(name=name)}"
+            self._paths.of("export_checkpoint", model, paths[form].format(name=name))
             for model, name in self.exported
             for form in export.formats
         ]
@@ -68,24 +69,23 @@ class Exports:
         """What says which experiment is the best; nothing for one that is named."""
         if wildcards.exported != BEST:
             return []
-        return [f"{self._results}/consolidated/{wildcards.model}/global_best_config.json"]
+        return [self._paths.of("consolidate", wildcards.model)]
 
     def plans(self, wildcards: Wildcards) -> list[str]:
         """Plan of what is exported; for `best`, of all that it may be."""
-        return self._files(wildcards, "experiments/{model}/{experiment}/plan.json")
+        return self._files(wildcards, "plan")
 
     def metrics(self, wildcards: Wildcards) -> list[str]:
         """Metrics of the same."""
-        kind = "recovered" if wildcards.exported.endswith(RECOVERED) else "experiments"
-        return self._files(wildcards, f"{kind}/{{model}}/{{experiment}}/metrics.json")
+        return self._files(wildcards, "evaluate_recovered" if wildcards.exported.endswith(RECOVERED) else "evaluate")
 
     def adapter(self, wildcards: Wildcards) -> list[str]:
         """Files of the adapter that is merged into a checkpoint; none where it was not recovered."""
         name = self._find(wildcards)[0]
         if not name.endswith(RECOVERED):
             return []
-        folder = f"{self._results}/recovered/{wildcards.model}/{name.removesuffix(RECOVERED)}/adapter"
-        return [f"{folder}/adapter_config.json", f"{folder}/adapter_model.safetensors"]
+        names = (wildcards.model, name.removesuffix(RECOVERED))
+        return [self._paths.of("recover.config", *names), self._paths.of("recover.weights", *names)]
 
     def settings(self, wildcards: Wildcards) -> dict[str, Any]:
         """What the config says of the base model and the calibration text, for the card."""
@@ -98,7 +98,7 @@ class Exports:
 
     def description(self, wildcards: Wildcards) -> str:
         """What a checkpoint is made from: one file for all formats of an experiment."""
-        return f"{self._results}/exports/{wildcards.model}/{self._find(wildcards)[0]}.json"
+        return self._paths.of("describe_export", wildcards.model, self._find(wildcards)[0])
 
     def has_stubs(self, wildcards: Wildcards) -> bool:
         """Whether removed blocks are written as zeros."""
@@ -107,15 +107,13 @@ class Exports:
     def jobs(self, model: str) -> Iterator[Job]:
         """List the jobs of a model that target `export` asks for."""
         export = self._config.export
-        folder = f"{self._results}/checkpoints/{model}"
         for name in (name for of, name in self.exported if of == model):
-            yield Job(self._results, "describe_export", (model, name), f"{self._results}/exports/{model}/{name}.json")
+            yield self._job("describe_export", model, name)
             for form in export.formats:
                 checkpoint = FOLDERS.get(form, FOLDERS["transformers"]).format(name=name)
-                yield Job(self._results, "export_checkpoint", (model, checkpoint), f"{folder}/{checkpoint}")
+                yield self._job("export_checkpoint", model, checkpoint)
             if "gguf" in export.formats:
-                path = f"{folder}/{name}.{export.gguf_type}.gguf"
-                yield Job(self._results, "export_gguf", (model, name, export.gguf_type), path)
+                yield self._job("export_gguf", model, name, export.gguf_type)
 
     # -- what is wrong -------------------------------------------------------------------------------------------
 
@@ -128,16 +126,19 @@ class Exports:
                 remedy = "; recovered ones need the section `recovery`" if needs else ""
                 yield f"export.experiments[{index}]: got {name!r}; allowed: {_some(names, name)}{remedy}"
 
+    def _job(self, rule: str, *wildcards: str) -> Job:
+        return Job(self._paths.results, rule, wildcards, self._paths.of(rule, *wildcards))
+
     def _names(self, model: str) -> tuple[str, ...]:
         """Return what can be exported of a model."""
         found = [experiment.name for experiment in self._sweep.experiments if experiment.model == model]
         return (BEST, *found, *(f"{name}{RECOVERED}" for name in found if self._config.recovery))
 
-    def _files(self, wildcards: Wildcards, pattern: str) -> list[str]:
+    def _files(self, wildcards: Wildcards, output: str) -> list[str]:
         self._check(wildcards.model, wildcards.exported)
         is_best = wildcards.exported == BEST
         names = self._sweep.names_of(wildcards) if is_best else [wildcards.exported.removesuffix(RECOVERED)]
-        paths = [f"{self._results}/{pattern.format(model=wildcards.model, experiment=name)}" for name in names]
+        paths = [self._paths.of(output, wildcards.model, name) for name in names]
         return self._sweep.present(paths) if is_best else paths
 
     def _find(self, wildcards: Wildcards) -> tuple[str, str]:

@@ -24,11 +24,6 @@ _OLDER = {
 }
 
 
-def results_folder(study: str) -> str:
-    """Return the folder of a study's results, and of the failures of its jobs."""
-    return f"results/{study}"
-
-
 def failure_file(folder: str | Path, rule: str, wildcards: Sequence[str]) -> Path:
     """Return where a job records why it failed.
 

@@ -19,7 +19,8 @@ from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.study import StudyConfig
 from espalier.study.experiments import Experiment
 from espalier.study.failure_records import failure_file, older_file, read_failure
-from espalier.study.slugs import CACHE, model_slug, text_slug
+from espalier.study.paths import CACHE, Paths
+from espalier.study.slugs import model_slug, text_slug
 from espalier.study.sweep import Sweep
 
 Wildcards = Any
@@ -65,15 +66,15 @@ class Failures:
 
     Args:
         config: The study.
-        results: Folder of its results.
+        paths: Its paths.
         sweep: Its experiments.
         more: Each lists further jobs of a model that may fail: exports, timings.
     """
 
     def __init__(
-        self, config: StudyConfig, results: str, sweep: Sweep, *, more: Sequence[Callable[[str], Iterable[Job]]] = ()
+        self, config: StudyConfig, paths: Paths, sweep: Sweep, *, more: Sequence[Callable[[str], Iterable[Job]]] = ()
     ) -> None:
-        self._config, self._results, self._sweep, self._more = config, results, sweep, more
+        self._config, self._paths, self._sweep, self._more = config, paths, sweep, more
         self._models = {model.name: model for model in config.models if model.legacy is None}
 
     # -- params of rules -----------------------------------------------------------------------------------------
@@ -87,11 +88,11 @@ class Failures:
         first = _FirstFailure()
         found: Reasons = {}
         for name in self._models:
-            path = f"{self._results}/baseline/{name}/metrics.json"
+            path = self._paths.of("evaluate_baseline", name)
             if path in absent:
                 found[path] = self._why_no_baseline(name, first)
         for experiment in self._sweep.experiments:
-            path = f"{self._results}/experiments/{experiment.model}/{experiment.name}/metrics.json"
+            path = self._paths.of("evaluate", experiment.model, experiment.name)
             if path in absent:
                 found[path] = self._why_no_metrics(experiment, first)
         return dict(sorted(found.items()))
@@ -101,9 +102,7 @@ class Failures:
         first = _FirstFailure()
         by_name = {(one.model, one.name): one for one in self._sweep.experiments}
         return {
-            f"{self._results}/recovered/{model}/{name}/metrics.json": self._why_not_recovered(
-                by_name[model, name], first
-            )
+            self._paths.of("evaluate_recovered", model, name): self._why_not_recovered(by_name[model, name], first)
             for model, name in experiments
         }
 
@@ -130,7 +129,7 @@ class Failures:
     # -- chains of jobs ------------------------------------------------------------------------------------------
 
     def _why_no_baseline(self, model: str, first: _FirstFailure) -> str | None:
-        own = self._job("evaluate_baseline", (model,), f"baseline/{model}/metrics.json")
+        own = self._job("evaluate_baseline", model)
         return (
             first.of(("model", model), partial(self._before_model, model))
             or first.of(("requests", model), partial(self._before_requests, model))
@@ -140,7 +139,7 @@ class Failures:
 
     def _why_no_metrics(self, experiment: Experiment, first: _FirstFailure) -> str | None:
         names = (experiment.model, experiment.name)
-        own = self._job("evaluate", names, f"experiments/{experiment.model}/{experiment.name}/metrics.json")
+        own = self._job("evaluate", *names)
         return (
             self._why_no_plan(experiment, first)
             or first.of(("requests", experiment.model), partial(self._before_requests, experiment.model))
@@ -149,10 +148,10 @@ class Failures:
         )
 
     def _why_not_recovered(self, experiment: Experiment, first: _FirstFailure) -> str | None:
-        names, folder = (experiment.model, experiment.name), f"recovered/{experiment.model}/{experiment.name}"
+        names = (experiment.model, experiment.name)
         text = (self._config.recovery.text if self._config.recovery else None) or self._config.calibration
-        training = [*self._before_text(text), self._job("recover", names, f"{folder}/training.json")]
-        own = self._job("evaluate_recovered", names, f"{folder}/metrics.json")
+        training = [*self._before_text(text), self._job("recover", *names)]
+        own = self._job("evaluate_recovered", *names)
         return (
             self._why_no_plan(experiment, first)
             or _first_failure(training)
@@ -163,11 +162,10 @@ class Failures:
 
     def _why_no_plan(self, experiment: Experiment, first: _FirstFailure) -> str | None:
         shared = (experiment.method.criterion, experiment.needs_priors, experiment.seed, experiment.seq_len)
-        path = f"experiments/{experiment.model}/{experiment.name}/plan.json"
         return (
             first.of(("model", experiment.model), partial(self._before_model, experiment.model))
             or first.of(("passes", experiment.model, *shared), partial(self._passes, experiment))
-            or _first_failure([self._job("plan", (experiment.model, experiment.name), path)])
+            or _first_failure([self._job("plan", experiment.model, experiment.name)])
         )
 
     def _passes(self, experiment: Experiment) -> Iterator[Job]:
@@ -178,78 +176,74 @@ class Failures:
             yield from self._before_text(self._config.calibration)
         calibration = (self._sweep.calibration(experiment), str(experiment.seq_len))
         criterion = experiment.method.criterion
-        for table in importance:
-            if not experiment.criterion.reads_text:
-                yield Job(self._results, "measure_weights", (experiment.model, criterion), table)
-            elif criterion == "taylor":
-                yield Job(self._results, "collect_gradients", (experiment.model, *calibration), table)
-            else:
-                yield Job(self._results, "measure_importance", (experiment.model, criterion, *calibration), table)
-        for table in priors:
-            yield Job(self._results, "measure_priors", (experiment.model, *calibration), table)
+        if importance and not experiment.criterion.reads_text:
+            yield self._job("measure_weights", experiment.model, criterion)
+        elif importance and criterion == "taylor":
+            yield self._job("collect_gradients", experiment.model, *calibration, output="collect_gradients.importance")
+        elif importance:
+            yield self._job("measure_importance", experiment.model, criterion, *calibration)
+        if priors:
+            yield self._job("measure_priors", experiment.model, *calibration)
 
     def _before_model(self, name: str) -> Iterator[Job]:
         model = self._models[name]
         if model.hub:
-            slug = model_slug(model)
-            yield Job(CACHE, "stage_model", (slug,), f"{CACHE}/models/{slug}/staged.json")
+            yield self._staging("stage_model", model_slug(model))
         if model.sandbox:
-            yield self._job("make_world", (), "sandbox/texts/training.parquet")
-            architecture = model.sandbox.architecture
-            path = f"sandbox/tokenizers/{architecture}.json"
-            yield self._job("train_sandbox_tokenizer", (architecture,), path)
+            yield self._job("make_world")
+            yield self._job("train_sandbox_tokenizer", model.sandbox.architecture)
             for trained in filter(None, (model.sandbox.continue_from, name)):
-                yield self._job("train_sandbox_model", (trained,), f"sandbox/models/{trained}/model.safetensors")
-        yield self._job("check_model", (name,), f"models/{name}.json")
+                yield self._job("train_sandbox_model", trained)
+        yield self._job("check_model", name)
 
     def _before_requests(self, model: str) -> Iterator[Job]:
         evaluation = self._config.evaluation
         if evaluation.data == HUB:
             for task in evaluation.tasks:
-                yield Job(CACHE, "stage_dataset", (task,), f"{CACHE}/datasets/{task}.json")
+                yield self._staging("stage_dataset", task)
         if evaluation.data == SANDBOX:
-            yield self._job("make_world", (), "sandbox/texts/training.parquet")
+            yield self._job("make_world")
         for text in evaluation.perplexity.texts:
             yield from self._before_text(text)
-        yield self._job("tokenize_requests", (model,), f"requests/{model}.parquet")
+        yield self._job("tokenize_requests", model)
 
     def _before_text(self, text: TextSource) -> Iterator[Job]:
         if text.dataset == SANDBOX:
-            yield self._job("make_world", (), "sandbox/texts/training.parquet")
+            yield self._job("make_world")
         elif text.is_hub:
-            slug = text_slug(text)
-            yield Job(CACHE, "stage_text", (slug,), f"{CACHE}/texts/{slug}.parquet")
+            yield self._staging("stage_text", text_slug(text))
 
     def _shared(self, model: str) -> Iterator[Job]:
         """Jobs of a model that are not of one experiment alone."""
         yield from self._before_requests(model)
-        yield self._job("evaluate_baseline", (model,), f"baseline/{model}/metrics.json")
+        yield self._job("evaluate_baseline", model)
         for experiment in (one for one in self._sweep.experiments if one.model == model):
             yield from self._passes(experiment)
             calibration, seq_len = self._sweep.calibration(experiment), experiment.seq_len
             if experiment.needs_gradients:
-                path = f"gradients/{model}/{calibration}/seq{seq_len}.parquet"
-                yield self._job("collect_gradients", (model, calibration, str(seq_len)), path)
+                yield self._job("collect_gradients", model, calibration, str(seq_len))
             if seq_len is not None:
-                path = f"calibration/{model}/{calibration}.json"
-                yield self._job("check_calibration", (model, calibration), path)
+                yield self._job("check_calibration", model, calibration)
         if self._config.recovery:
-            yield self._job("check_recovery", (model,), f"recovered/{model}/checked.json")
-            yield self._job("choose_recovered", (model,), f"recovered/{model}/chosen.json")
+            yield self._job("check_recovery", model)
+            yield self._job("choose_recovered", model)
         for jobs in self._more:
             yield from jobs(model)
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
-    def _job(self, rule: str, wildcards: tuple[str, ...], output: str) -> Job:
-        return Job(self._results, rule, wildcards, f"{self._results}/{output}")
+    def _job(self, rule: str, *wildcards: str, output: str | None = None) -> Job:
+        return Job(self._paths.results, rule, wildcards, self._paths.of(output or rule, *wildcards))
+
+    def _staging(self, rule: str, name: str) -> Job:
+        return Job(CACHE, rule, (name,), self._paths.of(rule, name))
 
     def _manifest(self, model: str) -> str:
-        return f"{self._results}/models/{model}.json"
+        return self._paths.of("check_model", model)
 
     def _older(self, rule: str, wildcards: tuple[str, ...]) -> str | None:
         """Return what version 0.1.0 recorded."""
-        path = older_file(self._results, rule, wildcards)
+        path = older_file(self._paths.results, rule, wildcards)
         found = read_failure(path) if path else None
         return None if found is None or "rule" in found else found["reason"]
 

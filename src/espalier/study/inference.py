@@ -11,6 +11,7 @@ from typing import Any
 from espalier.config.inference import BEST
 from espalier.config.study import StudyConfig
 from espalier.study.failures import Job
+from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 
 Wildcards = Any
@@ -21,15 +22,15 @@ class Measured:
 
     Args:
         config: The study.
-        results: Folder of its results.
+        paths: Its paths.
         sweep: Its experiments.
     """
 
-    def __init__(self, config: StudyConfig, results: str, sweep: Sweep) -> None:
+    def __init__(self, config: StudyConfig, paths: Paths, sweep: Sweep) -> None:
         self._inference = config.inference
         self._dtype = config.evaluation.dtype
         self._models = [model.name for model in config.models if model.legacy is None]
-        self._results = results
+        self._paths = paths
         self._sweep = sweep
 
     @property
@@ -40,17 +41,17 @@ class Measured:
     @property
     def files(self) -> list[str]:
         """All measurements that the config asks for; none without a section `inference`."""
-        return [f"{self._results}/inference/{model}/{name}.json" for model, name in self._asked()]
+        return [self._paths.of("measure_inference", model, name) for model, name in self._asked()]
 
     def choice(self, wildcards: Wildcards) -> str:
         """File that says which plan is measured: the plan itself, or the best configuration of the model."""
         if wildcards.measured == BEST:
-            return f"{self._results}/consolidated/{wildcards.model}/global_best_config.json"
-        return f"{self._results}/experiments/{wildcards.model}/{wildcards.measured}/plan.json"
+            return self._paths.of("consolidate", wildcards.model)
+        return self._paths.of("plan", wildcards.model, wildcards.measured)
 
     def experiments(self, wildcards: Wildcards) -> str:
         """Folder of the experiments of a model."""
-        return f"{self._results}/experiments/{wildcards.model}"
+        return str(Path(self._paths.of("plan", wildcards.model, "any")).parents[1])
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,15 +69,14 @@ class Measured:
         A report takes them as a param, not as inputs: a report that is made anew must never start a measurement.
         """
         names = [name for model, name in self._asked() if model == wildcards.model]
-        paths = [Path(f"{self._results}/inference/{wildcards.model}/{name}.json") for name in names]
+        paths = [Path(self._paths.of("measure_inference", wildcards.model, name)) for name in names]
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if self._is_current(path)}
 
     def jobs(self, model: str) -> Iterator[Job]:
         """List the measurements of a model that the config asks for."""
         for name in (name for of, name in self._asked() if of == model):
-            yield Job(
-                self._results, "measure_inference", (model, name), f"{self._results}/inference/{model}/{name}.json"
-            )
+            output = self._paths.of("measure_inference", model, name)
+            yield Job(self._paths.results, "measure_inference", (model, name), output)
 
     def problems(self, *, is_target: bool) -> list[str]:
         """Describe what the driver refuses: names that no model has, and the target without its section.
@@ -103,8 +103,8 @@ class Measured:
             return False
         measured, model = read_json(path), path.parent.name
         experiment = measured["experiment"] if path.stem == BEST else path.name.removesuffix(".json")
-        manifest = Path(f"{self._results}/models/{model}.json")
-        plan = Path(f"{self._results}/experiments/{model}/{experiment}/plan.json")
+        manifest = Path(self._paths.of("check_model", model))
+        plan = Path(self._paths.of("plan", model, experiment))
         if not (manifest.is_file() and plan.is_file()):
             return False
         settings = inference_settings(read_json(manifest), read_json(plan), dtype=self._dtype)

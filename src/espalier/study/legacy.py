@@ -13,6 +13,7 @@ from espalier.errors import UserError
 from espalier.naming import NAME_PATTERN
 from espalier.results.legacy.names import plain
 from espalier.results.legacy.scan import COMPARISON, SearchFolder, scan
+from espalier.study.paths import Paths
 
 Wildcards = Any
 
@@ -22,12 +23,12 @@ class Imports:
 
     Args:
         config: The study.
-        results: Folder of its results.
+        paths: Its paths.
     """
 
-    def __init__(self, config: StudyConfig, results: str) -> None:
+    def __init__(self, config: StudyConfig, paths: Paths) -> None:
         self._config = config
-        self._results = results
+        self._paths = paths
         self._criteria = {method.name: method.criterion for method in (*REFERENCE_METHODS, *config.methods)}
         self._models = {model.name: model for model in config.models if model.legacy is not None}
         self._found = {name: scan(m.legacy or (), self._criteria, _names(m)) for name, m in self._models.items()}
@@ -129,7 +130,7 @@ class Imports:
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def _table(self, model: str, folder: SearchFolder) -> str:
-        return f"{self._results}/legacy/{model}/{folder.name}.parquet"
+        return self._paths.of("import_legacy", model, folder.name)
 
     def _find(self, wildcards: Wildcards) -> SearchFolder:
         folders = {folder.name: folder for folder in self._found.get(wildcards.model, [])}

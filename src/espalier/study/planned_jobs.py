@@ -10,15 +10,18 @@ from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.study.checks import known_sizes
 from espalier.study.experiments import Experiment
+from espalier.study.paths import Paths
 from espalier.study.recovery import Recoveries
 from espalier.study.sweep import Sweep
+
+_PASSES = {"collect_gradients", "measure_importance", "measure_priors"}
 
 
 class Study(Protocol):
     """What is asked of the catalogue, which imports this module."""
 
     config: StudyConfig
-    results: str
+    paths: Paths
     sweep: Sweep
     recovery: Recoveries
 
@@ -47,58 +50,55 @@ def outlook(study: Study) -> dict[str, Any]:
 
 
 def _jobs(study: Study, model: str, gpus: int) -> Iterator[dict[str, Any]]:
-    results = study.results
+    paths = study.paths
     experiments = [experiment for experiment in study.sweep.experiments if experiment.model == model]
 
     def job(
-        rule: str, name: str, amount: int, output: str, *, on_gpu: bool = True, n_samples: int | None = None
+        rule: str, *wildcards: str, amount: int = 1, on_gpu: bool = True, n_samples: int | None = None
     ) -> dict[str, Any]:
         return {
             "rule": rule, "model": model, "amount": amount, "gpus": gpus if on_gpu else 0, "n_samples": n_samples,
-            "output": f"{results}/{output}", "benchmark": f"{results}/benchmarks/{rule}/{name}.tsv",
+            "output": paths.of(rule, *wildcards), "benchmark": paths.benchmark(rule, *_named(rule, wildcards)),
         }  # fmt: skip
 
     if model in study.sandbox_models:
-        weights = f"sandbox/models/{model}/model.safetensors"
-        yield job("train_sandbox_model", model, 1, weights, on_gpu=False)
-    yield job("tokenize_requests", model, 1, f"requests/{model}.parquet", on_gpu=False)
-    yield job("evaluate_baseline", model, 1, f"baseline/{model}/metrics.json")
-    for (rule, table, name), (n_tokens, n_samples) in _passes(study, model, experiments).items():
-        yield job(rule, name, n_tokens, table, n_samples=n_samples)
+        yield job("train_sandbox_model", model, on_gpu=False)
+    yield job("tokenize_requests", model, on_gpu=False)
+    yield job("evaluate_baseline", model)
+    for (rule, *wildcards), (n_tokens, n_samples) in _passes(study, model, experiments).items():
+        yield job(rule, *wildcards, amount=n_tokens, n_samples=n_samples)
     for experiment in experiments:
-        name = f"{model}/{experiment.name}"
-        yield job("plan", name, 1, f"experiments/{name}/plan.json", on_gpu=False)
-        yield job("evaluate", name, 1, f"experiments/{name}/metrics.json")
-    for experiment_name in study.recovery.planned(model):
-        name = f"{model}/{experiment_name}"
-        yield job("recover", name, study.recovery.n_tokens, f"recovered/{name}/training.json")
-        yield job("evaluate_recovered", name, 1, f"recovered/{name}/metrics.json")
+        yield job("plan", model, experiment.name, on_gpu=False)
+        yield job("evaluate", model, experiment.name)
+    for name in study.recovery.planned(model):
+        yield job("recover", model, name, amount=study.recovery.n_tokens)
+        yield job("evaluate_recovered", model, name)
 
 
-def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, str, str], tuple[int, int]]:
-    """Return tokens and largest sample count of each pass over calibration text.
+def _named(rule: str, wildcards: tuple[str, ...]) -> tuple[str, ...]:
+    """Return how a benchmark file is named: passes end in `seq{seq_len}`."""
+    return (*wildcards[:-1], f"seq{wildcards[-1]}") if rule in _PASSES else wildcards
 
-    They go by rule, table and name of the benchmark file.
-    """
+
+def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, ...], tuple[int, int]]:
+    """Return tokens and largest sample count of each pass over calibration text, by rule and wildcards."""
     configured = study.config.calibration.prior_samples
-    found: dict[tuple[str, str, str], tuple[int, int]] = {}
+    found: dict[tuple[str, ...], tuple[int, int]] = {}
 
-    def add(rule: str, table: str, name: str, n_tokens: int, n_samples: int) -> None:
-        key = (rule, table, name)
-        found[key] = max((n_tokens, n_samples), found.get(key, (0, 0)))
+    def add(*rule_and_wildcards: str, n_tokens: int, n_samples: int) -> None:
+        found[rule_and_wildcards] = max((n_tokens, n_samples), found.get(rule_and_wildcards, (0, 0)))
 
     for experiment in experiments:
         if not (experiment.seq_len and experiment.n_samples):
             continue
-        which, criterion = study.sweep.calibration_set(experiment), experiment.method.criterion
-        n_samples = experiment.n_samples
+        n_samples, criterion = experiment.n_samples, experiment.method.criterion
+        which = (study.sweep.calibration(experiment), str(experiment.seq_len))
         n_tokens = experiment.seq_len * n_samples
         if experiment.needs_gradients:
-            add("collect_gradients", f"gradients/{model}/{which}.parquet", f"{model}/{which}", n_tokens, n_samples)
+            add("collect_gradients", model, *which, n_tokens=n_tokens, n_samples=n_samples)
         if experiment.criterion.reads_text and criterion != "taylor":
-            name = f"{model}/{criterion}/{which}"
-            add("measure_importance", f"importance/{name}.parquet", name, n_tokens, n_samples)
+            add("measure_importance", model, criterion, *which, n_tokens=n_tokens, n_samples=n_samples)
         if experiment.needs_priors:
-            n_tokens = experiment.seq_len * prior_samples(experiment.n_samples, configured)
-            add("measure_priors", f"priors/{model}/{which}.parquet", f"{model}/{which}", n_tokens, n_samples)
+            n_tokens = experiment.seq_len * prior_samples(n_samples, configured)
+            add("measure_priors", model, *which, n_tokens=n_tokens, n_samples=n_samples)
     return found

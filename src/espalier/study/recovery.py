@@ -17,6 +17,7 @@ from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.experiments import Experiment
 from espalier.study.failures import Failures, Reasons
+from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 
 Wildcards = Any
@@ -31,7 +32,7 @@ class Recoveries:
     Args:
         config: The study.
         sweep: Its experiments.
-        results: Folder of its results.
+        paths: Its paths.
         failures: Why results are missing.
         calibration_text: File of the calibration text.
         text_file: Names the file of a text that is local or staged.
@@ -41,12 +42,12 @@ class Recoveries:
         self,
         config: StudyConfig,
         sweep: Sweep,
-        results: str,
+        paths: Paths,
         failures: Failures,
         calibration_text: str,
         text_file: Callable[[TextSource, str], str],
     ) -> None:
-        self._config, self._results, self._sweep = config, results, sweep
+        self._config, self._paths, self._sweep = config, paths, sweep
         self._failures, self._calibration_text, self._text_file = failures, calibration_text, text_file
         self._models = [model.name for model in config.models if model.legacy is None] if config.recovery else []
 
@@ -69,7 +70,7 @@ class Recoveries:
         """File of the text; in the sandbox, where it is named, what its models are made of."""
         if not self.is_own_text:
             return self._calibration_text
-        sandbox = f"{self._results}/sandbox/texts/training.parquet"
+        sandbox = self._paths.of("make_world")
         return sandbox if self.source.dataset == SANDBOX else self._text_file(self.source, "")
 
     @property
@@ -143,16 +144,16 @@ class Recoveries:
     @property
     def checks(self) -> list[str]:
         """Checks that the text is apart from what is evaluated, model by model."""
-        return self._sweep.present(f"{self._results}/recovered/{model}/checked.json" for model in self._models)
+        return self._sweep.present(self._paths.of("check_recovery", model) for model in self._models)
 
     @property
     def table(self) -> list[str]:
         """The table of all recovered experiments; none where nothing is recovered."""
-        return [f"{self._results}/consolidated/recovery.parquet"] if self._models else []
+        return [self._paths.of("consolidate_recovery")] if self._models else []
 
     def analysis(self, wildcards: Wildcards) -> list[str]:
         """Statistics of a model's recovered experiments, for its report; none where nothing is recovered."""
-        return [f"{self._results}/reports/{wildcards.model}/recovery.json"] if wildcards.model in self._models else []
+        return [self._paths.of("analyse_recovery", wildcards.model)] if wildcards.model in self._models else []
 
     def planned(self, model: str) -> list[str]:
         """Return the names of a model's recovered experiments; `best` where that is not chosen yet."""
@@ -187,20 +188,25 @@ class Recoveries:
         return [experiment for experiment in self._sweep.experiments if experiment.model == model]
 
     def _entries(self, checkpoints: Checkpoints) -> list[dict[str, Any]]:
-        entries = []
-        for model in self._models:
-            wanted = self._names(model, checkpoints)
-            for name in (experiment.name for experiment in self._of(model) if experiment.name in wanted):
-                folder = f"{self._results}/recovered/{model}/{name}"
-                files = {key: f"{folder}/{key}.json" for key in ("metrics", "training")}
-                made_from = {
-                    "manifest": f"{self._results}/models/{model}.json",
-                    "plan": f"{self._results}/experiments/{model}/{name}/plan.json",
-                    "requests": f"{self._results}/requests/{model}.parquet",
-                }
-                samples = f"{folder}/samples.parquet"
-                entries.append({"model": model, "experiment": name, **files, "samples": samples, **made_from})
-        return entries
+        return [
+            self._entry(model, experiment.name)
+            for model in self._models
+            for wanted in [self._names(model, checkpoints)]
+            for experiment in self._of(model)
+            if experiment.name in wanted
+        ]
+
+    def _entry(self, model: str, name: str) -> dict[str, Any]:
+        return {
+            "model": model,
+            "experiment": name,
+            "metrics": self._paths.of("evaluate_recovered", model, name),
+            "training": self._paths.of("recover", model, name),
+            "samples": self._paths.of("evaluate_recovered.samples", model, name),
+            "manifest": self._paths.of("check_model", model),
+            "plan": self._paths.of("plan", model, name),
+            "requests": self._paths.of("tokenize_requests", model),
+        }
 
     def _names(self, model: str, checkpoints: Checkpoints | None) -> set[str]:
         named = set(self._section.experiments)
@@ -214,7 +220,7 @@ class Recoveries:
 
     def _best(self, model: str, checkpoints: Checkpoints | None) -> str:
         """Ask the checkpoint. Where results may be missing, or without it, only what it wrote already."""
-        path = Path(f"{self._results}/recovered/{model}/chosen.json")
+        path = Path(self._paths.of("choose_recovered", model))
         if checkpoints is not None and not self._sweep.allows_missing:
             path = Path(checkpoints.choose_recovered.get(model=model).output[0])
         elif not path.exists():

@@ -7,8 +7,6 @@ import re
 from espalier.config.data import TextSource
 from espalier.config.models import ModelEntry
 
-CACHE = "cache"
-
 
 def model_slug(model: ModelEntry) -> str:
     """Name the folder of a model under `cache/models/`."""

@@ -15,6 +15,7 @@ from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.experiments import Experiment, experiments_of
+from espalier.study.paths import Paths
 
 Wildcards = Any
 ALLOW_MISSING = "ESPALIER_ALLOW_MISSING"
@@ -26,12 +27,12 @@ class Sweep:
 
     Args:
         config: The study.
-        results: Folder of its results.
+        paths: Its paths.
     """
 
-    def __init__(self, config: StudyConfig, results: str) -> None:
+    def __init__(self, config: StudyConfig, paths: Paths) -> None:
         self._config = config
-        self._results = results
+        self._paths = paths
         self._allow_missing = config.report.allow_missing or config.study in os.environ.get(ALLOW_MISSING, "").split()
         self._experiments = {model.name: experiments_of(config, model) for model in config.models}
         self._by_name = {(e.model, e.name): e for found in self._experiments.values() for e in found}
@@ -70,8 +71,8 @@ class Sweep:
         model = wildcards.model
         if model not in {computed.name for computed in self._computed}:
             return {}
-        files = {"baseline": f"{self._results}/baseline/{model}/samples.parquet"} | {
-            name: f"{self._results}/experiments/{model}/{name}/samples.parquet" for name in self.names_of(wildcards)
+        files = {"baseline": self._paths.of("evaluate_baseline.samples", model)} | {
+            name: self._paths.of("evaluate.samples", model, name) for name in self.names_of(wildcards)
         }
         return {name: path for name, path in files.items() if self.present([path])}
 
@@ -95,11 +96,11 @@ class Sweep:
     def calibration_checks(self, wildcards: Wildcards) -> list[str]:
         """Checks of every calibration set that an experiment uses."""
         used = dict.fromkeys((e.model, self.calibration(e)) for e in self.experiments if e.seq_len)
-        return self.present(f"{self._results}/calibration/{model}/{calibration}.json" for model, calibration in used)
+        return self.present(self._paths.of("check_calibration", model, calibration) for model, calibration in used)
 
     def manifests(self, wildcards: Wildcards) -> list[str]:
         """Manifests of all models that are computed here."""
-        return self.present(f"{self._results}/models/{model.name}.json" for model in self._computed)
+        return self.present(self._paths.of("check_model", model.name) for model in self._computed)
 
     @property
     def gradient_tables(self) -> list[str]:
@@ -189,7 +190,7 @@ class Sweep:
     def prior_table(self, wildcards: Wildcards) -> list[str]:
         """Priors table that a plan reads; none for a method without priors."""
         experiment = self._find(wildcards)
-        return [f"{self._results}/priors/{experiment.model}/{self._set(experiment)}"] if experiment.needs_priors else []
+        return [self._pass_table("measure_priors", experiment)] if experiment.needs_priors else []
 
     def plan_params(self, wildcards: Wildcards) -> dict[str, Any]:
         """All settings of a plan."""
@@ -210,16 +211,15 @@ class Sweep:
         facts = self._facts(model, "baseline") | {"pruning_ratio": 0.0}
         return {
             "facts": facts,
-            "metrics": f"{self._results}/baseline/{model.name}/metrics.json",
+            "metrics": self._paths.of("evaluate_baseline", model.name),
             "plan": None,
             "settings": None,
             "gradients": None,
-            "manifest": f"{self._results}/models/{model.name}.json",
-            "requests": f"{self._results}/requests/{model.name}.parquet",
+            "manifest": self._paths.of("check_model", model.name),
+            "requests": self._paths.of("tokenize_requests", model.name),
         }
 
     def _entry(self, model: ModelEntry, experiment: Experiment) -> dict[str, Any]:
-        folder = f"{self._results}/experiments/{model.name}/{experiment.name}"
         return {
             "facts": self._facts(model, experiment.name)
             | {
@@ -230,12 +230,12 @@ class Sweep:
                 "calibration": None if experiment.seed is None else self._calibration(experiment.seed),
                 "pruning_ratio": experiment.pruning_ratio,
             },
-            "metrics": f"{folder}/metrics.json",
-            "plan": f"{folder}/plan.json",
+            "metrics": self._paths.of("evaluate", model.name, experiment.name),
+            "plan": self._paths.of("plan", model.name, experiment.name),
             "settings": self._plan_settings(experiment),
             "gradients": self._gradient_table(experiment) if experiment.needs_gradients else None,
-            "manifest": f"{self._results}/models/{model.name}.json",
-            "requests": f"{self._results}/requests/{model.name}.parquet",
+            "manifest": self._paths.of("check_model", model.name),
+            "requests": self._paths.of("tokenize_requests", model.name),
         }
 
     def _facts(self, model: ModelEntry, experiment: str) -> dict[str, Any]:
@@ -274,17 +274,22 @@ class Sweep:
         """Name the calibration set of an experiment with its sequence length: `c4-s0/seq64`."""
         return f"{self.calibration(experiment)}/seq{experiment.seq_len}"
 
-    def _set(self, experiment: Experiment) -> str:
-        return f"{self.calibration_set(experiment)}.parquet"
+    def _pass_table(self, output: str, experiment: Experiment) -> str:
+        return self._paths.of(output, experiment.model, self.calibration(experiment), experiment.seq_len or 0)
 
     def _gradient_table(self, experiment: Experiment) -> str:
-        return f"{self._results}/gradients/{experiment.model}/{self._set(experiment)}"
+        return self._pass_table("collect_gradients", experiment)
 
     def _importance_table(self, experiment: Experiment) -> list[str]:
         if not experiment.criterion.reads_model:
             return []
-        table = f"{self._results}/importance/{experiment.model}/{experiment.method.criterion}"
-        return [f"{table}/{self._set(experiment)}" if experiment.criterion.reads_text else f"{table}.parquet"]
+        criterion = experiment.method.criterion
+        if not experiment.criterion.reads_text:
+            return [self._paths.of("measure_weights", experiment.model, criterion)]
+        if criterion == "taylor":
+            return [self._pass_table("collect_gradients.importance", experiment)]
+        calibration, seq_len = self.calibration(experiment), experiment.seq_len or 0
+        return [self._paths.of("measure_importance", experiment.model, criterion, calibration, seq_len)]
 
     def _counts(self, wildcards: Wildcards, uses: Callable[[Experiment], bool]) -> dict[str, Any]:
         counts = {

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from espalier.config.study import StudyConfig
-from espalier.study.failure_records import results_folder
+from espalier.study.paths import Paths, results_folder
 from espalier.study.sweep import Sweep
 
 
@@ -18,12 +18,12 @@ def planned_experiments(config: StudyConfig, model: str) -> Iterator[dict[str, A
         config: The study.
         model: Name of the model.
     """
-    results = results_folder(config.study)
-    sweep = Sweep(config, results)
+    paths = Paths(results_folder(config.study))
+    sweep = Sweep(config, paths)
     for name in sweep.names_of(SimpleNamespace(model=model)):
         wildcards = SimpleNamespace(model=model, experiment=name)
         yield {
-            "plan": f"{results}/experiments/{model}/{name}/plan.json",
+            "plan": paths.of("plan", model, name),
             "settings": sweep.plan_params(wildcards),
             "sources": (*sweep.importance_table(wildcards), *sweep.prior_table(wildcards)),
         }

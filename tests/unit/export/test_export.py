@@ -91,8 +91,8 @@ def test_the_folder_holds_what_others_build_on(exported: tuple[Source, Path]) ->
     source, folder = exported
     assert {path.name for path in folder.iterdir()} == {
         "README.md", "LICENSE", "config.json", "generation_config.json", "model.safetensors", "plan.json",
-        "parity.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "configuration_pruned.py",
-        "modeling_pruned.py", "pruned_blocks.py",
+        "parity.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "architecture.py",
+        "configuration_pruned.py", "modeling_pruned.py", "pruned_blocks.py",
     }  # fmt: skip
     config = read_json(folder / "config.json")
     assert config["model_type"] == "pruned_qwen2"
@@ -205,7 +205,7 @@ def test_a_checkpoint_that_differs_is_deleted_with_the_reason(reference_of_anoth
 def test_code_that_does_not_load_is_deleted_with_the_reason(
     make_source: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing.pruned, "CODE", ("configuration_pruned.py", "modeling_pruned.py"))
+    monkeypatch.setattr(writing.pruned, "CODE", ("architecture.py", "configuration_pruned.py", "modeling_pruned.py"))
     with pytest.raises(UserError, match=r"a fresh process could not load the checkpoint \(.*pruned_blocks.*deleted"):
         export(make_source("llama"), tmp_path / "out/best")
     assert nothing_left(tmp_path / "out/best")

@@ -1,4 +1,4 @@
-"""Verdicts on hand-made plans, against what the facts in docs/deployment.md say of each target."""
+"""Verdicts on hand-made plans, against what the facts in docs/serving.md say of each target."""
 
 from dataclasses import replace
 

@@ -17,6 +17,7 @@ from espalier.study.checks import (
     text_problems,
 )
 from espalier.study.driver import open_study
+from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 from tests.unit.conftest import random_model
 
@@ -97,7 +98,7 @@ def test_a_missing_folder_of_tasks_is_refused_until_all_is_evaluated(
             write_json(f"results/s/{path}", {})
         config = study(evaluation={"data": data}, methods=[{"name": "t"}], grid={"methods": ["t"]})
         parsed = load_study(config)
-        return data_problems(parsed, "results/s", Sweep(parsed, "results/s"))
+        return data_problems(parsed, Paths("results/s"), Sweep(parsed, Paths("results/s")))
 
     assert [missing(data) for data in ("hub", "sandbox", "tasks")] == [[], [], []]
     (line,) = missing("taskz", "requests/A.parquet", "baseline/A/metrics.json")  # the experiment needs it still
@@ -126,7 +127,7 @@ def test_texts_that_are_not_there_are_named_until_all_was_made_of_them(
     def missing(*made: str) -> list[str]:
         for path in made:
             write_json(f"results/s/{path}", {})
-        lines = text_problems(parsed, "results/s", Sweep(parsed, "results/s"))
+        lines = text_problems(parsed, Paths("results/s"), Sweep(parsed, Paths("results/s")))
         return [line.partition(".dataset: got ")[0] for line in lines]
 
     assert missing() == ["calibration", "recovery.text", "evaluation.perplexity.texts[1]"]
@@ -135,7 +136,9 @@ def test_texts_that_are_not_there_are_named_until_all_was_made_of_them(
     assert missing("requests/A.parquet", "recovered/A/checked.json") == ["calibration"]
     assert missing("importance/A/taylor/calibration-s0/seq16.parquet") == ["calibration"]
     assert missing("priors/A/calibration-s0/seq16.parquet") == []
-    (line,) = text_problems(load_study(config | {"study": "x"}), "results/x", Sweep(parsed, "results/x"))[:1]
+    (line,) = text_problems(load_study(config | {"study": "x"}), Paths("results/x"), Sweep(parsed, Paths("results/x")))[
+        :1
+    ]
     assert line.endswith("got 'calibration.txt', but there is no such file; give one, or a hub repository")
 
 

@@ -10,6 +10,7 @@ import yaml
 from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.study.exports import Exports
+from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 
 CONFIG = """
@@ -26,7 +27,7 @@ calibration: {dataset: c.txt}
 def exports(*, recovery: dict[str, Any] | None = None, **export: Any) -> Exports:
     section = {} if recovery is None else {"recovery": recovery}
     config = load_study(yaml.safe_load(CONFIG) | {"export": export} | section)
-    return Exports(config, "results/s", Sweep(config, "results/s"))
+    return Exports(config, Paths("results/s"), Sweep(config, Paths("results/s")))
 
 
 def wildcards(**values: str) -> SimpleNamespace:
@@ -105,5 +106,5 @@ def test_of_many_names_those_alike_are_listed() -> None:
     config = yaml.safe_load(CONFIG)
     config["grid"]["pruning_ratio"] = [ratio / 100 for ratio in range(10, 40)]
     study = load_study(config | {"export": {"experiments": ["random-p99"]}})
-    (problem,) = Exports(study, "results/s", Sweep(study, "results/s")).problems()
+    (problem,) = Exports(study, Paths("results/s"), Sweep(study, Paths("results/s"))).problems()
     assert re.search(r"allowed: random-p\d9, .* and 59 more \(the folders under experiments/\)$", problem), problem

@@ -10,6 +10,7 @@ from espalier.config import load_study
 from espalier.files import read_json, write_json
 from espalier.recipe import inference_settings
 from espalier.study.inference import Measured
+from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 
 STUDY: dict[str, Any] = {
@@ -26,7 +27,7 @@ A = SimpleNamespace(model="A")
 
 def measured(results: Path, **inference: Any) -> Measured:
     config = load_study(STUDY | {"inference": inference})
-    return Measured(config, str(results), Sweep(config, str(results)))
+    return Measured(config, Paths(str(results)), Sweep(config, Paths(str(results))))
 
 
 def write(results: Path) -> Path:
@@ -83,6 +84,6 @@ def test_a_model_without_a_named_experiment_is_passed_over() -> None:
 
 def test_no_section_measures_nothing() -> None:
     config = load_study(STUDY)
-    none = Measured(config, "r", Sweep(config, "r"))
+    none = Measured(config, Paths("r"), Sweep(config, Paths("r")))
     assert (none.files, none.settings, none.found(A), none.problems(is_target=False)) == ([], {}, {}, [])
     assert none.problems(is_target=True) != []

@@ -15,7 +15,7 @@ DEPLOYMENT = {
     "deployment.rounding": "MLP widths padded with zeros (exact); the plan removes {fraction}",
     "deployment.basis_about": (
         "Known by: a run of an export against the pruned model, reading the code of the target, or a rule of thumb"
-        " (docs/deployment.md)."
+        " (docs/serving.md)."
     ),
     "target.transformers": "transformers (exported folder)",
     "target.vllm": "vLLM (Transformers backend)",

@@ -13,7 +13,7 @@ DEPLOYMENT = {
     "deployment.added": "增加的参数量",
     "deployment.left": "仍去除",
     "deployment.rounding": "MLP 宽度以零填充 (结果不变); 该方案去除 {fraction}",
-    "deployment.basis_about": ("依据: 导出后与剪枝模型实际比较, 阅读目标程序的代码, 或经验规则 (docs/deployment.md)。"),
+    "deployment.basis_about": ("依据: 导出后与剪枝模型实际比较, 阅读目标程序的代码, 或经验规则 (docs/serving.md)。"),
     "target.transformers": "transformers (导出的文件夹)",
     "target.vllm": "vLLM (Transformers 后端)",
     "target.gguf_f16": "llama.cpp, GGUF F16",

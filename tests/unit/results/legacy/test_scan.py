@@ -10,6 +10,7 @@ from espalier.results.legacy import scan as scanning
 from espalier.results.legacy.scan import EVALUATION, FILES, GRADIENTS, SearchFolder, scan
 from espalier.study.driver import open_study
 from espalier.study.legacy import Imports
+from espalier.study.paths import Paths
 from tests.published import experiment_folder, write, write_model
 
 METHODS = ("taylor", "layerwise", "blockwise")
@@ -122,7 +123,7 @@ def test_folders_that_cannot_be_imported_are_refused(names: tuple[str, ...], mes
 def test_look_ups(folders: list[Path], tmp_path: Path) -> None:
     write_model(tmp_path / "more", "Llama")
     study = config(entry("Qwen", *folders), entry("Llama", tmp_path / "more/search_Llama_30", folders[1]))
-    imports = Imports(load_study(study), "results/published")
+    imports = Imports(load_study(study), Paths("results/published"))
     assert imports.tables[0] == "results/published/legacy/Qwen/search_Qwen_30.parquet"
     assert len(imports.tables) == 5
     assert imports.models_with_structures == ["Qwen", "Llama"]

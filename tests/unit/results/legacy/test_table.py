@@ -13,6 +13,7 @@ from espalier.results.legacy.read import read_experiment
 from espalier.results.legacy.scan import COMPARISON, EVALUATION, GRADIENTS
 from espalier.results.legacy.table import import_table, listing, listing_lines
 from espalier.study.legacy import Imports
+from espalier.study.paths import Paths
 from espalier.tables import Evaluations, Experiments, Imported, Layers
 from tests.published import METHODS, edit, experiment_folder, write_model
 
@@ -22,7 +23,7 @@ FACTS = {"study": "published", "family": "Qwen", "kind": "base"}
 def tables(folders: list[Path]) -> tuple[list[pd.DataFrame], list[dict[str, Any]]]:
     """Do what the jobs do, in one process."""
     entry = {"name": "Qwen", "family": "Qwen", "kind": "base", "legacy": [str(folder) for folder in folders]}
-    imports = Imports(load_study({"study": "published", "models": [entry]}), "results")
+    imports = Imports(load_study({"study": "published", "models": [entry]}), Paths("results"))
     frames, listings = [], []
     for folder in folders:
         wildcards = type("Wildcards", (), {"model": "Qwen", "search_folder": folder.name})
