@@ -10,7 +10,7 @@ sys.path.insert(0, str(workflow.current_basedir.join("src")))
 
 try:
     from espalier import versions
-    from espalier.study.catalogue import grow
+    from espalier.study.lookups import per_attempt
     from espalier.study.driver import asked_targets, open_study
     from espalier.study.scheduler import look_once_per_delay
     from espalier.study.stopping import tell_jobs_when_stopped
@@ -51,16 +51,16 @@ pathvars:
 
 wildcard_constraints:
     model=study.any_of(study.model_names),
-    hub_model=study.any_of(study.hub_models),
-    task=study.any_of(study.hub_tasks),
-    text=study.any_of(study.hub_texts),
+    hub_model=study.any_of(study.staged.models),
+    task=study.any_of(study.staged.tasks),
+    text=study.any_of(study.staged.texts),
     architecture="llama|qwen2|mistral",
-    calibration=study.any_of(study.sweep.calibrations),
+    calibration=study.any_of(study.calibration.names),
     experiment=study.sweep.name_pattern,
     search_folder=study.any_of(study.imports.search_folders),
     seq_len=r"\d+",
-    text_criterion=study.any_of(study.text_criteria),
-    weight_criterion=study.any_of(study.weight_criteria),
+    text_criterion=study.any_of(study.calibration.text_criteria),
+    weight_criterion=study.any_of(study.calibration.weight_criteria),
 
 
 include: "rules/stage.smk"
@@ -97,7 +97,7 @@ rule all:
 rule stage:
     """What needs the network, for the login node; compute jobs read only cache/."""
     input:
-        "cache/lock.yaml" if study.needs_staging else [],
+        "cache/lock.yaml" if study.staged.are_any else [],
 
 
 rule evaluations:

@@ -30,7 +30,7 @@ from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_settings, plan_settings
-from espalier.study.catalogue import Catalogue
+from espalier.study.lookups import Study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAYER = LayerStructure(8, 5_242_880, 14_336, 12_288, 8_192)
@@ -64,23 +64,23 @@ def config(n_experiments: int) -> dict[str, Any]:
 
 def fabricate(folder: Path, settings: dict[str, Any], finished: Path) -> int:
     """Write what consolidation reads, and empty files for what was needed before it; return the number of rows."""
-    catalogue = Catalogue(load_study(settings), REPOSITORY / "src/espalier")
-    sweep = catalogue.sweep
+    study = Study(load_study(settings), REPOSITORY / "src/espalier")
+    sweep = study.sweep
     model = next((finished / "models").glob("*.json")).stem
-    before = [f"{catalogue.results}/requests/M.parquet", *sweep.importance_tables]
+    before = [f"{study.results}/requests/M.parquet", *sweep.importance_tables]
     before += [table.replace("importance/M/taylor", "priors/M") for table in sweep.importance_tables]
     for path in before:
         place(folder / path, b"")
     statistics = gradients(next((finished / f"gradients/{model}").glob("*/*.parquet")), settings)
     for path in sweep.gradient_tables:
         place(folder / path, statistics)
-    for path in sweep.calibration_checks(None):
+    for path in study.tables.calibration_checks(None):
         place(folder / path, b"{}")
     metrics = read_json(finished / f"baseline/{model}/metrics.json")
-    manifest = read_json(folder / f"{catalogue.results}/models/M.json")
-    for entry in sweep.entries():
-        write_results(folder, entry, metrics, manifest, catalogue.evaluation_settings)
-    return len(sweep.entries())
+    manifest = read_json(folder / f"{study.results}/models/M.json")
+    for entry in study.tables.entries():
+        write_results(folder, entry, metrics, manifest, study.evaluation.settings)
+    return len(study.tables.entries())
 
 
 def write_manifest(folder: Path, finished: Path) -> None:

@@ -8,7 +8,7 @@ rule check_calibration:
     input:
         manifest="<results>/models/{model}.json",
         requests="<results>/requests/{model}.parquet",
-        text=study.calibration_text,
+        text=study.calibration.text,
     output:
         "<results>/calibration/{model}/{calibration}.json",
     log:
@@ -20,11 +20,11 @@ rule check_calibration:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=grow(4000),
-        runtime=grow(30),
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
     params:
         version=versions.CHECK_CALIBRATION,
-        settings=study.sweep.calibration_settings,
+        settings=study.calibration.settings,
     script:
         "../workflow/scripts/check_calibration.py"
 
@@ -33,7 +33,7 @@ rule collect_gradients:
     """Taylor importance and gradient statistics from one pass."""
     input:
         manifest="<results>/models/{model}.json",
-        text=study.calibration_text,
+        text=study.calibration.text,
     output:
         gradients="<results>/gradients/{model}/{calibration}/seq{seq_len}.parquet",
         importance="<results>/importance/{model}/taylor/{calibration}/seq{seq_len}.parquet",
@@ -47,16 +47,16 @@ rule collect_gradients:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        **study.pass_resources,
+        **study.calibration.resources,
         mem_mb=study.memory.of("gradients"),
-        runtime=grow(60),
+        runtime=per_attempt(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
     params:
         version=versions.COLLECT_GRADIENTS,
-        sequences=study.sweep.sequences,
-        counts=study.sweep.gradient_counts,
+        sequences=study.calibration.sequences,
+        counts=study.calibration.gradient_counts,
         dtype=study.config.evaluation.dtype,
     script:
         "../workflow/scripts/collect_gradients.py"
@@ -67,7 +67,7 @@ rule measure_importance:
     """Importance by another criterion that reads text."""
     input:
         manifest="<results>/models/{model}.json",
-        text=study.calibration_text,
+        text=study.calibration.text,
     output:
         "<results>/importance/{model}/{text_criterion}/{calibration}/seq{seq_len}.parquet",
     log:
@@ -80,16 +80,16 @@ rule measure_importance:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        **study.pass_resources,
+        **study.calibration.resources,
         mem_mb=study.memory.of("gradients"),
-        runtime=grow(60),
+        runtime=per_attempt(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
     params:
         version=versions.MEASURE_IMPORTANCE,
-        sequences=study.sweep.sequences,
-        counts=study.sweep.importance_counts,
+        sequences=study.calibration.sequences,
+        counts=study.calibration.importance_counts,
         dtype=study.config.evaluation.dtype,
     script:
         "../workflow/scripts/measure_importance.py"
@@ -112,7 +112,7 @@ rule measure_weights:
     threads: 1
     resources:
         mem_mb=study.memory.of("weights"),
-        runtime=grow(60),
+        runtime=per_attempt(60),
         gpu=study.gpus,
         device=study.config.evaluation.device,
     params:
@@ -126,7 +126,7 @@ rule measure_priors:
     """What the model loses without each layer and block."""
     input:
         manifest="<results>/models/{model}.json",
-        text=study.calibration_text,
+        text=study.calibration.text,
     output:
         "<results>/priors/{model}/{calibration}/seq{seq_len}.parquet",
     log:
@@ -140,14 +140,14 @@ rule measure_priors:
     threads: 1
     resources:
         mem_mb=study.memory.of("priors"),
-        runtime=grow(60),
+        runtime=per_attempt(60),
         gpu=study.gpus,
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
     params:
         version=versions.MEASURE_PRIORS,
-        sequences=study.sweep.sequences,
-        counts=study.sweep.prior_counts,
+        sequences=study.calibration.sequences,
+        counts=study.calibration.prior_counts,
         dtype=study.config.evaluation.dtype,
     script:
         "../workflow/scripts/measure_priors.py"

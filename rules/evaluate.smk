@@ -6,7 +6,7 @@ rule evaluate_baseline:
     input:
         manifest="<results>/models/{model}.json",
         requests="<results>/requests/{model}.parquet",
-        tasks=study.task_data,
+        tasks=study.evaluation.data,
     output:
         metrics="<results>/baseline/{model}/metrics.json",
         samples="<results>/baseline/{model}/samples.parquet",
@@ -19,15 +19,15 @@ rule evaluate_baseline:
     threads: 1
     resources:
         mem_mb=study.memory.of("evaluation"),
-        runtime=grow(60),
+        runtime=per_attempt(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
     params:
         version=versions.EVALUATE,
-        protocol=study.protocol,
-        data_folder=study.task_data_folder,
+        protocol=study.evaluation.protocol,
+        data_folder=study.evaluation.data_folder,
         dtype=study.config.evaluation.dtype,
     script:
         "../workflow/scripts/evaluate_baseline.py"
@@ -39,7 +39,7 @@ rule evaluate:
         manifest="<results>/models/{model}.json",
         plan="<results>/experiments/{model}/{experiment}/plan.json",
         requests="<results>/requests/{model}.parquet",
-        tasks=study.task_data,
+        tasks=study.evaluation.data,
     output:
         metrics="<results>/experiments/{model}/{experiment}/metrics.json",
         samples="<results>/experiments/{model}/{experiment}/samples.parquet",
@@ -52,7 +52,7 @@ rule evaluate:
     threads: 1
     resources:
         mem_mb=study.memory.of("evaluation"),
-        runtime=grow(60),
+        runtime=per_attempt(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
@@ -60,8 +60,8 @@ rule evaluate:
         experiments_per_job=study.config.evaluation.experiments_per_job,
     params:
         version=versions.EVALUATE,
-        protocol=study.protocol,
-        data_folder=study.task_data_folder,
+        protocol=study.evaluation.protocol,
+        data_folder=study.evaluation.data_folder,
         dtype=study.config.evaluation.dtype,
     script:
         "../workflow/scripts/evaluate.py"

@@ -25,11 +25,11 @@ rule describe_export:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         settings=study.exports.settings,
-        evaluation=study.evaluation_settings,
+        evaluation=study.evaluation.settings,
     script:
         "../workflow/scripts/describe_export.py"
 
@@ -55,7 +55,7 @@ rule export_checkpoint:
     threads: 1
     resources:
         mem_mb=study.memory.of("export"),
-        runtime=grow(60),
+        runtime=per_attempt(60),
     params:
         version=versions.EXPORT_CHECKPOINT,
         dtype=study.config.export.dtype,
@@ -82,8 +82,8 @@ rule export_gguf:
         "../envs/gguf.yaml"
     threads: 1
     resources:
-        mem_mb=grow(8000),
-        runtime=grow(60),
+        mem_mb=per_attempt(8000),
+        runtime=per_attempt(60),
     params:
         version=versions.EXPORT_GGUF,
     script:

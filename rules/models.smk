@@ -19,8 +19,8 @@ rule check_model:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=grow(4000),
-        runtime=grow(30),
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
     params:
         version=versions.CHECK_MODEL,
         model=study.check_params,

@@ -19,8 +19,8 @@ rule check_recovery:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=grow(4000),
-        runtime=grow(30),
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
     params:
         version=versions.CHECK_RECOVERY,
         settings=study.recovery.text_settings,
@@ -45,8 +45,8 @@ checkpoint choose_recovered:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     script:
         "../workflow/scripts/choose_recovered.py"
 
@@ -71,7 +71,7 @@ rule recover:
     resources:
         **study.recovery.resources,
         mem_mb=study.memory.of("recovery"),
-        runtime=grow(240),
+        runtime=per_attempt(240),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
@@ -90,7 +90,7 @@ rule evaluate_recovered:
         weights="<results>/recovered/{model}/{experiment}/adapter/adapter_model.safetensors",
         config="<results>/recovered/{model}/{experiment}/adapter/adapter_config.json",
         requests="<results>/requests/{model}.parquet",
-        tasks=study.task_data,
+        tasks=study.evaluation.data,
     output:
         metrics="<results>/recovered/{model}/{experiment}/metrics.json",
         samples="<results>/recovered/{model}/{experiment}/samples.parquet",
@@ -103,15 +103,15 @@ rule evaluate_recovered:
     threads: 1
     resources:
         mem_mb=study.memory.of("evaluation"),
-        runtime=grow(60),
+        runtime=per_attempt(60),
         gpu=study.gpus,
         # How, not what: as resources these cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
     params:
         version=versions.EVALUATE,
-        protocol=study.protocol,
-        data_folder=study.task_data_folder,
+        protocol=study.evaluation.protocol,
+        data_folder=study.evaluation.data_folder,
         dtype=study.config.evaluation.dtype,
     script:
         "../workflow/scripts/evaluate_recovered.py"
@@ -140,13 +140,13 @@ rule consolidate_recovery:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         entries=study.recovery.entries(checkpoints),
         missing=study.recovery.missing(checkpoints),
         settings=study.recovery.settings,
-        evaluation=study.evaluation_settings,
+        evaluation=study.evaluation.settings,
     script:
         "../workflow/scripts/consolidate_recovery.py"
 
@@ -176,8 +176,8 @@ rule analyse_recovery:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(2000),
-        runtime=grow(20),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(20),
     params:
         samples=study.recovery.samples(checkpoints),
     script:

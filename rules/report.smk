@@ -19,9 +19,9 @@ rule analyse:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",
         layers="<results>/consolidated/layers.parquet",
-        samples=study.sweep.samples_of,
+        samples=study.tables.samples_of,
         manifest=study.manifest,
-        gradients=study.sweep.gradient_tables_of,
+        gradients=study.tables.gradients_of,
         code=study.code(
             "analysis/*.py",
             "serving/verdict.py",
@@ -46,11 +46,11 @@ rule analyse:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(2000),
-        runtime=grow(20),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(20),
     params:
-        samples=study.sweep.samples,
-        passes=study.sweep.gradient_passes,
+        samples=study.tables.samples,
+        passes=study.tables.gradient_passes,
         headline_ratio=study.config.report.ratio,
     script:
         "../workflow/scripts/analyse.py"
@@ -80,8 +80,8 @@ rule analyse_study:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         headline_ratio=study.config.report.ratio,
         unchecked=study.failures.unchecked_models,
@@ -132,8 +132,8 @@ rule compare_structures:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         experiments=study.sweep.names_of,
         language=study.config.report.language,
@@ -193,8 +193,8 @@ rule report_model:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         language=study.config.report.language,
         measured=study.measured.found,
@@ -261,8 +261,8 @@ rule report_cross_model:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         language=study.config.report.language,
     script:

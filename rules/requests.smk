@@ -5,8 +5,8 @@ rule tokenize_requests:
     """Requests of tasks and perplexity texts, cut into tokens once."""
     input:
         manifest="<results>/models/{model}.json",
-        tasks=study.task_data,
-        texts=study.perplexity_texts,
+        tasks=study.evaluation.data,
+        texts=study.evaluation.texts,
     output:
         "<results>/requests/{model}.parquet",
     log:
@@ -17,11 +17,11 @@ rule tokenize_requests:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=grow(4000),
-        runtime=grow(30),
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
     params:
-        version=study.request_version,
-        protocol=study.request_protocol,
-        data_folder=study.task_data_folder,
+        version=study.evaluation.request_version,
+        protocol=study.evaluation.request_protocol,
+        data_folder=study.evaluation.data_folder,
     script:
         "../workflow/scripts/tokenize_requests.py"

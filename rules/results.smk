@@ -4,9 +4,9 @@
 rule consolidate_study:
     """Tables of the whole study, refused if made by other settings."""
     input:
-        study.sweep.results_of_all,
-        calibration=study.sweep.calibration_checks,
-        manifests=study.sweep.manifests,
+        study.tables.results,
+        calibration=study.tables.calibration_checks,
+        manifests=study.tables.manifests,
         imported=study.imports.tables,
         code=study.code(
             "results/consolidate.py",
@@ -34,13 +34,13 @@ rule consolidate_study:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(2000),
-        runtime=grow(30),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
-        entries=study.sweep.entries,
+        entries=study.tables.entries,
         missing=study.failures.experiments,
         imports=study.imports.entries,
-        evaluation=study.evaluation_settings,
+        evaluation=study.evaluation.settings,
         acc_mean_rule=study.config.report.acc_mean_rule,
     script:
         "../workflow/scripts/consolidate_study.py"
@@ -69,8 +69,8 @@ rule consolidate:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         ratio=study.config.report.ratio,
     script:

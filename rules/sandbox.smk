@@ -8,9 +8,9 @@ rule make_world:
         chats="<results>/sandbox/texts/chats.parquet",
         calibration="<results>/sandbox/texts/calibration.parquet",
         perplexity=expand(
-            "<results>/sandbox/perplexity/{text}.parquet", text=study.sandbox_texts
+            "<results>/sandbox/perplexity/{text}.parquet", text=study.sandbox.texts
         ),
-        tasks=expand("<results>/sandbox/tasks/{file}", file=study.sandbox_task_files),
+        tasks=expand("<results>/sandbox/tasks/{file}", file=study.sandbox.task_files),
     log:
         "<results>/logs/make_world.log",
     benchmark:
@@ -19,11 +19,11 @@ rule make_world:
         "../envs/sandbox.yaml"
     threads: 1
     resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         version=versions.MAKE_WORLD,
-        world=study.world_params,
+        world=study.sandbox.world,
     script:
         "../workflow/scripts/make_world.py"
 
@@ -42,8 +42,8 @@ rule train_sandbox_tokenizer:
         "../envs/sandbox.yaml"
     threads: 1
     resources:
-        mem_mb=grow(1000),
-        runtime=grow(10),
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         version=versions.TRAIN_SANDBOX_TOKENIZER,
         vocab_size=study.config.sandbox.vocab_size,
@@ -56,8 +56,8 @@ rule train_sandbox_model:
     input:
         text="<results>/sandbox/texts/training.parquet",
         chats="<results>/sandbox/texts/chats.parquet",
-        tokenizer=study.training_tokenizer,
-        parent=study.training_parent,
+        tokenizer=study.sandbox.tokenizer,
+        parent=study.sandbox.parent,
     output:
         "<results>/sandbox/models/{model}/model.safetensors",
         "<results>/sandbox/models/{model}/config.json",
@@ -72,10 +72,10 @@ rule train_sandbox_model:
         "../envs/sandbox.yaml"
     threads: 1
     resources:
-        mem_mb=grow(2000),
-        runtime=grow(20),
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(20),
     params:
         version=versions.TRAIN_SANDBOX_MODEL,
-        settings=study.training_params,
+        settings=study.sandbox.training,
     script:
         "../workflow/scripts/train_sandbox_model.py"

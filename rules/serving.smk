@@ -21,7 +21,7 @@ rule measure_inference:
     threads: study.measured.threads
     resources:
         mem_mb=study.memory.of("inference"),
-        runtime=grow(60),
+        runtime=per_attempt(60),
         gpu=study.gpus,
     params:
         version=versions.MEASURE_INFERENCE,

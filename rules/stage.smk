@@ -18,7 +18,7 @@ rule stage_model:
         runtime=600,
     params:
         version=versions.STAGE_MODEL,
-        source=study.hub_model,
+        source=study.staged.model,
         lock="cache/lock.yaml",
     script:
         "../workflow/scripts/stage_model.py"
@@ -62,7 +62,7 @@ rule stage_text:
         runtime=120,
     params:
         version=versions.STAGE_TEXT,
-        source=study.hub_text,
+        source=study.staged.text,
     script:
         "../workflow/scripts/stage_text.py"
 
@@ -71,10 +71,10 @@ rule lock_cache:
     """Commits and checksums of all that was fetched."""
     input:
         models=expand(
-            "cache/models/{hub_model}/staged.json", hub_model=study.hub_models
+            "cache/models/{hub_model}/staged.json", hub_model=study.staged.models
         ),
-        tasks=expand("cache/datasets/{task}.json", task=study.hub_tasks),
-        texts=expand("cache/texts/{text}.parquet", text=study.hub_texts),
+        tasks=expand("cache/datasets/{task}.json", task=study.staged.tasks),
+        texts=expand("cache/texts/{text}.parquet", text=study.staged.texts),
     output:
         # Not deleted before the job, which keeps the entries of other studies.
         update("cache/lock.yaml"),

@@ -83,7 +83,7 @@ def test_the_page_names_files_that_exist() -> None:
 
 @pytest.mark.parametrize("path", RULE_FILES, ids=lambda path: path.stem)
 def test_rules_only_name_things(path: Path) -> None:
-    """What a rule works out is a method of the catalogue, where it is typed and tested."""
+    """What a rule works out is a method of `espalier.study`, where it is typed and tested."""
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"^\s*(def|class|import|from|run:|shell:)\b|\blambda\b", text, re.MULTILINE)
 

@@ -66,7 +66,7 @@ def test_rule_before_a_gpu_rule_carries_a_version(name: str) -> None:
         "versions.EVALUATE" if name in {"evaluate_baseline", "evaluate_recovered"} else f"versions.{name.upper()}"
     )
     if name == "tokenize_requests":
-        expected = "study.request_version"  # which of its versions depends on the protocol
+        expected = "study.evaluation.request_version"  # which of its versions depends on the protocol
     assert f"version={expected}" in rules()[name]
     assert "study.code(" not in rules()[name]
     assert "ancient(" not in rules()[name]

@@ -15,7 +15,7 @@ from espalier.config import StudyConfig, load_study
 from espalier.config.twice import keys_given_twice
 from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
-from espalier.study.catalogue import Catalogue
+from espalier.study.lookups import Study
 from espalier.study.sweep import ALLOW_MISSING
 
 logger = logging.getLogger("snakemake.logging")
@@ -52,7 +52,7 @@ def open_study(
     is_driver: bool,
     targets: Collection[str] = (),
     files: Sequence[str | Path] = (),
-) -> Catalogue:
+) -> Study:
     """Check a config and make its look-up tables.
 
     Args:
@@ -72,16 +72,16 @@ def open_study(
         study = load_study(config)
         if is_driver and PARTIAL_REPORTS in targets:
             _allow_missing(study.study)
-        catalogue = Catalogue(study, Path(__file__).resolve().parents[1])
-        unusable = _check_in_driver(study, catalogue, targets) if is_driver else []
+        lookups = Study(study, Path(__file__).resolve().parents[1])
+        unusable = _check_in_driver(study, lookups, targets) if is_driver else []
     except UserError as error:
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise SystemExit(f"The config has problems:\n{lines}") from None
     if is_driver:
         # Snakemake's handler writes the message as it is, without its arguments.
-        for line in (f"warning: {line}" for line in [*unusable, *study.warnings(), *catalogue.imports.warnings()]):
+        for line in (f"warning: {line}" for line in [*unusable, *study.warnings(), *lookups.imports.warnings()]):
             logger.warning(line)
-    return catalogue
+    return lookups
 
 
 def _check_files(files: Sequence[str | Path]) -> None:
@@ -95,7 +95,7 @@ def _allow_missing(study: str) -> None:
     os.environ[ALLOW_MISSING] = " ".join(dict.fromkeys([*allowed, study]))
 
 
-def _check_in_driver(study: StudyConfig, catalogue: Catalogue, targets: Collection[str]) -> list[str]:
+def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str]) -> list[str]:
     """Refuse what no job could do, before any runs. What looks into models is imported only here: jobs start faster.
 
     A model folder that cannot be used stops the study only where no other model is left, or where there is no such
@@ -109,24 +109,24 @@ def _check_in_driver(study: StudyConfig, catalogue: Catalogue, targets: Collecti
     """
     from espalier.study.checks import data_problems, folder_problems, infeasible_problems, known_sizes, text_problems
 
-    sizes = {model.name: known_sizes(model, catalogue.model_folder(model), study.sandbox) for model in study.models}
+    sizes = {model.name: known_sizes(model, lookups.model_folder(model), study.sandbox) for model in study.models}
     # A study that is only imported evaluates nothing, so it does without lm-eval.
-    problems = unknown_task_problems(study.evaluation.tasks) if catalogue.models else []
-    problems = [*problems, *infeasible_problems(study, sizes), *catalogue.imports.problems()]
+    problems = unknown_task_problems(study.evaluation.tasks) if lookups.models else []
+    problems = [*problems, *infeasible_problems(study, sizes), *lookups.imports.problems()]
     unusable: list[str] = []
-    if not catalogue.sweep.allows_missing:
+    if not lookups.sweep.allows_missing:
         unknown = [model for model in study.models if sizes[model.name] is None]
         for model in unknown:
-            unusable += folder_problems(model, catalogue.paths.of("check_model", model.name))
+            unusable += folder_problems(model, lookups.paths.of("check_model", model.name))
         is_absent = any(model.path and not Path(model.path).is_dir() for model in unknown)
-        if problems or (is_absent and unusable) or len(unusable) == len(catalogue.models):
+        if problems or (is_absent and unusable) or len(unusable) == len(lookups.models):
             problems, unusable = [*problems, *unusable], []
-    if catalogue.models and not catalogue.sweep.allows_missing:
-        problems += data_problems(study, catalogue.paths, catalogue.sweep)
-        problems += text_problems(study, catalogue.paths, catalogue.sweep)
-    problems += catalogue.exports.problems()
-    problems += catalogue.measured.problems(is_target=INFERENCE in targets)
-    problems += catalogue.recovery.problems()
+    if lookups.models and not lookups.sweep.allows_missing:
+        problems += data_problems(study, lookups.paths, lookups.sweep)
+        problems += text_problems(study, lookups.paths, lookups.sweep)
+    problems += lookups.exports.problems()
+    problems += lookups.measured.problems(is_target=INFERENCE in targets)
+    problems += lookups.recovery.problems()
     if problems:
         raise UserError("\n".join([*problems, *unusable]))
     return [f"{line}; the other models go on without it" for line in unusable]

@@ -20,8 +20,9 @@ from espalier.config.study import StudyConfig
 from espalier.study.experiments import Experiment
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.study.paths import CACHE, Paths
-from espalier.study.slugs import model_slug, text_slug
+from espalier.study.sources import model_slug, text_slug
 from espalier.study.sweep import Sweep
+from espalier.study.tables import TableSources
 
 Wildcards = Any
 Reasons = dict[str, str | None]
@@ -68,13 +69,20 @@ class Failures:
         config: The study.
         paths: Its paths.
         sweep: Its experiments.
+        tables: What its tables are made of.
         more: Each lists further jobs of a model that may fail: exports, timings.
     """
 
     def __init__(
-        self, config: StudyConfig, paths: Paths, sweep: Sweep, *, more: Sequence[Callable[[str], Iterable[Job]]] = ()
+        self,
+        config: StudyConfig,
+        paths: Paths,
+        sweep: Sweep,
+        tables: TableSources,
+        *,
+        more: Sequence[Callable[[str], Iterable[Job]]] = (),
     ) -> None:
-        self._config, self._paths, self._sweep, self._more = config, paths, sweep, more
+        self._config, self._paths, self._sweep, self._tables, self._more = config, paths, sweep, tables, more
         self._models = {model.name: model for model in config.models if model.legacy is None}
 
     # -- params of rules -----------------------------------------------------------------------------------------
@@ -84,7 +92,7 @@ class Failures:
 
         As a param it makes the tables again when an experiment is finished, or fails for another reason.
         """
-        absent = set(self._sweep.missing(wildcards))
+        absent = set(self._tables.missing(wildcards))
         first = _FirstFailure()
         found: Reasons = {}
         for name in self._models:

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from espalier.calibration.ladder import prior_samples
-from espalier.config.models import ModelEntry
-from espalier.config.study import StudyConfig
 from espalier.study.checks import known_sizes
 from espalier.study.experiments import Experiment
-from espalier.study.paths import Paths
-from espalier.study.recovery import Recoveries
-from espalier.study.sweep import Sweep
+
+if TYPE_CHECKING:
+    from espalier.study.lookups import Study
 
 _PASSES = {"collect_gradients", "measure_importance", "measure_priors"}
 
 
-class Study(Protocol):
-    """What is asked of the catalogue, which imports this module."""
-
-    config: StudyConfig
-    paths: Paths
-    sweep: Sweep
-    recovery: Recoveries
-
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether jobs that run models may ask for a GPU."""
-
-    @property
-    def sandbox_models(self) -> list[str]:
-        """Models that the workflow trains."""
-
-    def model_folder(self, model: ModelEntry) -> str:
-        """Folder of a model's weights, whether or not it is there yet."""
-
-
-def outlook(study: Study) -> dict[str, Any]:
+def planned_jobs(study: Study) -> dict[str, Any]:
     """Return the arguments of a forecast as plain values: `jobs` (as `espalier.study.forecast.Work`) and `n_params`."""
     config = study.config
     known = {model.name: known_sizes(model, study.model_folder(model), config.sandbox) for model in config.models}
@@ -61,7 +39,7 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[dict[str, Any]]:
             "output": paths.of(rule, *wildcards), "benchmark": paths.benchmark(rule, *_named(rule, wildcards)),
         }  # fmt: skip
 
-    if model in study.sandbox_models:
+    if model in study.sandbox.models:
         yield job("train_sandbox_model", model, on_gpu=False)
     yield job("tokenize_requests", model, on_gpu=False)
     yield job("evaluate_baseline", model)

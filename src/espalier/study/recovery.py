@@ -18,6 +18,7 @@ from espalier.errors import UserError
 from espalier.study.experiments import Experiment
 from espalier.study.failures import Failures, Reasons
 from espalier.study.paths import Paths
+from espalier.study.sources import calibration_text, text_file
 from espalier.study.sweep import Sweep
 
 Wildcards = Any
@@ -34,21 +35,10 @@ class Recoveries:
         sweep: Its experiments.
         paths: Its paths.
         failures: Why results are missing.
-        calibration_text: File of the calibration text.
-        text_file: Names the file of a text that is local or staged.
     """
 
-    def __init__(
-        self,
-        config: StudyConfig,
-        sweep: Sweep,
-        paths: Paths,
-        failures: Failures,
-        calibration_text: str,
-        text_file: Callable[[TextSource, str], str],
-    ) -> None:
-        self._config, self._paths, self._sweep = config, paths, sweep
-        self._failures, self._calibration_text, self._text_file = failures, calibration_text, text_file
+    def __init__(self, config: StudyConfig, paths: Paths, sweep: Sweep, failures: Failures) -> None:
+        self._config, self._paths, self._sweep, self._failures = config, paths, sweep, failures
         self._models = [model.name for model in config.models if model.legacy is None] if config.recovery else []
 
     @property
@@ -69,9 +59,9 @@ class Recoveries:
     def text(self) -> str:
         """File of the text; in the sandbox, where it is named, what its models are made of."""
         if not self.is_own_text:
-            return self._calibration_text
+            return calibration_text(self._config, self._paths)
         sandbox = self._paths.of("make_world")
-        return sandbox if self.source.dataset == SANDBOX else self._text_file(self.source, "")
+        return sandbox if self.source.dataset == SANDBOX else text_file(self._paths, self.source, "")
 
     @property
     def resources(self) -> dict[str, int]:

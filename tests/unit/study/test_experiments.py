@@ -11,9 +11,9 @@ from snakemake.cli import get_argument_parser
 from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.naming import experiment_name
-from espalier.study.catalogue import Catalogue
 from espalier.study.driver import asked_targets, open_study
 from espalier.study.experiments import experiments_of
+from espalier.study.lookups import Study
 from espalier.study.sweep import ALLOW_MISSING, Sweep
 from tests.conftest import REPOSITORY
 
@@ -21,8 +21,8 @@ SANDBOX = {"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architec
 MODEL = {"name": "A", "family": "Llama", "kind": "base", "path": "a"}
 
 
-def study(**changes: Any) -> Catalogue:
-    return Catalogue(load_study({"study": "s", "models": [MODEL], **changes}), REPOSITORY / "src/espalier")
+def study(**changes: Any) -> Study:
+    return Study(load_study({"study": "s", "models": [MODEL], **changes}), REPOSITORY / "src/espalier")
 
 
 def sweep(**changes: Any) -> Sweep:

@@ -8,7 +8,7 @@ import pytest
 from espalier.config import load_study
 from espalier.files import write_json
 from espalier.results.consolidate import gather
-from espalier.study.catalogue import Catalogue
+from espalier.study.lookups import Study
 
 TAYLOR, BLOCK, WEIGHTS, WANDA = "t-seq16-n8-p20", "v1.5-seq16-n8-p20", "m-p20", "w-seq16-n8-p20"
 NAMES = ["baseline", TAYLOR, BLOCK, WEIGHTS, WANDA]
@@ -19,7 +19,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def catalogue(model: dict[str, Any] | None = None, **changes: Any) -> Catalogue:
+def lookups(model: dict[str, Any] | None = None, **changes: Any) -> Study:
     config: dict[str, Any] = {
         "study": "s",
         "models": [{"name": "A", "family": "Llama", "kind": "base", **(model or {"path": "a"})}],
@@ -32,7 +32,7 @@ def catalogue(model: dict[str, Any] | None = None, **changes: Any) -> Catalogue:
         "evaluation": {"perplexity": {"texts": [{"name": "x", "dataset": "o/x"}]}},
         "report": {"allow_missing": True},
     }  # fmt: skip
-    return Catalogue(load_study(config | changes), Path("src/espalier"))
+    return Study(load_study(config | changes), Path("src/espalier"))
 
 
 def fail(job: str, reason: str, folder: str = "results/s") -> None:
@@ -41,7 +41,7 @@ def fail(job: str, reason: str, folder: str = "results/s") -> None:
     )
 
 
-def reasons(study: Catalogue) -> dict[str, str | None]:
+def reasons(study: Study) -> dict[str, str | None]:
     """Reasons of model A by experiment; those without are left out."""
     found = {tuple(path.split("/")[2:-1]): reason for path, reason in study.failures.experiments().items()}
     of_a = {"baseline" if kind == "baseline" else rest[-1]: found[kind, *rest] for kind, *rest in found if "A" in rest}
@@ -70,7 +70,7 @@ SHARED = [
 def test_every_experiment_behind_a_failed_job_has_its_reason(
     job: str, folder: str, experiments: list[str], stage: str | None
 ) -> None:
-    study = catalogue({"hub": "o/m"}, calibration={"dataset": "o/c"})
+    study = lookups({"hub": "o/m"}, calibration={"dataset": "o/c"})
     assert reasons(study) == {}
     fail(job, "disk on fire", folder)
     said = f"{stage}: disk on fire" if stage else "disk on fire"
@@ -81,7 +81,7 @@ def test_jobs_of_the_sandbox_are_waited_for_too() -> None:
     sandbox = {"sandbox": {"architecture": "llama", "continue_from": "B"}}
     models = [{"name": "B", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}]
     models.append({"name": "A", "family": "Llama", "kind": "instruct", **sandbox})
-    study = catalogue(models=models)
+    study = lookups(models=models)
     fail("train_sandbox_model/A", "nan")
     assert reasons(study) == dict.fromkeys(NAMES, "training: nan")
     fail("train_sandbox_model/B", "of the parent")
@@ -92,7 +92,7 @@ def test_jobs_of_the_sandbox_are_waited_for_too() -> None:
 
 
 def test_the_first_failed_job_of_the_chain_is_the_reason_unless_its_output_was_made_since() -> None:
-    study = catalogue()
+    study = lookups()
     fail(f"evaluate/A/{BLOCK}", "of the evaluation")
     fail(f"plan/A/{BLOCK}", "of the plan")
     fail("measure_priors/A/c-s0/16", "of the priors")
@@ -106,7 +106,7 @@ def test_the_first_failed_job_of_the_chain_is_the_reason_unless_its_output_was_m
 
 
 def test_reasons_of_version_0_1_0_are_read_where_there_is_no_newer_one() -> None:
-    study = catalogue()
+    study = lookups()
     for name in ("baseline", BLOCK):
         write_json(f"results/s/failures/A/{name}.json", {"reason": "older", "log": "x.log"})
     assert reasons(study) == {"baseline": "older", BLOCK: "older"}
@@ -115,7 +115,7 @@ def test_reasons_of_version_0_1_0_are_read_where_there_is_no_newer_one() -> None
 
 
 def test_what_an_older_grid_left_is_not_mixed_in() -> None:
-    study = catalogue()
+    study = lookups()
     fail("collect_gradients/A/c-s0/32", "of another length")
     fail("plan/A/t-seq32-n8-p20", "of another experiment")
     fail("check_model/B", "of another model")
@@ -124,7 +124,7 @@ def test_what_an_older_grid_left_is_not_mixed_in() -> None:
 
 
 def test_nothing_is_asked_where_nothing_may_be_missing() -> None:
-    study = catalogue(report={"allow_missing": False})
+    study = lookups(report={"allow_missing": False})
     fail("check_model/A", "refused")
     assert study.failures.experiments() == {}
     assert study.failures.unchecked_models() == []
@@ -132,10 +132,10 @@ def test_nothing_is_asked_where_nothing_may_be_missing() -> None:
 
 
 def test_reasons_reach_the_table() -> None:
-    study = catalogue()
+    study = lookups()
     fail("collect_gradients/A/c-s0/16", "out of memory")
     missing = study.failures.experiments()
-    finished, layers = gather(study.sweep.entries(), evaluation=study.evaluation_settings, missing=missing)
+    finished, layers = gather(study.tables.entries(), evaluation=study.evaluation.settings, missing=missing)
     assert {one.facts["experiment"]: one.failure for one in finished} == {
         "baseline": None, TAYLOR: "gradients: out of memory", BLOCK: "gradients: out of memory", WEIGHTS: None,
         WANDA: None,
@@ -145,12 +145,12 @@ def test_reasons_reach_the_table() -> None:
 
 def test_a_plan_of_a_model_that_is_refused_by_now_stops_no_table() -> None:
     """Its manifest was deleted to have the model checked again, and the check refused it."""
-    study = catalogue()
-    settings = study.sweep.entries()[3]["settings"]
+    study = lookups()
+    settings = study.tables.entries()[3]["settings"]
     write_json(f"results/s/experiments/A/{WEIGHTS}/plan.json", {"recipe": {"settings": settings}, "layers": []})
     fail("check_model/A", "weights are not finite")
     missing = study.failures.experiments()
-    finished, layers = gather(study.sweep.entries(), evaluation=study.evaluation_settings, missing=missing)
+    finished, layers = gather(study.tables.entries(), evaluation=study.evaluation.settings, missing=missing)
     assert {one.failure for one in finished} == {"model: weights are not finite"}
     assert layers == []
 
@@ -163,7 +163,7 @@ def test_models_that_could_not_be_checked_are_listed_with_the_reason(tmp_path: P
         {"name": "D", "family": "Llama", "kind": "base", "hub": "o/d"},
         {"name": "E", "family": "Llama", "kind": "base", "hub": "o/e"},
     ]
-    study = catalogue(models=models)
+    study = lookups(models=models)
     fail("stage_model/o--a@main", "no such repository", "cache")
     fail("check_model/B", "up_proj is not finite")
     write_json("results/s/models/E.json", {})
@@ -181,7 +181,7 @@ def test_models_that_could_not_be_checked_are_listed_with_the_reason(tmp_path: P
 
 def test_other_failed_jobs_are_listed_once() -> None:
     """Not those of single experiments, which their table has."""
-    study = catalogue(
+    study = lookups(
         recovery={}, inference={"experiments": [TAYLOR]},
         export={"experiments": [BLOCK], "formats": ["transformers", "vllm", "gguf"]},
     )  # fmt: skip

@@ -11,8 +11,8 @@ from espalier.config.models import SandboxModel
 from espalier.config.sandbox import Sandbox
 from espalier.errors import UserError
 from espalier.files import write_json
-from espalier.study.catalogue import Catalogue
 from espalier.study.checks import infeasible_problems, known_sizes
+from espalier.study.lookups import Study
 from espalier.study.planned_jobs import outlook
 
 MODEL = {"name": "A", "family": "Llama", "kind": "base", "path": "models/a"}
@@ -20,7 +20,7 @@ NAMES = ["taylor-seq16-n8-p20", "random-p20", "taylor-seq16-n8-p50", "random-p50
 A = SimpleNamespace(model="A")
 
 
-def catalogue(recovery: dict[str, Any] | None, **changes: Any) -> Catalogue:
+def lookups(recovery: dict[str, Any] | None, **changes: Any) -> Study:
     config: dict[str, Any] = {
         "study": "s",
         "models": [MODEL],
@@ -31,7 +31,7 @@ def catalogue(recovery: dict[str, Any] | None, **changes: Any) -> Catalogue:
         },
         "calibration": {"dataset": "c.parquet", "seeds": [3]},
     } | changes  # fmt: skip
-    return Catalogue(load_study(config | ({} if recovery is None else {"recovery": recovery})), Path("src/espalier"))
+    return Study(load_study(config | ({} if recovery is None else {"recovery": recovery})), Path("src/espalier"))
 
 
 class AskedError(Exception):
@@ -52,12 +52,12 @@ class Checkpoints:
         return SimpleNamespace(output=[str(self._chosen)])
 
 
-def chosen(study: Catalogue, checkpoints: Checkpoints) -> list[str]:
+def chosen(study: Study, checkpoints: Checkpoints) -> list[str]:
     return [entry["experiment"] for entry in study.recovery.entries(checkpoints)(A)]
 
 
 def test_without_the_section_nothing_is_recovered() -> None:
-    study = catalogue(None)
+    study = lookups(None)
     assert study.recovery.chosen_files(Checkpoints())(A) == []
     assert (study.recovery.table, study.recovery.checks, study.recovery.analysis(A)) == ([], [], [])
     assert study.recovery.problems() == []
@@ -66,14 +66,14 @@ def test_without_the_section_nothing_is_recovered() -> None:
 
 
 def test_names_and_all_need_no_checkpoint() -> None:
-    assert chosen(catalogue({"experiments": [NAMES[0]]}), Checkpoints()) == [NAMES[0]]
-    assert chosen(catalogue({"experiments": ["all"]}), Checkpoints()) == NAMES[2:]  # at the largest ratio
-    headline = catalogue({"experiments": ["all", NAMES[3], "best"]}, report={"ratio": 0.2})
+    assert chosen(lookups({"experiments": [NAMES[0]]}), Checkpoints()) == [NAMES[0]]
+    assert chosen(lookups({"experiments": ["all"]}), Checkpoints()) == NAMES[2:]  # at the largest ratio
+    headline = lookups({"experiments": ["all", NAMES[3], "best"]}, report={"ratio": 0.2})
     assert chosen(headline, Checkpoints()) == [NAMES[0], NAMES[1], NAMES[3]]
 
 
 def test_the_best_is_asked_of_the_checkpoint(tmp_path: Path) -> None:
-    study = catalogue({"experiments": ["best", NAMES[1]]})
+    study = lookups({"experiments": ["best", NAMES[1]]})
     with pytest.raises(AskedError):
         chosen(study, Checkpoints())
     write_json(tmp_path / "chosen.json", {"best": NAMES[2]})
@@ -85,7 +85,7 @@ def test_the_best_is_asked_of_the_checkpoint(tmp_path: Path) -> None:
 
 def test_partial_reports_take_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    study = catalogue({"experiments": ["best", NAMES[1]]}, report={"allow_missing": True})
+    study = lookups({"experiments": ["best", NAMES[1]]}, report={"allow_missing": True})
     assert chosen(study, Checkpoints()) == [NAMES[1]]  # the best is not known, and not waited for
     assert study.recovery.chosen_files(Checkpoints())(A) == []
     metrics = f"results/s/recovered/A/{NAMES[1]}/metrics.json"
@@ -105,14 +105,14 @@ def test_partial_reports_take_what_is_there(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_unknown_names_are_refused_with_what_is_allowed() -> None:
-    study = catalogue({"experiments": ["best", "taylor-p20"]})
+    study = lookups({"experiments": ["best", "taylor-p20"]})
     assert study.recovery.problems() == [
         f"recovery.experiments: got 'taylor-p20'; allowed: best, all, {', '.join(NAMES)}"
     ]
 
 
 def test_the_text_is_that_of_the_calibration_without_its_documents() -> None:
-    study = catalogue({})
+    study = lookups({})
     assert study.recovery.text == "c.parquet"
     settings = study.recovery.settings(A)
     assert (settings["calibration_seeds"], settings["text_field"]) == ([3], "text")
@@ -121,19 +121,19 @@ def test_the_text_is_that_of_the_calibration_without_its_documents() -> None:
 
 
 def test_another_text_is_used_whole() -> None:
-    study = catalogue({"text": {"dataset": "owner/texts", "text_field": "content"}})
+    study = lookups({"text": {"dataset": "owner/texts", "text_field": "content"}})
     assert study.recovery.text == "cache/texts/owner--texts@train@main.parquet"
-    assert "owner--texts@train@main" in study.hub_texts
+    assert "owner--texts@train@main" in study.staged.texts
     assert study.recovery.settings(A)["calibration_seeds"] == []
     assert study.recovery.calibrations(A) == []
-    same = catalogue({"text": {"dataset": "c.parquet"}})
+    same = lookups({"text": {"dataset": "c.parquet"}})
     assert same.recovery.settings(A)["calibration_seeds"] == [3]  # named again, it is the calibration text still
 
 
 def test_what_decides_the_adapters_does_not_depend_on_the_grid() -> None:
     """Else another sequence length would fine-tune everything again."""
     wider = {"methods": ["taylor"], "taylor_seq_len": [16, 64], "taylor_num_samples": [8, 512], "pruning_ratio": [0.2]}
-    assert catalogue({}).recovery.settings(A) == catalogue({}, grid=wider).recovery.settings(A)
+    assert lookups({}).recovery.settings(A) == lookups({}, grid=wider).recovery.settings(A)
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_what_decides_the_adapters_does_not_depend_on_the_grid() -> None:
 def test_bad_values_are_refused(recovery: dict[str, Any], message: str) -> None:
     texts = {"texts": [{"name": "p", "dataset": "p.txt"}]}
     with pytest.raises(UserError, match=message):
-        catalogue(recovery, evaluation={"perplexity": texts})
+        lookups(recovery, evaluation={"perplexity": texts})
 
 
 def test_another_split_of_a_perplexity_text_is_warned_of() -> None:
     texts = {"texts": [{"name": "p", "dataset": "owner/texts", "split": "test"}]}
-    study = catalogue({"text": {"dataset": "owner/texts"}}, evaluation={"perplexity": texts})
+    study = lookups({"text": {"dataset": "owner/texts"}}, evaluation={"perplexity": texts})
     assert study.config.warnings() == [
         "recovery.text: 'owner/texts' is also the dataset of perplexity text 'p' (another split)"
     ]
@@ -167,7 +167,7 @@ def test_another_split_of_a_perplexity_text_is_warned_of() -> None:
 def test_sequences_longer_than_a_known_context_are_refused_at_once() -> None:
     sandbox = [{"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}]
     window = {"perplexity": {"window": 128, "stride": 64}}
-    study = catalogue({"seq_len": 512}, models=sandbox, evaluation=window).config
+    study = lookups({"seq_len": 512}, models=sandbox, evaluation=window).config
     sizes = {"A": known_sizes(study.models[0], "", Sandbox())}
     limit = SandboxModel(architecture="llama").max_position_embeddings
     assert infeasible_problems(study, sizes) == [
@@ -177,7 +177,7 @@ def test_sequences_longer_than_a_known_context_are_refused_at_once() -> None:
 
 def test_a_forecast_counts_recoveries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    study = catalogue({"experiments": ["best", NAMES[1]], "seq_len": 8, "n_sequences": 4, "epochs": 2})
+    study = lookups({"experiments": ["best", NAMES[1]], "seq_len": 8, "n_sequences": 4, "epochs": 2})
     jobs = [job for job in outlook(study)["jobs"] if job["rule"] in {"recover", "evaluate_recovered"}]
     assert [(job["rule"], job["amount"]) for job in jobs] == [("recover", 64), ("evaluate_recovered", 1)] * 2
     assert {job["output"] for job in jobs if job["rule"] == "recover"} == {

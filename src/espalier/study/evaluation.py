@@ -1,0 +1,93 @@
+"""What the rules look up of evaluation: its protocol, and the files of tasks and texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from espalier import versions
+from espalier.config.data import HUB, SANDBOX
+from espalier.config.study import StudyConfig
+from espalier.evaluation.protocol import Protocol, TextProtocol
+from espalier.files import document_files
+from espalier.sandbox.splits import split_files
+from espalier.study.paths import CACHE, Paths
+from espalier.study.sources import text_file
+
+Wildcards = Any
+
+
+class EvaluationSettings:
+    """How models of a study are evaluated, and on what.
+
+    Args:
+        config: The study.
+        paths: Its paths.
+    """
+
+    def __init__(self, config: StudyConfig, paths: Paths) -> None:
+        self._config, self._paths = config.evaluation, paths
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """The evaluation protocol as plain values."""
+        return self._protocol.to_dict()
+
+    @property
+    def request_version(self) -> int:
+        """Version of `tokenize_requests`: another one where `add_bos` asks for BOS, whose tokens changed alone."""
+        return versions.TOKENIZE_REQUESTS_WITH_BOS if self._config.add_bos else versions.TOKENIZE_REQUESTS
+
+    @property
+    def request_protocol(self) -> dict[str, Any]:
+        """The part of the protocol that decides which tokens are scored."""
+        return self._protocol.of_requests()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What every evaluation is made by: protocol and dtype."""
+        return {"protocol": self.protocol, "dtype": self._config.dtype}
+
+    def data_folder(self, wildcards: Wildcards) -> str:
+        """Folder that holds `{task}/{split}.parquet`."""
+        return self._data_folder
+
+    @property
+    def data(self) -> list[str]:
+        """Files that the tasks are read from."""
+        data = self._config.data
+        if data == SANDBOX:
+            return [self._paths.of("make_world.tasks", name) for name in split_files()]
+        if data == HUB:
+            return [self._paths.of("stage_dataset", task) for task in self._config.tasks]
+        return document_files(Path(data).glob("*/*"))
+
+    @property
+    def texts(self) -> list[str]:
+        """Files of the perplexity texts, in the order of the protocol."""
+        return [text_file(self._paths, text, text.name) for text in self._config.perplexity.texts]
+
+    @property
+    def _data_folder(self) -> str:
+        data = self._config.data
+        folders = {SANDBOX: f"{self._paths.results}/sandbox/tasks", HUB: f"{CACHE}/datasets"}
+        return folders.get(data, data)
+
+    @property
+    def _protocol(self) -> Protocol:
+        evaluation = self._config
+        texts = tuple(TextProtocol(t.name, t.text_field, t.joiner, t.max_tokens) for t in evaluation.perplexity.texts)
+        has_turns = evaluation.chat_template and evaluation.num_fewshot > 0  # elsewhere the key changes nothing
+        as_turns = evaluation.fewshot_as_multiturn is not False
+        return Protocol(
+            tasks=evaluation.tasks,
+            num_fewshot=evaluation.num_fewshot,
+            chat_template=evaluation.chat_template,
+            add_bos=evaluation.add_bos,
+            limit=evaluation.limit,
+            window=evaluation.perplexity.window,
+            stride=evaluation.perplexity.stride,
+            texts=texts,
+            fewshot_as_multiturn=has_turns and as_turns,
+            bos=evaluation.perplexity.bos,
+        )

@@ -1,0 +1,152 @@
+"""The study as the rules see it.
+
+Rules name literal paths; where a path or a param depends on a wildcard, they pass a method of this class, which
+looks the wildcard up in tables made from the config. Imports neither torch nor lm-eval.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from espalier.config.models import ModelEntry
+from espalier.config.study import StudyConfig
+from espalier.study.calibrations import Calibrations
+from espalier.study.evaluation import EvaluationSettings
+from espalier.study.exports import Exports
+from espalier.study.failures import Failures
+from espalier.study.inference import Measured
+from espalier.study.legacy import Imports
+from espalier.study.memory import Memory
+from espalier.study.paths import Paths, results_folder
+from espalier.study.recovery import Recoveries
+from espalier.study.sources import SandboxSources, StagedSources, model_slug
+from espalier.study.sweep import Sweep
+from espalier.study.tables import TableSources
+
+Wildcards = Any
+
+
+class Study:
+    """Look-up tables of one study.
+
+    Args:
+        config: The study.
+        sources: Folder of the library.
+    """
+
+    def __init__(self, config: StudyConfig, sources: Path) -> None:
+        self.config = config
+        self._sources = sources
+        self._models = {model.name: model for model in config.models}
+        self.results = results_folder(config.study)
+        self.paths = Paths(self.results)
+        self.staged = StagedSources(config)
+        self.sandbox = SandboxSources(config, self.paths)
+        self.evaluation = EvaluationSettings(config, self.paths)
+        self.sweep = Sweep(config, self.paths)
+        self.calibration = Calibrations(config, self.paths, self.sweep)
+        self.tables = TableSources(config, self.paths, self.sweep)
+        self.imports = Imports(config, self.paths)
+        self.exports = Exports(config, self.paths, self.sweep)
+        self.measured = Measured(config, self.paths, self.sweep)
+        self.failures = Failures(
+            config, self.paths, self.sweep, self.tables, more=(self.exports.jobs, self.measured.jobs)
+        )
+        self.recovery = Recoveries(config, self.paths, self.sweep, self.failures)
+        recovery_dtype = config.recovery.dtype if config.recovery else "auto"
+        self.memory = Memory(
+            {"evaluation": config.evaluation.dtype, "recovery": recovery_dtype}, uses_gpu=self.uses_gpu
+        )
+
+    def code(self, *patterns: str) -> list[str]:
+        """Return the library's source files that match, as inputs of cheap rules: edited, they rerun the rule."""
+        found = [path for pattern in patterns for path in sorted(self._sources.glob(pattern))]
+        return [os.path.relpath(path) for path in found]
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    @property
+    def models(self) -> list[str]:
+        """Models that are computed here (not imported)."""
+        return [model.name for model in self.config.models if model.legacy is None]
+
+    @property
+    def model_names(self) -> list[str]:
+        """Models computed here and imported ones, in the order of the config."""
+        return [model.name for model in self.config.models]
+
+    @property
+    def reported_models(self) -> list[str]:
+        """Models that have reports; where results may be missing, not those of `Failures.unchecked_models`."""
+        unchecked = [name for name in self.models if not self.sweep.present([self.paths.of("check_model", name)])]
+        return [name for name in self.model_names if name not in unchecked] or self.model_names
+
+    @property
+    def models_with_structures(self) -> list[str]:
+        """Models whose experiments are compared layer by layer."""
+        return [*self.models, *self.imports.models_with_structures]
+
+    @staticmethod
+    def any_of(names: Iterable[str]) -> str:
+        """Make a wildcard constraint that allows just these names (and nothing when there are none)."""
+        return "|".join(re.escape(name) for name in names) or "(?!)"
+
+    # -- models --------------------------------------------------------------------------------------------------
+
+    def trained_model(self, wildcards: Wildcards) -> list[str]:
+        """Weights that must exist before a sandbox model can be checked; none for others.
+
+        A local folder is not declared: results must not become stale because weights were deleted after use.
+        """
+        model = self._models[wildcards.model]
+        return [self.paths.of("train_sandbox_model", model.name)] if model.sandbox else []
+
+    def staged_model(self, wildcards: Wildcards) -> list[str]:
+        """What says to which commit a hub model was staged; none for others."""
+        model = self._models[wildcards.model]
+        return [self.paths.of("stage_model", model_slug(model))] if model.hub else []
+
+    def manifest(self, wildcards: Wildcards) -> list[str]:
+        """Manifest of a model; none for an imported one, whose sizes are in the tables of its imports."""
+        return [self.paths.of("check_model", wildcards.model)] if wildcards.model in self.models else []
+
+    def check_params(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Params of `check_model`."""
+        model = self._models[wildcards.model]
+        return {"folder": self.model_folder(model), "trust_remote_code": model.trust_remote_code}
+
+    def model_folder(self, model: ModelEntry) -> str:
+        """Folder of a model's weights, whether or not it is there yet."""
+        if model.sandbox:
+            return str(Path(self.paths.of("train_sandbox_model", model.name)).parent)
+        if model.hub:
+            return str(Path(self.paths.of("stage_model", model_slug(model))).parent)
+        return model.path or ""
+
+    def forecast(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Params of `forecast`."""
+        from espalier.study.planned_jobs import planned_jobs
+
+        return planned_jobs(self)
+
+    def gpus(self, wildcards: Wildcards) -> int:
+        """GPUs that a job which runs a model asks for."""
+        return self._models[wildcards.model].gpus if self.uses_gpu else 0
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether jobs that run models may ask for a GPU."""
+        return self.config.evaluation.device != "cpu"
+
+
+def per_attempt(base: int) -> Callable[..., int]:
+    """Return a resource that grows with each attempt: base, 2 x base, ..."""
+
+    def resource(wildcards: Mapping[str, str], attempt: int) -> int:
+        return base * attempt
+
+    return resource

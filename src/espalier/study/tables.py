@@ -1,0 +1,129 @@
+"""What the rules of tables and analyses look up: the results that they read, and what the config says of each row."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from espalier.config.models import ModelEntry
+from espalier.config.study import StudyConfig
+from espalier.study.experiments import Experiment
+from espalier.study.paths import Paths
+from espalier.study.sweep import Sweep
+
+Wildcards = Any
+
+
+class TableSources:
+    """Results of a study, as the rules of tables and analyses read them.
+
+    Args:
+        config: The study.
+        paths: Its paths.
+        sweep: Its experiments.
+    """
+
+    def __init__(self, config: StudyConfig, paths: Paths, sweep: Sweep) -> None:
+        self._config, self._paths, self._sweep = config, paths, sweep
+        self._models = [model for model in config.models if model.legacy is None]
+
+    def entries(self, wildcards: Wildcards = None) -> list[dict[str, Any]]:
+        """One entry for each row of the experiments table: what the config says of it, and where its results lie."""
+        return self._entries
+
+    def results(self, wildcards: Wildcards) -> list[str]:
+        """Everything that the tables are made of, except manifests.
+
+        A plan is among them only where its experiment has no metrics: metrics are remade with every plan, and the time
+        that Snakemake takes for a job grows with the square of its inputs.
+        """
+        absent = set(self.missing(wildcards))
+        plans = (entry["plan"] for entry in self._entries if entry["plan"] and entry["metrics"] in absent)
+        gradients = (entry["gradients"] for entry in self._entries if entry["gradients"])
+        metrics = (entry["metrics"] for entry in self._entries)
+        return self._sweep.present(dict.fromkeys([*metrics, *plans, *gradients]))
+
+    def missing(self, wildcards: Wildcards) -> list[str]:
+        """Return the metrics files that do not exist, where that is allowed (`Failures.experiments` has reasons)."""
+        metrics = [entry["metrics"] for entry in self._entries]
+        return sorted(set(metrics) - set(self._sweep.present(metrics)))
+
+    def manifests(self, wildcards: Wildcards) -> list[str]:
+        """Manifests of all models that are computed here."""
+        return self._sweep.present(self._paths.of("check_model", model.name) for model in self._models)
+
+    def calibration_checks(self, wildcards: Wildcards) -> list[str]:
+        """Checks of every calibration set that an experiment uses."""
+        used = dict.fromkeys((e.model, self._sweep.calibration(e)) for e in self._sweep.experiments if e.seq_len)
+        return self._sweep.present(self._paths.of("check_calibration", *names) for names in used)
+
+    def samples(self, wildcards: Wildcards) -> dict[str, str]:
+        """Results of single documents of one model, by experiment; `baseline` is the unpruned model."""
+        model = wildcards.model
+        if model not in {computed.name for computed in self._models}:
+            return {}
+        files = {"baseline": self._paths.of("evaluate_baseline.samples", model)} | {
+            name: self._paths.of("evaluate.samples", model, name) for name in self._sweep.names_of(wildcards)
+        }
+        return {name: path for name, path in files.items() if self._sweep.present([path])}
+
+    def samples_of(self, wildcards: Wildcards) -> list[str]:
+        """Files of `samples`."""
+        return list(self.samples(wildcards).values())
+
+    def gradient_passes(self, wildcards: Wildcards) -> list[tuple[str, int, str]]:
+        """Calibration set, sequence length and table of each gradient pass of one model; none for an imported one."""
+        experiments = [e for e in self._sweep.of_model(wildcards.model) if e.needs_gradients]
+        passes = {
+            (self._sweep.calibration(e), e.seq_len, self._sweep.gradient_table(e)) for e in experiments if e.seq_len
+        }
+        return sorted(each for each in passes if self._sweep.present([each[2]]))
+
+    def gradients_of(self, wildcards: Wildcards) -> list[str]:
+        """Tables of `gradient_passes`."""
+        return [table for _, _, table in self.gradient_passes(wildcards)]
+
+    @cached_property
+    def _entries(self) -> list[dict[str, Any]]:
+        return [
+            entry
+            for model in self._models
+            for entry in [self._baseline_entry(model)]
+            + [self._entry(model, experiment) for experiment in self._sweep.of_model(model.name)]
+        ]
+
+    def _baseline_entry(self, model: ModelEntry) -> dict[str, Any]:
+        return {
+            "facts": self._facts(model, "baseline") | {"pruning_ratio": 0.0},
+            "metrics": self._paths.of("evaluate_baseline", model.name),
+            "plan": None,
+            "settings": None,
+            "gradients": None,
+            "manifest": self._paths.of("check_model", model.name),
+            "requests": self._paths.of("tokenize_requests", model.name),
+        }
+
+    def _entry(self, model: ModelEntry, experiment: Experiment) -> dict[str, Any]:
+        return {
+            "facts": self._facts(model, experiment.name)
+            | {
+                "method": experiment.method.name,
+                "criterion": experiment.method.criterion,
+                "taylor_seq_len": experiment.seq_len,
+                "taylor_num_samples": experiment.n_samples,
+                "calibration": None if experiment.seed is None else self._sweep.calibration(experiment),
+                "pruning_ratio": experiment.pruning_ratio,
+            },
+            "metrics": self._paths.of("evaluate", model.name, experiment.name),
+            "plan": self._paths.of("plan", model.name, experiment.name),
+            "settings": self._sweep.plan_settings(experiment),
+            "gradients": self._sweep.gradient_table(experiment) if experiment.needs_gradients else None,
+            "manifest": self._paths.of("check_model", model.name),
+            "requests": self._paths.of("tokenize_requests", model.name),
+        }
+
+    def _facts(self, model: ModelEntry, experiment: str) -> dict[str, Any]:
+        """Say what the config knows of a row, in the order of the table's columns."""
+        names = {"study": self._config.study, "model": model.name, "family": model.family, "kind": model.kind}
+        unknown = ("method", "criterion", "taylor_seq_len", "taylor_num_samples", "calibration", "pruning_ratio")
+        return names | {"experiment": experiment} | dict.fromkeys(unknown)
