@@ -24,13 +24,14 @@ rule analyse:
         gradients=study.tables.gradients_of,
         code=study.code(
             "analysis/*.py",
-            "serving/verdict.py",
+            "serving/experiments.py",
             "serving/verdict.py",
             "statistics/*.py",
             "naming.py",
             "calibration/gradient_statistics.py",
             "planning/groups.py",
             "planning/plan.py",
+            "models/architecture.py",
             "models/sizes.py",
             "recipe.py",
             "versions.py",
@@ -67,9 +68,7 @@ rule analyse_study:
         draws=expand(
             "<results>/reports/{model}/draws.parquet", model=study.reported_models
         ),
-        code=study.code(
-            "analysis/*.py", "statistics/*.py", "naming.py"
-        ),
+        code=study.code("analysis/*.py", "statistics/*.py", "naming.py"),
     output:
         summary="<results>/reports/cross_model/analysis_summary.json",
     log:
@@ -100,7 +99,7 @@ rule compare_structures:
         code=study.code(
             "serving/experiments.py",
             "analysis/said.py",
-            "serving/verdict.py",
+            "analysis/serving_messages.py",
             "serving/verdict.py",
             "statistics/messages.py",
             "evaluation/protocol.py",
@@ -108,6 +107,7 @@ rule compare_structures:
             "naming.py",
             "planning/groups.py",
             "planning/plan.py",
+            "models/architecture.py",
             "models/sizes.py",
             "reports/structure.py",
             "reports/sections/serving.py",

@@ -10,7 +10,6 @@ rule consolidate_study:
         imported=study.imports.tables,
         code=study.code(
             "results/consolidate.py",
-            "results/consolidate.py",
             "naming.py",
             "tables.py",
             "evaluation/protocol.py",
@@ -18,6 +17,7 @@ rule consolidate_study:
             "results/legacy/*.py",
             "planning/groups.py",
             "planning/plan.py",
+            "models/architecture.py",
             "models/sizes.py",
             "recipe.py",
             "versions.py",

@@ -47,7 +47,7 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy with every recipe carried out."""
     folder = copy_repository(tmp_path_factory.mktemp("recipes"))
     paths = [apply_edit(block.text, folder) for block in blocks("diff", pages=RECIPES)]
-    assert {path.name for path in paths} == {*PROOFS, "planning/criteria.py", "model_sections.py"}
+    assert {path.name for path in paths} == {*PROOFS, "criteria.py", "model.py"}
     run(folder, "tools.config_options")
     return folder
 
@@ -59,7 +59,7 @@ def test_edits_are_in_the_house_style(edited: Path) -> None:
 
 
 def test_what_a_contributor_runs_passes(edited: Path) -> None:
-    files = ("test_families.py", "test_sandbox.py", "reports/test_language.py")
+    files = ("models/test_families.py", "sandbox/test_sandbox.py", "reports/test_language.py")
     chosen = ("-k", "granite or swag or language")
     said = run(edited, "pytest", "-v", "-p", "no:cacheprovider", *(f"tests/unit/{file}" for file in files), *chosen)
     passed = [line.split(" PASSED")[0] for line in said.splitlines() if " PASSED" in line]

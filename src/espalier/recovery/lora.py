@@ -26,7 +26,8 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import sha256_of_json, whole_folder, write_json
-from espalier.models.decoder import LAYERS, ROLES
+from espalier.models.architecture import LAYERS
+from espalier.models.decoder import ROLES
 from espalier.models.described import load_described
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan

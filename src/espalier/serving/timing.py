@@ -18,9 +18,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from espalier.errors import UserError
+from espalier.models.architecture import LAYERS
 from espalier.models.context import context_length
 from espalier.models.decoder import (
-    LAYERS,
     Block,
     block_roles,
     get_block,

@@ -30,6 +30,7 @@ from espalier.planning.select import SelectionOptions, check_feasible
 from espalier.study.experiments import experiments_of
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
+from espalier.study.tables import TableSources
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,11 @@ def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     checks = [paths.of("check_recovery", model) for model in models] if study.recovery else []
     own = study.recovery.text if study.recovery else None
     texts: list[tuple[str, TextSource | None, Callable[[], list[str]]]] = [
-        ("calibration", study.calibration, lambda: [*_made_of_calibration(sweep), *([] if own else checks)]),
+        (
+            "calibration",
+            study.calibration,
+            lambda: [*_made_of_calibration(study, paths, sweep), *([] if own else checks)],
+        ),
         ("recovery.text", own, lambda: checks),
     ]
     texts += [
@@ -104,8 +109,8 @@ def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     ]
 
 
-def _made_of_calibration(sweep: Sweep) -> list[str]:
-    made = [*sweep.calibration_checks(None), *sweep.gradient_tables]
+def _made_of_calibration(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
+    made = [*TableSources(study, paths, sweep).calibration_checks(None), *sweep.gradient_tables]
     for experiment in sweep.experiments:
         names = SimpleNamespace(model=experiment.model, experiment=experiment.name)
         made += sweep.importance_table(names) if experiment.criterion.reads_text else []

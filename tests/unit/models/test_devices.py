@@ -34,10 +34,10 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Job:
     """A process that takes devices and holds them until it is told to end."""
 
-    def __init__(self, count: int, folder: Path, devices: str) -> None:
+    def __init__(self, count: int, folder: Path, names: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", JOB, str(count), str(folder)],
-            env={**os.environ, devices.VISIBLE: devices, "PYTHONPATH": str(REPOSITORY / "src")},
+            env={**os.environ, devices.VISIBLE: names, "PYTHONPATH": str(REPOSITORY / "src")},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_more_than_there_are_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "devices"), [("0, 1", ["0", "1"]), ("", []), ("-1", []), ("GPU-8f,MIG-3", ["GPU-8f", "MIG-3"])]
+    ("value", "names"), [("0, 1", ["0", "1"]), ("", []), ("-1", []), ("GPU-8f,MIG-3", ["GPU-8f", "MIG-3"])]
 )
-def test_visible_devices(value: str, devices: list[str]) -> None:
-    assert visible_devices({devices.VISIBLE: value}, 4) == devices
+def test_visible_devices(value: str, names: list[str]) -> None:
+    assert visible_devices({devices.VISIBLE: value}, 4) == names

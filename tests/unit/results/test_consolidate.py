@@ -43,7 +43,7 @@ def finished() -> list[Finished]:
         "methods": [{"name": "taylor"}, {"name": "random", "criterion": "random"}],
         "grid": {"methods": ["taylor", "random"], "taylor_seq_len": [16], "taylor_num_samples": [4]},
     }  # fmt: skip
-    entries = Study(load_study(config), REPOSITORY / "src/espalier").sweep.entries()
+    entries = Study(load_study(config), REPOSITORY / "src/espalier").tables.entries()
     kept = Plan((2, 2), (4, 4), ((0,), (0, 1)), ((), (0, 1, 2)))
     plan = {
         "model": "A", "experiment": "taylor-seq16-n4-p20", "removed_param_fraction": 0.25, "extreme_pruning_layers": 1,

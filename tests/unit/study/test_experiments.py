@@ -48,11 +48,12 @@ def prior_tables(found: Sweep) -> set[str]:
 
 def test_the_published_grid_has_45_experiments_and_5_passes() -> None:
     """Three methods x five lengths x three counts; gradients and priors once per length."""
-    found = sweep()
+    whole = study()
+    found = whole.sweep
     assert len(found.experiments) == 45
     assert found.gradient_tables == [f"results/s/gradients/A/c4-s0/seq{n}.parquet" for n in (16, 32, 64, 128, 256)]
     assert len(prior_tables(found)) == 5
-    counts = found.gradient_counts(SimpleNamespace(model="A", calibration="c4-s0", seq_len="64"))
+    counts = whole.calibration.gradient_counts(SimpleNamespace(model="A", calibration="c4-s0", seq_len="64"))
     assert counts == {"largest": 512, "extra": []}
 
 
@@ -74,12 +75,12 @@ def test_a_random_criterion_with_priors_depends_on_calibration() -> None:
 
 def test_a_models_own_grid_overrides_the_studys() -> None:
     models = [MODEL, {**MODEL, "name": "B", "grid": {"taylor_seq_len": [8], "taylor_num_samples": [3, 4]}}]
-    found = sweep(models=models)
-    assert [e.name for e in found.experiments if e.model == "B" and e.method.name == "taylor"] == [
+    whole = study(models=models)
+    assert [e.name for e in whole.sweep.experiments if e.model == "B" and e.method.name == "taylor"] == [
         "taylor-seq8-n3-p20",
         "taylor-seq8-n4-p20",
     ]
-    counts = found.gradient_counts(SimpleNamespace(model="B", calibration="c4-s0", seq_len="8"))
+    counts = whole.calibration.gradient_counts(SimpleNamespace(model="B", calibration="c4-s0", seq_len="8"))
     assert counts == {"largest": 4, "extra": [3]}
 
 

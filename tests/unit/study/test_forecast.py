@@ -10,7 +10,7 @@ from espalier.config import load_study
 from espalier.files import write_parquet
 from espalier.study.forecast import Work, disk_of, forecast, render
 from espalier.study.lookups import Study
-from espalier.study.planned_jobs import outlook
+from espalier.study.planned_jobs import planned_jobs
 from tests.conftest import REPOSITORY
 
 
@@ -78,7 +78,7 @@ def test_disk_is_that_of_finished_experiments(tmp_path: Path) -> None:
 def test_the_outlook_of_the_paper_study() -> None:
     """3 models of 3 x 5 x 3 and 3 of 3 x 4 x 5 experiments; a pass for each length, at its largest count."""
     config = yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text(encoding="utf-8"))
-    jobs = outlook(Study(load_study(config), REPOSITORY / "src/espalier"))["jobs"]
+    jobs = planned_jobs(Study(load_study(config), REPOSITORY / "src/espalier"))["jobs"]
     counts = {rule: sum(job["rule"] == rule for job in jobs) for rule in ("evaluate", "collect_gradients", "plan")}
     assert counts == {"evaluate": 3 * 45 + 3 * 60, "collect_gradients": 3 * 5 + 3 * 4, "plan": 315}
     longest = max(job["amount"] for job in jobs if job["rule"] == "collect_gradients")

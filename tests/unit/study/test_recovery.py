@@ -13,7 +13,7 @@ from espalier.errors import UserError
 from espalier.files import write_json
 from espalier.study.checks import infeasible_problems, known_sizes
 from espalier.study.lookups import Study
-from espalier.study.planned_jobs import outlook
+from espalier.study.planned_jobs import planned_jobs
 
 MODEL = {"name": "A", "family": "Llama", "kind": "base", "path": "models/a"}
 NAMES = ["taylor-seq16-n8-p20", "random-p20", "taylor-seq16-n8-p50", "random-p50"]
@@ -178,7 +178,7 @@ def test_sequences_longer_than_a_known_context_are_refused_at_once() -> None:
 def test_a_forecast_counts_recoveries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     study = lookups({"experiments": ["best", NAMES[1]], "seq_len": 8, "n_sequences": 4, "epochs": 2})
-    jobs = [job for job in outlook(study)["jobs"] if job["rule"] in {"recover", "evaluate_recovered"}]
+    jobs = [job for job in planned_jobs(study)["jobs"] if job["rule"] in {"recover", "evaluate_recovered"}]
     assert [(job["rule"], job["amount"]) for job in jobs] == [("recover", 64), ("evaluate_recovered", 1)] * 2
     assert {job["output"] for job in jobs if job["rule"] == "recover"} == {
         f"results/s/recovered/A/{name}/training.json" for name in ("best", NAMES[1])
