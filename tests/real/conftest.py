@@ -20,7 +20,7 @@ from espalier.planning.plan import Plan
 from tests.conftest import Run
 
 MODEL, DATA = "ESPALIER_REAL_MODEL", "ESPALIER_REAL_DATA"
-LIMIT = 5
+LIMIT = 4
 SEQ_LEN, N_SAMPLES = 64, 8
 RATIOS = (0.1, 0.3)
 

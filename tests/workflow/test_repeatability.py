@@ -17,7 +17,7 @@ NEAR = 1e-5  # scores this close to the threshold may fall on either side of it
 
 
 def fresh_run(folder: Path, study: dict[str, Any], source: Path, snakemake: Run, *arguments: str) -> Path:
-    """Run a study from nothing in a folder of its own; return its results."""
+    """Run a study from its checked model and its requests in a folder of its own; return its results."""
     shutil.copytree(source, folder)
     (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     done = snakemake("consolidated", "--configfile", "study.yaml", *arguments, directory=folder)
@@ -38,6 +38,9 @@ def test_runs_of_one_study(sweep: dict[str, Any], tmp_path: Path, snakemake: Run
     source.mkdir()
     for name in ("model", "tasks", "calibration.parquet", "perplexity.parquet"):
         shutil.move(tmp_path / name, source / name)
+    (source / "study.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
+    done = snakemake("results/tiny/requests/A.parquet", "--configfile", "study.yaml", directory=source)
+    assert done.returncode == 0, done.stderr[-3000:]
     first = fresh_run(tmp_path / "first", sweep, source, snakemake)
     again = fresh_run(tmp_path / "again", sweep, source, snakemake)
     for name in TABLES:
