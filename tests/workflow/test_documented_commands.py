@@ -29,6 +29,9 @@ ELSEWHERE = {
     "snakemake inference": "needs a section of the config: tests/workflow/test_inference.py",
     "sh envs/install_llama_cpp.sh": "installs: `make test-all` does it",
     "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install": "the same by hand",
+    "from espalier.files": "of the tutorial: test_the_tutorial_prints_what_it_shows",
+    "from pathlib": "the same",
+    "import pandas": "the same",
     "from transformers import AutoModelForCausalLM": "needs an exported folder: tests/unit/export",
     "from espalier.recovery.lora": "needs a trained adapter: tests/unit/recovery",
     "PYTHONPATH=src python benchmarks/": "measures for minutes: its options are looked up below",
@@ -172,6 +175,17 @@ def test_make_run_prints_what_the_readme_shows(default_run: DefaultRun, clone: P
     (shown,) = (block.text for block in blocks("text") if block.text.startswith("Best experiment of each model"))
     command = f"PYTHONPATH={clone / 'src'} python -m espalier.reports.summary results/sandbox"
     assert outline(run(command, clone, folder=default_run.directory).stdout) == outline(shown)
+
+
+@pytest.mark.run
+def test_the_tutorial_prints_what_it_shows(default_run: DefaultRun, clone: Path) -> None:
+    found = blocks("python", "text", pages=[REPOSITORY / "docs/tutorial.md"])
+    assert len(found) > 10
+    for code, shown in zip(found[::2], found[1::2], strict=True):
+        (clone / "tutorial.py").write_text(code.text, encoding="utf-8")
+        done = run(f"PYTHONPATH={clone / 'src'} python {clone / 'tutorial.py'}", clone, folder=default_run.directory)
+        assert done.returncode == 0, f"{code.place}\n{done.stderr[-2000:]}"
+        assert outline(done.stdout) == outline(shown.text), code.place
 
 
 @pytest.mark.run
