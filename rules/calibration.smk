@@ -1,8 +1,8 @@
 # Calibration: importance of all groups and priors of all blocks, which serve every method, ratio and sample count.
 
 
-# Only tables depend on it, so that another task or sequence length makes no gradient and no evaluation stale; its
-# priority lets it speak before they are made.
+# Only tables depend on it, so that another task or sequence length makes no gradient and no evaluation stale. Its high
+# priority reports an overlap before GPU time is spent.
 rule check_calibration:
     """Refuse calibration text that is in what is evaluated."""
     input:
@@ -41,7 +41,7 @@ rule collect_gradients:
         "<results>/logs/collect_gradients/{model}/{calibration}/seq{seq_len}.log",
     benchmark:
         "<results>/benchmarks/collect_gradients/{model}/{calibration}/seq{seq_len}.tsv"
-    # Before evaluations: one that starts late finds more experiments to evaluate beside it.
+    # Run before evaluations, so that each evaluation job finds more plans to evaluate.
     priority: 10
     conda:
         "../envs/evaluate.yaml"
@@ -51,7 +51,7 @@ rule collect_gradients:
         mem_mb=study.memory.of("gradients"),
         runtime=per_attempt(60),
         gpu=study.gpus,
-        # How, not what: as resources these cause no rerun when they change.
+        # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
     params:
         version=versions.COLLECT_GRADIENTS,
@@ -74,7 +74,7 @@ rule measure_importance:
         "<results>/logs/measure_importance/{model}/{text_criterion}/{calibration}/seq{seq_len}.log",
     benchmark:
         "<results>/benchmarks/measure_importance/{model}/{text_criterion}/{calibration}/seq{seq_len}.tsv"
-    # Before evaluations: one that starts late finds more experiments to evaluate beside it.
+    # Run before evaluations, so that each evaluation job finds more plans to evaluate.
     priority: 10
     conda:
         "../envs/evaluate.yaml"
@@ -84,7 +84,7 @@ rule measure_importance:
         mem_mb=study.memory.of("gradients"),
         runtime=per_attempt(60),
         gpu=study.gpus,
-        # How, not what: as resources these cause no rerun when they change.
+        # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
     params:
         version=versions.MEASURE_IMPORTANCE,
@@ -133,7 +133,7 @@ rule measure_priors:
         "<results>/logs/measure_priors/{model}/{calibration}/seq{seq_len}.log",
     benchmark:
         "<results>/benchmarks/measure_priors/{model}/{calibration}/seq{seq_len}.tsv"
-    # Before evaluations: one that starts late finds more experiments to evaluate beside it.
+    # Run before evaluations, so that each evaluation job finds more plans to evaluate.
     priority: 10
     conda:
         "../envs/evaluate.yaml"

@@ -21,7 +21,7 @@ rule evaluate_baseline:
         mem_mb=study.memory.of("evaluation"),
         runtime=per_attempt(60),
         gpu=study.gpus,
-        # How, not what: as resources these cause no rerun when they change.
+        # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
     params:
@@ -54,7 +54,7 @@ rule evaluate:
         mem_mb=study.memory.of("evaluation"),
         runtime=per_attempt(60),
         gpu=study.gpus,
-        # How, not what: as resources these cause no rerun when they change.
+        # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
         experiments_per_job=study.config.evaluation.experiments_per_job,

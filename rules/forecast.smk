@@ -1,4 +1,4 @@
-# Forecast: what is left to do and what it will take. Has no output, so that it always looks anew.
+# Forecast: what is left to do and what it will take. Has no output, so that it always looks again.
 
 
 rule forecast:

@@ -73,7 +73,7 @@ rule recover:
         mem_mb=study.memory.of("recovery"),
         runtime=per_attempt(240),
         gpu=study.gpus,
-        # How, not what: as resources these cause no rerun when they change.
+        # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
     params:
         version=versions.RECOVER,
@@ -105,7 +105,7 @@ rule evaluate_recovered:
         mem_mb=study.memory.of("evaluation"),
         runtime=per_attempt(60),
         gpu=study.gpus,
-        # How, not what: as resources these cause no rerun when they change.
+        # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
     params:

@@ -1,4 +1,4 @@
-"""Names, whether computed or imported. Made here once, looked up in tables ever after."""
+"""The only place that builds experiment names; everything else looks them up."""
 
 from __future__ import annotations
 

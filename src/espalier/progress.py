@@ -21,7 +21,7 @@ class _LogStream:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """No buffering."""
 
 
 class Progress:

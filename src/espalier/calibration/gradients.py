@@ -116,7 +116,7 @@ def accumulate(
         checkpointing: Whether layers compute their activations again in the backward pass instead of keeping them.
 
     Yields:
-        The count and the sums so far. Sums go on growing: use them before taking the next item.
+        The count and the sums so far. The yielded sums are updated in place; read them before advancing the generator.
 
     Raises:
         UserError: If something is not finite (naming layer and sequence).

@@ -40,7 +40,7 @@ class PassSettings:
 
 @dataclass(frozen=True)
 class PassSize:
-    """What is kept at once: layers, and sequences in a forward pass."""
+    """Pass size: layers whose sums are held at once, and sequences per forward pass."""
 
     layers: int
     rows: int

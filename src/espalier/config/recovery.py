@@ -51,7 +51,7 @@ class Recovery(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the frozen weights while training (adapters are float32); auto takes the model's own."""
     token_budget: Annotated[int, Field(ge=1)] = 4096
-    """Tokens in one forward and backward pass; how, not what: changing it reruns nothing."""
+    """Tokens in one forward and backward pass; affects speed and memory only; changing it reruns nothing."""
     checkpointing: bool = True
     """Whether layers compute their activations again in the backward pass; reruns nothing."""
 

@@ -54,7 +54,7 @@ class CalibrationJob:
 
     @classmethod
     def of(cls, snakemake: Any) -> CalibrationJob:
-        """Take it from the object that Snakemake gives to a script."""
+        """Build the job from the `snakemake` object of a script."""
         params = snakemake.params
         return cls(
             snakemake.input.manifest, snakemake.input.text, params.sequences, params.counts, params.dtype,

@@ -1,8 +1,8 @@
-"""Evaluate an experiment, and with it others of the same model that wait: loading costs as much as evaluating.
+"""Evaluate one experiment, then other pending ones of the same model: loading costs as much as evaluating.
 
-Each evaluation is claimed by itself and stored as soon as it is finished, so that jobs that run side by side share the
-work, and a killed job loses at most the one it was at. What a job finds in the store it only hands over, without
-loading torch.
+Each evaluation is claimed separately and stored as soon as it is finished. So parallel jobs share the work, and a
+killed job loses at most the evaluation that it was running. A result that is already in the store is only copied,
+without loading torch.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Work:
 
     @classmethod
     def of(cls, snakemake: Any) -> Work:
-        """Take it from the object that Snakemake gives to a script."""
+        """Build the job from the `snakemake` object of a script."""
         params, resources = snakemake.params, snakemake.resources
         settings = {
             "data_folder": Path(params.data_folder),
@@ -102,21 +102,22 @@ class Work:
 def evaluate_with_others(
     work: Work, store: Store, plan: Path, *, at_most: int, planned: Callable[[], Iterable[Planned]] = tuple
 ) -> str:
-    """See to it that an experiment is in the store; evaluate others that wait while everything is loaded.
+    """Make sure that an experiment is evaluated and stored; then evaluate other pending ones with the loaded model.
 
     Args:
         work: The model and how to evaluate it.
         store: Finished evaluations of the model.
         plan: `plan.json` of the experiment.
         at_most: How many experiments to evaluate in this process.
-        planned: Looks up all experiments of the model in the study; asked only if there is time for another one. What
-            an older grid left beside them is not evaluated.
+        planned: Looks up all experiments of the model in the study; called only if another one may be
+            evaluated. Folders that are left from an older grid are not evaluated.
 
     Returns:
         The experiment's key in the store.
 
     Raises:
-        UserError: If this experiment cannot be evaluated. What befalls another is left to its own job.
+        UserError: If this experiment cannot be evaluated. Failures of the extra experiments are reported by their own
+            jobs.
     """
     own = read_json(plan)
     key = store.key(work.recipe(own))
@@ -138,13 +139,13 @@ def evaluate_with_others(
 
 
 def facts_of(plan: Path) -> dict[str, Any]:
-    """Read of a plan what the metrics of its experiment repeat."""
+    """Return the fields of a plan that are copied into metrics.json."""
     content = read_json(plan)
     return {fact: content[fact] for fact in _FACTS}
 
 
 def evaluate_recovered(work: Work, store: Store, plan: Path, adapter: Path) -> str:
-    """See to it that a recovered experiment is in the store; arguments, result and errors as `evaluate_with_others`.
+    """Make sure that a recovered experiment is evaluated and stored; result and errors as `evaluate_with_others`.
 
     Args:
         work: The model and how to evaluate it.
@@ -218,7 +219,7 @@ def _first(count: int, plans: Iterator[dict[str, Any]]) -> Iterator[dict[str, An
 
 
 def _try(evaluate: Callable[[], None], experiment: str) -> None:
-    """Evaluate another experiment; its own job will report what is wrong with it."""
+    """Evaluate an extra experiment; its own job reports what is wrong with it."""
     try:
         evaluate()
     except Exception as error:  # noqa: BLE001 (whatever it is)

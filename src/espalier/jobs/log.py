@@ -1,4 +1,4 @@
-"""How a workflow script runs: its log, its messages on the terminal, its exit status."""
+"""Run a workflow script with its log file, its messages on the terminal, and its exit status."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
     """Log to a file and to the terminal; on failure keep the traceback in the file and one line on the terminal.
 
     Args:
-        path: The log file, written anew.
+        path: The log file, overwritten.
         name: Put before each line on the terminal, so that parallel jobs can be told apart.
         record: Where to record why the job failed; removed when it succeeds.
 

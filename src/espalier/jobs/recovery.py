@@ -51,7 +51,7 @@ class RecoveryJob:
 
     @classmethod
     def of(cls, snakemake: Any) -> RecoveryJob:
-        """Take it from the object that Snakemake gives to a script."""
+        """Build the job from the `snakemake` object of a script."""
         given = snakemake.input
         return cls(
             given.manifest, given.plan, given.text, snakemake.params.settings, dict(snakemake.resources.items()),

@@ -35,7 +35,7 @@ def make_plan(
         priors: Priors table; None when the method takes none.
 
     Returns:
-        The plan, and what is worth knowing about it: requested and achieved ratio, floored priors.
+        The plan, and summary figures: requested and achieved ratio, floored priors.
 
     Raises:
         UserError: If the request is infeasible or a table lacks the sample count.

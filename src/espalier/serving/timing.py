@@ -1,6 +1,6 @@
 """Time reading prompts and generating tokens with a model and with its pruned versions, side by side in one process.
 
-Every repeat runs each version once, in an order drawn anew, so that what disturbs the machine, and what a run leaves
+Every repeat runs each version once, in an order drawn again, so that what disturbs the machine, and what a run leaves
 behind for the next, disturbs all alike. Generation is greedy by transformers' own forward pass and cache, with no
 serving engine: what is compared is what the shapes of the weights do.
 """

@@ -1,4 +1,4 @@
-"""How much the best of many experiments is flattered by having been picked on the same documents.
+"""Selection bias ("winner's curse") of the best experiment's accuracy.
 
 Shrinkage (empirical Bayes), of deviations from the mean over experiments: what documents do to all alike is out.
 

@@ -1,4 +1,4 @@
-"""Open a study from a Snakefile: check the config once, in the driver, and say what is wrong in plain lines."""
+"""Open a study from a Snakefile: check the config once, in the driver process, and report each problem in one line."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _allow_missing(study: str) -> None:
 
 
 def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str]) -> list[str]:
-    """Refuse what no job could do, before any runs. What looks into models is imported only here: jobs start faster.
+    """Reject impossible settings before any job starts. Code that reads models is imported here, so jobs start faster.
 
     A model folder that cannot be used stops the study only where no other model is left, or where there is no such
     folder. Else its own job refuses it, and the other models go on.

@@ -118,7 +118,7 @@ class Exports:
     # -- what is wrong -------------------------------------------------------------------------------------------
 
     def problems(self) -> Iterator[str]:
-        """Describe what the config asks for in vain, one line each."""
+        """Return one line for each export that the config names and the study does not have."""
         names = list(dict.fromkeys(name for model in self._models for name in self._names(model)[1:]))
         for index, name in enumerate(self._config.export.experiments):
             if name not in names:

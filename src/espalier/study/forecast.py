@@ -87,9 +87,9 @@ def forecast(work: Iterable[Work], n_params: dict[str, int | None]) -> list[Line
 
 
 def made_share(job: Work) -> float:
-    """Return for what share of its work a job has run; 0 where it has not, and not 1 where a pass is to be made anew.
+    """Return the fraction of a job that is done.
 
-    A pass is made for the largest sample count, so a table made for another one is stale.
+    0 if its output is missing; below or above 1 if a pass was made for another sample count, so that it is stale.
     """
     path = Path(job.output)
     if not path.exists():

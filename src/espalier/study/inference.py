@@ -66,7 +66,7 @@ class Measured:
     def found(self, wildcards: Wildcards) -> dict[str, str]:
         """Measurements of a model that exist and are of its present weights and plans, with their SHA-256.
 
-        A report takes them as a param, not as inputs: a report that is made anew must never start a measurement.
+        A report takes them as a param, not as inputs: a report that is made again must never start a measurement.
         """
         names = [name for model, name in self._asked() if model == wildcards.model]
         paths = [Path(self._paths.of("measure_inference", wildcards.model, name)) for name in names]

@@ -1,7 +1,7 @@
 """What the rules of recovery look up: which experiments are recovered, on which text, and what that makes.
 
 The best experiment of a model is known only when all are evaluated, so which experiments are recovered is asked of a
-checkpoint (`choose_recovered`). What a recovery job reads does not depend on it: a choice made anew reruns none.
+checkpoint (`choose_recovered`). What a recovery job reads does not depend on it: a choice made again reruns none.
 """
 
 from __future__ import annotations
