@@ -29,7 +29,7 @@ from espalier.models.decoder import decoder_layers, projections
 from espalier.models.surgery import prune
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
-from espalier.planning.scores import Priors, ScoreSettings, score_groups
+from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select
 
 N_METHODS = 3  # of the reference grid
@@ -117,7 +117,7 @@ def benchmark_plan_and_surgery(model: PreTrainedModel) -> None:
     generator = np.random.default_rng(0)
     groups = GroupTable.of(structure)
     importance = generator.lognormal(size=len(groups)) * groups.cost
-    priors = Priors(*generator.lognormal(size=(3, structure.n_layers)))
+    priors = PriorColumns(*generator.lognormal(size=(3, structure.n_layers)))
     start = time.perf_counter()
     scores, _ = score_groups(groups, importance, ScoreSettings("block"), priors)
     removed = select(groups, structure, scores, 0.2, SelectionOptions())

@@ -14,14 +14,14 @@ import numpy as np
 from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
-from espalier.planning.scores import Priors, ScoreSettings, score_groups
+from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
 from espalier.planning.select import Allocation, SelectionOptions, select
 
 LAYER = LayerStructure(8, 5_242_880, 14_336, 12_288, 8_192)
 MODEL = ModelStructure((LAYER,) * 32, other_params=2 * 128_256 * 4_096 + 4_096)
 GENERATOR = np.random.default_rng(0)
 IMPORTANCE = GENERATOR.lognormal(size=32 * (8 + 14_336))
-PRIORS = Priors(*GENERATOR.lognormal(size=(3, 32)))
+PRIORS = PriorColumns(*GENERATOR.lognormal(size=(3, 32)))
 VARIANTS: dict[str, tuple[SelectionOptions, Allocation]] = {
     "global": (SelectionOptions(), "global"),
     "uniform": (SelectionOptions(), "uniform"),

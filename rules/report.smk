@@ -98,7 +98,7 @@ rule compare_structures:
         imported=study.imports.tables_of,
         code=study.code(
             "serving/experiments.py",
-            "analysis/said.py",
+            "analysis/message_json.py",
             "analysis/serving_messages.py",
             "serving/verdict.py",
             "statistics/messages.py",
@@ -151,7 +151,7 @@ rule report_model:
         code=study.code(
             "naming.py",
             "analysis/best.py",
-            "analysis/said.py",
+            "analysis/message_json.py",
             "analysis/serving_messages.py",
             "statistics/messages.py",
             "reports/**/*.py",
@@ -210,7 +210,7 @@ rule report_cross_model:
             "naming.py",
             "analysis/best.py",
             "analysis/best_configs.py",
-            "analysis/said.py",
+            "analysis/message_json.py",
             "analysis/serving_messages.py",
             "statistics/messages.py",
             "reports/**/*.py",

@@ -21,7 +21,7 @@ from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.models.surgery import prune
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
-from espalier.planning.scores import Priors, ScoreSettings, score_groups
+from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select
 from espalier.scoring import Request, score_requests
 from tests.unit.conftest import random_model
@@ -82,7 +82,7 @@ def plan_of(model: torch.nn.Module) -> Plan:
     importance = (1 + torch.arange(len(groups)).numpy() * 7 % 11) * groups.cost / 1000
     prior = torch.tensor([[0.5, 0.3], [0.2, 0.4], [0.1, 0.6]]).double().numpy()
     settings = ScoreSettings("gated", temperature=0.7, tau=0.5, normalise="block")
-    scores, _ = score_groups(groups, importance, settings, Priors(*prior))
+    scores, _ = score_groups(groups, importance, settings, PriorColumns(*prior))
     options = SelectionOptions(max_layer_ratio=0.7, mlp_multiple_of=4)
     return Plan.from_mask(groups, structure, select(groups, structure, scores, 0.2, options))
 

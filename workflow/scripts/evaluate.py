@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.evaluation.store import Store
-from espalier.jobs.evaluation import Planned, Work, evaluate_with_others, facts_of
+from espalier.jobs.evaluation import EvaluationJob, Planned, evaluate_with_others, facts_of
 from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
@@ -22,7 +22,14 @@ def planned(config: Mapping[str, Any], model: str) -> Iterator[Planned]:
 
 
 def main(
-    *, work: Work, plan: Path, at_most: int, config: Mapping[str, Any], model: str, metrics: Path, samples: Path
+    *,
+    work: EvaluationJob,
+    plan: Path,
+    at_most: int,
+    config: Mapping[str, Any],
+    model: str,
+    metrics: Path,
+    samples: Path,
 ) -> None:
     store = Store(plan.parent.parent / ".store")
     key = evaluate_with_others(work, store, plan, at_most=at_most, planned=lambda: planned(config, model))
@@ -33,7 +40,7 @@ if __name__ == "__main__":
     name = f"evaluate {snakemake.wildcards.model} {snakemake.wildcards.experiment}"
     with workflow_job(snakemake, "evaluate", name):
         main(
-            work=Work.of(snakemake),
+            work=EvaluationJob.of(snakemake),
             plan=Path(snakemake.input.plan),
             at_most=snakemake.resources.experiments_per_job,
             config=snakemake.config,

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from espalier.evaluation.evaluator import write_evaluation
-from espalier.jobs.evaluation import Work
+from espalier.jobs.evaluation import EvaluationJob
 from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("espalier.evaluate_baseline")
 
 
-def main(*, work: Work, metrics: str, samples: str) -> None:
+def main(*, work: EvaluationJob, metrics: str, samples: str) -> None:
     result, rows = work.evaluator().evaluate(None)
     header = {"model": work.manifest["model"], "experiment": "baseline"}
     content = {**header, **result, "recipe": work.recipe(None)}
@@ -26,7 +26,7 @@ def main(*, work: Work, metrics: str, samples: str) -> None:
 if __name__ == "__main__":
     with workflow_job(snakemake, "evaluate_baseline", f"baseline {snakemake.wildcards.model}"):
         main(
-            work=Work.of(snakemake),
+            work=EvaluationJob.of(snakemake),
             metrics=snakemake.output.metrics,
             samples=snakemake.output.samples,
         )

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espalier.evaluation.store import Store
-from espalier.jobs.evaluation import Work, evaluate_recovered, facts_of
+from espalier.jobs.evaluation import EvaluationJob, evaluate_recovered, facts_of
 from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, work: Work, plan: Path, adapter: Path, metrics: Path, samples: Path) -> None:
+def main(*, work: EvaluationJob, plan: Path, adapter: Path, metrics: Path, samples: Path) -> None:
     store = Store(adapter.parent.parent / ".store")
     key = evaluate_recovered(work, store, plan, adapter)
     store.hand_over(key, facts_of(plan), metrics=metrics, samples=samples)
@@ -24,7 +24,7 @@ if __name__ == "__main__":
     metrics = Path(snakemake.output.metrics)
     with workflow_job(snakemake, "evaluate_recovered", name):
         main(
-            work=Work.of(snakemake),
+            work=EvaluationJob.of(snakemake),
             plan=Path(snakemake.input.plan),
             adapter=Path(snakemake.input.weights).parent,
             metrics=metrics,

@@ -9,7 +9,7 @@ import pandas as pd
 from espalier.calibration.importance import importance_of_weights
 from espalier.files import read_json, write_table
 from espalier.jobs.log import workflow_job
-from espalier.models.described import load_described
+from espalier.models.from_manifest import load_from_manifest
 from espalier.tables import Importance
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(*, manifest: str, criterion: str, dtype: str, device: str, gpus: int, importance: str) -> None:
-    model = load_described(read_json(manifest), dtype=dtype, device=device, gpus=gpus)
+    model = load_from_manifest(read_json(manifest), dtype=dtype, device=device, gpus=gpus)
     write_table(importance, Importance.validate(pd.DataFrame(importance_of_weights(model, criterion))))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.analysis.said import because
+from espalier.analysis.message_json import reason_fields
 from espalier.models.sizes import ModelStructure
 from espalier.statistics.costs import DTYPE_BYTES, Costs, costs
 from espalier.statistics.messages import Message
@@ -28,7 +28,7 @@ def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | Non
     """
     config = manifest["config"] if manifest else {}
     if manifest is None or not {"hidden_size", "num_attention_heads", "vocab_size"} <= set(config):
-        return {"dtype": None, "baseline": None, "experiments": {}, **because(Message("no_structure"))}
+        return {"dtype": None, "baseline": None, "experiments": {}, **reason_fields(Message("no_structure"))}
     structure = ModelStructure.from_dict(manifest["structure"])
     sizes = _sizes(structure, config)
     unpruned = costs(
@@ -45,7 +45,7 @@ def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | Non
         "dtype": sizes["dtype"],
         "baseline": asdict(unpruned),
         "experiments": {name: asdict(one) | {"relative": one.relative_to(unpruned)} for name, one in found.items()},
-        **because(None if found else Message("no_layers")),
+        **reason_fields(None if found else Message("no_layers")),
     }
 
 

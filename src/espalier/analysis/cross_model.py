@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from espalier.analysis.base_vs_instruct import compare_kinds
 from espalier.analysis.best import (
     ModelRows,
     best_row,
@@ -23,7 +24,6 @@ from espalier.analysis.best import (
     versus_baseline,
     whole,
 )
-from espalier.analysis.kinds import compare_kinds
 from espalier.naming import ratio_key
 from espalier.statistics.bootstrap import Bootstrap
 

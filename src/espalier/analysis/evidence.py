@@ -29,7 +29,7 @@ Samples = Mapping[str, Callable[[], pd.DataFrame]]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Draws:
     """What the accuracies of one model rest on.
 
     Attributes:
@@ -51,7 +51,7 @@ class Evidence:
 
 def gather_evidence(
     of: ModelRows, evaluations: pd.DataFrame, samples: Samples, *, n_draws: int = N_DRAWS, seed: int = SEED
-) -> Evidence:
+) -> Draws:
     """Draw the accuracies of all experiments of a model that count.
 
     Args:
@@ -68,7 +68,7 @@ def gather_evidence(
     rows = evaluations[(evaluations["model"] == of.facts["model"]) & evaluations["experiment"].isin(list(means))]
     stderr = _task_stderr(rows, of.tasks, of.facts["acc_mean_rule"])
     if not means:
-        return Evidence(None, None, stderr, Message("no_valid_experiment"))
+        return Draws(None, None, stderr, Message("no_valid_experiment"))
     if not set(means) <= set(samples):
         return _from_counts(of, rows, list(means), stderr, n_draws, seed)
     documents = judge(of, rows, {name: samples[name] for name in means})
@@ -78,8 +78,8 @@ def gather_evidence(
     try:
         draws = bootstrap(documents, seed=seed, n_draws=n_draws)
     except UserError as error:
-        return Evidence(None, documents, stderr, Message("no_draws", {"error": str(error)}))
-    return Evidence(draws, documents, stderr, None)
+        return Draws(None, documents, stderr, Message("no_draws", {"error": str(error)}))
+    return Draws(draws, documents, stderr, None)
 
 
 def judge(of: ModelRows, rows: pd.DataFrame, samples: Samples) -> Correctness | None:
@@ -105,7 +105,7 @@ def judge(of: ModelRows, rows: pd.DataFrame, samples: Samples) -> Correctness | 
     return correctness(read, acc_norm_tasks=normalised, groups=groups)
 
 
-def draws_table(evidence: Evidence) -> pa.Table:
+def draws_table(evidence: Draws) -> pa.Table:
     """Make a table of the draws, a column for each experiment; where they come from stands in its metadata."""
     draws = evidence.draws
     if draws is None:
@@ -178,18 +178,18 @@ def _task_stderr(rows: pd.DataFrame, tasks: list[str], rule: str) -> dict[str, d
 def _from_counts(
     of: ModelRows, rows: pd.DataFrame, names: list[str], stderr: dict[str, dict[str, float | None]],
     n_draws: int, seed: int,
-) -> Evidence:  # fmt: skip
+) -> Draws:  # fmt: skip
     entering = _entering(rows, of.tasks, of.facts["acc_mean_rule"])
     values, counts = (
         entering.pivot_table(index="experiment", columns="task", values=column).reindex(index=names, columns=of.tasks)
         for column in ("value", "n_samples")
     )
     if values.isna().any(axis=None) or counts.isna().any(axis=None):
-        return Evidence(None, None, stderr, Message("no_counts"))
+        return Draws(None, None, stderr, Message("no_counts"))
     try:
         draws = draw_from_counts(
             names, values.to_numpy(), counts.to_numpy(), model=of.facts["model"], seed=seed, n_draws=n_draws
         )
     except UserError as error:
-        return Evidence(None, None, stderr, Message("no_draws", {"error": str(error)}))
-    return Evidence(draws, None, stderr, None)
+        return Draws(None, None, stderr, Message("no_draws", {"error": str(error)}))
+    return Draws(draws, None, stderr, None)

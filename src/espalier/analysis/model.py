@@ -25,9 +25,9 @@ from espalier.analysis.best import (
     versus_baseline,
     whole,
 )
-from espalier.analysis.evidence import Evidence
+from espalier.analysis.evidence import Draws
+from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.perplexities import Texts, ratios_to_unpruned
-from espalier.analysis.said import all_said, because
 from espalier.analysis.uncertainty import uncertainty_of
 from espalier.naming import ratio_key
 from espalier.statistics import words
@@ -35,7 +35,7 @@ from espalier.statistics.comparison import perplexity_ratio
 from espalier.statistics.correlation import GroupedCorrelation, grouped_correlation
 from espalier.statistics.messages import Message
 
-NOT_ASKED = Evidence(None, None, {}, Message("no_counts"))
+NOT_ASKED = Draws(None, None, {}, Message("no_counts"))
 
 
 def analyse_model(
@@ -43,7 +43,7 @@ def analyse_model(
     model: str,
     *,
     headline_ratio: float | None,
-    evidence: Evidence = NOT_ASKED,
+    evidence: Draws = NOT_ASKED,
     costs: Mapping[str, Any] | None = None,
     gradient_profile: list[dict[str, Any]] | None = None,
     perplexities: Mapping[str, Texts] | None = None,
@@ -95,7 +95,7 @@ def correlation(valid: pd.DataFrame, metric: str) -> dict[str, Any]:
     """
     if metric not in valid:
         nothing = Message("no_values", {"name": metric})
-        return {"r": None, "n": 0, "n_distinct": 0, **because(nothing), "within": None, "statements": []}
+        return {"r": None, "n": 0, "n_distinct": 0, **reason_fields(nothing), "within": None, "statements": []}
     x, y = (pd.to_numeric(valid[column]).to_numpy(dtype=np.float64, na_value=np.nan) for column in (metric, "acc_mean"))
     found = grouped_correlation(x, y, [str(one) for one in valid["method"]], x_name=metric, y_name="acc_mean")
     pooled = found.pooled
@@ -103,27 +103,27 @@ def correlation(valid: pd.DataFrame, metric: str) -> dict[str, Any]:
         "r": pooled.r,
         "n": pooled.n,
         "n_distinct": pooled.n_distinct,
-        **because(pooled.reason),
+        **reason_fields(pooled.reason),
         "within": _within(found),
-        "statements": all_said(words.about_correlation(metric, found)),
+        "statements": to_json_list(words.about_correlation(metric, found)),
     }
 
 
 def _within(of: GroupedCorrelation) -> dict[str, Any]:
-    methods = {name: {"r": one.r, "n": one.n, **because(one.reason)} for name, one in of.within.items()}
+    methods = {name: {"r": one.r, "n": one.n, **reason_fields(one.reason)} for name, one in of.within.items()}
     return {
         "mean": of.mean_within,
         "n_methods": of.n_groups,
         "strength": of.strength,
         "sign_differs": of.sign_differs,
         "mixed_signs": of.mixed_signs,
-        **because(of.reason),
+        **reason_fields(of.reason),
         "methods": methods,
     }
 
 
 def _analyse_ratio(
-    of: ModelRows, ratio: float | None, evidence: Evidence, perplexities: Mapping[str, Texts]
+    of: ModelRows, ratio: float | None, evidence: Draws, perplexities: Mapping[str, Texts]
 ) -> dict[str, Any]:
     rows = of.at(ratio)
     valid = valid_rows(rows)
@@ -171,7 +171,7 @@ def _results(rows: pd.DataFrame, of: ModelRows, perplexities: Mapping[str, Texts
             "ppl": None if ppl is None else number(ppl),
             "ppl_ratio": ratio,
             "ppl_ratios": ratios_to_unpruned(perplexities, str(row["experiment"])),
-            **because(reason),
+            **reason_fields(reason),
         }
     return found
 
@@ -218,7 +218,7 @@ def _extreme_layers(valid: pd.DataFrame) -> dict[str, Any]:
 
 def _ppl_accuracy(valid: pd.DataFrame, texts: list[str]) -> dict[str, Any]:
     if not texts:
-        nothing = because(Message("no_perplexity"))
+        nothing = reason_fields(Message("no_perplexity"))
         return {"text": None, "r": None, "n": 0, "n_distinct": 0, **nothing, "within": None, "statements": []}
     return {"text": texts[0], **correlation(valid, f"ppl_{texts[0]}")}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from espalier.analysis.said import because
+from espalier.analysis.message_json import reason_fields
 from espalier.files import read_json
 from espalier.naming import BASELINE
 from espalier.statistics.bootstrap import LEVEL
@@ -49,7 +49,7 @@ def ratios_to_unpruned(perplexities: Mapping[str, Texts], experiment: str) -> di
 def _compare(ours: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[str, Any]:
     if "window_losses" not in ours or "window_losses" not in unpruned:
         nothing = {"interval": None, "level": LEVEL, "n_windows": None, "n_blocks": None}
-        return {"ratio": ours["value"] / unpruned["value"], **nothing, **because(NO_WINDOWS)}
+        return {"ratio": ours["value"] / unpruned["value"], **nothing, **reason_fields(NO_WINDOWS)}
     found = paired_ratio(
         np.array(ours["window_losses"]), np.array(unpruned["window_losses"]), np.array(ours["window_tokens"])
     )
@@ -59,5 +59,5 @@ def _compare(ours: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[str, 
         "level": LEVEL,
         "n_windows": found.n_windows,
         "n_blocks": found.n_blocks,
-        **because(found.reason),
+        **reason_fields(found.reason),
     }

@@ -16,7 +16,7 @@ import pandas as pd
 
 from espalier.analysis.best import ModelRows, best_row, number, ratios_of, string, valid_rows, whole
 from espalier.analysis.evidence import Samples, judge
-from espalier.analysis.said import all_said, because, plain
+from espalier.analysis.message_json import plain, reason_fields, to_json_list
 from espalier.errors import UserError
 from espalier.naming import ratio_key
 from espalier.statistics.bootstrap import LEVEL, Bootstrap, bootstrap, percentile_interval
@@ -45,7 +45,7 @@ def analyse_recovery(
         "model": of.facts["model"],
         "level": LEVEL,
         "source": draws[0].source if draws else None,
-        **because(reason),
+        **reason_fields(reason),
         "by_ratio": {
             ratio_key(ratio): _at(of, recovered[recovered["pruning_ratio"].map(ratio_key) == ratio_key(ratio)], draws)
             for ratio in ratios_of(recovered["pruning_ratio"])
@@ -110,7 +110,7 @@ def _at(of: ModelRows, rows: pd.DataFrame, draws: Draws | None) -> dict[str, Any
         "experiments": shown,
         "ranking": None if ranking is None else _ranked(ranking),
         "best": best,
-        "statements": all_said([*_about_ranking(ranking, len(counted), len(candidates)), *_about_best(best)]),
+        "statements": to_json_list([*_about_ranking(ranking, len(counted), len(candidates)), *_about_best(best)]),
     }
 
 
@@ -153,7 +153,7 @@ def _ranking(shown: Mapping[str, Mapping[str, Any]], names: list[str], draws: Dr
 
 def _ranked(of: Ranking) -> dict[str, Any]:
     fields = ("n", "tau", "p", "smallest_p", "interval", "level")
-    return {field: plain(getattr(of, field)) for field in fields} | because(of.reason)
+    return {field: plain(getattr(of, field)) for field in fields} | reason_fields(of.reason)
 
 
 def _best(of: ModelRows, rows: pd.DataFrame, names: list[str], draws: Draws | None) -> dict[str, Any] | None:

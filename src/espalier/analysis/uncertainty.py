@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from espalier.analysis.best import valid_rows
-from espalier.analysis.evidence import Evidence
-from espalier.analysis.said import all_said, because, plain
+from espalier.analysis.evidence import Draws
+from espalier.analysis.message_json import plain, reason_fields, to_json_list
 from espalier.errors import UserError
 from espalier.naming import BASELINE
 from espalier.statistics import words
@@ -29,7 +29,7 @@ from espalier.statistics.variance import Decomposition, Part, decompose
 AXES = ("method", "taylor_seq_len", "taylor_num_samples")
 
 
-def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None) -> dict[str, Any]:
+def uncertainty_of(rows: pd.DataFrame, evidence: Draws, best: str | None) -> dict[str, Any]:
     """Put together what is uncertain at one pruning ratio.
 
     Args:
@@ -40,7 +40,7 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None) -> 
     valid = valid_rows(rows)
     shown = [str(name) for name in valid_rows(rows, controls=True)["experiment"]]
     draws = evidence.draws if evidence.covers(shown) else None
-    nothing = because(None if draws else evidence.reason or Message("no_valid_experiment"))
+    nothing = reason_fields(None if draws else evidence.reason or Message("no_valid_experiment"))
     found: dict[str, Any] = {
         "source": None if draws is None else draws.source,
         "level": LEVEL,
@@ -62,7 +62,7 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None) -> 
 
 
 def _of_candidates(
-    valid: pd.DataFrame, draws: Bootstrap, evidence: Evidence, best: str, experiments: dict[str, dict[str, Any]]
+    valid: pd.DataFrame, draws: Bootstrap, evidence: Draws, best: str, experiments: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     names = [str(name) for name in valid["experiment"]]
     methods = [str(method) for method in valid["method"]]
@@ -95,11 +95,11 @@ def _of_candidates(
         "seeds": _seeds(seeds),
         "tokens": [_tokens(group) for group in tokens],
         "statements": {
-            "intervals": all_said([words.about_intervals(draws)]),
-            "set": all_said(words.about_set(in_set, methods, best)),
-            "optimism": all_said(words.about_optimism(names, best, by_shrinkage, by_halves)),
-            "axes": all_said(words.about_axes(axes, seeds)) if len(names) > 1 else [],
-            "tokens": all_said(_about_tokens(group) for group in tokens),
+            "intervals": to_json_list([words.about_intervals(draws)]),
+            "set": to_json_list(words.about_set(in_set, methods, best)),
+            "optimism": to_json_list(words.about_optimism(names, best, by_shrinkage, by_halves)),
+            "axes": to_json_list(words.about_axes(axes, seeds)) if len(names) > 1 else [],
+            "tokens": to_json_list(_about_tokens(group) for group in tokens),
         },
     }
 
@@ -116,7 +116,7 @@ def _interval(draws: Bootstrap | None, name: str) -> dict[str, Any]:
     return {"interval": plain(one.intervals()[0]), "stderr": float(one.stderr[0])}
 
 
-def _experiments(names: list[str], draws: Bootstrap | None, evidence: Evidence) -> dict[str, dict[str, Any]]:
+def _experiments(names: list[str], draws: Bootstrap | None, evidence: Draws) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {
         name: {
             "interval": None, "stderr": None, "in_set": None, "in_simultaneous_set": None,
@@ -140,7 +140,7 @@ def _experiments(names: list[str], draws: Bootstrap | None, evidence: Evidence) 
     return found
 
 
-def _split_half(evidence: Evidence, names: list[str]) -> SplitHalf | None:
+def _split_half(evidence: Draws, names: list[str]) -> SplitHalf | None:
     if evidence.documents is None or len(names) < 2:
         return None
     try:
@@ -168,7 +168,7 @@ def _set(of: ConfidenceSet, names: list[str], best: str) -> dict[str, Any]:
 def _optimism(by_shrinkage: Shrinkage, by_halves: SplitHalf | None, names: list[str], best: str) -> dict[str, Any]:
     fields = ("best", "mean", "noise_variance", "observed_variance", "noise_share", "optimism", "corrected")
     return {
-        "shrinkage": {field: getattr(by_shrinkage, field) for field in fields} | because(by_shrinkage.reason),
+        "shrinkage": {field: getattr(by_shrinkage, field) for field in fields} | reason_fields(by_shrinkage.reason),
         "split_half_at_half_the_documents": None
         if by_halves is None
         else {
@@ -194,7 +194,7 @@ def _axes(of: Decomposition) -> dict[str, Any]:
 
 def _part(of: Part) -> dict[str, Any]:
     numbers = {"share": of.share, "sum_of_squares": of.sum_of_squares, "noise": of.noise, "df": of.df}
-    return numbers | because(of.reason)
+    return numbers | reason_fields(of.reason)
 
 
 def _seeds(of: SeedErrors) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _seeds(of: SeedErrors) -> dict[str, Any]:
         "n_settings": of.n_settings,
         "n_left_out": of.n_left_out,
         "setting_std": of.setting_std,
-        **because(of.reason),
+        **reason_fields(of.reason),
         "axes": {
             name: {
                 "values": plain(list(effect.values)),
@@ -213,7 +213,7 @@ def _seeds(of: SeedErrors) -> dict[str, Any]:
                 "f": effect.f,
                 "df": list(effect.df),
                 "p": effect.p,
-                **because(effect.reason),
+                **reason_fields(effect.reason),
             }
             for name, effect in of.axes.items()
         },

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from espalier.errors import UserError
 from espalier.models.context import context_length
 from espalier.models.decoder import Projection, decoder_layers, linear_of, projections
-from espalier.planning.criteria import Evidence, Need, takes_gradients
+from espalier.planning.criteria import Need, ParameterStats, takes_gradients
 from espalier.progress import Progress
 
 NO_TARGET = -100
@@ -64,14 +64,14 @@ class Sums:
             zeros(features) if "input_norm" in needs else None,
         )
 
-    def evidence(self, n_samples: int) -> Evidence:
+    def evidence(self, n_samples: int) -> ParameterStats:
         """Turn sums over `n_samples` sequences into what criteria read."""
 
         def mean(total: torch.Tensor | None) -> torch.Tensor | None:
             return None if total is None else total / n_samples
 
         squared_input = mean(self.squared_input)
-        return Evidence(
+        return ParameterStats(
             self.parameter.detach().float(),
             mean(self.gradient),
             mean(self.squared_gradient),

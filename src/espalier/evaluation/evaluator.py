@@ -19,7 +19,7 @@ from espalier.evaluation.tasks import Tasks, load_tasks
 from espalier.evaluation.timing import Stopwatch
 from espalier.evaluation.zeroshot import evaluate_tasks
 from espalier.files import sha256_of, write_result, write_table
-from espalier.models.described import load_described, take_devices
+from espalier.models.from_manifest import load_from_manifest, take_devices
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.surgery import prune
@@ -183,7 +183,7 @@ class Evaluator:
         """
         stopwatch, self._preparing = self._preparing, Stopwatch()
         with stopwatch.part("load"):
-            model = load_described(self._manifest, **self._placing)
+            model = load_from_manifest(self._manifest, **self._placing)
             if plan is not None:
                 prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
                 if adapt is not None:

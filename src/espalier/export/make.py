@@ -15,12 +15,12 @@ from espalier.errors import UserError
 from espalier.export.build import STUB_CHANNELS, check_target, export_model, layer_sizes
 from espalier.export.card import write_card
 from espalier.export.folder import full_disk_named, tokens_of, write_beside, write_model
+from espalier.export.fresh_process import TEXTS, check_in_fresh_process
 from espalier.export.licence import licence_of
 from espalier.export.parity import Tensors, logits_of, make_prompts, reference
 from espalier.export.sources import BYTES, check_adapter, check_plan, check_space, check_weights
-from espalier.export.stranger import TEXTS, check_in_fresh_process
 from espalier.files import whole_folder, write_json
-from espalier.models.described import load_described
+from espalier.models.from_manifest import load_from_manifest
 from espalier.models.loading import load_tokenizer
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
@@ -72,7 +72,7 @@ def export_checkpoint(
 def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> PreTrainedModel:
     """Load and prune the model as the evaluation does, and merge its adapter if it has one."""
     if adapter is None:
-        model = load_described(manifest, dtype="auto", device="cpu")
+        model = load_from_manifest(manifest, dtype="auto", device="cpu")
         prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
         return model
     from espalier.recovery.lora import load_recovered  # needs peft, which other exports do without

@@ -21,7 +21,7 @@ from espalier.calibration.texts import read_texts
 from espalier.evaluation.held_out import held_out_texts
 from espalier.evaluation.requests import TokenisedRequests
 from espalier.files import read_json
-from espalier.models.described import load_described
+from espalier.models.from_manifest import load_from_manifest
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
@@ -77,7 +77,7 @@ class CalibrationJob:
         tokens = load_sequences(manifest, self.text, self.sequences, n_samples)
         logger.info("%d sequences of %d tokens", *tokens.shape)
         resources = self.resources
-        model = load_described(manifest, dtype=self.dtype, device=resources["device"], gpus=resources["gpu"])
+        model = load_from_manifest(manifest, dtype=self.dtype, device=resources["device"], gpus=resources["gpu"])
         return model, torch.from_numpy(tokens)
 
 

@@ -49,7 +49,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Work:
+class EvaluationJob:
     """What the evaluations of one model have in common.
 
     Attributes:
@@ -63,7 +63,7 @@ class Work:
     settings: dict[str, Any]
 
     @classmethod
-    def of(cls, snakemake: Any) -> Work:
+    def of(cls, snakemake: Any) -> EvaluationJob:
         """Build the job from the `snakemake` object of a script."""
         params, resources = snakemake.params, snakemake.resources
         settings = {
@@ -100,7 +100,7 @@ class Work:
 
 
 def evaluate_with_others(
-    work: Work, store: Store, plan: Path, *, at_most: int, planned: Callable[[], Iterable[Planned]] = tuple
+    work: EvaluationJob, store: Store, plan: Path, *, at_most: int, planned: Callable[[], Iterable[Planned]] = tuple
 ) -> str:
     """Make sure that an experiment is evaluated and stored; then evaluate other pending ones with the loaded model.
 
@@ -144,7 +144,7 @@ def facts_of(plan: Path) -> dict[str, Any]:
     return {fact: content[fact] for fact in _FACTS}
 
 
-def evaluate_recovered(work: Work, store: Store, plan: Path, adapter: Path) -> str:
+def evaluate_recovered(work: EvaluationJob, store: Store, plan: Path, adapter: Path) -> str:
     """Make sure that a recovered experiment is evaluated and stored; result and errors as `evaluate_with_others`.
 
     Args:
@@ -163,7 +163,7 @@ def evaluate_recovered(work: Work, store: Store, plan: Path, adapter: Path) -> s
 
 
 def _evaluate(
-    work: Work, store: Store, evaluator: Evaluator, plan: dict[str, Any], adapter: Path | None = None
+    work: EvaluationJob, store: Store, evaluator: Evaluator, plan: dict[str, Any], adapter: Path | None = None
 ) -> None:
     from espalier.tables import Samples
 
@@ -183,7 +183,7 @@ def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel
 
 
 def _waiting(
-    work: Work, store: Store, plan: Path, planned: Callable[[], Iterable[Planned]]
+    work: EvaluationJob, store: Store, plan: Path, planned: Callable[[], Iterable[Planned]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the plans of other experiments that have no metrics and are not in the store."""
     for one in planned():

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import read_json
-from espalier.models.described import load_described
+from espalier.models.from_manifest import load_from_manifest
 from espalier.planning.plan import Plan
 from espalier.recipe import inference_settings, make_recipe
 from espalier.serving.timing import PADDED, Load, kv_cache_bytes_per_token, measure, versions_of, weights_bytes
@@ -72,7 +72,7 @@ def measure_plan(
     torch.set_num_threads(settings["threads"])
     load = Load(**{key: settings[key] for key in ("batch_sizes", "prompt_tokens", "new_tokens", "repeats")})
     plan = Plan.from_dict(content)
-    model = load_described(manifest, dtype=dtype, device=device, gpus=gpus)
+    model = load_from_manifest(manifest, dtype=dtype, device=device, gpus=gpus)
     models = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=ADVISED)
     runs = [asdict(run) for run in measure(models, load)]
     found = {

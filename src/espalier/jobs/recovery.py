@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_result
-from espalier.models.described import load_described
+from espalier.models.from_manifest import load_from_manifest
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from espalier.recipe import make_recipe, recovery_settings
@@ -101,7 +101,7 @@ def load_pruned(manifest: Mapping[str, Any], plan: Mapping[str, Any], job: Recov
         UserError: If it is stored in float16, whose gradients vanish, or the plan does not fit.
     """
     resources = job.resources
-    model = load_described(manifest, dtype=job.settings["dtype"], device=resources["device"], gpus=resources["gpu"])
+    model = load_from_manifest(manifest, dtype=job.settings["dtype"], device=resources["device"], gpus=resources["gpu"])
     if model.dtype == torch.float16:
         raise UserError(
             f"recovery.dtype: got 'auto', but the weights of model {manifest['model']!r} are float16, in which small "

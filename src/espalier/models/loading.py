@@ -44,7 +44,7 @@ def load_model(
         device: Where to put the weights: straight from the file, so that beside a GPU the host holds one tensor at a
             time. On `meta` only the headers of the weight files are read.
         trust_remote_code: Whether code in the folder may run.
-        spread: GPU of each module (`espalier.models.described`), instead of one device.
+        spread: GPU of each module (`espalier.models.from_manifest`), instead of one device.
 
     Raises:
         UserError: If the folder is quantised, or its tensors are not those of the architecture (naming one).

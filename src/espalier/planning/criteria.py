@@ -27,7 +27,7 @@ Need = Literal["gradient", "squared_gradient", "input_norm"]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ParameterStats:
     """What is known of one parameter: float32 tensors of its shape, unless said otherwise.
 
     Attributes:
@@ -54,7 +54,7 @@ class Criterion:
         of_groups: Importance of each group from the groups' costs (parameters) and a seed.
     """
 
-    of_weights: Callable[[Evidence], Tensor] | None = None
+    of_weights: Callable[[ParameterStats], Tensor] | None = None
     needs: frozenset[Need] = frozenset()
     of_groups: Callable[[NDArray[np.int64], int], NDArray[np.float64]] | None = None
 
@@ -69,22 +69,22 @@ class Criterion:
         return bool(self.needs)
 
 
-def taylor(known: Evidence) -> Tensor:
+def taylor(known: ParameterStats) -> Tensor:
     """|w g|: first-order change of the loss. Ma et al., LLM-Pruner (2023)."""
     return (known.weight * _given(known.gradient)).abs_()
 
 
-def taylor2(known: Evidence) -> Tensor:
+def taylor2(known: ParameterStats) -> Tensor:
     """|w g| + w^2 F / 2: with the diagonal of the empirical Fisher matrix for the Hessian. Ma et al. (2023)."""
     return taylor(known) + 0.5 * known.weight.square() * _given(known.squared_gradient)
 
 
-def wanda(known: Evidence) -> Tensor:
+def wanda(known: ParameterStats) -> Tensor:
     """|w| ||x||: weight times norm of its input feature. Sun et al., Wanda (2024)."""
     return known.weight.abs() * _given(known.input_norm)
 
 
-def magnitude(known: Evidence) -> Tensor:
+def magnitude(known: ParameterStats) -> Tensor:
     """|w|."""
     return known.weight.abs()
 

@@ -14,7 +14,7 @@ from espalier.models.sizes import ModelStructure
 from espalier.planning.criteria import CRITERIA
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
-from espalier.planning.scores import Priors, ScoreSettings, score_groups
+from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select
 
 SCORE_KEYS = ("scope", "temperature", "tau", "prior_floor", "normalise")
@@ -32,7 +32,7 @@ def make_plan(
         structure: Sizes of the model.
         settings: `method` (as in the config), `selection`, `pruning_ratio`, `n_samples`, `seed`.
         importance: Importance table of the criterion; None for one that looks at groups only.
-        priors: Priors table; None when the method takes none.
+        priors: PriorColumns table; None when the method takes none.
 
     Returns:
         The plan, and summary figures: requested and achieved ratio, floored priors.
@@ -89,10 +89,10 @@ def _importance_of(table: pa.Table, n_samples: int, n_groups: int) -> NDArray[np
     return values
 
 
-def _priors_of(table: pa.Table, n_samples: int, measure: str) -> Priors:
+def _priors_of(table: pa.Table, n_samples: int, measure: str) -> PriorColumns:
     def column(scope: str) -> NDArray[np.float64]:
         chosen = pc.and_(pc.equal(table["n_samples"], n_samples), pc.equal(table["scope"], scope))
         values: NDArray[np.float64] = table.filter(chosen).sort_by("layer")[measure].to_numpy()
         return values
 
-    return Priors(column("layer"), column("attention"), column("mlp"))
+    return PriorColumns(column("layer"), column("attention"), column("mlp"))

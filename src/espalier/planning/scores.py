@@ -35,7 +35,7 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Priors:
+class PriorColumns:
     """One measurement of what each removed part costs: three arrays of shape (n_layers,)."""
 
     layer: Floats
@@ -44,7 +44,7 @@ class Priors:
 
 
 def score_groups(
-    groups: GroupTable, importance: Floats, settings: ScoreSettings, priors: Priors | None = None
+    groups: GroupTable, importance: Floats, settings: ScoreSettings, priors: PriorColumns | None = None
 ) -> tuple[Floats, int]:
     """Score every group.
 
@@ -101,7 +101,7 @@ def _normalised(groups: GroupTable, importance: Floats, within: str) -> Floats:
     return shares
 
 
-def _table(groups: GroupTable, priors: Priors) -> Floats:
+def _table(groups: GroupTable, priors: PriorColumns) -> Floats:
     """Put priors side by side and check them: (n_layers, 3), columns attention, MLP, layer."""
     columns = {"attention": priors.attention, "mlp": priors.mlp, "layer": priors.layer}
     for name, values in columns.items():

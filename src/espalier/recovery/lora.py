@@ -28,7 +28,7 @@ from espalier.errors import UserError
 from espalier.files import sha256_of_json, whole_folder, write_json
 from espalier.models.architecture import LAYERS
 from espalier.models.decoder import ROLES
-from espalier.models.described import load_described
+from espalier.models.from_manifest import load_from_manifest
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from espalier.recovery.fingerprint import CONFIG, WEIGHTS
@@ -146,7 +146,7 @@ def load_recovered(
     Raises:
         UserError: If the model has changed, or plan or adapter do not fit it.
     """
-    model = load_described(manifest, dtype=dtype, device=device, gpus=gpus)
+    model = load_from_manifest(manifest, dtype=dtype, device=device, gpus=gpus)
     prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
     return merge_adapter(model, adapter, plan)
 

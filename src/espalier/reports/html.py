@@ -24,7 +24,7 @@ from espalier.reports.rows import Row
 from espalier.reports.sections.base import (
     Content,
     Overview,
-    Section,
+    ReportSection,
     by_ratio,
     counts_line,
     headline,
@@ -102,7 +102,7 @@ class _Page:
         self._charts: dict[str, Spec] = {}
 
     def render(
-        self, *, content: Content, overview: Overview, listing: Listing, sections: Mapping[str, list[Section]],
+        self, *, content: Content, overview: Overview, listing: Listing, sections: Mapping[str, list[ReportSection]],
         figures: Mapping[str, list[Figure]], chosen: list[str], layers: dict[str, list[Row]], profile: Figure | None,
         notes: Sequence[str], **texts: str,
     ) -> str:  # fmt: skip

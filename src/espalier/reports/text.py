@@ -12,7 +12,7 @@ from espalier.reports.layout import WIDTH, banner, table_lines, write_text
 from espalier.reports.messages import Words
 from espalier.reports.sections.base import (
     Overview,
-    Section,
+    ReportSection,
     by_ratio,
     counts_line,
     headline,
@@ -78,14 +78,14 @@ def _overview(words: Words, of: Overview) -> list[str]:
     return lines
 
 
-def _ratio(words: Words, content: Any, sections: Sequence[Section]) -> list[str]:
+def _ratio(words: Words, content: Any, sections: Sequence[ReportSection]) -> list[str]:
     lines = ["", *banner(ratio_title(words, content["pruning_ratio"])), counts_line(words, content["experiments"])]
     for number, section in enumerate(sections, start=1):
         lines += ["", "-" * WIDTH, f"{number}. {section.title}", "-" * WIDTH, *_section(section)]
     return lines
 
 
-def _section(section: Section) -> list[str]:
+def _section(section: ReportSection) -> list[str]:
     parts = [list(section.paragraphs)] if section.paragraphs else []
     parts += [table_lines(table) for table in section.tables]
     parts += [list(section.remarks)] if section.remarks else []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.analysis.said import all_said, because, said
+from espalier.analysis.message_json import reason_fields, to_json, to_json_list
 from espalier.models.sizes import ModelStructure
 from espalier.serving.verdict import Kept, ModelFacts, Verdict, advice, rounding_costs, verdicts
 from espalier.statistics.messages import Message
@@ -31,22 +31,22 @@ def deployment_of(
     """
     nothing: dict[str, Any] = {"removed_param_fraction": None, "targets": [], "rounding": [], "advice": None}
     if manifest is None:
-        return nothing | because(Message("no_structure"))
+        return nothing | reason_fields(Message("no_structure"))
     facts = ModelFacts.from_manifest(manifest)
     if facts is None:
-        return nothing | because(Message("old_manifest"))
+        return nothing | reason_fields(Message("old_manifest"))
     rows = layers[(layers["model"] == model) & (layers["experiment"] == experiment)].sort_values("layer")
     counts = rows[["kept_kv_groups", "kept_mlp_channels"]]
     if counts.empty or counts.isna().to_numpy().any():
-        return nothing | because(Message("no_plan"))
+        return nothing | reason_fields(Message("no_plan"))
     structure = ModelStructure.from_dict(manifest["structure"])
     kept = Kept(*(tuple(int(value) for value in counts[column]) for column in counts))
     return {
         "removed_param_fraction": 1 - kept.n_params(structure) / structure.total_params,
         "targets": [_entry(verdict) for verdict in verdicts(kept, structure, facts)],
         "rounding": rounding_costs(kept, structure),
-        "advice": said(advice(kept, structure)),
-        **because(None),
+        "advice": to_json(advice(kept, structure)),
+        **reason_fields(None),
     }
 
 
@@ -69,5 +69,5 @@ def _entry(verdict: Verdict) -> dict[str, Any]:
         "attention_stubs": verdict.attention_stubs,
         "mlp_stubs": verdict.mlp_stubs,
         "left_out": verdict.left_out,
-        "said": all_said(verdict.messages),
+        "said": to_json_list(verdict.messages),
     }

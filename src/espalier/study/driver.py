@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.config import StudyConfig, load_study
-from espalier.config.twice import keys_given_twice
+from espalier.config.duplicate_keys import keys_given_twice
 from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
 from espalier.study.lookups import Study

@@ -21,13 +21,13 @@ GPU_COUNTS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
-class Work:
+class PlannedJob:
     """One job of the study.
 
     Attributes:
         rule: Name of its rule.
         model: Name of its model.
-        amount: Work: tokens of a pass, 1 for what has no size of its own.
+        amount: PlannedJob: tokens of a pass, 1 for what has no size of its own.
         gpus: GPUs that it asks for.
         output: A file that is there when it is done.
         benchmark: Its benchmark file.
@@ -66,7 +66,7 @@ class Line:
     source: str
 
 
-def forecast(work: Iterable[Work], n_params: dict[str, int | None]) -> list[Line]:
+def forecast(work: Iterable[PlannedJob], n_params: dict[str, int | None]) -> list[Line]:
     """Forecast every rule and model.
 
     Args:
@@ -80,13 +80,13 @@ def forecast(work: Iterable[Work], n_params: dict[str, int | None]) -> list[Line
         if shares[job.output] and (seconds := read_seconds(job.benchmark)) is not None:
             rates.setdefault((job.rule, job.model), []).append(seconds / (job.amount * shares[job.output]))
     finished = {output for output, share in shares.items() if share == 1}
-    groups: dict[tuple[str, str], list[Work]] = {}
+    groups: dict[tuple[str, str], list[PlannedJob]] = {}
     for job in jobs:
         groups.setdefault((job.rule, job.model), []).append(job)
     return [_line(key, members, finished, rates, n_params) for key, members in groups.items()]
 
 
-def made_share(job: Work) -> float:
+def made_share(job: PlannedJob) -> float:
     """Return the fraction of a job that is done.
 
     0 if its output is missing; below or above 1 if a pass was made for another sample count, so that it is stale.
@@ -131,7 +131,7 @@ def render(lines: Sequence[Line], *, n_processes: Sequence[int] = GPU_COUNTS, di
     return "\n".join(rows)
 
 
-def disk_of(work: Iterable[Work]) -> int | None:
+def disk_of(work: Iterable[PlannedJob]) -> int | None:
     """Estimate the bytes that experiments still to run will take, from the finished ones; None when none has."""
     folders = [Path(job.output).parent for job in work if job.rule == "evaluate"]
     sizes = [_size(folder) for folder in folders if (folder / "metrics.json").exists()]
@@ -150,7 +150,7 @@ def read_seconds(benchmark: str | Path) -> float | None:
 
 def _line(
     key: tuple[str, str],
-    members: Sequence[Work],
+    members: Sequence[PlannedJob],
     finished: set[str],
     rates: dict[tuple[str, str], list[float]],
     n_params: dict[str, int | None],

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from espalier.analysis.base_vs_instruct import compare_kinds
 from espalier.analysis.best import global_best_config, method_comparison, rows_of
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
 from espalier.analysis.cross_model import analyse_study, protocols_of
-from espalier.analysis.kinds import compare_kinds
 from espalier.analysis.model import analyse_model, correlation
 from espalier.errors import UserError
 from espalier.naming import ratio_key
@@ -344,7 +344,7 @@ def test_an_error_of_the_comparison_itself_is_not_taken_for_a_setting_that_is_th
     def broken(*_: Any) -> Any:
         raise UserError("something else")
 
-    monkeypatch.setattr("espalier.analysis.kinds.base_vs_instruct", broken)
+    monkeypatch.setattr("espalier.analysis.base_vs_instruct.base_vs_instruct", broken)
     with pytest.raises(UserError, match="something else"):
         kinds([row("x-1", 0.5)], [row("x-1", 0.6)], "a", "a")
 

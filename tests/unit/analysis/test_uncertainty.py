@@ -12,10 +12,10 @@ import pytest
 from espalier.analysis.best import rows_of
 from espalier.analysis.costs import costs_of
 from espalier.analysis.cross_model import analyse_study
-from espalier.analysis.evidence import Evidence, _groups, draws_table, gather_evidence, read_draws
+from espalier.analysis.evidence import Draws, _groups, draws_table, gather_evidence, read_draws
+from espalier.analysis.message_json import english
 from espalier.analysis.model import analyse_model
 from espalier.analysis.profile import gradient_profile, settings_of
-from espalier.analysis.said import english
 from espalier.errors import UserError
 from tests.unit.analysis.test_analysis import row, table
 
@@ -61,12 +61,12 @@ def evaluations(model: str = "M") -> pd.DataFrame:
     )  # fmt: skip
 
 
-def evidence(*, documents: bool = True, model: str = "M") -> Evidence:
+def evidence(*, documents: bool = True, model: str = "M") -> Draws:
     given = {name: partial(samples, right) for name, right in RIGHT.items()} if documents else {}
     return gather_evidence(rows_of(experiments(model=model), model), evaluations(model), given, n_draws=2_000)
 
 
-def analyse(of: Evidence) -> dict[str, Any]:
+def analyse(of: Draws) -> dict[str, Any]:
     analysis = analyse_model(experiments(), "M", headline_ratio=None, evidence=of)
     json.dumps(analysis, allow_nan=False)
     return analysis

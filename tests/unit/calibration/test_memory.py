@@ -7,7 +7,7 @@ import torch
 
 from espalier.calibration.memory import GIB, RESERVE, PassSettings, PassSize, bytes_per_layer, fit, pass_size
 from espalier.errors import UserError
-from espalier.models.described import device_map
+from espalier.models.from_manifest import device_map
 from espalier.models.sizes import LayerStructure, ModelStructure
 from tests.unit.conftest import random_model
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier.config.twice import keys_given_twice
+from espalier.config.duplicate_keys import keys_given_twice
 from espalier.study.driver import open_study
 from tests.conftest import REPOSITORY
 

@@ -15,7 +15,7 @@ from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.evaluation.store import Store
 from espalier.files import read_json, read_parquet, sha256_of_json, write_json, write_result, write_table
-from espalier.jobs.evaluation import Planned, Work, evaluate_recovered, evaluate_with_others
+from espalier.jobs.evaluation import EvaluationJob, Planned, evaluate_recovered, evaluate_with_others
 from espalier.planning.plan import Plan
 from espalier.recipe import read_samples
 from espalier.study.waiting import planned_experiments
@@ -42,8 +42,8 @@ class FakeEvaluator:
         return {"acc_mean": {"value": 0.5}, "n_params": 10}, pd.DataFrame([ROW])
 
 
-class FakeWork(Work):
-    """Work whose evaluator needs no model."""
+class FakeWork(EvaluationJob):
+    """EvaluationJob whose evaluator needs no model."""
 
     def evaluator(self) -> FakeEvaluator:
         self.settings["made"].append(FakeEvaluator())

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from espalier.errors import UserError
 from espalier.models.sizes import LayerStructure, ModelStructure
 from espalier.planning.groups import GroupTable
-from espalier.planning.scores import Priors, ScoreSettings, score_groups
+from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
 
 GROUPS = GroupTable.of(ModelStructure((LayerStructure(1, 8, 2, 2, 4),) * 2, 10))
 IMPORTANCE = np.array([16.0, 1, 3, 8, 0, 6])
@@ -21,14 +21,14 @@ def prior(b: float) -> float:
     return math.expm1(b)
 
 
-def priors(layer: list[float], attention: list[float], mlp: list[float]) -> Priors:
-    return Priors(*(np.array([prior(b) for b in column]) for column in (layer, attention, mlp)))
+def priors(layer: list[float], attention: list[float], mlp: list[float]) -> PriorColumns:
+    return PriorColumns(*(np.array([prior(b) for b in column]) for column in (layer, attention, mlp)))
 
 
 PRIORS = priors(layer=[2, 3], attention=[5, 7], mlp=[11, 13])
 
 
-def scores(settings: ScoreSettings, priors: Priors | None = PRIORS) -> NDArray[np.float64]:
+def scores(settings: ScoreSettings, priors: PriorColumns | None = PRIORS) -> NDArray[np.float64]:
     return score_groups(GROUPS, IMPORTANCE, settings, priors)[0]
 
 
@@ -63,7 +63,7 @@ def test_gate_is_strict() -> None:
 
 
 def test_gate_compares_floored_priors() -> None:
-    low = Priors(np.array([-1.0, 0]), np.array([0.5, 0.5]), np.array([0.5, 0.5]))
+    low = PriorColumns(np.array([-1.0, 0]), np.array([0.5, 0.5]), np.array([0.5, 0.5]))
     settings = ScoreSettings("gated", tau=1)  # both layers are floored to 1e-4, neither is under the other
     result, n_floored = score_groups(GROUPS, IMPORTANCE, settings, low)
     np.testing.assert_allclose(result, np.array(BASE) * math.log(1.5))
@@ -99,7 +99,7 @@ def test_normalise_leaves_a_sum_of_zero() -> None:
     ],
 )
 def test_low_priors_are_raised_and_counted(settings: ScoreSettings, n_floored: int) -> None:
-    low = Priors(np.array([-0.5, 0.2]), np.array([0.0, 0.05]), np.array([0.01, 0.5]))
+    low = PriorColumns(np.array([-0.5, 0.2]), np.array([0.0, 0.05]), np.array([0.01, 0.5]))
     result, counted = score_groups(GROUPS, IMPORTANCE, settings, low)
     assert counted == n_floored
     if settings.scope == "layer":  # layer 0: ln(1 + 0.1), layer 1: ln(1 + 0.2)

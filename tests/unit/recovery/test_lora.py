@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from espalier.errors import UserError
 from espalier.files import read_json
 from espalier.models.decoder import ROLES
-from espalier.models.described import load_described
+from espalier.models.from_manifest import load_from_manifest
 from espalier.models.manifest import make_manifest
 from espalier.models.surgery import prune
 from espalier.recovery.fingerprint import CONFIG, WEIGHTS, adapter_fingerprint
@@ -165,7 +165,7 @@ def test_load_recovered_is_prune_and_merge(
     manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
     plan = PLANS["emptied"]
     sequences = torch.randint(0, len(tokenizer), (4, 16), generator=torch.Generator().manual_seed(0))
-    model = load_described(manifest, dtype="float32", device="cpu")
+    model = load_from_manifest(manifest, dtype="float32", device="cpu")
     prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
     adapted = attach(model, LORA)
     fine_tune(adapted, sequences, SCHEDULE, token_budget=128, checkpointing=False)

@@ -8,14 +8,14 @@ import yaml
 
 from espalier.config import load_study
 from espalier.files import write_parquet
-from espalier.study.forecast import Work, disk_of, forecast, render
+from espalier.study.forecast import PlannedJob, disk_of, forecast, render
 from espalier.study.lookups import Study
 from espalier.study.planned_jobs import planned_jobs
 from tests.conftest import REPOSITORY
 
 
-def work(folder: Path, rule: str, model: str, number: int, amount: int, *, seconds: float | None = None) -> Work:
-    job = Work(
+def work(folder: Path, rule: str, model: str, number: int, amount: int, *, seconds: float | None = None) -> PlannedJob:
+    job = PlannedJob(
         rule, model, amount, 1, str(folder / f"{rule}-{model}-{number}"), str(folder / f"{rule}-{model}-{number}.tsv")
     )
     if seconds is not None:
@@ -58,7 +58,7 @@ def test_a_pass_for_another_sample_count_is_to_be_made_anew(tmp_path: Path) -> N
     write_parquet(table, pa.table({"n_samples": [1, 2, 4], "importance": [0.1, 0.2, 0.3]}))
     benchmark.write_text("s\th:m:s\n16.0\t0:00:16\n", encoding="utf-8")
     for n_samples, left in ((4, 0.0), (8, 32.0), (2, 8.0)):
-        job = Work("collect_gradients", "A", 16 * n_samples, 1, str(table), str(benchmark), n_samples=n_samples)
+        job = PlannedJob("collect_gradients", "A", 16 * n_samples, 1, str(table), str(benchmark), n_samples=n_samples)
         (line,) = forecast([job], {"A": 100})
         assert (line.n_left, line.seconds_left) == (int(left > 0), pytest.approx(left))
 
@@ -67,7 +67,7 @@ def test_disk_is_that_of_finished_experiments(tmp_path: Path) -> None:
     jobs = []
     for number in range(3):
         folder = tmp_path / f"e{number}"
-        jobs.append(Work("evaluate", "A", 1, 0, str(folder / "metrics.json"), "none.tsv"))
+        jobs.append(PlannedJob("evaluate", "A", 1, 0, str(folder / "metrics.json"), "none.tsv"))
         if number < 2:
             folder.mkdir()
             (folder / "metrics.json").write_bytes(b"x" * (100 + 100 * number))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from espalier.analysis.said import unsaid
+from espalier.analysis.message_json import from_json
 from espalier.errors import UserError
 from espalier.reports.messages import en, en_deployment, zh, zh_deployment
 from espalier.statistics.messages import render
@@ -39,7 +39,7 @@ class Words:
 
     def say(self, message: Mapping[str, Any]) -> str:
         """Put a message of an analysis into words."""
-        return render(unsaid(message), self._texts)
+        return render(from_json(message), self._texts)
 
     def reason(self, of: Mapping[str, Any] | str) -> str:
         """Put the reason of a result (or a reason itself) into words."""

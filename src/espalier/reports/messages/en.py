@@ -1,6 +1,6 @@
 """English: every text of the reports, by code. A template may use only the values that its code is given."""
 
-from espalier.analysis.said import CATALOGUE
+from espalier.analysis.message_json import CATALOGUE
 from espalier.reports.messages.en_pages import PAGES
 
 TEXT = (

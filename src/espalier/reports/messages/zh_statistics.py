@@ -1,4 +1,4 @@
-"""Chinese for what the statistics and the analysis say (`espalier.statistics.messages`, `espalier.analysis.said`)."""
+"""Chinese for messages of the statistics and of the analysis (`espalier.analysis.message_json`)."""
 
 STATISTICS = {
     "no_values": "没有实验具有 {name}",

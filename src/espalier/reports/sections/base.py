@@ -33,7 +33,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A numbered section: paragraphs, tables, paragraphs after them, and the names of its figures."""
 
     title: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from espalier.reports.messages import Words
 from espalier.reports.sections.base import (
     Content,
-    Section,
+    ReportSection,
     Table,
     fixed,
     interval,
@@ -16,13 +16,13 @@ from espalier.reports.sections.base import (
 )
 
 
-def certainty_section(words: Words, content: Content) -> Section:
+def certainty_section(words: Words, content: Content) -> ReportSection:
     """Say which experiments cannot be told from the best, and how much the best is flattered."""
     uncertainty = content["uncertainty"]
     statements = uncertainty["statements"]
     if not statements:
         reason = words.reason(uncertainty) if uncertainty["reason"] else words.reason("there is no valid experiment")
-        return Section(words("s.certainty"), [words("certainty.none", reason=reason)])
+        return ReportSection(words("s.certainty"), [words("certainty.none", reason=reason)])
     spoken = [words.say(message) for group in ("set", "optimism") for message in statements[group]]
     rows = [
         [
@@ -34,28 +34,28 @@ def certainty_section(words: Words, content: Content) -> Section:
     header = [words(code) for code in ("experiment", "acc_mean", "ci", "kept_ci", "in_set", "in_both")]
     intervals = [words.say(message) for message in statements["intervals"]]
     table = Table(header, rows, (0, 4, 5))
-    return Section(words("s.certainty"), spoken, [table], [words("certainty.about"), *intervals], ["intervals"])
+    return ReportSection(words("s.certainty"), spoken, [table], [words("certainty.about"), *intervals], ["intervals"])
 
 
-def spread_section(words: Words, content: Content) -> Section:
+def spread_section(words: Words, content: Content) -> ReportSection:
     """Say which axis explains the spread, and compare settings at equal tokens and over seeds."""
     uncertainty = content["uncertainty"]
     axes = uncertainty["axes"]
     if axes is None:
         reason = words.reason(uncertainty) if uncertainty["reason"] else words.reason("there is no valid experiment")
-        return Section(words("s.spread"), [words("spread.none", reason=reason)])
+        return ReportSection(words("s.spread"), [words("spread.none", reason=reason)])
     spoken = [words.say(message) for group in ("axes", "tokens") for message in uncertainty["statements"][group]]
     tables = [_axes(words, axes), *_tokens(words, uncertainty["tokens"]), *_seeds(words, uncertainty["seeds"])]
     remarks = [] if uncertainty["tokens"] else [words("spread.tokens_none")]
-    return Section(words("s.spread"), spoken, tables, remarks)
+    return ReportSection(words("s.spread"), spoken, tables, remarks)
 
 
-def costs_section(words: Words, analysis: Content, content: Content) -> Section:
+def costs_section(words: Words, analysis: Content, content: Content) -> ReportSection:
     """Compare the experiments with the unpruned model: accuracy kept, perplexity, parameters, KV cache, FLOPs."""
     costs = analysis["costs"]
     if costs is None or not costs["experiments"]:
         reason = words.say({"code": "no_structure", "values": {}}) if costs is None else words.reason(costs)
-        return Section(words("s.costs"), [words("costs.none", reason=reason)])
+        return ReportSection(words("s.costs"), [words("costs.none", reason=reason)])
     baseline = costs["baseline"]
     rows = [[words("unpruned"), percent(1.0), fixed(1.0, 2), *(plain(baseline[key]) for key in _COSTS)]]
     for _, name, certain in _by_accuracy(content):
@@ -68,7 +68,7 @@ def costs_section(words: Words, analysis: Content, content: Content) -> Section:
     header = [words(code) for code in ("experiment", "kept", "ppl_ratio", "params", "kv", "flops")]
     text = content["ppl_accuracy"]["text"]
     about = words("costs.about", text=plain(text), dtype=costs["dtype"])
-    return Section(words("s.costs"), [about], [Table(header, rows)])
+    return ReportSection(words("s.costs"), [about], [Table(header, rows)])
 
 
 def _by_accuracy(content: Content) -> list[tuple[float, str, Content]]:

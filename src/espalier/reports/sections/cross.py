@@ -8,7 +8,7 @@ from espalier.reports.messages import Words
 from espalier.reports.sections.base import (
     Content,
     Overview,
-    Section,
+    ReportSection,
     Table,
     fixed,
     interval,
@@ -20,7 +20,7 @@ from espalier.reports.sections.base import (
 )
 
 
-def cross_sections(words: Words, content: Content) -> list[Section]:
+def cross_sections(words: Words, content: Content) -> list[ReportSection]:
     """Make the sections that compare all models at one pruning ratio."""
     return [
         _best_configs(words, content),
@@ -68,7 +68,7 @@ def cross_overview(words: Words, content: Content) -> Overview:
     return Overview(supported, left)
 
 
-def _best_configs(words: Words, content: Content) -> Section:
+def _best_configs(words: Words, content: Content) -> ReportSection:
     ordered = _ordered(content)
     rows = [
         [
@@ -94,10 +94,10 @@ def _best_configs(words: Words, content: Content) -> Section:
     texts = sorted({row["ppl_text"] for row in ordered if row["ppl_text"]})
     about = words("x.best.about") + (" " + words("x.best.texts", texts=", ".join(texts)) if texts else "")
     tables = [Table([words(code) for code in codes], rows, (0, 1, 2))] if rows else []
-    return Section(words("x.best"), [about], tables, remarks, ["best_vs_baseline"])
+    return ReportSection(words("x.best"), [about], tables, remarks, ["best_vs_baseline"])
 
 
-def _base_vs_instruct(words: Words, content: Content) -> Section:
+def _base_vs_instruct(words: Words, content: Content) -> ReportSection:
     rows, common, remarks = [], [], []
     for one in content["base_vs_instruct"]:
         change = percent(one["relative_change"], sign=True, digits=2)
@@ -121,18 +121,18 @@ def _base_vs_instruct(words: Words, content: Content) -> Section:
     ]  # fmt: skip
     tables = [Table(best, rows, caption=words("x.kinds.best"))] if rows else []
     tables += [Table(header, common, caption=words("x.kinds.common"))] if common else []
-    return Section(words("x.kinds"), [], tables, remarks, ["base_vs_instruct"])
+    return ReportSection(words("x.kinds"), [], tables, remarks, ["base_vs_instruct"])
 
 
-def _methods(words: Words, content: Content) -> Section:
+def _methods(words: Words, content: Content) -> ReportSection:
     distribution = content["method_distribution"]
     kinds = ["overall", *(kind for kind in ("base", "instruct") if any(_counts(distribution[kind])))]
     rows = [[method, *(_share(distribution[kind].get(method)) for kind in kinds)] for method in distribution["overall"]]
     columns = [words("x.all_models") if kind == "overall" else words(f"kind.{kind}").capitalize() for kind in kinds]
-    return Section(words("x.methods"), tables=[Table([words("method"), *columns], rows)] if rows else [])
+    return ReportSection(words("x.methods"), tables=[Table([words("method"), *columns], rows)] if rows else [])
 
 
-def _settings(words: Words, content: Content) -> Section:
+def _settings(words: Words, content: Content) -> ReportSection:
     tables, remarks = [], []
     for axis, values in content["parameter_distribution"].items():
         rows = [[value, ", ".join(one["models"]), _share(one)] for value, one in values.items()]
@@ -140,20 +140,20 @@ def _settings(words: Words, content: Content) -> Section:
             tables.append(Table([axis, words("x.models"), words("share")], rows, (1,)))
         else:
             remarks.append(words("x.settings.none", axis=axis))
-    return Section(words("x.settings"), tables=tables, remarks=remarks)
+    return ReportSection(words("x.settings"), tables=tables, remarks=remarks)
 
 
-def _architectures(words: Words, content: Content) -> Section:
+def _architectures(words: Words, content: Content) -> ReportSection:
     families = content["architecture_comparison"]
     ordered = sorted(families.items(), key=lambda item: -(item[1]["acc_mean"] or 0))
     rows = [[family, fixed(one["acc_mean"]), fixed(one["ppl"], 2), ", ".join(one["models"])] for family, one in ordered]
     remarks = [words("x.reason", name=name, reason=words.reason(one)) for name, one in ordered if one["reason"]]
     header = [words(code) for code in ("x.family", "x.family_acc", "x.family_ppl", "x.models")]
     tables = [Table(header, rows, (0, 3))] if rows else []
-    return Section(words("x.families"), [words("x.families.about")], tables, remarks)
+    return ReportSection(words("x.families"), [words("x.families.about")], tables, remarks)
 
 
-def _costs(words: Words, content: Content) -> Section:
+def _costs(words: Words, content: Content) -> ReportSection:
     keys = ("n_params", "kv_cache_bytes_per_token", "flops_per_token")
     rows = [
         [
@@ -165,7 +165,7 @@ def _costs(words: Words, content: Content) -> Section:
     ]  # fmt: skip
     codes = ("x.model", "experiment", "kept", "kept_ci", "ppl_ratio", "params", "kv", "flops")
     tables = [Table([words(code) for code in codes], rows, (0, 1))] if rows else []
-    return Section(words("x.costs"), [words("x.costs.about")], tables)
+    return ReportSection(words("x.costs"), [words("x.costs.about")], tables)
 
 
 def _ordered(content: Content) -> list[dict[str, Any]]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from espalier.reports.messages import Words
-from espalier.reports.sections.base import Content, Section, Table, fixed, plain
+from espalier.reports.sections.base import Content, ReportSection, Table, fixed, plain
 
 
-def inference_sections(words: Words, analysis: Content, content: Content) -> list[Section]:
+def inference_sections(words: Words, analysis: Content, content: Content) -> list[ReportSection]:
     """Make a section for each measured experiment of a ratio; none where nothing was measured."""
     measured = [one for one in analysis.get("inference", []) if one["pruning_ratio"] == content["pruning_ratio"]]
     return [_section(words, one) for one in measured]
 
 
-def _section(words: Words, measured: Content) -> Section:
+def _section(words: Words, measured: Content) -> ReportSection:
     machine, load = measured["machine"], measured["load"]
     threads = "" if machine["threads"] is None else words("inference.threads", n=machine["threads"])
     about = words(
@@ -22,7 +22,7 @@ def _section(words: Words, measured: Content) -> Section:
     tables = [_sizes(words, measured), _speeds(words, measured), _gains(words, measured)]
     aligned = [] if measured["padded_to"] else [words("inference.aligned")]
     title = words("s.inference", experiment=measured["experiment"])
-    return Section(title, [about], tables, [*_outcomes(words, measured), *aligned])
+    return ReportSection(title, [about], tables, [*_outcomes(words, measured), *aligned])
 
 
 def _sizes(words: Words, measured: Content) -> Table:

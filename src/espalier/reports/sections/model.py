@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from espalier.reports.messages import Words
-from espalier.reports.sections.base import MISSING, Content, Section, Table, fixed, interval, percent, plain
+from espalier.reports.sections.base import MISSING, Content, ReportSection, Table, fixed, interval, percent, plain
 from espalier.reports.sections.certainty import certainty_section, costs_section, spread_section
 from espalier.reports.sections.inference import inference_sections
 from espalier.reports.sections.recovery import recovery_sections
 from espalier.reports.sections.serving import deployment_section
 
 
-def model_sections(words: Words, analysis: Content, content: Content) -> list[Section]:
+def model_sections(words: Words, analysis: Content, content: Content) -> list[ReportSection]:
     """Make the sections of one model at one pruning ratio.
 
     Args:
@@ -43,7 +43,7 @@ def correlation_words(words: Words, within: Content | None) -> str:
     return said + (words("sign.differs") if within["sign_differs"] else "")
 
 
-def _methods(words: Words, content: Content) -> Section:
+def _methods(words: Words, content: Content) -> ReportSection:
     methods, means = content["methods"], content["uncertainty"]["methods"]
     rows = [
         [
@@ -62,10 +62,12 @@ def _methods(words: Words, content: Content) -> Section:
     if any(method["control"] for method in methods.values()):
         remarks.append(words("methods.controls"))
     header = [words(code) for code in ("method", "acc_mean", "sd", "min", "max", "n", "ci")]
-    return Section(words("s.methods"), tables=[Table(header, rows)], remarks=remarks, figures=["accuracy_by_method"])
+    return ReportSection(
+        words("s.methods"), tables=[Table(header, rows)], remarks=remarks, figures=["accuracy_by_method"]
+    )
 
 
-def _settings(words: Words, content: Content) -> Section:
+def _settings(words: Words, content: Content) -> ReportSection:
     tables, remarks = [], []
     for axis in ("taylor_seq_len", "taylor_num_samples"):
         groups = content[axis]
@@ -81,13 +83,13 @@ def _settings(words: Words, content: Content) -> Section:
             remarks.append(words("settings.best", axis=axis, short=short, value=best, acc=acc))
     if tables:
         remarks.append(words("settings.nested"))
-    return Section(words("s.settings"), tables=tables, remarks=remarks, figures=["accuracy_by_setting"])
+    return ReportSection(words("s.settings"), tables=tables, remarks=remarks, figures=["accuracy_by_setting"])
 
 
-def _gradients(words: Words, content: Content) -> Section:
+def _gradients(words: Words, content: Content) -> ReportSection:
     correlations = content["gradient_correlations"]
     if not correlations:
-        return Section(words("s.gradients"), [words("gradients.none")], figures=["gradient_profile"])
+        return ReportSection(words("s.gradients"), [words("gradients.none")], figures=["gradient_profile"])
     methods = list(next(iter(correlations.values()))["within"]["methods"])
     rows = [
         [
@@ -106,14 +108,14 @@ def _gradients(words: Words, content: Content) -> Section:
         else:
             remarks += ["  • " + words.say(message) for message in one["statements"]]
     table = Table(header, rows, (0, len(header) - 1))
-    return Section(words("s.gradients"), [words("gradients.about")], [table], remarks, ["gradient_profile"])
+    return ReportSection(words("s.gradients"), [words("gradients.about")], [table], remarks, ["gradient_profile"])
 
 
-def _extreme_layers(words: Words, content: Content) -> Section:
+def _extreme_layers(words: Words, content: Content) -> ReportSection:
     extreme = content["extreme_layers"]
     rows = [[value, fixed(group["mean"]), str(group["n"])] for value, group in extreme["groups"].items()]
     header = [words(code) for code in ("layers", "acc_mean", "n")]
-    return Section(
+    return ReportSection(
         words("s.extreme"),
         [words("extreme.about"), words("extreme.r", r=_r_line(words, extreme))],
         [Table(header, rows, (), words("extreme.groups"))] if rows else [],
@@ -121,7 +123,7 @@ def _extreme_layers(words: Words, content: Content) -> Section:
     )
 
 
-def _perplexity(words: Words, content: Content) -> Section:
+def _perplexity(words: Words, content: Content) -> ReportSection:
     one = content["ppl_accuracy"]
     paragraphs = [words("ppl.r", r=_r_line(words, one))]
     if one["text"]:
@@ -132,13 +134,13 @@ def _perplexity(words: Words, content: Content) -> Section:
         rows = [[name, _r(words, within), str(within["n"])] for name, within in methods.items()]
         tables = [Table([words("method"), words("r"), words("n")], rows)]
     remarks = [words.say(message) for message in one["statements"]] if one["r"] is not None else []
-    return Section(words("s.ppl"), paragraphs, tables, remarks, ["accuracy_perplexity"])
+    return ReportSection(words("s.ppl"), paragraphs, tables, remarks, ["accuracy_perplexity"])
 
 
-def _best(words: Words, content: Content) -> Section:
+def _best(words: Words, content: Content) -> ReportSection:
     best, baseline, versus = content["best"], content["baseline"], content["best_vs_baseline"]
     if best is None:
-        return Section(words("s.best"), [words("no_valid")])
+        return ReportSection(words("s.best"), [words("no_valid")])
     unpruned = baseline or {"acc_mean": None, "perplexities": {}, "tasks": {}, "n_params": None}
     certain = content["uncertainty"]["experiments"].get(best["experiment"], {})
     settings = [
@@ -180,7 +182,7 @@ def _best(words: Words, content: Content) -> Section:
             ratio=fixed(versus["ppl_ratio"], 2),
         )
     )  # fmt: skip
-    return Section(words("s.best"), [compared], tables, figures=["task_profile", "kept_layers"])
+    return ReportSection(words("s.best"), [compared], tables, figures=["task_profile", "kept_layers"])
 
 
 def _r(words: Words, one: Content) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from espalier.reports.messages import Words
-from espalier.reports.sections.base import MISSING, Content, Section, Table, fixed, interval, plain
+from espalier.reports.sections.base import MISSING, Content, ReportSection, Table, fixed, interval, plain
 
 
 def with_recovery(analysis: dict[str, Any], recovery: Sequence[Content]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def with_recovery(analysis: dict[str, Any], recovery: Sequence[Content]) -> dict
     return added
 
 
-def recovery_sections(words: Words, content: Content) -> list[Section]:
+def recovery_sections(words: Words, content: Content) -> list[ReportSection]:
     """Make the section of one pruning ratio; none where none of its experiments is recovered."""
     recovery = content.get("recovery")
     if not recovery:
@@ -52,7 +52,7 @@ def recovery_sections(words: Words, content: Content) -> list[Section]:
         for name, one in experiments.items()
         if one["status"] != "ok"
     ]
-    return [Section(words("s.recovery"), [about], [Table(header, rows)], remarks)]
+    return [ReportSection(words("s.recovery"), [about], [Table(header, rows)], remarks)]
 
 
 def _signed(value: float | None) -> str:

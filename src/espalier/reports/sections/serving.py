@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from espalier.reports.messages import Words
-from espalier.reports.sections.base import Content, Section, Table, percent, plain
+from espalier.reports.sections.base import Content, ReportSection, Table, percent, plain
 
 
-def deployment_section(words: Words, analysis: Content, content: Content) -> Section:
+def deployment_section(words: Words, analysis: Content, content: Content) -> ReportSection:
     """Say which targets load the best experiment of a ratio."""
     best = content["best"]
     if best is None:
-        return Section(words("s.deployment"), [words("no_valid")])
+        return ReportSection(words("s.deployment"), [words("no_valid")])
     judged = (analysis.get("deployment") or {}).get(best["experiment"])
     if judged is None or judged["reason"]:
         reason = words.say({"code": "no_structure", "values": {}}) if judged is None else words.reason(judged)
-        return Section(words("s.deployment"), [words("deployment.none", reason=reason)])
+        return ReportSection(words("s.deployment"), [words("deployment.none", reason=reason)])
     about = words("deployment.about", experiment=best["experiment"])
-    return Section(words("s.deployment"), [about], deployment_tables(words, judged), deployment_remarks(words, judged))
+    return ReportSection(
+        words("s.deployment"), [about], deployment_tables(words, judged), deployment_remarks(words, judged)
+    )
 
 
 def deployment_tables(words: Words, judged: Content) -> list[Table]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from espalier.analysis.best import ModelRows, valid_rows
-from espalier.analysis.said import all_said, because
+from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.errors import UserError
 from espalier.statistics import words
 from espalier.statistics.bootstrap import Bootstrap
@@ -79,6 +79,6 @@ def _content(of: KindsCompared) -> dict[str, Any]:
     return {
         **{field: getattr(of, field) for field in fields},
         "interval": None if of.interval is None else list(of.interval),
-        **because(of.reason),
-        "statements": all_said(words.about_kinds(of)),
+        **reason_fields(of.reason),
+        "statements": to_json_list(words.about_kinds(of)),
     }

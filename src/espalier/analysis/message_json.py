@@ -72,28 +72,30 @@ def english(message: Message) -> str:
     return render(message, CATALOGUE)
 
 
-def said(message: Message) -> dict[str, Any]:
+def to_json(message: Message) -> dict[str, Any]:
     """Write a message as `code`, `values` (messages among them likewise) and `text` (English)."""
     return {
         "code": message.code,
-        "values": {key: said(one) if isinstance(one, Message) else plain(one) for key, one in message.values.items()},
+        "values": {
+            key: to_json(one) if isinstance(one, Message) else plain(one) for key, one in message.values.items()
+        },
         "text": english(message),
     }
 
 
-def all_said(messages: Iterable[Message]) -> list[dict[str, Any]]:
+def to_json_list(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Write several messages."""
-    return [said(message) for message in messages]
+    return [to_json(message) for message in messages]
 
 
-def because(reason: Message | None) -> dict[str, Any]:
+def reason_fields(reason: Message | None) -> dict[str, Any]:
     """Write why something is null: `reason` in English and `why` as a message; both null where nothing is."""
-    return {"reason": None, "why": None} if reason is None else {"reason": english(reason), "why": said(reason)}
+    return {"reason": None, "why": None} if reason is None else {"reason": english(reason), "why": to_json(reason)}
 
 
-def unsaid(content: Mapping[str, Any]) -> Message:
-    """Read a message that `said` wrote."""
-    values = {key: unsaid(one) if isinstance(one, Mapping) else one for key, one in content["values"].items()}
+def from_json(content: Mapping[str, Any]) -> Message:
+    """Read a message that `to_json` wrote."""
+    values = {key: from_json(one) if isinstance(one, Mapping) else one for key, one in content["values"].items()}
     return Message(content["code"], values)
 
 

@@ -50,7 +50,7 @@ def take_devices(device: str, gpus: int) -> torch.device:
     return choose_device(device)
 
 
-def load_described(manifest: Mapping[str, Any], *, dtype: str, device: str, gpus: int = 1) -> PreTrainedModel:
+def load_from_manifest(manifest: Mapping[str, Any], *, dtype: str, device: str, gpus: int = 1) -> PreTrainedModel:
     """Load the model that a manifest describes.
 
     Args:
