@@ -17,7 +17,7 @@ from espalier.sandbox.corpora import make_lines, make_pages, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
-from tests.conftest import REPOSITORY, Run
+from tests.conftest import HANG_S, REPOSITORY, Run
 from tests.unit.conftest import random_model
 
 DEFAULT_CONFIG = str(REPOSITORY / "config/config.yaml")
@@ -37,7 +37,7 @@ def default_run(snakemake: Run, testrun_uid: str) -> DefaultRun:
     directory = REPOSITORY / "build/default-run"
     with run_once(directory, testrun_uid) as is_first:
         if is_first:
-            done = snakemake("--configfile", DEFAULT_CONFIG, directory=directory)
+            done = snakemake("--configfile", DEFAULT_CONFIG, directory=directory, timeout_s=2 * HANG_S)
             assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return DefaultRun(directory, directory / "results/sandbox")
 
