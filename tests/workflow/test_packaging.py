@@ -117,9 +117,3 @@ def test_the_citation_has_what_its_format_asks_for() -> None:
 
 def test_the_build_tool_is_the_locked_one() -> None:
     assert PROJECT["build-system"]["requires"] == [f"hatchling=={locked()['hatchling']}"]
-
-
-def test_the_licence_of_every_locked_package_is_listed() -> None:
-    page = (REPOSITORY / "docs/licences.md").read_text(encoding="utf-8")
-    listed = {name.lower().replace("_", "-") for name in re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)}
-    assert listed == set(locked()), "run `make generated`"
