@@ -14,7 +14,7 @@ from pathlib import Path
 import grimp
 import pytest
 
-from espalier.models.architecture import EMBEDDINGS, FINAL_NORM, LAYERS, OUTPUT_EMBEDDINGS, PROJECTION_NAMES
+from espalier.models.architecture import ATTENTION, EMBEDDINGS, HEAD, LAYERS, NORM, PROJECTION_NAMES
 from tests.conftest import REPOSITORY
 from tests.workflow.test_conventions import CHEAP, RULE_FILES, SCRIPTS, WITHOUT_CODE, WITHOUT_OUTPUT, rules
 
@@ -67,8 +67,8 @@ def test_each_contract_can_be_broken(contract: str, module: str, line: str, tmp_
 def test_the_page_lists_every_part() -> None:
     page = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `([\w.]+)/?` \|", page, re.MULTILINE)
-    parts = [path.name for path in LIBRARY.iterdir() if path.is_dir() or path.suffix == ".py"]
-    assert sorted(listed) == sorted(set(parts) - {"__init__.py", "__pycache__"})
+    parts = {path.relative_to(LIBRARY).parts[0] for path in LIBRARY.rglob("*.py")}
+    assert sorted(listed) == sorted(parts - {"__init__.py"})
 
 
 def test_the_page_names_files_that_exist() -> None:
@@ -128,18 +128,26 @@ def test_a_cheap_rule_lists_every_source_of_its_script(name: str) -> None:
     assert superfluous == [], "in input.code, but used by nothing"
 
 
+TENSOR_NAMES = {*PROJECTION_NAMES, ATTENTION.path, LAYERS, NORM, HEAD, EMBEDDINGS}
+
+
+def names_in(source: str) -> set[str]:
+    """Find names of tensors in the strings of a source, f-strings among them; docstrings and messages do not count."""
+    tree = ast.parse(source)
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    parts = {part for text in strings for part in re.split(r"[./]", text)}
+    return {
+        name for name in TENSOR_NAMES if name in parts or any(f"{text}.".startswith(f"{name}.") for text in strings)
+    }
+
+
 def test_only_the_table_of_architectures_names_tensors() -> None:
     """A family is added in one place."""
-    names = {*PROJECTION_NAMES, "self_attn", LAYERS, EMBEDDINGS, FINAL_NORM, OUTPUT_EMBEDDINGS}
-    for path in LIBRARY.rglob("*.py"):
-        if path.name == "architecture.py":
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        texts = {
-            node.value.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        }  # docstrings
-        strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)} - texts
-        parts = {part for text in strings if isinstance(text, str) and " " not in text for part in text.split(".")}
-        assert (parts | strings) & names == set(), path
+    found = {path.name: names_in(path.read_text(encoding="utf-8")) for path in LIBRARY.rglob("*.py")}
+    assert found.pop("architecture.py") == TENSOR_NAMES
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize("line", ["x = f'model.layers.{i}'", "x = f'{prefix}self_attn.q_proj.bias'", "x = 'lm_head'"])
+def test_a_name_elsewhere_is_found(line: str) -> None:
+    assert names_in(line)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from espalier.study.paths import PATTERNS
+from espalier.study.paths import PATTERNS, benchmark_pattern
 from tests.conftest import REPOSITORY, Run
 
 RULE_FILES = sorted((REPOSITORY / "rules").glob("*.smk"))
@@ -47,6 +47,11 @@ def test_rules_write_where_the_library_looks(output: str) -> None:
     name = output.partition(".")[0]
     written = rules()[name].split("    output:")[1].split("    log:")[0]
     assert f'"{PATTERNS[output]}"' in written.replace("{{", "{").replace("}}", "}")
+
+
+@pytest.mark.parametrize("name", [output for output in PATTERNS if "." not in output])
+def test_rules_measure_where_the_forecast_looks(name: str) -> None:
+    assert f'"{benchmark_pattern(name)}"' in rules()[name]
 
 
 # Tables and reports: nothing expensive follows them, so they depend on their sources. All other rules have a GPU rule

@@ -56,7 +56,9 @@ BLOCKS = {"attention": ATTENTION, "mlp": MLP}
 PROJECTIONS = (*ATTENTION.paths, *MLP.paths)
 """Names of the projections within a layer."""
 PROJECTION_NAMES = (*ATTENTION.names, *MLP.names)
-LAYERS = "model.layers"
-EMBEDDINGS, FINAL_NORM, OUTPUT_EMBEDDINGS = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+LAYERS, ROTARY, NORM, HEAD = "model.layers", "model.rotary_emb", "model.norm", "lm_head"
+"""Modules of the whole model: decoder layers, rotary positions, final norm, output head."""
+EMBEDDINGS, FINAL_NORM, OUTPUT_EMBEDDINGS = "model.embed_tokens.weight", f"{NORM}.weight", f"{HEAD}.weight"
+"""Tensors outside the layers."""
 ATTENTION_NORM, MLP_NORM = "input_layernorm", "post_attention_layernorm"
 """Norms before the blocks of a layer."""

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import read_json
+from espalier.models.architecture import EMBEDDINGS, HEAD, LAYERS, NORM, ROTARY
 from espalier.models.devices import n_present, take_gpus
 from espalier.models.loading import choose_device, load_model
 from espalier.models.manifest import check_unchanged
@@ -30,13 +31,13 @@ def device_map(structure: ModelStructure, n_devices: int, *, tied: bool) -> Mapp
     """
     before = structure.other_params if tied else structure.other_params // 2
     total, last = structure.total_params, n_devices - 1
-    devices = {"model.embed_tokens": 0, "model.rotary_emb": 0}
+    devices = {EMBEDDINGS.removesuffix(".weight"): 0, ROTARY: 0}
     passed = before
     for number, layer in enumerate(structure.layers):
         middle = passed + layer.params / 2
-        devices[f"model.layers.{number}"] = min(last, int(middle / total * n_devices))
+        devices[f"{LAYERS}.{number}"] = min(last, int(middle / total * n_devices))
         passed += layer.params
-    return devices | {"model.norm": last, "lm_head": 0 if tied else last}
+    return devices | {NORM: last, HEAD: 0 if tied else last}
 
 
 def take_devices(device: str, gpus: int) -> torch.device:

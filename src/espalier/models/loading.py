@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from espalier.errors import UserError
+from espalier.models.architecture import HEAD
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def _check_tensors(folder: str | Path, model: PreTrainedModel, found: Mapping[st
     if missing := sorted(found["missing_keys"]):
         raise UserError(f"{folder}: {_some(missing)} missing from the weights of {architecture}; {again}")
     unexpected = sorted(found["unexpected_keys"])
-    in_decoder = [name for name in unexpected if name.startswith((f"{model.base_model_prefix}.", "lm_head."))]
+    in_decoder = [name for name in unexpected if name.startswith((f"{model.base_model_prefix}.", f"{HEAD}."))]
     if in_decoder:
         raise UserError(
             f"{folder}: {_some(in_decoder)} in the weights, but {architecture} as config.json describes it does not "

@@ -78,9 +78,25 @@ class Paths:
         pattern = PATTERNS[output].replace("<results>", self.results)
         return pattern.format(**dict(zip(_wildcards(output), wildcards, strict=True)))
 
-    def benchmark(self, rule: str, *wildcards: str) -> str:
-        """Return the benchmark file of a job of a rule."""
-        return "/".join((self.results, "benchmarks", rule, *wildcards)) + ".tsv"
+    def benchmark(self, rule: str, *wildcards: str | int) -> str:
+        """Return the benchmark file of a job.
+
+        Args:
+            rule: Name of its rule.
+            wildcards: Values of its wildcards, in the order of the pattern.
+        """
+        pattern = benchmark_pattern(rule).replace("<results>", self.results)
+        return pattern.format(**dict(zip(_wildcards(rule), wildcards, strict=True)))
+
+
+@cache
+def benchmark_pattern(rule: str) -> str:
+    """Return the pattern of the benchmark files of a rule: named after the parts of its output that hold wildcards."""
+    folder, *parts = PATTERNS[rule].split("/")
+    named = [part for part in parts if "{" in part]
+    if named and not named[-1].endswith("}"):
+        named[-1] = named[-1].rpartition(".")[0]  # without the suffix of a file
+    return "/".join((folder, "benchmarks", rule, *named)) + ".tsv"
 
 
 @cache

@@ -12,11 +12,13 @@ from espalier.study.experiments import Experiment
 if TYPE_CHECKING:
     from espalier.study.lookups import Study
 
-_PASSES = {"collect_gradients", "measure_importance", "measure_priors"}
-
 
 def planned_jobs(study: Study) -> dict[str, Any]:
-    """Return the arguments of a forecast as plain values: `jobs` (as `espalier.study.forecast.Work`) and `n_params`."""
+    """Return the arguments of a forecast as plain values.
+
+    Returns:
+        `jobs`, each with the fields of `espalier.study.forecast.PlannedJob`, and `n_params` by model.
+    """
     config = study.config
     known = {model.name: known_sizes(model, study.model_folder(model), config.sandbox) for model in config.models}
     computed = [model for model in config.models if model.legacy is None]
@@ -29,14 +31,14 @@ def planned_jobs(study: Study) -> dict[str, Any]:
 
 def _jobs(study: Study, model: str, gpus: int) -> Iterator[dict[str, Any]]:
     paths = study.paths
-    experiments = [experiment for experiment in study.sweep.experiments if experiment.model == model]
+    experiments = study.sweep.of_model(model)
 
     def job(
         rule: str, *wildcards: str, amount: int = 1, on_gpu: bool = True, n_samples: int | None = None
     ) -> dict[str, Any]:
         return {
             "rule": rule, "model": model, "amount": amount, "gpus": gpus if on_gpu else 0, "n_samples": n_samples,
-            "output": paths.of(rule, *wildcards), "benchmark": paths.benchmark(rule, *_named(rule, wildcards)),
+            "output": paths.of(rule, *wildcards), "benchmark": paths.benchmark(rule, *wildcards),
         }  # fmt: skip
 
     if model in study.sandbox.models:
@@ -51,11 +53,6 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[dict[str, Any]]:
     for name in study.recovery.planned(model):
         yield job("recover", model, name, amount=study.recovery.n_tokens)
         yield job("evaluate_recovered", model, name)
-
-
-def _named(rule: str, wildcards: tuple[str, ...]) -> tuple[str, ...]:
-    """Return how a benchmark file is named: passes end in `seq{seq_len}`."""
-    return (*wildcards[:-1], f"seq{wildcards[-1]}") if rule in _PASSES else wildcards
 
 
 def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, ...], tuple[int, int]]:
