@@ -151,3 +151,12 @@ def test_only_the_table_of_architectures_names_tensors() -> None:
 @pytest.mark.parametrize("line", ["x = f'model.layers.{i}'", "x = f'{prefix}self_attn.q_proj.bias'", "x = 'lm_head'"])
 def test_a_name_elsewhere_is_found(line: str) -> None:
     assert names_in(line)
+
+
+def test_only_jobs_read_the_object_of_a_script() -> None:
+    """Scripts hand on values; a library class that takes the object itself belongs into `jobs/`."""
+    reads = re.compile(r"\bsnakemake\.(input|output|params|config|wildcards|resources|log|threads|rule)\b")
+    readers = {
+        path.relative_to(LIBRARY).parts[0] for path in LIBRARY.rglob("*.py") if reads.search(path.read_text("utf-8"))
+    }
+    assert readers == {"jobs"}
