@@ -38,6 +38,8 @@ rule train_sandbox_tokenizer:
         "<results>/logs/train_sandbox_tokenizer/{architecture}.log",
     benchmark:
         "<results>/benchmarks/train_sandbox_tokenizer/{architecture}.tsv"
+    # The longest chain of the study begins here: started late, the last model trains while other cores are idle.
+    priority: 50
     conda:
         "../envs/sandbox.yaml"
     threads: 1
@@ -68,6 +70,8 @@ rule train_sandbox_model:
         "<results>/logs/train_sandbox_model/{model}.log",
     benchmark:
         "<results>/benchmarks/train_sandbox_model/{model}.tsv"
+    # The longest chain of the study begins here: started late, the last model trains while other cores are idle.
+    priority: 50
     conda:
         "../envs/sandbox.yaml"
     threads: 1
