@@ -1,1 +1,1 @@
-"""Statistics of the consolidated tables. `best` and `best_configs` import no scipy, so reports may use them."""
+"""Statistics of the consolidated tables. `best`, `best_configs` and `message_json` do not import scipy."""

@@ -1,4 +1,4 @@
-"""Base against Instruct on the settings both have: like with like, not one lucky pick with another."""
+"""Comparison of Base and Instruct on their common settings, which has no bias from selecting the best of each."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def compare_kinds(
         base: Rows of the base model, with its protocol.
         instruct: Rows of the instruct model, with its protocol.
         ratio: Pruning ratio.
-        draws: Joint draws by model, where there are any.
+        draws: Joint draws of each model; None if a model has none.
 
     Returns:
-        The comparison as JSON; null values and the reason where the two cannot be compared.
+        The comparison as JSON content. If the models cannot be compared, its values are null and `reason` says why.
     """
     if base.protocol is None or instruct.protocol is None:
         return _content(_nothing(Message("unknown_protocol")))
@@ -52,7 +52,7 @@ def compare_kinds(
 
 
 def _settings(rows: pd.DataFrame) -> list[Hashable]:
-    """List the setting of each row; missing values are None, which equal each other."""
+    """Return the setting of each row, with None for missing values: unlike NaN, None equals None."""
     return [
         tuple(None if pd.isna(value) else str(value) for value in row)
         for row in rows[list(SETTING)].itertuples(index=False)
@@ -60,7 +60,7 @@ def _settings(rows: pd.DataFrame) -> list[Hashable]:
 
 
 def _pair(of: list[Bootstrap | None], rows: list[pd.DataFrame]) -> tuple[FloatArray, FloatArray] | None:
-    """Take the draws of the experiments of both; None where they cannot be compared."""
+    """Return the draws of the experiments in `rows` for both models; None if the draws cannot be compared."""
     if of[0] is None or of[1] is None:
         return None
     names = [[str(name) for name in one["experiment"]] for one in rows]

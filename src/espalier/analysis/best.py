@@ -1,7 +1,8 @@
-"""Which experiments count and which is the best one. Used by the analyses of one model and of the whole study.
+"""Selection of the valid experiments and of the best experiment, for the analyses of one model and of the whole study.
 
-The best experiment of a model at a pruning ratio has the highest mean accuracy; ties go to the lower perplexity (of the
-first text), then to the name. A control (criterion `random`) is never the best.
+An experiment is valid if its status is `ok` and it has an accuracy on all tasks. The best experiment of a model at a
+pruning ratio has the highest mean accuracy. Ties are broken by the lower perplexity on the first text, then by name. A
+control (criterion `random`) is never the best.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ CONTROL_CRITERION = "random"
 REQUIRED = (
     "study", "model", "family", "kind", "experiment", "method", "pruning_ratio", "acc_mean", "acc_mean_rule", "status",
 )  # fmt: skip
-# What a report can do without; it says that they are missing.
+# A report does not need these columns, but it lists those that are missing.
 OPTIONAL = (
     "criterion", "calibration", "taylor_seq_len", "taylor_num_samples", "removed_param_fraction", "n_params",
     "extreme_pruning_layers",
@@ -29,17 +30,17 @@ OPTIONAL = (
 
 @dataclass(frozen=True)
 class ModelRows:
-    """The rows of one model.
+    """Rows of one model in the experiments table.
 
     Attributes:
         facts: Study, model, family, kind, and the rule of the mean accuracy.
-        experiments: Its experiments, with two more columns: `invalid` (why a row does not count; empty if it does) and
-            `control`.
-        baseline: Row of the unpruned model; None where it has no result.
-        tasks: Tasks that its mean accuracy is taken over.
-        texts: Perplexity texts; the first is the one that is compared.
-        missing_columns: Columns that the table does not have; their values count as missing.
-        protocol: Evaluation protocol of its results; None where it is not known.
+        experiments: The pruned experiments, with two additional columns: `invalid` (why a row is invalid; empty if it
+            is valid) and `control`.
+        baseline: Row of the unpruned model; None if it has no result.
+        tasks: Tasks that enter the mean accuracy.
+        texts: Perplexity texts. Experiments are compared on the first text.
+        missing_columns: Optional columns that the table does not have. All their values are missing.
+        protocol: Evaluation protocol of the results; None if it is unknown.
     """
 
     facts: dict[str, str]
@@ -52,25 +53,25 @@ class ModelRows:
 
     @property
     def ratios(self) -> list[float]:
-        """Its pruning ratios, ascending."""
+        """Pruning ratios of the model, ascending."""
         return ratios_of(self.experiments["pruning_ratio"])
 
     def at(self, ratio: float | None) -> pd.DataFrame:
-        """Return the experiments at one pruning ratio; none for None."""
+        """Return the experiments at one pruning ratio; no rows if the ratio is None."""
         keys = self.experiments["pruning_ratio"].map(ratio_key)
         return self.experiments[keys == (None if ratio is None else ratio_key(ratio))]
 
 
 def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = None) -> ModelRows:
-    """Take the rows of one model from the experiments table and judge which count.
+    """Select the rows of one model from the experiments table and mark invalid experiments and controls.
 
     Args:
         experiments: The experiments table.
         model: Name of the model.
-        protocol: Evaluation protocol of its results, where it is known.
+        protocol: Evaluation protocol of the results; None if it is unknown.
 
     Raises:
-        UserError: If the table has no such model, lacks a column that is needed, or has an experiment twice.
+        UserError: If the table has no such model, lacks a required column, or lists an experiment twice.
     """
     if lacking := [column for column in REQUIRED if column not in experiments]:
         raise UserError(f"the experiments table has no column {', '.join(lacking)}; run `snakemake consolidated` again")
@@ -101,13 +102,13 @@ def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = Non
 
 
 def valid_rows(rows: pd.DataFrame, *, controls: bool = False) -> pd.DataFrame:
-    """Keep the experiments that count, with or without controls."""
+    """Return the valid experiments, with or without controls."""
     valid = rows[rows["invalid"] == ""]
     return valid if controls else valid[~valid["control"]]
 
 
 def count(rows: pd.DataFrame) -> dict[str, Any]:
-    """Count experiments: total, valid, invalid and why, and how many of the valid ones are controls."""
+    """Count experiments: total, valid, invalid, invalid for each reason, and valid controls."""
     reasons = rows.loc[rows["invalid"] != "", "invalid"].value_counts().sort_index()
     valid = valid_rows(rows, controls=True)
     return {
@@ -120,7 +121,7 @@ def count(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def best_row(rows: pd.DataFrame, texts: list[str]) -> dict[str, Any] | None:
-    """Pick the best experiment of one model and ratio; None where no experiment counts."""
+    """Return the row of the best experiment of one model and ratio; None if no experiment is valid."""
     candidates = _records(valid_rows(rows))
     text = f"ppl_{texts[0]}" if texts else None
 
@@ -132,7 +133,7 @@ def best_row(rows: pd.DataFrame, texts: list[str]) -> dict[str, Any] | None:
 
 
 def scores(row: Mapping[str, Any], of: ModelRows) -> dict[str, Any]:
-    """Read accuracies and perplexities of a row; `ppl` is the perplexity of the first text."""
+    """Return accuracies, perplexities and number of parameters of a row; `ppl` is the perplexity of the first text."""
     perplexities = {text: number(row[f"ppl_{text}"]) for text in of.texts}
     return {
         "acc_mean": number(row["acc_mean"]),
@@ -148,7 +149,8 @@ def versus_baseline(best: Mapping[str, Any] | None, baseline: Mapping[str, Any] 
 
     Returns:
         `acc_mean_difference` (best - baseline), `acc_kept` (best / baseline), `ppl_ratio` (best / baseline), and
-        `reason`: why they are null, where they are.
+        `reason` (why all three are null). Without a reason, `acc_kept` is null if the accuracy of the unpruned model
+        is 0, and `ppl_ratio` is null if a perplexity is missing.
     """
     nothing = {"acc_mean_difference": None, "acc_kept": None, "ppl_ratio": None}
     if best is None:
@@ -167,34 +169,34 @@ def versus_baseline(best: Mapping[str, Any] | None, baseline: Mapping[str, Any] 
 
 
 def global_best_config(analysis: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the best configuration of each pruning ratio from the analysis of one model."""
+    """Extract the best configuration at each pruning ratio from the analysis of one model."""
     return _part(analysis, ("pruning_ratio", "best", "baseline", "best_vs_baseline"))
 
 
 def method_comparison(analysis: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the comparison of methods at each pruning ratio from the analysis of one model."""
+    """Extract the comparison of methods at each pruning ratio from the analysis of one model."""
     return _part(analysis, ("pruning_ratio", "experiments", "methods", "best_by_mean"))
 
 
 def ratios_of(values: Iterable[float]) -> list[float]:
-    """List different pruning ratios, ascending."""
+    """Return the distinct pruning ratios, ascending."""
     return sorted({ratio_key(value): float(value) for value in values}.values())
 
 
 def number(value: Any) -> float | None:
-    """Turn a cell into a number for JSON; missing and infinite values become None."""
+    """Convert a table cell to a number for JSON; missing and infinite values become None."""
     if pd.isna(value) or math.isinf(value):
         return None
     return float(value)
 
 
 def whole(value: Any) -> int | None:
-    """Turn a cell into a whole number for JSON."""
+    """Convert a table cell to a whole number for JSON; missing values become None."""
     return None if pd.isna(value) else int(value)
 
 
 def string(value: Any) -> str | None:
-    """Turn a cell into a string for JSON."""
+    """Convert a table cell to a string for JSON; missing values become None."""
     return None if pd.isna(value) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Tables of the best configurations, from the analysis of the study. Imports no scipy, so reports may use it."""
+"""Tables of the best configurations, from the analysis of the study. Imports no scipy, so report jobs start fast."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Best = dict[str, Any]
 
 
 def best_configs_table(summary: Mapping[str, Any]) -> pd.DataFrame:
-    """Make the table of best configurations, one row per model and pruning ratio, from `analyse_study`."""
+    """Build the table of best configurations (a row per model and pruning ratio) from the result of `analyse_study`."""
     rows = [row for content in summary["by_ratio"].values() for row in content["best_configs"]]
     frame = pd.DataFrame([_flat(row) for row in rows], columns=[*_BEST_COLUMNS, "acc_mean_rule"])
     return frame.astype(dict.fromkeys(_WHOLE_COLUMNS, "Int64"))
 
 
 def cross_model_comparison(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the short comparison (best method, accuracy and perplexity of each model) from `analyse_study`."""
+    """Summarise the result of `analyse_study`: best method, accuracy and perplexity of each model."""
 
     def short(content: Mapping[str, Any]) -> dict[str, Any]:
         keys = {"best_method": "method", "best_acc": "acc_mean", "best_ppl": "ppl", "n_valid": "n_valid"}
@@ -46,7 +46,7 @@ _WHOLE_COLUMNS = (
 
 
 def _flat(row: Best) -> Best:
-    """Spread intervals over two columns."""
+    """Split each interval into two columns, `*_low` and `*_high`."""
     ends = {
         f"{name}_{end}": None if row[f"{name}_interval"] is None else row[f"{name}_interval"][number]
         for name in ("acc_mean", "acc_kept")

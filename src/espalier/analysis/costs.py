@@ -1,4 +1,4 @@
-"""What each plan costs to run, compared with the unpruned model: parameters, KV cache and FLOPs per token."""
+"""Inference costs of each plan and of the unpruned model: parameters, KV cache and FLOPs per token."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ from espalier.statistics.messages import Message
 
 
 def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Compute the costs of the unpruned model and of every plan of it.
+    """Compute the inference costs of the unpruned model and of each of its plans.
 
     Args:
         layers: The layers table.
         model: Name of the model.
-        manifest: Its manifest, for the sizes of its layers and what stood in its config; None where it has none.
+        manifest: Manifest of the model, with its layer sizes and its config; None if there is no manifest.
 
     Returns:
-        `baseline` and `experiments.<name>`: `n_params`, `kv_cache_bytes_per_token`, `flops_per_token`, and `relative`
-        to the unpruned model; `dtype` of the cached numbers; `reason` where nothing is known.
+        `baseline` and `experiments.<name>`, each with `n_params`, `kv_cache_bytes_per_token` and `flops_per_token`.
+        Each experiment also has `relative`, the same costs divided by those of the unpruned model. `dtype` is the dtype
+        of the KV cache: the dtype in the model's config, or bfloat16 if that is missing or unknown. `reason` and `why`
+        say why costs are missing.
+
+    Raises:
+        UserError: If a count in the layers table is negative, or a layer has more biases than parameters.
     """
     config = manifest["config"] if manifest else {}
     if manifest is None or not {"hidden_size", "num_attention_heads", "vocab_size"} <= set(config):
@@ -62,7 +67,7 @@ def _plan(rows: pd.DataFrame, structure: ModelStructure, sizes: Mapping[str, Any
 
 
 def _sizes(structure: ModelStructure, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Read head size, output head, cache type and biases; a group's biases are what its weights leave over."""
+    """Compute the arguments of `costs` that all plans share. Biases of a group are its parameters minus its weights."""
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     head_dim = int(config.get("head_dim") or hidden // heads)
     first = structure.layers[0]

@@ -1,8 +1,8 @@
 """Comparison of all models of a study: content of `reports/cross_model/analysis_summary.json`.
 
-There is one best configuration per (model, pruning ratio); everything else is counted or averaged over those, one ratio
-at a time. Mean accuracies over different tasks or by different rules are never averaged or ranked together: the value
-is null and `reason` says so.
+Each model has one best configuration at each pruning ratio. Distributions, means and rankings are computed over the
+best configurations, separately for each ratio. Mean accuracies over different tasks, by different protocols or by
+different rules are never averaged or ranked together. The result is then null.
 """
 
 from __future__ import annotations
@@ -46,13 +46,16 @@ def analyse_study(
 
     Args:
         experiments: The experiments table.
-        headline_ratio: Pruning ratio whose results stand at the top level; None means the largest.
-        analyses: `analyse_model` of each model, for intervals and costs; without it those are null.
-        draws: Joint bootstrap draws of each model, for Base against Instruct; without them it has no intervals.
-        protocols: Evaluation protocol of each model (`protocols_of`); without it all count as one.
+        headline_ratio: Pruning ratio whose results are put at the top level; None means the largest ratio.
+        analyses: Result of `analyse_model` for each model. Without it, intervals and costs are null.
+        draws: Joint bootstrap draws of each model. Without them, Base against Instruct has no intervals.
+        protocols: Evaluation protocol of each model (`protocols_of`). None assumes one protocol for all models.
 
     Returns:
-        The results of the headline ratio, and `by_ratio` with the same keys for each ratio.
+        The results at the headline ratio, and `by_ratio` with the same results at each ratio.
+
+    Raises:
+        UserError: If the table lacks a required column, or lists an experiment of a model twice.
     """
     names = [str(name) for name in experiments["model"].unique()]
     known = dict.fromkeys(names, "") if protocols is None else protocols
@@ -71,7 +74,7 @@ def analyse_study(
 
 
 def protocols_of(evaluations: pd.DataFrame) -> dict[str, str]:
-    """Name the evaluation protocol of each model, from the evaluations table; several are joined."""
+    """Return the evaluation protocol of each model from the evaluations table; several protocols are joined by `+`."""
     found = evaluations.groupby("model")["protocol"].unique()
     return {str(model): "+".join(sorted(map(str, values))) for model, values in found.items()}
 
@@ -144,7 +147,7 @@ def _best_config(of: ModelRows, ratio: float | None, analysis: Mapping[str, Any]
 
 
 def _certainty(analysis: Mapping[str, Any] | None, ratio: float | None, experiment: str) -> Best:
-    """Take intervals, the set and costs of an experiment from the analysis of its model; null where there is none."""
+    """Return intervals, confidence set size and costs of an experiment from its model's analysis; null if missing."""
     of = (analysis or {}).get("by_ratio", {}).get("" if ratio is None else ratio_key(ratio), {})
     uncertainty = of.get("uncertainty") or {}
     one = uncertainty.get("experiments", {}).get(experiment, {})

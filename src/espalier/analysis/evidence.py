@@ -1,8 +1,8 @@
-"""What is known of the accuracies of one model beyond their values: which documents were right, or at least how many.
+"""Bootstrap draws of the accuracies of one model, from single documents or from numbers of documents.
 
-Every experiment that counts is in it, controls and the unpruned model too, so that all of them share the draws. Where
-results of single documents are missing (imported results), the draws are made from the numbers of documents; where
-those are missing as well, there is nothing and `reason` says why.
+One set of draws covers all valid experiments of the model, controls included, and the unpruned model. If results of
+single documents are missing (imported results), the draws are made from the numbers of documents. If these are missing
+as well, there are no draws, and `reason` says why.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from espalier.statistics.messages import Message
 SEED = 0
 N_DRAWS = 10_000
 Samples = Mapping[str, Callable[[], pd.DataFrame]]
-"""How to read the results of single documents, by experiment."""
+"""For each experiment, a function that reads its samples table (results of single documents)."""
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What the accuracies of one model rest on.
+    """Draws and documents of one model, from which the uncertainty of its accuracies is computed.
 
     Attributes:
-        draws: Joint draws of all experiments that count and of the unpruned model; None where there are none.
-        documents: Which documents each got right; None where that is unknown.
+        draws: Joint draws of all valid experiments and of the unpruned model; None if there are no draws.
+        documents: Documents that each experiment answered correctly; None if unknown.
         task_stderr: Standard error of each task's accuracy, by experiment and task.
-        reason: Why `draws` is None, where it is.
+        reason: Why `draws` is None; None if there are draws.
     """
 
     draws: Bootstrap | None
@@ -45,24 +45,26 @@ class Draws:
     reason: Message | None
 
     def covers(self, experiments: Sequence[str]) -> bool:
-        """Whether all of these experiments have draws."""
+        """Return whether all of these experiments have draws."""
         return self.draws is not None and set(experiments) <= set(self.draws.experiments)
 
 
 def gather_evidence(
     of: ModelRows, evaluations: pd.DataFrame, samples: Samples, *, n_draws: int = N_DRAWS, seed: int = SEED
 ) -> Draws:
-    """Draw the accuracies of all experiments of a model that count.
+    """Draw the accuracies of all valid experiments of a model and of the unpruned model.
 
     Args:
-        of: Its rows.
+        of: Rows of the model.
         evaluations: The evaluations table.
-        samples: How to read the results of single documents, for each experiment that has them; read one by one.
+        samples: Functions that read the samples tables, for each experiment that has one. They are called one at a
+            time.
         n_draws: Number of draws.
-        seed: Seed of the draws; the same for all models, so that those of two models are joint.
+        seed: Seed of the draws. Use the same seed for all models, so that the draws of two models are joint.
 
     Raises:
-        UserError: If the results of single documents disagree with the tables.
+        UserError: If a samples table is invalid, the experiments were evaluated on different documents, or the
+            documents do not give the mean accuracies of the experiments table.
     """
     means = _means(of)
     rows = evaluations[(evaluations["model"] == of.facts["model"]) & evaluations["experiment"].isin(list(means))]
@@ -83,18 +85,18 @@ def gather_evidence(
 
 
 def judge(of: ModelRows, rows: pd.DataFrame, samples: Samples) -> Correctness | None:
-    """Judge every document of some experiments.
+    """Determine which documents some experiments of a model answered correctly.
 
     Args:
-        of: Rows of their model.
-        rows: Its evaluations, which tell the tasks that have acc_norm.
-        samples: How to read the results of single documents; at least one experiment.
+        of: Rows of the model.
+        rows: Evaluations of the model. They show which tasks have acc_norm.
+        samples: Functions that read the samples tables of the experiments; at least one.
 
     Returns:
-        What each got right; None where it cannot be told which tasks are part of which group.
+        Correctness of the experiments; None if the group of a task cannot be determined.
 
     Raises:
-        UserError: If experiments were evaluated on different documents.
+        UserError: If a samples table is invalid, or the experiments were evaluated on different documents.
     """
     groups = _groups(next(iter(samples.values()))(), of.tasks)
     if groups is None:
@@ -106,7 +108,7 @@ def judge(of: ModelRows, rows: pd.DataFrame, samples: Samples) -> Correctness | 
 
 
 def draws_table(evidence: Draws) -> pa.Table:
-    """Make a table of the draws, a column for each experiment; where they come from stands in its metadata."""
+    """Convert draws to a table with a float32 column for each experiment; source and accuracies are in its metadata."""
     draws = evidence.draws
     if draws is None:
         return pa.table({}).replace_schema_metadata({"source": "none", "origin": ""})
@@ -117,7 +119,7 @@ def draws_table(evidence: Draws) -> pa.Table:
 
 
 def read_draws(table: pa.Table) -> Bootstrap | None:
-    """Read what `draws_table` made; None where there are no draws."""
+    """Convert a table of `draws_table` back to draws; None if it contains no draws."""
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     source = metadata.get("source")
     if source not in {"documents", "counts"}:
@@ -131,16 +133,17 @@ def read_draws(table: pa.Table) -> Bootstrap | None:
 
 
 def _means(of: ModelRows) -> dict[str, float]:
-    """Mean accuracy of everything that counts, the unpruned model first."""
+    """Return the mean accuracies of the unpruned model (unless it lacks a task), valid experiments and controls."""
     rows: list[dict[Any, Any]] = [of.baseline] if of.baseline and not _lacks_a_task(of.baseline, of.tasks) else []
     rows += valid_rows(of.experiments, controls=True).to_dict("records")
     return {str(row["experiment"]): float(row["acc_mean"]) for row in rows}
 
 
 def _groups(samples: pd.DataFrame, tasks: list[str]) -> dict[str, str] | None:
-    """Find the group of each task that is reported only as part of one; None where that cannot be told.
+    """Return the group of each task that is reported only as part of a group; None if it cannot be determined.
 
-    lm-eval names the tasks of a group after it (`mmlu_anatomy` is in `mmlu`); with one group, all others are in it.
+    In lm-eval, the names of a group's tasks begin with the group's name (`mmlu_anatomy` is in `mmlu`). If there is only
+    one group, all tasks that are not reported themselves belong to it.
     """
     found = [str(task) for task in samples["task"].unique()]
     groups = sorted(set(tasks) - set(found), key=len, reverse=True)
@@ -161,7 +164,7 @@ def _acc_norm_tasks(rows: pd.DataFrame, rule: str) -> set[str]:
 
 
 def _entering(rows: pd.DataFrame, tasks: list[str], rule: str) -> pd.DataFrame:
-    """Keep the metric of each task that enters the mean accuracy."""
+    """Return the rows with the metric of each task that enters the mean accuracy."""
     normalised = rows["task"].isin(list(_acc_norm_tasks(rows, rule)))
     metric = normalised.map({True: "acc_norm", False: "acc"})
     return rows[rows["task"].isin(tasks) & (rows["metric"] == metric)]

@@ -1,4 +1,4 @@
-"""Messages of the statistics as JSON: code and values for any language, and the English text beside them."""
+"""Messages as JSON: code and values, which can be rendered in any language, and the English text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from espalier.analysis.serving_messages import ENGLISH as DEPLOYMENT
 from espalier.statistics.messages import ENGLISH, Message, render
 
 _OF_OTHERS = ENGLISH | DEPLOYMENT
-# What only the analysis says, beside the messages of the statistics and of the verdicts on targets.
+# The messages of the statistics, of the verdicts on serving, and of the analysis itself (below).
 CATALOGUE = _OF_OTHERS | {
     "no_valid_experiment": "there is no valid experiment",
     "no_counts": "neither results of single documents nor their numbers are known",
@@ -32,7 +32,7 @@ CATALOGUE = _OF_OTHERS | {
         "At {tokens:,} tokens, {longest}-token sequences cannot be told from {shortest}-token ones: {difference:+.4f}"
         " ({lower:+.4f} to {upper:+.4f})."
     ),
-    # Recovery: does the order of the experiments survive it, and does the best stay the best?
+    # Recovery: the order of the experiments and the best experiment, before and after.
     "no_documents": "there are no results of single documents",
     "ranking_none": (
         "Recovered experiments that count: {n}. A ranking needs several: name more in recovery.experiments."
@@ -68,12 +68,12 @@ CATALOGUE = _OF_OTHERS | {
 
 
 def english(message: Message) -> str:
-    """Put a message into English."""
+    """Render a message in English."""
     return render(message, CATALOGUE)
 
 
 def to_json(message: Message) -> dict[str, Any]:
-    """Write a message as `code`, `values` (messages among them likewise) and `text` (English)."""
+    """Convert a message to `code`, `values` (with messages converted likewise) and `text` (English)."""
     return {
         "code": message.code,
         "values": {
@@ -84,23 +84,23 @@ def to_json(message: Message) -> dict[str, Any]:
 
 
 def to_json_list(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Write several messages."""
+    """Convert several messages with `to_json`."""
     return [to_json(message) for message in messages]
 
 
 def reason_fields(reason: Message | None) -> dict[str, Any]:
-    """Write why something is null: `reason` in English and `why` as a message; both null where nothing is."""
+    """Return `reason` (English text) and `why` (message as JSON) of a missing value; both are None without a reason."""
     return {"reason": None, "why": None} if reason is None else {"reason": english(reason), "why": to_json(reason)}
 
 
 def from_json(content: Mapping[str, Any]) -> Message:
-    """Read a message that `to_json` wrote."""
+    """Convert the result of `to_json` back to a message."""
     values = {key: from_json(one) if isinstance(one, Mapping) else one for key, one in content["values"].items()}
     return Message(content["code"], values)
 
 
 def plain(value: Any) -> Any:
-    """Turn numpy values into plain ones, and numbers that JSON does not have into None."""
+    """Convert numpy values to Python values, and numbers that JSON does not have (NaN, infinity) to None."""
     if isinstance(value, np.ndarray):
         return [plain(one) for one in value.tolist()]
     if isinstance(value, list | tuple):

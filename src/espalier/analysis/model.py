@@ -1,8 +1,9 @@
-"""Statistics of one model: content of `reports/{model}/analysis.json`. Each pruning ratio stands alone.
+"""Statistics of one model: content of `reports/{model}/analysis.json`. Each pruning ratio is analysed separately.
 
 Means and standard deviations (of the population, as in the reference) are over experiments. Correlations are Pearson's,
-pooled over the experiments of one ratio and within methods; where one is undefined, `r` is null and `reason` says why.
-Controls are listed among the methods and left out everywhere else. How certain all this is stands in `uncertainty`.
+pooled over the experiments of one ratio and within methods. If a correlation is undefined, `r` is null and `reason`
+says why. Controls are included in the statistics of each method and in the results of each experiment. They are
+excluded from correlations, means by setting, and the choice of the best. `uncertainty` holds intervals and tests.
 """
 
 from __future__ import annotations
@@ -53,17 +54,18 @@ def analyse_model(
     Args:
         experiments: The experiments table.
         model: Name of the model.
-        headline_ratio: Pruning ratio whose results stand at the top level; None means the model's largest.
-        evidence: What its accuracies rest on (`espalier.analysis.evidence`).
-        costs: What its plans cost to run (`espalier.analysis.costs`).
+        headline_ratio: Pruning ratio whose results are put at the top level; None means the largest ratio of the model.
+        evidence: Joint draws of the model's accuracies (`espalier.analysis.evidence`).
+        costs: Inference costs of the model's plans (`espalier.analysis.costs`).
         gradient_profile: Gradient statistics of each layer (`espalier.analysis.profile`).
-        perplexities: Perplexities with the losses of their windows (`espalier.analysis.perplexities`).
+        perplexities: Perplexities of each experiment, with window losses (`espalier.analysis.perplexities`).
 
     Returns:
-        Facts of the model, the results of the headline ratio, and `by_ratio` with the same keys for each ratio.
+        Facts about the model, the results at the headline ratio, and `by_ratio` with the same results at each ratio.
 
     Raises:
-        UserError: If the table has no such model or cannot be used.
+        UserError: If the table has no such model, lacks a required column, or lists an experiment twice, or if the
+            perplexities of an experiment and of the unpruned model have different windows.
     """
     rows = rows_of(experiments, model)
     if headline_ratio is None:
@@ -89,9 +91,14 @@ def analyse_model(
 def correlation(valid: pd.DataFrame, metric: str) -> dict[str, Any]:
     """Correlate a column with the mean accuracy, pooled and within methods.
 
+    Args:
+        valid: The valid experiments.
+        metric: Name of the column.
+
     Returns:
-        `r` (pooled; null where undefined), `n` (rows used), `n_distinct` and `reason` (null where r is defined), `why`
-        (the reason as a message), `within`, and `statements` about the relation within methods.
+        `r` (pooled; null if undefined), `n` (number of experiments used), `n_distinct` (number of distinct values),
+        `reason` (why `r` is null), `why` (the reason as a message), `within` (the correlations within methods and their
+        mean), and `statements` about the relation within methods.
     """
     if metric not in valid:
         nothing = Message("no_values", {"name": metric})
@@ -151,7 +158,7 @@ def _analyse_ratio(
 
 
 def _notes(rows: pd.DataFrame) -> list[dict[str, str]]:
-    """List what was odd about imported experiments."""
+    """List the notes on imported experiments."""
     if "note" not in rows:
         return []
     noted = rows[rows["note"].notna()]
@@ -159,7 +166,7 @@ def _notes(rows: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _results(rows: pd.DataFrame, of: ModelRows, perplexities: Mapping[str, Texts]) -> dict[str, dict[str, Any]]:
-    """List accuracy, perplexity, and its ratio to the unpruned model's, of each experiment that counts."""
+    """Return the accuracy, perplexity and perplexity ratio of each valid experiment, controls included."""
     found = {}
     text = f"ppl_{of.texts[0]}" if of.texts else None
     unpruned = _perplexity(of.baseline, text)
@@ -177,7 +184,7 @@ def _results(rows: pd.DataFrame, of: ModelRows, perplexities: Mapping[str, Texts
 
 
 def _perplexity(row: Mapping[Any, Any] | None, text: str | None) -> float | None:
-    """Read a perplexity, infinite ones too."""
+    """Return the perplexity of a row, even if it is infinite; None if it is missing."""
     return None if row is None or text is None or pd.isna(row[text]) else float(row[text])
 
 

@@ -1,4 +1,4 @@
-"""Perplexity of each experiment against the unpruned model, text by text, with a paired interval over windows."""
+"""Perplexity ratio of each experiment to the unpruned model on each text, with an interval paired over windows."""
 
 from __future__ import annotations
 
@@ -15,32 +15,35 @@ from espalier.statistics.bootstrap import LEVEL
 from espalier.statistics.perplexities import NO_WINDOWS, paired_ratio
 
 Texts = Mapping[str, Mapping[str, Any]]
-"""What `metrics.json` holds of each text: `value`, and the losses and tokens of its windows where they were kept."""
+"""Perplexity of each text as in `metrics.json`: `value` and, except in old results, losses and tokens of windows."""
 
 
 def read_perplexities(samples: Mapping[str, str | Path]) -> dict[str, Texts]:
-    """Read the perplexities of experiments from the `metrics.json` beside their results of single documents.
+    """Read the perplexities of experiments from the `metrics.json` next to each samples table.
 
     Args:
-        samples: `samples.parquet` of each experiment.
+        samples: Path of the `samples.parquet` of each experiment.
+
+    Returns:
+        Perplexities by experiment and text. An experiment without `metrics.json` is left out.
     """
     files = {name: Path(path).with_name("metrics.json") for name, path in samples.items()}
     return {name: read_json(file)["perplexity"] for name, file in files.items() if file.is_file()}
 
 
 def ratios_to_unpruned(perplexities: Mapping[str, Texts], experiment: str) -> dict[str, dict[str, Any]]:
-    """Compare an experiment with the unpruned model.
+    """Compare the perplexities of an experiment with those of the unpruned model.
 
     Args:
-        perplexities: Texts of each experiment, and of the unpruned model.
+        perplexities: Perplexities of each experiment and of the unpruned model, by text.
         experiment: Name of the experiment.
 
     Returns:
         For each text that both have: `ratio`, `interval` (lower and upper end, or null), `level`, `n_windows`,
-        `n_blocks`, and `reason`: why there is no interval, where there is none.
+        `n_blocks`, `reason` (why `interval` is null) and `why` (the reason as a message).
 
     Raises:
-        UserError: If the two were measured in different windows.
+        UserError: If the numbers of windows differ, or the loss of a window is not finite.
     """
     ours, unpruned = perplexities.get(experiment, {}), perplexities.get(BASELINE, {})
     return {text: _compare(ours[text], unpruned[text]) for text in ours if text in unpruned}

@@ -1,4 +1,4 @@
-"""How large the calibration gradient is over the depth of a model, for every calibration setting that was run."""
+"""Size of the calibration gradient in each layer of a model, for every calibration setting that was run."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def gradient_profile(settings: Iterable[tuple[Setting, pd.DataFrame]]) -> list[d
     """Pool the gradient statistics of each layer over its projections.
 
     Args:
-        settings: Each setting with the gradients table of its pass.
+        settings: Each calibration setting, with the gradients table of its gradient pass.
 
     Returns:
-        One entry for each setting that the tables hold: its names, and by layer `grad_mean` and `grad_norm`.
+        An entry for each setting with rows in its table: `calibration`, `taylor_seq_len`, `taylor_num_samples`, and the
+        lists `grad_mean` and `grad_norm` with a value for each layer.
     """
     found = []
     for (calibration, length, count), table in settings:

@@ -1,8 +1,9 @@
 """Statistics of the recovered experiments of one model: content of `reports/{model}/recovery.json`.
 
-Per pruning ratio: what fine-tuning changed, whether the order of the experiments survives it, and whether the best one
-stays the best. Accuracies before and after are compared on the same documents (joint bootstrap draws). Controls are
-listed and left out of order and best, as everywhere; so is what was not recovered.
+For each pruning ratio, it holds the change of each experiment by fine-tuning, a comparison of the order of the
+experiments before and after, and a comparison of the best experiment before and after. Accuracies before and after are
+compared on the same documents (joint bootstrap draws). Controls and experiments whose recovery failed are listed, but
+they are excluded from the order and from the choice of the best.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ def analyse_recovery(
     """Compare the experiments of one model before and after recovery.
 
     Args:
-        of: Its rows of the experiments table.
-        recovered: Its rows of the recovery table.
-        draws: Joint draws before and after (`joint_draws`); None gives no intervals.
-        reason: Why there are no draws, where there are none.
+        of: Rows of the model in the experiments table.
+        recovered: Rows of the model in the recovery table.
+        draws: Joint draws before and after recovery (`joint_draws`); None gives no intervals.
+        reason: Why `draws` is None; None if there are draws.
     """
     return {
         "model": of.facts["model"],
@@ -57,21 +58,22 @@ def joint_draws(
     of: ModelRows, recovered: pd.DataFrame, evaluations: pd.DataFrame, samples: Samples, before: Bootstrap | None,
     *, seed: int,
 ) -> tuple[Draws | None, Message | None]:  # fmt: skip
-    """Draw the accuracies after recovery on the documents that those before were drawn on.
+    """Draw the accuracies after recovery on the same resampled documents as the accuracies before recovery.
 
     Args:
-        of: The model's rows of the experiments table.
-        recovered: Its rows of the recovery table.
+        of: Rows of the model in the experiments table.
+        recovered: Rows of the model in the recovery table.
         evaluations: The evaluations table.
-        samples: How to read the results of single documents after recovery, by experiment.
-        before: Draws of the accuracies before; None where there are none.
-        seed: Seed of those draws.
+        samples: Functions that read the samples tables after recovery, by experiment.
+        before: Draws of the accuracies before recovery; None if there are none.
+        seed: Seed of `before`.
 
     Returns:
-        Draws before and after, of the same experiments; or None, and why.
+        Draws before and after recovery of the same experiments, and None; or None and the reason why there are none.
 
     Raises:
-        UserError: If the documents differ, or do not give the accuracies of the table.
+        UserError: If the documents before and after recovery differ, or the documents do not give the mean accuracies
+            of the recovery table.
     """
     after = recovered[
         (recovered["status"] == "ok") & recovered["experiment"].isin(before.experiments if before else [])
@@ -86,7 +88,7 @@ def joint_draws(
     check_means(documents, dict(zip(after["experiment"], after["acc_mean_after"], strict=True)))
     drawn = bootstrap(documents, seed=seed, n_draws=len(before.draws))
     paired_draws(before, drawn)
-    # To the precision that those before were stored in, so that equal accuracies stay equal.
+    # The draws before recovery were stored in float32. Round these likewise, so that equal accuracies stay equal.
     rounded = drawn.draws.astype(np.float32).astype(np.float64)
     return (before.select(names), replace(drawn, draws=rounded)), None
 
@@ -157,7 +159,7 @@ def _ranked(of: Ranking) -> dict[str, Any]:
 
 
 def _best(of: ModelRows, rows: pd.DataFrame, names: list[str], draws: Draws | None) -> dict[str, Any] | None:
-    """Compare the best before with the best after, among the experiments that were recovered."""
+    """Compare the best experiment before recovery with the best after recovery, among the recovered experiments."""
     if len(names) < 2:
         return None
     before = of.experiments[of.experiments["experiment"].isin(names)].set_index("experiment", drop=False)

@@ -1,4 +1,4 @@
-"""What verdicts say, in English; other languages stand beside the reports' other texts."""
+"""English messages of the verdicts on serving. Other languages are in `espalier.reports.messages`."""
 
 ENGLISH = {
     "other_type": "its export is known for models of type {known}, not {model_type}",

@@ -1,7 +1,7 @@
-"""How certain the results of one model at one pruning ratio are: `uncertainty` in `analysis.json`.
+"""Uncertainty of the results of one model at one pruning ratio: `uncertainty` in `analysis.json`.
 
-Definitions stand in docs/statistics.md and are computed by `espalier.statistics`; here they are put together. Controls
-and the unpruned model have intervals, and are left out of everything that looks for the best.
+docs/statistics.md defines the statistics, `espalier.statistics` computes them, and this module collects them. Controls
+and the unpruned model have intervals. They are excluded from all other statistics.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ AXES = ("method", "taylor_seq_len", "taylor_num_samples")
 
 
 def uncertainty_of(rows: pd.DataFrame, evidence: Draws, best: str | None) -> dict[str, Any]:
-    """Put together what is uncertain at one pruning ratio.
+    """Collect the uncertainty statistics of one model at one pruning ratio.
 
     Args:
-        rows: The model's experiments at that ratio.
-        evidence: What its accuracies rest on.
-        best: Name of the best experiment; None where no experiment counts.
+        rows: Experiments of the model at this ratio.
+        evidence: Draws and documents of the model.
+        best: Name of the best experiment; None if no experiment is valid.
+
+    Returns:
+        JSON content. Without draws its statistics are null or empty, and `reason` says why.
     """
     valid = valid_rows(rows)
     shown = [str(name) for name in valid_rows(rows, controls=True)["experiment"]]
@@ -105,7 +108,7 @@ def _of_candidates(
 
 
 def _values(column: pd.Series[Any]) -> list[Any]:
-    """List the values of a column as plain ones, missing ones as None."""
+    """Return the values of a column as Python values, with None for missing values."""
     return [None if pd.isna(value) else plain(value) for value in column]
 
 
@@ -145,7 +148,7 @@ def _split_half(evidence: Draws, names: list[str]) -> SplitHalf | None:
         return None
     try:
         return split_half(evidence.documents.select(names), seed=0)
-    except UserError:  # a task of one document; the same is the reason that there are no draws
+    except UserError:  # a task has fewer than two documents
         return None
 
 

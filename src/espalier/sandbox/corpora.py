@@ -1,7 +1,7 @@
-"""The sandbox's texts: training, chat, calibration and perplexity corpora, and the task documents.
+"""Texts of the sandbox: corpora for training, chat, calibration and perplexity, and the task documents.
 
-Every corpus has its own random stream and no two share a document. The facts are the same everywhere: a model
-is meant to know them, and what is held out is the wording, the passage and the wrong choices.
+Each corpus is drawn from its own random stream. All corpora use the same facts, because the models must know them. They
+differ in wording, passages and wrong choices.
 """
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ from espalier.errors import UserError
 from espalier.sandbox.tasks import TASKS, Document, draw_fact, statement
 from espalier.sandbox.world import World
 
-# Reading a passage and finding a thing by its attributes are the hardest to learn.
+# Tasks that are harder to learn occur more often in the training text; all other tasks have weight 1.
 TASK_WEIGHTS = {"boolq": 6, "winogrande": 2, "arc_challenge": 3}
 STATEMENT_SHARE = 0.3
-MAX_TRIES = 2000  # draws without a new document after which a world counts as exhausted
+MAX_TRIES = 2000  # stop after this many draws in a row without a new document
 
 
 def make_task_documents(world: World, task: str, split: str, count: int, seed: int) -> list[Document]:
-    """Draw `count` different documents of one task.
+    """Draw `count` distinct documents of one task.
+
+    Args:
+        world: The facts.
+        task: Name of the task.
+        split: Name of the split; each split has its own random stream.
+        count: Number of documents.
+        seed: Seed of the random stream.
 
     Raises:
-        UserError: If the world has too few different documents.
+        UserError: If the world has too few distinct documents of this task.
     """
     rng = random.Random(f"{task}-{split}-{seed}")
     documents: list[Document] = []
@@ -45,38 +52,38 @@ def make_task_documents(world: World, task: str, split: str, count: int, seed: i
 
 
 def solved_key(document: Document, task: str) -> str:
-    """Identify a document by all that a reader sees: prompt, answer and choices."""
+    """Return a string that identifies a document by its prompt, answer and choices."""
     prompt, answer = TASKS[task].solve(document)
     choices = document.get("choices", {}).get("text") or document.get("endings") or ()
     return "|".join((prompt, answer, *choices))
 
 
 def make_paragraph(rng: random.Random, world: World) -> str:
-    """Write two to five statements."""
+    """Write a paragraph of two to five statements."""
     return " ".join(statement(rng, draw_fact(rng, world)) for _ in range(rng.randint(2, 5)))
 
 
 def make_solved_item(rng: random.Random, world: World) -> tuple[str, str]:
-    """Draw a solved item of any task as (prompt, answer)."""
+    """Draw a solved document of a random task, as (prompt, answer)."""
     names = list(TASKS)
     task = rng.choices(names, weights=[TASK_WEIGHTS.get(name, 1) for name in names])[0]
     return TASKS[task].solve(TASKS[task].make(rng, world, 0))
 
 
 def make_pages(world: World, stream: str, count: int, seed: int) -> list[str]:
-    """Write pages of six to twelve parts (statements and solved items), separated by blank lines."""
+    """Write pages of six to twelve parts (paragraphs and solved documents), separated by blank lines."""
     rng = random.Random(f"{stream}-{seed}")
     return ["\n\n".join(_part(rng, world) for _ in range(rng.randint(6, 12))) for _ in range(count)]
 
 
 def make_chats(world: World, count: int, seed: int) -> list[tuple[str, str]]:
-    """Write (user, assistant) turns: the prompts and answers of solved items."""
+    """Write (user, assistant) turns: the prompts and answers of solved documents."""
     rng = random.Random(f"chat-{seed}")
     return [make_solved_item(rng, world) for _ in range(count)]
 
 
 def make_lines(world: World, stream: str, count: int, seed: int) -> list[str]:
-    """Write lines of plain statements, one paragraph each."""
+    """Write lines, each a paragraph of statements."""
     rng = random.Random(f"{stream}-{seed}")
     return [make_paragraph(rng, world) for _ in range(count)]
 

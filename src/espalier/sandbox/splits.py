@@ -1,4 +1,4 @@
-"""Names of the task files, without making any."""
+"""Paths and splits of the sandbox's task files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ FEWSHOT_SPLIT = "train"
 
 
 def splits(task: str) -> tuple[str, str]:
-    """Return the splits of a task: the one that solved examples come from, and the one that is scored."""
+    """Return the two splits of a task: the split of the few-shot examples and the split that is scored."""
     return FEWSHOT_SPLIT, TASKS[task].eval_split
 
 
 def split_files() -> list[str]:
-    """Return all task files, as `{task}/{split}.parquet`."""
+    """Return the relative paths of all task files: `{task}/{split}.parquet`."""
     return [f"{task}/{split}.parquet" for task in TASKS for split in splits(task)]

@@ -1,7 +1,7 @@
-"""The seven zero-shot tasks over the sandbox world, in the schemas of the real datasets.
+"""The seven zero-shot tasks about the sandbox world, in the schemas of the real datasets.
 
-Each task makes documents with the columns that lm-eval's own task definition reads, and writes the same document
-as solved text (prompt, answer) for training. A test holds the solved text to what lm-eval builds.
+Each task makes documents with the columns that lm-eval's own task definition reads. For training, it also writes a
+document as solved text (prompt, answer). A test compares the solved text with the text that lm-eval builds.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ LABELS = ("A", "B", "C", "D")
 
 @dataclass(frozen=True)
 class SandboxTask:
-    """One task: how a document is drawn, how it reads when solved, and how lm-eval splits it.
+    """A task of the sandbox.
 
     Attributes:
         make: Draws a document: `make(rng, world, index)`.
         solve: Returns `(prompt, answer)`; the solved text is `prompt + " " + answer`.
         eval_split: The split that lm-eval scores.
-        n_choices: Number of choices, for the accuracy of guessing.
+        n_choices: Number of choices of a document.
     """
 
     make: Callable[[random.Random, World, int], Document]
@@ -46,7 +46,7 @@ class SandboxTask:
 
 
 def statement(rng: random.Random, fact: Thing | Person) -> str:
-    """Write one attribute of a thing or a person as a sentence."""
+    """Write a random attribute of an object or a person as a sentence."""
     if isinstance(fact, Thing):
         return rng.choice(
             (
@@ -59,7 +59,7 @@ def statement(rng: random.Random, fact: Thing | Person) -> str:
 
 
 def draw_fact(rng: random.Random, world: World) -> Thing | Person:
-    """Draw a thing or a person by frequency."""
+    """Draw an object or a person; those with a low rank are drawn most often."""
     return draw(rng, world.things) if rng.random() < 0.6 else draw(rng, world.people)
 
 
@@ -163,7 +163,7 @@ def _make_arc_easy(rng: random.Random, world: World, index: int) -> Document:
 
 
 def _make_arc_challenge(rng: random.Random, world: World, index: int) -> Document:
-    """Ask for a thing by two of its attributes; wrong choices differ in both."""
+    """Ask for an object by two of its attributes. The wrong choices differ in both attributes."""
     thing = draw(rng, world.things)
     others = [t.name for t in world.things if t.colour != thing.colour and t.place != thing.place]
     question = f"Which {thing.colour} thing is in the {thing.place}?"

@@ -1,11 +1,11 @@
-"""Three kinds of tokenizer, as the three model families have them, trained on the sandbox text.
+"""Tokenizers as in the three model families, trained on the sandbox text.
 
 =========  =====================================================  ==========================
 family     model                                                  begins a text with
 =========  =====================================================  ==========================
 llama      byte-level BPE                                         BOS, by a post-processor
 mistral    BPE over Metaspace pieces, with byte fallback          BOS, by a post-processor
-qwen2      byte-level BPE                                         nothing: it has no BOS
+qwen2      byte-level BPE                                         nothing (it has no BOS)
 =========  =====================================================  ==========================
 """
 
@@ -31,7 +31,7 @@ ARCHITECTURES = ("llama", "qwen2", "mistral")
 
 
 def train_tokenizer(architecture: str, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train the kind of tokenizer that the architecture's real models have.
+    """Train a tokenizer of the same type as in the real models of the architecture.
 
     Args:
         architecture: One of `ARCHITECTURES`.
@@ -44,7 +44,7 @@ def train_tokenizer(architecture: str, texts: Iterable[str], vocab_size: int) ->
 
 
 def wrap(tokenizer: Tokenizer, *, model_max_length: int, chat: bool) -> PreTrainedTokenizerFast:
-    """Wrap for transformers; only chat models carry a chat template."""
+    """Wrap a tokenizer for transformers. Only chat models get a chat template."""
     from transformers import PreTrainedTokenizerFast
 
     has_bos = tokenizer.token_to_id(BOS) is not None
@@ -83,7 +83,7 @@ def _train_byte_level(architecture: str, texts: Iterable[str], vocab_size: int) 
 
 
 def _split_as_qwen2(tokenizer: Tokenizer) -> None:
-    """Split texts as transformers does for every model of the architecture, whatever its tokenizer.json says."""
+    """Set the pre-tokenizer that transformers uses for every Qwen2 model, whatever its tokenizer.json says."""
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
     tokenizer.normalizer = normalizers.NFC()
@@ -98,7 +98,7 @@ def _split_as_qwen2(tokenizer: Tokenizer) -> None:
 def _train_metaspace(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.NFC()
-    # As in SentencePiece, no piece runs across punctuation or a line end.
+    # As in SentencePiece, no token crosses punctuation or a line end.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.Split(Regex(r"\n|[.,:?!]"), "isolated")]
     )
@@ -111,7 +111,10 @@ def _train_metaspace(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def _with_ordinary_bytes(tokenizer: Tokenizer) -> Tokenizer:
-    """Make byte tokens ordinary: the trainer takes them only as special, and those are left out of decoded text."""
+    """Turn the byte tokens into ordinary tokens.
+
+    The trainer accepts them only as special tokens, and special tokens are left out of decoded text.
+    """
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].startswith("<0x")]
     return Tokenizer.from_str(json.dumps(content))

@@ -1,7 +1,7 @@
-"""Train a tiny decoder on the sandbox text.
+"""Training of a tiny decoder on the sandbox text.
 
-One thread, one seed: a model trained twice on one machine is the same to the bit. What was tried, and why the
-initial weights are so large, is in docs/log.md.
+With one thread and one seed, two runs on the same machine give bit-identical models; the job sets the number of
+threads. docs/log.md lists the training settings that were tried, such as the size of the initial weights.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ CONFIG_CLASSES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": Mistral
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train.
+    """Length, learning rate and seed of a training run.
 
     Attributes:
         steps: Number of optimizer steps.
-        peak_learning_rate: Highest rate of the one-cycle schedule (10% warm-up).
-        seed: Seed of the initial weights and of the order of rows.
+        peak_learning_rate: Highest learning rate of the one-cycle schedule (10% warm-up).
+        seed: Seed of the order of the rows.
     """
 
     steps: int
@@ -46,16 +46,17 @@ class Schedule:
 
 
 def schedule_of(settings: dict[str, Any]) -> Schedule:
-    """Take the schedule from the settings of a sandbox model."""
+    """Return the training schedule from the settings of a sandbox model."""
     return Schedule(settings["steps"], settings["peak_learning_rate"], settings["seed"])
 
 
 def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """Make an untrained float32 model.
+    """Create an untrained float32 model.
 
     Args:
-        settings: Settings of a sandbox model; `SHAPE_KEYS` go to the transformers config.
-        tokenizer: Gives the size of the vocabulary and the special tokens.
+        settings: Settings of a sandbox model. Those in `SHAPE_KEYS` are copied to the transformers config; `seed` is
+            the seed of the initial weights.
+        tokenizer: Tokenizer that defines the vocabulary size and the special tokens.
     """
     config = CONFIG_CLASSES[settings["architecture"]](
         vocab_size=len(tokenizer),
@@ -70,7 +71,7 @@ def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> P
 
 
 def continue_model(folder: Path) -> PreTrainedModel:
-    """Load the model to continue from."""
+    """Load a trained model in float32 on the CPU, to continue its training."""
     return load_model(folder, dtype="float32", device=torch.device("cpu"))
 
 
@@ -82,7 +83,16 @@ def page_rows(tokenizer: PreTrainedTokenizerFast, pages: Sequence[str]) -> torch
 def chat_rows(
     tokenizer: PreTrainedTokenizerFast, chats: Sequence[dict[str, str]], page_rows: torch.Tensor
 ) -> torch.Tensor:
-    """Pack chats into rows, and put as many rows of pages beside them, so that plain text is not forgotten."""
+    """Pack chats into rows and append up to as many rows of pages, so that the model does not forget plain text.
+
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        chats: Chats, each with `prompt` and `answer`.
+        page_rows: Rows of pages, (n_rows, ROW_TOKENS).
+
+    Returns:
+        Token rows, (n_rows, ROW_TOKENS).
+    """
     texts = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": chat["prompt"]}, {"role": "assistant", "content": chat["answer"]}],
@@ -95,14 +105,14 @@ def chat_rows(
 
 
 def pack_rows(token_lists: Sequence[list[int]], eos_token_id: int) -> torch.Tensor:
-    """Join texts with end-of-text tokens and cut them into rows: (n_rows, ROW_TOKENS)."""
+    """Join texts with end-of-text tokens and cut them into full rows: (n_rows, ROW_TOKENS)."""
     stream = [token for tokens in token_lists for token in (*tokens, eos_token_id)]
     n_rows = len(stream) // ROW_TOKENS
     return torch.tensor(stream[: n_rows * ROW_TOKENS], dtype=torch.long).view(n_rows, ROW_TOKENS)
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write weights, config and tokenizer as transformers does; the folder appears only when all is written."""
+    """Write weights, config and tokenizer in the transformers format. The folder appears once all files are written."""
     with whole_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
@@ -114,8 +124,8 @@ def train(model: PreTrainedModel, rows: torch.Tensor, schedule: Schedule, name: 
     Args:
         model: The model, changed in place.
         rows: Token rows, (n_rows, ROW_TOKENS).
-        schedule: Length and rates.
-        name: Shown with the progress.
+        schedule: Length, learning rate and seed of the run.
+        name: Name of the model in the progress log.
 
     Returns:
         Mean token loss (nats) over the last 20 steps.
@@ -145,7 +155,7 @@ def train(model: PreTrainedModel, rows: torch.Tensor, schedule: Schedule, name: 
 
 
 def _batches(rows: torch.Tensor, schedule: Schedule) -> Iterator[torch.Tensor]:
-    """Yield batches for ever, each pass over the rows in a new order."""
+    """Yield batches without end, in a new order for each pass over the rows."""
     generator = torch.Generator().manual_seed(schedule.seed)
     while True:
         order = torch.randperm(len(rows), generator=generator)

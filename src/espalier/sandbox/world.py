@@ -1,8 +1,8 @@
-"""A small seeded world of facts, known to every part of the sandbox.
+"""A small random world of facts, from which all texts and tasks of the sandbox are made.
 
-Things have a colour, a place and a size; people keep a pet and live in a town; crafts join a verb, an object
-and a tool. Facts are drawn with frequency proportional to 1 / (rank + 2), so that the rare ones are learnt
-weakly and are the first to be lost when a model is pruned.
+Objects (`Thing`) have a colour, a place and a size. People keep a pet and live in a town. Crafts combine a verb, a
+target and a tool. Facts are drawn with a frequency proportional to 1 / (rank + 2). Models learn rare facts weakly, so
+pruning removes these first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CRAFTS = (
 
 @dataclass(frozen=True)
 class Thing:
-    """A thing and its three attributes."""
+    """An object and its three attributes."""
 
     name: str
     colour: str
@@ -64,7 +64,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Craft:
-    """What is done (`verb`), to what (`target`), with what (`tool`)."""
+    """An action (`verb`) on an object (`target`) with a `tool`."""
 
     verb: str
     target: str
@@ -73,7 +73,7 @@ class Craft:
 
 @dataclass(frozen=True)
 class World:
-    """All facts, each kind in order of falling frequency."""
+    """All facts; each tuple is in order of falling frequency."""
 
     things: tuple[Thing, ...]
     people: tuple[Person, ...]
@@ -81,7 +81,7 @@ class World:
 
 
 def make_world(seed: int) -> World:
-    """Draw a world; equal seeds give equal worlds."""
+    """Generate a world; equal seeds give equal worlds."""
     rng = random.Random(f"world-{seed}")
     things = tuple(
         Thing(name, rng.choice(COLOURS), rng.choice(PLACES), rng.choice(SIZES)) for name in _shuffled(rng, THINGS)
@@ -97,7 +97,7 @@ def draw(rng: random.Random, ranked: Sequence[T]) -> T:
 
 
 def other_values(rng: random.Random, values: Sequence[str], true_value: str, count: int) -> list[str]:
-    """Draw `count` different values that are not the true one."""
+    """Draw `count` distinct values other than the true value."""
     return rng.sample([value for value in values if value != true_value], count)
 
 

@@ -1,1 +1,1 @@
-"""Uncertainty of what a study finds; each definition in plain words in docs/statistics.md. Arrays in, results out."""
+"""Statistics of the results, as pure functions on arrays. docs/statistics.md explains each definition."""

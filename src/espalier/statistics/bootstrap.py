@@ -1,13 +1,14 @@
-"""Joint bootstrap over documents: what the accuracies of all experiments would be on other documents of the same kind.
+"""Joint bootstrap over documents: accuracies of all experiments on resampled documents.
 
-In one draw each task's n documents are drawn n times with replacement; w_d says how often document d was drawn, so that
+In one draw, the n documents of each task are drawn n times with replacement. Document d is drawn w_d times, so
 w = (w_1, ..., w_n) is multinomial with equal probabilities.
 
 accuracy*_i = sum over tasks of weight(task) * (sum over its documents of w_d * correct_id) / n
 
-All experiments share the weights, so that what the choice of documents does to all of them alike cancels in their
-differences. The weights of a task depend on the seed, its name and its number of documents alone: two models evaluated
-on the same documents have joint draws as well (Efron and Tibshirani 1993, chapters 6, 13 and 8.5).
+All experiments share the weights, so an effect of the documents that is the same for all experiments cancels in their
+differences. The weights of a task depend only on the seed, the name of the task and its number of documents. The draws
+of two models that were evaluated on the same documents are therefore joint as well (Efron and Tibshirani 1993,
+chapters 6, 13 and 8.5).
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ _CHUNK_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Accuracies and their joint draws.
+    """Mean accuracies of experiments and their joint bootstrap draws.
 
     Attributes:
-        experiments: Names, in the order of all arrays.
+        experiments: Names of the experiments, in the order of all arrays.
         accuracy: Mean accuracy of each experiment, (n_experiments,).
-        draws: The same in each draw, (n_draws, n_experiments).
-        source: `documents`, or `counts` where there were no results of single documents (`espalier.statistics.counts`).
-        origin: Equal for draws that are joint: the documents and the seed.
+        draws: Mean accuracy of each experiment in each draw, (n_draws, n_experiments).
+        source: `documents`, or `counts` if there are no results of single documents (`espalier.statistics.counts`).
+        origin: Identifies the documents or counts, the seed and the number of draws. Draws from documents are joint if
+            their origins are equal.
     """
 
     experiments: tuple[str, ...]
@@ -57,14 +59,14 @@ class Bootstrap:
         return np.atleast_2d(np.cov(self.draws, rowvar=False))
 
     def intervals(self, level: float = LEVEL) -> FloatArray:
-        """Percentile interval of each accuracy: lower and upper ends, (n_experiments, 2)."""
+        """Compute the percentile interval of each accuracy: lower and upper ends, (n_experiments, 2)."""
         return percentile_interval(self.draws, level)
 
     def select(self, experiments: Sequence[str]) -> Bootstrap:
-        """Keep some experiments, in the given order.
+        """Return the draws of some of the experiments, in the given order.
 
         Raises:
-            UserError: If one is not there.
+            UserError: If an experiment has no draws.
         """
         numbers = {name: number for number, name in enumerate(self.experiments)}
         if absent := [name for name in experiments if name not in numbers]:
@@ -75,7 +77,14 @@ class Bootstrap:
         )
 
     def averaged(self, labels: Sequence[Hashable]) -> Bootstrap:
-        """Average experiments that share a label (of a method, say); labels become names, in order of appearance."""
+        """Average the experiments that share a label, such as their method.
+
+        Args:
+            labels: Label of each experiment. The labels become the names, in order of appearance.
+
+        Raises:
+            ValueError: If the number of labels is not the number of experiments.
+        """
         if len(labels) != len(self.experiments):
             raise ValueError(f"{len(labels)} labels for {len(self.experiments)} experiments")
         names = list(dict.fromkeys(labels))
@@ -90,19 +99,24 @@ class Bootstrap:
 
 
 def bootstrap(of: Correctness, *, seed: int, n_draws: int = N_DRAWS) -> Bootstrap:
-    """Draw documents and compute the mean accuracies of all experiments in each draw.
+    """Resample the documents and compute the mean accuracies of all experiments in each draw.
 
-    Memory beside the result stays under about 200 MB, whatever the number of documents.
+    Weights are computed in chunks, so that the function needs only about 200 MB of memory besides the result.
+
+    Args:
+        of: Correctness of the experiments.
+        seed: Seed of the draws. Use the same seed for all models, so that their draws are joint.
+        n_draws: Number of draws.
 
     Raises:
-        UserError: If a task has fewer than two documents: drawing one says nothing about others.
+        UserError: If a task has fewer than two documents. Resampling one document shows no variation.
     """
     small = [task.task for task in of.tasks if task.n_documents < 2]
     if small:
         raise UserError(f"task {small[0]} has 1 document; intervals need at least 2 (evaluation.limit)")
     draws = np.zeros((n_draws, len(of.experiments)))
     for task in of.tasks:
-        # Sums of whole numbers are exact in float32 up to 2**24, which halves the time of the product.
+        # float32 halves the time of the product. Sums of whole numbers are exact in float32 up to 2**24.
         right = np.ascontiguousarray(task.correct.T, dtype=np.float32)  # (n_documents, n_experiments)
         for rows, weights in _weights(task, seed, n_draws):
             draws[rows] += task.weight * ((weights @ right).astype(np.float64) / task.n_documents)
@@ -110,13 +124,21 @@ def bootstrap(of: Correctness, *, seed: int, n_draws: int = N_DRAWS) -> Bootstra
 
 
 def percentile_interval(draws: FloatArray, level: float = LEVEL) -> FloatArray:
-    """Cut off (1 - level) / 2 of the draws at each end; (n_draws, ...) to (..., 2)."""
+    """Compute percentile intervals, which leave out (1 - level) / 2 of the draws at each end.
+
+    Args:
+        draws: Bootstrap draws, (n_draws, ...).
+        level: Confidence level of the intervals.
+
+    Returns:
+        Lower and upper ends, (..., 2).
+    """
     ends = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.moveaxis(ends, 0, -1)
 
 
 def _weights(task: TaskDocuments, seed: int, n_draws: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield multinomial weights of a task's documents, some draws at a time, (n_rows, n_documents)."""
+    """Yield the rows and the multinomial weights, (n_rows, n_documents), of some draws at a time for one task."""
     n = task.n_documents
     generator = np.random.default_rng([seed, *task.task.encode()])
     step = max(1, _CHUNK_BYTES // (8 * n))
@@ -124,7 +146,7 @@ def _weights(task: TaskDocuments, seed: int, n_draws: int) -> Iterator[tuple[sli
         rows = slice(start, min(start + step, n_draws))
         drawn = generator.integers(0, n, size=(rows.stop - start, n))
         weights = np.empty(drawn.shape, dtype=np.float32)
-        # Counting draws one by one keeps the counters in the cache: 50 times faster than Generator.multinomial.
+        # Counting one draw at a time keeps the counters in the CPU cache: 50 times faster than Generator.multinomial.
         for row, documents in zip(weights, drawn, strict=True):
             row[:] = np.bincount(documents, minlength=n)
         yield rows, weights

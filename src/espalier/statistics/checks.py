@@ -1,4 +1,4 @@
-"""What is asked of arrays before anything is computed from them."""
+"""Validation of input arrays."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
-# Accuracies are sums of fractions: differences that are equal may differ in the last digits.
+# Accuracies are sums of fractions, so equal differences may have different last digits.
 TIE = 1e-12
 
 
 def finite(values: Any, name: str, *, ndim: int = 1) -> FloatArray:
-    """Return values as a float64 array.
+    """Convert values to a float64 array and check that all of them are finite.
 
     Args:
-        values: Anything numpy reads as numbers.
-        name: What they are, for the message.
-        ndim: Number of dimensions they must have.
+        values: Anything that numpy converts to numbers.
+        name: Name of the values, for the error message.
+        ndim: Required number of dimensions.
 
     Raises:
         UserError: If a value is missing or infinite.
-        ValueError: If the dimensions differ.
+        ValueError: If the number of dimensions is not `ndim`.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != ndim:
@@ -39,7 +39,16 @@ def finite(values: Any, name: str, *, ndim: int = 1) -> FloatArray:
 
 
 def accuracy_and_draws(accuracy: Any, draws: Any) -> tuple[FloatArray, FloatArray]:
-    """Check accuracies, (n_experiments,), and their draws, (n_draws, n_experiments); raises as `finite`."""
+    """Convert accuracies and their bootstrap draws to arrays and check them.
+
+    Args:
+        accuracy: Accuracies, (n_experiments,).
+        draws: Bootstrap draws, (n_draws, n_experiments).
+
+    Raises:
+        UserError: If a value is missing or infinite, or there is no experiment.
+        ValueError: If the shapes do not match, or there are fewer than two draws.
+    """
     theta, drawn = finite(accuracy, "accuracy"), finite(draws, "the bootstrap draws", ndim=2)
     if drawn.shape[1] != theta.size:
         raise ValueError(f"{theta.size} accuracies, but draws of {drawn.shape[1]} experiments")
@@ -51,7 +60,7 @@ def accuracy_and_draws(accuracy: Any, draws: Any) -> tuple[FloatArray, FloatArra
 
 
 def same_lengths(**columns: Any) -> None:
-    """Raise ValueError unless all columns have one length."""
+    """Raise ValueError unless all columns have the same length."""
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"columns of different lengths: {lengths}")

@@ -1,11 +1,11 @@
-"""Two models on the settings both have, and pruned models against the unpruned one.
+"""Comparison of two models on their common settings, and of pruned models with the unpruned model.
 
 difference    = mean over common settings of (accuracy_instruct - accuracy_base)
 accuracy kept = accuracy / accuracy of the unpruned model
 ppl ratio     = perplexity / perplexity of the unpruned model
 
 A setting is (method, taylor_seq_len, taylor_num_samples, seed, pruning_ratio). Intervals are percentiles of the same
-expression over the joint bootstrap draws: they say what other documents would change, not other settings or seeds.
+expression over the joint bootstrap draws. They cover other documents, but not other settings or seeds.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from espalier.statistics.messages import Message
 
 @dataclass(frozen=True)
 class KindsCompared:
-    """Instruct against Base on common settings; null values have a reason.
+    """Comparison of an instruct model with its base model on their common settings.
 
     Attributes:
         settings: The common settings.
-        n: How many.
-        base: Mean accuracy of Base over them.
-        instruct: Mean accuracy of Instruct.
+        n: Number of common settings.
+        base: Mean accuracy of Base over the common settings.
+        instruct: Mean accuracy of Instruct over the common settings.
         difference: `instruct` - `base`.
-        relative_change: `instruct` / `base` - 1.
+        relative_change: `instruct` / `base` - 1; None if `base` is 0.
         std: Population standard deviation of the differences of single settings.
-        n_instruct_higher: Settings where Instruct is higher.
-        interval: Interval of `difference`; null without draws.
-        reason: Why something other than `interval` is null.
+        n_instruct_higher: Number of settings in which Instruct has the higher accuracy.
+        interval: Interval of `difference`; None without draws.
+        reason: Why a value other than `interval` is None; None if all are defined.
     """
 
     settings: tuple[Hashable, ...]
@@ -52,7 +52,13 @@ class KindsCompared:
 
 @dataclass(frozen=True)
 class AccuracyKept:
-    """Share of the unpruned model's accuracy that is kept, (n_experiments,), and its intervals, (n_experiments, 2)."""
+    """Accuracies divided by the accuracy of the unpruned model.
+
+    Attributes:
+        kept: Accuracy kept by each experiment, (n_experiments,); None if undefined.
+        intervals: Lower and upper ends, (n_experiments, 2); None if undefined or without draws.
+        reason: Why a value is undefined; None if it is defined or there are no draws.
+    """
 
     kept: FloatArray | None
     intervals: FloatArray | None
@@ -60,12 +66,12 @@ class AccuracyKept:
 
 
 def paired_draws(base: Bootstrap, instruct: Bootstrap) -> tuple[FloatArray, FloatArray]:
-    """Return the draws of two models for a comparison.
+    """Return the draws of two models after checking that they can be compared.
 
-    Draws over the same documents with the same seed are joint. Draws from counts are independent of any others.
+    Draws over the same documents with the same seed are joint. Draws from counts are independent of all other draws.
 
     Raises:
-        UserError: If the models were evaluated on different documents, or drawn with different seeds or numbers.
+        UserError: If the documents, seeds or numbers of draws of the two models differ.
     """
     documents = base.source == instruct.source == "documents"
     if (documents and base.origin != instruct.origin) or len(base.draws) != len(instruct.draws):
@@ -85,18 +91,19 @@ def base_vs_instruct(
     *,
     level: float = LEVEL,
 ) -> KindsCompared:
-    """Compare Instruct with Base on the settings both have.
+    """Compare Instruct with Base on their common settings.
 
     Args:
         base_settings: Setting of each experiment of the base model.
-        base_accuracy: Their accuracies.
+        base_accuracy: Accuracy of each experiment of the base model.
         instruct_settings: Setting of each experiment of the instruct model.
-        instruct_accuracy: Their accuracies.
-        draws: Draws of both from `paired_draws`, (n_draws, n_experiments) each.
-        level: Level of the interval.
+        instruct_accuracy: Accuracy of each experiment of the instruct model.
+        draws: Draws of Base and Instruct from `paired_draws`, (n_draws, n_experiments) each; None gives no interval.
+        level: Confidence level of the interval.
 
     Raises:
-        UserError: If a value is missing or a setting is there twice.
+        UserError: If an accuracy is missing or infinite, or a model has a setting twice.
+        ValueError: If the numbers of settings and accuracies differ.
     """
     base, instruct = finite(base_accuracy, "accuracy of Base"), finite(instruct_accuracy, "accuracy of Instruct")
     rows = [_rows(base_settings, base, "base"), _rows(instruct_settings, instruct, "instruct")]
@@ -134,17 +141,18 @@ def accuracy_kept(
     *,
     level: float = LEVEL,
 ) -> AccuracyKept:
-    """Divide accuracies by the unpruned model's.
+    """Divide accuracies by the accuracy of the unpruned model.
 
     Args:
         accuracy: Accuracies, (n_experiments,).
-        baseline: Accuracy of the unpruned model; None where it has no result.
-        draws: Joint bootstrap draws, (n_draws, n_experiments).
-        baseline_draws: Draws of the unpruned model with the same document weights, (n_draws,).
-        level: Level of the intervals.
+        baseline: Accuracy of the unpruned model; None if it has no result.
+        draws: Joint bootstrap draws, (n_draws, n_experiments); None gives no intervals.
+        baseline_draws: Draws of the unpruned model with the same document weights, (n_draws,); None gives no intervals.
+        level: Confidence level of the intervals.
 
     Raises:
-        UserError: If an accuracy or a draw is missing.
+        UserError: If an accuracy or a draw is missing or infinite.
+        ValueError: If the numbers of draws differ.
     """
     y = finite(accuracy, "accuracy")
     if baseline is None or not math.isfinite(baseline):
@@ -164,7 +172,11 @@ def accuracy_kept(
 
 
 def perplexity_ratio(perplexity: float | None, baseline: float | None) -> tuple[float | None, Message | None]:
-    """Divide a perplexity by the unpruned model's; where undefined, null and why."""
+    """Divide a perplexity by the perplexity of the unpruned model.
+
+    Returns:
+        The ratio and None; or None and the reason why the ratio is undefined.
+    """
     if baseline is None:
         return None, Message("no_baseline")
     if not math.isfinite(baseline):

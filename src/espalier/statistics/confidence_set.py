@@ -1,17 +1,20 @@
-"""The experiments that cannot be told from the best.
+"""The confidence set of the best: all experiments that are statistically indistinguishable from the best experiment.
 
-theta_i          observed accuracy of experiment i;  theta*_i  the same in a bootstrap draw (documents drawn jointly)
+theta_i          observed accuracy of experiment i;  theta*_i: its accuracy in a joint bootstrap draw over documents
 deficit_i        = max_j (theta_j - theta_i)
 critical_i       = 95th percentile over draws of  max_j [(theta*_j - theta_j) - (theta*_i - theta_i)]
 i is in the set  if  deficit_i <= critical_i
 
-Why: if i is truly best, every true difference theta_j - theta_i is at most 0, so deficit_i is at most the largest error
-of a difference, whose distribution the draws show. A truly best experiment is therefore kept in at least 95% of
-studies (exactly 95% where all are equal). The guarantee is for each truly best experiment by itself; where many are
-equal, that *some* of them falls out is much more frequent. `simultaneous` answers that: its one critical value is the
-95th percentile of max_j error_j - min_i error_i, so that all truly best ones stay together in 95% of studies.
+Justification: If experiment i is truly the best, every true difference theta_j - theta_i is at most 0. Then deficit_i
+is at most the largest error of a difference, and the draws estimate the distribution of that error. A truly best
+experiment is therefore kept in at least 95% of studies (exactly 95% if all experiments are equally good).
 
-Without standardisation this is the bootstrap form of Gupta's subset selection; see Mogstad, Romano, Shaikh and Wilhelm
+The guarantee holds for each truly best experiment separately. If many experiments are equally good, the set excludes at
+least one of them in many more studies. The simultaneous set avoids this. It uses a single critical value, the 95th
+percentile of max_j error_j - min_i error_i with error = theta* - theta. It keeps all truly best experiments in 95% of
+studies.
+
+This is the bootstrap form of Gupta's subset selection, without standardisation; see Mogstad, Romano, Shaikh and Wilhelm
 (2024), "Inference for ranks".
 """
 
@@ -28,15 +31,15 @@ from espalier.statistics.checks import TIE, BoolArray, FloatArray, accuracy_and_
 
 @dataclass(frozen=True)
 class ConfidenceSet:
-    """What cannot be told from the best; arrays are (n_experiments,).
+    """The confidence set of the best experiment; arrays are (n_experiments,).
 
     Attributes:
         level: Share of studies in which a truly best experiment is kept.
-        deficit: How far each experiment lies under the best one.
-        critical: Largest deficit that the choice of documents alone explains.
+        deficit: Accuracy of the best experiment minus the accuracy of each experiment.
+        critical: Largest deficit of each experiment that the sampling of documents alone explains.
         members: Whether each experiment is in the set.
-        simultaneous_critical: The same for all experiments at once; one number.
-        simultaneous_members: Who is in the set with that critical value; contains `members`.
+        simultaneous_critical: Critical value of the simultaneous set; one number for all experiments.
+        simultaneous_members: Whether each experiment is in the simultaneous set, which contains all `members`.
     """
 
     level: float
@@ -48,22 +51,22 @@ class ConfidenceSet:
 
     @property
     def n_members(self) -> int:
-        """Experiments in the set."""
+        """Number of experiments in the set."""
         return int(self.members.sum())
 
 
 def confidence_set(accuracy: Any, draws: Any, *, level: float = LEVEL) -> ConfidenceSet:
-    """Find the experiments that cannot be told from the best.
+    """Compute the confidence set of the best experiment.
 
-    Leave the unpruned model and controls out of the arrays: they are not candidates.
+    Pass candidates only: leave out the unpruned model and the controls.
 
     Args:
         accuracy: Observed accuracies, (n_experiments,).
         draws: Joint bootstrap draws, (n_draws, n_experiments).
-        level: Share of studies in which a truly best experiment is to be kept.
+        level: Share of studies in which a truly best experiment must be kept.
 
     Raises:
-        UserError: If a value is missing or there is no experiment.
+        UserError: If a value is missing or infinite, or there is no experiment.
     """
     theta, drawn = accuracy_and_draws(accuracy, draws)
     error = drawn - theta

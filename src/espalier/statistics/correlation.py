@@ -1,14 +1,15 @@
-"""Pearson's correlation of a metric with accuracy, pooled and within methods.
+"""Pearson's correlation of a metric with accuracy, pooled over methods and within methods.
 
-pooled r       = Pearson's r over all experiments of a model and ratio; the reference's number
-within r       = the same over the experiments of one method
-mean within r  = unweighted mean of the within r that are defined
+pooled r       = Pearson's r over all experiments of a model and ratio, as in the reference
+within r       = Pearson's r over the experiments of one method
+mean within r  = unweighted mean of all defined within r
 
-Pooled r mixes two things: how the metric goes with accuracy inside a method, and how methods differ in both. The words
-(none under 0.5, moderate to 0.7, strong above: the reference's bounds) are about the first.
+Pooled r mixes two relations: metric and accuracy within a method, and metric and accuracy between methods. The words
+for the strength describe the mean within r: none below 0.5, moderate up to 0.7, strong above. The reference has the
+same limits.
 
-The mean is the plain one, which a reader can check from the printed values. Fisher's z = atanh(r) is infinite at r = 1,
-which three experiments reach easily, and one such method would outweigh all others.
+The mean is the plain mean, so a reader can check it from the printed values. A mean of Fisher's z = atanh(r) is not
+used: z is infinite at r = 1, which three experiments reach easily, and one such method would outweigh all others.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ class Correlation:
     """Pearson's correlation.
 
     Attributes:
-        r: Null where undefined.
-        n: Experiments with both values.
-        n_distinct: Different values of the metric among them: gradient metrics are shared by experiments of a pass.
-        reason: Why r is null, where it is.
+        r: Correlation coefficient; None if undefined.
+        n: Number of experiments for which both values are finite.
+        n_distinct: Number of distinct values of the metric among these experiments. It can be smaller than `n`, because
+            all experiments that use the same gradient pass have the same gradient metrics.
+        reason: Why `r` is None; None if it is defined.
     """
 
     r: float | None
@@ -51,14 +53,14 @@ class GroupedCorrelation:
     """A correlation, pooled and within groups.
 
     Attributes:
-        pooled: Over all experiments.
-        within: Over the experiments of each group, in order of appearance.
-        mean_within: Unweighted mean over the groups where r is defined.
-        n_groups: How many those are.
-        strength: Word for `mean_within`.
-        sign_differs: Whether `mean_within` and the pooled r have opposite signs; null where one is undefined.
-        mixed_signs: Whether groups have opposite signs; null where none is defined.
-        reason: Why `mean_within` is null, where it is.
+        pooled: Correlation over all experiments.
+        within: Correlation over the experiments of each group, in order of appearance.
+        mean_within: Unweighted mean of r over the groups in which it is defined; None if there is no such group.
+        n_groups: Number of groups in which r is defined.
+        strength: Word for the strength of `mean_within`; None if that is undefined.
+        sign_differs: Whether `mean_within` and the pooled r have opposite signs; None if either is undefined.
+        mixed_signs: Whether there are groups with opposite signs; None if r is defined in no group.
+        reason: Why `mean_within` is None; None if it is defined.
     """
 
     pooled: Correlation
@@ -75,10 +77,13 @@ def correlation(x: Any, y: Any, *, x_name: str = "x", y_name: str = "y") -> Corr
     """Compute Pearson's correlation over the experiments where both values are finite.
 
     Args:
-        x: The metric, (n,); missing values as NaN.
-        y: The accuracy, (n,); missing values as NaN.
-        x_name: Name of the metric, for the reason.
-        y_name: Name of the accuracy, for the reason.
+        x: The metric, (n,); missing values are NaN.
+        y: The accuracy, (n,); missing values are NaN.
+        x_name: Name of the metric, used in the reason.
+        y_name: Name of the accuracy, used in the reason.
+
+    Raises:
+        ValueError: If the lengths differ.
     """
     a, b = (np.asarray(values, dtype=np.float64) for values in (x, y))
     same_lengths(x=a, y=b)
@@ -103,7 +108,18 @@ def correlation(x: Any, y: Any, *, x_name: str = "x", y_name: str = "y") -> Corr
 def grouped_correlation(
     x: Any, y: Any, groups: Sequence[Hashable], *, x_name: str = "x", y_name: str = "y"
 ) -> GroupedCorrelation:
-    """Compute the pooled correlation, those within groups (methods), and their mean; arguments as `correlation`."""
+    """Compute the correlation over all experiments, within each group, and the mean over groups.
+
+    Args:
+        x: The metric, (n,); missing values are NaN.
+        y: The accuracy, (n,); missing values are NaN.
+        groups: Group of each experiment, such as its method.
+        x_name: Name of the metric, used in the reason.
+        y_name: Name of the accuracy, used in the reason.
+
+    Raises:
+        ValueError: If the lengths differ.
+    """
     a, b = (np.asarray(values, dtype=np.float64) for values in (x, y))
     same_lengths(x=a, y=b, groups=groups)
     pooled = correlation(a, b, x_name=x_name, y_name=y_name)
@@ -113,7 +129,7 @@ def grouped_correlation(
         within[str(group)] = correlation(a[member], b[member], x_name=x_name, y_name=y_name)
     defined = [one.r for one in within.values() if one.r is not None]
     if not defined:
-        # The group with most experiments says best what is wrong.
+        # Report the reason of the group with most experiments, which is the most informative.
         fullest = max(within.values(), key=lambda one: one.n, default=pooled)
         return GroupedCorrelation(pooled, within, None, 0, None, None, None, fullest.reason)
     mean = float(np.mean(defined))
@@ -130,18 +146,18 @@ def grouped_correlation(
 
 
 def strength(r: float) -> Strength:
-    """Say how strong a correlation is: none under 0.5, moderate to 0.7, strong above."""
+    """Classify the strength of a correlation: none below 0.5, moderate up to 0.7, strong above."""
     if abs(r) < MODERATE_FROM:
         return "none"
     return "strong" if abs(r) > STRONG_ABOVE else "moderate"
 
 
 def _unit_deviation(values: FloatArray) -> FloatArray | None:
-    """Return deviations from the mean, scaled to length 1; None if they are rounding error."""
+    """Return deviations from the mean, scaled to length 1; None if they are only rounding errors."""
     largest = np.abs(values).max()
     if largest == 0:
         return None
-    scaled = values / largest  # so that squares neither overflow nor vanish
+    scaled = values / largest  # so that squares neither overflow nor underflow
     deviation = scaled - scaled.mean()
     length = float(np.linalg.norm(deviation))
     return deviation / length if length > 1e-13 * np.sqrt(len(values)) else None

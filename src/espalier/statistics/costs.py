@@ -1,11 +1,11 @@
-"""What a pruned model costs to run, from its layer table.
+"""Inference costs of a model, pruned or not, from the sizes of its layers.
 
 KV cache per token = sum over layers of 2 * kept KV groups * head size * bytes of one number        (keys and values)
-FLOPs per token    = 2 * (weights of q, k, v, o, gate, up, down that are kept + weights of the output head)
+FLOPs per token    = 2 * (kept weights of q, k, v, o, gate, up, down + weights of the output head)
 
-A weight is used once per token, in a multiplication and an addition. The output head counts whether or not it shares
-its weights with the embeddings; looking an embedding up costs nothing. Norms, biases and activations (well under 1%),
-and the attention scores, which grow with the context, are not in it.
+Each weight takes part in one multiplication and one addition per token. The output head counts even if it shares its
+weights with the embeddings. An embedding look-up costs nothing. Norms, biases and activations (well under 1%) are not
+counted. The attention scores, which grow with the context, are not counted either.
 """
 
 from __future__ import annotations
@@ -24,14 +24,20 @@ DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs of a model: parameters (all), bytes of KV cache and floating-point operations per token."""
+    """Inference costs of a model.
+
+    Attributes:
+        n_params: Number of all parameters.
+        kv_cache_bytes_per_token: Size of the KV cache per token.
+        flops_per_token: Floating-point operations per token.
+    """
 
     n_params: int
     kv_cache_bytes_per_token: int
     flops_per_token: int
 
     def relative_to(self, unpruned: Costs) -> dict[str, float | None]:
-        """Divide by the costs of the unpruned model; null where those are 0."""
+        """Return each cost divided by the same cost of the unpruned model; None if that cost is 0."""
         pairs = {
             "n_params": (self.n_params, unpruned.n_params),
             "kv_cache_bytes_per_token": (self.kv_cache_bytes_per_token, unpruned.kv_cache_bytes_per_token),
@@ -56,20 +62,21 @@ def costs(
     """Compute the costs of a model, pruned or not.
 
     Args:
-        kv_groups: KV groups of each layer, (n_layers,).
-        attention_params: Prunable attention parameters of each layer, (n_layers,).
-        mlp_channels: MLP channels of each layer, (n_layers,).
-        mlp_params: Prunable MLP parameters of each layer, (n_layers,).
-        n_params: All parameters of the model.
+        kv_groups: Number of KV groups of each layer, (n_layers,).
+        attention_params: Number of prunable attention parameters of each layer, (n_layers,).
+        mlp_channels: Number of MLP channels of each layer, (n_layers,).
+        mlp_params: Number of prunable MLP parameters of each layer, (n_layers,).
+        n_params: Number of all parameters of the model.
         head_dim: Head size.
-        lm_head_params: Weights of the output head, vocabulary times hidden size, tied or not.
-        dtype: Type of the cached numbers, a key of `DTYPE_BYTES`.
-        kv_group_biases: Biases among the parameters of one KV group: (query heads of it + 2) * head size where q, k
-            and v have them.
-        mlp_channel_biases: Biases among the parameters of one MLP channel.
+        lm_head_params: Number of weights of the output head, tied or not: vocabulary size times hidden size.
+        dtype: Dtype of the KV cache; a key of `DTYPE_BYTES`.
+        kv_group_biases: Number of biases in one KV group. If q, k and v have biases, it is
+            (query heads of the group + 2) * head size.
+        mlp_channel_biases: Number of biases in one MLP channel.
 
     Raises:
-        UserError: If a count is negative or the type is unknown.
+        UserError: If a count is negative, the dtype is unknown, or a layer has more biases than parameters.
+        ValueError: If the arrays have different lengths.
     """
     columns = {
         name: _whole(values, name)

@@ -1,11 +1,12 @@
-"""Uncertainty from numbers of documents alone, for imported results without results of single documents.
+"""Uncertainty from the numbers of documents, for imported results without results of single documents.
 
-stderr(task)     = sqrt(p (1 - p) / (n - 1))                                            as lm-eval's
+stderr(task)     = sqrt(p (1 - p) / (n - 1))                                            as in lm-eval
 stderr(acc_mean) = sqrt(sum over tasks of (weight(task) * stderr(task))**2)
 interval         = acc_mean -+ z * stderr, cut at 0 and 1
 
-Which documents were right is unknown, so the draws treat experiments as if each had answered documents of its own:
-differences look less certain than they are wherever experiments tend to be right on the same documents.
+It is unknown which documents were answered correctly. The draws therefore treat the experiments as if they had been
+evaluated on different documents. If experiments tend to be correct on the same documents, their differences look less
+certain than they are.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from espalier.statistics.checks import FloatArray, finite
 
 @dataclass(frozen=True)
 class CountIntervals:
-    """Intervals from counts.
+    """Intervals computed from numbers of documents.
 
     Attributes:
-        accuracy: Mean accuracy, (n_experiments,).
-        stderr: Its standard error, (n_experiments,).
-        task_stderr: Standard errors of the tasks, (n_experiments, n_tasks).
+        accuracy: Mean accuracy of each experiment, (n_experiments,).
+        stderr: Standard error of each mean accuracy, (n_experiments,).
+        task_stderr: Standard error of each task's accuracy, (n_experiments, n_tasks).
         intervals: Lower and upper ends, (n_experiments, 2).
-        from_counts: Always true; intervals of `Bootstrap` come from documents.
+        from_counts: Always true. It marks intervals that do not come from single documents.
     """
 
     accuracy: FloatArray
@@ -43,15 +44,16 @@ class CountIntervals:
 
 
 def intervals_from_counts(accuracy: Any, n_documents: Any, *, level: float = LEVEL) -> CountIntervals:
-    """Compute intervals of the unweighted mean over tasks.
+    """Compute intervals of the unweighted mean accuracy over tasks.
 
     Args:
         accuracy: Accuracy of each task, (n_experiments, n_tasks).
-        n_documents: Documents of each task, (n_tasks,) or (n_experiments, n_tasks).
-        level: Level of the intervals.
+        n_documents: Number of documents of each task, (n_tasks,) or (n_experiments, n_tasks).
+        level: Confidence level of the intervals.
 
     Raises:
-        UserError: If a value is missing, outside 0 to 1, or of fewer than two documents.
+        UserError: If there is no accuracy, an accuracy is missing or outside 0 to 1, or a task has fewer than two
+            documents.
     """
     p, n = _accuracy_and_counts(accuracy, n_documents)
     task_stderr = np.sqrt(p * (1 - p) / (n - 1))
@@ -65,13 +67,13 @@ def intervals_from_counts(accuracy: Any, n_documents: Any, *, level: float = LEV
 def draw_from_counts(
     experiments: Sequence[str], accuracy: Any, n_documents: Any, *, model: str, seed: int, n_draws: int = N_DRAWS
 ) -> Bootstrap:
-    """Draw binomial counts of right answers, each experiment on documents of its own.
+    """Draw the numbers of correct documents from binomial distributions, independently for each experiment.
 
     Args:
-        experiments: Their names.
+        experiments: Names of the experiments.
         accuracy: Accuracy of each task, (n_experiments, n_tasks).
-        n_documents: Documents of each task, (n_tasks,) or (n_experiments, n_tasks).
-        model: Name of the model: experiments of two models draw apart.
+        n_documents: Number of documents of each task, (n_tasks,) or (n_experiments, n_tasks).
+        model: Name of the model. It is part of the seed, so that the draws of two models are independent.
         seed: Seed of the draws.
         n_draws: Number of draws.
 
@@ -79,7 +81,8 @@ def draw_from_counts(
         Draws whose `source` is `counts`.
 
     Raises:
-        UserError: As `intervals_from_counts`.
+        UserError: If `intervals_from_counts` would raise it for these arrays.
+        ValueError: If the number of names is not the number of experiments.
     """
     p, n = _accuracy_and_counts(accuracy, n_documents)
     if len(experiments) != len(p):

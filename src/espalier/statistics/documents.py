@@ -1,12 +1,13 @@
-"""Which documents each experiment got right: the matrix that every uncertainty is computed from.
+"""Matrix of the documents that each experiment answered correctly. All uncertainties are computed from it.
 
-A document counts as lm-eval counts it: the choice with the largest log-likelihood (`acc`), or with the largest
-log-likelihood per character (`acc_norm`), the first of equal ones, must be a right one.
+Documents are scored as in lm-eval. The answer is the choice with the largest log-likelihood (`acc`) or with the largest
+log-likelihood per character (`acc_norm`). The first choice wins a tie. A document is correct if its answer is a gold
+choice.
 
 acc_mean = sum over tasks of weight(task) * mean over its documents of correct;  weight = 1 / number of tasks
 
-A group of lm-eval (`groups`) is one task whose value is the mean over all documents of its members: a member's weight
-is its share of the group's documents.
+A group of lm-eval tasks (`groups`) counts as one task. Its accuracy is the mean over all documents of its members, so
+the weight of the group is divided among its members in proportion to their numbers of documents.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class TaskDocuments:
 
     Attributes:
         task: Name of the task.
-        weight: Its share in the mean accuracy; all weights sum to 1.
-        correct: Which experiment got which document right, (n_experiments, n_documents).
+        weight: Weight of the task in the mean accuracy. The weights of all tasks sum to 1.
+        correct: Whether each experiment answered each document correctly, (n_experiments, n_documents).
     """
 
     task: str
@@ -50,7 +51,7 @@ class TaskDocuments:
 
     @property
     def stderr(self) -> FloatArray | None:
-        """Standard error of each accuracy as lm-eval's, sqrt(p (1 - p) / (n - 1)); None with fewer than 2 documents."""
+        """Standard error of each accuracy as in lm-eval: sqrt(p (1 - p) / (n - 1)); None for fewer than 2 documents."""
         if self.n_documents < 2:
             return None
         p = self.accuracy
@@ -59,12 +60,12 @@ class TaskDocuments:
 
 @dataclass(frozen=True)
 class Correctness:
-    """What several experiments got right on the same documents.
+    """Correctness of several experiments on the same documents.
 
     Attributes:
-        experiments: Their names, in the order of all arrays.
-        tasks: The tasks, in the order of the samples.
-        fingerprint: Equal for equal documents, in whatever study.
+        experiments: Names of the experiments, in the order of all arrays.
+        tasks: The tasks, in the order of the first experiment's samples table.
+        fingerprint: Hash of the task names (in this order), document numbers, choice numbers and gold choices.
     """
 
     experiments: tuple[str, ...]
@@ -79,14 +80,14 @@ class Correctness:
 
     @property
     def n_documents(self) -> int:
-        """Documents of all tasks."""
+        """Number of documents of all tasks."""
         return sum(task.n_documents for task in self.tasks)
 
     def select(self, experiments: Sequence[str]) -> Correctness:
-        """Keep some experiments, in the given order.
+        """Return the correctness of some of the experiments, in the given order.
 
         Raises:
-            UserError: If one is not there.
+            UserError: If an experiment has no results of single documents.
         """
         numbers = {name: number for number, name in enumerate(self.experiments)}
         if absent := [name for name in experiments if name not in numbers]:
@@ -102,16 +103,17 @@ def correctness(
     acc_norm_tasks: Collection[str],
     groups: Mapping[str, str] | None = None,
 ) -> Correctness:
-    """Judge every document of every experiment.
+    """Determine which documents each experiment answered correctly.
 
     Args:
-        samples: Name and per-document results (`espalier.tables.Samples`) of each experiment; frames may be read one by
-            one, none is kept.
-        acc_norm_tasks: Tasks whose acc_norm enters the mean; of the others acc does.
-        groups: For each task that is part of a group, the group; tasks not named stand for themselves.
+        samples: Name and samples table (`espalier.tables.Samples`) of each experiment. Pass an iterator to have one
+            table in memory at a time.
+        acc_norm_tasks: Tasks for which acc_norm enters the mean accuracy. For all other tasks, acc does.
+        groups: Group of each task that belongs to a group. Other tasks are left out of the mapping.
 
     Raises:
-        UserError: If experiments were evaluated on different documents, a name is there twice, or a table is unusable.
+        UserError: If the experiments were evaluated on different documents, a name is given twice, a table is invalid,
+            or there is no experiment.
     """
     names: list[str] = []
     rows: list[BoolArray] = []
@@ -134,10 +136,15 @@ def correctness(
 
 
 def check_means(of: Correctness, acc_mean: Mapping[str, float], *, tolerance: float = 1e-9) -> None:
-    """Compare with the mean accuracies of the tables, which must follow from the same documents by the same rule.
+    """Check that the mean accuracies of the experiments table follow from the documents.
+
+    Args:
+        of: Correctness of the experiments.
+        acc_mean: Mean accuracy of each experiment in the experiments table.
+        tolerance: Largest accepted difference.
 
     Raises:
-        UserError: If one differs.
+        UserError: If a mean accuracy is missing or differs.
     """
     for name, ours in zip(of.experiments, of.acc_mean, strict=True):
         theirs = acc_mean.get(name)
@@ -157,7 +164,7 @@ def _weights(tasks: tuple[str, ...], n_documents: tuple[int, ...], groups: Mappi
 
 @dataclass(frozen=True)
 class _Columns:
-    """Columns of one samples table, as arrays, and its tasks as numbers in order of appearance."""
+    """Columns of one samples table as arrays. `task` indexes `tasks`, which are in order of appearance."""
 
     tasks: tuple[str, ...]
     task: IntArray
@@ -191,16 +198,17 @@ def _columns(frame: pd.DataFrame, name: str) -> _Columns:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Documents of the first experiment, sorted by task, document and choice; the others must have the same.
+    """Documents of the first experiment. All other experiments must have the same documents.
 
-    Arrays are over rows (choices) unless said otherwise. `document` numbers the documents over all tasks.
+    `order` sorts the rows of `columns` (one row per choice) by task, document and choice. `document` is the number of
+    the document of each sorted row, counted over all tasks.
     """
 
     first: str
     columns: _Columns
     order: IntArray
     document: IntArray
-    gold: BoolArray  # (n_documents, most choices)
+    gold: BoolArray  # (n_documents, largest number of choices)
     n_documents: tuple[int, ...]
     fingerprint: str
 
@@ -225,21 +233,22 @@ class _Layout:
         return cls(name, columns, order, document, gold, n_documents, content.hexdigest())
 
     def judge(self, columns: _Columns, name: str, acc_norm_tasks: Collection[str]) -> BoolArray:
-        """Judge each document of one experiment, (n_documents,)."""
+        """Return whether one experiment answered each document correctly, (n_documents,)."""
         order = self._order_of(columns, name)
         choice = self.columns.choice[self.order]
         normalised = np.isin(self.columns.task, [k for k, task in enumerate(self.tasks) if task in acc_norm_tasks])
         score = columns.loglikelihood[order]
-        with np.errstate(divide="ignore", invalid="ignore"):  # an empty choice, as in lm-eval
+        with np.errstate(divide="ignore", invalid="ignore"):  # lm-eval also divides by 0 for an empty choice
             score = np.where(normalised[self.order], score / columns.n_chars[order], score)
-        # Places of choices that a document does not have come last, so that the first of equal ones is a real one.
+        # Documents with fewer choices are padded with -inf at the end. argmax returns the first of equal values, so it
+        # never returns the padding.
         table = np.full(self.gold.shape, -np.inf)
         table[self.document, choice] = score
         answer = table.argmax(axis=1)
         return np.asarray(self.gold[np.arange(len(answer)), answer], dtype=np.bool_)
 
     def _order_of(self, columns: _Columns, name: str) -> IntArray:
-        """Return the rows of another experiment in the order of the first one's sorted rows."""
+        """Return the row order that sorts another experiment's table like the table of the first experiment."""
         ours = self.columns
         if columns is ours:
             return self.order
@@ -261,7 +270,7 @@ class _Layout:
 
 
 def _keys(task: IntArray, columns: _Columns, order: IntArray) -> IntArray | None:
-    """Return what names a row and what it asks, (5, n_rows); None if the order is of another length."""
+    """Return task, document, choice, gold and length of each sorted row, (5, n_rows); None if the lengths differ."""
     if len(order) != len(task):
         return None
     return np.stack([task, columns.doc_id, columns.choice, columns.gold, columns.n_chars.astype(np.int64)])[:, order]

@@ -1,4 +1,4 @@
-"""What can be said about a result: a code and its numbers, so that any message catalogue can put it into words.
+"""Statements about results as data: a code with values, which a message catalogue renders in any language.
 
 `ENGLISH` is the catalogue of this package. A template may use only the values that its message carries.
 """
@@ -14,11 +14,11 @@ Value = Union[str, int, float, "Message"]
 
 @dataclass(frozen=True)
 class Message:
-    """One statement.
+    """A statement about a result.
 
     Attributes:
-        code: Which statement; a key of `ENGLISH`.
-        values: Its names and numbers, at full precision; a reason is a message too.
+        code: Key of the statement in a catalogue such as `ENGLISH`.
+        values: Names and numbers of the statement, at full precision. A value may be a message, such as a reason.
     """
 
     code: str
@@ -26,7 +26,7 @@ class Message:
 
 
 def render(message: Message, catalogue: Mapping[str, str]) -> str:
-    """Put a message into the words of a catalogue (code to template), messages within it too."""
+    """Render a message, and the messages among its values, with a catalogue (code to template)."""
     values = {
         name: render(value, catalogue) if isinstance(value, Message) else value
         for name, value in message.values.items()
@@ -35,12 +35,12 @@ def render(message: Message, catalogue: Mapping[str, str]) -> str:
 
 
 def english(message: Message) -> str:
-    """Put a message into English."""
+    """Render a message in English."""
     return render(message, ENGLISH)
 
 
 ENGLISH = {
-    # Why something is undefined.
+    # Reasons why a value is undefined.
     "no_values": "no experiment has {name}",
     "too_few": "only {n} of at least {needed} experiments",
     "constant": "all values of {name} are equal",
@@ -62,14 +62,14 @@ ENGLISH = {
     "one_seed": "only {n} calibration seed; at least 2 are needed",
     "no_setting_at_every_seed": "no setting was run with every calibration seed",
     "no_seed_variation": "the effects are the same at every calibration seed",
-    # Where the intervals come from.
+    # Source of the intervals.
     "from_documents": "Intervals at {level:.0%} from {n_draws:,} bootstrap draws over documents.",
     "from_counts": (
         "There are no results of single documents: intervals at {level:.0%} come from the numbers of documents, as if"
         " each experiment had answered documents of its own. Differences between experiments look less certain than"
         " they are."
     ),
-    # The set that cannot be told from the best.
+    # The confidence set of the best experiment.
     "set_alone": "Only {best} is in the set: every other one ({others}) can be told from the best at {level:.0%}.",
     "set_all": (
         "None of the {total} experiments can be told from the best at {level:.0%}: {best} is not shown to be better."
@@ -83,7 +83,7 @@ ENGLISH = {
     "one_method": "There is one method, so methods cannot be compared.",
     "method_in_set": "{method} cannot be told from the best: in the set are {members} of its {total} experiments.",
     "method_not_in_set": "{method} can be told from the best: none of its {total} experiments is in the set.",
-    # The winner's optimism.
+    # Optimism of the best experiment's accuracy.
     "optimism_shrinkage": (
         "Picked as the best of {n}, {best} probably looks {optimism:.4f} better than it is; less that, its accuracy"
         " is {corrected:.4f}."
@@ -104,7 +104,7 @@ ENGLISH = {
         "{name}: pooled over methods r is {pooled:.2f}, of the opposite sign: that compares methods."
     ),
     "correlation_mixed": "{name}: the sign is not the same in every method ({lowest:.2f} to {highest:.2f}).",
-    # Axes.
+    # Axes of the grid.
     "axis_largest": "{axis} explains the largest share of the spread: {share:.0%}, evaluation noise subtracted.",
     "axis_none": "No axis is shown to explain any of the spread: {reason}.",
     "axis_interaction": "{share:.0%} of the spread is interaction: the effect of one axis depends on the others.",
@@ -117,7 +117,7 @@ ENGLISH = {
         " {n_seeds} seeds)."
     ),
     "one_seed_only": "One calibration seed: how far the effects of the axes depend on the sample drawn is unknown.",
-    # Two models.
+    # Base against Instruct.
     "kinds_differ": (
         "On the {n} settings both have, Instruct differs from Base by {difference:+.4f} ({lower:+.4f} to {upper:+.4f})."
     ),

@@ -1,17 +1,19 @@
-"""Selection bias ("winner's curse") of the best experiment's accuracy.
+"""Selection bias ("winner's curse") of the best experiment's accuracy, estimated in two ways.
 
-Shrinkage (empirical Bayes), of deviations from the mean over experiments: what documents do to all alike is out.
+Shrinkage (empirical Bayes). It uses deviations from the mean over the E experiments, so errors that all experiments
+share cancel.
 
 noise variance    = sum_i Var*[error_i - mean_j error_j] / (E - 1),   error = theta* - theta over the joint draws
 observed variance = sum_i (theta_i - mean_j theta_j)**2 / (E - 1)
 noise share       = noise variance / observed variance, at most 1
 optimism          = noise share * (theta_best - mean_j theta_j)
 
-Split half. Documents of every task are split in two at random; the best of one half is scored on the other.
+Split half. The documents of each task are split at random into two halves. The best experiment of one half is scored on
+the other half.
 
 optimism at half the documents = mean over splits of (its accuracy where it was chosen - its accuracy on the other half)
 
-A choice from half the documents is noisier, so this is more than the optimism of the study itself.
+A choice from half of the documents is noisier, so this value is larger than the optimism of the study.
 """
 
 from __future__ import annotations
@@ -32,17 +34,17 @@ _CHUNK = 8_000_000
 
 @dataclass(frozen=True)
 class Shrinkage:
-    """The shrinkage estimate; null values have a reason.
+    """The shrinkage estimate of the optimism.
 
     Attributes:
         best: Accuracy of the best experiment.
-        mean: Mean over experiments.
-        noise_variance: Variance of deviations from the mean that the choice of documents explains.
-        observed_variance: Variance of the observed accuracies.
-        noise_share: The first over the second, between 0 and 1.
-        optimism: How much better the best one probably looks than it is.
-        corrected: `best` less `optimism`.
-        reason: Why the last three are null, where they are.
+        mean: Mean accuracy over experiments.
+        noise_variance: Variance between experiments that the sampling of documents explains; 0 for one experiment.
+        observed_variance: Variance of the observed accuracies; 0 for one experiment.
+        noise_share: `noise_variance` / `observed_variance`, at most 1.
+        optimism: Expected amount by which the observed accuracy of the best experiment exceeds its true accuracy.
+        corrected: `best` - `optimism`.
+        reason: Why `noise_share`, `optimism` and `corrected` are None; None if they are defined.
     """
 
     best: float
@@ -57,15 +59,16 @@ class Shrinkage:
 
 @dataclass(frozen=True)
 class SplitHalf:
-    """Choosing on one half of the documents and scoring on the other; all at half the documents.
+    """The split-half estimate of the optimism. All values refer to half the documents.
 
     Attributes:
-        n_splits: Random splits; each is used both ways round.
-        optimism: Mean of `chosen_on` - `scored_on`.
-        optimism_std: Standard deviation of that over splits.
-        chosen_on: Mean accuracy of the chosen one on the half it was chosen on.
-        scored_on: Its mean accuracy on the other half.
-        chosen_share: How often each experiment was chosen, (n_experiments,); sums to 1, ties are shared out.
+        n_splits: Number of random splits. The choice is made once on each half of a split.
+        optimism: `chosen_on` - `scored_on`.
+        optimism_std: Standard deviation of the optimism over splits.
+        chosen_on: Mean accuracy of the chosen experiment on the half on which it was chosen.
+        scored_on: Mean accuracy of the chosen experiment on the other half.
+        chosen_share: Share of choices of each experiment, (n_experiments,). The shares sum to 1; experiments that tie
+            get equal shares of a choice.
     """
 
     n_splits: int
@@ -77,14 +80,14 @@ class SplitHalf:
 
 
 def shrinkage(accuracy: Any, draws: Any) -> Shrinkage:
-    """Estimate the winner's optimism by shrinkage.
+    """Estimate the optimism of the best experiment by shrinkage.
 
     Args:
         accuracy: Observed accuracies, (n_experiments,).
         draws: Joint bootstrap draws, (n_draws, n_experiments).
 
     Raises:
-        UserError: If a value is missing or there is no experiment.
+        UserError: If a value is missing or infinite, or there is no experiment.
     """
     theta, drawn = accuracy_and_draws(accuracy, draws)
     best, mean = float(theta.max()), float(theta.mean())
@@ -102,10 +105,10 @@ def shrinkage(accuracy: Any, draws: Any) -> Shrinkage:
 
 
 def split_half(of: Correctness, *, seed: int, n_splits: int = N_SPLITS) -> SplitHalf:
-    """Choose the best experiment on half of the documents and score it on the other half, many times.
+    """Choose the best experiment on one half of the documents and score it on the other half, for many random splits.
 
     Args:
-        of: Candidates only; leave the unpruned model and controls out.
+        of: Correctness of the candidates; leave out the unpruned model and the controls.
         seed: Seed of the splits.
         n_splits: Number of splits.
 
@@ -145,7 +148,7 @@ def _halves(task: TaskDocuments, seed: int, n_splits: int) -> FloatArray:
 
 
 def _random_halves(generator: np.random.Generator, n_rows: int, n: int) -> BoolArray:
-    """Mark n // 2 random documents in each row, (n_rows, n)."""
+    """Return a mask of n // 2 random documents in each row, (n_rows, n)."""
     keys = generator.random((n_rows, n))
     cut = np.partition(keys, n // 2, axis=1)[:, n // 2, None]
     return np.asarray(keys < cut, dtype=np.bool_)

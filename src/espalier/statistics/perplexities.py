@@ -1,18 +1,18 @@
-"""Interval of a perplexity ratio from the summed losses of both models in the same windows of one text.
+"""Perplexity ratio of two models on one text, with a confidence interval.
 
-Both models score the same tokens, so what makes a window hard for both cancels. With L_w and U_w the summed losses
-(nats) of the pruned and the unpruned model in window w, and n_w its scored tokens:
+Both models score the same tokens in the same windows, so the difficulty of a window cancels. L_w and U_w are the summed
+losses (nats) of the pruned and the unpruned model in window w, and n_w is its number of scored tokens:
 
     d_w = L_w - U_w;   r = sum d_w / sum n_w;   ratio of perplexities = exp(r)
 
-Neighbouring windows are about the same things, so they are not independent. They are joined to blocks of
-b = ceil(sqrt(W)) windows in a row, as for batch means (Jones et al., Fixed-width output analysis for Markov chain Monte
-Carlo, 2006), B blocks in all, with sums d_k and n_k. Standard error of the ratio of sums r (Cochran, Sampling
-Techniques, 1977, section 6.4), and interval:
+Neighbouring windows have similar content, so they are not independent. The W windows are therefore grouped into B
+blocks of ceil(sqrt(W)) consecutive windows, as for batch means (Jones et al., Fixed-width output analysis for Markov
+chain Monte Carlo, 2006). A shorter last block is merged into the block before it. Block k has the sums d_k and n_k. The
+standard error of the ratio of sums r (Cochran, Sampling Techniques, 1977, section 6.4) and the interval are:
 
     se = sqrt(B / (B - 1) * sum_k (d_k - r n_k)**2) / sum n_k;   exp(r -+ t(B - 1) * se)
 
-The interval speaks of text like this one; it says nothing of other texts, and nothing of calibration seeds.
+The interval covers other samples of similar text. It does not cover other kinds of text or other calibration seeds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from espalier.statistics.messages import Message
 
 FEWEST_BLOCKS = 4
 NO_WINDOWS = Message("no_windows")
-"""Why a ratio of results without windows (version 0.1.0, imported ones) has no interval."""
+"""Reason why a ratio has no interval: the results (version 0.1.0 or imported) have no window losses."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class PerplexityRatio:
     """Ratio of two perplexities on one text.
 
     Attributes:
-        ratio: Perplexity of the pruned model divided by that of the unpruned one.
-        interval: Its lower and upper end; None where there are too few windows.
-        n_windows: Windows of the text.
-        n_blocks: Blocks of windows that the interval rests on.
-        reason: Why there is no interval, where there is none.
+        ratio: Perplexity of the pruned model divided by the perplexity of the unpruned model.
+        interval: Lower and upper end of its confidence interval; None if there are too few windows.
+        n_windows: Number of windows of the text.
+        n_blocks: Number of blocks of windows.
+        reason: Why `interval` is None; None if there is an interval.
     """
 
     ratio: float
@@ -55,26 +55,26 @@ class PerplexityRatio:
 def paired_ratio(
     losses: FloatArray, unpruned: FloatArray, tokens: IntArray, *, level: float = LEVEL
 ) -> PerplexityRatio:
-    """Compare the losses of two models in the same windows.
+    """Compute the perplexity ratio of two models from their losses in the same windows.
 
     Args:
-        losses: Summed loss of each window by the pruned model (nats): (windows,).
-        unpruned: The same by the unpruned model.
-        tokens: Scored tokens of each window: (windows,).
-        level: Coverage of the interval.
+        losses: Summed loss of the pruned model in each window (nats): (n_windows,).
+        unpruned: Summed loss of the unpruned model in each window (nats): (n_windows,).
+        tokens: Number of scored tokens of each window: (n_windows,).
+        level: Confidence level of the interval.
 
     Raises:
-        UserError: If the models were not measured in the same windows, or a loss is not finite.
+        UserError: If the numbers of windows differ or are 0, or a loss is not finite.
     """
     if not len(losses) == len(unpruned) == len(tokens) or not len(losses):
         raise UserError("perplexity: the two models were measured in different windows; evaluate both again")
     if not (np.isfinite(losses).all() and np.isfinite(unpruned).all()):
         raise UserError("perplexity: the loss of a window is not finite; evaluate again in float32 (evaluation.dtype)")
     n_windows = len(losses)
-    size = math.isqrt(n_windows - 1) + 1  # the square root, rounded up
+    size = math.isqrt(n_windows - 1) + 1  # ceil(sqrt(n_windows))
     starts = np.arange(0, n_windows, size)
     if len(starts) > 1 and n_windows - starts[-1] < size:
-        starts = starts[:-1]  # a shorter last block would weigh as much as the others
+        starts = starts[:-1]  # merge a shorter last block: the standard error treats all blocks alike
     d = np.add.reduceat(losses - unpruned, starts)
     n = np.add.reduceat(tokens, starts)
     r = float(d.sum() / n.sum())

@@ -1,14 +1,15 @@
-"""Does a ranking survive? The order of experiments before something is done to them, and after.
+"""Rank correlation of the experiments' accuracies before and after a change, such as recovery.
 
 x_i, y_i = accuracy of experiment i before and after; over all pairs i < j
 S    = sum of sign(x_i - x_j) sign(y_i - y_j);   n_x, n_y = pairs that differ in x, in y
 tau  = S / sqrt(n_x n_y)                                            (Kendall's tau-b; 1: same order, -1: reversed)
 
-The interval is from the percentiles of tau over joint bootstrap draws of both accuracies: what other documents would
-change. Drawing adds noise to accuracies that have some already, so the interval lies rather too low than too high. The
-p value is of the hypothesis that the two orders have nothing to do with each other: over all orders of up to 7
-experiments, above that scipy's (exact without ties). No order of n experiments gives a p under 2 / n!, which is 1/3 for
-three and 1/12 for four.
+The interval is given by percentiles of tau over joint bootstrap draws of both accuracies. It covers other documents.
+Resampling adds noise to accuracies that are noisy already, so the interval tends to be too low.
+
+The p value tests the hypothesis that the two orders are unrelated. For up to 7 experiments it is computed over all
+orders. For more experiments scipy computes it, exactly only for up to 33 experiments without ties. With n experiments,
+p is at least 2 / n!, which is 1/3 for three and 1/12 for four.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ from espalier.statistics.messages import Message
 
 MIN_POINTS = 3
 ALL_ORDERS_UP_TO = 7  # 5,040 orders
-# Draws are stored in float32; accuracies that differ by less are equal. One document in a million makes a difference.
+# Draws are stored in float32, so accuracies that differ by no more than this count as equal.
 TIE = 1e-6
-_CHUNK = 256  # draws at a time: pairs of 100 experiments take 10 MB
+_CHUNK = 256  # draws at a time: the pairs of 100 experiments take 10 MB
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """How two orders agree.
+    """Agreement of two orders of the same experiments.
 
     Attributes:
-        n: Experiments.
-        tau: Kendall's tau-b; null where undefined.
-        p: Probability of so large a |tau| if the orders had nothing to do with each other.
-        smallest_p: The smallest p that so few experiments can give.
-        interval: Interval of tau over draws; null without draws, or where most draws leave tau undefined.
-        level: Level of the interval.
-        reason: Why tau is null, where it is.
+        n: Number of experiments.
+        tau: Kendall's tau-b; None if undefined.
+        p: Probability of a |tau| at least this large if the orders were unrelated; None if tau is undefined.
+        smallest_p: Smallest p that is possible with n experiments; None if tau is undefined.
+        interval: Interval of tau over the draws; None without draws, or if tau is undefined in most draws.
+        level: Confidence level of the interval.
+        reason: Why `tau` is None; None if it is defined.
     """
 
     n: int
@@ -58,16 +59,17 @@ class Ranking:
 def compare_rankings(
     before: Any, after: Any, draws: tuple[FloatArray, FloatArray] | None = None, *, level: float = LEVEL
 ) -> Ranking:
-    """Compare the order of experiments before and after.
+    """Compare the order of the experiments before and after a change.
 
     Args:
-        before: Accuracies before, (n_experiments,).
-        after: Accuracies after, of the same experiments.
-        draws: Joint bootstrap draws of both, (n_draws, n_experiments) each; None gives no interval.
-        level: Level of the interval.
+        before: Accuracies before the change, (n_experiments,).
+        after: Accuracies of the same experiments after the change, (n_experiments,).
+        draws: Joint bootstrap draws before and after, (n_draws, n_experiments) each; None gives no interval.
+        level: Confidence level of the interval.
 
     Raises:
-        UserError: If a value is missing.
+        UserError: If an accuracy is missing or infinite.
+        ValueError: If the lengths differ.
     """
     x, y = finite(before, "accuracy before"), finite(after, "accuracy after")
     same_lengths(before=x, after=y)
@@ -82,7 +84,15 @@ def compare_rankings(
 
 
 def tau_of(before: FloatArray, after: FloatArray) -> FloatArray:
-    """Compute tau-b of each row: (n_rows, n_experiments) twice to (n_rows,); NaN where a row has no two values."""
+    """Compute Kendall's tau-b of each row.
+
+    Args:
+        before: Accuracies before the change, (n_rows, n_experiments).
+        after: Accuracies after the change, (n_rows, n_experiments).
+
+    Returns:
+        tau-b, (n_rows,); NaN if all accuracies before, or all accuracies after, are equal.
+    """
     first, second = np.triu_indices(before.shape[1], k=1)
     taus = np.empty(len(before))
     for start in range(0, len(before), _CHUNK):
@@ -98,7 +108,7 @@ def _signs(differences: FloatArray) -> FloatArray:
 
 
 def _p_value(x: FloatArray, y: FloatArray, tau: float) -> float:
-    """Return how often |tau| is as large over all orders of y."""
+    """Return the share of all orders of y that give at least this |tau|; for many experiments, scipy's p value."""
     if len(x) > ALL_ORDERS_UP_TO:
         return float(stats.kendalltau(np.round(x / TIE), np.round(y / TIE)).pvalue)
     orders = np.array([y[list(order)] for order in itertools.permutations(range(len(y)))])

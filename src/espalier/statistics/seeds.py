@@ -1,17 +1,17 @@
-"""Effects of the axes measured against the variation between calibration seeds.
+"""Effects of the axes, compared with the variation between calibration seeds.
 
-Every setting is run with S calibration seeds. For each seed s, e_sk is the effect of value k of an axis: its mean
-accuracy over settings less the mean over the axis' values (least squares with sum-to-zero columns, so that the other
-axes are held fixed).
+Every setting is run with S calibration seeds. For each seed s, e_sk is the effect of value k of an axis: the mean
+accuracy of this value over settings, minus the mean over all K values of the axis. Least squares with sum-to-zero
+columns holds the other axes fixed.
 
 effect_k   = mean over s of e_sk
 stderr_k   = standard deviation over s of e_sk / sqrt(S)
 interval_k = effect_k -+ t(S - 1) * stderr_k
 F          = [S * sum_k effect_k**2 / (K - 1)] / [sum_sk (e_sk - effect_k)**2 / ((K - 1)(S - 1))]
 
-F is that of an analysis of variance with seeds as blocks, with K - 1 and (K - 1)(S - 1) degrees of freedom. All
-settings of one seed share its calibration documents; what a seed does to all of them alike is no error of a comparison
-and cancels.
+F is the F ratio of an analysis of variance with seeds as blocks; it has K - 1 and (K - 1)(S - 1) degrees of freedom.
+All settings of one seed share its calibration documents. If a seed changes the accuracy of all settings equally, the
+change cancels, because it is not an error of a comparison.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _ZERO = 1e-24
 
 @dataclass(frozen=True)
 class AxisEffect:
-    """Effect of an axis with its between-seed error; arrays are (n_values,).
+    """Effects of the values of one axis, with their errors between seeds; arrays are (n_values,).
 
     Attributes:
         values: Values of the axis, in order of appearance.
-        effect: Mean over seeds, relative to the mean over values; null where undefined.
-        stderr: Its standard error between seeds.
-        intervals: Lower and upper ends, (n_values, 2).
-        f: F ratio; null where undefined.
-        df: Its degrees of freedom.
-        p: Probability of a larger F if the axis had no effect.
-        reason: Why something is null, where it is.
+        effect: Mean effect over seeds, relative to the mean over values; None if undefined.
+        stderr: Standard error of `effect` between seeds; None if undefined.
+        intervals: Lower and upper ends, (n_values, 2); None if undefined.
+        f: F ratio; None if undefined.
+        df: Degrees of freedom of `f`.
+        p: Probability of a larger F if the axis had no effect; None if undefined.
+        reason: Why a value is None; None if all values are defined.
     """
 
     values: tuple[Hashable, ...]
@@ -58,15 +58,16 @@ class AxisEffect:
 
 @dataclass(frozen=True)
 class SeedErrors:
-    """Effects of all axes against the variation between seeds.
+    """Effects of all axes, compared with the variation between seeds.
 
     Attributes:
-        seeds: Seeds used.
-        n_settings: Settings run with every one of them.
-        n_left_out: Experiments of other settings, and those that take no seed.
-        axes: Effect of each axis; empty where undefined.
-        setting_std: Standard deviation between seeds of one setting's accuracy (pooled over settings, S - 1).
-        reason: Why nothing was computed, where it was not.
+        seeds: Calibration seeds of the experiments.
+        n_settings: Number of settings that were run with every seed.
+        n_left_out: Number of experiments that were not used: of other settings, or of methods without a seed.
+        axes: Effects of each axis; empty if undefined.
+        setting_std: Standard deviation of a setting's accuracy between seeds, pooled over settings with S - 1 degrees
+            of freedom each; None if undefined.
+        reason: Why nothing was computed; None if the effects were computed.
     """
 
     seeds: tuple[Hashable, ...]
@@ -84,12 +85,13 @@ def seed_errors(
 
     Args:
         accuracy: Accuracies, (n_experiments,).
-        axes: For each axis, the value of every experiment.
-        seeds: Calibration seed of every experiment; None where a method takes none.
-        level: Level of the intervals.
+        axes: Value of every experiment on each axis.
+        seeds: Calibration seed of every experiment; None if its method uses no seed.
+        level: Confidence level of the intervals.
 
     Raises:
-        UserError: If an accuracy is missing or a setting was run twice with one seed.
+        UserError: If an accuracy is missing or infinite, or a setting was run twice with one seed.
+        ValueError: If the columns have different lengths.
     """
     y = finite(accuracy, "accuracy")
     same_lengths(accuracy=y, seeds=seeds, **axes)
@@ -113,7 +115,7 @@ def seed_errors(
 
 
 def _axis(table: FloatArray, name: str, levels: Mapping[str, Sequence[Hashable]], level: float) -> AxisEffect:
-    """Compute one axis from accuracies by seed and setting, (S, n_settings)."""
+    """Compute the effects of one axis from the accuracies by seed and setting, (S, n_settings)."""
     values = tuple(dict.fromkeys(levels[name]))
     n_seeds, n_values = len(table), len(values)
     df = (n_values - 1, (n_values - 1) * (n_seeds - 1))
@@ -138,7 +140,7 @@ def _axis(table: FloatArray, name: str, levels: Mapping[str, Sequence[Hashable]]
 
 
 def _effect_columns(column: Sequence[Hashable]) -> FloatArray:
-    """Code K values in K - 1 sum-to-zero columns, (n, K - 1)."""
+    """Encode K values in K - 1 sum-to-zero columns, (n, K - 1)."""
     values = list(dict.fromkeys(column))
     codes = np.vstack([np.eye(len(values) - 1), -np.ones(len(values) - 1)])
     return codes[[values.index(value) for value in column]]

@@ -1,10 +1,11 @@
-"""Settings that read equally many calibration tokens, compared with each other.
+"""Comparison of calibration settings that use the same number of tokens.
 
 tokens = taylor_seq_len * taylor_num_samples
 
-A longer sequence also means more tokens, and the first 128 of 512 sequences are the 128-sample setting: means by
-`taylor_seq_len` or by `taylor_num_samples` alone mix the two. At equal tokens, what is left is how they are cut.
-Means are over the blocks (methods, and seeds) that ran every setting of a group, so that like is compared with like.
+Longer sequences also mean more tokens, so a mean by `taylor_seq_len` or by `taylor_num_samples` alone mixes the
+sequence length with the number of tokens. Settings in one group have the same number of tokens and differ only in the
+sequence length. Means are over the blocks (methods and seeds) that ran every setting of a group. They are therefore
+comparable.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from espalier.statistics.checks import FloatArray, accuracy_and_draws, finite, s
 
 @dataclass(frozen=True)
 class TokenSetting:
-    """One setting: mean accuracy over the shared blocks and its interval (null without draws)."""
+    """One setting: its mean accuracy over the shared blocks, and the interval of that mean (None without draws)."""
 
     taylor_seq_len: int
     taylor_num_samples: int
@@ -30,14 +31,14 @@ class TokenSetting:
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """Settings of equally many tokens.
+    """Settings with the same number of calibration tokens.
 
     Attributes:
-        tokens: Calibration tokens of each.
-        blocks: What ran all of them.
-        settings: By ascending sequence length.
-        difference: Mean at the longest sequences minus mean at the shortest.
-        interval: Interval of that from the joint draws; null without them.
+        tokens: Number of calibration tokens of each setting.
+        blocks: Blocks that ran all settings of the group.
+        settings: The settings, by ascending sequence length.
+        difference: Mean accuracy with the longest sequences minus mean accuracy with the shortest sequences.
+        interval: Interval of `difference` from the joint draws; None without draws.
     """
 
     tokens: int
@@ -56,21 +57,22 @@ def compare_at_equal_tokens(
     *,
     level: float = LEVEL,
 ) -> list[TokenGroup]:
-    """Compare settings at equal token counts.
+    """Compare settings that use the same number of calibration tokens.
 
     Args:
         accuracy: Accuracies, (n_experiments,).
-        taylor_seq_len: Sequence length of each experiment; None where its method has none.
-        taylor_num_samples: Sequences of each experiment; None where its method has none.
-        blocks: What else each experiment differs in: its method, or (method, seed).
-        draws: Joint bootstrap draws, (n_draws, n_experiments).
-        level: Level of the intervals.
+        taylor_seq_len: Sequence length of each experiment; None if its method uses no sequences.
+        taylor_num_samples: Number of sequences of each experiment; None if its method uses no sequences.
+        blocks: Block of each experiment: its method, or (method, seed).
+        draws: Joint bootstrap draws, (n_draws, n_experiments); None gives no intervals.
+        level: Confidence level of the intervals.
 
     Returns:
-        Groups of at least two settings that share a block, by ascending tokens.
+        Groups of at least two settings that share at least one block, by ascending number of tokens.
 
     Raises:
-        UserError: If an accuracy is missing, or one block ran a setting twice.
+        UserError: If an accuracy or a draw is missing, or one block ran a setting twice.
+        ValueError: If the columns have different lengths.
     """
     y = finite(accuracy, "accuracy")
     same_lengths(accuracy=y, seq_len=taylor_seq_len, num_samples=taylor_num_samples, blocks=blocks)

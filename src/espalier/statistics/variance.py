@@ -1,23 +1,26 @@
-"""Which axis of the grid explains the spread of the accuracies.
+"""Share of the variation of the accuracies that each axis of the grid explains.
 
-Main effects are fitted by least squares with one dummy column for each value of each axis. RSS(X) is what a fit on the
-axes X leaves over.
+Main effects are fitted by least squares with one dummy column for each value of each axis. RSS(X) is the residual sum
+of squares of a fit on the axes X.
 
 SS(axis)        = RSS(all other axes) - RSS(all axes)                 type II: the axis beyond the others
 SS(interaction) = RSS(all axes) - RSS(one mean for each setting)
 SS(within)      = RSS(one mean for each setting)                       0 unless settings were run several times
 SS(total)       = RSS(overall mean)
 
-In a complete grid they sum to the total; in an incomplete one axes share some of it, which none of them is given.
+In a complete grid the parts sum to the total. In an incomplete grid some of the variation is common to several axes. It
+is then attributed to none of them.
 
-Evaluation noise. Each SS is a quadratic form y' Q y, to which errors of the accuracies with covariance S (of the joint
-bootstrap) add trace(Q S). That is subtracted:
+Evaluation noise. Each SS is a quadratic form y' Q y. Errors of the accuracies with covariance S (from the joint
+bootstrap) add trace(Q S) to it on average. This noise is subtracted:
 
 share = (SS - trace(Q S)) / (SS(total) - trace(Q_total S)), at least 0
 
-Where a part falls short of its noise and is set to 0, the other shares are scaled down so that they sum to 1 again.
+A part that is smaller than its noise gets the share 0. The other shares are then scaled down, so that all shares sum to
+at most 1.
 
-The shares describe the settings that were run; they are no test and say nothing about other values of an axis.
+The shares describe the settings that were run. They are not a significance test, and they do not describe other values
+of an axis.
 """
 
 from __future__ import annotations
@@ -37,14 +40,14 @@ _ZERO = 1e-12
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the spread.
+    """One part of the variation.
 
     Attributes:
-        sum_of_squares: As observed.
-        noise: What evaluation noise adds to it on average.
+        sum_of_squares: Observed sum of squares.
+        noise: Average contribution of evaluation noise to `sum_of_squares`.
         df: Degrees of freedom.
-        share: Of the spread of all, noise subtracted from both; null where undefined.
-        reason: Why `share` is null, where it is.
+        share: Share of the total variation, noise subtracted from both; None if undefined.
+        reason: Why `share` is None; None if it is defined.
     """
 
     sum_of_squares: float
@@ -56,16 +59,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Spread of the accuracies by axis.
+    """Variation of the accuracies, decomposed by axis.
 
     Attributes:
-        n: Experiments.
-        axes: Part of each axis.
-        interaction: What the axes explain only together.
-        within: What repeated runs of one setting differ by.
-        total: All of it.
-        noise_share: Share of the observed spread that is evaluation noise, between 0 and 1; null without spread.
-        balanced: Whether the parts sum to the total.
+        n: Number of experiments.
+        axes: Part that each axis explains.
+        interaction: Part that only combinations of the axes explain.
+        within: Variation between repeated runs of the same setting.
+        total: Total variation.
+        noise_share: Share of the total sum of squares that is evaluation noise, at most 1; None if all accuracies are
+            equal.
+        balanced: Whether the sums of squares of the parts add up to the total.
     """
 
     n: int
@@ -78,15 +82,16 @@ class Decomposition:
 
 
 def decompose(accuracy: Any, axes: Mapping[str, Sequence[Hashable]], covariance: Any | None = None) -> Decomposition:
-    """Decompose the spread of accuracies by axis.
+    """Decompose the variation of accuracies by axis.
 
     Args:
         accuracy: Accuracies, (n_experiments,).
-        axes: For each axis, the value of every experiment; None is a value of its own (a method without that axis).
+        axes: Value of every experiment on each axis; None is a separate value (for a method without that axis).
         covariance: Joint covariance of the evaluation errors, (n_experiments, n_experiments); None means no noise.
 
     Raises:
-        UserError: If an accuracy is missing or there is no experiment.
+        UserError: If an accuracy is missing or infinite, or there is no experiment.
+        ValueError: If the columns have different lengths.
     """
     y = finite(accuracy, "accuracy")
     same_lengths(accuracy=y, **axes)
@@ -118,7 +123,7 @@ def decompose(accuracy: Any, axes: Mapping[str, Sequence[Hashable]], covariance:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A least-squares fit: columns it uses, what it leaves of the accuracies, and of their noise on average."""
+    """A least-squares fit: its rank, its residual sum of squares, and the average noise in that sum."""
 
     rank: int
     rss: float
@@ -140,19 +145,19 @@ def _dummies(values: Sequence[Hashable]) -> FloatArray:
 
 
 def _part(smaller: _Fit, larger: _Fit, reason: Message | None) -> Part:
-    """Return what the larger fit explains beyond the smaller one, its share not yet known."""
+    """Return the part that the larger fit explains beyond the smaller fit; `_with_shares` sets its share."""
     squares, noise = max(0.0, smaller.rss - larger.rss), max(0.0, smaller.noise - larger.noise)
     return Part(squares, noise, larger.rank - smaller.rank, None, reason)
 
 
 def _with_shares(parts: Sequence[Part], total: Part) -> list[Part]:
-    """Add the shares to the parts and, last, to the total."""
+    """Return the parts with their shares, followed by the total with its share."""
     spread = total.sum_of_squares - total.noise
     reason = None
     if spread <= _ZERO:
         reason = Message("no_spread" if total.sum_of_squares <= _ZERO else "all_noise")
     explained = [max(0.0, part.sum_of_squares - part.noise) for part in parts]
-    whole = max(spread, sum(explained))  # more than the spread where a part fell short of its noise
+    whole = max(spread, sum(explained))  # the sum is larger if a part is smaller than its noise
     shared = [
         replace(part, reason=part.reason or reason, share=None if part.reason or reason else mine / whole)
         for part, mine in zip(parts, explained, strict=True)

@@ -1,4 +1,4 @@
-"""What the results support and what they do not, as messages: a report only puts them into its language."""
+"""Conclusions from the results, as messages. A report only renders them in its language."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from espalier.statistics.optimism import Shrinkage, SplitHalf
 from espalier.statistics.seeds import AxisEffect, SeedErrors
 from espalier.statistics.variance import Decomposition
 
-# Shares of the spread under this are not worth a sentence.
+# Smaller shares of the variation get no sentence.
 WORTH_SAYING = 0.1
-# Shares under this would be printed as 0%.
+# Smaller shares are printed as 0%.
 NOTHING = 0.005
 
 
 def about_intervals(of: Bootstrap, *, level: float = LEVEL) -> Message:
-    """Say where the intervals come from."""
+    """Name the source of the intervals."""
     if of.source == "counts":
         return Message("from_counts", {"level": level})
     return Message("from_documents", {"level": level, "n_draws": len(of.draws)})
 
 
 def about_set(of: ConfidenceSet, methods: Sequence[str], best: str) -> list[Message]:
-    """Say which experiments, and which methods, cannot be told from the best.
+    """State which experiments and methods are statistically indistinguishable from the best.
 
     Args:
-        of: The set.
-        methods: Method of each experiment, in its order.
+        of: The confidence set.
+        methods: Method of each experiment, in the order of the set's arrays.
         best: Name of the best experiment.
+
+    Raises:
+        ValueError: If the number of methods is not the number of experiments.
     """
     total, members = len(of.members), of.n_members
     if len(methods) != total:
@@ -55,7 +58,14 @@ def about_set(of: ConfidenceSet, methods: Sequence[str], best: str) -> list[Mess
 def about_optimism(
     experiments: Sequence[str], best: str, by_shrinkage: Shrinkage, by_halves: SplitHalf | None
 ) -> list[Message]:
-    """Say how much the best experiment is flattered by having been picked."""
+    """State how much the selection of the best experiment inflates its accuracy.
+
+    Args:
+        experiments: Names of the candidates, in the order of `by_halves.chosen_share`.
+        best: Name of the best experiment.
+        by_shrinkage: The shrinkage estimate.
+        by_halves: The split-half estimate; None if there is none.
+    """
     said = []
     if by_shrinkage.optimism is not None and by_shrinkage.corrected is not None:
         values = {"optimism": by_shrinkage.optimism, "corrected": by_shrinkage.corrected}
@@ -70,7 +80,7 @@ def about_optimism(
 
 
 def about_correlation(name: str, of: GroupedCorrelation) -> list[Message]:
-    """Say how a metric goes with accuracy within methods, and where the pooled number misleads."""
+    """Describe the relation between a metric and accuracy within methods, and warn if the pooled r is misleading."""
     if of.mean_within is None or of.strength is None:
         return [] if of.reason is None else [Message("correlation_undefined", {"name": name, "reason": of.reason})]
     said = [Message(f"correlation_{of.strength}", {"name": name, "r": of.mean_within, "n_methods": of.n_groups})]
@@ -83,7 +93,7 @@ def about_correlation(name: str, of: GroupedCorrelation) -> list[Message]:
 
 
 def about_axes(of: Decomposition, seeds: SeedErrors | None) -> list[Message]:
-    """Say which axis explains the spread, and whether calibration seeds could."""
+    """Name the axis that explains most of the variation, and compare the effects with the variation between seeds."""
     shares = {name: part.share for name, part in of.axes.items() if part.share is not None}
     said = []
     if not shares:
@@ -102,7 +112,7 @@ def about_axes(of: Decomposition, seeds: SeedErrors | None) -> list[Message]:
 
 
 def about_kinds(of: KindsCompared) -> list[Message]:
-    """Say whether Instruct differs from Base on the settings both have."""
+    """State whether Instruct differs from Base on their common settings."""
     if of.difference is None:
         return [] if of.reason is None else [Message("kinds_undefined", {"reason": of.reason})]
     if of.interval is None:
@@ -121,7 +131,7 @@ def _about_methods(of: ConfidenceSet, methods: Sequence[str]) -> list[Message]:
         return [Message("one_method")]
     if all(members for members, _ in counts.values()):
         return [Message("every_method_in_set")]
-    # The method of the best is always there; alone, it leaves nothing open.
+    # The method of the best experiment is always in the set. If it is the only one, listing it adds nothing.
     in_set = [
         Message("method_in_set", {"method": method, "members": members, "total": total})
         for method, (members, total) in counts.items()
