@@ -1,4 +1,4 @@
-# `make run` and `make test` need Python 3.11 and nothing else: they make .venv and install the lock file into it.
+# `make run` and `make test` need only Python 3.11: they create .venv and install the locked versions into it.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -19,13 +19,13 @@ help:
 	@echo "make format     rewrite Python and rule files in the house style"
 	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md"
 	@echo "make coverage   the unit tests, and the lines that they leave out"
-	@echo "make mutation   faults put into the core one by one, and those that no unit test finds"
+	@echo "make mutation   inject faults into the core, and list those that no unit test finds"
 	@echo "make audit      known vulnerabilities of the locked versions (asks pypi.org)"
-	@echo "make lock       choose versions anew: requirements.in -> requirements.lock"
+	@echo "make lock       resolve the newest versions: requirements.in -> requirements.lock"
 	@echo "$(BIN)/snakemake --list    the targets of the workflow, in a line each"
 
-# In two steps: where plans are made anew with equal content, the second finds them unchanged and evaluates nothing.
-# Where something fails, the rest is done, reported as far as it goes, and the first failure is the exit status.
+# Two steps: if plans are made again with equal content, the second step finds them unchanged and evaluates nothing. If
+# a job fails, the other jobs still run, the finished results are reported, and the exit status is not 0.
 run: $(INSTALLED)
 	@status=0; \
 	$(BIN)/snakemake plans $(QUIET) || status=$$?; \
@@ -35,20 +35,20 @@ run: $(INSTALLED)
 	fi
 	@$(BIN)/python -m espalier.reports.summary results/sandbox
 
-# Results with their times and Snakemake's records, so that nothing reruns where they are unpacked.
+# The archive has the modification times of results and Snakemake's metadata, so that nothing reruns after unpacking.
 pack:
 	tar --create --gzip --file=espalier-$(STUDY).tar.gz results/$(STUDY) .snakemake/metadata
 
 unpack:
 	tar --extract --gzip --file=espalier-$(STUDY).tar.gz
 
-# In two processes of one thread each: threads that wait for each other take longer than models this small.
+# Two processes of one thread each: for models this small, synchronising threads takes longer than computing.
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)
 	$(TEST) -m "not long"
 
-# What CI runs. Without a C++ compiler the tests that need llama.cpp are skipped; the next run tries again.
+# CI runs this. Without a C++ compiler, the tests that need llama.cpp are skipped; the next run tries to build it again.
 test-all: $(INSTALLED)
 	@$(MAKE) --no-print-directory llama || echo "llama.cpp could not be built: its tests are skipped"
 	$(TEST)
@@ -76,19 +76,19 @@ generated: $(INSTALLED)
 coverage: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --cov --cov-report=term
 
-# `.venv/bin/mutmut show NAME` prints a fault. What it works on lies in mutants/.
+# `.venv/bin/mutmut show NAME` prints a mutant. Its working files are in mutants/.
 mutation: $(INSTALLED)
 	$(BIN)/pip install --quiet mutmut==3.8.1
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/mutmut results
 
-# In an environment of its own: the tool's dependencies are none of ours.
+# The tool has its own environment, because we do not depend on its dependencies.
 audit: $(INSTALLED)
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/pip install --quiet pip-audit==2.10.1
 	.venv/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict --progress-spinner off
 
-# The local version label of a CPU build is dropped: users get the CUDA build of the same version.
+# The local version label of a CPU build is removed, so that users get the CUDA build of the same version.
 lock: $(INSTALLED)
 	$(BIN)/pip install pip-tools
 	$(BIN)/pip-compile --quiet --upgrade --strip-extras --annotation-style=line --no-emit-find-links \

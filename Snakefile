@@ -15,12 +15,12 @@ try:
     from espalier.study.scheduler import look_once_per_delay
     from espalier.study.stopping import tell_jobs_when_stopped
 except ModuleNotFoundError as error:
-    # As a module of a remote repository, only rules and scripts are fetched, not src/.
+    # When the workflow is a module of a remote repository, Snakemake fetches rules and scripts, but not src/.
     sys.exit(
         f"{error}: install the wheel of this version (`pip install espalier[workflow]`), or use a local checkout"
     )
 
-# A config file is one whole study: the sandbox is loaded only when no other is given.
+# A config file describes one whole study, so the sandbox's is loaded only if the user gives no other.
 if not workflow.config_settings.configfiles:
 
     configfile: "config/config.yaml"
@@ -80,7 +80,7 @@ include: "rules/forecast.smk"
 
 
 rule all:
-    """The whole study, up to its reports."""
+    """Run the whole study and make all its reports."""
     default_target: True
     input:
         expand("<results>/reports/{model}/report.html", model=study.reported_models),
@@ -95,39 +95,39 @@ rule all:
 
 
 rule stage:
-    """What needs the network, for the login node; compute jobs read only cache/."""
+    """Download models, tasks and texts into cache/; run it where there is a network."""
     input:
         "cache/lock.yaml" if study.staged.are_any else [],
 
 
 rule evaluations:
-    """Every model, unpruned and pruned, evaluated by the protocol of the study."""
+    """Evaluate every model, unpruned and pruned."""
     input:
         expand("<results>/baseline/{model}/metrics.json", model=study.models),
         study.sweep.files("<results>/experiments/{model}/{experiment}/metrics.json"),
 
 
 rule gradients:
-    """Importance of all groups, and the statistics of the gradients behind it."""
+    """Compute the importance of all groups, and gradient statistics."""
     input:
         study.sweep.gradient_tables,
         study.sweep.importance_tables,
 
 
 rule plans:
-    """What every experiment removes."""
+    """Plan what every experiment removes."""
     input:
         study.sweep.files("<results>/experiments/{model}/{experiment}/plan.json"),
 
 
 rule legacy:
-    """What was read of every imported search folder."""
+    """Import the legacy results of all search folders."""
     input:
         study.imports.tables,
 
 
 rule consolidated:
-    """Tables of the study and of every model."""
+    """Make the tables of the study and of every model."""
     input:
         expand(
             "<results>/consolidated/{table}.parquet",
@@ -140,20 +140,20 @@ rule consolidated:
 
 
 rule recovered:
-    """The experiments of section `recovery`, fine-tuned and evaluated once more."""
+    """Fine-tune the experiments of config section `recovery` and evaluate them again."""
     input:
         study.recovery.chosen_files(checkpoints),
         study.recovery.table,
 
 
 rule reports:
-    """The report of every model, without the comparison."""
+    """Make the report of every model, without the comparison of models."""
     input:
         expand("<results>/reports/{model}/report.html", model=study.reported_models),
 
 
 rule partial_reports:
-    """Reports and comparison from what is finished; what is not is listed with its reason."""
+    """Make all reports from the finished results, and list missing ones with the reason."""
     input:
         expand("<results>/reports/{model}/report.html", model=study.reported_models),
         expand(
@@ -164,19 +164,19 @@ rule partial_reports:
 
 
 rule cross_model:
-    """The comparison of all models."""
+    """Make the report that compares all models."""
     input:
         "<results>/reports/cross_model/report.html",
 
 
 rule inference:
-    """Pruned models timed against their unpruned ones, where the config has a section `inference`."""
+    """Time pruned models against unpruned ones (needs the config section `inference`)."""
     input:
         study.measured.files,
 
 
 rule structures:
-    """What each experiment removed, layer by layer."""
+    """Write what each experiment removed, layer by layer."""
     input:
         expand(
             "<results>/reports/{model}/structures", model=study.models_with_structures
@@ -184,6 +184,6 @@ rule structures:
 
 
 rule export:
-    """The best pruned model of each model, and those that the config names, for others to load."""
+    """Export the best experiment of each model, and those that the config names."""
     input:
         study.exports.files,

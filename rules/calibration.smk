@@ -1,10 +1,10 @@
-# Calibration: importance of all groups and priors of all blocks, which serve every method, ratio and sample count.
+# Calibration: importance of all groups and priors of all blocks. Methods, ratios and sample counts share these results.
 
 
-# Only tables depend on it, so that another task or sequence length makes no gradient and no evaluation stale. Its high
-# priority reports an overlap before GPU time is spent.
+# Only tables depend on this check, so that a new task or sequence length does not make gradients or evaluations stale.
+# Its high priority reports an overlap before GPU time is spent.
 rule check_calibration:
-    """Refuse calibration text that is in what is evaluated."""
+    """Check that calibration text does not overlap with evaluation data."""
     input:
         manifest="<results>/models/{model}.json",
         requests="<results>/requests/{model}.parquet",
@@ -30,7 +30,7 @@ rule check_calibration:
 
 
 rule collect_gradients:
-    """Taylor importance and gradient statistics from one pass."""
+    """Compute Taylor importance and gradient statistics in one pass."""
     input:
         manifest="<results>/models/{model}.json",
         text=study.calibration.text,
@@ -62,9 +62,9 @@ rule collect_gradients:
         "../workflow/scripts/collect_gradients.py"
 
 
-# Criteria other than taylor have a pass of their own, so that naming one makes nothing else stale.
+# Each criterion other than taylor has its own pass, so that adding one to the config makes nothing else stale.
 rule measure_importance:
-    """Importance by another criterion that reads text."""
+    """Compute importance by another criterion that reads calibration text."""
     input:
         manifest="<results>/models/{model}.json",
         text=study.calibration.text,
@@ -95,9 +95,8 @@ rule measure_importance:
         "../workflow/scripts/measure_importance.py"
 
 
-# Criteria that look at the weights alone.
 rule measure_weights:
-    """Importance by a criterion that reads weights alone."""
+    """Compute importance by a criterion that reads only the weights."""
     input:
         manifest="<results>/models/{model}.json",
     output:
@@ -123,7 +122,7 @@ rule measure_weights:
 
 
 rule measure_priors:
-    """What the model loses without each layer and block."""
+    """Measure the priors: what the model loses without each layer and block."""
     input:
         manifest="<results>/models/{model}.json",
         text=study.calibration.text,

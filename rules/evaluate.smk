@@ -2,7 +2,7 @@
 
 
 rule evaluate_baseline:
-    """Tasks and perplexity of an unpruned model."""
+    """Evaluate an unpruned model: tasks and perplexity."""
     input:
         manifest="<results>/models/{model}.json",
         requests="<results>/requests/{model}.parquet",
@@ -34,7 +34,7 @@ rule evaluate_baseline:
 
 
 rule evaluate:
-    """Tasks and perplexity of a pruned model."""
+    """Evaluate a pruned model: tasks and perplexity."""
     input:
         manifest="<results>/models/{model}.json",
         plan="<results>/experiments/{model}/{experiment}/plan.json",

@@ -1,10 +1,11 @@
-# Exports: pruned models as folders that transformers loads, compared with the evaluated model before they count, and
-# as GGUF files for llama.cpp.
+# Export: pruned models as folders that transformers loads, and as GGUF files for llama.cpp. A folder is compared with
+# the evaluated model before it is accepted.
 
 
-# A small file that changes only when the best experiment, its plan or its numbers do.
+# A small file. It changes only if the best experiment, its plan or its results change, so that other changes of the
+# tables do not repeat an export.
 rule describe_export:
-    """Plan and numbers of what is exported."""
+    """Describe an exported experiment: settings, plan and results."""
     input:
         best=study.exports.best,
         plans=study.exports.plans,
@@ -47,7 +48,7 @@ rule export_checkpoint:
     benchmark:
         "<results>/benchmarks/export_checkpoint/{model}/{checkpoint}.tsv"
     wildcard_constraints:
-        # Not the imported ones: their weights are not here.
+        # Imported models have no weights, so they are left out.
         model=study.any_of(study.models),
         checkpoint=study.exports.checkpoint_pattern,
     conda:
@@ -65,7 +66,7 @@ rule export_checkpoint:
 
 
 rule export_gguf:
-    """Write a pruned model for llama.cpp."""
+    """Write a pruned model as a GGUF file for llama.cpp."""
     input:
         "<results>/checkpoints/{model}/{name}",
     output:

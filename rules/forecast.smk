@@ -1,8 +1,8 @@
-# Forecast: what is left to do and what it will take. Has no output, so that it always looks again.
+# Forecast: the jobs that are left and their cost. The rule has no output, so that it runs every time.
 
 
 rule forecast:
-    """What is left to do, and how long it will take."""
+    """Show how many jobs are left and how long they will take."""
     log:
         "<results>/logs/forecast.log",
     localrule: True

@@ -1,8 +1,8 @@
-# Import of results made elsewhere: one job per search folder, whose JSON files are compared by content.
+# Import of legacy results: one job per search folder. Snakemake compares the JSON files by content.
 
 
 rule import_legacy:
-    """Read one folder of results made elsewhere."""
+    """Import the legacy results of one search folder."""
     input:
         files=study.imports.files,
         code=study.code(

@@ -1,8 +1,8 @@
-# Models: what a folder holds, and whether it can be pruned.
+# Models: the check of each model folder.
 
 
 rule check_model:
-    """Architecture, sizes and checksums of a model folder."""
+    """Check that a model can be pruned, and write its sizes and checksums."""
     input:
         trained=study.trained_model,
         staged=study.staged_model,
@@ -13,7 +13,7 @@ rule check_model:
     benchmark:
         "<results>/benchmarks/check_model/{model}.tsv"
     wildcard_constraints:
-        # Not the imported ones, so that nothing is computed for those.
+        # Imported models are left out, so that nothing is computed for them.
         model=study.any_of(study.models),
     conda:
         "../envs/evaluate.yaml"

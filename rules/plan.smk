@@ -1,8 +1,8 @@
-# Plans: what each experiment removes. A small file, made without torch.
+# Plans: what each experiment removes. A plan is a small file, and making it does not need torch.
 
 
 rule plan:
-    """What one experiment removes."""
+    """Plan what one experiment removes."""
     input:
         manifest="<results>/models/{model}.json",
         importance=study.sweep.importance_table,
@@ -13,7 +13,7 @@ rule plan:
         "<results>/logs/plan/{model}/{experiment}.log",
     benchmark:
         "<results>/benchmarks/plan/{model}/{experiment}.tsv"
-    # Before evaluations: one that starts late finds more experiments to evaluate beside it.
+    # Run before evaluations, so that each evaluation job finds more plans to evaluate.
     priority: 10
     conda:
         "../envs/plan.yaml"

@@ -1,9 +1,9 @@
-# Recovery (optional): chosen experiments are fine-tuned with LoRA, merged, and evaluated once more. See docs/recovery.md.
+# Recovery (optional): chosen experiments are fine-tuned with LoRA, merged, and evaluated again. See docs/recovery.md.
 
 
-# Only tables depend on it, as on the check of the calibration text: another task makes no adapter stale.
+# Only tables depend on this check, so that a new task does not make adapters stale.
 rule check_recovery:
-    """No text is in both recovery and what is evaluated."""
+    """Check that recovery text does not overlap with evaluation or calibration data."""
     input:
         manifest="<results>/models/{model}.json",
         requests="<results>/requests/{model}.parquet",
@@ -29,10 +29,10 @@ rule check_recovery:
         "../workflow/scripts/check_recovery.py"
 
 
-# Which experiment is the best is known only now. No recovery job reads the answer: one that is the same again, or a best
-# experiment that changes, makes nothing stale.
+# The best experiment is known only after all evaluations. No recovery job reads this file, so that writing it again, or
+# another best experiment, does not make finished recoveries stale.
 checkpoint choose_recovered:
-    """Which experiments are recovered, once the best is known."""
+    """Determine the best experiment of a model, to recover it."""
     input:
         best="<results>/consolidated/{model}/global_best_config.json",
     output:
@@ -118,7 +118,7 @@ rule evaluate_recovered:
 
 
 rule consolidate_recovery:
-    """Table of all recovered experiments, before and after."""
+    """Make the table of all recovered experiments, before and after recovery."""
     input:
         study.recovery.chosen_files(checkpoints),
         checks=study.recovery.checks,
@@ -152,7 +152,7 @@ rule consolidate_recovery:
 
 
 rule analyse_recovery:
-    """Statistics of what recovery changes."""
+    """Compute the statistics of the recovered experiments of one model."""
     input:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",

@@ -1,5 +1,5 @@
-# Reports: statistics of the tables first (they need scipy), then pages, text, figures and tables for papers, which only
-# render them. No models, no torch.
+# Reports: first the statistics of the tables, which need scipy, then the pages, text, figures and tables for papers,
+# which only render the statistics. These rules need neither models nor torch.
 
 MODEL_FIGURES = [
     "accuracy_by_method",
@@ -14,7 +14,7 @@ CROSS_FIGURES = ["best_vs_baseline", "base_vs_instruct"]
 
 
 rule analyse:
-    """Statistics of one model."""
+    """Compute the statistics of one model."""
     input:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",
@@ -58,7 +58,7 @@ rule analyse:
 
 
 rule analyse_study:
-    """Comparison of all models."""
+    """Compute the comparison of all models."""
     input:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",
@@ -89,9 +89,9 @@ rule analyse_study:
         "../workflow/scripts/analyse_study.py"
 
 
-# One job for each model: starting Python for each experiment would take longer than all its work.
+# One job for each model: starting Python for each experiment would take longer than the work itself.
 rule compare_structures:
-    """What each experiment of a model removed, layer by layer."""
+    """Write what each experiment of a model removed, layer by layer."""
     input:
         layers="<results>/consolidated/layers.parquet",
         manifest=study.manifest,
@@ -142,7 +142,7 @@ rule compare_structures:
 
 
 rule report_model:
-    """Page, text and figures of one model."""
+    """Write the page, text and figures of one model."""
     input:
         analysis="<results>/reports/{model}/analysis.json",
         experiments="<results>/consolidated/experiments.parquet",
@@ -203,7 +203,7 @@ rule report_model:
 
 
 rule report_cross_model:
-    """Page, text, figures and tables that compare all models."""
+    """Write the page, text, figures and tables that compare all models."""
     input:
         summary="<results>/reports/cross_model/analysis_summary.json",
         code=study.code(

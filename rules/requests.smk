@@ -1,8 +1,8 @@
-# Requests: documents of tasks and perplexity texts as tokens, made once for each model.
+# Requests: task documents and perplexity texts, tokenised once for each model.
 
 
 rule tokenize_requests:
-    """Requests of tasks and perplexity texts, cut into tokens once."""
+    """Tokenise the requests of the tasks and the perplexity texts."""
     input:
         manifest="<results>/models/{model}.json",
         tasks=study.evaluation.data,

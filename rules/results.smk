@@ -1,8 +1,8 @@
-# Tables: all results of the study, and those of each model. Cheap, so their sources are inputs.
+# Tables: all results of the study, and those of each model. The rules are cheap, so their source files are inputs.
 
 
 rule consolidate_study:
-    """Tables of the whole study, refused if made by other settings."""
+    """Make the tables of the whole study, and reject results of other settings."""
     input:
         study.tables.results,
         calibration=study.tables.calibration_checks,
@@ -47,7 +47,7 @@ rule consolidate_study:
 
 
 rule consolidate:
-    """Tables of one model, and its best experiment."""
+    """Make the tables of one model, and find its best experiment."""
     input:
         experiments="<results>/consolidated/experiments.parquet",
         code=study.code(

@@ -2,7 +2,7 @@
 
 
 rule make_world:
-    """Texts and task documents of the sandbox."""
+    """Make the texts and task documents of the sandbox."""
     output:
         training="<results>/sandbox/texts/training.parquet",
         chats="<results>/sandbox/texts/chats.parquet",
@@ -29,7 +29,7 @@ rule make_world:
 
 
 rule train_sandbox_tokenizer:
-    """Tokenizer of one sandbox architecture."""
+    """Train the tokenizer of one sandbox architecture."""
     input:
         text="<results>/sandbox/texts/training.parquet",
     output:
@@ -38,7 +38,7 @@ rule train_sandbox_tokenizer:
         "<results>/logs/train_sandbox_tokenizer/{architecture}.log",
     benchmark:
         "<results>/benchmarks/train_sandbox_tokenizer/{architecture}.tsv"
-    # The longest chain of the study begins here: started late, the last model trains while other cores are idle.
+    # The longest chain of jobs begins here. If it starts late, the last model trains while other cores are idle.
     priority: 50
     conda:
         "../envs/sandbox.yaml"
@@ -70,7 +70,7 @@ rule train_sandbox_model:
         "<results>/logs/train_sandbox_model/{model}.log",
     benchmark:
         "<results>/benchmarks/train_sandbox_model/{model}.tsv"
-    # The longest chain of the study begins here: started late, the last model trains while other cores are idle.
+    # The longest chain of jobs begins here. If it starts late, the last model trains while other cores are idle.
     priority: 50
     conda:
         "../envs/sandbox.yaml"

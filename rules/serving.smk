@@ -1,9 +1,10 @@
-# Inference: what a pruned model gains over the unpruned one on this machine. Only the target `inference` asks for it.
+# Inference: speed and memory of a pruned model against the unpruned one, on this machine. Only the target `inference`
+# requests it.
 
 
-# Nothing expensive follows it, so it may read which experiment is the best from the tables.
+# No expensive job depends on this rule, so it may read the best experiment from the tables.
 rule measure_inference:
-    """Speed and memory against the unpruned model."""
+    """Measure the speed and memory of a pruned model against the unpruned one."""
     input:
         manifest="<results>/models/{model}.json",
         choice=study.measured.choice,
@@ -28,7 +29,7 @@ rule measure_inference:
         settings=study.measured.settings,
         experiments=study.measured.experiments,
         dtype=study.config.evaluation.dtype,
-        # Times depend on it, so here it is a param.
+        # The measured times depend on the device, so here it is a param.
         device=study.config.evaluation.device,
     script:
         "../workflow/scripts/measure_inference.py"

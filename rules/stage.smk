@@ -1,4 +1,5 @@
-# Staging: everything that needs the network. Runs where the workflow was started (the login node of a cluster).
+# Staging: everything that needs the network. These jobs run where the workflow was started (on a cluster, the login
+# node).
 
 
 rule stage_model:
@@ -68,7 +69,7 @@ rule stage_text:
 
 
 rule lock_cache:
-    """Commits and checksums of all that was fetched."""
+    """Write the commits and checksums of all fetched files."""
     input:
         models=expand(
             "cache/models/{hub_model}/staged.json", hub_model=study.staged.models
@@ -76,7 +77,7 @@ rule lock_cache:
         tasks=expand("cache/datasets/{task}.json", task=study.staged.tasks),
         texts=expand("cache/texts/{text}.parquet", text=study.staged.texts),
     output:
-        # Not deleted before the job, which keeps the entries of other studies.
+        # `update` keeps the file until the job runs, because the job keeps the entries of other studies.
         update("cache/lock.yaml"),
     log:
         "cache/logs/lock_cache.log",

@@ -1,4 +1,4 @@
-"""Check that the calibration text of a model is apart from all that it is evaluated on."""
+"""Check that the calibration text of a model does not overlap with its evaluation data."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 
@@ -22,7 +22,7 @@ def main(*, manifest: str, requests: str, text: str, settings: list[dict[str, An
     model = read_json(manifest)
     if Path(model["folder"]).is_dir():
         found = summarise(check_sequences(model, read_requests(requests), text, settings))
-    else:  # weights may be deleted once all is computed; tables must not depend on them
+    else:  # the folder may be deleted after use, and tables must not depend on it
         logger.warning("%s: is gone, and with it the tokenizer: not checked", model["folder"])
         found = {**summarise([]), "not_compared": ["the model's folder is gone, and with it the tokenizer"]}
     write_json(checked, {"model": model["model"], "sequences": settings, **found})

@@ -1,4 +1,4 @@
-"""Check that the text of the recovery is apart from all that a model is evaluated on, and from its calibration."""
+"""Check that the recovery text of a model does not overlap with its evaluation data or calibration sets."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

@@ -1,4 +1,4 @@
-"""Say which experiment of a model is the best one, so that it can be recovered."""
+"""Write the name of the best experiment of a model, which recovery then fine-tunes."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

@@ -1,4 +1,4 @@
-"""Gather the results of all recovered experiments into one table, beside those before."""
+"""Consolidate the results of all recovered experiments into one table, with their results before recovery."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

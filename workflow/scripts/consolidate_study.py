@@ -1,4 +1,4 @@
-"""Gather all results of the study, computed and imported, into its three tables."""
+"""Consolidate all results of the study, computed and imported, into its three tables."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

@@ -1,4 +1,4 @@
-"""Say which experiment a checkpoint holds, what it keeps and how well it does."""
+"""Write the description of an exported experiment: its settings, plan and results."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

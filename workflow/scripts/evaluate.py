@@ -1,4 +1,4 @@
-"""Evaluate one pruned model, and others of the same model that wait."""
+"""Evaluate one pruned model, and then other experiments of the same model that have no results yet."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def planned(config: Mapping[str, Any], model: str) -> Iterator[Planned]:
-    from espalier.config import load_study  # a job that only hands over what is in the store needs none of it
+    from espalier.config import load_study  # not imported by a job whose result is in the store already
     from espalier.study.waiting import planned_experiments
 
     yield from (Planned(**one) for one in planned_experiments(load_study(config), model))

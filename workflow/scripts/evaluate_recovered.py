@@ -1,4 +1,4 @@
-"""Evaluate one recovered model: pruned, its adapter merged."""
+"""Evaluate one recovered model: a pruned model with its adapter merged."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

@@ -1,4 +1,4 @@
-"""Write a pruned model as a GGUF file, checked with llama.cpp where that is installed."""
+"""Write a pruned model as a GGUF file, and check it with llama.cpp if that is installed."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

@@ -1,4 +1,4 @@
-"""Say what the study will still cost."""
+"""Log a forecast of the remaining cost of the study."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

@@ -1,4 +1,4 @@
-"""Read the results of one search folder that was made elsewhere."""
+"""Import the legacy results of one search folder."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

@@ -1,4 +1,4 @@
-"""Write `cache/lock.yaml`: the commits and checksums of all that was staged."""
+"""Write `cache/lock.yaml`: the commits and checksums of all staged models, tasks and texts."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

@@ -1,4 +1,4 @@
-"""Write the sandbox: corpora, perplexity texts and the seven tasks."""
+"""Write the data of the sandbox: corpora, perplexity texts and the seven tasks."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

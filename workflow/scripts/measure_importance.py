@@ -1,4 +1,4 @@
-"""Measure importances by a criterion other than taylor, in a pass of its own."""
+"""Measure importances by a criterion other than taylor that reads calibration text."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

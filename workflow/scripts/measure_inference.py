@@ -1,4 +1,4 @@
-"""Time a pruned model against its unpruned one."""
+"""Measure the speed and memory of a pruned model and of its unpruned original."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

@@ -1,4 +1,4 @@
-"""Measure importances by a criterion that looks at the weights alone."""
+"""Measure importances by a criterion that reads only the weights."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

@@ -31,7 +31,7 @@ def main(
     kept = layer_rows(read_table(layers), content["model"])
     write_text(text, model_text(content, language))
     write_text(html, model_html(content, rows, kept, language))
-    words = Words()  # files for papers have English labels: a PDF needs fonts that may not be installed
+    words = Words()  # English labels: for other languages, a PDF may need fonts that are not installed
     drawn = ratio_figures(words, content, experiment_rows(table, content, content))
     write_figures([*drawn, kept_layers(words, content, kept), gradient_profile(words, content)], figures)
 

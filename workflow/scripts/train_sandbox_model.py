@@ -1,4 +1,4 @@
-"""Train one tiny model on the sandbox text and save it as transformers does."""
+"""Train one tiny model on the sandbox text and save it in the transformers format."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 

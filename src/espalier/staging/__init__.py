@@ -1,1 +1,1 @@
-"""Everything that needs the network: models and datasets of a hub, and the lock file of the cache."""
+"""Staging: download of models and datasets from a hub, and the lock file of the cache."""

@@ -24,15 +24,15 @@ logger = logging.getLogger(__name__)
 
 
 def stage_task(task: str, folder: Path, lock: Path) -> dict[str, Any]:
-    """Fetch the documents of a task or group: `{folder}/{leaf task}/{split}.parquet`.
+    """Fetch the documents of a task or group into `{folder}/{leaf task}/{split}.parquet`.
 
     Args:
         task: Task or group of lm-eval.
-        folder: Where the files go.
+        folder: Folder for the files.
         lock: The lock file, which pins revisions to commits.
 
     Returns:
-        The commit of each dataset (and its revision where that is not `main`), and the SHA-256 of each file.
+        The task, the commit of each dataset, its revision if that is not `main`, and the SHA-256 of each file.
 
     Raises:
         UserError: If a dataset cannot be read, or needs code from the hub.
@@ -57,7 +57,7 @@ def stage_task(task: str, folder: Path, lock: Path) -> dict[str, Any]:
             file = folder / leaf / f"{split}.parquet"
             _write(documents, file, {})
             files[str(file)] = sha256_of(file)
-    # Written only where needed: the content of this file is an input of the tokenised requests.
+    # An empty `revisions` is left out: requests depend on this record, so a new key would rerun their tokenisation.
     return {"task": task, "commits": commits, **({"revisions": revisions} if revisions else {}), "files": files}
 
 
@@ -92,10 +92,10 @@ def resolve_commit(repository: str, revision: str, locked: str | None) -> str | 
     Args:
         repository: Repository on the hub, or a folder in its layout.
         revision: Branch, tag or commit.
-        locked: Commit to which the lock file pins the revision.
+        locked: Commit to which the lock file pins the revision; None if it is not pinned.
 
     Raises:
-        UserError: If the hub cannot be asked.
+        UserError: If the repository or revision is not found, or the hub cannot be reached.
     """
     if Path(repository).is_dir():
         return None
@@ -117,7 +117,7 @@ def resolve_commit(repository: str, revision: str, locked: str | None) -> str | 
 
 @contextlib.contextmanager
 def _pinned(lock: Path, locked: str | None) -> Iterator[None]:
-    """Say of a failure that the lock file chose the commit."""
+    """Add to the message of an error that the lock file determined the commit."""
     try:
         yield
     except UserError as error:
@@ -140,7 +140,7 @@ def _load(path: str, **arguments: Any) -> DatasetDict:
 
 
 def _write(documents: Dataset, path: Path, source: Mapping[str, Any]) -> None:
-    """Write a Parquet file; what `datasets` keeps in the metadata would make it depend on that library's version."""
+    """Write documents to a Parquet file, without the metadata of `datasets`, which depends on its version."""
     table: pa.Table = documents.with_format("arrow")[:]
     metadata = {STAGED: json.dumps(source, sort_keys=True).encode()} if source else None
     write_parquet(path, table.replace_schema_metadata(metadata))

@@ -1,7 +1,7 @@
-"""`cache/lock.yaml`: to which commit each revision was resolved, and the checksums of what was fetched.
+"""The lock file `cache/lock.yaml`: the commit of each staged revision, and the checksums of the fetched files.
 
-What is in the lock stays at its commit: whoever stages it again, for whichever study, fetches that commit. An entry is
-removed by hand, and only to take another commit.
+A locked revision stays at its commit: every study that stages it again fetches that commit. To take another commit, a
+user deletes the entry.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ STAGED = b"espalier_staged"
 
 
 def read_lock(path: Path) -> dict[str, Any]:
-    """Read the lock file; a missing one is empty.
+    """Read the lock file; all sections are empty if it does not exist.
 
     Raises:
-        UserError: If it is not a lock file.
+        UserError: If the file is not a lock file.
     """
     if not path.is_file():
         return {section: {} for section in SECTIONS}
@@ -56,7 +56,7 @@ def locked_dataset(path: Path, dataset: str, revision: str, *, section: str, key
         dataset: Repository of the dataset.
         revision: Branch, tag or commit.
         section: `tasks` or `texts`.
-        key: Entry to look in first. The pin holds for all that is read of a dataset, so others are looked in as well.
+        key: Entry to search first. A pin holds for the whole dataset, so other entries are searched next.
     """
     pins = list(_pins(read_lock(path)))
     own = [commit for where, name, _, commit in pins if where == (section, key) and name == dataset]
@@ -65,9 +65,9 @@ def locked_dataset(path: Path, dataset: str, revision: str, *, section: str, key
 
 
 def _pins(lock: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str, str, str | None]]:
-    """Yield each pinned dataset: section and key of its entry, repository, revision, commit (none for a local folder).
+    """Yield each pinned dataset: (section, key) of its entry, repository, revision, commit (None for a local folder).
 
-    An entry of a task names revisions only where its definition asks for another one than `main`.
+    The entry of a task gives a revision only if it is not `main`.
     """
     for key, text in lock["texts"].items():
         yield ("texts", key), text.get("dataset", ""), text.get("revision", "main"), text.get("commit")
@@ -77,23 +77,23 @@ def _pins(lock: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str, str, 
 
 
 def read_staged(path: Path) -> dict[str, Any]:
-    """Read from a staged text where it came from."""
+    """Read the source of a staged text from its metadata; empty if there is none."""
     metadata = pq.read_schema(path).metadata or {}
     source: dict[str, Any] = json.loads(metadata.get(STAGED, b"{}"))
     return source
 
 
 def write_lock(path: Path) -> None:
-    """Write down all that lies staged beside the lock file, for this study and for others.
+    """Update the lock file with everything that is staged beside it, for this study and for others.
 
-    Entries of what is no longer there are kept. A file whose checksum is not the one that the lock has for the same
-    commit is logged as a warning.
+    Entries whose files no longer exist are kept. If the checksum of a file differs from the locked one of the same
+    commit, a warning is logged.
 
     Args:
         path: The lock file; `models/*/staged.json`, `datasets/*.json` and `texts/*.parquet` beside it are read.
 
     Raises:
-        UserError: If there is a lock file that cannot be read.
+        UserError: If the existing file is not a lock file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Two studies that stage at once must not lose each other's entries.
@@ -107,7 +107,7 @@ def write_lock(path: Path) -> None:
 
 
 def _staged(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield section, key and entry of all that lies staged."""
+    """Yield the section, key and entry of each staged model, task and text."""
     for file in sorted(folder.glob("models/*/staged.json")):
         staged = read_json(file)
         key = f"{staged['repository']}@{staged['revision']}"
@@ -120,7 +120,7 @@ def _staged(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def _compare(path: Path, key: str, pinned: Mapping[str, Any] | None, staged: Mapping[str, Any]) -> None:
-    """Log files that are not what the lock says of the same commit."""
+    """Log a warning for each file whose checksum differs from the locked one of the same commit."""
     commits = ("commit", "commits")
     if pinned is None or any(pinned.get(name) != staged.get(name) for name in commits):
         return
@@ -134,7 +134,7 @@ def _compare(path: Path, key: str, pinned: Mapping[str, Any] | None, staged: Map
 
 
 def _checksums(key: str, entry: Mapping[str, Any]) -> dict[str, str]:
-    """Return the checksum of each file of an entry."""
+    """Return the SHA-256 of each file of an entry."""
     if "sha256" in entry:
         return {key: entry["sha256"]}
     return {name: file["sha256"] if isinstance(file, dict) else file for name, file in entry["files"].items()}

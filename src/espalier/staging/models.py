@@ -1,4 +1,4 @@
-"""Fetch models from the hub into `cache/`, at one resolved commit, verified, safetensors only."""
+"""Fetch models from the hub into `cache/`: one commit, verified checksums, and only safetensors weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from espalier.files import read_json, sha256_of
 
 logger = logging.getLogger(__name__)
 
-# Config and tokenizer, at the top of a repository; never code. In a pattern, `*` matches slashes as well.
+# Files of config and tokenizer, in the top folder of a repository; never code. `*` also matches slashes.
 BESIDE_WEIGHTS = (
     "config.json", "generation_config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json",
     "tokenizer.model", "vocab.json", "merges.txt", "*.jinja", "LICENSE*", "README.md",
@@ -30,20 +30,20 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def stage_model(repository: str, revision: str, folder: Path, locked_commit: str | None) -> dict[str, Any]:
-    """Fetch one repository; what is there already is kept.
+    """Fetch one model repository. Files that exist already are not fetched again.
 
     Args:
         repository: `owner/name`.
-        revision: Branch, tag or commit, resolved unless `locked_commit` is given.
-        folder: Where the files go.
-        locked_commit: Commit to which the lock file pins this revision.
+        revision: Branch, tag or commit. It is resolved to a commit unless `locked_commit` is given.
+        folder: Folder for the files.
+        locked_commit: Commit to which the lock file pins this revision; None if it is not pinned.
 
     Returns:
-        Repository, revision, commit, and size and SHA-256 of every fetched file.
+        The repository, revision and commit, and the size and SHA-256 of every fetched file.
 
     Raises:
-        UserError: If the repository cannot be read, has no safetensors, does not fit on the disk, or a file does not
-            have the hub's checksum.
+        UserError: If the repository cannot be read, has no safetensors weights or does not fit on the disk, or if the
+            checksum of a file differs from the hub's.
     """
     api = HfApi()
     try:
@@ -71,16 +71,16 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
 
 
 def beside_weights(name: str) -> bool:
-    """Whether a file of a repository belongs to config or tokenizer, or is its licence or card."""
+    """Return whether a file of a repository is fetched besides the weights: config, tokenizer, licence or README."""
     patterns = ("*.jinja",) if name.startswith(TEMPLATES) else BESIDE_WEIGHTS
     name = name.removeprefix(TEMPLATES)
     return "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _weights(api: HfApi, info: ModelInfo, sizes: Mapping[str, int], folder: Path) -> list[str]:
-    """Choose the files that transformers loads: `model.safetensors`, else what the index names.
+    """Return the weight files that transformers loads: `model.safetensors`, or else the index and its shards.
 
-    Not other precisions, formats and adapters that a repository may hold besides.
+    Other precisions, formats and adapters in the repository are left out.
     """
     found = [name for name in sizes if name.endswith(".safetensors")]
     if not found:
@@ -103,7 +103,7 @@ def _weights(api: HfApi, info: ModelInfo, sizes: Mapping[str, int], folder: Path
 
 
 def _check_space(repository: str, sizes: Mapping[str, int], folder: Path) -> None:
-    """Refuse to begin what the disk cannot hold; files that are there already need no space."""
+    """Raise a UserError if the files do not fit on the disk. Files that exist with the right size need no space."""
     there = {name for name in sizes if (folder / name).is_file() and (folder / name).stat().st_size == sizes[name]}
     needed = sum(size for name, size in sizes.items() if name not in there)
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -116,7 +116,7 @@ def _check_space(repository: str, sizes: Mapping[str, int], folder: Path) -> Non
 
 
 def _remove_others(folder: Path, names: Iterable[str]) -> None:
-    """Remove files of another commit that transformers would load beside, or instead of, those of this one."""
+    """Remove files of another commit that transformers would load in addition to, or instead of, those of this one."""
     keep = set(names)
     for path in (*folder.iterdir(), *(folder / TEMPLATES).glob("*")):
         name = path.relative_to(folder).as_posix()
@@ -135,7 +135,10 @@ def _no_revision(revision: str, locked_commit: str | None) -> str:
 
 
 def verified_files(info: ModelInfo, folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Hash every fetched file and compare with the hub's checksum where it gives one.
+    """Hash every fetched file, and compare it with the hub's checksum if there is one.
+
+    Returns:
+        Size (`bytes`) and `sha256` of each file.
 
     Raises:
         UserError: If a checksum differs; the broken file is deleted.

@@ -1,1 +1,1 @@
-"""What the rules of the workflow look up: inputs, params and targets, all from the config and never from a path."""
+"""Look-ups for the rules of the workflow: inputs, params and targets, computed from the config."""

@@ -1,4 +1,4 @@
-"""What the rules look up of calibration: which text and sequences a pass reads, and at which sample counts."""
+"""Look-ups for calibration: the text and sequences that each pass reads, and its sample counts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Calibrations:
     """Calibration sets of a study, and the passes over them.
 
     Args:
-        config: The study.
-        paths: Its paths.
-        sweep: Its experiments.
+        config: Config of the study.
+        paths: Paths of the study.
+        sweep: Experiments of the study.
     """
 
     def __init__(self, config: StudyConfig, paths: Paths, sweep: Sweep) -> None:
@@ -30,7 +30,7 @@ class Calibrations:
 
     @property
     def text(self) -> str:
-        """File of the calibration text."""
+        """Path of the calibration text."""
         return calibration_text(self._config, self._paths)
 
     @property
@@ -40,17 +40,17 @@ class Calibrations:
 
     @property
     def text_criteria(self) -> list[str]:
-        """Criteria that have a pass over calibration text of their own."""
+        """Criteria that `measure_importance` computes: all that read calibration text, except taylor."""
         return [name for name, criterion in CRITERIA.items() if criterion.reads_text and name != "taylor"]
 
     @property
     def weight_criteria(self) -> list[str]:
-        """Criteria that look at the weights alone."""
+        """Criteria that `measure_weights` computes: they read the weights and no calibration text."""
         return [name for name, criterion in CRITERIA.items() if criterion.reads_model and not criterion.reads_text]
 
     @property
     def resources(self) -> dict[str, int]:
-        """How a pass uses memory; 0 layers means as many as fit."""
+        """Resources that limit the memory of a pass; `layers_per_pass` 0 means as many layers as fit."""
         passes = self._config.gradients
         return {
             "token_budget": passes.token_budget,
@@ -59,11 +59,14 @@ class Calibrations:
         }
 
     def sequences(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Which calibration sequences a gradient pass or priors job reads."""
+        """Return the params that select the calibration sequences of a job.
+
+        These are `text_field`, `seed` and `seq_len`, and `add_bos` if the config sets it.
+        """
         return self._sequences(wildcards.calibration, int(wildcards.seq_len))
 
     def settings(self, wildcards: Wildcards) -> list[dict[str, Any]]:
-        """Every sequence length of a model with its largest sample count: params of `check_calibration`."""
+        """Return the params of `check_calibration`: each sequence length with its largest sample count."""
         largest: dict[int, int] = {}
         for experiment in self._sweep.of_model(wildcards.model):
             if experiment.seq_len and experiment.n_samples:
@@ -74,15 +77,21 @@ class Calibrations:
         ]
 
     def gradient_counts(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Largest sample count of a gradient pass, and those that are not on its ladder."""
+        """Return the sample counts of a gradient pass.
+
+        `largest` is the largest count. `extra` lists the smaller counts that are not powers of two.
+        """
         return self._counts(wildcards, lambda e: e.needs_gradients)
 
     def importance_counts(self, wildcards: Wildcards) -> dict[str, Any]:
-        """The same for the pass of another criterion."""
+        """Return the sample counts of a pass of `measure_importance`, as `gradient_counts`."""
         return self._counts(wildcards, lambda e: e.method.criterion == wildcards.text_criterion)
 
     def prior_counts(self, wildcards: Wildcards) -> dict[str, Any]:
-        """The same for a priors job, and on how many sequences priors are measured (none: a fifth)."""
+        """Return the sample counts of a priors job, as `gradient_counts`, and `prior_samples`.
+
+        `prior_samples` is the configured number of sequences; None means a fifth of each sample count.
+        """
         counts = self._counts(wildcards, lambda e: e.needs_priors)
         return counts | {"prior_samples": self._config.calibration.prior_samples}
 

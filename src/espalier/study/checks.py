@@ -1,4 +1,4 @@
-"""Can the grid be done with these models? Asked before any job runs, of every model whose sizes are known then."""
+"""Checks before any job runs: input files exist, and the config fits every model whose sizes are known."""
 
 from __future__ import annotations
 
@@ -35,17 +35,22 @@ from espalier.study.tables import TableSources
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a model; `context_length` in tokens, None where its config does not say."""
+    """Sizes of a model.
+
+    Attributes:
+        structure: Sizes of the layers.
+        context_length: Longest input in tokens; None if the model's config does not give it.
+    """
 
     structure: ModelStructure
     context_length: int | None
 
 
 def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> Sizes | None:
-    """Return the sizes of a model as far as they are known now.
+    """Return the sizes of a model; None if they are not known yet.
 
-    Those of a sandbox model follow from the config. A folder is looked at if it is there; what is wrong with it is
-    said elsewhere.
+    Sizes of a sandbox model follow from the config. Sizes of other models are read from the folder if it exists. An
+    unusable folder also gives None: `folder_problems` or the job `check_model` reports what is wrong with it.
     """
     if model.sandbox:
         return _sandbox_sizes(model.sandbox, sandbox.vocab_size)
@@ -59,7 +64,10 @@ def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> Sizes | Non
 
 
 def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
-    """Validate a local model folder. One that was checked before may be gone by now, so it is skipped."""
+    """Return the problem of a local model folder, if it has one.
+
+    Skipped if the manifest exists: the folder was valid when it was checked, and may have been deleted since.
+    """
     if model.path is None or Path(manifest).exists():
         return []
     try:
@@ -70,7 +78,10 @@ def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
 
 
 def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
-    """Say whether the folder of the tasks' documents is missing. Once all is evaluated, it may have been deleted."""
+    """Return a problem if the folder of the task documents does not exist.
+
+    Skipped once all requests and evaluations exist: the folder may have been deleted since.
+    """
     data = study.evaluation.data
     if data in {SANDBOX, HUB} or Path(data).is_dir():
         return []
@@ -85,7 +96,10 @@ def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
 
 
 def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
-    """List configured text files that do not exist. Once all that is made of one exists, it may have been deleted."""
+    """Return one problem for each local text file that does not exist.
+
+    A text is skipped once everything that is made from it exists: the file may have been deleted since.
+    """
     models = [model.name for model in study.models if model.legacy is None]
     requests = [paths.of("tokenize_requests", model) for model in models]
     checks = [paths.of("check_recovery", model) for model in models] if study.recovery else []
@@ -119,7 +133,10 @@ def _made_of_calibration(study: StudyConfig, paths: Paths, sweep: Sweep) -> list
 
 
 def infeasible_problems(study: StudyConfig, sizes: Mapping[str, Sizes | None]) -> list[str]:
-    """Describe each setting of the grid that a model cannot do, in one line."""
+    """Return one line for each setting that a model cannot meet: longer than its context, or an impossible ratio.
+
+    Models whose sizes are not known are skipped.
+    """
     found = (problem for model in study.models if (known := sizes[model.name]) for problem in _of(study, model, known))
     return list(dict.fromkeys(found))
 
@@ -159,7 +176,7 @@ def _of(study: StudyConfig, model: ModelEntry, sizes: Sizes) -> Iterator[str]:
 
 
 def _sandbox_sizes(model: SandboxModel, vocab_size: int) -> Sizes:
-    """Work out the sizes of a sandbox model, whose tokenizer fills its vocabulary."""
+    """Compute the sizes of a sandbox model, given that its tokenizer has exactly `vocab_size` tokens."""
     hidden, head_dim = model.hidden_size, model.hidden_size // model.num_attention_heads
     kv = model.num_key_value_heads * head_dim
     queries, keys, values = (f"{ATTENTION.path}.{name}" for name in ATTENTION.readers)

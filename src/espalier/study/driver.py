@@ -1,4 +1,4 @@
-"""Open a study from a Snakefile: check the config once, in the driver process, and report each problem in one line."""
+"""Open a study from a Snakefile. The driver process checks its config and reports each problem in one line."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ logger = logging.getLogger("snakemake.logging")
 
 
 PARTIAL_REPORTS, INFERENCE = "partial_reports", "inference"
-"""Targets that change what is allowed."""
+"""Targets that change the checks: the first allows missing results, the second requires the section `inference`."""
 
 
 def asked_targets(
     parser: argparse.ArgumentParser, arguments: Sequence[str], rule_name: Callable[[str], str | None]
 ) -> set[str]:
-    """Return which of the targets above the user asks for.
+    """Return which of `PARTIAL_REPORTS` and `INFERENCE` the user requests.
 
-    Snakemake knows its targets only after it has read the Snakefile, so its own parser reads the command line once
-    more: the value of an option is then no target, whatever it is.
+    Snakemake sets its targets only after it has read the Snakefile. So Snakemake's own parser parses the command line
+    a second time here. It never mistakes the value of an option for a target.
 
     Args:
-        parser: Snakemake's parser of its command line.
+        parser: Snakemake's command line parser.
         arguments: The command line, without the program.
-        rule_name: Gives the name under which a rule is known: a module import may add a prefix (None: not imported).
+        rule_name: Returns the name of a rule in this run, since a module import may add a prefix. Returns None if the
+            rule is not imported.
     """
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             given = set(parser.parse_args(list(arguments)).targets)
-    except SystemExit:  # not a command line of Snakemake: a program that uses its API
+    except SystemExit:  # not Snakemake's command line: a program uses its API
         return set()
     return {target for target in (PARTIAL_REPORTS, INFERENCE) if rule_name(target) in given}
 
@@ -53,18 +54,18 @@ def open_study(
     targets: Collection[str] = (),
     files: Sequence[str | Path] = (),
 ) -> Study:
-    """Check a config and make its look-up tables.
+    """Check a config and build its look-up tables.
 
     Args:
         config: The config as Snakemake merged it.
-        is_driver: Whether this is the process that the user started; only there are task names looked up in lm-eval,
-            sizes of models compared with the grid, and warnings shown.
-        targets: What `asked_targets` found; `partial_reports` allows results to be missing.
-        files: Files that the config came from. Snakemake's loader keeps the last of two equal keys, so the driver looks
-            for such keys in the files themselves.
+        is_driver: Whether this is the process that the user started. Only the driver looks up task names in lm-eval,
+            compares sizes of models with the grid, and shows warnings.
+        targets: Result of `asked_targets`; `partial_reports` allows missing results.
+        files: Config files. Snakemake's loader keeps only the last of two equal keys, so the driver searches the files
+            themselves for duplicate keys.
 
     Raises:
-        SystemExit: With one line per problem.
+        SystemExit: If the config has problems, with one line for each.
     """
     try:
         if is_driver:
@@ -78,7 +79,7 @@ def open_study(
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise SystemExit(f"The config has problems:\n{lines}") from None
     if is_driver:
-        # Snakemake's handler writes the message as it is, without its arguments.
+        # Snakemake's log handler ignores the arguments of a message, so the text is complete here.
         for line in (f"warning: {line}" for line in [*unusable, *study.warnings(), *lookups.imports.warnings()]):
             logger.warning(line)
     return lookups
@@ -90,16 +91,18 @@ def _check_files(files: Sequence[str | Path]) -> None:
 
 
 def _allow_missing(study: str) -> None:
-    """Allow results of a study to be missing, in this process and in its jobs, which inherit the variable."""
+    """Allow missing results of a study, in this process and in its jobs, which inherit the environment variable."""
     allowed = os.environ.get(ALLOW_MISSING, "").split()
     os.environ[ALLOW_MISSING] = " ".join(dict.fromkeys([*allowed, study]))
 
 
 def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str]) -> list[str]:
-    """Reject impossible settings before any job starts. Code that reads models is imported here, so jobs start faster.
+    """Reject impossible settings before any job starts.
 
-    A model folder that cannot be used stops the study only where no other model is left, or where there is no such
-    folder. Else its own job refuses it, and the other models go on.
+    An unusable model folder stops the study if the folder does not exist or if no other model is left. Otherwise only
+    the `check_model` job of that model fails, and the study continues with the other models.
+
+    Code that reads models is imported here, so that jobs start faster.
 
     Returns:
         Warnings, one line each.
@@ -110,7 +113,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
     from espalier.study.checks import data_problems, folder_problems, infeasible_problems, known_sizes, text_problems
 
     sizes = {model.name: known_sizes(model, lookups.model_folder(model), study.sandbox) for model in study.models}
-    # A study that is only imported evaluates nothing, so it does without lm-eval.
+    # A study with only imported models evaluates nothing, so it does not need lm-eval.
     problems = unknown_task_problems(study.evaluation.tasks) if lookups.models else []
     problems = [*problems, *infeasible_problems(study, sizes), *lookups.imports.problems()]
     unusable: list[str] = []

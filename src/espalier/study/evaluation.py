@@ -1,4 +1,4 @@
-"""What the rules look up of evaluation: its protocol, and the files of tasks and texts."""
+"""Look-ups for evaluation: the protocol, and the files of tasks and perplexity texts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Wildcards = Any
 
 
 class EvaluationSettings:
-    """How models of a study are evaluated, and on what.
+    """Protocol and data files of the evaluations of a study.
 
     Args:
-        config: The study.
-        paths: Its paths.
+        config: Config of the study.
+        paths: Paths of the study.
     """
 
     def __init__(self, config: StudyConfig, paths: Paths) -> None:
@@ -35,26 +35,26 @@ class EvaluationSettings:
 
     @property
     def request_version(self) -> int:
-        """Version of `tokenize_requests`: another one where `add_bos` asks for BOS, whose tokens changed alone."""
+        """Version of `tokenize_requests`. It is different if `add_bos` is true: only those requests have changed."""
         return versions.TOKENIZE_REQUESTS_WITH_BOS if self._config.add_bos else versions.TOKENIZE_REQUESTS
 
     @property
     def request_protocol(self) -> dict[str, Any]:
-        """The part of the protocol that decides which tokens are scored."""
+        """The part of the protocol that determines the tokens of the requests."""
         return self._protocol.of_requests()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What every evaluation is made by: protocol and dtype."""
+        """Settings of every evaluation: protocol and dtype."""
         return {"protocol": self.protocol, "dtype": self._config.dtype}
 
     def data_folder(self, wildcards: Wildcards) -> str:
-        """Folder that holds `{task}/{split}.parquet`."""
+        """Return the folder of the task documents, one file for each task and split."""
         return self._data_folder
 
     @property
     def data(self) -> list[str]:
-        """Files that the tasks are read from."""
+        """Input files of the tasks: their documents, or for hub data the record of each staged task."""
         data = self._config.data
         if data == SANDBOX:
             return [self._paths.of("make_world.tasks", name) for name in split_files()]
@@ -77,7 +77,7 @@ class EvaluationSettings:
     def _protocol(self) -> Protocol:
         evaluation = self._config
         texts = tuple(TextProtocol(t.name, t.text_field, t.joiner, t.max_tokens) for t in evaluation.perplexity.texts)
-        has_turns = evaluation.chat_template and evaluation.num_fewshot > 0  # elsewhere the key changes nothing
+        has_turns = evaluation.chat_template and evaluation.num_fewshot > 0  # otherwise the key has no effect
         as_turns = evaluation.fewshot_as_multiturn is not False
         return Protocol(
             tasks=evaluation.tasks,

@@ -1,4 +1,4 @@
-"""The experiments of a study: every combination of the grid, named once, looked up ever after."""
+"""The experiments of a study: every combination of the grid, with its name."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from espalier.planning.criteria import CRITERIA, Criterion
 
 @dataclass(frozen=True)
 class Experiment:
-    """One pruned model. Axes that its method does not depend on are None.
+    """One pruned model of a study. Grid axes that its method does not depend on are None.
 
     Attributes:
         model: Name of the model.
         method: Pruning method.
-        pruning_ratio: Requested share of all parameters.
-        seq_len: Tokens of a calibration sequence.
-        n_samples: Calibration sequences.
-        seed: Seed of the calibration order, or of a random criterion.
+        pruning_ratio: Requested fraction of all parameters to remove.
+        seq_len: Tokens of each calibration sequence.
+        n_samples: Number of calibration sequences.
+        seed: Seed of the calibration set, or of a random criterion.
         name: Name in paths and tables.
     """
 
@@ -38,22 +38,22 @@ class Experiment:
 
     @property
     def criterion(self) -> Criterion:
-        """What makes the importances."""
+        """Criterion that computes the importances."""
         return CRITERIA[self.method.criterion]
 
     @property
     def needs_gradients(self) -> bool:
-        """Whether importance comes from gradients, whose statistics stand beside the results."""
+        """Whether importance comes from gradients; their statistics are then part of the results."""
         return "gradient" in self.criterion.needs
 
     @property
     def needs_priors(self) -> bool:
-        """Whether scores take a prior."""
+        """Whether scores depend on a prior."""
         return self.method.scope != "none"
 
 
 def experiments_of(config: StudyConfig, model: ModelEntry) -> list[Experiment]:
-    """List the experiments of one model, in the order of the grid.
+    """Return the experiments of one model in the order of the grid; none for an imported model.
 
     Raises:
         UserError: If two experiments get the same name.
@@ -78,7 +78,7 @@ def experiments_of(config: StudyConfig, model: ModelEntry) -> list[Experiment]:
 
 
 def uses_calibration(method: Method) -> bool:
-    """Whether a method depends on the calibration set, its sequence length and its number of samples."""
+    """Return whether a method depends on the calibration set, its sequence length and its number of samples."""
     return CRITERIA[method.criterion].reads_text or method.scope != "none"
 
 

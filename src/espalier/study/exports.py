@@ -1,4 +1,4 @@
-"""What the rules look up of checkpoints: which experiment each one holds, and what it is made from."""
+"""Look-ups for exported checkpoints: the experiment that each one holds, and the files that it is made from."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from espalier.study.sweep import Sweep
 Wildcards = Any
 BEST = "best"
 RECOVERED = "-recovered"
-"""Ends the name of an experiment whose LoRA adapter is merged before it is exported."""
+"""Suffix of the name of a recovered experiment, whose LoRA adapter is merged before the export."""
 FOLDERS = {"transformers": "{name}", "vllm": "{name}-vllm"}
-"""Folder of a checkpoint in each format that `export_checkpoint` writes, under `checkpoints/{model}/`."""
+"""Name of a checkpoint's folder under `checkpoints/{model}/`, for each format that `export_checkpoint` writes."""
 _MOST_NAMES = 20
 
 
 class Exports:
-    """Tables over what may be exported: the best experiment of a model, and each by its name.
+    """Pruned models that can be exported: the best experiment of each model, and every experiment by its name.
 
     Args:
-        config: The study.
-        paths: Its paths.
-        sweep: Its experiments.
+        config: Config of the study.
+        paths: Paths of the study.
+        sweep: Experiments of the study.
     """
 
     def __init__(self, config: StudyConfig, paths: Paths, sweep: Sweep) -> None:
@@ -38,7 +38,7 @@ class Exports:
 
     @property
     def files(self) -> list[str]:
-        """What target `export` asks for: folders of `export_checkpoint`, files of `export_gguf`."""
+        """Outputs that target `export` requests: folders of `export_checkpoint` and files of `export_gguf`."""
         export = self._config.export
         paths = FOLDERS | {"gguf": f"{{name}}.{export.gguf_type}.gguf"}
         return [
@@ -49,38 +49,38 @@ class Exports:
 
     @property
     def exported(self) -> list[tuple[str, str]]:
-        """Models, each with `best` and the experiments that the config names."""
+        """Pairs of model and exported name: `best`, and the configured experiments that the model has."""
         wanted = (BEST, *self._config.export.experiments)
         return [(model, name) for model in self._models for name in wanted if name in self._names(model)]
 
     @property
     def name_pattern(self) -> str:
-        """Regular expression of what can be exported: `best` or the name of an experiment."""
+        """Regular expression of exported names: `best`, an experiment, or a recovered experiment."""
         return rf"(?:{BEST}|{self._sweep.name_pattern}(?:{RECOVERED})?)"
 
     @property
     def checkpoint_pattern(self) -> str:
-        """Regular expression of folders that `export_checkpoint` writes."""
+        """Regular expression of the folder names that `export_checkpoint` writes."""
         return rf"{self.name_pattern}(?:-vllm)?"
 
     # -- params and inputs of rules ------------------------------------------------------------------------------
 
     def best(self, wildcards: Wildcards) -> list[str]:
-        """What says which experiment is the best; nothing for one that is named."""
+        """Return the file that names the best experiment; none if an experiment is exported by its name."""
         if wildcards.exported != BEST:
             return []
         return [self._paths.of("consolidate", wildcards.model)]
 
     def plans(self, wildcards: Wildcards) -> list[str]:
-        """Plan of what is exported; for `best`, of all that it may be."""
+        """Return the plan of the exported experiment; for `best`, the plans of all experiments of the model."""
         return self._files(wildcards, "plan")
 
     def metrics(self, wildcards: Wildcards) -> list[str]:
-        """Metrics of the same."""
+        """Return the metrics for the same experiments as `plans`; for a recovered one, those after recovery."""
         return self._files(wildcards, "evaluate_recovered" if wildcards.exported.endswith(RECOVERED) else "evaluate")
 
     def adapter(self, wildcards: Wildcards) -> list[str]:
-        """Files of the adapter that is merged into a checkpoint; none where it was not recovered."""
+        """Return the files of the adapter that is merged into a checkpoint; none without recovery."""
         name = self._find(wildcards)[0]
         if not name.endswith(RECOVERED):
             return []
@@ -88,7 +88,7 @@ class Exports:
         return [self._paths.of("recover.config", *names), self._paths.of("recover.weights", *names)]
 
     def settings(self, wildcards: Wildcards) -> dict[str, Any]:
-        """What the config says of the base model and the calibration text, for the card."""
+        """Return the configured base model and calibration text, for the model card."""
         model = self._models[wildcards.model]
         base = model.model_dump(include={"name", "family", "kind", "hub", "revision"})
         return {
@@ -97,15 +97,15 @@ class Exports:
         }
 
     def description(self, wildcards: Wildcards) -> str:
-        """What a checkpoint is made from: one file for all formats of an experiment."""
+        """Return the description of a checkpoint: one file for all formats of an experiment."""
         return self._paths.of("describe_export", wildcards.model, self._find(wildcards)[0])
 
     def has_stubs(self, wildcards: Wildcards) -> bool:
-        """Whether removed blocks are written as zeros."""
+        """Return whether removed blocks are written as blocks of zeros, as the format `vllm` requires."""
         return self._find(wildcards)[1] == "vllm"
 
     def jobs(self, model: str) -> Iterator[Job]:
-        """List the jobs of a model that target `export` asks for."""
+        """Yield the jobs that target `export` requests for a model."""
         export = self._config.export
         for name in (name for of, name in self.exported if of == model):
             yield self._job("describe_export", model, name)
@@ -115,10 +115,10 @@ class Exports:
             if "gguf" in export.formats:
                 yield self._job("export_gguf", model, name, export.gguf_type)
 
-    # -- what is wrong -------------------------------------------------------------------------------------------
+    # -- problems ------------------------------------------------------------------------------------------------
 
     def problems(self) -> Iterator[str]:
-        """Return one line for each export that the config names and the study does not have."""
+        """Yield one line for each configured export that the study does not have."""
         names = list(dict.fromkeys(name for model in self._models for name in self._names(model)[1:]))
         for index, name in enumerate(self._config.export.experiments):
             if name not in names:
@@ -130,7 +130,7 @@ class Exports:
         return Job(self._paths.results, rule, wildcards, self._paths.of(rule, *wildcards))
 
     def _names(self, model: str) -> tuple[str, ...]:
-        """Return what can be exported of a model."""
+        """Return the names that can be exported for a model, `best` first."""
         found = [experiment.name for experiment in self._sweep.experiments if experiment.model == model]
         return (BEST, *found, *(f"{name}{RECOVERED}" for name in found if self._config.recovery))
 
@@ -142,7 +142,7 @@ class Exports:
         return self._sweep.present(paths) if is_best else paths
 
     def _find(self, wildcards: Wildcards) -> tuple[str, str]:
-        """Look a folder up: what is exported, and in which format."""
+        """Return the exported name and the format of a checkpoint's folder."""
         names = self._names(wildcards.model)
         folders = {folder.format(name=name): (name, form) for name in names for form, folder in FOLDERS.items()}
         if wildcards.checkpoint not in folders:
@@ -156,7 +156,7 @@ class Exports:
 
 
 def _some(names: list[str], wrong: str) -> str:
-    """List names; of many, those that resemble the wrong one."""
+    """Join names for a message; if there are many, only those most similar to the wrong one."""
     if len(names) <= _MOST_NAMES:
         return ", ".join(names) or "none here"
     near = difflib.get_close_matches(wrong, names, n=3, cutoff=0)

@@ -1,12 +1,13 @@
-"""Where the reason of a failed job is kept: one file for each rule and its wildcards.
+"""Records of failed jobs: one file for each rule and its wildcards.
 
-`{folder}/failures/plan/A/random-p20.json` belongs to rule `plan` with the wildcards `A` and `random-p20`. A job that
-succeeds removes its own file and no other. The folder is `results/{study}`, or `cache` for rules that stage.
+For example, `{folder}/failures/plan/A/random-p20.json` belongs to rule `plan` with the wildcards `A` and `random-p20`.
+The folder is `results/{study}`, or `cache` for rules that stage. A job that succeeds removes only its own record.
 
-Version 0.1.0 kept one file for the plan and the evaluation of an experiment, `failures/{model}/{experiment}.json`, and
-one for its recovery, `recovered/{model}/{experiment}/failure.json`. Both are still read (`older_file`).
+Version 0.1.0 wrote one file for both the plan and the evaluation of an experiment,
+`failures/{model}/{experiment}.json`, and one for its recovery, `recovered/{model}/{experiment}/failure.json`. Both are
+still read (`older_file`).
 
-Imports only the standard library: every job reads this module.
+This module imports only the standard library, because every job imports it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _OLDER = {
 
 
 def failure_file(folder: str | Path, rule: str, wildcards: Sequence[str]) -> Path:
-    """Return where a job records why it failed.
+    """Return the file in which a job records why it failed.
 
     Args:
         folder: `results/{study}` or `cache`.
@@ -37,15 +38,16 @@ def failure_file(folder: str | Path, rule: str, wildcards: Sequence[str]) -> Pat
 
 
 def older_file(folder: str | Path, rule: str, wildcards: Sequence[str]) -> Path | None:
-    """Return where version 0.1.0 recorded it; None for rules of which it recorded nothing."""
+    """Return the file in which version 0.1.0 recorded a failure; None for rules without such a record."""
     pattern = _OLDER.get(rule)
     return Path(folder, pattern.format(*wildcards)) if pattern else None
 
 
 def read_failure(path: Path) -> dict[str, str] | None:
-    """Read a recorded failure: `reason` and `log`, and `rule` unless version 0.1.0 wrote it. None if there is none.
+    """Read the record of a failure; None if there is none.
 
-    A file that cannot be read counts as a failure without a known reason, so that no failure is hidden.
+    Its keys are `reason` and `log`, and `rule` and `wildcards` unless version 0.1.0 wrote it. All values are strings. A
+    file that cannot be read counts as a failure of unknown reason, so that no failure is hidden.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,9 +1,8 @@
-"""Why results are missing: the recorded failures of the jobs that they wait for, looked up in the study.
+"""Reasons for missing results: the recorded failures of the jobs that produce them.
 
-An experiment waits for a chain of jobs: its model is staged and checked, its calibration text is staged, a pass makes
-its importance, another its priors, then come its plan, the requests of its model, and its evaluation. The first of them
-that failed and has no output is the reason. Nothing is found by listing a folder, so what an older grid left is not
-mixed in.
+An experiment depends on a chain of jobs: staging and checking its model, staging its calibration text, the passes for
+importance and priors, its plan, the requests of its model, and its evaluation. The first job of the chain that failed
+and has no output gives the reason. The jobs follow from the config, so records that an older grid left are ignored.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ _STAGES = {
     "tokenize_requests": "requests", "collect_gradients": "gradients", "measure_importance": "importance",
     "measure_weights": "importance", "measure_priors": "priors", "plan": "plan", "recover": "recovery",
 }  # fmt: skip
-"""What a rule is called before its reason where something else waits for it."""
+"""Name of a rule's stage. It is put before the reason when another job depends on the failed one."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job that results wait for.
+    """A job that results depend on.
 
     Attributes:
-        folder: Where its failure is recorded: `results/{study}` or `cache`.
+        folder: Folder of its failure record: `results/{study}` or `cache`.
         rule: Name of its rule.
         wildcards: Values of its wildcards, in the order of its output path.
-        output: A file that it writes.
+        output: One of its output files.
     """
 
     folder: str
@@ -53,24 +52,24 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Rule and wildcards."""
+        """Rule and wildcards, separated by spaces."""
         return " ".join((self.rule, *self.wildcards))
 
     def failure(self) -> str | None:
-        """Return why it failed; None if it did not, or if its output was made since."""
+        """Return why the job failed; None if it did not fail, or if its output exists."""
         found = read_failure(failure_file(self.folder, self.rule, self.wildcards))
         return None if found is None or Path(self.output).exists() else found["reason"]
 
 
 class Failures:
-    """Look up why results of a study are missing. Asked only where results may be missing.
+    """Reasons for the missing results of a study. Only used if results may be missing.
 
     Args:
-        config: The study.
-        paths: Its paths.
-        sweep: Its experiments.
-        tables: What its tables are made of.
-        more: Each lists further jobs of a model that may fail: exports, timings.
+        config: Config of the study.
+        paths: Paths of the study.
+        sweep: Experiments of the study.
+        tables: Inputs of the tables of the study.
+        more: Functions that return further jobs of a model that may fail: exports and timings.
     """
 
     def __init__(
@@ -88,9 +87,9 @@ class Failures:
     # -- params of rules -----------------------------------------------------------------------------------------
 
     def experiments(self, wildcards: Wildcards = None) -> Reasons:
-        """Return the metrics files that tables lack, where that is allowed, each with the reason if one is known.
+        """Return the missing metrics files, each with its reason; None if the reason is not known.
 
-        As a param it makes the tables again when an experiment is finished, or fails for another reason.
+        As a param of the tables, this reruns them when an experiment finishes or fails for another reason.
         """
         absent = set(self._tables.missing(wildcards))
         first = _FirstFailure()
@@ -106,7 +105,11 @@ class Failures:
         return dict(sorted(found.items()))
 
     def recovered(self, experiments: Iterable[tuple[str, str]]) -> Reasons:
-        """Do the same for the metrics of recovered experiments, given as (model, experiment)."""
+        """Return the metrics files of recovered experiments that are missing, as `experiments` does.
+
+        Args:
+            experiments: Pairs of model and experiment whose metrics are missing.
+        """
         first = _FirstFailure()
         by_name = {(one.model, one.name): one for one in self._sweep.experiments}
         return {
@@ -115,18 +118,18 @@ class Failures:
         }
 
     def unchecked_models(self, wildcards: Wildcards = None) -> list[dict[str, str]]:
-        """Return the models that have no reports because no job could check them, with the reason.
+        """Return the models without a manifest, which have no reports, with the reason.
 
-        Empty unless results may be missing: otherwise such a model stops the run.
+        Empty unless results may be missing: otherwise the reports wait for the manifest of every model.
         """
         unchecked = [name for name in self._models if not self._sweep.present([self._manifest(name)])]
         return [{"model": name, "reason": self._why_unchecked(name)} for name in unchecked]
 
     def jobs(self, wildcards: Wildcards = None) -> list[dict[str, str]]:
-        """Return failed jobs that several results wait for, and failed checks, exports and timings, with the reason.
+        """Return failed jobs, with the reason: those that several results depend on, checks, exports and timings.
 
-        Plans and evaluations are not among them: the table of experiments has those. Empty unless results may be
-        missing.
+        Plans, recoveries and evaluations of single experiments are left out, because the tables show their failures.
+        Empty unless results may be missing.
         """
         if not self._sweep.allows_missing:
             return []
@@ -177,7 +180,7 @@ class Failures:
         )
 
     def _passes(self, experiment: Experiment) -> Iterator[Job]:
-        """Passes that a plan reads, in the order in which they are described in docs/method.md."""
+        """Yield the jobs that make the importance and priors of a plan, in the order of docs/method.md."""
         names = SimpleNamespace(model=experiment.model, experiment=experiment.name)
         importance, priors = self._sweep.importance_table(names), self._sweep.prior_table(names)
         if experiment.seq_len is not None and (experiment.criterion.reads_text or priors):
@@ -222,7 +225,7 @@ class Failures:
             yield self._staging("stage_text", text_slug(text))
 
     def _shared(self, model: str) -> Iterator[Job]:
-        """Jobs of a model that are not of one experiment alone."""
+        """Yield the jobs of a model, except the plan, recovery and evaluation of each experiment."""
         yield from self._before_requests(model)
         yield self._job("evaluate_baseline", model)
         for experiment in (one for one in self._sweep.experiments if one.model == model):
@@ -250,7 +253,7 @@ class Failures:
         return self._paths.of("check_model", model)
 
     def _older(self, rule: str, wildcards: tuple[str, ...]) -> str | None:
-        """Return what version 0.1.0 recorded."""
+        """Return the reason that version 0.1.0 recorded, if any. A record with a rule is from a later version."""
         path = older_file(self._paths.results, rule, wildcards)
         found = read_failure(path) if path else None
         return None if found is None or "rule" in found else found["reason"]
@@ -258,7 +261,7 @@ class Failures:
     def _why_unchecked(self, model: str) -> str:
         if reason := _first_failure(self._before_model(model)):
             return reason.removeprefix(f"{_STAGES['check_model']}: ")
-        from espalier.study.checks import folder_problems  # looks into models; not before it is needed
+        from espalier.study.checks import folder_problems  # reads models, so it is imported only when needed
 
         problems = folder_problems(self._models[model], self._manifest(model))
         said = [problem.removeprefix(f"model {model!r}: ") for problem in problems]
@@ -266,18 +269,23 @@ class Failures:
 
 
 class _FirstFailure:
-    """Looks chains of jobs up that many experiments share, each once."""
+    """Cache of the first failure in each chain of jobs, since many experiments share a chain."""
 
     def __init__(self) -> None:
         self._found: dict[Hashable, str | None] = {}
 
     def of(self, name: Hashable, jobs: Callable[[], Iterable[Job]]) -> str | None:
-        """Return why the first failed job of a chain failed, its stage put first."""
+        """Return the stage and reason of the first failed job of a chain; None if none failed.
+
+        Args:
+            name: Key of the chain in the cache.
+            jobs: Returns the jobs of the chain, in order.
+        """
         if name not in self._found:
             self._found[name] = _first_failure(jobs())
         return self._found[name]
 
 
 def _first_failure(jobs: Iterable[Job]) -> str | None:
-    """Return why the first failed job of a chain failed, its stage put first."""
+    """Return `stage: reason` for the first failed job of a chain; None if none failed."""
     return next((f"{_STAGES[job.rule]}: {reason}" for job in jobs if (reason := job.failure())), None)

@@ -1,8 +1,8 @@
-"""What a study will still cost: jobs, GPU-hours, wall time and disk, from the benchmark files of finished jobs.
+"""Forecast of the remaining cost of a study: jobs, GPU time, wall time and disk, from the benchmark files of jobs.
 
-The time of a job is taken to grow with its work (tokens of a pass, one for an evaluation) times the parameters of its
-model. Where jobs of the same rule and model have finished, their mean is used; else that of the same rule on other
-models; else the time is unknown, and the forecast says so rather than guess.
+The time of a job is assumed to be proportional to its amount of work (tokens of a pass, 1 for an evaluation) times the
+parameters of its model. It is the mean of finished jobs of the same rule and model, or else of the same rule on other
+models. If there are neither, the time is unknown, and the forecast reports it as unknown.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class PlannedJob:
     Attributes:
         rule: Name of its rule.
         model: Name of its model.
-        amount: PlannedJob: tokens of a pass, 1 for what has no size of its own.
-        gpus: GPUs that it asks for.
-        output: A file that is there when it is done.
+        amount: Amount of work: tokens of a calibration pass or a recovery, 1 for other jobs.
+        gpus: GPUs that it requests.
+        output: An output file, which exists when the job is done.
         benchmark: Its benchmark file.
-        n_samples: Sequences that a pass must have been made for; None for other jobs.
+        n_samples: Sample count that a pass must cover to be done; None for other jobs.
     """
 
     rule: str
@@ -45,16 +45,16 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Line:
-    """The jobs of one rule and model.
+    """Forecast for the jobs of one rule and model.
 
     Attributes:
         rule: Name of the rule.
         model: Name of the model.
         n_done: Jobs that have finished.
         n_left: Jobs still to run.
-        seconds_left: Time of those that are left; None where nothing is known.
-        gpu_seconds_left: The same times their GPUs.
-        source: How the time is known.
+        seconds_left: Total time of the jobs still to run, in seconds; None if unknown.
+        gpu_seconds_left: The same, with the time of each job multiplied by its GPUs.
+        source: Where the time comes from.
     """
 
     rule: str
@@ -71,7 +71,10 @@ def forecast(work: Iterable[PlannedJob], n_params: dict[str, int | None]) -> lis
 
     Args:
         work: All jobs of the study.
-        n_params: Parameters of each model; None where they are not known yet.
+        n_params: Number of parameters of each model; None if it is not known yet.
+
+    Returns:
+        One line for each rule and model, in the order of the jobs.
     """
     jobs = list(work)
     shares = {job.output: made_share(job) for job in jobs}
@@ -87,9 +90,10 @@ def forecast(work: Iterable[PlannedJob], n_params: dict[str, int | None]) -> lis
 
 
 def made_share(job: PlannedJob) -> float:
-    """Return the fraction of a job that is done.
+    """Return the fraction of a job's work that is done.
 
-    0 if its output is missing; below or above 1 if a pass was made for another sample count, so that it is stale.
+    It is 0 if the output does not exist. It is below or above 1 for a pass that was made for another sample count; such
+    a pass is stale.
     """
     path = Path(job.output)
     if not path.exists():
@@ -101,7 +105,13 @@ def made_share(job: PlannedJob) -> float:
 
 
 def render(lines: Sequence[Line], *, n_processes: Sequence[int] = GPU_COUNTS, disk_bytes: int | None = None) -> str:
-    """Write a forecast as text."""
+    """Format a forecast as text.
+
+    Args:
+        lines: Result of `forecast`.
+        n_processes: Numbers of parallel jobs to estimate the wall time for.
+        disk_bytes: Result of `disk_of`; None leaves the disk out.
+    """
     left = [line for line in lines if line.n_left]
     unknown = [line for line in left if line.seconds_left is None]
     gpu_seconds = sum(line.gpu_seconds_left or 0 for line in left)
@@ -132,14 +142,14 @@ def render(lines: Sequence[Line], *, n_processes: Sequence[int] = GPU_COUNTS, di
 
 
 def disk_of(work: Iterable[PlannedJob]) -> int | None:
-    """Estimate the bytes that experiments still to run will take, from the finished ones; None when none has."""
+    """Estimate the disk space in bytes of the experiments still to run; None if none has finished yet."""
     folders = [Path(job.output).parent for job in work if job.rule == "evaluate"]
     sizes = [_size(folder) for folder in folders if (folder / "metrics.json").exists()]
     return round((len(folders) - len(sizes)) * sum(sizes) / len(sizes)) if sizes else None
 
 
 def read_seconds(benchmark: str | Path) -> float | None:
-    """Read the mean wall time of a Snakemake benchmark file; None where there is none."""
+    """Read the mean wall time, in seconds, from a Snakemake benchmark file; None if it cannot be read."""
     try:
         with Path(benchmark).open(encoding="utf-8", newline="") as file:
             times = [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
@@ -166,7 +176,7 @@ def _line(
 def _rate(
     rule: str, model: str, rates: dict[tuple[str, str], list[float]], n_params: dict[str, int | None]
 ) -> tuple[float | None, str]:
-    """Return seconds per unit of work, and where they come from."""
+    """Return the seconds per unit of work (None if unknown), and their source."""
     if own := rates.get((rule, model)):
         return sum(own) / len(own), f"{len(own)} finished jobs"
     size = n_params.get(model)
@@ -182,7 +192,7 @@ def _rate(
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes of a folder, hard links counted once."""
+    """Return the bytes of the files in a folder; files that are hard links of each other count once."""
     sizes = {file.stat().st_ino: file.stat().st_size for file in folder.iterdir() if file.is_file()}
     return sum(sizes.values())
 

@@ -1,4 +1,4 @@
-"""What the rules look up of measured inference: which experiments, by which settings, and what is measured already."""
+"""Look-ups for inference timing: the experiments to measure, the settings, and the current measurements."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Wildcards = Any
 
 
 class Measured:
-    """Tables over the experiments whose inference is measured.
+    """Experiments of a study whose inference is measured.
 
     Args:
-        config: The study.
-        paths: Its paths.
-        sweep: Its experiments.
+        config: Config of the study.
+        paths: Paths of the study.
+        sweep: Experiments of the study.
     """
 
     def __init__(self, config: StudyConfig, paths: Paths, sweep: Sweep) -> None:
@@ -35,27 +35,27 @@ class Measured:
 
     @property
     def pattern(self) -> str:
-        """Regular expression of what is measured: `best`, or the name of an experiment."""
+        """Regular expression of the wildcard `measured`: `best`, or the name of an experiment."""
         return f"{BEST}|{self._sweep.name_pattern}"
 
     @property
     def files(self) -> list[str]:
-        """All measurements that the config asks for; none without a section `inference`."""
+        """Files of all configured measurements; none without the section `inference`."""
         return [self._paths.of("measure_inference", model, name) for model, name in self._asked()]
 
     def choice(self, wildcards: Wildcards) -> str:
-        """File that says which plan is measured: the plan itself, or the best configuration of the model."""
+        """Return the file that determines the plan to measure: the plan, or the model's best configuration."""
         if wildcards.measured == BEST:
             return self._paths.of("consolidate", wildcards.model)
         return self._paths.of("plan", wildcards.model, wildcards.measured)
 
     def experiments(self, wildcards: Wildcards) -> str:
-        """Folder of the experiments of a model."""
+        """Return the folder of the experiments of a model."""
         return str(Path(self._paths.of("plan", wildcards.model, "any")).parents[1])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How it is measured."""
+        """Settings of a measurement; empty without the section `inference`."""
         return self._inference.model_dump(exclude={"experiments"}) if self._inference else {}
 
     @property
@@ -64,25 +64,26 @@ class Measured:
         return self._inference.threads if self._inference else 1
 
     def found(self, wildcards: Wildcards) -> dict[str, str]:
-        """Measurements of a model that exist and are of its present weights and plans, with their SHA-256.
+        """Return the current measurements of a model, with their SHA-256.
 
-        A report takes them as a param, not as inputs: a report that is made again must never start a measurement.
+        A measurement is current if it was made from the present weights and plan. Reports take measurements as a param,
+        not as inputs, so that making a report never starts a measurement.
         """
         names = [name for model, name in self._asked() if model == wildcards.model]
         paths = [Path(self._paths.of("measure_inference", wildcards.model, name)) for name in names]
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if self._is_current(path)}
 
     def jobs(self, model: str) -> Iterator[Job]:
-        """List the measurements of a model that the config asks for."""
+        """Yield the jobs of the configured measurements of a model."""
         for name in (name for of, name in self._asked() if of == model):
             output = self._paths.of("measure_inference", model, name)
             yield Job(self._paths.results, "measure_inference", (model, name), output)
 
     def problems(self, *, is_target: bool) -> list[str]:
-        """Describe what the driver refuses: names that no model has, and the target without its section.
+        """Return one line for each unknown experiment name, and for the target without its config section.
 
         Args:
-            is_target: Whether the user asks for target `inference`.
+            is_target: Whether the user requests the target `inference`.
         """
         if self._inference is None:
             unset = "inference: the target needs this section of the config; give `inference: {}`"
@@ -96,7 +97,7 @@ class Measured:
         ]
 
     def _is_current(self, path: Path) -> bool:
-        from espalier.files import read_json  # not before it is needed: jobs start faster
+        from espalier.files import read_json  # imported only when needed, so that jobs start faster
         from espalier.recipe import difference, inference_settings
 
         if not path.is_file():
@@ -111,7 +112,7 @@ class Measured:
         return difference(measured, model=model, experiment=experiment, settings=settings) is None
 
     def _asked(self) -> list[tuple[str, str]]:
-        """Models with the experiments of them that are measured; a model without one of the named is passed over."""
+        """Return pairs of model and configured experiment, or `best`. Experiments that a model lacks are skipped."""
         names = self._inference.experiments if self._inference else ()
         having = {(one.model, one.name) for one in self._sweep.experiments}
         pairs = [(model, name) for model in self._models for name in names]

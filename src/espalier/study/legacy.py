@@ -1,4 +1,4 @@
-"""What the rules look up of imported models: their search folders, the files in them, and the names found there."""
+"""Look-ups for imported models: their search folders, the files in them, and what the folder names mean."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Wildcards = Any
 
 
 class Imports:
-    """Tables over the imported models of a study.
+    """Imported models of a study, with their search folders.
 
     Args:
-        config: The study.
-        paths: Its paths.
+        config: Config of the study.
+        paths: Paths of the study.
     """
 
     def __init__(self, config: StudyConfig, paths: Paths) -> None:
@@ -35,7 +35,7 @@ class Imports:
 
     @property
     def models(self) -> list[str]:
-        """Models whose results are imported."""
+        """Names of the models whose results are imported."""
         return list(self._models)
 
     @property
@@ -45,7 +45,7 @@ class Imports:
 
     @property
     def models_with_structures(self) -> list[str]:
-        """Models with an experiment whose layers were compared."""
+        """Names of the models with a layer comparison in at least one usable experiment."""
         return [
             name
             for name, found in self._found.items()
@@ -59,7 +59,7 @@ class Imports:
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """One entry per search folder: its table, and what the config says of its model."""
+        """One entry per search folder: its table, and the configured facts about its model."""
         return [
             {
                 "table": self._table(name, folder),
@@ -72,11 +72,11 @@ class Imports:
     # -- params and inputs of rules ------------------------------------------------------------------------------
 
     def files(self, wildcards: Wildcards) -> list[str]:
-        """All JSON files of one search folder."""
+        """Return the JSON files of one search folder that are read."""
         return self._find(wildcards).files
 
     def params(self, wildcards: Wildcards) -> dict[str, Any]:
-        """What the names in one search folder say."""
+        """Return the params of `import_legacy`: what was parsed from the names in one search folder."""
         folder = self._find(wildcards)
         return {
             "search": {
@@ -93,13 +93,13 @@ class Imports:
         }
 
     def tables_of(self, wildcards: Wildcards) -> list[str]:
-        """Tables of one model; none if it is not imported."""
+        """Return the tables of one model; none if it is not imported."""
         return [self._table(wildcards.model, folder) for folder in self._found.get(wildcards.model, [])]
 
-    # -- what is wrong -------------------------------------------------------------------------------------------
+    # -- problems ------------------------------------------------------------------------------------------------
 
     def problems(self) -> Iterator[str]:
-        """Describe what makes an import impossible, one line each."""
+        """Yield one line for each problem that makes an import impossible."""
         for number, model in enumerate(self._config.models):
             found = self._found.get(model.name, [])
             lines = [line for line in map(_folder_problem, _paths(number, found), found) if line]
@@ -117,7 +117,7 @@ class Imports:
             yield from lines
 
     def warnings(self) -> list[str]:
-        """Return what is listed instead of imported, one line per search folder."""
+        """Return one line for each search folder with experiments that are not imported, or with a doubtful name."""
         return [
             line
             for number, model in enumerate(self._config.models)

@@ -1,7 +1,7 @@
-"""The study as the rules see it.
+"""The look-up tables that the Snakefile and the rules use.
 
-Rules name literal paths; where a path or a param depends on a wildcard, they pass a method of this class, which
-looks the wildcard up in tables made from the config. Imports neither torch nor lm-eval.
+Rules contain literal paths. Where a path or a param depends on a wildcard, a rule passes a method of `Study`, which
+looks up the value in tables made from the config. This module imports neither torch nor lm-eval.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Study:
     """Look-up tables of one study.
 
     Args:
-        config: The study.
-        sources: Folder of the library.
+        config: Config of the study.
+        sources: Folder of the library's source files.
     """
 
     def __init__(self, config: StudyConfig, sources: Path) -> None:
@@ -63,7 +63,7 @@ class Study:
         )
 
     def code(self, *patterns: str) -> list[str]:
-        """Return the library's source files that match, as inputs of cheap rules: edited, they rerun the rule."""
+        """Return the library's source files that match. As inputs of a cheap rule, they rerun it when edited."""
         found = [path for pattern in patterns for path in sorted(self._sources.glob(pattern))]
         return [os.path.relpath(path) for path in found]
 
@@ -71,56 +71,59 @@ class Study:
 
     @property
     def models(self) -> list[str]:
-        """Models that are computed here (not imported)."""
+        """Names of the models that are computed, not imported."""
         return [model.name for model in self.config.models if model.legacy is None]
 
     @property
     def model_names(self) -> list[str]:
-        """Models computed here and imported ones, in the order of the config."""
+        """Names of all models, computed and imported, in the order of the config."""
         return [model.name for model in self.config.models]
 
     @property
     def reported_models(self) -> list[str]:
-        """Models that have reports; where results may be missing, not those of `Failures.unchecked_models`."""
+        """Names of the models that have reports.
+
+        If results may be missing, models of `Failures.unchecked_models` are left out, unless no other model remains.
+        """
         unchecked = [name for name in self.models if not self.sweep.present([self.paths.of("check_model", name)])]
         return [name for name in self.model_names if name not in unchecked] or self.model_names
 
     @property
     def models_with_structures(self) -> list[str]:
-        """Models whose experiments are compared layer by layer."""
+        """Names of the models whose experiments are compared layer by layer."""
         return [*self.models, *self.imports.models_with_structures]
 
     @staticmethod
     def any_of(names: Iterable[str]) -> str:
-        """Make a wildcard constraint that allows just these names (and nothing when there are none)."""
+        """Return a wildcard constraint that allows only these names; without names it allows nothing."""
         return "|".join(re.escape(name) for name in names) or "(?!)"
 
     # -- models --------------------------------------------------------------------------------------------------
 
     def trained_model(self, wildcards: Wildcards) -> list[str]:
-        """Weights that must exist before a sandbox model can be checked; none for others.
+        """Return the weights that must exist before a sandbox model is checked; none for other models.
 
-        A local folder is not declared: results must not become stale because weights were deleted after use.
+        A local folder is not an input: results must not become stale when its weights are deleted after use.
         """
         model = self._models[wildcards.model]
         return [self.paths.of("train_sandbox_model", model.name)] if model.sandbox else []
 
     def staged_model(self, wildcards: Wildcards) -> list[str]:
-        """What says to which commit a hub model was staged; none for others."""
+        """Return the file with the commit of a staged hub model; none for other models."""
         model = self._models[wildcards.model]
         return [self.paths.of("stage_model", model_slug(model))] if model.hub else []
 
     def manifest(self, wildcards: Wildcards) -> list[str]:
-        """Manifest of a model; none for an imported one, whose sizes are in the tables of its imports."""
+        """Return the manifest of a model; none for an imported model, whose tables contain its sizes."""
         return [self.paths.of("check_model", wildcards.model)] if wildcards.model in self.models else []
 
     def check_params(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Params of `check_model`."""
+        """Return the params of `check_model`."""
         model = self._models[wildcards.model]
         return {"folder": self.model_folder(model), "trust_remote_code": model.trust_remote_code}
 
     def model_folder(self, model: ModelEntry) -> str:
-        """Folder of a model's weights, whether or not it is there yet."""
+        """Return the folder of a model's weights, whether or not it exists; empty for an imported model."""
         if model.sandbox:
             return str(Path(self.paths.of("train_sandbox_model", model.name)).parent)
         if model.hub:
@@ -128,18 +131,18 @@ class Study:
         return model.path or ""
 
     def forecast(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Params of `forecast`."""
+        """Return the params of `forecast`."""
         from espalier.study.planned_jobs import planned_jobs
 
         return planned_jobs(self)
 
     def gpus(self, wildcards: Wildcards) -> int:
-        """GPUs that a job which runs a model asks for."""
+        """Return the number of GPUs that a job requests to run a model."""
         return self._models[wildcards.model].gpus if self.uses_gpu else 0
 
     @property
     def uses_gpu(self) -> bool:
-        """Whether jobs that run models may ask for a GPU."""
+        """Whether jobs that run models may request a GPU."""
         return self.config.evaluation.device != "cpu"
 
 

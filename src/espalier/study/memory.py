@@ -1,7 +1,8 @@
-"""Host memory that jobs ask for, computed from the size of their model.
+"""Host memory that jobs request, computed from the size of their model.
 
-On the CPU a job holds the weights in host memory, and what it computes from them. On a GPU weights go straight from the
-file to the device, so the size of the model does not matter. `benchmarks/memory.py` compares with what jobs take.
+On the CPU, a job holds the weights in host memory, and the tensors that it computes from them. On a GPU, weights are
+loaded directly from the file to the device, so the size of the model does not matter. `benchmarks/memory.py` compares
+these numbers with the memory that jobs use.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 PROCESS_MB = 3000
-"""Python with torch, transformers and lm-eval, the Snakemake processes around it, requests, and activations."""
+"""Memory of a job besides weights, in MB: Python and its libraries, Snakemake's processes, requests, activations."""
 GPU_PROCESS_MB = 6000
-"""The same with CUDA and its pinned memory, beside a GPU."""
+"""Host memory of a job on a GPU, in MB: `PROCESS_MB`, and CUDA with its pinned memory."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a kind of job holds for each parameter of its model, beside what its process takes.
+    """Memory of a kind of job for each parameter of its model, in addition to `PROCESS_MB`.
 
     Attributes:
-        weights: Copies of the weights in the dtype that they are loaded in.
-        float32: Further bytes, for what is float32 whatever that dtype is.
-        dtype: Which dtype that is: the evaluation's, the recovery's, or the stored one.
-        may_use_gpu: Whether the job runs on a GPU where the study does.
+        weights: Number of copies of the weights in the dtype in which they are loaded.
+        float32: Further bytes, for tensors that are always float32.
+        dtype: The dtype in which weights are loaded: the one of the evaluation or the recovery, or the stored one.
+        may_use_gpu: Whether the job runs on a GPU if the study uses GPUs.
     """
 
     weights: float
@@ -37,23 +38,23 @@ class Held:
 
 
 HELD = {
-    "evaluation": Held(weights=2),  # pruning copies the weights of a layer before the old ones go
+    "evaluation": Held(weights=2),  # pruning copies the weights of a layer before it frees the old ones
     "priors": Held(weights=1),
     "gradients": Held(weights=2, float32=8),  # weights and gradients; a sum and, for some criteria, a sum of squares
     "weights": Held(weights=1, float32=4),
     "inference": Held(weights=3),  # the unpruned, the pruned and the padded model
     "recovery": Held(weights=2, float32=4, dtype="recovery"),
-    # Cast to float32 to be compared, and loaded again by another process.
+    # Weights are cast to float32 for the comparison, and another process loads them again.
     "export": Held(weights=1, float32=8, dtype="stored", may_use_gpu=False),
 }
 
 
 class Memory:
-    """Look-ups for `mem_mb`.
+    """Look-ups for the resource `mem_mb`.
 
     Args:
-        dtypes: Types of the weights as configured, for `evaluation` and `recovery`; `auto` is as stored.
-        uses_gpu: Whether jobs that run models may ask for a GPU.
+        dtypes: Configured dtypes of the weights for `evaluation` and `recovery`; `auto` is the stored dtype.
+        uses_gpu: Whether jobs that run models may request a GPU.
     """
 
     def __init__(self, dtypes: Mapping[str, str], *, uses_gpu: bool) -> None:
@@ -61,9 +62,12 @@ class Memory:
         self._uses_gpu = uses_gpu
 
     def of(self, kind: str) -> Callable[..., int]:
-        """Make a resource for a kind of job that runs a model: `mem_mb=study.memory.of("evaluation")`.
+        """Return a function that computes `mem_mb` for a job that runs a model.
 
-        It reads the manifest among the job's inputs. Before there is one, a dry run shows `<TBD>`.
+        The function reads the manifest among the inputs of the job. A dry run shows `<TBD>` until the manifest exists.
+
+        Args:
+            kind: Kind of the job, a key of `HELD`.
         """
         held = HELD[kind]
 
@@ -77,12 +81,12 @@ class Memory:
 
 
 def on_cpu(manifest: Mapping[str, Any], held: Held, dtype: str) -> int:
-    """Compute the megabytes of host memory that a job needs on the CPU.
+    """Compute the host memory that a job needs on the CPU, in MB.
 
     Args:
         manifest: Manifest of the model.
-        held: What this kind of job holds.
-        dtype: Type of the weights; `auto` is as stored.
+        held: Memory per parameter of this kind of job.
+        dtype: Dtype of the loaded weights; `auto` is the stored dtype.
     """
     n_bytes = held.weights * DTYPE_BYTES[stored_dtype(manifest) if dtype == "auto" else dtype] + held.float32
     return PROCESS_MB + int(manifest["n_params"] * n_bytes / 1e6)
@@ -94,15 +98,15 @@ def _manifest(path: str) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=64)
 def _read(path: str, _mtime_ns: int) -> Mapping[str, Any]:
-    """Read a manifest once, however many experiments of its model ask for memory."""
-    from espalier.files import read_json  # with pyarrow, which reading the Snakefile does without
+    """Read a manifest. It is cached, because every experiment of the model needs it."""
+    from espalier.files import read_json  # imports pyarrow, which parsing the Snakefile does not need
 
     manifest: Mapping[str, Any] = read_json(path)
     return manifest
 
 
 def stored_dtype(manifest: Mapping[str, Any]) -> str:
-    """Return the dtype that weights are stored in; float32, the largest, where config.json does not say."""
+    """Return the dtype of the stored weights; float32, the largest, if config.json does not give it."""
     config = manifest.get("config", {})
     dtype = config.get("dtype") or config.get("torch_dtype")
     return dtype if dtype in DTYPE_BYTES else "float32"

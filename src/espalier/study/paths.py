@@ -1,7 +1,7 @@
-"""Where files are. Each path is spelled here once; rules repeat these patterns literally, and a test compares the two.
+"""Paths of the files that rules write. Rules repeat these patterns literally, and a test compares the two.
 
-Patterns go by the rule that writes the file; a rule with several outputs has `rule.output`. `<results>` is the folder
-of the study's results, as in the rules.
+The key of a pattern is the rule that writes the file, or `rule.output` for further outputs of a rule. `<results>` is
+the folder of the study's results, as in the rules.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import cache
 from string import Formatter
 
 CACHE = "cache"
-"""Folder of what is staged from a hub. All studies share it."""
+"""Folder of the files that are staged from a hub. All studies share it."""
 
 PATTERNS = {
     "stage_model": "cache/models/{hub_model}/staged.json",
@@ -62,7 +62,7 @@ class Paths:
     """Paths of one study.
 
     Args:
-        results: Folder of its results.
+        results: Folder of the study's results.
     """
 
     def __init__(self, results: str) -> None:
@@ -91,11 +91,11 @@ class Paths:
 
 @cache
 def benchmark_pattern(rule: str) -> str:
-    """Return the pattern of the benchmark files of a rule: named after the parts of its output that hold wildcards."""
+    """Return the pattern of a rule's benchmark files: its name, then the parts of its output that have wildcards."""
     folder, *parts = PATTERNS[rule].split("/")
     named = [part for part in parts if "{" in part]
     if named and not named[-1].endswith("}"):
-        named[-1] = named[-1].rpartition(".")[0]  # without the suffix of a file
+        named[-1] = named[-1].rpartition(".")[0]  # remove the suffix of the file
     return "/".join((folder, "benchmarks", rule, *named)) + ".tsv"
 
 

@@ -1,4 +1,4 @@
-"""Every expensive job of a study, with what its time depends on: what a forecast is made of."""
+"""The jobs of a study that take time, with their amount of work, as input of the forecast."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[dict[str, Any]]:
 
 
 def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, ...], tuple[int, int]]:
-    """Return tokens and largest sample count of each pass over calibration text, by rule and wildcards."""
+    """Return the tokens and the largest sample count of each calibration pass, by rule and wildcards."""
     configured = study.config.calibration.prior_samples
     found: dict[tuple[str, ...], tuple[int, int]] = {}
 

@@ -1,7 +1,8 @@
-"""What the rules of recovery look up: which experiments are recovered, on which text, and what that makes.
+"""Look-ups for recovery: the experiments that are recovered, the text, and the result files.
 
-The best experiment of a model is known only when all are evaluated, so which experiments are recovered is asked of a
-checkpoint (`choose_recovered`). What a recovery job reads does not depend on it: a choice made again reruns none.
+The best experiment of a model is known only after all experiments are evaluated. So a checkpoint rule
+(`choose_recovered`) determines it. The inputs of recovery jobs do not depend on the checkpoint, so running it again
+does not rerun them.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from espalier.study.sweep import Sweep
 Wildcards = Any
 Checkpoints = Any
 _NOT_IN_PARAMS = {"experiments", "text", "token_budget", "checkpointing"}
-_SHOWN = 12  # names of experiments in a message
+_SHOWN = 12  # most names of experiments in an error message
 
 
 class Recoveries:
-    """Tables over the recovered experiments of a study.
+    """Recovered experiments of a study.
 
     Args:
-        config: The study.
-        sweep: Its experiments.
-        paths: Its paths.
-        failures: Why results are missing.
+        config: Config of the study.
+        paths: Paths of the study.
+        sweep: Experiments of the study.
+        failures: Reasons for missing results.
     """
 
     def __init__(self, config: StudyConfig, paths: Paths, sweep: Sweep, failures: Failures) -> None:
@@ -43,13 +44,13 @@ class Recoveries:
 
     @property
     def source(self) -> TextSource:
-        """Where the text comes from."""
+        """Source of the recovery text; the calibration text if the config gives no other."""
         own = self._config.recovery.text if self._config.recovery else None
         return own or self._config.calibration
 
     @property
     def is_own_text(self) -> bool:
-        """Whether the text is another one than that of the calibration."""
+        """Whether the recovery text is different from the calibration text."""
         calibration, source = self._config.calibration, self.source
         if source is calibration:
             return False
@@ -57,7 +58,7 @@ class Recoveries:
 
     @property
     def text(self) -> str:
-        """File of the text; in the sandbox, where it is named, what its models are made of."""
+        """Path of the recovery text. For `recovery.text.dataset: sandbox`, it is the training text of its models."""
         if not self.is_own_text:
             return calibration_text(self._config, self._paths)
         sandbox = self._paths.of("make_world")
@@ -65,27 +66,27 @@ class Recoveries:
 
     @property
     def resources(self) -> dict[str, int]:
-        """How a recovery job uses memory."""
+        """Resources that limit the memory of a recovery job."""
         section = self._config.recovery or Recovery()
         return {"token_budget": section.token_budget, "checkpointing": int(section.checkpointing)}
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that a recovery job trains on."""
+        """Number of tokens that a recovery job trains on, over all epochs."""
         return self._section.n_sequences * self._section.seq_len * self._section.epochs
 
     def settings(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Params of `recover`: all that decides the adapters."""
+        """Return the params of `recover`: all settings that determine the adapters."""
         return {**self._section.model_dump(mode="json", exclude=_NOT_IN_PARAMS), **self._source_settings}
 
     def text_settings(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Params of `check_recovery`: which sequences are drawn."""
+        """Return the params of `check_recovery`: the settings that determine the sequences."""
         section = self._section
         sequences = {"seed": section.seed, "seq_len": section.seq_len, "n_sequences": section.n_sequences}
         return {**sequences, **self._source_settings}
 
     def calibrations(self, wildcards: Wildcards) -> list[dict[str, Any]]:
-        """Calibration sets of a model that are drawn from the same text, each with its largest sample count."""
+        """Return a model's calibration sets that use the recovery text, each with its largest sample count."""
         largest: dict[tuple[int, int], int] = {}
         for experiment in [] if self.is_own_text else self._of(wildcards.model):
             if experiment.seq_len and experiment.n_samples:
@@ -100,16 +101,19 @@ class Recoveries:
     # -- which experiments, and their files ----------------------------------------------------------------------
 
     def chosen_files(self, checkpoints: Checkpoints) -> Callable[[Wildcards], list[str]]:
-        """Look up the results of all recovered experiments, and how their training went."""
+        """Return an input function for the metrics and training records of all recovered experiments."""
         keys = ("metrics", "training")
         return lambda _: self._sweep.present(entry[key] for entry in self._entries(checkpoints) for key in keys)
 
     def entries(self, checkpoints: Checkpoints) -> Callable[[Wildcards], list[dict[str, Any]]]:
-        """Look up model, experiment and files of all recovered experiments."""
+        """Return a params function for the model, experiment and files of all recovered experiments."""
         return lambda _: self._entries(checkpoints)
 
     def missing(self, checkpoints: Checkpoints) -> Callable[[Wildcards], Reasons]:
-        """Look up the metrics that the table lacks, where that is allowed, with reasons (`Failures.recovered`)."""
+        """Return a params function for the missing metrics and their reasons (`Failures.recovered`).
+
+        Its result is empty unless results may be missing.
+        """
 
         def lacking(_: Wildcards) -> Reasons:
             entries = [entry for entry in self._entries(checkpoints) if not self._is_there(entry)]
@@ -118,7 +122,7 @@ class Recoveries:
         return lacking
 
     def samples(self, checkpoints: Checkpoints) -> Callable[[Wildcards], dict[str, str]]:
-        """Look up results of single documents of one model's recovered experiments, by experiment."""
+        """Return a params function for the per-document results of a model's recovered experiments, by experiment."""
 
         def files(wildcards: Wildcards) -> dict[str, str]:
             entries = [entry for entry in self._entries(checkpoints) if entry["model"] == wildcards.model]
@@ -127,30 +131,30 @@ class Recoveries:
         return files
 
     def sample_files(self, checkpoints: Checkpoints) -> Callable[[Wildcards], list[str]]:
-        """Look up the files of `samples`."""
+        """Return an input function for the files of `samples`."""
         files = self.samples(checkpoints)
         return lambda wildcards: list(files(wildcards).values())
 
     @property
     def checks(self) -> list[str]:
-        """Checks that the text is apart from what is evaluated, model by model."""
+        """Outputs of `check_recovery`, which checks that the text does not overlap with evaluation data, by model."""
         return self._sweep.present(self._paths.of("check_recovery", model) for model in self._models)
 
     @property
     def table(self) -> list[str]:
-        """The table of all recovered experiments; none where nothing is recovered."""
+        """Path of the table of all recovered experiments; none if nothing is recovered."""
         return [self._paths.of("consolidate_recovery")] if self._models else []
 
     def analysis(self, wildcards: Wildcards) -> list[str]:
-        """Statistics of a model's recovered experiments, for its report; none where nothing is recovered."""
+        """Return the statistics of a model's recovered experiments, for its report; none if nothing is recovered."""
         return [self._paths.of("analyse_recovery", wildcards.model)] if wildcards.model in self._models else []
 
     def planned(self, model: str) -> list[str]:
-        """Return the names of a model's recovered experiments; `best` where that is not chosen yet."""
+        """Return the names of a model's recovered experiments; `best` if the best is not determined yet."""
         return [name or BEST for name in sorted(self._names(model, None))] if model in self._models else []
 
     def problems(self) -> list[str]:
-        """Describe names of experiments that no model has."""
+        """Return one line for each configured experiment that no model has."""
         if not self._models:
             return []
         known = list(dict.fromkeys(e.name for model in self._models for e in self._of(model)))
@@ -209,7 +213,11 @@ class Recoveries:
         return wanted
 
     def _best(self, model: str, checkpoints: Checkpoints | None) -> str:
-        """Ask the checkpoint. Where results may be missing, or without it, only what it wrote already."""
+        """Return the best experiment of a model; empty if it is not determined yet.
+
+        If results may be missing, or without checkpoints, only an existing output of `choose_recovered` is read.
+        Otherwise Snakemake runs this checkpoint first.
+        """
         path = Path(self._paths.of("choose_recovered", model))
         if checkpoints is not None and not self._sweep.allows_missing:
             path = Path(checkpoints.choose_recovered.get(model=model).output[0])

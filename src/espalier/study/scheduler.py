@@ -1,8 +1,8 @@
-"""Keep Snakemake's scheduler from waking ever more often.
+"""Limit how often Snakemake's scheduler wakes up.
 
-While jobs wait, each look of the scheduler at them sets a timer for the next one, and so does each job that ends: after
-n jobs it looks n times a second. In a study with hundreds of jobs that takes a whole core for as long as one of them
-runs (Snakemake 9.27.1). One look a second is what the timers are for.
+While jobs wait, each round of the scheduler starts a timer for the next round, and so does each job that ends. After n
+jobs, the scheduler runs n rounds a second. In a study with hundreds of jobs, this keeps a whole core busy as long as
+any job runs (Snakemake 9.27.1). The timers are meant to start one round a second.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import threading
 from typing import Any
 
 SETS_A_TIMER = "_schedule_reevalutation"
-"""The method of `JobScheduler` that does, in its spelling."""
+"""Name of the `JobScheduler` method that starts a timer. The spelling error is Snakemake's."""
 
 
 def look_once_per_delay() -> None:
-    """Let the scheduler of this process have one timer at a time; call it while the Snakefile is read."""
+    """Allow one timer at a time for each delay in this process. Call this while the Snakefile is read."""
     try:
         scheduler = importlib.import_module("snakemake.scheduling.job_scheduler").JobScheduler
-    except (ImportError, AttributeError):  # another version, which may not need it
+    except (ImportError, AttributeError):  # another version of Snakemake, which may not need this
         return
     if not hasattr(scheduler, SETS_A_TIMER):
         return

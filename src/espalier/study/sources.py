@@ -1,4 +1,4 @@
-"""Files that a study reads: what is staged from a hub, made by the sandbox, or given by the user."""
+"""Source files of a study: staged from a hub, made by the sandbox, or given by the user."""
 
 from __future__ import annotations
 
@@ -15,34 +15,40 @@ Wildcards = Any
 
 
 def model_slug(model: ModelEntry) -> str:
-    """Name the folder of a model under `cache/models/`."""
+    """Return the name of a model's folder under `cache/models/`."""
     return _slug(model.hub, model.revision)
 
 
 def text_slug(text: TextSource) -> str:
-    """Name the file of a text under `cache/texts/`, without suffix."""
+    """Return the name of a text's file under `cache/texts/`, without suffix."""
     return _slug(text.dataset, text.config, text.data_files, text.split, text.revision)
 
 
 def text_file(paths: Paths, text: TextSource, name: str) -> str:
-    """Return the file of a perplexity text (`name` in the sandbox), or of another text that is no sandbox text."""
+    """Return the path of a text.
+
+    Args:
+        paths: Paths of the study.
+        text: Source of the text. From the sandbox, only perplexity texts are found.
+        name: Name of the perplexity text; only used for a sandbox text.
+    """
     if text.dataset == SANDBOX:
         return paths.of("make_world.perplexity", name)
     return paths.of("stage_text", text_slug(text)) if text.is_hub else text.dataset
 
 
 def calibration_text(config: StudyConfig, paths: Paths) -> str:
-    """Return the file of the calibration text."""
+    """Return the path of the calibration text."""
     if config.calibration.dataset == SANDBOX:
         return paths.of("make_world.calibration")
     return text_file(paths, config.calibration, config.calibration.name)
 
 
 class StagedSources:
-    """What the study fetches from a hub.
+    """Models, tasks and texts that a study stages from a hub.
 
     Args:
-        config: The study.
+        config: Config of the study.
     """
 
     def __init__(self, config: StudyConfig) -> None:
@@ -60,7 +66,7 @@ class StagedSources:
 
     @property
     def tasks(self) -> list[str]:
-        """Tasks whose documents are to be staged under `cache/datasets/`."""
+        """Tasks whose documents to stage under `cache/datasets/`."""
         evaluation = self._config.evaluation
         return list(evaluation.tasks) if evaluation.data == HUB and self._is_computed else []
 
@@ -71,26 +77,26 @@ class StagedSources:
 
     @property
     def are_any(self) -> bool:
-        """Whether anything comes from a hub."""
+        """Whether anything is staged from a hub."""
         return bool(self.models or self.tasks or self.texts)
 
     def model(self, wildcards: Wildcards) -> dict[str, str | None]:
-        """Params of `stage_model`."""
+        """Return the params of `stage_model`."""
         model = self._models[wildcards.hub_model]
         return {"repository": model.hub, "revision": model.revision}
 
     def text(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Params of `stage_text`."""
+        """Return the params of `stage_text`."""
         text = self._texts[wildcards.text]
         return text.model_dump(include={"dataset", "config", "data_files", "split", "revision"})
 
 
 class SandboxSources:
-    """What the workflow makes itself: the world, its texts and tasks, tokenizers and models.
+    """Sandbox files that the workflow makes: texts and tasks of the synthetic world, tokenizers and models.
 
     Args:
-        config: The study.
-        paths: Its paths.
+        config: Config of the study.
+        paths: Paths of the study.
     """
 
     def __init__(self, config: StudyConfig, paths: Paths) -> None:
@@ -99,7 +105,7 @@ class SandboxSources:
 
     @property
     def models(self) -> list[str]:
-        """Models that the workflow trains."""
+        """Names of the models that the workflow trains."""
         return [name for name, sandbox in self._models.items() if sandbox]
 
     @property
@@ -109,7 +115,7 @@ class SandboxSources:
 
     @property
     def texts(self) -> list[str]:
-        """Names of the perplexity texts that are drawn from the world."""
+        """Names of the perplexity texts that `make_world` writes."""
         return [text.name for text in self._config.evaluation.perplexity.texts if text.dataset == SANDBOX]
 
     @property
@@ -118,17 +124,17 @@ class SandboxSources:
         return split_files()
 
     def training(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Params of `train_sandbox_model`."""
+        """Return the params of `train_sandbox_model`."""
         sandbox = self._models[wildcards.model]
         return sandbox.model_dump() if sandbox else {}
 
     def tokenizer(self, wildcards: Wildcards) -> str:
-        """Tokenizer of a model."""
+        """Return the path of a model's tokenizer."""
         sandbox = self._models[wildcards.model]
         return self._paths.of("train_sandbox_tokenizer", sandbox.architecture) if sandbox else ""
 
     def parent(self, wildcards: Wildcards) -> list[str]:
-        """Weights that a model continues from; empty when it starts from nothing."""
+        """Return the weights from which training continues; empty if it starts from random weights."""
         sandbox = self._models[wildcards.model]
         if not sandbox or not sandbox.continue_from:
             return []
@@ -136,5 +142,5 @@ class SandboxSources:
 
 
 def _slug(*parts: str | None) -> str:
-    """Join what names something on the hub to one folder name."""
+    """Join the parts that identify a source on the hub to one name of a file or folder."""
     return "@".join(re.sub(r"[^A-Za-z0-9._-]+", "--", part) for part in parts if part)

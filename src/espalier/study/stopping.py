@@ -1,9 +1,9 @@
-"""Tell jobs when the workflow is told to stop, so that none begins another piece of work.
+"""Notify running jobs when the workflow gets a stop signal, so that they start no further work.
 
-At SIGTERM Snakemake starts no more jobs and waits for those that run, but it does not tell them; the same holds for a
-SIGINT that Snakemake alone gets. So the driver names a file to its jobs, and makes it when such a signal comes. Jobs on
-other machines see it, too, where they share the working directory. (After Ctrl-C on a terminal jobs get SIGINT
-themselves and end at once.)
+On SIGTERM, Snakemake starts no more jobs and waits for those that run, but it does not notify them. The same holds for
+a SIGINT that only Snakemake receives. So the driver passes the name of a file to its jobs, and creates the file when
+such a signal arrives. Jobs on other machines see the file if they share the working directory. After Ctrl-C on a
+terminal, jobs receive SIGINT themselves and end at once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 STOP_FILE = "ESPALIER_STOP_FILE"
-"""Environment variable of jobs: a file that exists once the workflow was told to stop."""
+"""Environment variable of jobs: path of a file that exists once the workflow has received a stop signal."""
 
 
 def tell_jobs_when_stopped() -> None:
-    """Prepare this process, the driver; call it while the Snakefile is read."""
+    """Install the signal handlers in the driver process. Call this while the Snakefile is read."""
     if threading.current_thread() is not threading.main_thread():
         return  # a program that uses Snakemake's API handles signals itself
     path = Path(f".snakemake/espalier-stop-{socket.gethostname()}-{os.getpid()}").absolute()
@@ -39,17 +39,20 @@ def tell_jobs_when_stopped() -> None:
         tell()
         signal.default_int_handler(number, frame)
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # do not replace an ignored SIGINT
         signal.signal(signal.SIGINT, interrupted)
     _before_sigterm(tell)
 
 
 def _before_sigterm(tell: Any) -> None:
-    """Snakemake sets its handler, a method, after it has read the Snakefile, so it is the method that is extended."""
+    """Call `tell` before Snakemake's own handler of SIGTERM.
+
+    Snakemake sets its handler, a method, only after it has read the Snakefile. So the method itself is extended.
+    """
     try:
         scheduler = importlib.import_module("snakemake.scheduling.job_scheduler").JobScheduler
         own = scheduler.exit_gracefully
-    except (ImportError, AttributeError):  # another version: jobs go on as they would without us
+    except (ImportError, AttributeError):  # another version of Snakemake: jobs are not notified
         return
 
     def exit_gracefully(self: Any, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the rules of the sweep look up: gradient passes, priors, plans and evaluations of every experiment."""
+"""Look-ups for the experiments of a study: names, passes over calibration text, priors and plans."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from espalier.study.paths import Paths
 
 Wildcards = Any
 ALLOW_MISSING = "ESPALIER_ALLOW_MISSING"
-"""Names of studies whose results may be missing as by `report.allow_missing`: those of target `partial_reports`."""
+"""Environment variable: names of the studies whose results may be missing.
+
+The driver sets it for the target `partial_reports`. It has the effect of `report.allow_missing`.
+"""
 
 
 class Sweep:
-    """Tables over the experiments of a study.
+    """Experiments of a study, with their files and params.
 
     Args:
-        config: The study.
-        paths: Its paths.
+        config: Config of the study.
+        paths: Paths of the study.
     """
 
     def __init__(self, config: StudyConfig, paths: Paths) -> None:
@@ -36,7 +39,7 @@ class Sweep:
 
     @property
     def allows_missing(self) -> bool:
-        """Whether tables and reports take what is finished."""
+        """Whether results may be missing, so that tables and reports contain only finished results."""
         return self._allow_missing
 
     @property
@@ -46,33 +49,33 @@ class Sweep:
 
     @property
     def names(self) -> list[str]:
-        """Names of experiments, each once."""
+        """Names of all experiments, each once."""
         return list(dict.fromkeys(experiment.name for experiment in self.experiments))
 
     @property
     def name_pattern(self) -> str:
-        """Regular expression of names of experiments; which of them exist, `_find` knows.
+        """Regular expression of the names of experiments. It also matches some names that do not exist.
 
-        Not the list of names: Snakemake copies a constraint into every path, which would make thousands of
-        experiments take quadratic time.
+        It is not a list of all names, because Snakemake copies a constraint into every path. With a list, the time for
+        thousands of experiments would be quadratic. `_find` rejects names that do not exist.
         """
         methods = {experiment.method.name for experiment in self.experiments}
         return rf"(?:{'|'.join(map(re.escape, sorted(methods)))})(?:-seq\d+)?(?:-n\d+)?-p[\d_]+(?:-s\d+)?"
 
     def present(self, paths: Iterable[str]) -> list[str]:
-        """Return the paths; where results may be missing, only those that exist."""
+        """Return the paths; if results may be missing, only those that exist."""
         return [path for path in paths if not self._allow_missing or Path(path).exists()]
 
     def of_model(self, model: str) -> list[Experiment]:
-        """Experiments of one model; none of one that is imported."""
+        """Return the experiments of one model; none for an imported model."""
         return self._experiments.get(model, [])
 
     def names_of(self, wildcards: Wildcards) -> list[str]:
-        """Names of the experiments of one model."""
+        """Return the names of the experiments of one model."""
         return [experiment.name for experiment in self.of_model(wildcards.model)]
 
     def files(self, pattern: str) -> list[str]:
-        """Fill `{model}` and `{experiment}` of a path for every experiment."""
+        """Return the path of every experiment: the pattern with `{model}` and `{experiment}` filled in."""
         return [pattern.format(model=e.model, experiment=e.name) for e in self.experiments]
 
     @property
@@ -89,19 +92,19 @@ class Sweep:
     # -- params and inputs of rules ------------------------------------------------------------------------------
 
     def importance_table(self, wildcards: Wildcards) -> list[str]:
-        """Importance table that a plan reads; none for a criterion without."""
+        """Return the importance table that a plan reads; none if the criterion does not read the model."""
         return self._importance_table(self._find(wildcards))
 
     def prior_table(self, wildcards: Wildcards) -> list[str]:
-        """Priors table that a plan reads; none for a method without priors."""
+        """Return the priors table that a plan reads; none for a method without priors."""
         experiment = self._find(wildcards)
         return [self._pass_table("measure_priors", experiment)] if experiment.needs_priors else []
 
     def plan_params(self, wildcards: Wildcards) -> dict[str, Any]:
-        """All settings of a plan."""
+        """Return the params of `plan`: all settings of the experiment's plan."""
         return self.plan_settings(self._find(wildcards))
 
-    # -- helpers -------------------------------------------------------------------------------------------------
+    # -- look-ups by experiment ----------------------------------------------------------------------------------
 
     def _find(self, wildcards: Wildcards) -> Experiment:
         experiment = self._by_name.get((wildcards.model, wildcards.experiment))
@@ -110,19 +113,19 @@ class Sweep:
         return experiment
 
     def calibration(self, experiment: Experiment) -> str:
-        """Name the calibration set of an experiment: `c4-s0`."""
+        """Return the name of an experiment's calibration set, such as `c4-s0`."""
         return self.calibration_name(experiment.seed or 0)
 
     def calibration_name(self, seed: int) -> str:
-        """Name the calibration set of a seed."""
+        """Return the name of a seed's calibration set."""
         return f"{self._config.calibration.name}-s{seed}"
 
     def gradient_table(self, experiment: Experiment) -> str:
-        """Table of the gradient pass that an experiment reads."""
+        """Return the table of an experiment's gradient pass."""
         return self._pass_table("collect_gradients", experiment)
 
     def plan_settings(self, experiment: Experiment) -> dict[str, Any]:
-        """All settings of the plan of an experiment."""
+        """Return all settings of an experiment's plan."""
         method = experiment.method
         return {
             "method": method.model_dump(exclude={"name"}) if experiment.needs_priors else _without_prior(method),
@@ -149,7 +152,7 @@ class Sweep:
 
 
 def _without_prior(method: Method) -> dict[str, Any]:
-    """Leave out what a method without priors does not use, so that changing it makes nothing stale."""
+    """Return a method's settings with fixed values for its unused prior, so that changing those makes nothing stale."""
     settings = method.model_dump(exclude={"name"})
     unused = {"prior": "loss_increase", "temperature": 1.0, "tau": None, "prior_floor": 1e-4}
     return settings | unused

@@ -1,4 +1,4 @@
-"""What the rules of tables and analyses look up: the results that they read, and what the config says of each row."""
+"""Look-ups for tables and analyses: the results that they read, and the configured values of each row."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Wildcards = Any
 
 
 class TableSources:
-    """Results of a study, as the rules of tables and analyses read them.
+    """Results of a study that tables and analyses read.
 
     Args:
-        config: The study.
-        paths: Its paths.
-        sweep: Its experiments.
+        config: Config of the study.
+        paths: Paths of the study.
+        sweep: Experiments of the study.
     """
 
     def __init__(self, config: StudyConfig, paths: Paths, sweep: Sweep) -> None:
@@ -28,14 +28,14 @@ class TableSources:
         self._models = [model for model in config.models if model.legacy is None]
 
     def entries(self, wildcards: Wildcards = None) -> list[dict[str, Any]]:
-        """One entry for each row of the experiments table: what the config says of it, and where its results lie."""
+        """Return one entry for each row of the experiments table: its configured values and its result files."""
         return self._entries
 
     def results(self, wildcards: Wildcards) -> list[str]:
-        """Everything that the tables are made of, except manifests.
+        """Return the metrics, plans and gradient tables that the tables are made from.
 
-        A plan is among them only where its experiment has no metrics: metrics are remade with every plan, and the time
-        that Snakemake takes for a job grows with the square of its inputs.
+        A plan is included only if its experiment has no metrics. Otherwise the metrics are enough, because every new
+        plan leads to new metrics. Fewer inputs matter: Snakemake's time for a job is quadratic in its number of inputs.
         """
         absent = set(self.missing(wildcards))
         plans = (entry["plan"] for entry in self._entries if entry["plan"] and entry["metrics"] in absent)
@@ -44,21 +44,24 @@ class TableSources:
         return self._sweep.present(dict.fromkeys([*metrics, *plans, *gradients]))
 
     def missing(self, wildcards: Wildcards) -> list[str]:
-        """Return the metrics files that do not exist, where that is allowed (`Failures.experiments` has reasons)."""
+        """Return the metrics files that do not exist; empty unless results may be missing.
+
+        `Failures.experiments` gives the reasons.
+        """
         metrics = [entry["metrics"] for entry in self._entries]
         return sorted(set(metrics) - set(self._sweep.present(metrics)))
 
     def manifests(self, wildcards: Wildcards) -> list[str]:
-        """Manifests of all models that are computed here."""
+        """Return the manifests of all computed models."""
         return self._sweep.present(self._paths.of("check_model", model.name) for model in self._models)
 
     def calibration_checks(self, wildcards: Wildcards) -> list[str]:
-        """Checks of every calibration set that an experiment uses."""
+        """Return the checks of all calibration sets that experiments use."""
         used = dict.fromkeys((e.model, self._sweep.calibration(e)) for e in self._sweep.experiments if e.seq_len)
         return self._sweep.present(self._paths.of("check_calibration", *names) for names in used)
 
     def samples(self, wildcards: Wildcards) -> dict[str, str]:
-        """Results of single documents of one model, by experiment; `baseline` is the unpruned model."""
+        """Return the per-document results of one model, by experiment; `baseline` is the unpruned model."""
         model = wildcards.model
         if model not in {computed.name for computed in self._models}:
             return {}
@@ -68,11 +71,14 @@ class TableSources:
         return {name: path for name, path in files.items() if self._sweep.present([path])}
 
     def samples_of(self, wildcards: Wildcards) -> list[str]:
-        """Files of `samples`."""
+        """Return the files of `samples`."""
         return list(self.samples(wildcards).values())
 
     def gradient_passes(self, wildcards: Wildcards) -> list[tuple[str, int, str]]:
-        """Calibration set, sequence length and table of each gradient pass of one model; none for an imported one."""
+        """Return the calibration set, sequence length and table of each gradient pass of one model.
+
+        Empty for an imported model.
+        """
         experiments = [e for e in self._sweep.of_model(wildcards.model) if e.needs_gradients]
         passes = {
             (self._sweep.calibration(e), e.seq_len, self._sweep.gradient_table(e)) for e in experiments if e.seq_len
@@ -80,7 +86,7 @@ class TableSources:
         return sorted(each for each in passes if self._sweep.present([each[2]]))
 
     def gradients_of(self, wildcards: Wildcards) -> list[str]:
-        """Tables of `gradient_passes`."""
+        """Return the tables of `gradient_passes`."""
         return [table for _, _, table in self.gradient_passes(wildcards)]
 
     @cached_property
@@ -123,7 +129,7 @@ class TableSources:
         }
 
     def _facts(self, model: ModelEntry, experiment: str) -> dict[str, Any]:
-        """Say what the config knows of a row, in the order of the table's columns."""
+        """Return the first columns of a row, in the order of the table; those that only a pruned model has are None."""
         names = {"study": self._config.study, "model": model.name, "family": model.family, "kind": model.kind}
         unknown = ("method", "criterion", "taylor_seq_len", "taylor_num_samples", "calibration", "pruning_ratio")
         return names | {"experiment": experiment} | dict.fromkeys(unknown)

@@ -1,4 +1,4 @@
-"""Experiments of a model that an evaluation job may do beside its own: looked up in the study, never in a folder."""
+"""Further experiments that an evaluation job may evaluate: those of the config, not those found in a folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from espalier.study.sweep import Sweep
 
 
 def planned_experiments(config: StudyConfig, model: str) -> Iterator[dict[str, Any]]:
-    """Yield every experiment of a model in the order of the grid: arguments of `espalier.jobs.evaluation.Planned`.
+    """Yield every experiment of a model in the order of the grid, as arguments of `espalier.jobs.evaluation.Planned`.
 
     Args:
-        config: The study.
+        config: Config of the study.
         model: Name of the model.
     """
     paths = Paths(results_folder(config.study))
