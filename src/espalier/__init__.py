@@ -1,7 +1,7 @@
 """Espalier: structured-pruning sweeps of large language models.
 
-The library that the workflow's scripts call. Importing it loads nothing else; `espalier.config` and
-`espalier.study` import no torch.
+The scripts of the workflow call this library. Importing the package imports none of its modules. `espalier.config` and
+`espalier.study` do not import torch.
 """
 
 __version__ = "0.1.0"

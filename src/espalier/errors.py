@@ -1,9 +1,9 @@
-"""The one exception that is meant for the user."""
+"""The exception whose message is meant for the user."""
 
 
 class UserError(Exception):
-    """A problem the user can mend.
+    """A problem that the user can fix.
 
-    The message is one line per problem: what was given, what is allowed, what to do. Jobs and the Snakefile print
+    The message has one line per problem: what was given, what is allowed, what to do. Jobs and the Snakefile print
     it without a traceback.
     """

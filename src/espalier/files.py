@@ -1,6 +1,7 @@
-"""Files: written whole or not at all, read with their checksums, linked and locked on shared file systems.
+"""Read and write files: atomic writes, checksums, hard links and locks on shared file systems.
 
-Names of data formats are here, too. Every job imports this module, so pyarrow is imported only where a table is read.
+This module also defines the suffixes of the supported data formats. Every job imports it, so only the functions that
+read or write tables import pyarrow.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHECKSUM = "content_sha256"
-"""Key under which a result carries the SHA-256 of the rest of its content."""
+"""Key of a result file that holds the SHA-256 of the rest of its content."""
 
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` and rename it when the block succeeds."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, and delete it otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path, "part")
@@ -47,10 +48,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; when the block succeeds, it takes the place of `path`.
+    """Yield a temporary folder beside `path`; rename it to `path` if the block succeeds, and delete it otherwise.
 
-    A folder that is there already is renamed, not deleted, until the new one is in its place. A kill between the two
-    renames leaves it as `.{name}.*.old`.
+    An existing folder is first renamed to `.{name}.*.old`. It is deleted after the new folder is in place. If the
+    process is killed between the two renames, the existing folder remains under that name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,19 +66,19 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 
 def _beside(path: Path, suffix: str) -> Path:
-    """Name something temporary; the number of a process is not enough where several hosts share a folder."""
+    """Return a temporary path beside `path`; hosts that share a folder may have equal process ids."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.{suffix}")
 
 
 def _put_in_place(new: Path, path: Path, old: Path) -> None:
-    """Rename a folder to `path`; what is there goes to `old`, and comes back if the new one cannot take its place."""
+    """Rename `new` to `path`; first move an existing folder to `old`, and move it back if the rename fails."""
     while True:
         with contextlib.suppress(FileNotFoundError):
             path.rename(old)
         try:
             new.rename(path)
         except OSError as error:
-            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:  # another process put its own there just now
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:  # another process created `path` in the meantime
                 shutil.rmtree(old, ignore_errors=True)
                 continue
             if old.exists():
@@ -87,10 +88,10 @@ def _put_in_place(new: Path, path: Path, old: Path) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON.
+    """Write a JSON file.
 
     Raises:
-        ValueError: If a number is not finite (JSON has no NaN; store null and a reason).
+        ValueError: If a number is not finite. JSON has no NaN: store null and a reason instead.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with whole_file(path) as temporary:
@@ -98,23 +99,27 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def write_result(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a result as JSON with a checksum of its content, which `read_json` verifies and takes away.
+    """Write a result as JSON with a checksum of its content, which `read_json` verifies and removes.
 
-    Not for files that an expensive rule reads (manifests, plans, the best experiment, descriptions of exports): made
-    again after an upgrade, they would have other bytes than before and make all that follows stale.
+    Do not use this function for files that an expensive rule reads (manifests, plans, the best experiment, descriptions
+    of exports). Older versions wrote those files without a checksum. Writing them again with a checksum would change
+    their bytes, and everything that is computed from them would become stale.
 
     Raises:
-        ValueError: As `write_json`.
+        ValueError: If a number is not finite.
     """
-    as_read = json.loads(json.dumps(content, allow_nan=False))  # keys that are numbers become texts
+    as_read = json.loads(json.dumps(content, allow_nan=False))  # JSON turns number keys into strings
     write_json(path, {**content, CHECKSUM: sha256_of_json(as_read)})
 
 
 def read_json(path: str | Path) -> Any:
-    """Read JSON, and verify its checksum if it has one (results of version 0.1.0 have none).
+    """Read a JSON file, and verify its checksum if it has one.
+
+    Results of early versions have no checksum.
 
     Raises:
-        UserError: If the file is not complete JSON, holds NaN or Infinity, or does not have its checksum.
+        UserError: If the file is not complete JSON, contains NaN or Infinity, or does not match its checksum.
+        FileNotFoundError: If the file does not exist.
     """
 
     def refuse(constant: str) -> None:
@@ -134,7 +139,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_parquet(path: str | Path, table: pa.Table) -> None:
-    """Write a Parquet file with a checksum of each page; equal tables give equal files."""
+    """Write a Parquet file with a checksum for each page; equal tables give identical files."""
     import pyarrow.parquet as pq
 
     with whole_file(path) as temporary:
@@ -149,10 +154,11 @@ def write_table(path: str | Path, frame: pd.DataFrame) -> None:
 
 
 def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some of its columns; checksums of pages are verified where there are any.
+    """Read a Parquet file or some of its columns, and verify its page checksums if it has any.
 
     Raises:
-        UserError: If the file is corrupt or cut short.
+        UserError: If the file is corrupt or truncated.
+        FileNotFoundError: If the file does not exist.
     """
     import pyarrow.parquet as pq
 
@@ -164,7 +170,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table that `write_table` wrote.
 
     Raises:
-        UserError: As `read_parquet`.
+        UserError: If the file is corrupt or truncated.
+        FileNotFoundError: If the file does not exist.
     """
     import pyarrow.parquet as pq
 
@@ -175,7 +182,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def _damage_named(path: str | Path) -> Iterator[None]:
-    """Turn what libraries raise at a damaged file into one line; a footer without checksum may fail anywhere."""
+    """Convert the errors that a damaged Parquet file causes into a `UserError` of one line.
+
+    The footer of a Parquet file has no checksum, so a damaged footer can cause errors of many types.
+    """
     import pyarrow as pa
 
     try:
@@ -194,20 +204,21 @@ def sha256_of(path: str | Path) -> str:
 
 
 def sha256_of_json(content: Any) -> str:
-    """Return the SHA-256 of a JSON value, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON value in hexadecimal; the order of its keys does not matter."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# What shared file systems may lack: hard links and locks. Each has a substitute, which the log names once.
+# Shared file systems may have no hard links or no locks. Both have a fallback, which is logged once per process.
 #
-# Some mounts have no hard links (FUSE, object stores). Files are copied there.
+# Hard links: some mounts do not support them (FUSE, object stores). Files are copied there.
 #
-# Some have no `flock` (Lustre without the mount option `flock`, NFS without a lock daemon). A lease takes the place of
-# a lock there: a file that its holder touches every 40 seconds. It does not end with its process, so whoever wants it
-# removes it after two minutes without a touch, timed on its own clock. In rare races two processes then hold one lease.
-# What is locked here allows that: it costs double work and changes no result, since files are written whole. (The lock
-# file of the cache may lose entries of what another study staged in that moment; its next `lock_cache` adds them.)
+# Locks: some mounts do not support `flock` (Lustre without the mount option `flock`, NFS without a lock daemon). A
+# lease is used there: a file that its holder touches every 40 seconds. A killed process leaves its lease behind.
+# Another process therefore breaks a lease after two minutes without a touch, measured with its own clock. In rare races
+# two processes hold the same lease. They then do the same work twice, but no result changes, because files are written
+# atomically. (`cache/lock.yaml` may lose entries that another study staged at that moment. The next run of the rule
+# `lock_cache` adds them again.)
 
 LEASE_S = 120.0
 POLL_S = 0.5
@@ -216,14 +227,14 @@ _NO_LINKS = {
 }  # fmt: skip
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
 _said: set[str] = set()
-_touched: dict[Path, tuple[int, float]] = {}  # when a lease was touched last, and when this process first saw that
+_touched: dict[Path, tuple[int, float]] = {}  # lease -> its mtime (ns), and when this process first saw that mtime
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source` by a hard link, or copy it where the file system has no links.
+    """Create `target` as a hard link to `source`, or as a copy if the file system has no hard links.
 
     Raises:
-        OSError: If the source is missing, the target exists, or it can be neither linked nor copied.
+        OSError: If the source is missing, the target exists, or the source can be neither linked nor copied.
     """
     try:
         os.link(source, target)
@@ -239,11 +250,11 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a lock during the block.
 
     Args:
-        path: The lock file; it stays behind.
-        wait: Whether to wait for whoever has it.
+        path: The lock file. It is not deleted afterwards.
+        wait: Whether to wait while another process holds the lock.
 
     Yields:
-        Whether the lock is held (always, when waiting).
+        Whether this process holds the lock (always true with `wait`).
     """
     lock = try_lock(path)
     while lock is None and wait:
@@ -259,7 +270,14 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def try_lock(path: Path) -> BaseFileLock | None:
-    """Take a lock without waiting; None if another process has it. It ends with `release`, or with this process."""
+    """Acquire a lock without waiting, or return None if another process holds it.
+
+    The lock is held until `release` is called or this process ends. Where a lease replaces the lock, other processes
+    wait up to `LEASE_S` seconds longer if this process is killed.
+
+    Raises:
+        OSError: If the lock file cannot be opened.
+    """
     lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
@@ -280,7 +298,7 @@ def _try_lease(path: Path) -> BaseFileLock | None:
     except Timeout:
         if not _is_abandoned(path):
             return None
-        lease.force_break()  # the library itself takes it over only where two files can be exchanged in one step
+        lease.force_break()  # filelock breaks a stale lease only on file systems that can swap two files atomically
         try:
             lease.acquire(timeout=0)
         except Timeout:
@@ -290,7 +308,7 @@ def _try_lease(path: Path) -> BaseFileLock | None:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Tell whether this process has waited for a touch of a lease as long as a lease lasts."""
+    """Return whether this process has seen no touch of a lease for `LEASE_S` seconds."""
     try:
         touched = path.stat().st_mtime_ns
     except FileNotFoundError:
@@ -313,37 +331,37 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 TEXT_SUFFIXES = (
     ".parquet", *(plain + packed for plain in (".json", ".jsonl", ".txt") for packed in ("", *COMPRESSIONS)),
 )  # fmt: skip
-"""Of a text for calibration, perplexity or recovery."""
+"""Suffixes of the text files for calibration, perplexity and recovery."""
 
-# `datasets`, which lm-eval reads documents with, unpacks the other compressions only with packages that are not here.
+# lm-eval reads documents with `datasets`, which needs further packages for the other compressions.
 DOCUMENT_SUFFIXES = {
     ".parquet": "parquet",
     **{plain + packed: "json" for plain in (".jsonl", ".json") for packed in ("", ".gz", ".bz2", ".xz")},
 }
-"""Of the documents of a task, each with its builder of `datasets`."""
+"""Suffixes of the document files of a task, and the builder of `datasets` that reads each."""
 
 TEXT_FORMS = f".parquet, .json, .jsonl, .txt, the last three also compressed: {', '.join(COMPRESSIONS)}"
 DOCUMENT_FORMS = ".parquet, .json or .jsonl (or .json.gz and the like: .gz, .bz2, .xz)"
 
-# Files that are no text that is read here, and no repository either: data/c4.csv looks like owner/name.
+# Suffixes of files that are not supported as texts. Without this list, data/c4.csv would look like a hub repository.
 OTHER_FILES = (*COMPRESSIONS, ".csv", ".tsv", ".ndjson", ".arrow", ".zip", ".tar", ".tgz")
 
 
 def document_suffix(name: str) -> str | None:
-    """Return the suffix of a file of documents, `.jsonl.gz` of `test.jsonl.gz`; None of another file."""
+    """Return the suffix of a document file, such as `.jsonl.gz` for `test.jsonl.gz`; None for any other file."""
     return next((suffix for suffix in DOCUMENT_SUFFIXES if name.endswith(suffix) and name != suffix), None)
 
 
 def split_name(path: Path) -> str:
-    """Return the split that a file of documents holds: `test` for `test.jsonl.gz`."""
+    """Return the split that a document file holds: `test` for `test.jsonl.gz`."""
     return path.name.removesuffix(document_suffix(path.name) or "")
 
 
 def document_files(paths: Iterable[Path]) -> list[str]:
-    """Choose the files that tasks are read from, as inputs of a rule.
+    """Return the files that tasks are read from, sorted, as inputs of a rule.
 
-    What was an input before compressed files were read is one still, and a compressed copy beside such a file is none:
-    another list of inputs would rerun finished studies.
+    A changed list of inputs would rerun finished studies. Every file that was an input before compressed files were
+    supported therefore remains an input. A compressed copy beside such a file is left out.
     """
     found = list(paths)
     plain = {path for path in found if path.suffix in {".parquet", ".json", ".jsonl", ".txt"}}

@@ -5,13 +5,16 @@ from __future__ import annotations
 from decimal import Decimal
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
-"""Names that become part of a path: no slash, no space, no leading dot."""
+"""Pattern of names that become part of a path: no slash, no space, no leading dot."""
 BASELINE = "baseline"
-"""The unpruned model among the experiments."""
+"""Name of the unpruned model among the experiments."""
 
 
 def experiment_name(method: str, ratio: float, *, seq_len: int | None, n_samples: int | None, seed: int | None) -> str:
-    """Name an experiment: `blockwise-seq64-n128-p50`, `random-p12_5-s1`."""
+    """Return the name of an experiment, such as `blockwise-seq64-n128-p50` or `random-p12_5-s1`.
+
+    Arguments that are None are left out of the name.
+    """
     parts = [method]
     if seq_len is not None:
         parts.append(f"seq{seq_len}")
@@ -24,6 +27,6 @@ def experiment_name(method: str, ratio: float, *, seq_len: int | None, n_samples
 
 
 def ratio_key(ratio: float) -> str:
-    """Write a pruning ratio in percent, as in paths and keys: 0.2 is `20`, 0.125 is `12_5`; never with an exponent."""
+    """Return a pruning ratio in percent for paths and keys: `20` for 0.2, `12_5` for 0.125; never with an exponent."""
     percent = format(Decimal(f"{100 * ratio:.10g}"), "f")
     return percent.replace(".", "_")

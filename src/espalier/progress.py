@@ -1,4 +1,4 @@
-"""Progress of long work: rate and time left, in the job's log and on the terminal."""
+"""Report the progress of long work (rate and time left) in the job's log and on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class _LogStream:
-    """A text stream that hands each line to the log (tqdm writes to streams)."""
+    """A text stream that writes each line to the log; tqdm only writes to streams."""
 
     def write(self, text: str) -> int:
         line = text.strip()
@@ -21,13 +21,13 @@ class _LogStream:
         return len(text)
 
     def flush(self) -> None:
-        """No buffering."""
+        """Do nothing, because lines are not buffered."""
 
 
 class Progress:
     """A tqdm bar that writes a line to the log every `interval_s` seconds.
 
-    Lines go through logging, so two jobs at once do not write over each other and a log file reads well.
+    Lines go through logging. Parallel jobs therefore do not overwrite each other's lines, and log files stay readable.
     """
 
     def __init__(self, what: str, *, total: int, unit: str, interval_s: float = 10.0) -> None:
@@ -40,13 +40,13 @@ class Progress:
             mininterval=interval_s,
             maxinterval=interval_s,
             bar_format="{desc}: {percentage:3.0f}% of {total_fmt}{unit}, {rate_fmt}, {remaining} left{postfix}",
-            delay=interval_s,  # short work says nothing
+            delay=interval_s,  # short work logs nothing
             leave=False,
-            disable=False,  # whatever TQDM_DISABLE says to the bars of libraries
+            disable=False,  # jobs set TQDM_DISABLE to hide the progress bars of libraries only
         )
 
     def advance(self, amount: int, **figures: float) -> None:
-        """Count `amount` units as done; `figures` are shown at the end of the line."""
+        """Count `amount` units as done and show `figures` at the end of the line."""
         if figures:
             self._bar.set_postfix({key: f"{value:.3f}" for key, value in figures.items()}, refresh=False)
         self._bar.update(amount)

@@ -1,7 +1,8 @@
-"""Recipes: what a result was made from, stored with it and compared with what is configured by whoever reads it.
+"""Recipes: the settings and library versions that a result was made from.
 
-A recipe has resolved settings and the versions of the libraries that decide its numbers. Settings are compared,
-versions only recorded. Imports no torch, so that a job can find out that its work is done without loading anything.
+A recipe is stored in the result file. Code that reads the result compares the settings in the recipe with the config.
+The versions of the libraries that affect the numbers are recorded but not compared. This module does not import torch,
+so that a job whose result exists already can end without loading it.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "transformers", "lm-eval", "tokenizers", "numpy")
 SAMPLES_SHA256 = "samples_sha256"
-"""Key of `metrics.json`: the SHA-256 of the `samples.parquet` that belongs to it."""
+"""Key of `metrics.json` that holds the SHA-256 of the `samples.parquet` beside it."""
 logger = logging.getLogger(__name__)
 
 
 def make_recipe(**settings: Any) -> dict[str, Any]:
-    """Join settings with the versions of the installed libraries; a missing library is null."""
+    """Return a recipe: the settings and the versions of the installed libraries (None for a missing library)."""
     return {"settings": settings, "versions": {name: _version(name) for name in LIBRARIES}}
 
 
 def weights_of(manifest: Mapping[str, Any]) -> str:
-    """Return what stands for the weights of a model in recipes: a hash of the checksums of all its files."""
+    """Return the identifier of a model's weights in recipes: a hash of the sizes and checksums of its files."""
     return sha256_of_json(manifest["files"])
 
 
 def plan_of(plan: Mapping[str, Any]) -> str:
-    """Return what stands for a plan in recipes: a hash of what it keeps, not of how it came about."""
+    """Return the identifier of a plan in recipes: a hash of the groups that it keeps, not of how they were chosen."""
     return sha256_of_json(plan["layers"])
 
 
 def plan_settings(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe of a plan.
+    """Return the recipe of a plan. It has no library versions.
 
     Args:
         manifest: Manifest of the model.
@@ -59,15 +60,15 @@ def evaluation_settings(
     dtype: str,
     adapter: str | None = None,
 ) -> dict[str, Any]:
-    """Return the settings of an evaluation.
+    """Return the settings in the recipe of an evaluation.
 
     Args:
         manifest: Manifest of the model.
         plan: Content of `plan.json`; None for the unpruned model.
         protocol: Evaluation protocol.
-        requests: SHA-256 of the tokenised requests; None leaves it out.
-        dtype: Type of the weights.
-        adapter: Fingerprint of the adapter that is merged; None where there is none, which leaves the recipe as it is.
+        requests: SHA-256 of the tokenised requests; None leaves the key out.
+        dtype: Dtype of the weights.
+        adapter: Fingerprint of the merged adapter; None, for a model without adapter, leaves the key out.
     """
     return {
         "version": versions.EVALUATE,
@@ -89,7 +90,7 @@ def evaluation_recipe(
     dtype: str,
     adapter: str | None = None,
 ) -> dict[str, Any]:
-    """Return the recipe of an evaluation; arguments as `evaluation_settings`."""
+    """Return the recipe of an evaluation; `evaluation_settings` describes the arguments."""
     return make_recipe(
         **evaluation_settings(manifest, plan, protocol=protocol, requests=requests, dtype=dtype, adapter=adapter)
     )
@@ -98,13 +99,13 @@ def evaluation_recipe(
 def recovery_settings(
     manifest: Mapping[str, Any], plan: Mapping[str, Any], *, recovery: Mapping[str, Any], text: str | None
 ) -> dict[str, Any]:
-    """Return the settings of a recovery.
+    """Return the settings in the recipe of a recovery.
 
     Args:
         manifest: Manifest of the model.
         plan: Content of `plan.json`.
-        recovery: All that decides the adapters, as configured.
-        text: SHA-256 of the text; None leaves it out.
+        recovery: All configured settings that affect the adapters.
+        text: SHA-256 of the training text; None leaves the key out.
     """
     return {
         "version": versions.RECOVER,
@@ -116,7 +117,7 @@ def recovery_settings(
 
 
 def inference_settings(manifest: Mapping[str, Any], plan: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:
-    """Return the settings of a measurement of inference."""
+    """Return the settings in the recipe of an inference measurement."""
     return {
         "version": versions.MEASURE_INFERENCE,
         "weights": weights_of(manifest),
@@ -126,9 +127,9 @@ def inference_settings(manifest: Mapping[str, Any], plan: Mapping[str, Any], *, 
 
 
 def requests_of(path: str | Path) -> str | None:
-    """Return what stands for tokenised requests in recipes, the SHA-256 of their file; None where it is gone.
+    """Return the SHA-256 of a file of tokenised requests, or None if the file does not exist.
 
-    Requests may be deleted once all is evaluated; then results cannot be compared with them.
+    Requests may be deleted after all evaluations are done. Results can then not be compared with them.
     """
     if Path(path).is_file():
         return sha256_of(path)
@@ -137,7 +138,7 @@ def requests_of(path: str | Path) -> str | None:
 
 
 def settings_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings in the recipe of a result; those of a plan lie at the top of its recipe."""
+    """Return the settings in the recipe of a result; the recipe of a plan has them at its top level."""
     recipe: Mapping[str, Any] = content["recipe"]
     return recipe if "weights" in recipe else recipe.get("settings", {})
 
@@ -145,17 +146,17 @@ def settings_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
 def difference(
     content: Mapping[str, Any], *, model: str, experiment: str, settings: Mapping[str, Any]
 ) -> tuple[str, Any, Any] | None:
-    """Compare a result with what is configured.
+    """Compare a result with the config and return the first difference.
 
     Args:
         content: Content of a result file: `model`, `experiment` and `recipe`.
-        model: Name of the model that it should be of.
-        experiment: Name of the experiment.
-        settings: Settings that it should have been made by; others in its recipe are not compared. An adapter is
-            compared even where it is left out: a result of a recovered model is none of the pruned one.
+        model: Expected name of the model.
+        experiment: Expected name of the experiment.
+        settings: Expected settings. Further settings in the recipe are not compared, except `adapter`: if `settings`
+            has no adapter, the recipe must not have one either, since a recovered model is not the pruned model.
 
     Returns:
-        What differs, the value found and the one configured; None where nothing does.
+        Name of the setting that differs, the value in the result and the configured value; None if nothing differs.
     """
     for name, wanted in (("model", model), ("experiment", experiment)):
         if content.get(name) != wanted:
@@ -176,18 +177,18 @@ def check_made_from(
     settings: Mapping[str, Any],
     remedy: str,
 ) -> None:
-    """Refuse a result that is not the configured one, so that a copied or exchanged file is found.
+    """Check that a result was made with the configured settings, to detect copied or exchanged files.
 
     Args:
-        path: Its file, for the message.
-        content: Its content.
-        model: As `difference`.
-        experiment: As `difference`.
-        settings: As `difference`.
-        remedy: What makes the configured result, for the message.
+        path: File of the result, for the message.
+        content: Content of the file.
+        model: Expected name of the model.
+        experiment: Expected name of the experiment.
+        settings: Expected settings (see `difference`).
+        remedy: How to make the configured result, for the message.
 
     Raises:
-        UserError: With both values.
+        UserError: If a setting differs. The message has both values.
     """
     different = difference(content, model=model, experiment=experiment, settings=settings)
     if different:
@@ -199,10 +200,12 @@ def check_made_from(
 
 
 def read_samples(path: str | Path) -> pd.DataFrame:
-    """Read the results of single documents that stand beside a `metrics.json`.
+    """Read a `samples.parquet` and check that the `metrics.json` beside it was computed from it.
+
+    The check is skipped if `metrics.json` does not exist or has no checksum of the samples.
 
     Raises:
-        UserError: If the file is corrupt, or is not the one that the metrics were computed with.
+        UserError: If the file is corrupt, or the metrics were computed from another file.
     """
     metrics = Path(path).with_name("metrics.json")
     expected = read_json(metrics).get(SAMPLES_SHA256) if metrics.is_file() else None
@@ -217,7 +220,7 @@ def read_samples(path: str | Path) -> pd.DataFrame:
 
 
 def _first_difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any] | None:
-    """Find the first value that differs, as deep as both are mappings: `protocol.stride`, 16, 32."""
+    """Return the path of the first value that differs and both values, such as `protocol.stride`, 16, 32."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         keys = [*wanted, *(key for key in found if key not in wanted)]
         pairs = (_first_difference(f"{name}.{key}", found.get(key), wanted.get(key)) for key in keys)
@@ -228,7 +231,7 @@ def _first_difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any
 
 
 def _show(value: Any) -> str:
-    """Show a value in a message; checksums by their beginning."""
+    """Format a value for a message; checksums and long texts are cut."""
     if isinstance(value, str) and len(value) == 64:
         return value[:12]
     text = "none" if value is None else str(value)

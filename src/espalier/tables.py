@@ -1,4 +1,4 @@
-"""Strict schemas of the tables. A table is validated where it is written: `Samples.validate(frame)`."""
+"""Strict schemas of the tables. Every table is validated before it is written: `Samples.validate(frame)`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _Table(pa.DataFrameModel):
 
 
 class Samples(_Table):
-    """Per-document results of the tasks: one row per choice."""
+    """Each row scores one answer choice of one document of a task."""
 
     task: Series[pa.String] = pa.Field(description="Task of lm-evaluation-harness.")
     doc_id: Series[int] = pa.Field(ge=0, description="Number of the document in its split.")
@@ -31,7 +31,7 @@ class Samples(_Table):
 
 
 class Importance(_Table):
-    """Importance of prunable groups, for each number of calibration samples of one gradient pass."""
+    """Each row gives the importance of one prunable group, measured on `n_samples` calibration sequences."""
 
     n_samples: Series[int] = pa.Field(ge=0, description="Calibration sequences; 0 for a criterion that reads no text.")
     layer: Series[int] = pa.Field(ge=0, description="Number of the decoder layer.")
@@ -46,7 +46,7 @@ class Importance(_Table):
 
 
 class Gradients(_Table):
-    """Statistics of the accumulated mean gradient g of each projection (weight and bias)."""
+    """Each row describes g, the mean gradient of one projection (weight and bias) over `n_samples` sequences."""
 
     n_samples: Series[int] = pa.Field(ge=1, description="Calibration sequences that the gradient is the mean of.")
     layer: Series[int] = pa.Field(ge=0, description="Number of the decoder layer.")
@@ -62,7 +62,7 @@ class Gradients(_Table):
 
 
 class PriorTable(_Table):
-    """What the model loses without a block, for each number of calibration samples."""
+    """Each row gives the effect of removing one block or one whole layer, for one number of calibration samples."""
 
     n_samples: Series[int] = pa.Field(ge=1, description="Calibration samples of the setting; priors use a fifth.")
     layer: Series[int] = pa.Field(ge=0, description="Number of the decoder layer.")
@@ -77,7 +77,7 @@ class PriorTable(_Table):
 
 
 class Experiments(_Table):
-    """One row per experiment, and one per unpruned model (`experiment` is `baseline`)."""
+    """Each row is one experiment, or one unpruned model (`experiment` is then `baseline`)."""
 
     study: Series[pa.String] = pa.Field(description="Name of the study.")
     model: Series[pa.String] = pa.Field(description="Name of the model.")
@@ -128,7 +128,10 @@ class Experiments(_Table):
 
 
 class Evaluations(_Table):
-    """One row per model, experiment, task and metric; perplexities are tasks `ppl_{text}` with metric `perplexity`."""
+    """Each row is one metric of one task for one experiment.
+
+    A perplexity has the task `ppl_{text}` and the metric `perplexity`.
+    """
 
     model: Series[pa.String] = pa.Field(description="Name of the model.")
     experiment: Series[pa.String] = pa.Field(description="Name of the experiment.")
@@ -156,7 +159,7 @@ class Evaluations(_Table):
 
 
 class Layers(_Table):
-    """One row per model, experiment and decoder layer."""
+    """Each row gives the sizes of one decoder layer of one experiment, before and after pruning."""
 
     model: Series[pa.String] = pa.Field(description="Name of the model.")
     experiment: Series[pa.String] = pa.Field(description="Name of the experiment.")
@@ -179,13 +182,20 @@ class Layers(_Table):
 
 
 class Imported(_Table):
-    """All that was read of one imported search folder: one row per value, and one `status` row per experiment.
+    """Each row is one value that was read from one imported search folder.
 
-    Numbers are as the files have them. `part` says what a row holds: `status`; `note` (`text`: what was left out or
-    disagrees); `params` (`name`: n_params, params_before, params_after, removed_param_fraction,
-    extreme_pruning_layers);
-    `task` (`item`: task, `name`: metric); `perplexity` (`item`: text); `gradient` (`name`: metric, by the files' own
-    definition); `layer` (`name`: params, attention, mlp or channels, `_before` or `_after`).
+    The numbers are those in the imported files. Every experiment has one row with its status. The column `part` says
+    what a row holds:
+
+    - `status`: the status of the experiment, in `text`.
+    - `note`: a value that was left out or that disagrees with another one, described in `text`.
+    - `params`: a number that describes the whole model. `name` is `n_params`, `params_before`, `params_after`,
+      `removed_param_fraction` or `extreme_pruning_layers`.
+    - `task`: a metric of a task. `item` is the task and `name` the metric.
+    - `perplexity`: the perplexity of a text. `item` is the text.
+    - `gradient`: a gradient metric, as the imported files define it. `name` is the metric.
+    - `layer`: a size of a decoder layer. `name` is `params`, `attention`, `mlp` or `channels`, followed by `_before` or
+      `_after`.
     """
 
     model: Series[pa.String] = pa.Field(description="Name of the model.")
@@ -223,7 +233,7 @@ class Imported(_Table):
 
 
 class Recovered(_Table):
-    """One row per recovered experiment: its results before and after fine-tuning."""
+    """Each row gives the results of one recovered experiment, before and after fine-tuning."""
 
     model: Series[pa.String] = pa.Field(description="Name of the model.")
     experiment: Series[pa.String] = pa.Field(description="Name of the experiment.")

@@ -1,7 +1,7 @@
-"""Version of each expensive stage.
+"""Version number of each expensive stage.
 
-A stage's number goes into the `params` of its rule. Raise it when the stage's results change, and only then: it
-reruns that stage and all that follows. This module imports nothing, so that reading it costs nothing.
+The rule of a stage has the number in its `params`. Increase a number only if the results of the stage change: this
+reruns the stage and everything that depends on it. This module imports nothing, so that importing it is fast.
 """
 
 STAGE_MODEL = 1

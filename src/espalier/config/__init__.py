@@ -1,4 +1,4 @@
-"""The config of a study: one pydantic model per section, closed and frozen at every level."""
+"""The config of a study: one pydantic model per section. Unknown keys are errors and values are immutable."""
 
 from espalier.config.load import load_study
 from espalier.config.study import StudyConfig

@@ -1,4 +1,4 @@
-"""What all sections of the config share: closed, frozen, strict models and the types of names and paths."""
+"""Code that all sections of the config share: their base class, the types of values, and checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A section of the config: unknown keys are refused, values are not coerced and cannot be changed."""
+    """Base class of all config sections. Unknown keys are errors; values are not coerced and cannot be changed."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -28,7 +28,9 @@ class Section(BaseModel):
 
 
 def check_path(path: str) -> str:
-    """Refuse paths that Snakemake takes for patterns: `{...}` is a wildcard there, `<...>` a variable.
+    """Return a path if it has no braces or angle brackets.
+
+    Snakemake reads `{...}` as a wildcard and `<...>` as a path variable.
 
     Raises:
         ValueError: If the path has such a character.

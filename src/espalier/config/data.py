@@ -1,4 +1,4 @@
-"""Where texts come from: the sandbox, a local file, or a dataset on the hub; and `calibration`."""
+"""The section `calibration`, and sources of texts: the sandbox, a local file, or a dataset on the hub."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HUB = "hub"
 
 
 class TextSource(Section):
-    """One split of one dataset, and its column of text."""
+    """A text: one split of a dataset, and the column that holds the text."""
 
     dataset: Annotated[str, Field(min_length=1)]
     """`sandbox`, a local file (.parquet, .json, .jsonl, .txt, .json.gz ...), or a hub repository `owner/name`."""
@@ -46,7 +46,7 @@ class TextSource(Section):
             return check_path(value)
         if value == SANDBOX:
             return value
-        # A folder may be a dataset in the layout of a repository; a file is none.
+        # A local folder at the path owner/name may hold a dataset in the layout of a hub repository. A file cannot.
         is_file = value.lower().endswith(OTHER_FILES) or Path(value).is_file()
         if re.match(REPOSITORY_PATTERN, value) and not is_file:
             return value
@@ -63,11 +63,14 @@ class TextSource(Section):
         return self.dataset != SANDBOX and not self.is_local
 
     def same_dataset(self, other: TextSource) -> bool:
-        """Whether both name one dataset and configuration, whatever the split."""
+        """Return whether both sources name the same dataset and configuration; the splits may differ."""
         return (self.dataset, self.config, self.data_files) == (other.dataset, other.config, other.data_files)
 
     def same_text(self, other: TextSource) -> bool:
-        """Whether both name one text: one split of one dataset, or one local file, which has no splits."""
+        """Return whether both sources name the same split of a dataset, or the same local file.
+
+        A local file has no splits. Two sandbox texts are never the same.
+        """
         if self.is_local and other.is_local:
             return Path(self.dataset).resolve() == Path(other.dataset).resolve()
         return self.dataset != SANDBOX and self.same_dataset(other) and self.split == other.split
@@ -86,7 +89,7 @@ def _files_of_dataset(validated: dict[str, str]) -> str | None:
 
 
 class Calibration(TextSource):
-    """The text that importance and priors are measured on."""
+    """The text on which importance and priors are measured."""
 
     dataset: Annotated[str, Field(min_length=1)] = C4
     """`sandbox`, a local file (.parquet, .json, .jsonl, .txt, .json.gz ...), or a hub repository `owner/name`."""

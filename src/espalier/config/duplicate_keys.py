@@ -1,4 +1,4 @@
-"""Find keys that a config file gives twice: of two, YAML and JSON keep the last without a word."""
+"""Find keys that occur twice in a mapping of a config file; YAML and JSON silently keep the last value."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import yaml
 from espalier.config.problems import format_path
 
 Location = tuple[int | str, ...]
-_MERGE = "tag:yaml.org,2002:merge"  # `<<`: what it brings may be overridden, and it may be there twice
+_MERGE = "tag:yaml.org,2002:merge"  # `<<`: it may occur twice, and its keys may be overridden
 
 
 def keys_given_twice(files: Iterable[str | Path]) -> list[str]:
-    """Describe each key that a mapping of a file has more than once, at any depth, in one line.
+    """Return one line for each key that occurs more than once in a mapping of a file, at any depth.
 
     Args:
-        files: Config files as Snakemake loaded them; what cannot be read or parsed is left to Snakemake to report.
+        files: Config files. Files that cannot be read or parsed are skipped, because Snakemake reports them.
     """
     return [line for file in files for line in _keys_given_twice(Path(file))]
 
@@ -40,7 +40,7 @@ def _keys_given_twice(file: Path) -> list[str]:
 
 
 def _times(places: list[int]) -> str:
-    """Say how often, and where lines are known, in which."""
+    """Describe how often a key occurs and, if they are known, in which lines."""
     often = "twice" if len(places) == 2 else f"{len(places)} times"
     if not all(places):
         return often
@@ -49,11 +49,11 @@ def _times(places: list[int]) -> str:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object with all its keys."""
+    """A JSON object as a list of pairs, which can hold a key twice."""
 
 
 def _in_json(text: str) -> list[tuple[Location, list[int]]] | None:
-    """Return the keys and, as their lines are not known, zeros; None if the file is not JSON, but YAML."""
+    """Return the repeated keys of a JSON text, with 0 for each unknown line; None if the text is not JSON."""
     try:
         content = json.loads(text, object_pairs_hook=_Pairs)
     except json.JSONDecodeError:
@@ -74,7 +74,7 @@ def _in_value(value: Any, path: Location) -> Iterator[tuple[Location, list[int]]
 
 
 def _in_yaml(node: yaml.Node | None, path: Location, seen: set[int]) -> Iterator[tuple[Location, list[int]]]:
-    """Yield keys with their lines. Nodes that aliases lead to are looked at once."""
+    """Yield the repeated keys of a YAML node with their lines; visit a node once, even if aliases repeat it."""
     if node is None or id(node) in seen:
         return
     seen.add(id(node))

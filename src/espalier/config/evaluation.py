@@ -1,4 +1,4 @@
-"""`evaluation`: tasks, perplexity and the protocol that is stored with every number."""
+"""The section `evaluation`: tasks, perplexity and the protocol, which is stored with every number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEVEN_TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_chal
 WIKITEXT2 = PerplexityText(
     name="wikitext2", dataset="Salesforce/wikitext", config="wikitext-2-raw-v1", split="test", joiner="\n\n"
 )
-# The repository of PTB holds code only; its Parquet form lies on the branch that the hub converts to.
+# The repository of PTB holds only code. The hub stores the converted Parquet files on a branch of their own.
 PTB = PerplexityText(
     name="ptb",
     dataset="ptb-text-only/ptb_text_only",
@@ -26,7 +26,7 @@ PTB = PerplexityText(
 
 
 class Perplexity(Section):
-    """Perplexity over windows; each token is scored at most once."""
+    """Perplexity over sliding windows. Each token is scored at most once."""
 
     window: Annotated[int, Field(ge=2)] = 2048
     """Window length, in tokens."""
@@ -48,7 +48,7 @@ class Perplexity(Section):
 
 
 class Evaluation(Section):
-    """How models are evaluated. The defaults are the protocol of the published runs."""
+    """Evaluation of the models. The defaults are the protocol of the published runs."""
 
     tasks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = SEVEN_TASKS
     """Multiple-choice tasks, groups or tags of lm-evaluation-harness."""

@@ -1,4 +1,4 @@
-"""`export`: which pruned models are written as checkpoints, and how."""
+"""The section `export`: which pruned models are written as checkpoints, and in which formats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from espalier.config.base import Name, Section
 
 
 class Export(Section):
-    """Which pruned models target `export` writes, besides the best of each model (`docs/export.md`)."""
+    """Experiments that the target `export` writes, besides the best one of each model (see `docs/export.md`)."""
 
     experiments: tuple[Name, ...] = ()
     """Names of experiments, written for every model that has them."""

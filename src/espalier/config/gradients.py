@@ -1,4 +1,4 @@
-"""`gradients`: how passes over calibration text are run. What they compute does not depend on it."""
+"""The section `gradients`: memory use of passes over calibration text. Their results do not depend on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from espalier.config.base import PositiveInt, Section
 
 
 class Gradients(Section):
-    """Memory of the gradient pass. Changing these reruns nothing."""
+    """Memory use of gradient passes. Affects speed and memory only; changing it does not trigger a rerun."""
 
     token_budget: Annotated[int, Field(ge=1)] = 1024
     """Tokens in one forward and backward pass."""

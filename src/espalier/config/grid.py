@@ -1,4 +1,4 @@
-"""`methods`, `grid` and `selection`: what is compared, over which settings, and how groups are chosen."""
+"""The sections `methods`, `grid` and `selection`: pruning methods, axes of the sweep, and limits on removal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CriterionName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={
 
 
 class Method(Section):
-    """A pruning method: score = importance / cost * ln(1 + prior) ** temperature."""
+    """A pruning method. The score of a group is importance / cost * ln(1 + prior) ** temperature."""
 
     name: Name
     """Name in paths, tables and reports."""
@@ -60,7 +60,7 @@ REFERENCE_METHODS = (
 
 
 class GridOverrides(Section):
-    """Axes of the sweep for one model; what is not given is the study's."""
+    """Axes of the sweep for one model. An axis that is not given is the axis of the study."""
 
     methods: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     """Names of methods."""
@@ -93,7 +93,7 @@ class Grid(GridOverrides):
 
 
 class Selection(Section):
-    """Constraints on what may be removed."""
+    """Constraints on which groups may be removed."""
 
     freeze_first_layers: Annotated[int, Field(ge=0)] = 0
     """Number of layers at the start that lose nothing."""

@@ -1,4 +1,4 @@
-"""`inference`: what the target `inference` measures. Nothing else depends on it."""
+"""The section `inference`: settings of the target `inference`. No other target uses them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEST = "best"
 
 
 class Inference(Section):
-    """How pruned models are timed against their unpruned ones. Only the target `inference` uses it."""
+    """Timing of pruned models against their unpruned models. Only the target `inference` uses this section."""
 
     experiments: Annotated[tuple[Name, ...], Field(min_length=1)] = (BEST,)
     """Names of experiments; `best` is the best one of each model at the headline ratio."""

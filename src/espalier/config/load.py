@@ -1,4 +1,4 @@
-"""Check a config and make it a `StudyConfig`."""
+"""Validate a config and convert it to a `StudyConfig`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from espalier.config.problems import NOT_A_TEXT, describe_problems, format_path
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 
-# Tokens of hubs and clouds; a config ends up in logs and reports.
+# Access tokens of hubs and clouds. The config is copied to logs and reports, so it must not contain any.
 _SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16})\b")
 
 
 def load_study(config: Mapping[str, Any]) -> StudyConfig:
-    """Check a config mapping (as Snakemake loaded it) and freeze it.
+    """Validate a config mapping, as Snakemake loaded it, and return an immutable `StudyConfig`.
 
     Raises:
-        UserError: With one line per problem.
+        UserError: If the config is invalid. The message has one line per problem.
     """
     if not config:
         raise UserError("config: is empty; give a study name and models (see config/README.md)")
@@ -46,9 +46,9 @@ def _validate(content: dict[str, Any]) -> StudyConfig:
 
 
 def _parse_texts(content: dict[str, Any], error: ValidationError) -> None:
-    """Read as JSON, in place, each text that stands where something else is wanted.
+    """Parse, in place, each text that was given for a number or a boolean.
 
-    Snakemake leaves every value inside `--config 'section={key: value}'` a text.
+    Snakemake passes every value inside `--config 'section={key: value}'` as a text.
     """
     for detail in error.errors(include_url=False):
         text = detail["input"]
@@ -62,7 +62,7 @@ def _parse_texts(content: dict[str, Any], error: ValidationError) -> None:
 
 
 def _texts(value: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """Yield every text in a config, keys included, with its path."""
+    """Yield every text in a config with its path, and every key with the path of its mapping."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""`models`: what is pruned, and where it comes from."""
+"""The section `models`: the models of a study and their sources."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TAKEN = {
         for table in ("experiments", "evaluations", "layers", "recovery")
     },
 }
-"""Names that no model may have, since a folder of that name would lie where a file does."""
+"""Names that no model may have, and the file or folder that already has that name in the results."""
 
 
 class SandboxModel(Section):
-    """A tiny model that the workflow trains on the sandbox world."""
+    """A tiny model that the workflow trains on the texts of the sandbox."""
 
     architecture: Literal["llama", "qwen2", "mistral"]
     """Architecture, with the kind of tokenizer its real models have."""
@@ -65,7 +65,7 @@ class SandboxModel(Section):
 
 
 class ModelEntry(Section):
-    """One model: a local folder, a repository on the hub, a sandbox model, or results imported from elsewhere."""
+    """One model: a local folder, a repository on the hub, a sandbox model, or imported results."""
 
     name: Name
     """Name in paths, tables and reports."""

@@ -1,4 +1,4 @@
-"""Turn pydantic's errors into one line per problem: path, value given, what is allowed."""
+"""Convert pydantic's errors to one line per problem: the path, the given value and the allowed values."""
 
 from __future__ import annotations
 
@@ -35,18 +35,22 @@ _TYPES = {
 
 
 def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """Describe every problem in one line.
+    """Return one line for every problem.
 
     Args:
-        error: What pydantic raised.
-        root: The model that was validated; gives the known keys and the descriptions.
+        error: The error that pydantic raised.
+        root: The pydantic model that was validated. It has the known keys and their descriptions.
     """
     details = error.errors(include_url=False)
     return [line for detail in details if not _follows(detail, details) for line in _describe(detail, root)]
 
 
 def _follows(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
-    """Whether an error only follows from another: a list short of its wrong elements, a default of a wrong value."""
+    """Return whether an error is only a consequence of another one.
+
+    Examples are a list that is too short because its elements are invalid, and a default that depends on an invalid
+    value.
+    """
     if detail["type"] == "default_factory_not_called":
         return True
     location = detail["loc"]
@@ -56,7 +60,7 @@ def _follows(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
 
 
 def format_path(location: tuple[int | str, ...]) -> str:
-    """Write a location as a path: `("models", 2, "revision")` is `models[2].revision`."""
+    """Return a location as a path: `models[2].revision` for `("models", 2, "revision")`."""
     path = ""
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
@@ -100,7 +104,7 @@ def _closest(given: object, allowed: list[str]) -> str:
 
 
 def _section_at(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
-    """Find the section that a location lies in."""
+    """Return the section at a location; None if the location is not a section."""
     section: type[BaseModel] | None = root
     for part in location:
         if isinstance(part, int):
@@ -111,7 +115,7 @@ def _section_at(location: tuple[int | str, ...], root: type[BaseModel]) -> type[
 
 
 def section_in(annotation: Any) -> type[BaseModel] | None:
-    """Find the section inside an annotation such as `tuple[ModelEntry, ...] | None`."""
+    """Return the section inside an annotation such as `tuple[ModelEntry, ...] | None`; None if it has no section."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for arg in get_args(annotation) if (found := section_in(arg))), None)

@@ -1,4 +1,4 @@
-"""`recovery`: fine-tuning of pruned models with LoRA, and their second evaluation."""
+"""The section `recovery`: LoRA fine-tuning of pruned models, which are then evaluated again."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ BEST, ALL = "best", "all"
 if TYPE_CHECKING:
     Projection = str
 else:
-    Projection = Literal[PROJECTION_NAMES]  # the names of the table of architectures
+    Projection = Literal[PROJECTION_NAMES]  # mypy does not accept a Literal of a variable
 
 
 class Recovery(Section):
-    """Fine-tuning of pruned models with LoRA (rank, rate, batch and modules of LLM-Pruner); none without it."""
+    """LoRA fine-tuning of pruned models. Rank, learning rate, batch size and modules default to LLM-Pruner's."""
 
     experiments: Annotated[tuple[Name, ...], Field(min_length=1)] = (BEST,)
     """Names of experiments, of every model that has them; `best` and `all` mean those of the headline ratio."""

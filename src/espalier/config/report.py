@@ -1,4 +1,4 @@
-"""`report`: how results are presented."""
+"""The section `report`: presentation of the results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from espalier.config.base import Fraction, Section
 
 
 class Report(Section):
-    """How results are presented. Changing these reruns reports only."""
+    """Presentation of the results. Changes rerun tables and reports, and jobs that use the best experiment."""
 
     language: Literal["en", "zh"] = "en"
     """Language of the reports: English, or Chinese with the headings of the published reports."""

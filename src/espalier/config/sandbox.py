@@ -1,4 +1,4 @@
-"""`sandbox`: the size of the synthetic world's texts and tasks."""
+"""The section `sandbox`: sizes of the synthetic texts and tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from espalier.config.base import PositiveInt, Section
 
 
 class Sandbox(Section):
-    """The synthetic world that stands in for real corpora and datasets."""
+    """Synthetic texts and tasks that replace real corpora and datasets."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the world and of every text drawn from it."""

@@ -1,4 +1,4 @@
-"""The whole config: one file is one study."""
+"""The whole config of a study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from espalier.config.sandbox import Sandbox
 
 
 class StudyConfig(Section):
-    """A study: models, methods, grid, calibration, evaluation, report, export."""
+    """The config of one study: its models, methods and grid, and settings of each step."""
 
     study: Name
     """Name of the study; results go to `results/{study}/`."""
@@ -70,7 +70,7 @@ class StudyConfig(Section):
             if name not in known
         ]
         ratios = sorted({ratio for grid in grids.values() for ratio in grid.pruning_ratio or ()})
-        imports = any(model.legacy for model in self.models)  # their ratios stand in the names of their folders
+        imports = any(model.legacy for model in self.models)  # the names of their folders contain further ratios
         if self.report.ratio is not None and self.report.ratio not in ratios and not imports:
             problems.append(
                 f"report.ratio: got {self.report.ratio}; allowed: {', '.join(map(str, ratios))} (the grid's)"
@@ -93,7 +93,10 @@ class StudyConfig(Section):
         return problems
 
     def _data_problems(self) -> list[str]:
-        """Refuse to measure perplexity on a split that is trained on (the sandbox keeps its own texts apart)."""
+        """Return one line for each perplexity text that is also read for calibration or recovery.
+
+        Sandbox texts are not checked: the sandbox writes different texts for each purpose.
+        """
         return [
             f"{section}: {source.dataset!r}{'' if source.is_local else f' split {source.split!r}'} is also "
             f"evaluation.perplexity.texts[{i}]; {use} on another {'file' if source.is_local else 'split or dataset'}"
@@ -103,7 +106,7 @@ class StudyConfig(Section):
         ]
 
     def warnings(self) -> list[str]:
-        """Return what is allowed but doubtful, one line each."""
+        """Return one line for each choice of data that is allowed but doubtful."""
         return [
             f"{section}: {source.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
             for section, _, source in self._read_texts
@@ -113,7 +116,7 @@ class StudyConfig(Section):
 
     @property
     def _read_texts(self) -> list[tuple[str, str, TextSource]]:
-        """Section, what it does, and source of every text that models are measured or trained on."""
+        """The texts that calibration and recovery read: (section, verb for messages, source)."""
         own = self.recovery.text if self.recovery else None
         calibration = [("calibration", "calibrate", self.calibration)]
         return calibration + ([("recovery.text", "fine-tune", own)] if own else [])

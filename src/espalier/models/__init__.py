@@ -1,1 +1,1 @@
-"""Models: checking folders, manifests, loading, staging from the hub, linear layers on the CPU."""
+"""Models: table of architectures, model folders, manifests, loading, GPUs, sizes and surgery."""

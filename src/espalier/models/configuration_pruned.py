@@ -1,9 +1,9 @@
-"""Configs of pruned decoders: those of their base models, with sizes of their own for each layer.
+"""Configs of pruned decoders: the config of the base model, and the sizes of each layer.
 
-`per_layer_config` of transformers holds them: layer -> num_attention_heads, num_key_value_heads, intermediate_size, and
-`skip`, which names the blocks that are gone ("attention", "mlp"; their sizes are 0). At the top level the sizes of the
-base model stay. Exported folders carry this file, so it imports only transformers and what that
-needs itself.
+`per_layer_config` of transformers holds the sizes of each layer: num_attention_heads, num_key_value_heads,
+intermediate_size, and `skip`, which lists the removed blocks ("attention", "mlp"; their sizes are 0). The top level
+keeps the sizes of the base model. This file is copied to exported model folders, so it imports only transformers and
+its dependencies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from transformers.integrations.heterogeneity import AmbiguousGlobalPerLayerAttri
 
 @contextmanager
 def stock_sizes(config: PreTrainedConfig) -> Iterator[None]:
-    """Let stock modelling code read the sizes of the base model, which are ambiguous in a config by layer."""
+    """Let stock modelling code read the sizes of the base model during the block.
+
+    Otherwise transformers raises an error when a size that differs between layers is read from the top level.
+    """
     by_layer = config.to_dict()["per_layer_config"] if config.is_heterogeneous else None
     config.per_layer_config = None
     try:
@@ -29,7 +32,7 @@ def stock_sizes(config: PreTrainedConfig) -> Iterator[None]:
 
 
 def kept_groups(config: PreTrainedConfig) -> list[dict[str, int]]:
-    """Return for each layer the KV groups (`attention`) and MLP channels (`mlp`) that it keeps."""
+    """Return how many KV groups (`attention`) and MLP channels (`mlp`) each layer keeps."""
     kept = []
     for sizes in config.per_layer_config:
         skipped = getattr(sizes, "skip", ())
@@ -43,10 +46,10 @@ def kept_groups(config: PreTrainedConfig) -> list[dict[str, int]]:
 
 
 def _check_layers(config: PreTrainedConfig) -> None:
-    """Refuse sizes that are no cut of the base model.
+    """Check that pruning the base model can result in the sizes of each layer.
 
     Raises:
-        ValueError: With the layer.
+        ValueError: If it cannot. The message names the layer.
     """
     with stock_sizes(config):
         n_query = config.num_attention_heads // config.num_key_value_heads
@@ -62,17 +65,22 @@ def _check_layers(config: PreTrainedConfig) -> None:
 
 
 def _sized_by_layer(config: PreTrainedConfig, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Say the head size, which no longer follows from the number of heads; write every layer out when saved."""
+    """Set `head_dim` and return the arguments for `__post_init__` of the stock config.
+
+    In a pruned model, `head_dim` does not follow from the number of heads. The returned arguments make transformers
+    write the sizes of every layer when it saves the config.
+    """
     if not getattr(config, "head_dim", None):
         config.head_dim = arguments.pop("head_dim", None) or config.hidden_size // config.num_attention_heads
     return {"serialize_explicit_per_layer_config": True} | arguments
 
 
 class _SizedByLayer:
-    """Lets other programs ask for a size that differs between layers: there is none, so `getattr` gives its default.
+    """Mixin that raises an AttributeError when a size that differs between layers is read from the top level.
 
-    transformers raises a RuntimeError, which ends `getattr(config, name, None)` and `hasattr` as well. Its switch
-    `allow_global_per_layer_attribute_access` would hand out the sizes of the base model, which are wrong.
+    Other programs read sizes with `getattr(config, name, None)` or `hasattr`. transformers raises a RuntimeError, which
+    both let through. Its switch `allow_global_per_layer_attribute_access` would return the sizes of the base model,
+    which are wrong.
     """
 
     def __getattribute__(self, name: str) -> Any:

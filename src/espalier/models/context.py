@@ -1,6 +1,6 @@
-"""How many tokens a model reads at once, and whether positions depend on that number.
+"""The longest context of a model, and whether its rotary positions depend on the length of a sequence.
 
-Apart from `loading`, which also reads files, so that the core stays light.
+These functions are not in `loading`, so that scoring does not import code that reads model files.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ def context_length(model: PreTrainedModel) -> int:
 
 
 def scales_with_length(config: PretrainedConfig) -> bool:
-    """Whether rotary positions depend on the longest sequence of a batch (`dynamic` and `longrope`).
+    """Return whether rotary positions depend on the longest sequence of a batch (`dynamic` and `longrope`).
 
-    transformers takes the largest position of the whole batch for the length, padding included.
+    transformers uses the largest position in the batch, padding included, as the length of every sequence.
     """
     return any("dynamic" in kind or kind == "longrope" for kind in _rope_types(config))
 
 
 def length_thresholds(config: PretrainedConfig) -> list[int]:
-    """Return the lengths (tokens) beyond which a sequence is read with other rotary frequencies, increasing.
+    """Return the lengths (tokens), in increasing order, beyond which the rotary frequencies change.
 
-    `longrope` has one set of factors for sequences up to `original_max_position_embeddings`, another for longer ones.
-    (`dynamic` scales from `max_position_embeddings` on, which no sequence exceeds here.)
+    `longrope` has one set of factors for sequences up to `original_max_position_embeddings` and another set for longer
+    sequences. `dynamic` changes the frequencies only beyond `max_position_embeddings`, which no sequence exceeds here.
     """
     return sorted(
         {
@@ -44,7 +44,7 @@ def _rope_types(config: PretrainedConfig) -> Iterator[str]:
 
 
 def _ropes(config: PretrainedConfig) -> Iterator[dict[str, Any]]:
-    """Yield the rotary parameters of a config: one dictionary, or one for each kind of layer."""
+    """Yield the rotary parameters of a config: one dictionary, or one for each layer type."""
     found = getattr(config, "rope_parameters", None) or {}
     nested = [value for value in found.values() if isinstance(value, dict)]
     yield from nested or [found]

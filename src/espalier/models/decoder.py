@@ -1,10 +1,14 @@
-"""The modules of a decoder layer (named in `espalier.models.architecture`), and how groups lie in them.
+"""Access to the projections of a decoder layer, and the sizes of their groups.
 
-A layer has two blocks of prunable groups. Attention, group i: key/value head i with the n query heads that share it,
-which are i*n .. (i+1)*n - 1 because transformers repeats each key/value head in place (`repeat_kv`). MLP, group i:
-hidden channel i. In every projection of a block the groups are equal, consecutive slices along one dimension: rows
-(and the bias beside them), or columns for the projection that writes back to the residual stream. The bias of that
-one belongs to no group, nor do norms over the head size, which all heads share (Qwen3).
+`espalier.models.architecture` has the names. A layer has two blocks of prunable groups:
+
+- Attention: group i is key/value head i with the n query heads that share it. These are the query heads
+  i*n .. (i+1)*n - 1, because transformers repeats each key/value head in place (`repeat_kv`).
+- MLP: group i is hidden channel i.
+
+In every projection of a block, the groups are consecutive slices of equal size along one dimension: rows (with the
+bias), or columns in the projection that writes to the residual stream. The bias of the latter belongs to no group.
+Norms over the head size, which all heads share (Qwen3), belong to no group either.
 """
 
 from __future__ import annotations
@@ -22,12 +26,12 @@ Block = Literal["attention", "mlp"]
 
 
 class Role(NamedTuple):
-    """One of the linear maps that every decoder layer has.
+    """One of the seven projections that every decoder layer has.
 
     Attributes:
         name: Name within its block, such as `q_proj`.
         block: The block that it belongs to.
-        group_dim: Dimension of the weight along which groups lie: 0 rows, 1 columns.
+        group_dim: Dimension of the weight along which groups lie: 0 for rows, 1 for columns.
     """
 
     name: str
@@ -41,7 +45,7 @@ class Role(NamedTuple):
 
 
 class Projection(NamedTuple):
-    """A role in one layer of a model, with its parameters.
+    """A projection of one layer of a model, with its parameters.
 
     Attributes:
         layer: Index of the layer.
@@ -63,14 +67,14 @@ ROLES = tuple(
     Role(name, block, 1 if name == NAMES[block].writer else 0) for block in BLOCKS for name in NAMES[block].names
 )
 INPUT_SIDE = frozenset(role.name for role in ROLES if role.group_dim == 1)
-"""Projections whose groups are columns (inputs), so that their bias belongs to no group."""
+"""Names of the projections whose groups are columns (inputs). Their bias belongs to no group."""
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the layers of a causal language model, first to last.
+    """Return the decoder layers of a causal language model, first to last.
 
     Raises:
-        UserError: If a layer is not one whose groups can be told apart, with the name of the architecture.
+        UserError: If the architecture is not supported, because a layer cannot be divided into groups.
     """
     try:
         layers = list(model.get_submodule(LAYERS))
@@ -86,7 +90,7 @@ def projections(model: nn.Module) -> Iterator[Projection]:
     """Yield the seven projections of every layer, layer by layer in the order of `ROLES`.
 
     Raises:
-        UserError: As `decoder_layers`.
+        UserError: If the architecture is not supported.
     """
     for index, layer in enumerate(decoder_layers(model)):
         for role in ROLES:
@@ -95,7 +99,7 @@ def projections(model: nn.Module) -> Iterator[Projection]:
 
 
 def block_roles(block: Block) -> tuple[Role, ...]:
-    """Return the projections of a block; the last one writes to the residual stream."""
+    """Return the roles of the projections of a block; the last one writes to the residual stream."""
     return tuple(role for role in ROLES if role.block == block)
 
 
@@ -110,13 +114,13 @@ def get_projection(layer: nn.Module, role: Role) -> nn.Linear:
 
 
 def linear_of(model: nn.Module, layer: int, name: str) -> nn.Linear:
-    """Return a projection by the number of its layer and the name of its role."""
+    """Return a projection of a model by the index of its layer and its name, such as `q_proj`."""
     role = next(role for role in ROLES if role.name == name)
     return get_projection(decoder_layers(model)[layer], role)
 
 
 def head_dim(layer: nn.Module) -> int:
-    """Return the size of a head, which need not be hidden_size / heads."""
+    """Return the size of a head, which may differ from hidden_size / heads."""
     return int(get_block(layer, "attention").head_dim)
 
 
@@ -148,7 +152,7 @@ def group_width(layer: nn.Module, role: Role) -> int:
 
 
 def params_per_group(layer: nn.Module, block: Block) -> int:
-    """Return how many parameters go with one group: its slices of the weights and of the biases beside rows."""
+    """Return how many parameters one group has: its slices of all weights, and of the biases that follow rows."""
     total = 0
     for role in block_roles(block):
         linear = get_projection(layer, role)
@@ -159,7 +163,7 @@ def params_per_group(layer: nn.Module, block: Block) -> int:
 
 
 def _layer_problem(layer: nn.Module) -> str | None:
-    """Say what keeps a layer from being cut into groups, or None."""
+    """Return the reason why a layer cannot be divided into groups, or None."""
     modules = dict(layer.named_modules())
     if missing := [role.path for role in ROLES if role.path not in modules]:
         return f"lacks {', '.join(missing)}"
@@ -173,7 +177,7 @@ def _layer_problem(layer: nn.Module) -> str | None:
 
 
 def _shape_problem(layer: nn.Module) -> str | None:
-    """Say which projections do not fit together (such as a q_proj that also makes gates), or None."""
+    """Describe projections whose shapes do not match, such as a q_proj that also computes gates; None if all match."""
     q, k, v, o, gate, up, down = (get_projection(layer, role).weight.shape for role in ROLES)
     if q[0] != o[1] or k[0] != v[0] or k[0] % head_dim(layer) or q[0] % k[0]:
         return f"has q, k, v, o of shapes {tuple(q)}, {tuple(k)}, {tuple(v)}, {tuple(o)}, which do not form KV groups"
@@ -183,7 +187,7 @@ def _shape_problem(layer: nn.Module) -> str | None:
 
 
 def _leftover_problem(layer: nn.Module) -> str | None:
-    """Say which parameter beside the projections ties groups together (OLMo 2's norm over all heads), or None."""
+    """Describe a parameter that several groups share, such as OLMo 2's norm over all heads; None if there is none."""
     for block, path in BLOCKS.items():
         names = {role.name for role in block_roles(block)}
         for name, parameter in get_block(layer, block).named_parameters():

@@ -1,10 +1,12 @@
-"""One job, one GPU: local jobs that run side by side each take devices of their own.
+"""Assign GPUs to jobs, so that local jobs that run in parallel use different devices.
 
-A slot is a lock file for each device in a folder of this user on this machine; the lock ends with its process (or two
-minutes later, where the file system has no locks).
-CUDA_VISIBLE_DEVICES, if the user or a scheduler set it, says which devices there are. Where a scheduler gave a job just
-what it asks for, nothing is taken; in a larger allocation, local jobs share its devices out among themselves. (Devices
-may be numbered anew in each allocation, so slots of different allocations are kept apart.)
+Each device has a lock file in a folder of this user on this machine. A lock ends with its process, or two minutes later
+where the file system has no locks. If the user or a scheduler set CUDA_VISIBLE_DEVICES, only the devices listed there
+are used.
+
+If the allocation of a scheduler has no more devices than the job asks for, nothing is locked. In a larger allocation,
+local jobs divide the devices among themselves. Each allocation has its own lock files, because the same number may mean
+different devices in different allocations.
 """
 
 from __future__ import annotations
@@ -27,24 +29,25 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 POLL_S = 1.0
 logger = logging.getLogger(__name__)
-_held: list[BaseFileLock] = []  # until the process ends
+_held: list[BaseFileLock] = []  # locks that this process holds
 
 
 def take_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list[str]:
-    """Take devices for the rest of this process and make only them visible; waits until enough are free.
+    """Lock devices for the rest of this process and make only them visible; wait until enough devices are free.
 
     Call it before CUDA is first used.
 
     Args:
-        count: Devices that this job asks for; 0 takes none.
-        n_present: Devices of this machine (`n_present()`), counted where CUDA_VISIBLE_DEVICES does not list them.
-        folder: Where the locks lie; by default one for this user in the folder of temporary files.
+        count: Number of devices that this job asks for; 0 locks none.
+        n_present: Number of devices of this machine (`n_present()`), used if CUDA_VISIBLE_DEVICES is not set.
+        folder: Folder of the lock files; by default a folder of this user in the directory for temporary files.
 
     Returns:
-        Names of the devices, as in CUDA_VISIBLE_DEVICES; empty when nothing was taken, or devices are held already.
+        Names of the devices, as in CUDA_VISIBLE_DEVICES. Empty if this call locked nothing: the machine has no device,
+        the process holds devices already, or the allocation of a scheduler has at most `count` devices.
 
     Raises:
-        UserError: If there are fewer devices than asked for.
+        UserError: If some devices are visible, but fewer than `count`, and there is no scheduler.
     """
     devices = visible_devices(os.environ, n_present)
     allocation = next((os.environ[name] for name in SCHEDULERS if name in os.environ), None)
@@ -60,32 +63,32 @@ def take_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list
         folder = Path(tempfile.gettempdir()) / "-".join(parts)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     taken = _wait_for(count, devices, folder)
-    atexit.register(release_gpus)  # a lock would end by itself; what takes its place does not
+    atexit.register(release_gpus)  # a lock ends with its process, but the lease that replaces it does not
     os.environ[VISIBLE] = ",".join(taken)
     logger.info("GPU %s", os.environ[VISIBLE])
     return taken
 
 
 def n_present() -> int:
-    """Count the NVIDIA devices of this machine without asking CUDA, which would fix what is visible."""
+    """Count the NVIDIA devices of this machine without CUDA, which would fix the list of visible devices."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def visible_devices(environment: Mapping[str, str], n_present: int) -> list[str]:
-    """List the devices that this process may use."""
+    """Return the names of the devices that this process may use."""
     if VISIBLE in environment:
         return [name.strip() for name in environment[VISIBLE].split(",") if name.strip() not in {"", "-1"}]
     return [str(number) for number in range(n_present)]
 
 
 def release_gpus() -> None:
-    """Give devices back before the process ends."""
+    """Release all devices that this process holds."""
     while _held:
         _held.pop().release()
 
 
 def _wait_for(count: int, devices: Sequence[str], folder: Path) -> list[str]:
-    """Take all or none, so that two jobs never wait for each other's."""
+    """Lock all devices at once or none, so that two jobs never wait for each other."""
     waited = False
     while True:
         taken = _try_to_take(count, devices, folder)

@@ -1,4 +1,4 @@
-"""Look at a model folder without loading weights: is it one that Espalier can prune?"""
+"""Check, without loading weights, whether Espalier can prune the model in a folder."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from espalier.models.architecture import BLOCKS, EMBEDDINGS, LAYERS, OUTPUT_EMBE
 from espalier.models.sizes import ModelStructure, structure_of
 
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
-# Types of tensors in full precision, as safetensors names them.
+# Dtypes of full precision, as safetensors names them.
 _FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
-# Names that quantised checkpoints store beside a weight, or instead of it (fp8, GPTQ, AWQ, bitsandbytes,
-# compressed-tensors).
+# Suffixes of the tensors that quantised checkpoints store beside a weight or instead of it (fp8, GPTQ, AWQ,
+# bitsandbytes, compressed-tensors).
 _QUANTISED = (
     "_scale_inv", ".weight_scale", ".input_scale", ".weight_packed", ".qweight", ".qzeros", ".scales", ".absmax",
     ".quant_map", ".SCB",
 )  # fmt: skip
-# Sections of config.json that only models of several parts have.
+# Sections of config.json that only models of several parts have, such as vision and text.
 _INNER_CONFIGS = (
     "text_config", "llm_config", "language_config", "thinker_config", "vision_config", "audio_config", "encoder_config",
 )  # fmt: skip
-# Buffers that older checkpoints store; they are computed from the config and are no parameters.
+# Buffers that older checkpoints store. They are not parameters: transformers computes them from the config.
 _BUFFER = re.compile(r"(^|\.)rotary_emb\.")
 _LAYER = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)\.weight$")
 _PATHS = "|".join(re.escape(block.path) for block in BLOCKS.values())
@@ -36,7 +36,7 @@ _IN_BLOCK = re.compile(rf"^{re.escape(LAYERS)}\.\d+\.((?:{_PATHS})\.\w+)\.(weigh
 
 
 class TensorHeader(NamedTuple):
-    """Shape and type (`BF16`, `F32`, ...) of a tensor, as the header of a safetensors file gives them."""
+    """Shape and dtype (`BF16`, `F32`, ...) of a tensor, from the header of a safetensors file."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -44,15 +44,15 @@ class TensorHeader(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What a folder holds.
+    """Description of the model in a folder.
 
     Attributes:
         architecture: Name of the model class, such as `LlamaForCausalLM`.
-        model_type: Type in the transformers config, such as `llama`.
+        model_type: `model_type` in the transformers config, such as `llama`.
         n_layers: Number of decoder layers.
-        n_params: Parameters, tied embeddings once.
+        n_params: Number of parameters; tied embeddings count once.
         weight_files: Names of the safetensors files.
-        structure: Sizes of what can be removed, layer by layer.
+        structure: Sizes of the model, layer by layer.
         biases: Projections that have a bias in some layer, such as `self_attn.q_proj`.
         block_norms: Norms inside attention or MLP blocks, such as `self_attn.q_norm`.
     """
@@ -71,7 +71,7 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
     """Check that a folder holds a decoder with the seven projections, its tokenizer and safetensors weights.
 
     Raises:
-        UserError: With one line that names the folder, what is wrong and the remedy.
+        UserError: If it does not. The message is one line: the folder, the problem and the remedy.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -113,7 +113,7 @@ def _read_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path) -> tuple[str, ...]:
-    if (folder / "model.safetensors").is_file():  # transformers prefers it to an index
+    if (folder / "model.safetensors").is_file():  # transformers prefers this file to an index
         return ("model.safetensors",)
     index = folder / "model.safetensors.index.json"
     if index.is_file():
@@ -134,7 +134,7 @@ def _tensor_headers(folder: Path, weight_files: tuple[str, ...]) -> dict[str, Te
     for name in weight_files:
         try:
             with safe_open(folder / name, framework="np") as tensors:
-                for key in tensors.keys():  # noqa: SIM118 (no mapping, though it has keys)
+                for key in tensors.keys():  # noqa: SIM118 (it has keys, but is not a mapping)
                     tensor = tensors.get_slice(key)
                     headers[key] = TensorHeader(tuple(tensor.get_shape()), tensor.get_dtype())
         except SafetensorError as error:
@@ -143,10 +143,10 @@ def _tensor_headers(folder: Path, weight_files: tuple[str, ...]) -> dict[str, Te
 
 
 def parameter_shapes(headers: Mapping[str, TensorHeader], config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors that are parameters: no buffers, and tied embeddings once.
+    """Return the shape of each parameter. Buffers are left out, and tied embeddings occur once.
 
-    Where the config ties the embeddings and the file has both, they are taken to be equal; only reading them can tell
-    (`espalier.models.manifest`).
+    If the config ties the embeddings and the files hold both, this function assumes that they are equal.
+    `espalier.models.manifest` compares their values.
     """
     tied = config.get("tie_word_embeddings", False) and EMBEDDINGS in headers
     return {
@@ -157,17 +157,17 @@ def parameter_shapes(headers: Mapping[str, TensorHeader], config: Mapping[str, A
 
 
 def check_precision(folder: str | Path) -> None:
-    """Refuse a quantised model folder.
+    """Check that the model in a folder is not quantised.
 
     Raises:
-        UserError: Naming what is quantised, and the remedy.
+        UserError: If it is quantised. The message has the remedy.
     """
     folder = Path(folder)
     _check_precision(folder, read_json(folder / "config.json"), _tensor_headers(folder, _weight_files(folder)))
 
 
 def _check_precision(folder: Path, config: Mapping[str, Any], headers: Mapping[str, TensorHeader]) -> None:
-    """Refuse quantised checkpoints: surgery and gradients need weights in full precision."""
+    """Check that a checkpoint is not quantised: surgery and gradients need weights in full precision."""
     remedy = (
         "give the checkpoint in full precision, or dequantise it first (load it with transformers, "
         "`model.dequantize()`, save_pretrained)"
@@ -182,7 +182,7 @@ def _check_precision(folder: Path, config: Mapping[str, Any], headers: Mapping[s
 
 
 def _check_is_no_wrapper(folder: Path, architecture: str, config: Mapping[str, Any]) -> None:
-    """Refuse models that wrap a text model (vision, audio, speech) with a word on what they are."""
+    """Check that a model is not a wrapper around a text model (vision, audio, speech)."""
     inner = next((key for key in _INNER_CONFIGS if isinstance(config.get(key), dict)), None)
     if inner:
         raise UserError(
@@ -193,7 +193,7 @@ def _check_is_no_wrapper(folder: Path, architecture: str, config: Mapping[str, A
 
 
 def _check_projections(folder: Path, architecture: str, config: dict[str, Any], tensors: set[str]) -> int:
-    """Check that every layer has exactly the seven projections; return the number of layers."""
+    """Check that every layer has the seven projections; return the number of layers."""
     layers: dict[int, set[str]] = {}
     for name in tensors:
         if match := _LAYER.match(name):

@@ -1,4 +1,4 @@
-"""Load the model that a manifest describes, on one device or spread over several GPUs."""
+"""Load the model that a manifest describes on one device, or divide its layers among several GPUs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from espalier.models.sizes import ModelStructure
 
 
 def device_map(structure: ModelStructure, n_devices: int, *, tied: bool) -> Mapping[str, int]:
-    """Give each GPU consecutive layers of about the same size.
+    """Assign consecutive layers to each GPU, so that all GPUs get about the same number of parameters.
 
     Args:
-        structure: Sizes of the model. What stands outside the layers counts half with the first, half with the last
-            GPU, or with tied embeddings, whose one matrix is both, all with the first.
+        structure: Sizes of the model. Half of the parameters outside the layers are counted on the first GPU, and half
+            on the last GPU. With tied embeddings, all of them are counted on the first GPU.
         n_devices: Number of GPUs.
         tied: Whether input and output embeddings are one matrix.
 
     Returns:
-        The number of a GPU for each module, as `from_pretrained(device_map=...)` takes it.
+        The GPU number of each module, for `from_pretrained(device_map=...)`.
     """
     before = structure.other_params if tied else structure.other_params // 2
     total, last = structure.total_params, n_devices - 1
@@ -41,13 +41,17 @@ def device_map(structure: ModelStructure, n_devices: int, *, tied: bool) -> Mapp
 
 
 def take_devices(device: str, gpus: int) -> torch.device:
-    """Resolve `auto` after this process has taken its GPUs; does nothing more the second time.
+    """Lock the GPUs of this process and return the torch device; a second call locks no more GPUs.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`. `auto` means a GPU if there is one, otherwise the CPU.
+        gpus: Number of GPUs to lock.
 
     Raises:
-        UserError: If `cuda` is asked for and there is none.
+        UserError: If `cuda` is requested and there is no GPU, or too few GPUs are visible.
     """
     if device != "cpu":
-        take_gpus(gpus, n_present=n_present())  # before CUDA is asked anything
+        take_gpus(gpus, n_present=n_present())  # before CUDA is first used
     return choose_device(device)
 
 
@@ -56,12 +60,12 @@ def load_from_manifest(manifest: Mapping[str, Any], *, dtype: str, device: str, 
 
     Args:
         manifest: Content of the manifest.
-        dtype: As `load_model`.
+        dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu` or `cuda`.
-        gpus: GPUs to spread the model over.
+        gpus: Number of GPUs among which to divide the layers.
 
     Raises:
-        UserError: If the folder has changed, or there are fewer GPUs.
+        UserError: If the folder has changed since it was checked, it cannot be loaded, or too few GPUs are visible.
     """
     folder = check_unchanged(manifest)
     chosen = take_devices(device, gpus)

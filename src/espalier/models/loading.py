@@ -1,4 +1,4 @@
-"""Load a model and its tokenizer from a local folder: safetensors only, nothing fetched."""
+"""Load a model and its tokenizer from a local folder. Only safetensors are read; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def choose_device(device: str) -> torch.device:
-    """Resolve `auto` to the GPU if there is one, else the CPU.
+    """Return the torch device for `auto`, `cpu` or `cuda`; `auto` means the GPU if there is one, otherwise the CPU.
 
     Raises:
-        UserError: If `cuda` is asked for and there is none.
+        UserError: If `cuda` is requested and there is no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("evaluation.device: got 'cuda', but no GPU is visible to this job; give 'cpu' or 'auto'")
@@ -42,15 +42,15 @@ def load_model(
     Args:
         folder: Folder in the format of `save_pretrained`.
         dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
-        device: Where to put the weights: straight from the file, so that beside a GPU the host holds one tensor at a
-            time. On `meta` only the headers of the weight files are read.
+        device: Device of the weights. Weights for a GPU are loaded directly from the files, so the host memory holds
+            one tensor at a time. With `meta`, only the headers of the weight files are read.
         trust_remote_code: Whether code in the folder may run.
-        spread: GPU of each module (`espalier.models.from_manifest`), instead of one device.
+        spread: GPU of each module (`espalier.models.from_manifest.device_map`), used instead of `device`.
 
     Raises:
-        UserError: If the folder is quantised, or its tensors are not those of the architecture (naming one).
+        UserError: If the model is quantised, or a tensor of the decoder is missing, unexpected or of a wrong shape.
     """
-    from espalier.models.folder import check_precision  # it reads files by way of pyarrow; the core stays light
+    from espalier.models.folder import check_precision  # only this function reads model files
 
     check_precision(folder)
     model, found = AutoModelForCausalLM.from_pretrained(
@@ -61,14 +61,17 @@ def load_model(
         trust_remote_code=trust_remote_code,
         device_map=dict(spread) if spread else None if device.type == "cpu" else {"": device},
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # they are refused below, by name
+        ignore_mismatched_sizes=True,  # `_check_tensors` raises an error that names them
     )
     _check_tensors(folder, model, found)
     return model.eval()
 
 
 def _check_tensors(folder: str | Path, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
-    """Refuse what transformers only warns of: it fills missing tensors with random numbers and ignores others."""
+    """Raise an error if tensors are missing, unexpected or of a wrong shape.
+
+    transformers only logs a warning: it fills missing tensors with random numbers and ignores unexpected tensors.
+    """
     architecture = type(model).__name__
     again = "copy or stage the model again"
     if mismatched := sorted(found["mismatched_keys"]):
@@ -104,13 +107,13 @@ def load_tokenizer(
     Args:
         folder: The model folder.
         trust_remote_code: Whether code in the folder may run.
-        add_bos: Whether texts begin with BOS, also where the tokenizer's own post-processor says otherwise; None leaves
-            that to the tokenizer. The rule of lm-eval's `hf` backend for `add_bos_token`.
+        add_bos: Whether texts begin with the BOS token. It overrides the post-processor of the tokenizer; None keeps
+            the behaviour of the tokenizer. `add_bos_token` of lm-eval's `hf` backend has the same meaning.
     """
     bos = {} if add_bos is None else {"add_bos_token": add_bos}
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **bos)
 
 
 def special_tokens(add_bos: bool | None) -> dict[str, bool]:
-    """Return the argument with which a tokenizer loaded with `add_bos` encodes a text."""
+    """Return the keyword argument for encoding a text with a tokenizer that was loaded with `add_bos`."""
     return {} if add_bos is None else {"add_special_tokens": add_bos}

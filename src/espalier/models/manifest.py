@@ -1,4 +1,7 @@
-"""The manifest of a model: what its files are, so that weights enter the workflow as a small file."""
+"""The manifest of a model: a small file with the sizes and checksums of the model's files.
+
+Jobs depend on the manifest instead of the weights.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from espalier.models.loading import load_model
 from espalier.models.sizes import structure_of
 from espalier.progress import Progress
 
-# Of config.json, what costs and verdicts on targets are computed from, so that reports need no model.
+# Keys of config.json that reports need for costs and for verdicts on serving programs. Reports do not read the model.
 _CONFIG_KEYS = {
     "attention_bias", "bos_token_id", "dtype", "eos_token_id", "head_dim", "hidden_act", "hidden_size",
     "intermediate_size", "layer_types", "max_position_embeddings", "max_window_layers", "mlp_bias", "model_type",
@@ -31,7 +34,7 @@ _SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
 
 
 def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, commit: str | None) -> dict[str, Any]:
-    """Check a model folder thoroughly and describe it.
+    """Check a model folder, including the values of all weights, and return its manifest.
 
     Args:
         name: Name of the model in the study.
@@ -40,8 +43,8 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
         commit: Commit of the hub repository, if it came from one.
 
     Raises:
-        UserError: If the folder cannot be used: a tensor is missing, left over, quantised, of a wrong shape or not
-            finite, or the layers are not those that surgery can cut.
+        UserError: If the folder cannot be used: a tensor is missing, unexpected, quantised, of a wrong shape or not
+            finite, or surgery does not support the layers.
     """
     folder = Path(folder)
     summary = _as_loaded(folder, inspect_folder(folder, trust_remote_code=trust_remote_code), trust_remote_code)
@@ -64,7 +67,10 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
 
 
 def _as_loaded(folder: Path, summary: ModelFolder, trust_remote_code: bool) -> ModelFolder:
-    """Count the parameters of the model that loading makes; reads headers, and embeddings that may be tied."""
+    """Return the summary with the sizes of the model that transformers builds from the folder.
+
+    This reads only headers, and the embeddings if the config ties them.
+    """
     model = load_model(folder, dtype="auto", device=torch.device("meta"), trust_remote_code=trust_remote_code)
     if model.config.tie_word_embeddings and _has_equal_embeddings(folder, summary):
         model.tie_weights()
@@ -75,9 +81,9 @@ def _as_loaded(folder: Path, summary: ModelFolder, trust_remote_code: bool) -> M
 
 
 def _has_equal_embeddings(folder: Path, summary: ModelFolder) -> bool:
-    """Whether the embeddings, which the config ties, are stored once, or twice with the same values.
+    """Return whether tied embeddings are stored once, or twice with the same values.
 
-    transformers ties them in these cases only. A head with values of its own stays a head of its own.
+    transformers ties them only in these cases. An output head with other values stays separate.
     """
     found: list[torch.Tensor] = []
     for file in summary.weight_files:
@@ -88,16 +94,16 @@ def _has_equal_embeddings(folder: Path, summary: ModelFolder) -> bool:
 
 
 def check_finite(folder: Path, summary: ModelFolder) -> None:
-    """Refuse weights with NaN or infinity.
+    """Check that all weights are finite.
 
     Raises:
-        UserError: Naming the first such tensor.
+        UserError: If a tensor contains NaN or infinity. The message names the first such tensor.
     """
     total = sum((folder / name).stat().st_size for name in summary.weight_files)
     with Progress("checking weights", total=total, unit="B") as progress:
         for name in summary.weight_files:
             with safe_open(folder / name, framework="pt") as tensors:
-                for key in tensors.keys():  # noqa: SIM118 (no mapping, though it has keys)
+                for key in tensors.keys():  # noqa: SIM118 (it has keys, but is not a mapping)
                     tensor = tensors.get_tensor(key)
                     if not torch.isfinite(tensor).all():
                         raise UserError(f"{folder / name}: {key} has values that are not finite; fetch the model again")
@@ -105,10 +111,12 @@ def check_finite(folder: Path, summary: ModelFolder) -> None:
 
 
 def check_unchanged(manifest: Mapping[str, Any]) -> Path:
-    """Check that the weights still have the sizes in the manifest, and return their folder.
+    """Check that the model's files still have the sizes in the manifest, and return their folder.
+
+    Checksums are not compared.
 
     Raises:
-        UserError: If the folder is gone or a file has another size.
+        UserError: If a file is missing or has another size.
     """
     folder = Path(manifest["folder"])
     for name, expected in manifest["files"].items():

@@ -1,6 +1,6 @@
-"""Pruned decoders: the stock models of transformers, whose layers are resized as their config says.
+"""Pruned decoders: the stock models of transformers with layers of the sizes in their config.
 
-Exported folders carry this file, so it imports only torch and transformers.
+This file is copied to exported model folders, so it imports only torch, transformers and files that are copied with it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from .pruned_blocks import resize_block
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _Base
 else:
-    _Base = object  # the stock class that stands beside it
+    _Base = object  # at run time, each subclass also inherits from its stock class
 
 
 class _Pruned(_Base):  # type: ignore[misc]
-    """Put before a stock class: builds the stock model, then resizes the blocks of its layers."""
+    """Mixin for a stock class, listed before it: builds the stock model, then resizes the blocks of its layers."""
 
     def __init__(self, config: PreTrainedConfig) -> None:
         with stock_sizes(config):
@@ -47,7 +47,7 @@ class _Pruned(_Base):  # type: ignore[misc]
                 resize_block(layer, block, n_groups)
             for module in layer.modules():
                 if isinstance(module, nn.Linear):
-                    module._is_hf_initialized = False  # new weights  # noqa: SLF001
+                    module._is_hf_initialized = False  # resized weights are not initialised  # noqa: SLF001
         self.post_init()
 
 

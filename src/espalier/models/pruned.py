@@ -1,7 +1,7 @@
-"""Models whose layers differ in size, as transformers classes.
+"""Register the classes of pruned models, whose layers differ in size, with transformers.
 
-Importing this module is all that `AutoModelForCausalLM.from_pretrained` needs for an exported folder; without it,
-`trust_remote_code=True` runs the same files, which travel in the folder. Imports only torch and transformers.
+After this import, `AutoModelForCausalLM.from_pretrained` loads an exported folder. Without it, `trust_remote_code=True`
+is needed, which runs the copies of the same files in the folder. This module imports only torch and transformers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from . import configuration_pruned, modeling_pruned
 
 CODE = ("architecture.py", "configuration_pruned.py", "modeling_pruned.py", "pruned_blocks.py")
-"""Files of this folder that travel with an exported model."""
+"""Files of this package that are copied to exported model folders."""
 
 for _name in ("Llama", "Mistral", "Qwen2", "Qwen3"):
     _config = getattr(configuration_pruned, f"Pruned{_name}Config")

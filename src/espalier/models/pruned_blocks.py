@@ -1,9 +1,8 @@
-"""What pruning leaves of the blocks of a stock decoder layer: narrower projections, or a module without weights.
+"""Resize or remove the blocks of a stock decoder layer.
 
-The model that is pruned in memory and the one that is built from an exported folder are both made by `resize_block`.
-Exported folders carry this file, so it imports only torch and `architecture.py`, which travels with it.
-
-`architecture.py` says how groups lie in the projections.
+`resize_block` is used both to prune a model in memory and to build a model from an exported folder. `architecture.py`
+describes how groups lie in the projections. This file is copied to exported model folders, so it imports only torch and
+`architecture.py`, which is copied with it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from .architecture import ATTENTION, BLOCKS, BlockNames
 
 
 class OutputBias(nn.Module):  # type: ignore[misc]
-    """What is left of an output projection without columns: its bias for every token, or exactly zero."""
+    """Replacement of an output projection without columns: returns its bias for every token, or exactly zero."""
 
     def __init__(self, bias: nn.Parameter | None) -> None:
         super().__init__()
@@ -31,7 +30,10 @@ class OutputBias(nn.Module):  # type: ignore[misc]
 
 
 class RemovedBlock(nn.Module):  # type: ignore[misc]
-    """An MLP without channels. What no group owns stays, under its old name in the state dict."""
+    """Replacement of an MLP without channels.
+
+    Parameters that belong to no group remain, under their old names in the state dict.
+    """
 
     def __init__(self, module: nn.Module, names: BlockNames) -> None:
         super().__init__()
@@ -49,11 +51,12 @@ class RemovedBlock(nn.Module):  # type: ignore[misc]
 
 
 class RemovedAttention(RemovedBlock):
-    """Attention without heads, which still counts tokens in the key/value cache.
+    """Replacement of attention without heads; it still counts tokens in the KV cache.
 
-    transformers reads the number of tokens seen from layer 0 of the cache, and the sizes of the masks from the first
-    layer of each kind, full or sliding (`Cache.get_seq_length`, `create_causal_mask`). If such a layer were never
-    written, positions and masks of cached decoding would be silently wrong. One zero per token keeps the count.
+    transformers reads the number of cached tokens from layer 0 of the KV cache, and the sizes of the masks from the
+    first layer of each type, full or sliding (`Cache.get_seq_length`, `create_causal_mask`). If such a layer wrote
+    nothing to the cache, positions and masks of cached decoding would be silently wrong. Writing one zero per token
+    keeps the count correct.
     """
 
     def __init__(self, module: nn.Module, names: BlockNames) -> None:
@@ -74,7 +77,7 @@ class RemovedAttention(RemovedBlock):
         return super().forward(hidden_states), None
 
     def _cache_shape(self, cache: Any) -> tuple[int, int]:
-        """Return heads and head size of this layer of a cache: as it was made in advance, or one number."""
+        """Return the number of heads and the head size of this layer's cache: (1, 1) unless it is preallocated."""
         layers = getattr(cache, "layers", ())
         keys = getattr(layers[self.layer_idx], "keys", None) if self.layer_idx < len(layers) else None
         return (1, 1) if keys is None or keys.dim() != 4 else (keys.shape[1], keys.shape[3])
@@ -84,15 +87,15 @@ _REMOVED = {"attention": RemovedAttention, "mlp": RemovedBlock}
 
 
 def resize_block(layer: nn.Module, block: str, n_groups: int) -> None:
-    """Give a block of a stock decoder layer room for fewer or more groups, or none, in place.
+    """Resize a block of a stock decoder layer to a number of groups, in place.
 
-    Where the number changes, weights and row biases are new parameters with arbitrary values; dtype, device and
-    `requires_grad` stay. Where it does not, nothing is touched.
+    If the number changes, weights and row biases become new parameters with arbitrary values and the same dtype, device
+    and `requires_grad`. If it does not change, nothing is modified.
 
     Args:
         layer: A decoder layer of transformers.
         block: `attention` or `mlp`.
-        n_groups: KV groups or MLP channels; 0 puts a module without weights in the place of the block.
+        n_groups: Number of KV groups or MLP channels; 0 replaces the block by a `RemovedBlock`.
     """
     names = BLOCKS[block]
     module = layer.get_submodule(names.path)
@@ -126,10 +129,10 @@ def _room(parameter: nn.Parameter, shape: list[int]) -> nn.Parameter:
 
 
 def _remember_sizes(module: nn.Module, block: str, n_groups: int) -> None:
-    """Make the sizes that a module remembers agree with the shapes of its weights.
+    """Update the sizes that a module stores as attributes to the shapes of its weights.
 
-    `num_key_value_groups` is the number of query heads per key/value head, which no cut changes. Current transformers
-    keeps no head counts in its attention modules; older code and code from the hub does.
+    `num_key_value_groups` is the number of query heads per key/value head, which pruning does not change. Current
+    transformers stores no head counts in its attention modules; older versions and code from the hub do.
     """
     if block == "mlp":
         sizes = {"intermediate_size": n_groups}

@@ -1,4 +1,4 @@
-"""Sizes of a decoder: what each layer holds, in parameters.
+"""Sizes of a decoder: the number of groups of each layer, and their parameters.
 
 params(layer) = n_kv_groups * kv_group_params + n_mlp_channels * mlp_channel_params + fixed_params
 total_params  = sum over layers of params(layer) + other_params
@@ -20,7 +20,7 @@ from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, MLP
 
 @dataclass(frozen=True)
 class LayerStructure:
-    """One decoder layer. `fixed_params` are never removed: norms, biases of o_proj and down_proj."""
+    """Sizes of one decoder layer. `fixed_params` are never removed: norms, biases of o_proj and down_proj."""
 
     n_kv_groups: int
     kv_group_params: int
@@ -57,7 +57,7 @@ class LayerStructure:
 
 @dataclass(frozen=True)
 class ModelStructure:
-    """A decoder. `other_params` stand outside the layers: embeddings, final norm, an untied head."""
+    """Sizes of a decoder. `other_params` are outside the layers: embeddings, final norm, an untied head."""
 
     layers: tuple[LayerStructure, ...]
     other_params: int
@@ -78,16 +78,16 @@ class ModelStructure:
         return sum(layer.params for layer in self.layers) + self.other_params
 
     def to_dict(self) -> dict[str, Any]:
-        """Write as plain JSON values."""
+        """Return the sizes as JSON values."""
         return {"layers": [asdict(layer) for layer in self.layers], "other_params": self.other_params}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelStructure:
-        """Read what `to_dict` wrote."""
+        """Read the JSON values that `to_dict` returned."""
         return cls(tuple(LayerStructure(**layer) for layer in values["layers"]), values["other_params"])
 
 
-# Biases on the output side are added whatever is removed, so they belong to no group.
+# The bias of an output projection is added even if all groups are removed, so it belongs to no group.
 _UNGROUPED = {f"{block.writer_path}.bias" for block in BLOCKS.values()}
 _LAYER = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)$")
 
@@ -95,11 +95,11 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def structure_of(shapes: Shapes, config: Mapping[str, Any]) -> ModelStructure:
-    """Read the structure of a decoder.
+    """Compute the sizes of a decoder from the shapes of its parameters.
 
     Args:
-        shapes: Shape of each parameter by name; tied embeddings once, no buffers.
-        config: The model's config.json.
+        shapes: Shape of each parameter by name, without buffers. Tied embeddings occur once.
+        config: Content of the model's config.json.
     """
     layers: dict[int, dict[str, tuple[int, ...]]] = {}
     other_params = 0

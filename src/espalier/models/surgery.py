@@ -1,11 +1,11 @@
-"""Cut groups out of a decoder in memory, or mask them.
+"""Remove groups from a decoder in memory, or mask them.
 
-Removed with KV group i of a layer: the rows of key/value head i in `k_proj` and `v_proj` with their biases, the rows
-of the query heads that share it in `q_proj` with their biases, and the matching columns of `o_proj`. Removed with MLP
-channel i: row i of `gate_proj` and `up_proj` with their biases, and column i of `down_proj`. Nothing else is removed:
-norms, and the biases of `o_proj` and `down_proj`, belong to no group, even where a block lost all of its groups.
+KV group i of a layer consists of the rows of key/value head i in `k_proj` and `v_proj`, the rows in `q_proj` of the
+query heads that share it, the biases of these rows, and the matching columns of `o_proj`. MLP channel i consists of row
+i of `gate_proj` and `up_proj` with their biases, and column i of `down_proj`. Nothing else is removed. Norms and the
+biases of `o_proj` and `down_proj` belong to no group and remain, even if a block loses all of its groups.
 
-The config is left alone: it has room for one head count only, and layers may now differ.
+The model's config is not changed: it has only one head count for all layers, and pruned layers may differ.
 """
 
 from __future__ import annotations
@@ -37,18 +37,21 @@ KeptGroups = dict[Block, list[int]]
 def prune(
     model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]
 ) -> None:
-    """Cut a transformers decoder down to the groups that are kept, in place.
+    """Remove all groups from a transformers decoder except those to keep, in place.
 
-    Cut weights are new parameters (make optimisers afterwards) and own their memory; projections that keep everything
-    are not touched.
+    The weights that change become new parameters with their own memory, so create optimisers afterwards. Projections
+    that keep all groups are not changed.
 
     Args:
         model: A causal language model as loaded, not yet pruned.
-        kept_kv_groups: For each layer, the KV groups to keep, in increasing order; none removes the attention block.
-        kept_mlp_channels: For each layer, the MLP channels to keep, in increasing order; none removes the MLP block.
+        kept_kv_groups: Indices of the KV groups to keep, in increasing order, for each layer. An empty sequence removes
+            the attention block.
+        kept_mlp_channels: Indices of the MLP channels to keep, in increasing order, for each layer. An empty sequence
+            removes the MLP block.
 
     Raises:
-        UserError: If the architecture or the groups do not fit; the model is unchanged.
+        UserError: If the architecture is not supported, the model is already pruned or not in memory, or the groups do
+            not fit the model. The model is then unchanged.
         RuntimeError: If the result has wrong shapes, a weight that is not finite, or the wrong number of parameters.
     """
     layers = _uncut_layers(model)
@@ -65,12 +68,12 @@ def prune(
 
 
 def mask(model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]) -> None:
-    """Set to zero, in place, the weights and biases that `prune` would cut; shapes stay.
+    """Set the weights and biases that `prune` would remove to zero, in place. Shapes do not change.
 
-    The masked model computes what the pruned one does.
+    The masked model computes the same outputs as the pruned model. The arguments are those of `prune`.
 
     Raises:
-        UserError: As `prune`; the model is unchanged.
+        UserError: As for `prune`. The model is then unchanged.
     """
     layers = _uncut_layers(model)
     plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels)
@@ -93,7 +96,7 @@ def _uncut_layers(model: nn.Module) -> list[nn.Module]:
 def _check_groups(
     layers: Sequence[nn.Module], kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]
 ) -> list[KeptGroups]:
-    """Check the groups of all layers; return them by layer and block."""
+    """Check the indices of the groups of all layers and return them by layer and block."""
     plan: list[KeptGroups] = [{} for _ in layers]
     blocks: dict[Block, tuple[str, Sequence[Sequence[int]]]] = {
         "attention": ("kept_kv_groups", kept_kv_groups),
@@ -137,7 +140,7 @@ def _cut_block(layer: nn.Module, block: Block, groups: list[int]) -> None:
 
 
 def _select(parameter: nn.Parameter, dim: int, positions: torch.Tensor, into: nn.Parameter) -> None:
-    """Copy slices of a parameter into one of their size; nothing refers to the old memory, so it can go."""
+    """Copy slices of a parameter into another one. A copy, unlike a view, lets the old memory be freed."""
     torch.index_select(parameter.detach(), dim, positions, out=into.detach())
 
 
@@ -151,13 +154,13 @@ def _mask_projection(layer: nn.Module, role: Role, removed: list[int]) -> None:
 
 
 def _positions(groups: list[int], width: int, device: torch.device) -> torch.Tensor:
-    """Return the rows (or columns) of the groups: (len(groups) * width,)."""
+    """Return the indices of the rows (or columns) of the groups, (len(groups) * width,)."""
     first = torch.tensor(groups, dtype=torch.long, device=device) * width
     return (first[:, None] + torch.arange(width, device=device)).flatten()
 
 
 def _shapes_after(layer: nn.Module, block: Block, n_kept: int) -> dict[Role, list[int]]:
-    """Return the shapes that the weights of a block must have with `n_kept` groups; none if it goes."""
+    """Return the shape that each weight of a block must have with `n_kept` groups; empty if the block is removed."""
     shapes: dict[Role, list[int]] = {}
     for role in block_roles(block) if n_kept else ():
         shapes[role] = list(get_projection(layer, role).weight.shape)
@@ -177,5 +180,5 @@ def _check_block(layer: nn.Module, shapes: dict[Role, list[int]], index: int) ->
 
 
 def _count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters; tied ones count once."""
+    """Return the number of parameters; tied parameters count once."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Do token ids fit the model's embedding? A tokenizer may have more tokens than the model has rows."""
+"""Check token ids against the model's embedding: a tokenizer may have more tokens than the embedding has rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from espalier.errors import UserError
 
 
 def vocab_size_of(manifest: Mapping[str, Any]) -> int:
-    """Return the rows of a model's embedding, from its manifest, or from its folder where config.json leaves it out."""
+    """Return the number of rows of a model's embedding from its manifest.
+
+    If config.json has no `vocab_size`, the default in the config class of transformers is returned.
+    """
     size = manifest["config"].get("vocab_size")
     if size is None:
         config = AutoConfig.from_pretrained(
@@ -24,15 +27,15 @@ def vocab_size_of(manifest: Mapping[str, Any]) -> int:
 
 
 def check_token_ids(tokens: npt.NDArray[np.integer[Any]], vocab_size: int, what: str) -> None:
-    """Refuse tokens without a row of the embedding; on a GPU they would end the process.
+    """Check that every token id has a row in the embedding; on a GPU, a missing row would end the process.
 
     Args:
-        tokens: Token ids of any shape.
-        vocab_size: Rows of the embedding.
-        what: What the tokens are of, for the message.
+        tokens: Token ids, of any shape.
+        vocab_size: Number of rows of the embedding.
+        what: Source of the tokens, for the message.
 
     Raises:
-        UserError: With the token, its place and the number of rows.
+        UserError: If a token id has no row. The message has the largest token id and the number of rows.
     """
     largest = int(tokens.max(initial=0))
     if largest >= vocab_size:

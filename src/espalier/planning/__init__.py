@@ -1,1 +1,1 @@
-"""Planning: from importances and priors to what each layer keeps. Needs numpy only."""
+"""Planning: choose the groups that each layer keeps, from importances and priors. Does not import torch."""

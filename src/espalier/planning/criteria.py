@@ -1,15 +1,15 @@
-"""Criteria: how important a weight or a group is. The one place to add another.
+"""Criteria: the importance of weights or groups. A new criterion is added only here.
 
-A criterion that looks at weights maps what is known of one parameter to an importance of each of its elements; a
-group's importance is the sum over its elements. What it needs is gathered in one pass over n calibration sequences:
+A weight criterion computes an importance for each element of a parameter from statistics of the parameter. The
+importance of a group is the sum over its elements. One pass over n calibration sequences collects the statistics:
 
     gradient  g = (1/n) sum_s d loss_s / d w          loss_s: mean next-token loss of sequence s, nats
     squared_gradient  F = (1/n) sum_s (d loss_s / d w)^2
     input_norm  ||x_j|| = sqrt((1/n) sum_s sum_t x_jst^2)     x_jst: input feature j at token t of sequence s
 
-A criterion that looks at groups needs no model: it maps their costs to importances.
+A group criterion needs no model: it computes importances from the costs of the groups.
 
-Imports neither torch nor numpy: the config reads this registry in every job.
+This module imports neither torch nor numpy, because every job reads its registry when it validates the config.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ Need = Literal["gradient", "squared_gradient", "input_norm"]
 
 @dataclass(frozen=True)
 class ParameterStats:
-    """What is known of one parameter: float32 tensors of its shape, unless said otherwise.
+    """Statistics of one parameter: float32 tensors of its shape, unless noted otherwise.
+
+    A statistic is None if the criterion does not need it.
 
     Attributes:
         weight: The parameter, (out_features, in_features), or (out_features,) for a bias.
-        gradient: g; only where a criterion needs it.
-        squared_gradient: F; only where a criterion needs it.
-        input_norm: ||x_j||, (in_features,); for a bias, whose input is 1 at every token, sqrt(seq_len). Only where a
-            criterion needs it.
+        gradient: g.
+        squared_gradient: F.
+        input_norm: ||x_j||, (in_features,). For a bias, whose input is 1 at every token, it is sqrt(seq_len).
     """
 
     weight: Tensor
@@ -46,12 +47,12 @@ class ParameterStats:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A criterion: exactly one of two functions, and what the first needs.
+    """A criterion. Exactly one of `of_weights` and `of_groups` is given.
 
     Attributes:
-        of_weights: Importance of each element of a parameter.
-        needs: What a pass over calibration text must gather for it.
-        of_groups: Importance of each group from the groups' costs (parameters) and a seed.
+        of_weights: Returns the importance of each element of a parameter.
+        needs: Statistics that `of_weights` needs from a pass over calibration text.
+        of_groups: Returns the importance of each group from the costs of the groups (parameters) and a seed.
     """
 
     of_weights: Callable[[ParameterStats], Tensor] | None = None
@@ -60,7 +61,7 @@ class Criterion:
 
     @property
     def reads_model(self) -> bool:
-        """Whether importances come from the model, hence from a table."""
+        """Whether importances are measured on the model and therefore read from an importance table."""
         return self.of_weights is not None
 
     @property
@@ -70,27 +71,33 @@ class Criterion:
 
 
 def taylor(known: ParameterStats) -> Tensor:
-    """|w g|: first-order change of the loss. Ma et al., LLM-Pruner (2023)."""
+    """Return |w g|, the first-order change of the loss. Source: Ma et al., LLM-Pruner (2023)."""
     return (known.weight * _given(known.gradient)).abs_()
 
 
 def taylor2(known: ParameterStats) -> Tensor:
-    """|w g| + w^2 F / 2: with the diagonal of the empirical Fisher matrix for the Hessian. Ma et al. (2023)."""
+    """Return |w g| + w^2 F / 2, the second-order change of the loss. Source: Ma et al., LLM-Pruner (2023).
+
+    F, the diagonal of the empirical Fisher matrix, replaces the Hessian.
+    """
     return taylor(known) + 0.5 * known.weight.square() * _given(known.squared_gradient)
 
 
 def wanda(known: ParameterStats) -> Tensor:
-    """|w| ||x||: weight times norm of its input feature. Sun et al., Wanda (2024)."""
+    """Return |w| ||x||, the weight times the norm of its input feature. Source: Sun et al., Wanda (2024)."""
     return known.weight.abs() * _given(known.input_norm)
 
 
 def magnitude(known: ParameterStats) -> Tensor:
-    """|w|."""
+    """Return |w|."""
     return known.weight.abs()
 
 
 def random(costs: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Draw uniformly on (0, 1) per parameter of the group, so that the score, importance / cost, is the plain draw."""
+    """Return the cost of each group times a uniform draw from [0, 1).
+
+    The score, importance / cost, is then the draw, whatever the cost.
+    """
     import numpy as np
 
     return np.random.default_rng(seed).random(len(costs)) * costs
@@ -106,7 +113,7 @@ CRITERIA = {
 
 
 def takes_gradients(needs: Collection[Need]) -> bool:
-    """Tell whether what a criterion needs is gathered by backward passes."""
+    """Return whether any of the needed statistics requires backward passes."""
     return not {"gradient", "squared_gradient"}.isdisjoint(needs)
 
 

@@ -1,6 +1,6 @@
-"""All groups of a model, one row each, in the order (layer, block, group).
+"""The table of all groups of a model, with one row for each group in the order (layer, block, group).
 
-cost = parameters removed with the group. Importances and scores are arrays aligned with this table.
+The cost of a group is its number of parameters. Arrays of importances and scores have the same order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ ATTENTION, MLP = 0, 1
 
 @dataclass(frozen=True, eq=False)
 class GroupTable:
-    """Four arrays of shape (n_groups,): `layer` and `group` count from 0, `block` is ATTENTION or MLP."""
+    """All groups of a model: four arrays of shape (n_groups,).
+
+    `layer` and `group` count from 0. `block` is ATTENTION or MLP. `cost` is the number of parameters of the group.
+    """
 
     n_layers: int
     layer: NDArray[np.int32]
@@ -27,7 +30,7 @@ class GroupTable:
 
     @classmethod
     def of(cls, structure: ModelStructure) -> GroupTable:
-        """List the KV groups and MLP channels of a model."""
+        """Return the table of the KV groups and MLP channels of a model."""
         blocks = [
             (layer, block, n_groups, cost)
             for layer, sizes in enumerate(structure.layers)
@@ -50,6 +53,6 @@ class GroupTable:
         return len(self.layer)
 
     def name(self, index: int) -> str:
-        """Name a row for a message: "layer 3, MLP channel 17"."""
+        """Return the name of a row for messages, such as "layer 3, MLP channel 17"."""
         kind = "KV group" if self.block[index] == ATTENTION else "MLP channel"
         return f"layer {self.layer[index]}, {kind} {self.group[index]}"

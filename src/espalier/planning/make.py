@@ -1,4 +1,4 @@
-"""Make the plan of one experiment from its tables. Needs no torch."""
+"""Make the plan of one experiment from its importance and prior tables. Does not import torch."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ def make_plan(
     Args:
         structure: Sizes of the model.
         settings: `method` (as in the config), `selection`, `pruning_ratio`, `n_samples`, `seed`.
-        importance: Importance table of the criterion; None for one that looks at groups only.
-        priors: PriorColumns table; None when the method takes none.
+        importance: Importance table of the criterion (`espalier.tables.Importance`); None for a group criterion.
+        priors: Prior table (`espalier.tables.PriorTable`); None if the method uses no priors.
 
     Returns:
-        The plan, and summary figures: requested and achieved ratio, floored priors.
+        The plan and a summary: requested and achieved ratio, removed parameters, number of layers whose MLP lost more
+        than half of its channels, and number of priors raised to the floor.
 
     Raises:
-        UserError: If the request is infeasible or a table lacks the sample count.
+        UserError: If the request is infeasible, or a table does not have the sample count.
+        ValueError: If the criterion needs an importance table and none is given.
     """
     groups, scores, n_floored = scored_groups(structure, settings, importance, priors)
     options = SelectionOptions(**settings["selection"])
@@ -58,10 +60,10 @@ def make_plan(
 def scored_groups(
     structure: ModelStructure, settings: dict[str, Any], importance: pa.Table | None, priors: pa.Table | None
 ) -> tuple[GroupTable, NDArray[np.float64], int]:
-    """Score all groups; arguments and errors as `make_plan`.
+    """Score all groups; `make_plan` describes the arguments and errors.
 
     Returns:
-        The groups, the score of each, (n_groups,), and how many priors were raised to the floor.
+        The groups, their scores, (n_groups,), and the number of priors raised to the floor.
     """
     method, groups = settings["method"], GroupTable.of(structure)
     criterion = CRITERIA[method["criterion"]]
@@ -77,7 +79,7 @@ def scored_groups(
 
 
 def _importance_of(table: pa.Table, n_samples: int, n_groups: int) -> NDArray[np.float64]:
-    """Take the importances of one sample count, in the order layer, block (attention first), group."""
+    """Return the importances of one sample count, in the order (layer, block, group), attention first."""
     rows = table.filter(pc.equal(table["n_samples"], n_samples))
     rows = rows.sort_by([("layer", "ascending"), ("block", "ascending"), ("group", "ascending")])
     if len(rows) != n_groups:

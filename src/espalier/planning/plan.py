@@ -1,10 +1,10 @@
-"""Plans: what each layer keeps.
+"""Plans: the groups that each layer keeps.
 
 removed_params         = sum over layers of removed KV groups * kv_group_params + removed channels * mlp_channel_params
 removed_param_fraction = removed_params / total_params
 
-In JSON, which groups are kept stands as a bit mask (first group = highest bit of the first byte, last byte padded with
-zeros, base64) beside readable counts: about 2.4 kB for 14,336 channels.
+JSON stores the kept groups of a block as a bit mask in base64, beside readable counts. The first group is the highest
+bit of the first byte, and the last byte is padded with zeros. 14,336 channels take about 2.4 kB.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ REMEDY = "make the plan again"
 
 @dataclass(frozen=True)
 class Plan:
-    """Per layer: how many KV groups and MLP channels it had, and the ascending indices of those it keeps."""
+    """The number of KV groups and MLP channels of each layer before pruning, and the sorted indices of the kept ones.
+
+    Each attribute has one entry per layer.
+    """
 
     n_kv_groups: tuple[int, ...]
     n_mlp_channels: tuple[int, ...]
@@ -36,7 +39,11 @@ class Plan:
 
     @classmethod
     def from_mask(cls, groups: GroupTable, structure: ModelStructure, removed: NDArray[np.bool_]) -> Plan:
-        """Make the plan that removes the groups marked in `removed`, (n_groups,)."""
+        """Return the plan that removes the groups marked in `removed`, (n_groups,).
+
+        Raises:
+            ValueError: If the shape or dtype of `removed` is wrong.
+        """
         if removed.shape != (len(groups),) or removed.dtype != np.bool_:
             raise ValueError(f"a mask over {len(groups)} groups is needed")
         kept = np.flatnonzero(~removed)
@@ -47,7 +54,7 @@ class Plan:
 
     @classmethod
     def identity(cls, structure: ModelStructure) -> Plan:
-        """Make the plan that removes nothing."""
+        """Return the plan that removes nothing."""
         n_kv_groups, n_mlp_channels = _sizes(structure)
         kept = (tuple(tuple(range(count)) for count in counts) for counts in (n_kv_groups, n_mlp_channels))
         return cls(n_kv_groups, n_mlp_channels, *kept)
@@ -73,10 +80,10 @@ class Plan:
         return sum(2 * kept < count for kept, count in zip(self.n_kept_mlp_channels, self.n_mlp_channels, strict=True))
 
     def layer_params(self, structure: ModelStructure) -> tuple[int, ...]:
-        """Parameters that each layer keeps, its fixed ones included.
+        """Return the number of parameters that each layer keeps, including its fixed parameters.
 
         Raises:
-            UserError: The plan was made for a model of other sizes.
+            UserError: If the plan was made for a model of other sizes.
         """
         self._check_sizes(structure)
         return tuple(
@@ -87,16 +94,24 @@ class Plan:
         )
 
     def removed_params(self, structure: ModelStructure) -> int:
-        """Count the parameters that the plan removes; raises as `layer_params`."""
+        """Return the number of parameters that the plan removes.
+
+        Raises:
+            UserError: If the plan was made for a model of other sizes.
+        """
         kept = sum(self.layer_params(structure)) + structure.other_params
         return structure.total_params - kept
 
     def removed_param_fraction(self, structure: ModelStructure) -> float:
-        """Divide the removed parameters by all of the model's; raises as `layer_params`."""
+        """Return the removed parameters as a fraction of all parameters of the model.
+
+        Raises:
+            UserError: If the plan was made for a model of other sizes.
+        """
         return self.removed_params(structure) / structure.total_params
 
     def to_dict(self) -> dict[str, Any]:
-        """Write as plain JSON values."""
+        """Return the plan as JSON values."""
         blocks = zip(self.n_kv_groups, self.kept_kv_groups, self.n_mlp_channels, self.kept_mlp_channels, strict=True)
         return {
             "n_layers": self.n_layers,
@@ -108,10 +123,10 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """Read what `to_dict` wrote.
+        """Read the JSON values that `to_dict` returned.
 
         Raises:
-            UserError: A key is missing, or a length, count and mask disagree.
+            UserError: If a key is missing or has a value of a wrong type, or if counts and masks disagree.
         """
         kv_groups, mlp_channels = _read_blocks(values)
         return cls(
@@ -132,17 +147,19 @@ class Plan:
 
 
 def kept_counts(values: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Read how many KV groups and MLP channels each layer keeps from what `Plan.to_dict` wrote; checks all of it.
+    """Return how many KV groups and how many MLP channels each layer keeps, from the JSON values of a plan.
+
+    All values of the plan are checked.
 
     Raises:
-        UserError: As `Plan.from_dict`.
+        UserError: If a key is missing or has a value of a wrong type, or if counts and masks disagree.
     """
     kv_groups, mlp_channels = _read_blocks(values)
     return tuple(block.n_kept for block in kv_groups), tuple(block.n_kept for block in mlp_channels)
 
 
 def _read_blocks(values: Mapping[str, Any]) -> tuple[list[_Block], list[_Block]]:
-    """Read the KV groups and the MLP channels of each layer."""
+    """Read and check the KV groups and the MLP channels of each layer."""
     n_layers, layers = _value(values, "n_layers", int, "plan"), _value(values, "layers", list, "plan")
     numbers = [_value(layer, "layer", int, f"plan.layers[{index}]") for index, layer in enumerate(layers)]
     if numbers != list(range(n_layers)):
@@ -152,32 +169,35 @@ def _read_blocks(values: Mapping[str, Any]) -> tuple[list[_Block], list[_Block]]
 
 
 def _sizes(structure: ModelStructure) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """KV groups and MLP channels of each layer."""
+    """Return the number of KV groups and the number of MLP channels of each layer."""
     layers = structure.layers
     return tuple(layer.n_kv_groups for layer in layers), tuple(layer.n_mlp_channels for layer in layers)
 
 
 def _pack(count: int, kept: Sequence[int]) -> dict[str, Any]:
-    """Write which of `count` groups are kept."""
+    """Return the count and the bit mask of the kept groups as JSON values."""
     mask = np.zeros(count, dtype=bool)
     mask[list(kept)] = True
     return {"n": count, "n_kept": len(kept), "mask": base64.b64encode(np.packbits(mask).tobytes()).decode()}
 
 
 class _Block(NamedTuple):
-    """Groups of one block, a bit for each that is kept; not an array, since consolidation only counts millions."""
+    """Bit mask of the kept groups of one block.
+
+    The bits are decoded only when needed: consolidating tables reads millions of groups and only counts them.
+    """
 
     n: int
     n_kept: int
     bits: bytes
 
     def kept(self) -> tuple[int, ...]:
-        """List the groups that are kept."""
+        """Return the indices of the kept groups."""
         return tuple(np.flatnonzero(np.unpackbits(np.frombuffer(self.bits, dtype=np.uint8))).tolist())
 
 
 def _read_block(layer: Mapping[str, Any], block: str, index: int) -> _Block:
-    """Read what `_pack` wrote."""
+    """Read and check the JSON values that `_pack` returned."""
     where = f"plan.layers[{index}].{block}"
     values = _value(layer, block, dict, f"plan.layers[{index}]")
     count, n_kept = _value(values, "n", int, where), _value(values, "n_kept", int, where)
@@ -197,7 +217,7 @@ def _read_block(layer: Mapping[str, Any], block: str, index: int) -> _Block:
 
 
 def _value(values: object, key: str, kind: type, where: str) -> Any:
-    """Look up a key and check what kind of value it has."""
+    """Return the value of a key, and check its type."""
     if not isinstance(values, Mapping) or key not in values:
         raise UserError(f"{where} has no {key}; {REMEDY}")
     if not isinstance(values[key], kind):

@@ -1,12 +1,18 @@
-"""Scores: the groups with the lowest are removed first.
+"""Scores of groups: selection removes the groups with the lowest scores first.
 
 base  = importance / cost
 score = base * B ** T,  B = ln(1 + max(prior, prior_floor))
 
-The scope says whose prior a group takes. `none`: nobody's (score = base). `layer`: its layer's. `block`: its attention
-block's or its MLP block's. `gated`: in layers whose (floored) prior is strictly under the tau-quantile over layers,
-the layer's; in the others the block's. With `normalise`, importances are first divided by their sum over the layer, or
-over the block of the layer; a sum of zero leaves zeros.
+The scope of the method determines the prior of a group:
+
+none   no prior: score = base
+layer  the prior of its layer
+block  the prior of its attention block or MLP block
+gated  the prior of its layer, if the floored layer prior is strictly less than the tau-quantile over all layers;
+       otherwise the prior of its block
+
+With `normalise`, importances are first divided by their sum over the layer, or over the block of the layer. If the sum
+is zero, they remain zero.
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """Settings of a method that shape its scores; names and defaults are those of `methods` in the config."""
+    """Settings of a method that affect its scores, with the names and defaults of `methods` in the config."""
 
     scope: Literal["none", "layer", "block", "gated"] = "none"
     temperature: float = 1.0
@@ -36,7 +42,7 @@ class ScoreSettings:
 
 @dataclass(frozen=True, eq=False)
 class PriorColumns:
-    """One measurement of what each removed part costs: three arrays of shape (n_layers,)."""
+    """Priors of all layers, attention blocks and MLP blocks by one measure: three arrays of shape (n_layers,)."""
 
     layer: Floats
     attention: Floats
@@ -46,20 +52,20 @@ class PriorColumns:
 def score_groups(
     groups: GroupTable, importance: Floats, settings: ScoreSettings, priors: PriorColumns | None = None
 ) -> tuple[Floats, int]:
-    """Score every group.
+    """Compute the score of every group.
 
     Args:
         groups: The model's groups.
         importance: Importance of each group, (n_groups,).
-        settings: The method.
-        priors: Measured priors; not used when the scope is none.
+        settings: Settings of the method.
+        priors: Measured priors; not used with scope `none`.
 
     Returns:
-        Scores, (n_groups,), and how many of the prior entries that enter them were raised to the floor.
+        The scores, (n_groups,), and how many of the priors that they use were raised to the floor.
 
     Raises:
-        UserError: An importance or prior is missing, not finite, or an importance is negative; the scope is `gated`
-            and tau is missing; or the scores overflow.
+        UserError: If an importance or prior is missing or not finite, an importance is negative, the scope is `gated`
+            and tau is missing, or the scores overflow.
     """
     importance = np.asarray(importance, dtype=np.float64)
     _check_importance(groups, importance)
@@ -92,7 +98,7 @@ def _check_importance(groups: GroupTable, importance: Floats) -> None:
 
 
 def _normalised(groups: GroupTable, importance: Floats, within: str) -> Floats:
-    """Divide importances by their sum within the layer or the block."""
+    """Divide importances by their sum within the layer or the block; a sum of zero gives zeros."""
     if within == "none":
         return importance
     part = groups.layer.astype(np.int64) * 2 + (groups.block if within == "block" else 0)
@@ -102,7 +108,7 @@ def _normalised(groups: GroupTable, importance: Floats, within: str) -> Floats:
 
 
 def _table(groups: GroupTable, priors: PriorColumns) -> Floats:
-    """Put priors side by side and check them: (n_layers, 3), columns attention, MLP, layer."""
+    """Check the priors and return them as one array, (n_layers, 3), with columns attention, MLP, layer."""
     columns = {"attention": priors.attention, "mlp": priors.mlp, "layer": priors.layer}
     for name, values in columns.items():
         if np.shape(values) != (groups.n_layers,):
@@ -118,7 +124,7 @@ def _table(groups: GroupTable, priors: PriorColumns) -> Floats:
 
 
 def _priors_by_block(table: Floats, settings: ScoreSettings) -> tuple[Floats, int]:
-    """Choose the prior of each block, (n_layers, 2), and count the floored entries among those chosen."""
+    """Return the prior that each block uses, (n_layers, 2), and how many of the used priors were floored."""
     floored = np.maximum(table, settings.prior_floor)
     n_layers = len(table)
     if settings.scope == "gated":

@@ -1,20 +1,22 @@
-"""Selection: which groups go.
+"""Selection: choose the groups to remove.
 
 budget = floor(pruning_ratio * total_params)
 
-Groups are removed in the order (score, layer, block, group) while they fit: a group that costs more than what is left
-of the budget, or of its layer's limit, is passed over for a smaller one. The budget is never exceeded. While MLP
-channels remain that their layer may lose, it is missed by less than one of them.
+Groups are removed in the order (score, layer, block, group). A group is skipped if its cost exceeds the remaining
+budget or the remaining limit of its layer. The budget is never exceeded. The removed parameters fall short of it by
+less than one MLP channel, as long as the limits allow more channels to be removed.
 
-Options, in the order in which they act (P = prunable parameters of a layer):
+Options, in the order in which they are applied (P = prunable parameters of a layer):
 
-limit(layer)      0 for frozen layers, else floor(max_layer_ratio * P).
-uniform           every free layer loses the share budget / sum of their P, by score within the layer. What is smaller
-                  than a channel is carried to the next layer, so that the total misses by less than one channel.
-collapse_below    layers that would keep less than this share of P are removed whole, those that keep least first, as
-                  long as they fit the budget; one that does not fit keeps at least the share instead. The rest is
-                  selected again with what budget remains, until no layer is left to collapse.
-mlp_multiple_of   see `widths`.
+limit(layer)      0 for frozen layers, otherwise floor(max_layer_ratio * P).
+uniform           Every layer that is not frozen loses the same share: budget / sum of their P. Groups are chosen by
+                  score within each layer. A remainder smaller than a channel is carried to the next layer, so the total
+                  falls short of the budget by less than one channel.
+collapse_below    Layers that would keep less than this share of P are removed completely, if they fit the budget. The
+                  layer that would keep the smallest share is removed first. A layer that does not fit the budget keeps
+                  at least the share instead. Selection is then repeated for the other layers with the remaining budget,
+                  until no layer would keep less than the share.
+mlp_multiple_of   See `widths`.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Constraints on what may be removed; names and defaults are those of `selection` in the config."""
+    """Constraints on which groups may be removed, with the names and defaults of `selection` in the config."""
 
     freeze_first_layers: int = 0
     freeze_last_layers: int = 0
@@ -51,10 +53,11 @@ class SelectionOptions:
 def check_feasible(
     structure: ModelStructure, pruning_ratio: float, options: SelectionOptions, allocation: Allocation = "global"
 ) -> None:
-    """Refuse a request that no scores could satisfy.
+    """Check that a request is possible, whatever the scores.
 
     Raises:
-        UserError: The ratio is not in [0, 1), or larger than what the options let go.
+        UserError: If the ratio is not in [0, 1) or is larger than the options allow, or the options contradict each
+            other.
     """
     if not 0 <= pruning_ratio < 1:
         raise UserError(f"pruning_ratio is {pruning_ratio}; it is at least 0 and less than 1")
@@ -83,20 +86,21 @@ def select(
         scores: Score of each group, finite, (n_groups,).
         pruning_ratio: Share of all parameters to remove, in [0, 1).
         options: Constraints.
-        allocation: Whether all layers compete, or each loses the same share.
+        allocation: Whether all layers compete (`global`), or each layer loses the same share (`uniform`).
 
     Returns:
-        Which groups are removed, (n_groups,).
+        Mask of the groups to remove, (n_groups,).
 
     Raises:
-        UserError: The request is infeasible (`check_feasible`), or `collapse_below` makes it so.
+        UserError: If the request is infeasible (`check_feasible`), or becomes infeasible because of `collapse_below`.
+        ValueError: If the scores have a wrong shape or are not finite.
     """
     if scores.shape != (len(groups),) or not np.isfinite(scores).all():
         raise ValueError(f"{len(groups)} finite scores are needed, one per group")
     check_feasible(structure, pruning_ratio, options, allocation)
     budget = _floor_share(pruning_ratio, structure.total_params)
     limits = np.array(_layer_limits(structure, options, allocation), dtype=np.int64)
-    order = np.argsort(scores, kind="stable")  # the table's own order breaks ties
+    order = np.argsort(scores, kind="stable")  # stable: groups with equal scores keep their order
     if allocation == "uniform":
         removed = _take_uniformly(groups, structure, order, budget, limits)
     elif options.collapse_below > 0:
@@ -112,29 +116,29 @@ def select(
 
 
 def _floor_share(share: float, count: int) -> int:
-    """floor(share * count) for the decimal number that was written: 0.29 of 100 is 29, not 28."""
+    """Return floor(share * count) without rounding error of the decimal share: 29, not 28, for 0.29 of 100."""
     return math.floor(Fraction(repr(float(share))) * count)
 
 
 def _least_kept(params: int, collapse_below: float) -> int:
-    """Fewest parameters that are not less than the share `collapse_below` of `params`."""
+    """Return the smallest number of parameters that is at least the share `collapse_below` of `params`."""
     return math.ceil(Fraction(repr(float(collapse_below))) * params)
 
 
 def _layer_limits(structure: ModelStructure, options: SelectionOptions, allocation: Allocation) -> list[int]:
-    """How many parameters each layer may lose."""
+    """Return how many parameters each layer may lose."""
     last = structure.n_layers - options.freeze_last_layers
     limits = []
     for index, layer in enumerate(structure.layers):
         limit = _floor_share(options.max_layer_ratio, layer.prunable_params)
-        if allocation == "uniform":  # layers that all keep the same share collapse together or not at all
+        if allocation == "uniform":  # all layers lose the same share, so none may collapse
             limit = min(limit, layer.prunable_params - _least_kept(layer.prunable_params, options.collapse_below))
         limits.append(limit if options.freeze_first_layers <= index < last else 0)
     return limits
 
 
 def _check_budget(structure: ModelStructure, pruning_ratio: float, options: SelectionOptions, most: int) -> None:
-    """Refuse a budget of more than `most` parameters."""
+    """Check that the budget is at most `most` parameters."""
     total = structure.total_params
     budget = _floor_share(pruning_ratio, total)
     if budget <= most:
@@ -150,16 +154,16 @@ def _check_budget(structure: ModelStructure, pruning_ratio: float, options: Sele
 
 
 def _per_layer(groups: GroupTable, chosen: Ints | Mask) -> Ints:
-    """Cost of the chosen groups by layer, (n_layers,). Exact: sums stay below 2**53."""
+    """Return the cost of the chosen groups in each layer, (n_layers,). It is exact, because sums are below 2**53."""
     sums = np.bincount(groups.layer[chosen], weights=groups.cost[chosen], minlength=groups.n_layers)
     return sums.astype(np.int64)
 
 
 def _take(groups: GroupTable, candidates: Ints, budget: int, limits: Ints) -> Mask:
-    """Take candidates (rows, lowest score first) while they fit the budget and their layers' limits.
+    """Return the mask of the candidates (rows, lowest score first) that fit the budget and the limits of their layers.
 
-    Each turn ends at the first group too large for the budget and drops all others as large, so there are at most as
-    many turns as different costs.
+    Each iteration ends at the first group that exceeds the remaining budget. The next iteration drops all groups of at
+    least that cost, so there are at most as many iterations as distinct costs.
     """
     removed = np.zeros(len(groups), dtype=bool)
     room = limits.copy()
@@ -178,7 +182,10 @@ def _take(groups: GroupTable, candidates: Ints, budget: int, limits: Ints) -> Ma
 
 
 def _fit_layers(groups: GroupTable, candidates: Ints, room: Ints) -> Ints:
-    """Candidates that are taken when only their layers' room counts, in the order given. All layers go in step."""
+    """Return the candidates that fit the limits of their layers, in the given order, without regard to the budget.
+
+    `room` is the number of parameters that each layer may still lose. The loop handles all layers at once.
+    """
     if (_per_layer(groups, candidates) <= room).all():
         return candidates
     fits = np.zeros(len(groups), dtype=bool)
@@ -198,7 +205,7 @@ def _fit_layers(groups: GroupTable, candidates: Ints, room: Ints) -> Ints:
 
 
 def _take_uniformly(groups: GroupTable, structure: ModelStructure, order: Ints, budget: int, limits: Ints) -> Mask:
-    """Take the same share of every layer that may lose something; what a layer leaves unspent passes to the next."""
+    """Remove the same share of every layer that may lose groups; carry the unused budget of a layer to the next."""
     free = [index for index, limit in enumerate(limits) if limit > 0]
     all_free = sum(structure.layers[index].prunable_params for index in free)
     removed = np.zeros(len(groups), dtype=bool)
@@ -215,7 +222,7 @@ def _take_uniformly(groups: GroupTable, structure: ModelStructure, order: Ints, 
 def _take_with_collapse(
     groups: GroupTable, structure: ModelStructure, order: Ints, pruning_ratio: float, options: SelectionOptions
 ) -> Mask:
-    """Take the lowest scores, removing whole those layers that would keep too little."""
+    """Remove the groups with the lowest scores, and completely remove layers that would keep too little."""
     params = [layer.prunable_params for layer in structure.layers]
     least = [_least_kept(count, options.collapse_below) for count in params]
     limits = np.array(_layer_limits(structure, options, "global"), dtype=np.int64)
@@ -239,7 +246,7 @@ def _take_with_collapse(
 def _limits_after_collapse(
     groups: GroupTable, structure: ModelStructure, removed: Mask, limits: Ints, collapse_below: float
 ) -> Ints:
-    """What layers may lose once collapsed layers stay as they are and the others keep their least share."""
+    """Return the limits for `fit_widths`: 0 for collapsed layers; the other layers keep at least `collapse_below`."""
     params = np.array([layer.prunable_params for layer in structure.layers])
     least = np.array([_least_kept(int(count), collapse_below) for count in params])
     is_empty = _per_layer(groups, removed) == params

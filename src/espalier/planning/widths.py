@@ -1,14 +1,14 @@
-"""Selection, last step: MLP widths that are multiples of a number.
+"""The last step of selection: change MLP widths to multiples of a number m.
 
-Admissible widths of an MLP: 0, m, 2m, ... and its full width n, whether or not that is a multiple. A narrower MLP loses
-the channels with the lowest scores first. A step leads from one admissible width to the next; its score is the mean
-score of the channels between them.
+The allowed widths of an MLP are 0, m, 2m, ... and its full width n, even if n is not a multiple of m. An MLP loses the
+channels with the lowest scores first. A step changes a width to the next smaller allowed width. The score of a step is
+the mean score of the channels between the two widths.
 
-1. Every width goes to the nearest admissible one that its layer's limit permits; a tie goes up.
-2. While the budget is exceeded, the step with the highest score is taken back.
-3. While a step fits the budget and its layer's limit, the one with the lowest score is taken.
+1. Change every width to the nearest allowed width within the limit of its layer. A tie rounds up.
+2. While the budget is exceeded, undo the step with the highest score.
+3. While a step fits the budget and the limit of its layer, take the step with the lowest score.
 
-So the budget is missed by less than one step, as long as a step is left that its layer's limit permits.
+The removed parameters then fall short of the budget by less than one step, as long as the limits allow another step.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ def fit_widths(
     *,
     near: bool,
 ) -> NDArray[np.bool_]:
-    """Change which MLP channels are removed, so that widths are admissible.
+    """Change which MLP channels are removed, so that all widths are allowed.
 
     Args:
         groups: The model's groups.
         scores: Score of each group, (n_groups,).
-        removed: What selection removed, within the budget, (n_groups,).
-        budget: Parameters to remove.
-        limits: Parameters that each layer may lose, (n_layers,); layers with 0 stay as they are.
-        multiple: What widths are multiples of.
-        near: Whether a width stays between the admissible ones on either side of what it was.
+        removed: Mask of the groups that selection removed within the budget, (n_groups,).
+        budget: Number of parameters to remove.
+        limits: Number of parameters that each layer may lose, (n_layers,). Layers with limit 0 are not changed.
+        multiple: Number of which widths must be multiples.
+        near: Whether each width may only change to one of the two allowed widths next to it.
 
     Returns:
-        Which groups are removed, (n_groups,).
+        Mask of the groups to remove, (n_groups,).
     """
     blocks = []
     for layer in np.flatnonzero(limits > 0):
@@ -64,7 +64,7 @@ def fit_widths(
 
 @dataclass
 class _Block:
-    """The MLP of one layer while its width is fitted."""
+    """The MLP of one layer, whose width is changed step by step."""
 
     channels: NDArray[np.int64]  # rows of the table, lowest score first
     scores: NDArray[np.float64]  # of these channels
@@ -79,7 +79,7 @@ class _Block:
         return len(self.channels)
 
     def bound(self, limit: int, *, near: bool) -> None:
-        """Set the narrowest and widest width for a loss of at most `limit` parameters."""
+        """Set the smallest and largest width, so that the MLP loses at most `limit` parameters."""
         self.lowest = self.ceil(max(0, self.full - limit // self.cost))
         self.highest = self.full
         if near:
@@ -87,27 +87,27 @@ class _Block:
             self.highest = self.ceil(self.width)
 
     def floor(self, width: int) -> int:
-        """The next admissible width that is not larger."""
+        """Return the largest allowed width that is at most `width`."""
         return width if width == self.full else width // self.multiple * self.multiple
 
     def ceil(self, width: int) -> int:
-        """The next admissible width that is not smaller."""
+        """Return the smallest allowed width that is at least `width`."""
         return min(-(-width // self.multiple) * self.multiple, self.full)
 
     def nearest(self) -> int:
-        """The nearest admissible width within the bounds."""
+        """Return the nearest allowed width within the bounds."""
         under, over = self.floor(self.width), self.ceil(self.width)
         nearest = under if self.width - under < over - self.width else over
         return min(max(nearest, self.lowest), self.highest)
 
     def move(self, width: int) -> int:
-        """Take another width; returns the parameters that come back."""
+        """Set the width and return the number of parameters regained (negative if the MLP becomes narrower)."""
         gained = (width - self.width) * self.cost
         self.width = width
         return gained
 
     def step_score(self, width: int) -> float:
-        """Mean score of the channels between the present width and another."""
+        """Return the mean score of the channels between the current width and `width`."""
         first, last = sorted((self.full - width, self.full - self.width))
         return float(self.scores[first:last].mean())
 
@@ -119,14 +119,14 @@ def _describe(
     channels: NDArray[np.int64],
     multiple: int,
 ) -> _Block:
-    """Sort the channels of an MLP by score."""
+    """Return the MLP with the given channels, sorted by score."""
     channels = channels[np.argsort(scores[channels], kind="stable")]
     width = int((~removed[channels]).sum())
     return _Block(channels, scores[channels], int(groups.cost[channels[0]]), multiple, width)
 
 
 def _step_to_budget(blocks: list[_Block], left: int) -> None:
-    """Take steps back while more than the budget is removed (`left` < 0), then take those that fit."""
+    """Undo steps while the budget is exceeded (`left` < 0), then take steps that fit the remaining budget."""
     while left < 0:
         narrowed = [block for block in reversed(blocks) if block.width < block.highest]
         block = max(narrowed, key=lambda block: block.step_score(block.ceil(block.width + 1)))
