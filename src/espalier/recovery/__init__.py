@@ -1,1 +1,1 @@
-"""Recovery: fine-tuning of pruned models with LoRA. Imports nothing, so that light code may name its modules."""
+"""Recovery: fine-tuning of pruned models with LoRA. This module imports nothing, so it is cheap to import."""

@@ -1,4 +1,4 @@
-"""The folder of an adapter, as `peft` names its files. Imports no torch."""
+"""Fingerprint of an adapter folder. `peft` defines the file names. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def adapter_fingerprint(folder: str | Path) -> str:
-    """Return a hash of all that decides what an adapter adds to the weights."""
+    """Return the SHA-256 of an adapter's config and weights, as a hex string."""
     return sha256_of_json([sha256_of(Path(folder) / name) for name in (CONFIG, WEIGHTS)])

@@ -1,13 +1,13 @@
-"""LoRA adapters on a pruned model: attached, saved, merged.
+"""Attach LoRA adapters to a pruned model, save them, and merge them into the weights.
 
-A projection with frozen weight W, (out_features, in_features), computes with an adapter of rank r
+A projection has a frozen weight W, (out_features, in_features). With an adapter of rank r it computes
 
-    y = W x + (alpha / r) * B A x,   A (r, in_features) drawn at random, B (out_features, r) zero at first
+    y = W x + (alpha / r) * B A x,   A (r, in_features) random at the start, B (out_features, r) zero at the start
 
-and only A and B are trained (Hu et al. 2022, "LoRA"). Merging adds (alpha / r) * B A to W, after which the model is an
-ordinary pruned one. Adapters are float32 whatever the type of W; the sum is rounded once, to the type of W.
+Only A and B are trained (Hu et al. 2022, "LoRA"). Merging adds (alpha / r) * B A to W. The merged model is an ordinary
+pruned model. Adapters are float32 for every dtype of W. The sum is rounded once, to the dtype of W.
 
-Blocks that lost all of their groups have no projection to adapt, and get none.
+A block that lost all of its groups has no projections, so it gets no adapter.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class LoraSettings:
 
     Attributes:
         rank: Rank r.
-        alpha: Adapters are multiplied by alpha / r.
-        dropout: Share of an adapter's inputs that is dropped in training.
-        target_modules: Names of the projections that get one.
-        seed: Seed of the first weights.
+        alpha: Scaling numerator: the output of an adapter is multiplied by alpha / r.
+        dropout: Dropout probability of an adapter's inputs during training.
+        target_modules: Names of the projections that get an adapter, such as `q_proj`.
+        seed: Seed of the initial adapter weights.
     """
 
     rank: int
@@ -54,10 +54,14 @@ class LoraSettings:
 
 
 def projections_left(model: nn.Module, names: Sequence[str]) -> list[str]:
-    """Return the full names of the projections with these role names that a pruned model still has.
+    """Return the full module names of the requested projections that a pruned model still has.
+
+    Args:
+        model: The pruned model.
+        names: Names of projections within their blocks, such as `q_proj`.
 
     Raises:
-        UserError: If none is left.
+        UserError: If no layer has any of these projections.
     """
     roles = [role for role in ROLES if role.name in names]
     found = []
@@ -70,10 +74,10 @@ def projections_left(model: nn.Module, names: Sequence[str]) -> list[str]:
 
 
 def attach(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
-    """Freeze a pruned model and give its projections adapters, in place.
+    """Freeze a pruned model and attach adapters to its projections, in place.
 
     Raises:
-        UserError: If none of the projections is left.
+        UserError: If no layer has any of the target projections.
     """
     config = LoraConfig(
         r=settings.rank,
@@ -87,34 +91,38 @@ def attach(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
 
 
 def save_adapter(model: PeftModel, folder: str | Path, plan: Plan) -> None:
-    """Write the adapters and their config as `peft` reads them; the folder appears whole or not at all.
+    """Write the adapters and their config in the format of `peft`. The folder is written atomically.
 
     Args:
         model: The model with its adapters.
-        folder: Where to write them.
-        plan: What the model keeps; its hash goes into the file, because other groups of the same number would fit too.
+        folder: Folder to write.
+        plan: Pruning plan of the model. The weight file stores its hash, because an adapter also fits the shapes of
+            another plan that keeps the same number of groups.
     """
     config = model.peft_config["default"]
-    config.base_model_name_or_path = None  # the base is a pruned model, which no folder holds
+    config.base_model_name_or_path = None  # the base model is pruned in memory and exists in no folder
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
     with whole_folder(folder) as temporary:
-        # One entry only: safetensors writes several in an order that differs from process to process.
+        # Write a single metadata entry: with several, safetensors varies their order between processes.
         save_file(weights, temporary / WEIGHTS, metadata={"plan": _hash(plan)})
-        # Not peft's own way, which writes sets in an order that differs from run to run.
+        # Do not use peft's writer: it writes sets in an order that varies between runs.
         values = {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}
         write_json(temporary / CONFIG, values)
 
 
 def merge_adapter(model: PreTrainedModel, folder: str | Path, plan: Plan) -> PreTrainedModel:
-    """Add saved adapters to the weights of the pruned model they were trained on; the model is used up.
+    """Add saved adapters to the weights of the pruned model that they were trained on.
+
+    The model is modified in place; use only the returned model afterwards.
 
     Args:
         model: The base model, pruned by the plan.
-        folder: Folder of the adapters.
-        plan: What the model keeps.
+        folder: Adapter folder.
+        plan: Pruning plan of the model.
 
     Raises:
-        UserError: If the folder is incomplete, or the adapters do not fit the model.
+        UserError: If the folder is incomplete, if the adapters were trained on another plan, or if their shapes do not
+            fit the model.
     """
     folder = Path(folder)
     if missing := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
@@ -133,18 +141,21 @@ def merge_adapter(model: PreTrainedModel, folder: str | Path, plan: Plan) -> Pre
 def load_recovered(
     manifest: Mapping[str, Any], plan: Plan, adapter: str | Path, *, dtype: str, device: str, gpus: int = 1
 ) -> PreTrainedModel:
-    """Load a base model, prune it, and merge an adapter: the recovered model, without any trace of `peft`.
+    """Load a base model, prune it, and merge an adapter.
+
+    The result has no `peft` modules.
 
     Args:
         manifest: Content of the model's manifest.
-        plan: What the pruned model keeps.
-        adapter: Folder of the adapter, `recovered/{model}/{experiment}/adapter`.
-        dtype: As `espalier.models.loading.load_model`.
+        plan: Pruning plan of the model.
+        adapter: Adapter folder, `recovered/{model}/{experiment}/adapter`.
+        dtype: As in `espalier.models.loading.load_model`.
         device: `auto`, `cpu` or `cuda`.
-        gpus: GPUs to spread the model over.
+        gpus: Number of GPUs that share the layers of the model.
 
     Raises:
-        UserError: If the model has changed, or plan or adapter do not fit it.
+        UserError: If the model files have changed, if fewer GPUs are visible than requested, or if the plan or the
+            adapter does not fit the model.
     """
     model = load_from_manifest(manifest, dtype=dtype, device=device, gpus=gpus)
     prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)

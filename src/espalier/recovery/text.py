@@ -1,12 +1,13 @@
-"""What is fine-tuned on: documents in a seeded order, joined and cut into sequences of equal length.
+"""Training sequences for recovery: documents in a seeded order, joined and cut into sequences of equal length.
 
-Where the text is also the calibration text, the documents that calibration reaches first stay out. For calibration
-seeds s, rank_s(d) is the place of document d in the order of seed s:
+If calibration uses the same text, fine-tuning leaves out the documents that calibration draws first. For each
+calibration seed s, rank_s(d) is the position of document d in the order of that seed:
 
-    lateness(d) = min over s of rank_s(d);   fine-tuned on is the half of the documents with the largest lateness
+    lateness(d) = min over s of rank_s(d)
 
-So a document is kept for one of the two only, as long as no calibration set reaches into that half (`check_recovery`
-says when one does), and another sequence length or sample count of the calibration changes nothing here.
+Fine-tuning uses the half of the documents with the largest lateness. Calibration and fine-tuning then share no
+document, unless a calibration set is so large that it reaches this half. The rule `check_recovery` raises an error in
+that case. The half does not depend on the sequence length or the sample count of the calibration.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Packed:
 
     Attributes:
         tokens: Token ids, (n_sequences, seq_len).
-        documents: Numbers of the documents that are in them.
+        documents: Indices of the documents in the sequences.
     """
 
     tokens: Tokens
@@ -47,16 +48,16 @@ class Packed:
 
 
 def load_packed(manifest: Mapping[str, Any], text: str, settings: Mapping[str, Any]) -> Packed:
-    """Draw sequences with the tokenizer of a model.
+    """Read a text file, tokenise it with the tokenizer of a model, and return the sequences to fine-tune on.
 
     Args:
         manifest: Content of the model's manifest.
-        text: File of the text.
-        settings: `text_field`, `seed`, `calibration_seeds` (none where the text is another one), `seq_len`,
-            `n_sequences` and, where the config sets it, `add_bos`.
+        text: Path of the text file.
+        settings: `text_field`, `seed`, `calibration_seeds` (empty if calibration uses another text), `seq_len`,
+            `n_sequences` and, if the config sets it, `add_bos`.
 
     Raises:
-        UserError: If the text is too short, or the model has changed.
+        UserError: If the text is too short, if the model files have changed, or if a token id exceeds the vocabulary.
     """
     add_bos = settings.get("add_bos")
     tokenizer = load_tokenizer(
@@ -73,12 +74,13 @@ def load_packed(manifest: Mapping[str, Any], text: str, settings: Mapping[str, A
 
 
 def training_order(n_documents: int, *, seed: int, calibration_seeds: Sequence[int]) -> list[int]:
-    """Return the numbers of the documents to fine-tune on, in their seeded order.
+    """Return the indices of the documents to fine-tune on, in their seeded order.
 
     Args:
-        n_documents: Number of documents of the text.
+        n_documents: Number of documents in the text.
         seed: Seed of the order.
-        calibration_seeds: Seeds of the calibration sets drawn from the same text; none if it is another text.
+        calibration_seeds: Seeds of the calibration sets drawn from the same text. Empty if calibration uses another
+            text; then all documents are returned.
     """
     lateness = [n_documents] * n_documents
     for calibration_seed in calibration_seeds:
@@ -99,11 +101,11 @@ def pack(
     """Join documents, each with its special tokens and an end-of-text token, and cut them into sequences.
 
     Args:
-        texts: Documents.
+        texts: All documents of the text.
         tokenizer: Tokenizer of the model, loaded with the same `add_bos`.
-        order: Numbers of the documents to take, first to last.
-        n_sequences: Number of sequences.
-        seq_len: Tokens of each sequence.
+        order: Indices of the documents to use, in this order.
+        n_sequences: Number of sequences to return.
+        seq_len: Tokens per sequence.
         add_bos: Whether documents begin with BOS; None leaves special tokens to the tokenizer.
 
     Raises:
@@ -133,20 +135,20 @@ def pack(
 def check_evaluated(
     packed: Packed, manifest: Mapping[str, Any], text: str, text_field: str, requests: TokenisedRequests
 ) -> list[Compared]:
-    """Refuse documents that are in what a model is evaluated on.
+    """Check that no training document overlaps with the evaluation data of a model.
 
     Args:
-        packed: What is fine-tuned on.
+        packed: Sequences to fine-tune on.
         manifest: Content of the model's manifest.
-        text: File of the text.
-        text_field: Its column.
+        text: Path of the text file.
+        text_field: Column of the text file that holds the documents.
         requests: Tokenised requests of the model.
 
     Returns:
-        What was compared: with the perplexity texts and with the documents of tasks.
+        Counts of the two comparisons: with the perplexity texts, and with the task documents.
 
     Raises:
-        UserError: Naming the first such document.
+        UserError: If a document overlaps. The message gives the index of the first such document.
     """
     tokenizer = load_tokenizer(check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"])
     documents = document_tokens(read_texts(text, text_field), tokenizer, packed.documents)
@@ -163,17 +165,18 @@ def check_apart(
     text_field: str,
     calibrations: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Refuse documents that a calibration set drawn from the same text begins with.
+    """Check that no training document is in a calibration set drawn from the same text.
 
     Args:
-        packed: What is fine-tuned on.
+        packed: Sequences to fine-tune on.
         manifest: Content of the model's manifest.
-        text: File of the text.
-        text_field: Its column.
-        calibrations: `seed`, `seq_len` and `n_samples` of each calibration set drawn from it.
+        text: Path of the text file.
+        text_field: Column of the text file that holds the documents.
+        calibrations: `seed`, `seq_len`, `n_samples` and, if the config sets it, `add_bos` of each calibration set
+            drawn from this text.
 
     Raises:
-        UserError: With how many documents both have.
+        UserError: If a calibration set shares documents with `packed`. The message gives their number.
     """
     if not calibrations:
         return

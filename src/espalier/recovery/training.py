@@ -1,11 +1,13 @@
-"""The training loop: AdamW, warm-up and cosine, clipped gradients, micro-batches that fit the memory.
+"""The training loop of recovery: AdamW, linear warm-up with cosine decay, gradient clipping, micro-batches.
 
-A plain loop rather than transformers' Trainer: a step that runs out of GPU memory is done again in smaller parts with
-the same batch, a loss that is not finite stops the job with its step, and nothing is written on the way.
+The loop does not use transformers' Trainer, for three reasons. A step that runs out of GPU memory is retried with the
+same batch in smaller micro-batches. A loss that is not finite stops the job, and the error names the step. Training
+writes no checkpoints.
 
     loss of a step = mean over the sequences of its batch of their mean next-token loss (nats)
 
-Parts of a batch are summed before the optimiser steps, so how a batch is cut changes rounding and dropout only.
+Gradients of the micro-batches are accumulated before the optimiser step. The micro-batch size therefore affects
+rounding and dropout only.
 """
 
 from __future__ import annotations
@@ -31,14 +33,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to train.
+    """Length, batch size and learning rate of a training.
 
     Attributes:
-        epochs: How often each sequence is seen.
-        batch_size: Sequences of a step.
-        learning_rate: Highest rate.
-        warmup_fraction: Share of the steps during which the rate rises from 0.
-        max_grad_norm: Gradients are scaled down to this L2 norm.
+        epochs: Passes over all sequences.
+        batch_size: Sequences per optimiser step.
+        learning_rate: Peak learning rate, reached after warm-up.
+        warmup_fraction: Share of the steps during which the learning rate rises linearly from 0.
+        max_grad_norm: Gradients with a larger L2 norm are scaled down to this norm.
         seed: Seed of the order of sequences and of dropout.
     """
 
@@ -52,14 +54,14 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training was like.
+    """Record of a finished training.
 
     Attributes:
         losses: Loss of each step (nats).
-        n_tokens: Tokens seen, over all epochs.
-        n_trainable: Parameters that were trained.
-        rows: Sequences of a forward pass at the end.
-        seconds: Time of the loop.
+        n_tokens: Tokens trained on, over all epochs.
+        n_trainable: Number of trained parameters.
+        rows: Micro-batch size at the end: sequences per forward pass.
+        seconds: Wall time of the loop.
     """
 
     losses: list[float]
@@ -72,19 +74,19 @@ class Trained:
 def fine_tune(
     model: PreTrainedModel, sequences: torch.Tensor, schedule: Schedule, *, token_budget: int, checkpointing: bool
 ) -> Trained:
-    """Train the parameters of a model that ask for gradients, in place.
+    """Train the parameters of a model that have `requires_grad`, in place.
 
     Args:
-        model: A causal language model, such as one with adapters.
+        model: A causal language model, such as a model with adapters.
         sequences: Token ids, (n_sequences, seq_len).
-        schedule: How long and how fast.
-        token_budget: Upper bound on tokens of a forward pass (one longer sequence still runs). Halved when the GPU has
-            too little memory.
-        checkpointing: Whether layers compute their activations again in the backward pass: less memory, more time.
+        schedule: Length, batch size and learning rate.
+        token_budget: Maximum number of tokens per forward pass; a single longer sequence still runs. When the GPU runs
+            out of memory, the micro-batch size is halved.
+        checkpointing: Whether to use gradient checkpointing: less memory, more time.
 
     Raises:
-        UserError: If sequences are longer than the model's context, a loss or gradient is not finite, or GPU memory is
-            exhausted by a single sequence.
+        UserError: If the sequences are longer than the model's context, if a loss or gradient norm is not finite, or
+            if the GPU runs out of memory with a single sequence.
     """
     check_context(model, sequences.shape[1])
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -100,7 +102,7 @@ def fine_tune(
         Progress("recovery", total=schedule.epochs * sequences.numel(), unit="tokens") as progress,
     ):
         for step, numbers in enumerate(batches):
-            seed = schedule.seed * 1_000_003 + step  # of its dropout, so that a repeated step repeats it
+            seed = schedule.seed * 1_000_003 + step  # a retried step must draw the same dropout
             loss, rows = _gradient(model, sequences[numbers], rows, seed)
             _check_finite(loss, "loss", step, len(batches))
             norm = nn.utils.clip_grad_norm_(trained, schedule.max_grad_norm)
@@ -116,17 +118,17 @@ def fine_tune(
 
 
 def batches_of(n_sequences: int, schedule: Schedule) -> Iterator[torch.Tensor]:
-    """Yield the numbers of the sequences of each step; every epoch has an order of its own, its last batch the rest."""
+    """Yield the sequence indices of each step. Each epoch is shuffled separately; its last batch may be smaller."""
     generator = torch.Generator().manual_seed(schedule.seed)
     for _ in range(schedule.epochs):
         yield from torch.randperm(n_sequences, generator=generator).split(schedule.batch_size)
 
 
 def check_context(model: PreTrainedModel, seq_len: int) -> None:
-    """Refuse sequences longer than the model's context.
+    """Check that sequences are not longer than the model's context.
 
     Raises:
-        UserError: With both numbers.
+        UserError: If `seq_len` exceeds the context length.
     """
     limit = context_length(model)
     if seq_len > limit:
@@ -134,12 +136,12 @@ def check_context(model: PreTrainedModel, seq_len: int) -> None:
 
 
 def _gradient(model: PreTrainedModel, batch: torch.Tensor, rows: int, seed: int) -> tuple[float, int]:
-    """Leave the gradient of a batch in the parameters; return its loss and how many rows fitted at once."""
+    """Accumulate the gradient of a batch; return its loss and the micro-batch size that fitted into memory."""
     while True:
         try:
             return _in_parts(model, batch, rows, seed), rows
         except torch.OutOfMemoryError:
-            pass  # the traceback holds the failed pass, so memory is free only after this block
+            pass  # the traceback references the failed pass, so its memory is free only after this block
         model.zero_grad(set_to_none=True)
         rows = _halved(min(rows, len(batch)), batch.shape[1])
 
@@ -176,7 +178,7 @@ def _check_finite(value: float, what: str, step: int, n_steps: int) -> None:
 
 @contextmanager
 def _training(model: PreTrainedModel, *, checkpointing: bool) -> Iterator[None]:
-    """Put a model into training mode, and back."""
+    """Switch a model to training mode; on exit, clear its gradients and switch back to eval mode."""
     model.train()
     try:
         with checkpointed(model.get_decoder().layers if checkpointing else ()):
@@ -188,7 +190,7 @@ def _training(model: PreTrainedModel, *, checkpointing: bool) -> Iterator[None]:
 
 @contextmanager
 def _repeatable() -> Iterator[None]:
-    """Ask for deterministic kernels where there are any, and leave the generators of the process as they were."""
+    """Use deterministic kernels where they exist; on exit, restore the settings and random generators of torch."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,1 +1,1 @@
-"""Reports: what is in the analyses and tables, as text, HTML, figures and LaTeX. Nothing is computed here; no scipy."""
+"""Reports: the analyses and tables as text, HTML, figures and LaTeX. No statistics here, and no scipy."""

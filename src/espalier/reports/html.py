@@ -1,7 +1,7 @@
-"""HTML reports: one file each with style, script, charts and data inside; nothing is fetched.
+"""HTML reports. Each report is one file that contains its style, script, charts and data and loads nothing else.
 
-Names of users reach a page in two ways: as text, escaped by the template, and as JSON, in which `<` is written so that
-it cannot end the script element. The browser is told to refuse every request (Content-Security-Policy).
+Names that users chose reach a page in two ways: as text, which the template escapes, and as JSON. In the JSON `<` is
+escaped, so that no name can close the script element. A Content-Security-Policy forbids all requests.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from espalier.reports.sections.model import model_sections
 def model_html(
     analysis: Content, rows: Mapping[str, list[Row]], layers: dict[str, list[Row]], language: str = "en"
 ) -> str:
-    """Write the page of one model.
+    """Return the HTML page of one model.
 
     Args:
-        analysis: Its analysis.
-        rows: Its experiments by the key of their ratio (`espalier.reports.rows.experiment_rows`).
-        layers: What each experiment keeps of each layer (`espalier.reports.rows.layer_rows`).
-        language: Language of the page.
+        analysis: Analysis of the model.
+        rows: Experiments of each pruning ratio, by its key in the analysis (`espalier.reports.rows.experiment_rows`).
+        layers: Share kept per layer, by experiment (`espalier.reports.rows.layer_rows`).
+        language: Language code, `en` or `zh`.
     """
     words = Words(language)
     kind = words(f"kind.{analysis['kind']}")
@@ -66,7 +66,12 @@ def model_html(
 
 
 def cross_model_html(summary: Content, language: str = "en") -> str:
-    """Write the page that compares all models."""
+    """Return the HTML page that compares all models.
+
+    Args:
+        summary: Cross-model analysis of the study.
+        language: Language code, `en` or `zh`.
+    """
     words = Words(language)
     return _Page(words).render(
         title=words("page.cross"),
@@ -85,7 +90,7 @@ def cross_model_html(summary: Content, language: str = "en") -> str:
 
 
 def _chosen(analysis: Content, rows: Mapping[str, list[Row]], layers: Mapping[str, Any]) -> list[str]:
-    """Choose two experiments to compare at first: the best one, and the best one of another method."""
+    """Return the two experiments that the page compares first: the best, and the best of another method."""
     best = analysis["best"]
     if best is None or best["experiment"] not in layers:
         return list(layers)[:1] * 2
@@ -95,7 +100,7 @@ def _chosen(analysis: Content, rows: Mapping[str, list[Row]], layers: Mapping[st
 
 
 class _Page:
-    """A page under construction: collects charts while figures are placed."""
+    """Renders one page and collects the charts of its figures."""
 
     def __init__(self, words: Words) -> None:
         self._words = words
@@ -151,11 +156,11 @@ def _environment() -> Environment:
 
 
 def _json(content: Any) -> Markup:
-    """Write JSON for a script element: `<` never stands in it, so nothing in it can end the element."""
+    """Return JSON for a script element. `<` is escaped, so that no value can close the element."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704 (escaped)
 
 
 def _source(path: str) -> Markup:
-    """Read a script that comes with the package."""
+    """Read a script of this package."""
     return Markup(files("espalier.reports").joinpath(path).read_text(encoding="utf-8"))  # noqa: S704 (our own)

@@ -1,4 +1,4 @@
-r"""Tables for papers, as LaTeX with booktabs (`\usepackage{booktabs}`); always in English."""
+r"""Tables for papers in LaTeX. They are always in English and need booktabs (`\usepackage{booktabs}`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from espalier.reports.sections.base import Content, by_ratio, fixed, percent, pl
 
 
 def best_configs_latex(summary: dict[str, Any]) -> str:
-    """Write the best configuration of each model at each pruning ratio."""
+    """Return the LaTeX table of the best configuration of each model at each pruning ratio."""
     rows = [
         {
             "Model": row["model"], "Kind": row["kind"], "Ratio": _ratio(row), "Method": row["method"],
@@ -30,7 +30,10 @@ def best_configs_latex(summary: dict[str, Any]) -> str:
 
 
 def base_vs_instruct_latex(summary: dict[str, Any]) -> str:
-    """Write base against instruct for each family and ratio: best against best, and on the settings both have."""
+    """Return the LaTeX table of base and instruct models, by family and ratio.
+
+    It compares the best experiments, and the means over the settings that both models have.
+    """
     rows = [_pair(one, content) for _, content in by_ratio(summary) for one in content["base_vs_instruct"]]
     columns = [
         "Family", "Ratio", "Base", "Instruct", "Relative change", "Settings", "Difference", "95% interval",
@@ -43,7 +46,7 @@ def base_vs_instruct_latex(summary: dict[str, Any]) -> str:
 
 
 def costs_latex(summary: dict[str, Any]) -> str:
-    """Write what the best configurations keep and cost, compared with the unpruned models."""
+    """Return the LaTeX table of accuracy kept and costs of the best configurations, relative to the unpruned models."""
     rows = [
         {
             "Model": row["model"], "Ratio": _ratio(row), "Experiment": row["experiment"],
@@ -65,7 +68,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "base_vs_instruct": base_vs_instruct_latex,
     "costs": costs_latex,
 }
-"""Every table by the name of its file."""
+"""Functions that write the tables, by file name without suffix."""
 
 
 def _pair(one: Content, content: Content) -> dict[str, str]:
@@ -89,7 +92,7 @@ def _interval(ends: list[float] | None) -> str:
 
 
 def _signed(number: str) -> str:
-    """Write a minus sign, which a hyphen in text is not."""
+    """Replace hyphens by minus signs, which `_table` writes in math mode."""
     return number.replace("-", "\N{MINUS SIGN}")
 
 

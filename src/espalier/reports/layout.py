@@ -1,4 +1,4 @@
-"""How plain text is laid out, and written."""
+"""Layout of plain-text reports, and writing of text files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ WIDTH = 88
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file, the same on every system."""
+    """Write a UTF-8 text file atomically, with the same line endings on every system."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def banner(title: str, width: int = WIDTH) -> list[str]:
-    """Make a title between two lines."""
+    """Return a title between two rules."""
     return ["=" * width, title, "=" * width]
 
 
 def table_lines(table: Table) -> list[str]:
-    """Write a table with its caption above."""
+    """Return the lines of a table, with its caption above."""
     align = ["right" if table.is_number(column) else "left" for column in range(len(table.header))]
     lines = tabulate(table.rows, table.header, tablefmt="simple", colalign=align, disable_numparse=True).splitlines()
     return [table.caption, *lines] if table.caption else lines

@@ -1,4 +1,4 @@
-"""Tables of a page that can be sorted and filtered: all experiments of a model, the best ones of a study."""
+"""Sortable and filterable tables of a page: all experiments of a model, or the best experiments of a study."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from espalier.reports.sections.base import MISSING, Content, by_ratio, fixed, pe
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: what is shown, and the number it is sorted by (none: by what is shown)."""
+    """A cell of a listing.
+
+    Attributes:
+        shown: Displayed text.
+        value: Sort key of a number; None if the number is missing.
+        is_number: Whether the cell is sorted by `value` and not by `shown`.
+    """
 
     shown: str
     value: float | None = None
@@ -25,10 +31,10 @@ class Listing:
     """A table that can be sorted and filtered.
 
     Attributes:
-        caption: What it holds.
+        caption: Caption.
         header: Titles of the columns.
         rows: Cells of each row.
-        filters: Title, number of the column, and values of each filter.
+        filters: Title, column index and values of each filter.
     """
 
     caption: str
@@ -38,12 +44,12 @@ class Listing:
 
 
 def experiments_listing(words: Words, analysis: Content, rows: dict[str, list[Row]]) -> Listing:
-    """List all experiments of a model that count, of all ratios.
+    """Return the table of all valid experiments of a model, at all pruning ratios.
 
     Args:
         words: Language.
         analysis: Analysis of the model.
-        rows: Its experiments by the key of their ratio.
+        rows: Experiments of each pruning ratio, by its key in the analysis.
     """
     ordered = [row for key, _ in by_ratio(analysis) for row in rows[key]]
     methods = list(dict.fromkeys(row["method"] for row in ordered))
@@ -69,7 +75,7 @@ def experiments_listing(words: Words, analysis: Content, rows: dict[str, list[Ro
 
 
 def best_listing(words: Words, summary: Content) -> Listing:
-    """List the best experiment of each model at each ratio."""
+    """Return the table of the best experiment of each model at each pruning ratio."""
     found = [row for _, content in by_ratio(summary) for row in content["best_configs"]]
     codes = (
         "x.model", "x.kind", "p.ratio", "x.best_method", "experiment", "x.best_acc", "p.low", "p.high", "x.corrected",

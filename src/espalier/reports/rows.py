@@ -1,4 +1,4 @@
-"""Rows that figures and the table of experiments are made of: plain values, missing ones as None."""
+"""Rows for the figures and the table of experiments. The values are plain Python values; missing values are None."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ Row = dict[str, Any]
 
 
 def experiment_rows(experiments: pd.DataFrame, analysis: Content, content: Content) -> list[Row]:
-    """List the experiments of one model and ratio that count, controls too, with their intervals, best first."""
+    """Return the valid experiments of one model at one pruning ratio, controls included, best first.
+
+    Args:
+        experiments: The experiments table.
+        analysis: Analysis of the model.
+        content: Its results at that ratio.
+    """
     of = rows_of(experiments, analysis["model"])
     text = content["ppl_accuracy"]["text"]
     certain = content["uncertainty"]["experiments"]
@@ -50,7 +56,12 @@ def experiment_rows(experiments: pd.DataFrame, analysis: Content, content: Conte
 
 
 def layer_rows(layers: pd.DataFrame, model: str) -> dict[str, list[Row]]:
-    """List, for each experiment of a model, what share of attention and MLP each layer keeps."""
+    """Return the share of attention and MLP parameters that each layer keeps, by experiment.
+
+    Args:
+        layers: The layers table.
+        model: Name of the model.
+    """
     found: dict[str, list[Row]] = {}
     plans = layers[layers["model"] == model].sort_values(["experiment", "layer"], kind="stable")
     for row in plans.to_dict("records"):

@@ -1,4 +1,4 @@
-"""What an experiment removed, layer by layer, from the layers table; no weights are read."""
+"""Comparison of a pruned and an unpruned model layer by layer, from the layers table. Reads no weights."""
 
 from __future__ import annotations
 
@@ -24,21 +24,24 @@ def compare_structure(
     *,
     widths_before: Sequence[tuple[int, int]] | None = None,
 ) -> dict[str, Any]:
-    """Compare a pruned model with the unpruned one.
+    """Compare the pruned model of an experiment with the unpruned model.
 
     Args:
         layers: The layers table.
         total_before: Parameters of the unpruned model, embeddings included.
         experiment: Name of the experiment.
         model: Name of the model.
-        widths_before: KV groups and MLP channels of each layer of the unpruned model; without them those are null.
+        widths_before: Numbers of KV groups and MLP channels of each layer of the unpruned model. If None, the fields
+            `kv_groups_before` and `channels_before` are None.
 
     Returns:
-        `totals` (model, decoder_layers, attention, mlp: before, after, removed, removed_fraction) and `layers`: the
-        same for each layer and its blocks, their widths, and `emptied`, the blocks with nothing left.
+        `model`, `experiment`, `totals` and `layers`. `totals` has `model`, `decoder_layers`, `attention` and `mlp`,
+        each with the parameters `before`, `after`, `removed` and the `removed_fraction`. `layers` has the same fields
+        for each layer (`params`) and its blocks, the widths of the blocks, and `emptied`: the blocks that lost all
+        parameters.
 
     Raises:
-        UserError: If the table has no such experiment.
+        UserError: If the table does not have the experiment.
     """
     rows = layers[(layers["model"] == model) & (layers["experiment"] == experiment)].sort_values("layer")
     if rows.empty:
@@ -60,7 +63,7 @@ def compare_structure(
 
 
 def structure_text(comparison: dict[str, Any], language: str = "en") -> str:
-    """Write a comparison as plain text."""
+    """Return a comparison as plain text."""
     words = Words(language)
     lines = [
         *banner(words("t.title"), WIDTH),
@@ -82,7 +85,7 @@ def structure_text(comparison: dict[str, Any], language: str = "en") -> str:
 
 
 def _deployment(words: Words, judged: dict[str, Any] | None) -> list[str]:
-    """Say which targets load the plan; nothing where it was not judged."""
+    """Return the lines on serving targets; none if the comparison has no verdicts."""
     if judged is None:
         return []
     lines = banner(words("s.deployment"), WIDTH)
@@ -107,7 +110,7 @@ def _layer(row: dict[Any, Any], n_kv_groups: int | None, n_mlp_channels: int | N
 
 
 def _whole(value: Any) -> int | None:
-    """Read a width; imported experiments do not have them all."""
+    """Convert a width to int; None if it is missing, as in imported experiments."""
     return None if pd.isna(value) else int(value)
 
 
@@ -162,14 +165,14 @@ def _details(words: Words, layer: dict[str, Any]) -> list[str]:
             f"  {words(f't.{block}')}:{empty}",
             "    " + words("t.params", before=f"{one['before']:,}", after=f"{one['after']:,}", share=share),
         ]
-        # Imported experiments do not say how many KV groups there were.
+        # The number of KV groups is not known for imported experiments.
         if {before, after} != {MISSING}:
             lines.append("    " + words(f"t.{width}", before=before, after=after))
     return lines
 
 
 def _count(words: Words, value: int | None) -> str:
-    """Format a width; the Chinese reference groups no digits here."""
+    """Format a width. Chinese reports have no thousands separators here, like the reference reports."""
     return MISSING if value is None else f"{value:,}" if words.language == "en" else str(value)
 
 

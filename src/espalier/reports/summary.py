@@ -1,4 +1,4 @@
-"""Print what a run found: `python -m espalier.reports.summary results/{study}`."""
+"""Print a summary of the results of a study: `python -m espalier.reports.summary results/{study}`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ HEADERS = ("model", "best experiment", "accuracy", "unpruned", "lost", "ppl", "u
 
 
 def summarise(results: Path) -> str:
-    """Return one row per model: its best experiment at the headline ratio, and what that lost.
+    """Return a text table with the best experiment of each model at the headline ratio and its accuracy loss.
 
     Raises:
-        UserError: If the study has no tables yet.
+        UserError: If the study has no results yet.
     """
     files = sorted(results.glob("consolidated/*/global_best_config.json"))
     if not files:
@@ -40,7 +40,7 @@ def summarise(results: Path) -> str:
 
 
 def _not_finished(results: Path) -> list[str]:
-    """Say which models could not be checked and which jobs failed, as the comparison of all models has it."""
+    """Return lines on unchecked models and failed jobs, from the cross-model analysis; none if there are none."""
     path = results / "reports/cross_model/analysis_summary.json"
     summary = read_json(path) if path.exists() else {}
     unchecked = [

@@ -28,8 +28,8 @@ def write_figures(figures: Sequence[Figure], paths: Mapping[str, Path]) -> None:
     """Write each figure as SVG and PDF.
 
     Args:
-        figures: Figures.
-        paths: Paths by file name; each figure has one of either suffix.
+        figures: Figures to write.
+        paths: Output paths by file name, `{name}.svg` and `{name}.pdf` for each figure.
     """
     for figure in figures:
         svg = svg_of(figure)
@@ -39,7 +39,12 @@ def write_figures(figures: Sequence[Figure], paths: Mapping[str, Path]) -> None:
 
 
 def model_text(analysis: dict[str, Any], language: str = "en") -> str:
-    """Write the report of one model from its analysis."""
+    """Return the plain-text report of one model.
+
+    Args:
+        analysis: Analysis of the model.
+        language: Language code, `en` or `zh`.
+    """
     words = Words(language)
     name, kind = analysis["model"], words(f"kind.{analysis['kind']}")
     title = words("title.model", model=name, model_upper=name.upper(), kind=kind, family=analysis["family"])
@@ -56,7 +61,12 @@ def model_text(analysis: dict[str, Any], language: str = "en") -> str:
 
 
 def cross_model_text(summary: dict[str, Any], language: str = "en") -> str:
-    """Write the report that compares all models from the analysis of the study."""
+    """Return the plain-text report that compares all models.
+
+    Args:
+        summary: Cross-model analysis of the study.
+        language: Language code, `en` or `zh`.
+    """
     words = Words(language)
     lines = [
         *banner(words("title.cross", study=summary["study"])),

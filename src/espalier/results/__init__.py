@@ -1,1 +1,1 @@
-"""Tables of a study from the files of its experiments, and import of legacy results."""
+"""Consolidated tables of a study, built from its result files and from imported legacy results."""

@@ -1,4 +1,4 @@
-"""Gather the results of a study into its three tables. Frames in, frames out; no torch."""
+"""Consolidate the results of a study into its tables of experiments, evaluations and layers. Imports no torch."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NOTE = "note"
 
 @dataclass(frozen=True)
 class Finished:
-    """An experiment (or the baseline) with what was read of it.
+    """The results of an experiment or of the baseline, read from its files.
 
     Attributes:
         facts: Columns of the experiments table that the config gives: study, model, family, ..., pruning_ratio.
-        metrics: Content of `metrics.json`; None where there are no results.
-        plan: Content of `plan.json` but for its layers; None for the baseline or where there is none.
-        gradients: Columns that summarise the experiment's gradient (`gradient_metrics`); None without gradient.
-        failure: Why it failed; None where it did not, or has not run.
+        metrics: Content of `metrics.json`; None if there are no results.
+        plan: Content of `plan.json` without its layers; None for the baseline or if there is no plan.
+        gradients: Summary of the experiment's gradient (`gradient_metrics`); None if it used no gradient.
+        failure: Reason why the experiment failed; None if it succeeded or no reason is known.
     """
 
     facts: Mapping[str, Any]
@@ -41,7 +41,12 @@ class Finished:
 
 
 def experiment_row(finished: Finished, rule: str) -> dict[str, Any]:
-    """Make the row of the experiments table."""
+    """Return the row of an experiment in the experiments table.
+
+    Args:
+        finished: Results of the experiment.
+        rule: Which accuracy of each task enters the mean (`espalier.evaluation.protocol.task_accuracy`).
+    """
     metrics, plan = finished.metrics, finished.plan
     row: dict[str, Any] = {
         **finished.facts,
@@ -68,7 +73,13 @@ def experiment_row(finished: Finished, rule: str) -> dict[str, Any]:
 def experiments_table(
     finished: Iterable[Finished], rule: str, imported: Iterable[Mapping[str, Any]] = ()
 ) -> pd.DataFrame:
-    """Make the experiments table: the baseline first, then in the order given, then rows that were imported."""
+    """Return the experiments table: `finished` in the given order, then the imported rows.
+
+    Args:
+        finished: Results of the baseline and the experiments.
+        rule: Which accuracy of each task enters the mean.
+        imported: Rows of imported experiments.
+    """
     frame = pd.DataFrame([*(experiment_row(one, rule) for one in finished), *imported])
     columns = list(frame.columns)
     order = [c for c in columns if not c.startswith(("ppl_", "grad_")) and c != NOTE]
@@ -76,7 +87,7 @@ def experiments_table(
     at = order.index("extreme_pruning_layers")
     middle = [c for c in columns if c.startswith("ppl_")] + [c for c in columns if _is_task_column(c)]
     middle += [c for c in columns if c.startswith("grad_")]
-    # Only imports and failures have notes; a study without any has no such column.
+    # Only imported and failed experiments have notes. Without them the table has no such column.
     notes = [NOTE] if NOTE in columns else []
     frame = frame[order[:at] + middle + order[at:] + notes]
     whole = ("taylor_seq_len", "taylor_num_samples", "n_params", "extreme_pruning_layers")
@@ -87,7 +98,10 @@ def experiments_table(
 
 
 def gradient_metrics(statistics: pd.DataFrame) -> dict[str, float | None]:
-    """Summarise the gradient statistics of one setting over layers (`espalier.calibration.gradient_statistics`)."""
+    """Pool the gradient statistics of one setting by layer and return the metrics over all layers.
+
+    `espalier.calibration.gradient_statistics` defines the metrics.
+    """
     layers = [
         pool(moments_of(row) for row in rows.to_dict("records")).statistics()
         for _, rows in statistics.groupby("layer", sort=True)
@@ -96,7 +110,7 @@ def gradient_metrics(statistics: pd.DataFrame) -> dict[str, float | None]:
 
 
 def evaluation_rows(finished: Finished) -> list[dict[str, Any]]:
-    """Make the rows of the evaluations table."""
+    """Return the rows of an experiment in the evaluations table: one per task and metric, one per perplexity text."""
     metrics = finished.metrics
     if metrics is None:
         return []
@@ -122,7 +136,7 @@ def evaluation_rows(finished: Finished) -> list[dict[str, Any]]:
 
 
 def evaluations_table(finished: Iterable[Finished], imported: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
-    """Make the evaluations table, imported rows last."""
+    """Return the evaluations table, with imported rows last."""
     rows = [row for one in finished for row in evaluation_rows(one)]
     columns = (
         "model", "experiment", "task", "metric", "value", "stderr", "n_samples", "limit", "n_shot", "task_version",
@@ -133,7 +147,7 @@ def evaluations_table(finished: Iterable[Finished], imported: Iterable[Mapping[s
 
 
 def layers_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Make the layers table."""
+    """Return the layers table: rows of `layer_rows`, with the column types set."""
     columns = (
         "model", "experiment", "layer", "kept_kv_groups", "kept_mlp_channels", "params_before", "params_after",
         "attention_before", "attention_after", "mlp_before", "mlp_after",
@@ -143,7 +157,12 @@ def layers_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def layer_rows(plan: Mapping[str, Any], structure: ModelStructure) -> list[dict[str, Any]]:
-    """Make the rows of the layers table from a plan and the model's sizes."""
+    """Return the rows of an experiment in the layers table.
+
+    Args:
+        plan: Content of `plan.json`.
+        structure: Sizes of the unpruned model.
+    """
     rows = []
     for number, (layer, n_kv, n_mlp) in enumerate(zip(structure.layers, *kept_counts(plan), strict=True)):
         attention, mlp = n_kv * layer.kv_group_params, n_mlp * layer.mlp_channel_params
@@ -168,26 +187,30 @@ def _is_task_column(column: str) -> bool:
 
 Entry = Mapping[str, Any]
 FACTS = ("pruning_ratio", "removed_param_fraction", "extreme_pruning_layers")
-"""Figures of a plan that the metrics of its experiment repeat."""
+"""Values of `plan.json` that `metrics.json` repeats."""
 Summaries = dict[str, dict[int, dict[str, float | None]]]
-"""What summarises the gradients of each table, by sample count."""
+"""Gradient metrics by path of the gradient table and by sample count."""
 
 
 def gather(
     entries: Sequence[Entry], *, evaluation: Mapping[str, Any], missing: Mapping[str, str | None]
 ) -> tuple[list[Finished], list[dict[str, Any]]]:
-    """Read every experiment of a study, and the rows of the layers table.
+    """Read the results of all experiments of a study.
 
-    A result enters only if it was made from what is configured now: names of model and experiment, weights, plan,
-    requests, protocol, dtype and version (`espalier.recipe`).
+    A stale result is refused. A result is stale if its names of model and experiment, its weights, plan, requests,
+    protocol, dtype or version differ from the configured ones (`espalier.recipe`).
 
     Args:
-        entries: As `Sweep.entries`: what the config says of an experiment, and where its results lie.
-        evaluation: `protocol` and `dtype`, as configured.
-        missing: Files of metrics that may be missing, each with why its experiment failed, if it did.
+        entries: Settings and file paths of each experiment (`Sweep.entries`).
+        evaluation: The configured `protocol` and `dtype`.
+        missing: Paths of `metrics.json` files that may be missing. The value is the reason why the experiment failed,
+            or None if the reason is not known.
+
+    Returns:
+        The results of each experiment, and the rows of the layers table.
 
     Raises:
-        UserError: If a result is not the configured one, with its file and both values.
+        UserError: If a result is stale. The message gives the file, the stored value and the configured value.
     """
     summaries: Summaries = {}
     models: dict[str, Model | None] = {}
@@ -207,12 +230,12 @@ def gather(
 
 @dataclass(frozen=True)
 class Model:
-    """What results of one model are compared with.
+    """Current inputs of one model, against which results are checked.
 
     Attributes:
         manifest: Content of its manifest.
-        structure: Its sizes.
-        requests: SHA-256 of its tokenised requests; None where they are gone.
+        structure: Sizes of the unpruned model.
+        requests: SHA-256 of its tokenised requests; None if the file was deleted.
     """
 
     manifest: dict[str, Any]
@@ -221,9 +244,9 @@ class Model:
 
 
 def _model(entry: Entry) -> Model | None:
-    """Read what results of a model are compared with; None where the model could not be checked."""
+    """Read the current inputs of a model; return None if it has no manifest."""
     path = Path(entry["manifest"])
-    if not path.exists():  # only where results may be missing
+    if not path.exists():  # happens only if results may be missing
         return None
     manifest = read_json(path)
     return Model(manifest, ModelStructure.from_dict(manifest["structure"]), requests_of(entry["requests"]))
@@ -261,7 +284,7 @@ def _check_facts(entry: Entry, plan: Mapping[str, Any], metrics: Mapping[str, An
 
 
 def _plan(entry: Entry, *, is_missing: bool) -> dict[str, Any] | None:
-    """Read the plan of an experiment, if it has one."""
+    """Read the plan of an experiment; return None if it has no plan, or if results and plan are missing."""
     if not entry["plan"] or (is_missing and not Path(entry["plan"]).exists()):
         return None
     plan: dict[str, Any] = read_json(entry["plan"])
@@ -269,7 +292,7 @@ def _plan(entry: Entry, *, is_missing: bool) -> dict[str, Any] | None:
 
 
 def _summary(entry: Entry, summaries: Summaries) -> Mapping[str, float | None] | None:
-    """Summarise the gradient of an experiment; experiments of one setting share it."""
+    """Return the gradient metrics of an experiment. They are cached: experiments with equal settings share them."""
     path = entry["gradients"]
     if not path or not Path(path).exists():
         return None
@@ -288,7 +311,7 @@ def _read(
     gradients: Mapping[str, float | None] | None,
     missing: Mapping[str, str | None],
 ) -> Finished:
-    # Without its layers: ten thousand plans of a large model are a gigabyte.
+    # Drop the layers: ten thousand plans of a large model would take a gigabyte of memory.
     facts = plan and {key: value for key, value in plan.items() if key != "layers"}
     if entry["metrics"] in missing:
         return Finished(entry["facts"], None, facts, gradients, missing[entry["metrics"]])

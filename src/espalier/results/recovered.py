@@ -1,6 +1,6 @@
-"""The table of recovered experiments. Frames in, frames out; no torch.
+"""Consolidate the results of recovered experiments into one table. Imports no torch.
 
-A result enters only if adapter and evaluation were made by the settings that are configured now.
+A stale result is refused: adapter and evaluation must have been made with the configured settings.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ def recovered_rows(
     configured: Mapping[str, Any],
     missing: Mapping[str, str | None],
 ) -> list[dict[str, Any]]:
-    """Read every recovered experiment.
+    """Read the results of all recovered experiments and return the rows of the table.
 
     Args:
-        entries: As `Recoveries.entries`: model, experiment, and where its results and what they were made from lie.
-        experiments: The experiments table, which has the results before.
+        entries: Model, experiment, and the paths of the results and their inputs (`Recoveries.entries`).
+        experiments: The experiments table, which has the results before recovery.
         texts: Names of the perplexity texts.
         configured: `settings` of the recovery, `protocol` and `dtype` of the evaluation.
-        missing: Files of metrics that may be missing, each with why its experiment failed, if it did.
+        missing: Paths of `metrics.json` files that may be missing. The value is the reason why the recovery failed, or
+            None if the reason is not known.
 
     Raises:
-        UserError: If a result was made by other settings than those configured.
+        UserError: If a result was made with other settings than the configured ones.
     """
     before = {(row["model"], row["experiment"]): row for row in experiments.to_dict("records")}
     return [
@@ -48,7 +49,7 @@ def recovered_rows(
 
 
 def recovered_table(rows: Iterable[Mapping[str, Any]], texts: Sequence[str]) -> pd.DataFrame:
-    """Make the table."""
+    """Return the table of recovered experiments: rows of `recovered_rows`, with the column types set."""
     numbers = ["acc_mean_before", "acc_mean_after", *(f"ppl_{when}_{t}" for when in ("before", "after") for t in texts)]
     names = ("model", "experiment", "method", "pruning_ratio", "acc_mean_rule")
     columns = [*names, *numbers, "n_tokens", "n_trainable", "seconds", "peak_memory_bytes", "status", "note"]
@@ -59,10 +60,16 @@ def recovered_table(rows: Iterable[Mapping[str, Any]], texts: Sequence[str]) -> 
 def check_configured(
     entry: Entry, metrics: Mapping[str, Any], training: Mapping[str, Any], configured: Mapping[str, Any]
 ) -> None:
-    """Refuse results that were made by other settings than those configured.
+    """Check that results were made with the configured settings.
+
+    Args:
+        entry: Model, experiment, and the paths of the results and their inputs.
+        metrics: Content of `metrics.json`.
+        training: Content of `training.json`.
+        configured: `settings` of the recovery, `protocol` and `dtype` of the evaluation.
 
     Raises:
-        UserError: Naming model, experiment, and what differs.
+        UserError: If a setting differs. The message names the model, the experiment and the setting.
     """
     names = {"model": entry["model"], "experiment": entry["experiment"]}
     manifest, plan = read_json(entry["manifest"]), read_json(entry["plan"])

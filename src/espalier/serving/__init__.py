@@ -1,1 +1,1 @@
-"""Which program loads a pruned model, and how fast pruned models run."""
+"""Serving and inference: which programs load a pruned model, and how fast pruned models run."""

@@ -1,4 +1,4 @@
-"""Which targets load a plan, as plain values: what stands in `structures/{experiment}.json` and in the analysis."""
+"""Serving verdicts of experiments as JSON values, for `structures/{experiment}.json` and the analysis files."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from espalier.statistics.messages import Message
 def deployment_of(
     layers: pd.DataFrame, model: str, experiment: str, manifest: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Judge one experiment for every target.
+    """Return which targets load the pruned model of one experiment.
 
     Args:
         layers: The layers table.
         model: Name of the model.
         experiment: Name of the experiment.
-        manifest: Manifest of the model; None for an imported one.
+        manifest: Manifest of the model; None for an imported model.
 
     Returns:
-        `targets` (one entry for each: `target`, `basis`, `verdict`, `multiple_of`, the layers `rounded`,
-        `attention_stubs`, `mlp_stubs` and `left_out`, and `said`), `rounding` (as `rounding_costs`), `advice`,
-        `removed_param_fraction`; or nothing of it and `reason` where it is not known.
+        A mapping with these keys. `targets`: a list with one mapping per target (`target`, `basis`, `verdict`,
+        `multiple_of`, the layer lists `rounded`, `attention_stubs`, `mlp_stubs` and `left_out`, and the messages
+        `said`). `rounding`: as returned by `rounding_costs`. `advice`: a message. `removed_param_fraction`: the
+        achieved fraction. `reason` and `why`: null. If the manifest or the kept counts are not known, `reason` and
+        `why` give the reason, the lists are empty, and `advice` and `removed_param_fraction` are None.
     """
     nothing: dict[str, Any] = {"removed_param_fraction": None, "targets": [], "rounding": [], "advice": None}
     if manifest is None:
@@ -53,7 +55,13 @@ def deployment_of(
 def deployment_of_bests(
     analysis: Mapping[str, Any], layers: pd.DataFrame, manifest: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Judge the best experiment of each pruning ratio, by name."""
+    """Return `deployment_of` the best experiment of each pruning ratio, by experiment name.
+
+    Args:
+        analysis: Analysis of one model.
+        layers: The layers table.
+        manifest: Manifest of the model; None for an imported model.
+    """
     bests = (content["best"] for content in analysis["by_ratio"].values())
     names = [best["experiment"] for best in bests if best is not None]
     return {name: deployment_of(layers, analysis["model"], name, manifest) for name in names}

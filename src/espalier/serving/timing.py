@@ -1,8 +1,8 @@
-"""Time reading prompts and generating tokens with a model and with its pruned versions, side by side in one process.
+"""Measure the prefill and decode times of a model and of its pruned versions in one process.
 
-Every repeat runs each version once, in an order drawn again, so that what disturbs the machine, and what a run leaves
-behind for the next, disturbs all alike. Generation is greedy by transformers' own forward pass and cache, with no
-serving engine: what is compared is what the shapes of the weights do.
+Each repeat runs every version once, in a new random order. Disturbances of the machine and after-effects of the
+previous run then affect all versions alike. Generation is greedy and uses the forward pass and KV cache of
+transformers, without a serving engine. The comparison therefore shows the effect of the weight shapes only.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from espalier.progress import Progress
 
 
 def has_groups(layer: nn.Module, block: Block) -> bool:
-    """Whether a block of a layer keeps anything; what pruning leaves of an emptied one has no reading projections."""
+    """Return whether a block still has groups. A block that lost all groups has lost its input projections too."""
     return hasattr(get_block(layer, block), block_roles(block)[0].name)
 
 
 def pad_widths(model: nn.Module, multiple: int) -> int:
-    """Pad the MLP of each layer with zeros to the next multiple, in place; a layer without MLP stays without.
+    """Pad the MLP width of each layer with zero channels to the next multiple, in place.
 
-    Padded weights are new parameters.
+    Padded weights are new parameters. Layers without MLP channels are not changed.
 
     Args:
         model: A decoder, pruned or not.
-        multiple: What widths shall be multiples of.
+        multiple: Number that every MLP width is rounded up to a multiple of.
 
     Returns:
-        How many layers were padded.
+        Number of padded layers.
     """
     padded = 0
     for layer in model.get_submodule(LAYERS):
@@ -86,13 +86,13 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 @dataclass(frozen=True)
 class Load:
-    """What is run.
+    """Workload of a measurement.
 
     Attributes:
-        batch_sizes: Sequences at once.
-        prompt_tokens: Tokens of each prompt.
-        new_tokens: Tokens generated for each; the first comes from the prompt's own pass.
-        repeats: Times that each version is run.
+        batch_sizes: Batch sizes to measure.
+        prompt_tokens: Tokens per prompt.
+        new_tokens: Tokens to generate per prompt. The prefill produces the first of them.
+        repeats: Timed runs per version and batch size.
     """
 
     batch_sizes: Sequence[int]
@@ -102,7 +102,7 @@ class Load:
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens of a sequence that are in the cache at the end; the last one generated is not."""
+        """Tokens per sequence in the KV cache at the end. The last generated token is not cached."""
         return self.prompt_tokens + self.new_tokens - 1
 
 
@@ -111,13 +111,14 @@ class Run:
     """One timed generation.
 
     Attributes:
-        batch_size: Sequences at once.
-        repeat: Number of the repeat.
-        version: Which version of the model ran.
-        prefill_s: Time from the prompts to the first token of each.
-        decode_s: Time of the other tokens.
-        cache_bytes: Size of the tensors in the key/value cache at the end.
-        beyond_weights_bytes: Most memory allocated beyond all weights, over all GPUs; None on a CPU.
+        batch_size: Sequences per batch.
+        repeat: Index of the repeat, from 0.
+        version: Name of the version: `unpruned`, `pruned` or `padded`.
+        prefill_s: Time to process the prompts and produce the first token of each.
+        decode_s: Time to generate the remaining tokens.
+        cache_bytes: Size of the tensors in the KV cache at the end.
+        beyond_weights_bytes: Peak memory allocated during the run in addition to the memory allocated before it,
+            summed over the GPUs; None on a CPU.
     """
 
     batch_size: int
@@ -136,12 +137,19 @@ def versions_of(
     *,
     multiple: int,
 ) -> dict[str, PreTrainedModel]:
-    """Return the model, its pruned version, and that with MLP widths padded to a multiple.
+    """Return the model, its pruned version, and the pruned version with MLP widths padded to a multiple.
 
-    What is not cut is shared, so that all fit in little more than the memory of two.
+    The versions share all tensors that pruning or padding does not change.
+
+    Args:
+        model: The unpruned model; it is not modified.
+        kept_kv_groups: For each layer, the KV groups to keep, in increasing order.
+        kept_mlp_channels: For each layer, the MLP channels to keep, in increasing order.
+        multiple: Number that the padded MLP widths are multiples of.
 
     Returns:
-        `unpruned`, `pruned` and `padded`; no `padded` where all widths are multiples already.
+        Models by version name: `unpruned`, `pruned` and `padded`. `padded` is absent if all widths are multiples
+        already.
 
     Raises:
         UserError: If the plan does not fit the model.
@@ -155,15 +163,15 @@ def versions_of(
 
 
 def measure(versions: Mapping[str, PreTrainedModel], load: Load, *, seed: int = 0) -> list[Run]:
-    """Run every version at every batch size, `load.repeats` times each.
+    """Run every version at every batch size, `load.repeats` times each, after one warm-up run.
 
     Args:
         versions: Versions of one model by name.
-        load: What is run.
-        seed: Of the random prompts and of the order.
+        load: Workload of the measurement.
+        seed: Seed of the random prompts and of the order of the versions.
 
     Raises:
-        UserError: If a prompt with its answer exceeds the context, or a batch does not fit the memory.
+        UserError: If prompt and generated tokens exceed the context length, or if a batch does not fit into memory.
     """
     names, model = list(versions), next(iter(versions.values()))
     _check(model, load)
@@ -183,12 +191,12 @@ def measure(versions: Mapping[str, PreTrainedModel], load: Load, *, seed: int = 
 
 
 def weights_bytes(model: PreTrainedModel) -> int:
-    """Size of the weights; shared ones of one model count once."""
+    """Return the size of the weights. A parameter that a model uses twice (tied embeddings) counts once."""
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
 
 
 def kv_cache_bytes_per_token(model: PreTrainedModel) -> int:
-    """Size of keys and values of one token, from the shapes of the weights."""
+    """Return the size of the keys and values of one token over all layers, computed from the weight shapes."""
     with_attention = [layer for layer in model.get_submodule(LAYERS) if has_groups(layer, "attention")]
     numbers = sum(2 * n_kv_groups(layer) * head_dim(layer) for layer in with_attention)
     return numbers * int(torch.finfo(model.dtype).bits) // 8
@@ -213,7 +221,7 @@ def _run(model: PreTrainedModel, prompts: torch.Tensor, load: Load, repeat: int,
 def _generate(
     model: PreTrainedModel, prompts: torch.Tensor, new_tokens: int, devices: set[torch.device]
 ) -> tuple[float, float, int]:
-    """Return the seconds of prompt and further tokens, and the bytes in the cache."""
+    """Return the prefill time (s), the decode time (s) and the size of the KV cache (bytes)."""
     start = _now(devices)
     output = model(input_ids=prompts, use_cache=True, logits_to_keep=1)
     token = output.logits[:, -1].argmax(-1, keepdim=True)  # (batch, 1)
@@ -228,14 +236,14 @@ def _generate(
 
 
 def _now(devices: set[torch.device]) -> float:
-    """Read the clock once all work is done."""
+    """Wait until all GPU work is done, then read the clock (s)."""
     for device in devices:
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def _sharing(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy the modules of a model, but none of its tensors."""
+    """Copy the modules of a model. The copy shares all parameters and buffers."""
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
@@ -257,7 +265,7 @@ def _check(model: PreTrainedModel, load: Load) -> None:
 
 
 def _free_bytes(model: PreTrainedModel) -> int | None:
-    """Memory that is free where the model is; None where the system does not say."""
+    """Return the free memory of the devices that hold the model; None if the system does not report it."""
     devices = {parameter.device for parameter in model.parameters()}
     if all(device.type == "cuda" for device in devices):
         return sum(int(torch.cuda.mem_get_info(device)[0]) for device in devices)

@@ -1,9 +1,14 @@
-"""What runs of a model and its pruned versions say: medians, ranges, and whether there is a gain. Needs no torch.
+"""Summary of timed runs: medians, ranges, and whether a version is faster than another. Imports no torch.
 
-The gain is the ratio of two versions' speeds within a repeat, where both met the same machine. Its median has a
-distribution-free interval from the order statistics of n ratios: the k-th lowest to the k-th highest cover the median
-with probability 1 - 2 * sum_{i<k} C(n, i) / 2^n; the largest k that keeps 95% is taken. There is a gain when all of the
-interval is above 1, a loss when all of it is below, and else nothing can be told.
+Speeds are compared as ratios. A ratio divides the speeds of two versions in the same repeat, because both then ran
+under the same conditions. The median ratio gets a distribution-free confidence interval from the order statistics of
+the n ratios. The interval from the k-th lowest to the k-th highest ratio covers the median with probability
+
+    1 - 2 * sum_{i<k} C(n, i) / 2^n
+
+The largest k with a coverage of at least 95% is used. The outcome is `gain` if the whole interval is above 1, `loss` if
+it is below 1, and `not_told` otherwise. With fewer than 6 ratios no interval reaches 95%. The interval is then the
+range, and the outcome is `not_told`.
 """
 
 from __future__ import annotations
@@ -21,18 +26,19 @@ SPEEDS = ("prefill_tokens_per_s", "decode_tokens_per_s")
 def summarise(
     runs: Sequence[Mapping[str, Any]], versions: Sequence[str], *, prompt_tokens: int, new_tokens: int
 ) -> list[dict[str, Any]]:
-    """Summarise runs, one entry for each batch size.
+    """Summarise runs by batch size.
 
     Args:
         runs: Runs (`espalier.serving.timing.Run` as plain values).
-        versions: Names of the versions, in the order that they are to have.
-        prompt_tokens: Tokens of each prompt.
-        new_tokens: Tokens generated for each.
+        versions: Names of the versions, in the order of the output.
+        prompt_tokens: Tokens per prompt.
+        new_tokens: Tokens generated per prompt.
 
     Returns:
-        `batch_size`; `versions.<name>` with `prefill_tokens_per_s`, `decode_tokens_per_s`, `time_to_first_token_s`
-        (each median, min, max), `cache_bytes` and `beyond_weights_bytes`; `gains`: for each pair and speed the `ratio`
-        (median), its `interval`, the `level` of that, and the `outcome`: `gain`, `loss` or `not_told`.
+        One mapping per batch size, with three keys. `batch_size`. `versions`: for each version
+        `prefill_tokens_per_s`, `decode_tokens_per_s` and `time_to_first_token_s` (each with `median`, `min` and
+        `max`), `cache_bytes` and `beyond_weights_bytes` (the maximum over the runs). `gains`: for each pair of
+        versions (`of`, `to`) and each `speed` the fields of `gain`.
     """
     found = []
     for batch_size in dict.fromkeys(run["batch_size"] for run in runs):
@@ -54,7 +60,16 @@ def summarise(
 
 
 def gain(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """Compare two speeds repeat by repeat; both in the order of the repeats."""
+    """Compare the speeds of two versions repeat by repeat.
+
+    Args:
+        ours: Speeds of a version, in the order of the repeats.
+        theirs: Speeds of the other version, in the same order.
+
+    Returns:
+        `ratio` (the median of ours / theirs), its confidence `interval`, the `level` (coverage) of that interval, and
+        the `outcome`: `gain`, `loss` or `not_told`.
+    """
     ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
     depth, level = _depth(len(ratios))
     low, high = ratios[depth - 1], ratios[-depth]
@@ -64,7 +79,7 @@ def gain(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
 
 
 def _depth(n: int) -> tuple[int, float]:
-    """Return which order statistics bound the interval, counted from either end, and their coverage."""
+    """Return the rank k (from 1) of the order statistics that bound the interval, and its coverage."""
     depth = 1
     while depth + 1 <= (n + 1) // 2 and _coverage(n, depth + 1) >= LEVEL:
         depth += 1

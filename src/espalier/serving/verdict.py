@@ -1,11 +1,16 @@
-"""Does a target load a plan as it is, after rounding, with stubs, or not at all? Needs no torch and no weights.
+"""Serving verdicts: whether a target loads a pruned model as it is, after rounding, with stubs, or not at all.
 
-Rounding adds channels of zeros, which is exact: silu(0) * 0 = 0. It is always possible; what it costs is
+Needs no torch and no weights.
+
+Rounding pads MLP widths with channels of zeros. This is always possible and does not change the output, because
+silu(0) * 0 = 0. Its cost is
 
     added_params           = sum over layers of (ceil(width / multiple) * multiple - width) * mlp_channel_params
-    removed_param_fraction = (removed_params - added_params) / total_params      (negative where more is added)
+    removed_param_fraction = (removed_params - added_params) / total_params      (negative if more is added)
 
-A layer without MLP stays without; widths of stubs are not counted.
+Layers without MLP channels are not padded. Parameters of stubs are not counted.
+
+A stub is a block of zeros, written where a layer lost all groups of a block and the target requires the block.
 """
 
 from __future__ import annotations
@@ -21,29 +26,31 @@ from espalier.planning.plan import Plan
 from espalier.statistics.messages import Message
 
 FOLDER_TYPES = ("llama", "mistral", "qwen2", "qwen3")
-"""Types in the transformers config whose layers may differ in an exported folder."""
+"""Values of `model_type` whose exported folders support layers of different shapes."""
 GGUF_TYPES = ("llama", "mistral", "qwen2")
-"""Types whose GGUF files were compared with the pruned model."""
+"""Values of `model_type` whose GGUF files were compared with the pruned model."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A format with the program that loads it.
+    """A serving target: a file format together with the program that loads it.
 
     Attributes:
-        name: Name in reports.
-        basis: How its rules are known: `run` (measured), `read` (its code was read, not run), `rule` (neither).
-        model_types: Types in the transformers config that its export knows; empty for any.
-        multiple_of: What MLP widths are multiples of; 1 for any.
-        attention_stub: Which layers without attention need a stub: none, the first layer, or every one.
-        mlp_stub: Channels of the stub that a layer without MLP needs; 0 where it needs none.
-        leaves_out: Whether layers with neither block are left out and the others renumbered.
-        quantised: Whether the inputs of o_proj are blocks of `multiple_of` numbers too.
-        block_norms: Whether it takes norms inside attention, over queries and keys.
-        lone_biases: Whether the bias of an output projection may stay where its block is gone; else that needs a stub.
-        sliding: Whether it takes a sliding window shorter than the context.
+        name: Code of the target; the reports look up its title.
+        basis: How the rules of the target are known: `run` (tested), `read` (read in its source code, not run) or
+            `rule` (neither).
+        model_types: Supported values of `model_type`; empty if all are supported.
+        multiple_of: MLP widths must be multiples of this number; 1 allows any width.
+        attention_stub: Which layers without attention need a stub: `none`, the `first` layer, or `every` layer.
+        mlp_stub: Channels of the stub that a layer without MLP needs; 0 if it needs none.
+        leaves_out: Whether layers that lost both blocks are left out and the other layers renumbered.
+        quantised: Whether the inputs of o_proj are also quantised in blocks of `multiple_of` numbers.
+        block_norms: Whether norms over queries and keys inside attention are supported.
+        lone_biases: Whether the output bias of a removed block can stay without the block. If not, the layer needs a
+            stub.
+        sliding: Whether a sliding window shorter than the context is supported.
         uniform: Whether all layers must have the same shapes.
-        all_query_heads: Whether each layer with attention must have all query heads.
+        all_query_heads: Whether every layer that has attention must keep all query heads.
     """
 
     name: str
@@ -82,19 +89,19 @@ TARGETS = (
 
 MULTIPLES = (32, 64, 256)
 ADVISED = 64
-_COARSE = 0.05  # share of what was removed that padding may give back before it is called coarse
+_COARSE = 0.05  # if padding adds back a larger share of the removed parameters, `advice` warns
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What targets ask of a model besides its plan.
+    """Properties of the unpruned model that verdicts depend on.
 
     Attributes:
-        model_type: Type in the transformers config.
-        context_length: Longest context (tokens); None where the config does not say.
-        sliding_window: Window of sliding attention (tokens) where it is in use, else None.
-        head_dim: Size of a head.
-        queries_per_group: Query heads that share a key/value head.
+        model_type: `model_type` in the transformers config.
+        context_length: Maximum context length (tokens); None if the config does not give it.
+        sliding_window: Size of the sliding attention window (tokens); None if the model does not use one.
+        head_dim: Size of an attention head.
+        queries_per_group: Query heads per key/value head.
         biases: Projections with a bias, such as `self_attn.o_proj`.
         block_norms: Norms inside blocks, such as `self_attn.q_norm`.
     """
@@ -109,7 +116,7 @@ class ModelFacts:
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> ModelFacts | None:
-        """Read them from a manifest; None if it was made before manifests held them."""
+        """Read the properties from a manifest; return None if an older version wrote it and they are missing."""
         config = manifest["config"]
         if "biases" not in manifest or "num_attention_heads" not in config:
             return None
@@ -129,18 +136,18 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Kept:
-    """KV groups and MLP channels that each layer keeps, (n_layers,) each."""
+    """Numbers of KV groups and MLP channels that each layer keeps, (n_layers,) each."""
 
     kv_groups: tuple[int, ...]
     mlp_channels: tuple[int, ...]
 
     @classmethod
     def of(cls, plan: Plan) -> Kept:
-        """Read a plan."""
+        """Count the kept groups of a plan."""
         return cls(plan.n_kept_kv_groups, plan.n_kept_mlp_channels)
 
     def n_params(self, structure: ModelStructure) -> int:
-        """Count the parameters that are left."""
+        """Return the number of parameters of the pruned model."""
         layers = zip(structure.layers, self.kv_groups, self.mlp_channels, strict=True)
         return structure.other_params + sum(
             kv * layer.kv_group_params + mlp * layer.mlp_channel_params + layer.fixed_params
@@ -150,16 +157,16 @@ class Kept:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one target makes of one plan.
+    """Result for one target and one pruning plan.
 
     Attributes:
         target: The target.
         rounded: Layers whose MLP widths must be rounded up.
-        attention_stubs: Layers that need attention of zeros.
-        mlp_stubs: Layers that need an MLP of zeros.
-        left_out: Layers that are left out.
-        reasons: Why it cannot be loaded; empty where it can.
-        remarks: What else there is to say.
+        attention_stubs: Layers that need an attention stub.
+        mlp_stubs: Layers that need an MLP stub.
+        left_out: Layers that the export leaves out.
+        reasons: Reasons why the target cannot load the model; empty if it can.
+        remarks: Further messages.
     """
 
     target: Target
@@ -172,7 +179,7 @@ class Verdict:
 
     @property
     def code(self) -> str:
-        """`as_is`, `needs_rounding`, `needs_stub`, `needs_rounding_and_stub` or `cannot`."""
+        """Verdict code: `as_is`, `needs_rounding`, `needs_stub`, `needs_rounding_and_stub` or `cannot`."""
         if self.reasons:
             return "cannot"
         needs = [name for name, some in (("rounding", self.rounded), ("stub", self._stubs)) if some]
@@ -180,7 +187,7 @@ class Verdict:
 
     @property
     def messages(self) -> list[Message]:
-        """Everything that there is to say: reasons, or what must be done, then remarks."""
+        """All messages: the reasons, or else the changes that loading needs; then the remarks."""
         if self.reasons:
             return [*self.reasons, *self.remarks]
         done: list[Message] = []
@@ -202,12 +209,19 @@ class Verdict:
 
 
 def verdicts(kept: Kept, structure: ModelStructure, facts: ModelFacts) -> list[Verdict]:
-    """Judge a plan for every target, in the order of `TARGETS`."""
+    """Return the verdict of every target on a plan, in the order of `TARGETS`."""
     return [judge(target, kept, structure, facts) for target in TARGETS]
 
 
 def judge(target: Target, kept: Kept, structure: ModelStructure, facts: ModelFacts) -> Verdict:
-    """Judge a plan for one target."""
+    """Return the verdict of one target on a plan.
+
+    Args:
+        target: The target.
+        kept: Kept counts of the plan.
+        structure: Sizes of the unpruned model.
+        facts: Properties of the unpruned model.
+    """
     reasons, remarks = list(_refusals(target, kept, structure, facts)), []
     if target.uniform and (differ := _differ(kept)):
         reasons.append(differ)
@@ -235,10 +249,11 @@ def judge(target: Target, kept: Kept, structure: ModelStructure, facts: ModelFac
 
 
 def rounding_costs(kept: Kept, structure: ModelStructure) -> list[dict[str, Any]]:
-    """Say what zero-padding MLP widths costs.
+    """Compute the cost of padding MLP widths with zeros.
 
     Returns:
-        For each of `MULTIPLES`: `multiple`, `n_layers` affected, `added_params`, and the `removed_param_fraction` left.
+        One mapping for each of `MULTIPLES`: `multiple`, `n_layers` (number of padded layers), `added_params`, and
+        `removed_param_fraction` after padding.
     """
     found = []
     for multiple in MULTIPLES:
@@ -259,7 +274,7 @@ def rounding_costs(kept: Kept, structure: ModelStructure) -> list[dict[str, Any]
 
 
 def advice(kept: Kept, structure: ModelStructure) -> Message:
-    """Say what to do about MLP widths."""
+    """Return the recommendation about MLP widths as a message."""
     aligned = [multiple for multiple in MULTIPLES if not any(width % multiple for width in kept.mlp_channels)]
     if aligned and aligned[-1] >= ADVISED:
         return Message("advice_aligned", {"multiple": aligned[-1]})
@@ -274,7 +289,7 @@ def advice(kept: Kept, structure: ModelStructure) -> Message:
 
 
 def spans(layers: Iterable[int]) -> str:
-    """Write numbers of layers shortly: 0, 3-5."""
+    """Format layer numbers compactly, such as `0, 3-5`."""
     runs = [
         [layer for _, layer in run] for _, run in groupby(enumerate(sorted(layers)), key=lambda pair: pair[1] - pair[0])
     ]
@@ -308,14 +323,14 @@ def _uniform_padding(kept: Kept, structure: ModelStructure) -> Message:
 
 
 def _left_out(target: Target, kept: Kept, facts: ModelFacts) -> list[int]:
-    """Layers without blocks, unless biases of their output projections stay."""
+    """Return the layers that the export leaves out: layers that lost both blocks, unless output biases remain."""
     if not target.leaves_out or {ATTENTION.writer_path, MLP.writer_path} & set(facts.biases):
         return []
     return [layer for layer, both in enumerate(zip(kept.kv_groups, kept.mlp_channels, strict=True)) if not any(both)]
 
 
 def _attention_stubs(target: Target, kept: Kept, facts: ModelFacts, layers: Sequence[int]) -> list[int]:
-    """Layers that need attention of zeros, of the layers that are not left out."""
+    """Return which of `layers` (those not left out) need an attention stub."""
     empty = [layer for layer in layers if not kept.kv_groups[layer]]
     if target.attention_stub == "every" or _lone(target, ATTENTION.writer_path, facts):
         return empty
@@ -323,7 +338,7 @@ def _attention_stubs(target: Target, kept: Kept, facts: ModelFacts, layers: Sequ
 
 
 def _lone(target: Target, projection: str, facts: ModelFacts) -> bool:
-    """Whether a projection has a bias that the target takes only in a block."""
+    """Return whether a projection has a bias that the target cannot load without its block."""
     return projection in facts.biases and not target.lone_biases
 
 

@@ -13,7 +13,7 @@ def cross_figures(words: Words, content: Content) -> list[Figure]:
 
 
 def _best_vs_baseline(words: Words, content: Content) -> Figure:
-    """Draw the best experiment of each model, with its interval, against its unpruned model."""
+    """Draw the best experiment of each model, with its interval, and the unpruned model."""
     name, caption = "best_vs_baseline", words("f.best")
     found = sorted(content["best_configs"], key=lambda row: (-row["acc_mean"], row["model"]))
     if not found:
@@ -54,7 +54,7 @@ def _best_vs_baseline(words: Words, content: Content) -> Figure:
 
 
 def _base_vs_instruct(words: Words, content: Content) -> Figure:
-    """Draw base against instruct for each family: best against best, and over the settings both have."""
+    """Draw base and instruct accuracy of each family: of the best experiments, and averaged over common settings."""
     name, caption = "base_vs_instruct", words("f.kinds")
     pairs = [one for one in content["base_vs_instruct"] if one["reason"] is None]
     if not pairs:

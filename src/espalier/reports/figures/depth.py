@@ -1,4 +1,4 @@
-"""Figures over the depth of a model: what an experiment keeps of each layer, and how large gradients are."""
+"""Figures over the layers of a model: share of parameters kept per layer, and gradient norm per layer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from espalier.reports.rows import Row
 from espalier.reports.sections.base import MISSING, Content, percent
 
 ROWS = "rows"
-"""Name of the data that a page replaces when another experiment is chosen."""
+"""Name of the Vega data set that `page.js` replaces when the reader chooses another experiment."""
 
 
 def kept_layers(words: Words, content: Content, layers: dict[str, list[Row]]) -> Figure:
-    """Draw what share of attention and MLP the best plan keeps in each layer."""
+    """Draw the share of attention and MLP parameters that the best experiment keeps in each layer."""
     best = content["best"]
     if best is None:
         return nothing("kept_layers", words("f.kept", experiment=MISSING), words("f.none"))
@@ -22,7 +22,7 @@ def kept_layers(words: Words, content: Content, layers: dict[str, list[Row]]) ->
 
 
 def kept_by(words: Words, experiment: str, layers: dict[str, list[Row]]) -> Figure:
-    """Draw what share of attention and MLP an experiment keeps in each layer."""
+    """Draw the share of attention and MLP parameters that an experiment keeps in each layer."""
     name, caption = "kept_layers", words("f.kept", experiment=experiment)
     rows = layers.get(experiment)
     if not rows:
@@ -32,7 +32,12 @@ def kept_by(words: Words, experiment: str, layers: dict[str, list[Row]]) -> Figu
 
 
 def kept_panel(words: Words, rows: list[Row]) -> Spec:
-    """Describe the chart of kept shares by layer."""
+    """Return the Vega-Lite chart of the kept shares by layer.
+
+    Args:
+        words: Language.
+        rows: Rows of one experiment (`espalier.reports.rows.layer_rows`).
+    """
     names = {"attention": words("f.attention"), "mlp": words("f.mlp")}
     named = [row | {"name": names[row["block"]]} for row in rows]
     colour = axis(
@@ -61,7 +66,7 @@ def kept_panel(words: Words, rows: list[Row]) -> Spec:
 
 
 def gradient_profile(words: Words, analysis: Content) -> Figure:
-    """Draw the gradient norm of each layer, a line for each calibration setting."""
+    """Draw the gradient norm of each layer, with one line per calibration setting."""
     name, caption, profile = "gradient_profile", words("f.gradient"), analysis["gradient_profile"]
     if not profile:
         return nothing(name, caption, words("f.gradient.none"))

@@ -1,4 +1,4 @@
-"""Figures of one model: what it lost, by method, setting, task and experiment, at one pruning ratio."""
+"""Figures of one model at one pruning ratio: accuracy by method, setting, perplexity, experiment and task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ratio_figures(words: Words, content: Content, rows: list[Row]) -> list[Figur
     Args:
         words: Language.
         content: Results of the model at that ratio.
-        rows: Its experiments (`espalier.reports.rows.experiment_rows`).
+        rows: Experiments at that ratio (`espalier.reports.rows.experiment_rows`).
     """
     return [
         _accuracy_by_method(words, content, rows),
@@ -41,7 +41,7 @@ def ratio_figures(words: Words, content: Content, rows: list[Row]) -> list[Figur
 
 
 def _accuracy_by_method(words: Words, content: Content, rows: list[Row]) -> Figure:
-    """Draw each experiment with its interval, a row per method, with the means and the unpruned model."""
+    """Draw the accuracy of each experiment by method, with intervals, method means and the unpruned model."""
     name, caption = "accuracy_by_method", words("f.method")
     methods = [method for method, one in content["methods"].items() if one["n"]]
     if not methods:
@@ -77,7 +77,7 @@ def _accuracy_by_method(words: Words, content: Content, rows: list[Row]) -> Figu
 
 
 def _accuracy_by_setting(words: Words, content: Content, rows: list[Row]) -> Figure:
-    """Draw mean accuracy over sequence length and number of samples, a heat map per method."""
+    """Draw mean accuracy by sequence length and number of samples, with one heat map per method."""
     name, caption = "accuracy_by_setting", words("f.setting")
     having = [row for row in rows if row["seq_len"] and row["samples"] and not row["control"]]
     if not having:
@@ -97,7 +97,7 @@ def _accuracy_by_setting(words: Words, content: Content, rows: list[Row]) -> Fig
 
 
 def _cells(words: Words, rows: list[Row]) -> list[Row]:
-    """Average experiments of one setting (other calibration seeds); a single one has its interval."""
+    """Average the experiments of each setting over calibration seeds. Single experiments keep their interval."""
     settings: dict[tuple[int, int], list[Row]] = {}
     for row in rows:
         settings.setdefault((row["seq_len"], row["samples"]), []).append(row)
@@ -114,7 +114,7 @@ def _heat_map(words: Words, method: str, cells: list[Row], lengths: list[int], c
     x = axis("samples", words("f.samples"), "ordinal", scale={"domain": counts}, axis={"labelAngle": 0})
     y = axis("seq_len", words("seq_len"), "ordinal", scale={"domain": lengths})
     low, high = scale["domain"]
-    middle = low + 0.42 * (high - low)  # where white and black text stand out equally
+    middle = low + 0.42 * (high - low)  # white and black text are equally readable here
     text = {"condition": {"test": f"datum.acc < {middle!r}", "value": "white"}, "value": "black"}
     names = {"seq_len": "f.seq_len", "samples": "f.samples", "label": "f.acc_axis", "interval": "ci"}
     shown = tooltip(*((field, words(code)) for field, code in names.items()))
@@ -132,7 +132,7 @@ def _heat_map(words: Words, method: str, cells: list[Row], lengths: list[int], c
 
 
 def _accuracy_perplexity(words: Words, content: Content, rows: list[Row]) -> Figure:
-    """Draw accuracy against perplexity of the first text, with the unpruned model."""
+    """Draw accuracy against the perplexity of the first text, with the unpruned model as a star."""
     text = content["ppl_accuracy"]["text"]
     name, caption = "accuracy_perplexity", words("f.ppl", text=text or MISSING)
     having = [row for row in rows if row["ppl"]]
@@ -168,7 +168,7 @@ def _accuracy_perplexity(words: Words, content: Content, rows: list[Row]) -> Fig
 
 
 def _intervals(words: Words, content: Content, rows: list[Row]) -> Figure:
-    """Draw all experiments by accuracy with their intervals; filled ones cannot be told from the best."""
+    """Draw all experiments by accuracy with intervals. Filled points cannot be distinguished from the best."""
     name, caption = "intervals", words("f.intervals")
     if not rows:
         return nothing(name, caption, words("f.none"))
@@ -201,7 +201,7 @@ def _intervals(words: Words, content: Content, rows: list[Row]) -> Figure:
 
 
 def _accuracy(words: Words, field: str, content: Content, rows: list[Row]) -> Spec:
-    """Describe the accuracy axis: wide enough for all intervals and the unpruned model."""
+    """Return the accuracy axis, wide enough for all intervals and the unpruned model."""
     values = [row[key] for row in rows for key in ("acc", "low", "high") if row[key] is not None]
     if content["baseline"]:
         values.append(content["baseline"]["acc_mean"])
@@ -215,7 +215,7 @@ def _rule() -> Spec:
 
 
 def _low() -> Spec:
-    """Start a rule at the lower end; experiments without interval have none."""
+    """Return a transform that starts a rule at the lower end of the interval, or at the accuracy without interval."""
     return {"calculate": "datum.low == null ? datum.acc : datum.low", "as": "acc"}
 
 

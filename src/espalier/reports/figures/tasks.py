@@ -1,4 +1,4 @@
-"""Accuracy of each task: best experiment of each method, the unpruned model, and the interval of the best."""
+"""Figure of the accuracy per task: best experiment of each method, unpruned model, interval of the best."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from espalier.reports.sections.base import Content, fixed
 
 
 def task_profile(words: Words, content: Content, rows: list[Row]) -> Figure:
-    """Draw the accuracy of each task: best of each method, unpruned, and the interval of the best."""
+    """Draw the accuracy per task: best experiment of each method, unpruned model, interval of the best."""
     name, caption, best = "task_profile", words("f.tasks"), content["best"]
     if best is None or not best["tasks"]:
         return nothing(name, caption, words("f.none"))
@@ -39,7 +39,7 @@ def task_profile(words: Words, content: Content, rows: list[Row]) -> Figure:
 
 
 def _best_of_methods(rows: list[Row], best: Content) -> dict[str, Row]:
-    """Take the best experiment of each method; rows are ordered from the best."""
+    """Return the best experiment of each method without controls. `rows` must be ordered best first."""
     first: dict[str, Row] = {}
     for row in rows:
         if not row["control"]:
@@ -59,7 +59,7 @@ def _task_points(content: Content, first: dict[str, Row], unpruned: str) -> list
 
 
 def _task_bars(content: Content) -> list[Row]:
-    """Reach 1.96 standard errors to either side of the best experiment's accuracy."""
+    """Return the 95% interval per task of the best experiment: accuracy ± 1.96 standard errors, cut to 0-1."""
     best = content["best"]
     stderr = content["uncertainty"]["experiments"].get(best["experiment"], {}).get("task_stderr", {})
     return [

@@ -1,7 +1,8 @@
-"""Figures as Vega-Lite charts: one description serves the page (drawn by the browser) and the files for papers.
+"""Figures as Vega-Lite charts. The HTML page and the SVG and PDF files are drawn from the same chart.
 
-Equal input gives equal bytes. Colours are Okabe and Ito's, which colour-blind readers can tell apart; whatever colour
-shows, a shape, a place or a label shows too. Names of users are data, never part of an expression.
+Equal input gives equal bytes. The colours are the palette of Okabe and Ito, which colour-blind readers can distinguish.
+No information is shown by colour only: a shape, a position or a label shows it too. Names that users chose are passed
+as data and never become part of a Vega expression.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ _CONFIG: Spec = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure.
+    """A figure of a report.
 
     Attributes:
-        name: Name of its files, without suffix.
-        panels: Vega-Lite charts without style; the page lays them out as the screen allows, files put them in rows.
-        caption: What it shows.
-        alt: What can be read from it, in words.
-        reason: Why there is nothing to draw; then there are no panels.
+        name: File name without suffix.
+        panels: Vega-Lite charts without style. The page arranges them to fit the screen; the files have three per row.
+        caption: Caption.
+        alt: Alternative text: the main values of the figure in words.
+        reason: Reason why there is nothing to draw. A figure with a reason has no panels.
     """
 
     name: str
@@ -61,19 +62,19 @@ class Figure:
 
 
 def nothing(name: str, caption: str, reason: str) -> Figure:
-    """Make a figure that says why there is nothing to draw."""
+    """Return a figure without panels that gives the reason why there is nothing to draw."""
     return Figure(name, (), caption, reason, reason)
 
 
 def compiled(panel: Spec, alt: str) -> Spec:
-    """Compile a panel for the page; wide ones take the width of their place."""
+    """Compile a panel to Vega for the page. Panels of at least `WIDTH` adapt to the width of the page."""
     wide = panel["width"] >= WIDTH
     spec = _styled(panel | ({"autosize": {"type": "fit-x", "contains": "padding"}} if wide else {}), alt)
     return dict(vl_convert.vegalite_to_vega(spec, vl_version="6.4"))
 
 
 def svg_of(figure: Figure) -> str:
-    """Draw a figure as an SVG document that says in words what it shows."""
+    """Draw a figure as an SVG document with the alternative text as `aria-label`."""
     if not figure.panels:
         return _empty_svg(figure)
     panels = list(figure.panels)
@@ -83,27 +84,38 @@ def svg_of(figure: Figure) -> str:
 
 
 def pdf_of(svg: str) -> bytes:
-    """Turn an SVG document of `svg_of` into PDF."""
+    """Convert an SVG document from `svg_of` to PDF."""
     return bytes(vl_convert.svg_to_pdf(svg))
 
 
 def axis(field: str, title: str | None, kind: str = "quantitative", **more: Any) -> Spec:
-    """Describe an encoding channel."""
+    """Return a Vega-Lite encoding channel."""
     return {"field": field, "type": kind, "title": title} | more
 
 
 def layer(mark: Spec | str, encoding: Spec, **more: Any) -> Spec:
-    """Describe a layer of a panel."""
+    """Return a Vega-Lite layer of a panel."""
     return {"mark": mark, "encoding": encoding} | more
 
 
 def tooltip(*fields: tuple[str, str]) -> list[Spec]:
-    """Describe what is shown when a mark is pointed at: fields and their titles."""
+    """Return a Vega-Lite tooltip.
+
+    Args:
+        fields: Pairs of a field name and its title.
+    """
     return [{"field": field, "title": title} for field, title in fields]
 
 
 def look(methods: Mapping[str, Any], field: str = "method") -> tuple[Spec, Spec]:
-    """Give each method its colour and shape, the same in all figures of a page; controls are grey."""
+    """Return the colour and shape channels of the methods.
+
+    Colours and shapes follow the order of `methods`. Controls are grey crosses and do not use up a colour.
+
+    Args:
+        methods: Mapping from method name to a mapping with the flag `control`.
+        field: Field of the data that holds the method name.
+    """
     names, colours, shapes = list(methods), [], []
     place = 0
     for one in methods.values():

@@ -1,4 +1,4 @@
-"""Texts of the reports in one language."""
+"""Texts of the reports by language."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CATALOGUES: Mapping[str, Mapping[str, str]] = {
 
 
 class Words:
-    """Puts codes into words.
+    """Texts of the reports in one language, looked up by code.
 
     Args:
-        language: A key of `CATALOGUES`.
+        language: Language code; a key of `CATALOGUES`.
 
     Raises:
-        UserError: If there is no such language.
+        UserError: If the language is unknown.
     """
 
     def __init__(self, language: str = "en") -> None:
@@ -34,15 +34,22 @@ class Words:
         self._texts = CATALOGUES[language]
 
     def __call__(self, code: str, **values: object) -> str:
-        """Fill the template of a code."""
+        """Return the text of a code, with `values` filled into its template."""
         return self._texts[code].format(**values)
 
     def say(self, message: Mapping[str, Any]) -> str:
-        """Put a message of an analysis into words."""
+        """Return the text of a message of an analysis."""
         return render(from_json(message), self._texts)
 
     def reason(self, of: Mapping[str, Any] | str) -> str:
-        """Put the reason of a result (or a reason itself) into words."""
+        """Return the text of a reason.
+
+        Args:
+            of: A result with `reason` and possibly `why`, or a reason in English.
+
+        Returns:
+            The reason in the language of the report. A reason that is not in the catalogue stays in English.
+        """
         if not isinstance(of, str):
             if of.get("why"):
                 return self.say(of["why"])

@@ -1,4 +1,4 @@
-"""English: every text of the reports, by code. A template may use only the values that its code is given."""
+"""English texts of the reports, by code. A template may use only the values that its callers pass."""
 
 from espalier.analysis.message_json import CATALOGUE
 from espalier.reports.messages.en_pages import PAGES
@@ -7,7 +7,7 @@ TEXT = (
     CATALOGUE
     | PAGES
     | {
-        # Reasons that the analyses give as plain text; the text itself is how they are found.
+        # Reasons that the analyses store as English text. `Words.reason` matches this text to find the code.
         "reason.missing": "missing",
         "reason.failed": "failed",
         "reason.unknown": "unknown",

@@ -1,4 +1,4 @@
-"""English: serving pruned models. What verdicts say stands in `espalier.analysis.serving_messages`."""
+"""English texts on serving. The messages of verdicts are in `espalier.analysis.serving_messages`."""
 
 DEPLOYMENT = {
     "s.deployment": "Which programs load it",

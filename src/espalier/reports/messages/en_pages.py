@@ -1,4 +1,4 @@
-"""English for figures, and for the parts of a page that text reports do not have."""
+"""English texts of figures, and of the parts of a page that the text reports do not have."""
 
 PAGES = {
     "f.method": "Each experiment's mean accuracy with its 95% interval, by method; the tick is the mean of the method.",

@@ -1,4 +1,4 @@
-"""Chinese: the same codes as in English. Headings read as in the reports that the reference publishes."""
+"""Chinese texts of the reports, with the codes of the English texts. Headings are those of the reference reports."""
 
 from espalier.reports.messages.zh_pages import PAGES
 from espalier.reports.messages.zh_statistics import STATISTICS

@@ -1,4 +1,4 @@
-"""Chinese: serving pruned models, and what verdicts say (`espalier.analysis.serving_messages`)."""
+"""Chinese texts on serving, including the messages of verdicts (`espalier.analysis.serving_messages`)."""
 
 DEPLOYMENT = {
     "s.deployment": "部署: 哪些程序可以加载",

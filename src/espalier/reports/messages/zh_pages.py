@@ -1,4 +1,4 @@
-"""Chinese for figures, and for the parts of a page that text reports do not have."""
+"""Chinese texts of figures, and of the parts of a page that the text reports do not have."""
 
 PAGES = {
     "f.method": "各方法每个实验的平均准确率及其 95% 区间; 竖线为该方法的平均值。",

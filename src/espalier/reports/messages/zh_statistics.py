@@ -1,4 +1,4 @@
-"""Chinese for messages of the statistics and of the analysis (`espalier.analysis.message_json`)."""
+"""Chinese texts of the messages of statistics and analysis (`espalier.analysis.message_json`)."""
 
 STATISTICS = {
     "no_values": "没有实验具有 {name}",

@@ -1,4 +1,4 @@
-"""Sections that go beyond the reference: what cannot be told from the best, what explains the spread, and costs."""
+"""Sections that the reference reports do not have: certainty of the best, explained variation, and costs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from espalier.reports.sections.base import (
 
 
 def certainty_section(words: Words, content: Content) -> ReportSection:
-    """Say which experiments cannot be told from the best, and how much the best is flattered."""
+    """Return the section on experiments that cannot be distinguished from the best, and on selection bias."""
     uncertainty = content["uncertainty"]
     statements = uncertainty["statements"]
     if not statements:
@@ -38,7 +38,7 @@ def certainty_section(words: Words, content: Content) -> ReportSection:
 
 
 def spread_section(words: Words, content: Content) -> ReportSection:
-    """Say which axis explains the spread, and compare settings at equal tokens and over seeds."""
+    """Return the section on the axes that explain the variation, with comparisons at equal tokens and over seeds."""
     uncertainty = content["uncertainty"]
     axes = uncertainty["axes"]
     if axes is None:
@@ -51,7 +51,7 @@ def spread_section(words: Words, content: Content) -> ReportSection:
 
 
 def costs_section(words: Words, analysis: Content, content: Content) -> ReportSection:
-    """Compare the experiments with the unpruned model: accuracy kept, perplexity, parameters, KV cache, FLOPs."""
+    """Return the section that compares accuracy, perplexity and costs with the unpruned model."""
     costs = analysis["costs"]
     if costs is None or not costs["experiments"]:
         reason = words.say({"code": "no_structure", "values": {}}) if costs is None else words.reason(costs)
@@ -72,7 +72,7 @@ def costs_section(words: Words, analysis: Content, content: Content) -> ReportSe
 
 
 def _by_accuracy(content: Content) -> list[tuple[float, str, Content]]:
-    """List the experiments that count with what is known of their uncertainty, best first."""
+    """Return accuracy, name and uncertainty of each valid experiment, best first."""
     results, certain = content["results"], content["uncertainty"]["experiments"]
     return sorted(
         ((results[name]["acc_mean"], name, certain[name]) for name in results), key=lambda row: (-row[0], row[1])

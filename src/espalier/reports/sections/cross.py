@@ -1,4 +1,4 @@
-"""What the cross-model report says at one pruning ratio, section by section."""
+"""Sections of the cross-model report at one pruning ratio, its headline and its overview."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from espalier.reports.sections.base import (
 
 
 def cross_sections(words: Words, content: Content) -> list[ReportSection]:
-    """Make the sections that compare all models at one pruning ratio."""
+    """Return the sections that compare all models at one pruning ratio."""
     return [
         _best_configs(words, content),
         _base_vs_instruct(words, content),
@@ -33,7 +33,7 @@ def cross_sections(words: Words, content: Content) -> list[ReportSection]:
 
 
 def cross_headline(words: Words, summary: Content) -> str:
-    """Say the result of the study at its headline ratio in a sentence."""
+    """Return one sentence with the result of the study at its headline ratio."""
     best, n = summary["overall_best"], len(summary["best_configs"])
     title = ratio_title(words, summary["headline_ratio"])
     if best is None:
@@ -43,12 +43,12 @@ def cross_headline(words: Words, summary: Content) -> str:
 
 
 def failed_jobs(words: Words, summary: Content) -> list[str]:
-    """Say which jobs failed that are not of one experiment, with reasons; nothing where none did."""
+    """Return one line with the reason for each failed job that does not belong to a single experiment."""
     return [words("cross.failed", **one) for one in summary.get("failed_jobs", [])]
 
 
 def cross_overview(words: Words, content: Content) -> Overview:
-    """Say what the data support about the models, and what they leave open: models that could not be checked first."""
+    """Return the overview of all models. Models that could not be checked come first among the open questions."""
     supported: list[str] = []
     left = [words("cross.not_checked", **one) for one in content.get("models_not_checked", [])]
     for row in content["best_configs"]:

@@ -1,4 +1,4 @@
-"""What was measured when a plan ran: sizes, speeds, and whether there is a gain."""
+"""Section on inference measurements: sizes, speeds, and whether pruning makes the model faster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from espalier.reports.sections.base import Content, ReportSection, Table, fixed,
 
 
 def inference_sections(words: Words, analysis: Content, content: Content) -> list[ReportSection]:
-    """Make a section for each measured experiment of a ratio; none where nothing was measured."""
+    """Return one section for each measured experiment of a pruning ratio."""
     measured = [one for one in analysis.get("inference", []) if one["pruning_ratio"] == content["pruning_ratio"]]
     return [_section(words, one) for one in measured]
 
@@ -65,7 +65,7 @@ def _gains(words: Words, measured: Content) -> Table:
 
 
 def _outcomes(words: Words, measured: Content) -> list[str]:
-    """Say for each batch size and speed whether pruning, and padding, gain anything."""
+    """Return one sentence per batch size and speed on the gain from pruning, and one on the gain from padding."""
     return [
         words(
             f"inference.{one['of']}.{one['outcome']}", batch=batch["batch_size"], speed=words(f"speed.{one['speed']}"),
@@ -87,7 +87,7 @@ def _version(words: Words, name: str, measured: Content) -> str:
 
 
 def _short(words: Words, name: str) -> str:
-    """Name a version in a pair."""
+    """Return the short name of a version, for a pair of versions."""
     return words(f"version.short.{name}")
 
 

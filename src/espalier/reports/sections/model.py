@@ -1,4 +1,7 @@
-"""The report of one model at one pruning ratio: the six sections of the reference, certainty, costs and serving."""
+"""Sections of the report of one model at one pruning ratio.
+
+The first six sections are those of the reference reports. Certainty, costs, serving, inference and recovery follow.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from espalier.reports.sections.serving import deployment_section
 
 
 def model_sections(words: Words, analysis: Content, content: Content) -> list[ReportSection]:
-    """Make the sections of one model at one pruning ratio.
+    """Return the sections of one model at one pruning ratio.
 
     Args:
         words: Language.
@@ -35,7 +38,7 @@ def model_sections(words: Words, analysis: Content, content: Content) -> list[Re
 
 
 def correlation_words(words: Words, within: Content | None) -> str:
-    """Put a correlation within methods into words; says when the pooled one has the opposite sign."""
+    """Return a correlation within methods in words, and whether the pooled correlation has the opposite sign."""
     if within is None or within["strength"] is None:
         return MISSING if within is None else words.reason(within)
     sign = words("sign.positive" if within["mean"] >= 0 else "sign.negative")

@@ -1,4 +1,4 @@
-"""The section on recovery: before and after, and whether the order survives. Nothing where nothing was recovered."""
+"""Section on recovery: results before and after fine-tuning, and whether the ranking stays the same."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from espalier.reports.sections.base import MISSING, Content, ReportSection, Tabl
 
 
 def with_recovery(analysis: dict[str, Any], recovery: Sequence[Content]) -> dict[str, Any]:
-    """Put the statistics of recovered experiments beside the results of their ratio.
+    """Return a copy of an analysis with the recovery statistics added to the results of each pruning ratio.
 
     Args:
         analysis: Analysis of a model.
-        recovery: Its `recovery.json`; none where nothing is recovered.
+        recovery: Content of its `recovery.json` as the only element; empty without recovery.
     """
     added = dict(analysis)
     for one in recovery:
@@ -27,7 +27,7 @@ def with_recovery(analysis: dict[str, Any], recovery: Sequence[Content]) -> dict
 
 
 def recovery_sections(words: Words, content: Content) -> list[ReportSection]:
-    """Make the section of one pruning ratio; none where none of its experiments is recovered."""
+    """Return the section of one pruning ratio; an empty list if none of its experiments is recovered."""
     recovery = content.get("recovery")
     if not recovery:
         return []
@@ -60,6 +60,6 @@ def _signed(value: float | None) -> str:
 
 
 def _by_accuracy(item: tuple[str, Content]) -> tuple[float, float, str]:
-    """Order by accuracy after recovery, then before; what is not there comes last."""
+    """Return the sort key of an experiment: accuracy after recovery, then before; missing values last."""
     name, one = item
     return -(one["acc_after"] or 0.0), -(one["acc_before"] or 0.0), name

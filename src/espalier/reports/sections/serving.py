@@ -1,4 +1,4 @@
-"""Which targets load a plan: a section of the report, and the end of the comparison of layers."""
+"""Serving verdicts in words: a section of the report, and the last part of the structure comparison."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from espalier.reports.sections.base import Content, ReportSection, Table, percen
 
 
 def deployment_section(words: Words, analysis: Content, content: Content) -> ReportSection:
-    """Say which targets load the best experiment of a ratio."""
+    """Return the section on the targets that load the best experiment of a pruning ratio."""
     best = content["best"]
     if best is None:
         return ReportSection(words("s.deployment"), [words("no_valid")])
@@ -22,7 +22,12 @@ def deployment_section(words: Words, analysis: Content, content: Content) -> Rep
 
 
 def deployment_tables(words: Words, judged: Content) -> list[Table]:
-    """Make the tables of targets and of what rounding costs."""
+    """Return the table of targets and the table of rounding costs.
+
+    Args:
+        words: Language.
+        judged: Result of `espalier.serving.experiments.deployment_of`.
+    """
     targets = [
         [words(f"target.{one['target']}"), words(f"verdict.{one['verdict']}"), words(f"basis.{one['basis']}")]
         for one in judged["targets"]
@@ -41,7 +46,7 @@ def deployment_tables(words: Words, judged: Content) -> list[Table]:
 
 
 def deployment_remarks(words: Words, judged: Content) -> list[str]:
-    """Say what each target needs or why it cannot, what to do about widths, and what the basis of a verdict means."""
+    """Return remarks: the messages of each target, the advice on MLP widths, and the meaning of the basis column."""
     details = [
         words(
             "deployment.details",

@@ -1,1 +1,1 @@
-"""Import of results made elsewhere: `scan` reads names of folders, `read` their JSON files, `table` makes a frame."""
+"""Legacy results: `scan` reads the folder names, `read` reads the JSON files, `table` builds a data frame."""

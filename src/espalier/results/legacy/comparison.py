@@ -1,4 +1,4 @@
-"""Read `analysis/model_comparison.json`: parameters before and after pruning, in all and layer by layer."""
+"""Read `analysis/model_comparison.json`: parameter counts before and after pruning, in total and per layer."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from espalier.results.legacy.values import Notes, count, number, section
 
-# A layer's values, in the names of the layers table.
+# Maps names of the layers table to keys of the file.
 BLOCKS = {"params": "total", "attention": "attention", "mlp": "mlp"}
 
 
 @dataclass
 class Compared:
-    """What the file says.
+    """Content of the file.
 
     Attributes:
-        params_before: Parameters of the unpruned model.
-        params_after: Parameters of the pruned model.
-        layers: One mapping per layer: `layer`, `{params|attention|mlp}_{before|after}`, and `channels_before`,
-            `channels_after` where the file has MLP widths. Empty where any layer is incomplete.
+        params_before: Parameters of the unpruned model; None if not known.
+        params_after: Parameters of the pruned model; None if not known.
+        layers: One mapping per layer: `layer`, `{params|attention|mlp}_{before|after}`, and `channels_before` and
+            `channels_after`, which are None if the file has no MLP widths. Empty if any layer is incomplete.
     """
 
     params_before: int | None = None
@@ -29,14 +29,14 @@ class Compared:
 
     @property
     def removed_param_fraction(self) -> float | None:
-        """Achieved share of all parameters; None where it is not known."""
+        """Achieved fraction of all parameters that was removed; None if not known."""
         if self.params_before is None or self.params_after is None:
             return None
         return 1 - self.params_after / self.params_before
 
     @property
     def extreme_pruning_layers(self) -> int | None:
-        """Layers whose MLP lost more than half of its channels; None where widths are not known."""
+        """Number of layers whose MLP lost more than half of its channels; None if the widths are not known."""
         widths = [(layer["channels_before"], layer["channels_after"]) for layer in self.layers]
         if not widths or any(before is None or after is None for before, after in widths):
             return None
@@ -44,7 +44,7 @@ class Compared:
 
 
 def read_comparison(content: Mapping[str, Any], notes: Notes) -> Compared:
-    """Read the file's content, noting what is left out and what disagrees."""
+    """Read the content of the file; add a note for each value that is skipped or inconsistent."""
     before, after = _pair(section(content, "total_params", notes), "total_params", notes)
     found = Compared(before if after is not None else None, after, _layers(content.get("layers"), notes))
     claimed = number(
@@ -92,7 +92,7 @@ def _layer(layer: Any, position: int, notes: Notes) -> dict[str, int | None] | N
 
 
 def _pair(values: Mapping[str, Any], name: str, notes: Notes) -> tuple[int | None, int | None]:
-    """Read `original` and `pruned`; both are None where pruning would have added."""
+    """Read `original` and `pruned`. Both are None if `pruned` is larger, which cannot be."""
     before = count(values.get("original"), f"{name}.original", notes)
     after = count(values.get("pruned"), f"{name}.pruned", notes)
     if before is not None and after is not None and after > before:

@@ -1,4 +1,4 @@
-"""Read `evaluation/evaluation_results.json`: accuracies of the tasks and perplexities."""
+"""Read `evaluation/evaluation_results.json`: task accuracies and perplexities."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from espalier.naming import NAME_PATTERN
 from espalier.results.legacy.values import Notes, count, number, section
 
 PERPLEXITY, STANDARD = "ppl", "ppl_standard_2048_512"
-# Files may round to four decimals.
+# The files may round to four decimals.
 TOLERANCE = 1e-4
 _SAMPLE_KEYS = ("n_samples", "sample_len")
 
 
 @dataclass
 class Evaluated:
-    """What the file says.
+    """Content of the file.
 
     Attributes:
         tasks: `{task: {"metrics": {metric: {"value", "stderr"}}, "n_samples"}}`, as in metrics.json.
         perplexity: Perplexity of each text.
-        n_params: Parameters of the evaluated model.
-        model_path: Where the evaluated model was.
+        n_params: Parameters of the evaluated model; None if not known.
+        model_path: Path of the evaluated model when it was evaluated; None if not known.
     """
 
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Evaluated:
 
 
 def read_evaluation(content: Mapping[str, Any], notes: Notes) -> Evaluated:
-    """Read the file's content, noting what is left out and what disagrees."""
+    """Read the content of the file; add a note for each value that is skipped or inconsistent."""
     metrics = section(content, "metrics", notes)
     found = Evaluated()
     if isinstance(error := content.get("error"), str) and error:
@@ -65,7 +65,7 @@ def _task(name: str, task: Mapping[str, Any], notes: Notes) -> dict[str, Any] | 
         read = number(value, f"{name} {metric}", notes, high=1.0)
         if read is not None:
             stderr = results.get(key.replace(metric, f"{metric}_stderr", 1))
-            # lm-eval writes "N/A" where there is none.
+            # lm-eval writes "N/A" if there is no standard error.
             metrics[metric] = {"value": read, "stderr": number(None if stderr == "N/A" else stderr, key, notes)}
     claimed = number(task.get("accuracy"), f"{name} accuracy", notes, high=1.0)
     if not metrics:
@@ -83,7 +83,7 @@ def _task(name: str, task: Mapping[str, Any], notes: Notes) -> dict[str, Any] | 
 def _n_samples(
     name: str, metrics: Mapping[str, Mapping[str, Any]], results: Mapping[str, Any], notes: Notes
 ) -> int | None:
-    """Take the number of documents from the file, or from the standard errors where they imply a whole one."""
+    """Return the number of documents from the file, or else the number that the standard errors imply."""
     for key in _SAMPLE_KEYS:
         if key in results:
             return count(results[key], f"{name} {key}", notes, low=1)
@@ -95,9 +95,13 @@ def _n_samples(
 
 
 def documents_implied(accuracy: float, stderr: float) -> int | None:
-    """Return the number of documents n of lm-eval's standard error, sqrt(p (1 - p) / (n - 1)); None where it says none.
+    """Return the number of documents n that the standard error of an accuracy implies.
 
-    Imported files hold the standard error, not the count. It is exactly 0 for an accuracy of 0 or 1, whatever n.
+    Imported files hold the standard error but not n. lm-eval computes it from the accuracy p as
+    sqrt(p (1 - p) / (n - 1)). For p = 0 or p = 1 the standard error is 0 for every n, so n is not known.
+
+    Returns:
+        The number of documents; None if it is not known.
     """
     if not (0 < accuracy < 1 and stderr > 0):
         return None
@@ -105,13 +109,17 @@ def documents_implied(accuracy: float, stderr: float) -> int | None:
 
 
 def _implied(value: float, stderr: float) -> int | None:
-    """Return the number of documents that a standard error implies, if that many can have such an accuracy."""
+    """Return `documents_implied`, or None if an accuracy of `value` is impossible with that number of documents."""
     n = documents_implied(value, stderr)
     return n if n is not None and abs(value * n - round(value * n)) < 1e-3 else None
 
 
 def _perplexities(metrics: Mapping[str, Any], notes: Notes) -> dict[str, float]:
-    """Read perplexities of window 2048 and stride 512; quick ones are of another protocol and never stand in."""
+    """Read perplexities with window 2048 and stride 512 from `ppl`, or else from `ppl_standard_2048_512`.
+
+    If both give a text and differ, the text is skipped. Other keys, such as `ppl_quick_128`, follow another protocol
+    and are ignored.
+    """
     given = {key: _texts(section(metrics, key, notes), key, notes) for key in (PERPLEXITY, STANDARD)}
     if PERPLEXITY not in metrics:
         return given[STANDARD]
@@ -124,7 +132,7 @@ def _perplexities(metrics: Mapping[str, Any], notes: Notes) -> dict[str, float]:
 
 
 def _texts(values: Mapping[str, Any], key: str, notes: Notes) -> dict[str, float]:
-    """Name texts as `wikitext2` where the file has `wikitext2 (wikitext-2-raw-v1)`."""
+    """Read the perplexity of each text. `wikitext2 (wikitext-2-raw-v1)` in the file becomes `wikitext2`."""
     found: dict[str, float] = {}
     for label, value in values.items():
         text = re.sub(r"\s*\([^()]*\)$", "", label)

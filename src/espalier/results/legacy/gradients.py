@@ -1,4 +1,4 @@
-"""Read `analysis/gradient_diagnosis.json`: gradient metrics by the definition of whoever wrote the file."""
+"""Read `analysis/gradient_diagnosis.json`: gradient metrics, as defined by the program that wrote the file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from espalier.results.legacy.values import Notes, count, number, section, span
 
 @dataclass
 class Diagnosed:
-    """What the file says.
+    """Content of the file.
 
     Attributes:
-        metrics: `grad_{mean|norm}_{ratio|range}`: largest / smallest, and largest - smallest; None where not finite.
-        extreme_pruning_layers: Layers that lost more than half.
+        metrics: `grad_{mean|norm}_ratio` (largest / smallest) and `grad_{mean|norm}_range` (largest - smallest); None
+            if missing or not finite.
+        extreme_pruning_layers: Number of layers that lost more than half; None if not known.
     """
 
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -23,7 +24,7 @@ class Diagnosed:
 
 
 def read_gradients(content: Mapping[str, Any], notes: Notes) -> Diagnosed:
-    """Read the file's content, noting what is left out and what disagrees."""
+    """Read the content of the file; add a note for each value that is skipped or inconsistent."""
     statistics = section(content, "gradient_statistics", notes)
     found = Diagnosed()
     for name in ("mean", "norm"):

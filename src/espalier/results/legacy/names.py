@@ -1,8 +1,9 @@
-"""What the names of folders say.
+"""Parse the folder names of legacy results.
 
-Search folders: `search_{model}[_{method}]_{percent}`; experiments: `exp_*_taylor_seq_len{L}_taylor_num_samples{N}`.
+Search folders are named `search_{model}[_{method}]_{percent}`. Experiment folders are named
+`exp_*_taylor_seq_len{L}_taylor_num_samples{N}`.
 
-A name that does not say it plainly is refused with a reason; nothing is guessed. Imports nothing heavy.
+Ambiguous names are refused with a reason; nothing is guessed. Imports only the standard library.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ EXPERIMENT_FORM = "exp_{anything}_taylor_seq_len{L}_taylor_num_samples{N}"
 
 
 class UnclearNameError(Exception):
-    """A name that does not say what it must; the message is the reason."""
+    """A folder name that cannot be parsed without ambiguity. The message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What the name of a search folder says.
+    """Parsed name of a search folder.
 
     Attributes:
-        model: The model as the name has it, which need not be the config's name.
-        method: Pruning method; `taylor` where none is named.
-        pruning_ratio: Requested share of all parameters.
+        model: Name of the model in the folder name; the config may use another name.
+        method: Pruning method; `taylor` if the folder name has none.
+        pruning_ratio: Requested fraction of all parameters to remove.
     """
 
     model: str
@@ -40,15 +41,16 @@ class Search:
 
 
 def parse_search(name: str, methods: Collection[str], model_names: Collection[str]) -> Search:
-    """Read the name of a search folder.
+    """Parse the name of a search folder.
 
     Args:
-        name: Such as `search_Qwen_layerwise_20`.
-        methods: Methods that are known.
-        model_names: Names of the model, so that `search_Llama_Instruct_20` is a model's name and no unknown method.
+        name: Folder name, such as `search_Qwen_layerwise_20`.
+        methods: Known methods.
+        model_names: Names of the model. With them, `Llama_Instruct` in `search_Llama_Instruct_20` is read as a model
+            and not as a model with an unknown method.
 
     Raises:
-        UnclearNameError: If method or ratio cannot be read, or two methods are named.
+        UnclearNameError: If the method or the ratio cannot be read, or if the name has several methods.
     """
     found = _SEARCH.fullmatch(name)
     if not found or not 0 < float(found["percent"]) < 100:
@@ -72,10 +74,10 @@ def parse_search(name: str, methods: Collection[str], model_names: Collection[st
 
 
 def parse_experiment(name: str) -> tuple[int, int]:
-    """Read sequence length and number of samples from the name of an experiment's folder.
+    """Return the sequence length and the number of samples from the name of an experiment folder.
 
     Raises:
-        UnclearNameError: If the name is of another form or names a setting that cannot be.
+        UnclearNameError: If the name has another form, or if a value is too small (`seq_len` < 2, `n_samples` < 1).
     """
     found = _EXPERIMENT.fullmatch(name)
     if not found or name.count("taylor_seq_len") > 1:
@@ -87,5 +89,5 @@ def parse_experiment(name: str) -> tuple[int, int]:
 
 
 def plain(name: str) -> str:
-    """Reduce a name to its letters and digits, so that `Llama-Instruct` and `llama_instruct` are one."""
+    """Return the lower-case letters and digits of a name, so that `Llama-Instruct` and `llama_instruct` are equal."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

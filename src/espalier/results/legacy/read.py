@@ -1,7 +1,8 @@
-"""Read the files of one experiment and judge whether they belong to its folder.
+"""Read the files of one legacy experiment and check that they belong to its folder.
 
-What contradicts the folder's name (the file says that another setting was evaluated) sets the experiment aside; what
-merely disagrees (a mean, a count, a ratio) is noted. JSON only: nothing in a file is executed or followed.
+If the evaluated model has another setting than the folder name, the experiment is marked `contradictory` and not used.
+Smaller inconsistencies (a mean, a count, a ratio) only add a note. The files are read as JSON. Paths in them are not
+opened.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from espalier.results.legacy.scan import COMPARISON, CONTRADICTORY, EVALUATION, 
 from espalier.results.legacy.values import Notes
 
 OK, FAILED = "ok", "failed"
-# The percent in a folder's name is rounded to a whole one.
+# The percentage in a folder name is usually rounded to a whole number.
 RATIO_TOLERANCE = 0.005
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the files of one experiment say.
+    """Content of the files of one experiment.
 
     Attributes:
-        status: `ok`, `failed` (no results), or `unknown` or `contradictory`: not to be used.
-        notes: Why, and all that was left out or disagrees.
+        status: `ok`, `failed` (no results), `unknown` or `contradictory`. The last two must not be used.
+        notes: Reasons for the status, and notes on skipped or inconsistent values.
         evaluated: Accuracies and perplexities.
         diagnosed: Gradient metrics.
-        compared: Parameters before and after.
+        compared: Parameter counts before and after pruning.
     """
 
     status: str
@@ -45,12 +46,12 @@ class Reading:
 
     @property
     def removed_param_fraction(self) -> float | None:
-        """Achieved share of all parameters."""
+        """Achieved fraction of all parameters that was removed; None if not known."""
         return self.compared.removed_param_fraction
 
     @property
     def extreme_pruning_layers(self) -> int | None:
-        """From the diagnosis; where that lacks it, counted from the MLP widths."""
+        """Number of layers that lost more than half: from the diagnosis, or else counted from the MLP widths."""
         said = self.diagnosed.extreme_pruning_layers
         return self.compared.extreme_pruning_layers if said is None else said
 
@@ -66,11 +67,11 @@ def read_experiment(
     """Read the files of one experiment.
 
     Args:
-        found: A `FoundExperiment` as plain values.
+        found: `FoundExperiment.to_dict()` of the experiment.
         search_folder: Name of its search folder.
-        pruning_ratio: Requested ratio; None where the search folder's name does not say it.
-        methods: Methods that are known.
-        model_names: Names that the model goes by.
+        pruning_ratio: Requested ratio; None if the name of the search folder does not give it.
+        methods: Known methods.
+        model_names: All names of the model.
     """
     notes: list[str] = list(found["notes"])
     contents = {file: _load(Path(found["source"]) / file, file, notes) or {} for file in found["files"]}
@@ -99,7 +100,7 @@ def read_experiment(
 def _load(path: Path, name: str, notes: list[str]) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    # ValueError: broken JSON, bytes that are no text, a number of thousands of digits.
+    # ValueError: invalid JSON, invalid UTF-8, or an integer with too many digits.
     except (ValueError, RecursionError) as error:
         notes.append(f"{name}: is not JSON ({str(error).splitlines()[0][:100]}), not read")
         return None
@@ -112,7 +113,7 @@ def _load(path: Path, name: str, notes: list[str]) -> dict[str, Any] | None:
 def _contradictions(
     ours: tuple[str, str], theirs: tuple[str, str], methods: Collection[str], model_names: Collection[str]
 ) -> list[str]:
-    """Compare the search folder and the experiment's folder with those that the evaluated model lay in."""
+    """Compare the folder names (search folder, experiment folder) with those in the path of the evaluated model."""
     same = (_same_search(ours[0], theirs[0], methods, model_names), _same_setting(ours[1], theirs[1]))
     return [
         f"{EVALUATION}: is about {claimed}, not about {here}; put it back, or name the folder rightly"
@@ -122,13 +123,13 @@ def _contradictions(
 
 
 def _folders_of(model_path: str | None) -> tuple[str, str]:
-    """Return the search folder and the experiment's folder that the evaluated model lay in; empty where unknown."""
+    """Return the names of search folder and experiment folder in a model path; empty strings if unknown."""
     *_, search, experiment, _ = ["", "", *re.split(r"[/\\]", model_path or "")]
     return search, experiment
 
 
 def _same_setting(ours: str, theirs: str) -> bool:
-    """Whether two experiments' folders say the same, or either says nothing."""
+    """Return whether two experiment folder names give the same setting, or one of them cannot be parsed."""
     try:
         return parse_experiment(ours) == parse_experiment(theirs)
     except UnclearNameError:
@@ -136,7 +137,7 @@ def _same_setting(ours: str, theirs: str) -> bool:
 
 
 def _same_search(ours: str, theirs: str, methods: Collection[str], model_names: Collection[str]) -> bool:
-    """Whether two search folders' names say the same, or either says nothing."""
+    """Return whether two search folder names mean the same search, or one of them cannot be parsed."""
     try:
         found = [parse_search(name, methods, model_names) for name in (ours, theirs)]
     except UnclearNameError:

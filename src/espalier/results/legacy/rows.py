@@ -1,4 +1,4 @@
-"""From the table of a search folder to rows of the study's tables."""
+"""Convert the table of an imported search folder into rows of the study's tables."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC
 from espalier.results.legacy.scan import CONTRADICTORY, UNKNOWN
 from espalier.results.legacy.table import GRADIENT, LAYER, NOTE, PARAMS, PERPLEXITY, TASK
 
-# Only what was imported compares with what was imported; the files do not say more of their protocol.
+# Imported results are comparable only with each other: the files do not give the full evaluation protocol.
 PROTOCOL = "imported"
 BLOCKS = ("params", "attention", "mlp")
 
 
 def experiment_rows(table: pd.DataFrame, facts: Mapping[str, Any], rule: str) -> list[dict[str, Any]]:
-    """Make rows of the experiments table.
+    """Return rows of the experiments table.
 
     Args:
         table: Table of one search folder.
-        facts: `study`, `family`, `kind` of its model.
+        facts: `study`, `family` and `kind` of its model.
         rule: Which accuracy of each task enters the mean.
 
     Returns:
-        One row per folder of an experiment, those set aside without values. A folder whose ratio is not known has none:
-        its place in the reports would be a guess.
+        One row per experiment folder. Experiments with status `unknown` or `contradictory` have a row without results.
+        Folders with an unknown pruning ratio have no row, because the reports are grouped by ratio.
     """
     return [
         _experiment(rows, facts, rule)
@@ -36,7 +36,7 @@ def experiment_rows(table: pd.DataFrame, facts: Mapping[str, Any], rule: str) ->
 
 
 def evaluation_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Make rows of the evaluations table. What the files do not say (limit, few-shot examples, version) is null."""
+    """Return rows of the evaluations table. Limit, number of few-shot examples and task version are not known: null."""
     used = _used(table)
     unsaid = {"limit": None, "n_shot": None, "task_version": None, "protocol": PROTOCOL}
     rows = []
@@ -58,7 +58,7 @@ def evaluation_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def layer_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Make rows of the layers table. The files count parameters of the attention, not KV groups: those are null."""
+    """Return rows of the layers table. The files do not give the number of KV groups, so `kept_kv_groups` is null."""
     used = _used(table)
     layers = used[used["part"] == LAYER]
     rows = []
@@ -71,9 +71,11 @@ def layer_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def unpruned_sizes(table: pd.DataFrame) -> Iterator[tuple[str, int, list[tuple[None, int | None]]]]:
-    """Yield the name of each experiment whose layers are known, its unpruned parameters, and the widths of its layers.
+    """Yield the sizes of the unpruned model, for each experiment whose layers are known.
 
-    Widths are (KV groups, MLP channels) as `reports.structure` wants them; KV groups are not known.
+    Yields:
+        The name of the experiment, the parameters of the unpruned model, and the widths of its layers as
+        (KV groups, MLP channels) for `espalier.reports.structure`. The KV groups are not known and always None.
     """
     used = _used(table)
     for experiment, rows in used.groupby("experiment", sort=False):
@@ -111,9 +113,10 @@ def _experiment(rows: pd.DataFrame, facts: Mapping[str, Any], rule: str) -> dict
 
 
 def _accuracies(tasks: pd.DataFrame, rule: str) -> dict[str, float]:
-    """Pick the accuracy of each task that enters the mean, where it is known.
+    """Return the accuracy of each task that enters the mean; tasks without it are left out.
 
-    An `accuracy` without the metric's name is acc_norm where the task has it, else acc: the mean of that rule takes it.
+    The value `accuracy` does not name its metric. It is acc_norm if the task has acc_norm, else acc. It therefore
+    counts under the rule `acc_norm_else_acc` only.
     """
     wanted = ("acc_norm", "acc", "accuracy") if rule == ACC_NORM_ELSE_ACC else ("acc",)
     found = {}

@@ -1,7 +1,7 @@
-"""Scan search folders: which experiments they hold, and which files of each can be read.
+"""Scan search folders of legacy results: find their experiments and the readable files of each.
 
-Only names are looked at here, so it is done whenever a Snakefile is parsed. Nothing outside a search folder is
-followed: a link that leads out is listed, as are files too large to be what their name says.
+The scan reads names and file sizes only, so it is fast enough to run each time a Snakefile is parsed. Links that lead
+out of a search folder and files that are too large are not read. They are noted instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EVALUATION = "evaluation/evaluation_results.json"
 GRADIENTS = "analysis/gradient_diagnosis.json"
 COMPARISON = "analysis/model_comparison.json"
 FILES = (EVALUATION, GRADIENTS, COMPARISON)
-# A comparison of 126 layers is 80 kB.
+# For scale: the comparison of a model with 126 layers has 80 kB.
 MAX_BYTES = 16 * 2**20
 
 UNKNOWN, CONTRADICTORY = "unknown", "contradictory"
@@ -27,17 +27,17 @@ UNKNOWN, CONTRADICTORY = "unknown", "contradictory"
 
 @dataclass(frozen=True)
 class FoundExperiment:
-    """The folder of one experiment.
+    """An experiment folder found in a search folder.
 
     Attributes:
-        name: Name of the experiment in the study; where the setting is not certain, one made of the folders' names.
+        name: Name of the experiment in the study. If its setting is uncertain: `{search folder}.{folder}`.
         folder: Name of its folder.
         source: Path of its folder.
-        seq_len: Tokens of a calibration sequence, where the name says it.
-        n_samples: Calibration sequences, where the name says it.
-        status: `unknown` or `contradictory`; None where the name is plain.
-        notes: Why, and which files were left out.
-        files: Which of `FILES` are there; none where the name says nothing, since they would not be used.
+        seq_len: Tokens per calibration sequence; None if the folder name does not give it.
+        n_samples: Number of calibration sequences; None if the folder name does not give it.
+        status: `unknown` or `contradictory`; None if the setting is certain.
+        notes: Reasons for the status, and files that cannot be read.
+        files: The readable files among `FILES`. Empty if the status is `unknown`, because they would not be used.
     """
 
     name: str
@@ -50,7 +50,7 @@ class FoundExperiment:
     files: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as params of a rule."""
+        """Return the fields as JSON values, for the `params` of a rule."""
         return asdict(self) | {"notes": list(self.notes), "files": list(self.files)}
 
 
@@ -59,15 +59,15 @@ class SearchFolder:
     """One search folder.
 
     Attributes:
-        name: Its name.
-        path: Where it is, as the config says it.
-        exists: Whether it is a folder.
-        method: Pruning method; None where the name does not say it.
-        pruning_ratio: Requested share of all parameters; None where the name does not say it.
-        problem: What is wrong with its name.
-        model_in_name: The model as its name has it.
-        experiments: The folders in it that are, or look like, experiments.
-        not_read: Names of other folders in it.
+        name: Name of the folder.
+        path: Path from the config.
+        exists: Whether the path is a folder.
+        method: Pruning method; None if the name cannot be parsed.
+        pruning_ratio: Requested fraction of all parameters to remove; None if the name cannot be parsed.
+        problem: Reason why the name cannot be parsed; None if it can.
+        model_in_name: Name of the model in the folder name; None if the name cannot be parsed.
+        experiments: Folders in it whose names begin with `exp`.
+        not_read: Names of the other folders in it.
     """
 
     name: str
@@ -90,12 +90,12 @@ def scan(paths: Iterable[str], methods: Collection[str], model_names: Collection
     """Scan the search folders of one model.
 
     Args:
-        paths: The folders.
-        methods: Methods that are known.
-        model_names: Names that the model goes by.
+        paths: Paths of the search folders.
+        methods: Known methods.
+        model_names: All names of the model.
 
     Returns:
-        One entry per folder. Experiments that claim a setting which another one claims are `contradictory`.
+        One entry per search folder. If several experiments have the same setting, all of them are `contradictory`.
     """
     return _set_rivals_aside([_scan_folder(path, methods, model_names) for path in paths])
 
@@ -135,7 +135,7 @@ def _scan_experiment(search: SearchFolder, folder: str) -> FoundExperiment:
 
 
 def _readable(root: Path, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """List which files of an experiment can be read, and why others are not."""
+    """Return the readable files of an experiment, and notes on the files that are not read."""
     files, notes = [], []
     for name in FILES:
         path = root / folder / name
@@ -151,7 +151,7 @@ def _readable(root: Path, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]
 
 
 def _set_rivals_aside(folders: Sequence[SearchFolder]) -> list[SearchFolder]:
-    """Use none of several experiments that claim the same setting."""
+    """Mark experiments with the same setting as `contradictory`, so that none of them is used."""
     claims = Counter(e.name for folder in folders for e in folder.experiments)
     claimants = {
         name: [e.source for folder in folders for e in folder.experiments if e.name == name]

@@ -1,7 +1,7 @@
-"""From the readings of one search folder to its table (`espalier.tables.Imported`), and to the list of what was odd.
+"""Build the table of one search folder (`espalier.tables.Imported`) and the listing of its problems.
 
-The table is long: one row per value, so that any number of tasks, texts and layers fits one strict schema. Every
-experiment has a `status` row; `part` says what the others hold.
+The table has one row per value, so that any number of tasks, texts and layers fits one strict schema. The column `part`
+gives the meaning of a row. Every experiment has one row with part `status`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ STATUS, NOTE, PARAMS, TASK, PERPLEXITY, GRADIENT, LAYER = (
 
 
 def import_table(search: Mapping[str, Any], readings: Iterable[tuple[Mapping[str, Any], Reading]]) -> pd.DataFrame:
-    """Make the table of one search folder.
+    """Return the table of one search folder.
 
     Args:
-        search: `model`, `search_folder`, `method`, `criterion`, `pruning_ratio`.
-        readings: Each `FoundExperiment` (as plain values) with what its files say.
+        search: `model`, `search_folder`, `method`, `criterion` and `pruning_ratio` of the search folder.
+        readings: For each experiment, `FoundExperiment.to_dict()` and the content of its files.
     """
     rows = []
     for found, reading in readings:
@@ -53,7 +53,17 @@ def import_table(search: Mapping[str, Any], readings: Iterable[tuple[Mapping[str
 
 
 def listing(search: Mapping[str, Any], table: pd.DataFrame, not_read: Sequence[str]) -> dict[str, Any]:
-    """List what was read and what was odd: experiments by status, those not used with reasons, and all notes."""
+    """Summarise an import as JSON values.
+
+    Args:
+        search: `model`, `search_folder`, `method`, `criterion` and `pruning_ratio` of the search folder.
+        table: Table of the search folder.
+        not_read: Names of folders that are not experiments.
+
+    Returns:
+        The values of `search`; `experiments`: their number in total and by status; `not_used`: status and reasons of
+        each experiment that is not `ok`; `notes`: notes of each experiment that is `ok`; `not_read`.
+    """
     folders = table.drop_duplicates("folder")
     notes = table[table["part"] == NOTE].groupby("folder", sort=False)["text"].agg(list).to_dict()
     status = folders.set_index("folder")["status"].to_dict()
@@ -71,7 +81,7 @@ def listing(search: Mapping[str, Any], table: pd.DataFrame, not_read: Sequence[s
 
 
 def listing_lines(listed: Mapping[str, Any]) -> Iterator[str]:
-    """Say in lines what a listing holds; experiments with the same note share a line."""
+    """Yield the lines of a listing for the log. Experiments with the same note share a line."""
     for folder, content in listed["not_used"].items():
         yield f"{folder}: {content['status']}: {content['reasons'][0] if content['reasons'] else 'no reason known'}"
     folders: dict[str, list[str]] = {}

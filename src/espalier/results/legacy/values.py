@@ -1,4 +1,4 @@
-"""Read single values of imported JSON: a number is taken only where it is one, and what is left out is noted."""
+"""Read single values of imported JSON. Each function adds a note when it skips an invalid value."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_SEPARATOR = re.compile("\\s*[~\uff5e]\\s*")  # the second is the full-width one
+_SEPARATOR = re.compile("\\s*[~\uff5e]\\s*")  # ASCII tilde or full-width tilde
 
 
 class Notes(list[str]):
-    """What was odd in one file.
+    """Notes on skipped or inconsistent values of one file.
 
     Args:
-        file: The file, put before each note.
+        file: Name of the file. Each note begins with it.
     """
 
     def __init__(self, file: str) -> None:
@@ -22,12 +22,12 @@ class Notes(list[str]):
         self._file = file
 
     def add(self, text: str) -> None:
-        """Note something of the file."""
+        """Add a note about the file."""
         self.append(f"{self._file}: {text}")
 
 
 def section(content: Mapping[str, Any], key: str, notes: Notes) -> Mapping[str, Any]:
-    """Return a mapping inside another; an empty one, noted, where there is something else."""
+    """Return the mapping under a key; an empty mapping if it is null (no note) or another type (with a note)."""
     value = content.get(key)
     if isinstance(value, Mapping):
         return value
@@ -39,15 +39,18 @@ def section(content: Mapping[str, Any], key: str, notes: Notes) -> Mapping[str, 
 def number(
     value: Any, name: str, notes: Notes, *, low: float = 0.0, high: float = math.inf, open_low: bool = False
 ) -> float | None:
-    """Return a finite number within bounds; None, noted, for anything else. Null is None without a note.
+    """Return a finite number within bounds, or None.
 
     Args:
-        value: What the file holds; texts such as `nan` and `1e-3` are read as numbers.
-        name: What it is, for the note.
-        notes: Where to note it.
-        low: Smallest value that is allowed.
-        high: Largest value that is allowed.
+        value: Value in the file. Strings such as `1e-3` are converted to numbers.
+        name: Name of the value, for the note.
+        notes: Notes of the file.
+        low: Smallest allowed value.
+        high: Largest allowed value.
         open_low: Whether `low` itself is excluded.
+
+    Returns:
+        The number; None if the value is null (no note) or invalid (with a note).
     """
     if value is None:
         return None
@@ -64,7 +67,7 @@ def number(
 
 
 def count(value: Any, name: str, notes: Notes, *, low: int = 0) -> int | None:
-    """Return a whole number of at least `low`; None, noted, for anything else."""
+    """Return a whole number of at least `low`; None if the value is null (no note) or invalid (with a note)."""
     read = number(value, name, notes, low=low, high=2**53)
     if read is None:
         return None
@@ -75,7 +78,10 @@ def count(value: Any, name: str, notes: Notes, *, low: int = 0) -> int | None:
 
 
 def span(value: Any, name: str, notes: Notes) -> float | None:
-    """Return largest - smallest of a range, written as a list of two or as text `a ~ b`."""
+    """Return largest - smallest of a range; None if the value is null (no note) or invalid (with a note).
+
+    The file gives the range as a list of two numbers or as text `a ~ b`.
+    """
     if value is None:
         return None
     ends = _SEPARATOR.split(value.strip()) if isinstance(value, str) else value
