@@ -1,1 +1,1 @@
-"""What only a GPU can show: `python -m pytest tests/gpu`, which needs neither git nor Snakemake."""
+"""Tests on a GPU: `python -m pytest tests/gpu`. They need neither git nor Snakemake."""

@@ -1,6 +1,6 @@
-"""Small random models, on the CPU and on the device under test.
+"""Fixtures of the GPU tests: small random models, and the device under test.
 
-`ESPALIER_GPU_TESTS_ON=cpu` rehearses on the CPU what can be rehearsed there.
+`ESPALIER_GPU_TESTS_ON=cpu` runs the tests that need no GPU on the CPU.
 """
 
 import os
@@ -16,7 +16,7 @@ VOCABULARY = 1000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests of this folder, and skip them where there is no GPU."""
+    """Mark all tests of this folder with `gpu`, and skip them if there is no GPU."""
     for item in items:
         if "tests/gpu" in item.path.as_posix():
             item.add_marker("gpu")
@@ -26,20 +26,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(params=list(CONFIGS))
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    """A model on the CPU, float32."""
+    """Return a random float32 model on the CPU."""
     return random_model(request.param)
 
 
 @pytest.fixture(autouse=True)
 def free_memory() -> Iterator[None]:
-    """Leave nothing on the device for the next test."""
+    """Empty the cache of the GPU after each test."""
     yield
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def random_model(architecture: str, **changes: int) -> PreTrainedModel:
-    """Make a model with random weights, seeded, whose layers have widths that the device does not like."""
+    """Return a seeded random model. Its MLP width, 680, is not a multiple of 16, which is unfavourable for GPUs."""
     sizes = {
         "vocab_size": VOCABULARY, "hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 680,
         "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 1024,
@@ -50,5 +50,5 @@ def random_model(architecture: str, **changes: int) -> PreTrainedModel:
 
 
 def random_tokens(n_rows: int, n_tokens: int) -> torch.Tensor:
-    """Draw seeded tokens: (n_rows, n_tokens)."""
+    """Draw seeded random tokens: (n_rows, n_tokens)."""
     return torch.randint(3, VOCABULARY, (n_rows, n_tokens), generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""The GPU computes what the CPU does, in float32 closely and in bfloat16 as well as others; and it may be too small."""
+"""Results on the GPU: equal to the CPU's in float32, as exact as lm-eval's in bfloat16, correct after out of memory."""
 
 import copy
 import logging
@@ -22,26 +22,26 @@ from espalier.scoring import Request, score_requests
 from tests.conftest import REPOSITORY
 from tests.gpu.conftest import DEVICE, VOCABULARY, random_model, random_tokens
 
-logger = logging.getLogger(__name__)  # figures: `--log-cli-level=INFO` shows them
+logger = logging.getLogger(__name__)  # `--log-cli-level=INFO` shows the measured numbers
 COUNTS = [1, 2, 4, 6]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])}
 on_a_gpu = pytest.mark.skipif(DEVICE.type != "cuda", reason="a rehearsal on the CPU")
 
 
 def on_device(model: PreTrainedModel, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A copy of a model, on the device under test."""
+    """Return a copy of a model on the device under test."""
     return copy.deepcopy(model).to(DEVICE, dtype)
 
 
 def requests() -> list[Request]:
-    """Documents of four choices that share their context, and long ones."""
+    """Return the requests of 40 documents, with four choices on the same context each, and 8 long requests."""
     rows = random_tokens(40, 300).tolist()
     short = [Request(row[: 5 + 4 * number], row[200 : 201 + k]) for number, row in enumerate(rows) for k in range(4)]
     return short + [Request(row[:250], row[250:]) for row in rows[:8]]
 
 
 def pruned(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy with ragged widths: an odd number of channels, and one key/value head fewer, in each layer."""
+    """Return a pruned copy: each layer keeps another odd number of channels and loses one KV head."""
     model = copy.deepcopy(model)
     n_layers, n_kv, n_mlp = (
         model.config.num_hidden_layers, model.config.num_key_value_heads, model.config.intermediate_size,
@@ -101,7 +101,7 @@ def test_perplexity_is_that_of_the_cpu(model: PreTrainedModel) -> None:
 
 @pytest.mark.parametrize("is_pruned", [False, True])
 def test_bfloat16_is_as_near_to_float32_as_lm_evals_hf(is_pruned: bool) -> None:
-    """Both in bfloat16 on the device, against the same float32: the mean error of ours must not be larger."""
+    """Both backends run in bfloat16; our mean error against float32 is at most 5% larger than lm-eval's."""
     model = random_model("llama")
     model = pruned(model) if is_pruned else model
     exact = loglikelihoods(model)
@@ -119,7 +119,7 @@ def test_bfloat16_is_as_near_to_float32_as_lm_evals_hf(is_pruned: bool) -> None:
 
 
 def word_tokenizer() -> object:
-    """lm-eval wants a tokenizer, though it is given tokens."""
+    """Return the tokenizer that lm-eval requires, even though the test passes tokens."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -130,7 +130,7 @@ def word_tokenizer() -> object:
 
 @on_a_gpu
 def test_out_of_memory_halves_the_budget_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """The limit is a real one, of the allocator; a budget of all requests at once does not fit."""
+    """The allocator's limit is set so low that a batch of the full token budget does not fit."""
     model = random_model("llama", vocab_size=VOCABULARY, hidden_size=1024, num_hidden_layers=8)
     there = on_device(model)
     expected = loglikelihoods(there, token_budget=512)
@@ -155,7 +155,7 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(caplog: pytest.LogC
 
 @on_a_gpu
 def test_a_pass_out_of_memory_takes_less_at_once() -> None:
-    """The sums of all layers do not fit beside the model; those of some do."""
+    """The allocator's limit leaves room for the sums of some layers, but not for those of all layers."""
     model = random_model("llama", hidden_size=1024, num_hidden_layers=16, intermediate_size=2700)
     there = on_device(model)
     expected = collected(there)
@@ -223,7 +223,7 @@ print(weights, max(0, peak[0] - before), seconds)
 
 @on_a_gpu
 def test_weights_go_straight_to_the_gpu(tmp_path: Path) -> None:
-    """The host holds a tensor at a time in anonymous memory, however large the model."""
+    """Loading keeps much less in anonymous host memory than the size of the weights."""
     model = random_model("llama", hidden_size=2048, num_hidden_layers=16, intermediate_size=8192).to(torch.bfloat16)
     model.save_pretrained(tmp_path, max_shard_size="1GB")
     done = subprocess.run(

@@ -1,1 +1,1 @@
-"""A real pretrained model on real data."""
+"""Tests with a real pretrained model and real data."""

@@ -1,7 +1,9 @@
-"""A small study of a real pretrained model on real data, run once; both come from outside the repository.
+"""Fixture: a small study of a real pretrained model on real data. It runs once.
 
-`ESPALIER_REAL_MODEL` is a folder with SmolLM2-135M-Instruct (any Llama, Qwen or Mistral will do), `ESPALIER_REAL_DATA`
-one with `tasks/{task}/{split}.parquet`, `texts/wikitext2_test.jsonl` and `texts/c4_sample.jsonl`.
+Model and data are not part of the repository. Two environment variables name their folders:
+
+* `ESPALIER_REAL_MODEL`: SmolLM2-135M-Instruct; any other Llama, Qwen or Mistral model works as well.
+* `ESPALIER_REAL_DATA`: `tasks/{task}/{split}.parquet`, `texts/wikitext2_test.jsonl` and `texts/c4_sample.jsonl`.
 """
 
 import os
@@ -32,7 +34,7 @@ class RealStudy:
     Attributes:
         model: Folder of the model.
         data: Folder of tasks and texts.
-        results: Its results.
+        results: Folder of the results.
     """
 
     model: Path
@@ -40,27 +42,27 @@ class RealStudy:
     results: Path
 
     def experiment(self, ratio: float) -> str:
-        """Name of the experiment at a ratio."""
+        """Return the name of the experiment at a pruning ratio."""
         return f"blockwise-seq{SEQ_LEN}-n{N_SAMPLES}-p{ratio * 100:g}"
 
     def folder(self, ratio: float) -> Path:
-        """Folder with metrics and samples at a ratio; 0 is the unpruned model."""
+        """Return the folder with metrics and samples at a pruning ratio; 0 is the unpruned model."""
         results = self.results
         return results / f"experiments/SmolLM2/{self.experiment(ratio)}" if ratio else results / "baseline/SmolLM2"
 
     def plan(self, ratio: float) -> Plan:
-        """What is kept at a ratio."""
+        """Read the plan of a pruning ratio."""
         return Plan.from_dict(read_json(self.folder(ratio) / "plan.json"))
 
     def load(self) -> PreTrainedModel:
-        """Load the unpruned model as anybody would, in float32."""
+        """Load the unpruned model in float32 with plain transformers."""
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
         return model.eval()
 
 
 @pytest.fixture(scope="session")
 def real_study(snakemake: Run, tmp_path_factory: pytest.TempPathFactory) -> RealStudy:
-    """Evaluate the model unpruned and at two ratios, in float32; make reports, a checkpoint and a GGUF file."""
+    """Run the study: evaluations in float32, unpruned and at two ratios; reports, a checkpoint and a GGUF file."""
     for name in (MODEL, DATA):
         if name not in os.environ:
             pytest.skip(f"{name} is not set; tests/real/conftest.py says what it names")
@@ -73,7 +75,7 @@ def real_study(snakemake: Run, tmp_path_factory: pytest.TempPathFactory) -> Real
 
 
 def study(model: Path, data: Path) -> dict[str, Any]:
-    """Few documents and few calibration sequences: what is compared needs no more."""
+    """Return the config of the study. The comparisons need only few documents and calibration sequences."""
     return {
         "study": "real",
         "models": [{"name": "SmolLM2", "family": "Llama", "kind": "instruct", "path": str(model)}],

@@ -1,4 +1,4 @@
-"""The numbers of a real pretrained model: those of lm-eval's own backend, of a masked model, of an exported one."""
+"""Numbers of a real pretrained model, compared with lm-eval's own backend, a masked model and the exported model."""
 
 import json
 import logging
@@ -28,8 +28,8 @@ from tests.real.conftest import LIMIT, N_SAMPLES, RATIOS, SEQ_LEN, RealStudy
 
 pytestmark = pytest.mark.long
 
-logger = logging.getLogger(__name__)  # figures: `--log-cli-level=INFO` shows them
-# Loads an exported folder as a stranger would, and scores requests one by one.
+logger = logging.getLogger(__name__)  # `--log-cli-level=INFO` shows the measured numbers
+# Loads an exported folder with transformers alone, and scores requests one by one.
 FRESH = """
 import json, sys
 import torch
@@ -49,7 +49,7 @@ print(json.dumps(found))
 
 @pytest.mark.parametrize("ratio", [0.0, RATIOS[-1]])
 def test_every_value_equals_lm_evals_hf_backend(ratio: float, real_study: RealStudy, tmp_path: Path) -> None:
-    """Accuracies to the last digit, log-likelihoods within 1e-3, of the unpruned and of a pruned model."""
+    """Metrics are identical and log-likelihoods agree within 1e-3, for the unpruned and for a pruned model."""
     model = real_study.load()
     if ratio:
         plan = real_study.plan(ratio)
@@ -123,7 +123,7 @@ def test_importance_and_priors_in_bfloat16_rank_as_in_float32(real_study: RealSt
 
 
 def test_the_exported_folder_gives_the_evaluated_loglikelihoods(real_study: RealStudy, tmp_path: Path) -> None:
-    """In a process that knows only the folder."""
+    """A new process loads the folder with transformers alone."""
     folder = real_study.results / "checkpoints/SmolLM2/best"
     best = read_json(folder / "plan.json")["experiment"]
     samples = read_table(real_study.results / f"experiments/SmolLM2/{best}/samples.parquet")
@@ -150,7 +150,7 @@ def test_the_exported_folder_gives_the_evaluated_loglikelihoods(real_study: Real
 
 @pytest.mark.llama
 def test_llama_cpp_loads_the_gguf_file(real_study: RealStudy) -> None:
-    """And gives the logits of the pruned model, as the job that wrote it found."""
+    """The export job loads the file in llama.cpp and compares logits; the test checks the recorded comparison."""
     (facts,) = (real_study.results / "checkpoints/SmolLM2").glob("best.F16.gguf.json")
     found = read_json(facts)["llama_cpp"]
     assert found["checked"]
@@ -169,13 +169,13 @@ def test_tables_and_reports_are_there_and_perplexity_rises_with_the_ratio(real_s
 
 
 def sequences(study: RealStudy) -> np.ndarray:
-    """The calibration sequences of the study."""
+    """Return the calibration sequences of the study."""
     manifest = read_json(study.results / "models/SmolLM2.json")
     settings = {"text_field": "text", "seed": 0, "seq_len": SEQ_LEN}
     return load_sequences(manifest, study.data / "texts/c4_sample.jsonl", settings, N_SAMPLES)
 
 
 def one(folder: Path) -> Path:
-    """The only table in a folder."""
+    """Return the only Parquet file in a folder and its subfolders."""
     (path,) = folder.rglob("*.parquet")
     return path

@@ -1,4 +1,4 @@
-"""Tiny random models and the sandbox's world, made in seconds."""
+"""Fixtures of the unit tests: tiny random models and a small sandbox world."""
 
 import importlib.util
 import os
@@ -26,12 +26,12 @@ from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import World, make_world
 from tests.conftest import REPOSITORY
 
-torch.set_num_threads(1)  # threads that wait for each other take longer than models this small
+torch.set_num_threads(1)  # for models this small, synchronising threads costs more than it saves
 
-# For `make mutation`: that a machine is slow proves nothing, and a counterexample need not be small.
+# Profile of `make mutation`: a slow test is no failure, and counterexamples are not shrunk.
 settings.register_profile("mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 
-# Every family here passes the contract of test_families.py.
+# Model families; models/test_families.py tests each of them.
 CONFIGS = {
     "llama": LlamaConfig,
     "mistral": MistralConfig,
@@ -42,7 +42,7 @@ CONFIGS = {
 
 @pytest.fixture
 def load_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Import a script of the workflow; the environment that it sets is put back after the test."""
+    """Return a function that imports a workflow script; the environment variables that it sets are restored."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TQDM_DISABLE"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
         if not os.environ[name]:
@@ -76,14 +76,14 @@ def architecture(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def tokenizer(architecture: str, pages: list[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer of the architecture's kind."""
+    """Train a tokenizer of the type that the architecture uses."""
     return wrap(train_tokenizer(architecture, pages, 600), model_max_length=128, chat=True)
 
 
 def random_model(
     architecture: str, vocab_size: int, dtype: torch.dtype = torch.float32, **changes: object
 ) -> PreTrainedModel:
-    """Make a seeded random model: two layers, four query heads on two key/value heads."""
+    """Return a seeded random model; by default it has two layers, four query heads and two KV heads."""
     shape = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -99,13 +99,13 @@ def random_model(
 
 
 def save_random_model(folder: Path) -> None:
-    """Save a random Llama that takes the published protocol's windows; its tokenizer is a stand-in."""
+    """Save a random Llama with a context of 2048 tokens, the published window, and a placeholder tokenizer."""
     random_model("llama", 50, max_position_embeddings=2048).save_pretrained(folder)
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
 
 
 def with_biases(model: PreTrainedModel) -> PreTrainedModel:
-    """Draw the biases of a model, which begin at zero, where they would have no effect."""
+    """Draw random biases for a model. Newly created biases are zero, so errors in them would not show."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
@@ -115,7 +115,7 @@ def with_biases(model: PreTrainedModel) -> PreTrainedModel:
 
 @pytest.fixture
 def model_folder(tmp_path: Path, architecture: str, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """A saved random model with its tokenizer."""
+    """Save a random model with its tokenizer; return the folder."""
     folder = tmp_path / "model"
     random_model(architecture, len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -129,7 +129,10 @@ def plain_tokenizer(pages: list[str]) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def llama_3_8b() -> ModelStructure:
-    """Hidden size 4096, 32 query heads of 128 on 8 KV heads, MLP 14336, vocabulary 128256, untied head."""
+    """Return the sizes of Llama-3-8B.
+
+    Hidden size 4096, 32 query heads of size 128, 8 KV heads, MLP width 14336, vocabulary 128256, untied head.
+    """
     hidden, head_dim, group = 4096, 128, 4
     layer = LayerStructure(
         n_kv_groups=8,

@@ -1,4 +1,4 @@
-"""A hub on loopback: serves one repository, as a model and as a dataset, as huggingface_hub asks for it."""
+"""A local replacement for the Hugging Face hub that serves one repository, as a model and as a dataset."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class LoopbackHub(ThreadingHTTPServer):
-    """Serves the files of `folder` as repository `owner/tiny`.
+    """An HTTP server on 127.0.0.1 that serves the files of `folder` as repository `owner/tiny`.
 
     Attributes:
-        commit: What `main` is; each commit has the same files.
-        wrong_checksums: Names of files whose announced SHA-256 is wrong.
-        asked: Paths that were asked for.
+        commit: Commit that `main` points to. All commits have the same files.
+        wrong_checksums: Names of files for which the hub reports a wrong SHA-256.
+        asked: Requested paths, in order.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class LoopbackHub(ThreadingHTTPServer):
         return path.relative_to(self.folder).as_posix()
 
     def sibling(self, path: Path) -> dict[str, object]:
-        """Describe a file; weights are announced with their SHA-256, as files in large-file storage are."""
+        """Return the hub's description of a file. Weights have a SHA-256, as files in Git LFS have."""
         content = path.read_bytes()
         described: dict[str, object] = {"rfilename": self.name_of(path), "size": len(content)}
         if path.suffix in {".safetensors", ".bin"}:
@@ -60,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def log_message(self, *_: object) -> None:
-        """Keep quiet."""
+        """Print nothing."""
 
     def _answer(self, *, with_body: bool) -> None:
         path, _, query = unquote(self.path).partition("?")

@@ -1,4 +1,4 @@
-"""Damaged results are refused with their name and the remedy; results without checksums are read."""
+"""Damaged result files are refused by name and with a remedy; results without checksums are read."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_half_a_result_is_refused(tmp_path: Path) -> None:
 
 
 def test_single_flipped_bits_of_a_table_are_found(tmp_path: Path) -> None:
-    """Of 300 flips at random places hardly any reads as another table (a few hit the footer, which has no checksum)."""
+    """At most 3 of 300 random bit flips go unnoticed: those in the footer, which has no checksum."""
     draw = np.random.default_rng(0)
     frame = pd.DataFrame({"task": ["piqa", "boolq"] * 1000, "loglikelihood": draw.normal(size=2000)})
     path = tmp_path / "a.parquet"

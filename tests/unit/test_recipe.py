@@ -1,4 +1,4 @@
-"""What a result was made from is compared whole, and the difference is named with both values."""
+"""The recipe of a result is compared with the configured one; a difference is reported with both values."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def result(**changes: Any) -> dict[str, Any]:
 def test_what_is_configured_passes() -> None:
     settings = evaluation_settings(MANIFEST, PLAN, **MADE)
     assert difference(result(), **NAMES, settings=settings) is None
-    # requests that are gone are not compared, and neither are versions of libraries
+    # Deleted requests and versions of libraries are not compared.
     content = result()
     content["recipe"]["versions"] = {"torch": "1.0"}
     assert (
@@ -76,7 +76,7 @@ def test_a_plan_is_compared_too() -> None:
 
 
 def test_a_recipe_of_version_0_1_0_is_as_it_was() -> None:
-    """The store finds old evaluations by it."""
+    """Keys of the store are hashes of recipes, so a new field would make all stored evaluations unusable."""
     assert list(evaluation_recipe(MANIFEST, None, **MADE)["settings"]) == [
         "version", "weights", "plan", "protocol", "requests", "dtype",
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def test_exchanged_samples_are_found(tmp_path: Path, caplog: pytest.LogCaptureFi
         UserError, match=r"a/samples.parquet: has checksum \w{12}, but .*a/metrics.json was computed with"
     ):
         read_samples(tmp_path / "a/samples.parquet")
-    write_json(tmp_path / "a/metrics.json", {})  # of version 0.1.0
+    write_json(tmp_path / "a/metrics.json", {})  # as version 0.1.0 wrote it
     with caplog.at_level("INFO", logger="espalier"):
         assert read_samples(tmp_path / "a/samples.parquet")["x"].tolist() == [2.0]
     assert "metrics.json has no checksum of it, so the two were not compared" in caplog.text

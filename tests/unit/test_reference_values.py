@@ -1,6 +1,6 @@
-"""Numbers of a tiny model as they were at each stage's version: they change only together with it.
+"""The numbers that a stage computes for a tiny model change only when the version of the stage changes.
 
-When a stage is meant to give other numbers, raise its version in `espalier/versions.py` and write the new ones:
+After an intended change, raise the version of the stage in `espalier/versions.py` and store the new numbers:
 
     PYTHONPATH=src python -m tests.unit.test_reference_values
 """
@@ -35,11 +35,11 @@ STAGES = {
     "PLAN": 0.0,
     "EVALUATE": 1e-4,
 }
-"""Relative tolerance of each stage: what another order of summation may change."""
+"""Relative tolerance of each stage; it allows for rounding by a different order of summation."""
 
 
 def values() -> dict[str, Any]:
-    """Run every stage on one seeded model."""
+    """Run every stage on one seeded model; return the numbers of each stage."""
     model = random_model("qwen2", 40)
     tokens = torch.randint(0, 40, (8, 12), generator=torch.Generator().manual_seed(5))
     settings = PassSettings(token_budget=50)
@@ -69,7 +69,7 @@ def values() -> dict[str, Any]:
 
 
 def plan_of(model: torch.nn.Module) -> Plan:
-    """Plan 20% from importances and priors that depend on nothing."""
+    """Make a plan at pruning ratio 0.2 from fixed, artificial importances and priors."""
     layers = [
         LayerStructure(
             n_kv_groups(layer), params_per_group(layer, "attention"), n_mlp_channels(layer),

@@ -1,4 +1,4 @@
-"""What shared file systems may lack: hard links and locks, with stand-ins for such mounts."""
+"""Shared file systems without hard links or file locks, simulated by patched system calls."""
 
 import errno
 import fcntl
@@ -31,7 +31,7 @@ from espalier.staging.lock import read_lock, write_lock
 from tests.conftest import REPOSITORY
 
 NO_LINKS = [errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS]
-LEASE_S = 3.0  # touched every second: a busy machine must not make it look abandoned
+LEASE_S = 3.0  # renewed every second; must not expire on a busy machine
 NO_LOCKS = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]
 HOLDER = """
 import fcntl, socket, sys, time
@@ -52,11 +52,14 @@ time.sleep(60)
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget which warnings were logged and which leases were seen."""
     monkeypatch.setattr(files, "_said", set())
     monkeypatch.setattr(files, "_touched", {})
 
 
 def refuse(number: int) -> Callable[..., None]:
+    """Return a function that raises OSError with this errno."""
+
     def refused(*_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -65,7 +68,7 @@ def refuse(number: int) -> Callable[..., None]:
 
 @pytest.fixture(params=NO_LOCKS, ids=errno.errorcode.get)
 def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """A mount without `flock`, on which two files cannot be exchanged in one step either (Lustre, NFS)."""
+    """Simulate a mount without `flock` and without atomic exchange of two files (Lustre, NFS); return the errno."""
     monkeypatch.setattr(fcntl, "flock", refuse(request.param))
     monkeypatch.setattr("filelock._soft.exchange_names", lambda *_: False)
     monkeypatch.setattr(files, "LEASE_S", LEASE_S)
@@ -75,7 +78,7 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def held_elsewhere(no_locks: int) -> Iterator[Callable[[Path], "subprocess.Popen[str]"]]:
-    """Start a process on another host that holds a lock until it is killed."""
+    """Return a function that starts a process with another host name, which holds a lock until it is killed."""
     started = []
 
     def start(path: Path) -> "subprocess.Popen[str]":
@@ -105,7 +108,7 @@ def test_a_file_is_linked_where_that_is_possible(tmp_path: Path) -> None:
 def test_without_links_files_are_copied_and_the_log_says_it_once(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As the store hands results over."""
+    """`Store.hand_over` copies files where hard links fail, and logs one warning for all of them."""
     monkeypatch.setattr(os, "link", refuse(number))
     store = Store(tmp_path / ".store")
     with store.adding("key") as folder:
@@ -170,7 +173,7 @@ def test_a_lease_of_a_process_that_lives_is_respected(
 def test_a_lease_of_a_process_that_was_killed_elsewhere_is_taken_over(
     held_elsewhere: Callable[[Path], "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
-    """Its host cannot be asked, so only time tells; nobody waits for ever."""
+    """A process on another host cannot be checked, so its lease is taken over after it has expired."""
     process = held_elsewhere(tmp_path / "x.lock")
     process.kill()
     process.wait()
@@ -214,7 +217,7 @@ def test_a_lock_that_fails_for_another_reason_is_not_replaced(tmp_path: Path, mo
 
 
 def add(folder: Path, key: str, text: str) -> None:
-    """What two processes do that hold one lease by mistake."""
+    """Write a folder 30 times, as each of two processes does that hold the same lease by mistake."""
     for _ in range(30):
         with whole_folder(folder / key) as new:
             for number in range(5):
@@ -236,7 +239,7 @@ def test_two_processes_that_write_one_folder_leave_a_whole_one(tmp_path: Path) -
 def test_a_folder_that_is_there_stays_until_the_new_one_is_in_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill at any moment leaves the old one or the new one: under its name, or between two renames beside it."""
+    """At any moment, a complete old or new folder exists; between the two renames it has a temporary name."""
     path = tmp_path / "results"
     with whole_folder(path) as folder:
         (folder / "old").touch()
@@ -256,7 +259,7 @@ def test_a_folder_that_is_there_stays_until_the_new_one_is_in_its_place(
     monkeypatch.undo()
     assert len(seen) >= 3
     assert all(names[-1:] == ["old"] or "new" in names for names in seen)
-    assert seen[0] == seen[1] == ["new", "old"]  # before either rename, both are whole
+    assert seen[0] == seen[1] == ["new", "old"]  # before the renames, both folders are complete
     assert [file.name for file in tmp_path.rglob("*")] == ["results", "new"]
 
 
@@ -280,7 +283,7 @@ def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(
 
 
 def test_processes_of_equal_number_on_two_hosts_do_not_share_a_temporary_file(tmp_path: Path) -> None:
-    """A folder that both see; one of them left its file behind when it was killed."""
+    """Temporary names have a random part, because processes on two hosts may have the same id."""
     with whole_file(tmp_path / "x") as one, whole_file(tmp_path / "x") as other:
         assert one != other
         one.write_text("1")

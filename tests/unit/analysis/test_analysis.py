@@ -1,4 +1,4 @@
-"""Statistics of small tables, computed by hand."""
+"""Analyses of small tables, with expected values worked out by hand."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ TEXT = ("method", "criterion", "calibration")
 
 
 def row(experiment: str, acc: float | None, **changes: Any) -> dict[str, Any]:
-    """Make a row of the experiments table; two tasks share the mean accuracy."""
+    """Return a row of the experiments table; the accuracy of both tasks is the mean accuracy."""
     pruned = experiment != "baseline"
     values = {
         "study": "s", "model": "M", "family": "F", "kind": "base", "experiment": experiment,
@@ -62,7 +62,7 @@ def table(*rows: dict[str, Any]) -> pd.DataFrame:
 
 def analyse(*rows: dict[str, Any], headline_ratio: float | None = None) -> dict[str, Any]:
     analysis = analyse_model(table(*rows), "M", headline_ratio=headline_ratio)
-    json.dumps(analysis, allow_nan=False)  # no NaN anywhere, in any test
+    json.dumps(analysis, allow_nan=False)  # raises if a value is NaN
     return analysis
 
 
@@ -113,7 +113,7 @@ def test_correlations_by_hand() -> None:
     assert short(analysis["gradient_correlations"]["grad_norm_ratio"]) == (pytest.approx(0.5), 3, None)
     assert short(analysis["ppl_accuracy"]) == (pytest.approx(-1), 3, None)
     assert analysis["ppl_accuracy"]["text"] == "text"
-    assert analysis["ppl_accuracy"]["within"]["mean"] == pytest.approx(-1)  # there is one method
+    assert analysis["ppl_accuracy"]["within"]["mean"] == pytest.approx(-1)  # of the only method
     assert analysis["extreme_layers"]["r"] == pytest.approx(-1)
     assert analysis["extreme_layers"]["groups"] == {
         "1": {"mean": 0.4, "n": 1}, "2": {"mean": 0.3, "n": 1}, "3": {"mean": 0.2, "n": 1}
@@ -126,7 +126,7 @@ def test_undefined_correlations_say_why() -> None:
     constant = analyse(*(row(f"x-{n}", n / 10, ppl_text=float("inf"), grad_norm_ratio=None) for n in range(1, 5)))
     assert constant["extreme_layers"]["reason"] == "all values of extreme_pruning_layers are equal"
     assert constant["gradient_correlations"]["grad_norm_ratio"]["reason"] == "no experiment has grad_norm_ratio"
-    assert constant["ppl_accuracy"]["reason"] == "no experiment has ppl_text"  # infinite ones cannot be used
+    assert constant["ppl_accuracy"]["reason"] == "no experiment has ppl_text"  # infinite values are not used
     assert constant["best"]["ppl"] is None
     equal = analyse(*(row(f"x-{n}", 0.5, grad_norm_ratio=float(n)) for n in range(1, 5)))
     assert equal["gradient_correlations"]["grad_norm_ratio"]["reason"] == "all values of acc_mean are equal"
@@ -262,7 +262,7 @@ def study() -> list[dict[str, Any]]:
 def test_cross_model_by_hand() -> None:
     summary = analyse_study(table(*study()))
     json.dumps(summary, allow_nan=False)
-    base, instruct = summary["best_configs"]  # N has nothing at 50%
+    base, instruct = summary["best_configs"]  # N has no result at 50%
     assert (base["model"], base["method"], base["acc_kept"]) == ("M", "y", pytest.approx(0.75))  # 0.6 / 0.8
     assert instruct["acc_kept"] is None
     assert instruct["reason"] == "the unpruned model has no result"
@@ -301,7 +301,7 @@ def test_models_evaluated_on_different_tasks_are_not_ranked() -> None:
 
 
 def test_models_of_different_protocols_are_not_ranked_together() -> None:
-    """One was evaluated on fewer documents, say: its numbers stay, what would compare the two does not."""
+    """Each model keeps its own numbers if protocols differ (in the document limit, for example)."""
     rows = table(row("x-1", 0.5), row("x-1", 0.6, model="N", kind="instruct"))
     evaluations = pd.DataFrame({"model": ["M", "M", "N"], "protocol": ["a", "a", "b"]})
     assert protocols_of(evaluations) == {"M": "a", "N": "b"}
@@ -321,7 +321,7 @@ def kinds(base: list[dict[str, Any]], instruct: list[dict[str, Any]], *protocols
 
 
 def test_kinds_are_compared_by_one_protocol_whoever_asks() -> None:
-    """The rows carry their protocol; nothing has to be written into them first."""
+    """`rows_of` stores the protocol with the rows, and `compare_kinds` reads it there."""
     pair = [row("x-1", 0.5)], [row("x-1", 0.6)]
     assert kinds(*pair, "a", "a")["difference"] == pytest.approx(0.1)
     assert kinds(*pair, "a", "b")["reason"] == "the models were evaluated by different protocols"

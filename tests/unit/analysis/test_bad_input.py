@@ -1,4 +1,4 @@
-"""Tables as they should not be: the analysis is still right, says what is missing, or refuses in one line."""
+"""Incomplete and unusual tables: the analysis is right, says what is missing, or raises a one-line error."""
 
 import json
 
@@ -17,7 +17,7 @@ from tests.unit.analysis.test_uncertainty import evaluations, evidence, experime
 
 
 def everything(frame: pd.DataFrame, model: str = "M") -> str:
-    """Make every report of a table in both languages; none may show nan, inf or None."""
+    """Check that no report in either language shows nan, inf or None; return the English text report."""
     analysis = analyse_model(frame, model, headline_ratio=None)
     analysis = json.loads(json.dumps(analysis, allow_nan=False))
     summary = json.loads(json.dumps(analyse_study(frame, analyses={model: analysis}), allow_nan=False))

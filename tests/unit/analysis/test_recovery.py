@@ -1,4 +1,4 @@
-"""What is said of recovered experiments: differences on the same documents, the order, the best, what is missing."""
+"""Analysis of recovered experiments: paired differences, ranking, best experiment and missing results."""
 
 import json
 from functools import partial
@@ -23,7 +23,7 @@ from espalier.tables import Recovered
 from tests.unit.analysis.test_analysis import row, table
 from tests.unit.analysis.test_uncertainty import N, samples
 
-# Right answers of 40 in each of two tasks, before and after; the mean accuracy is (a + b) / 80.
+# Correct answers of 40 in each of two tasks, before and after; the mean accuracy is (a + b) / 80.
 BEFORE = {"x-1": (36, 36), "x-2": (30, 30), "x-3": (24, 24), "y-1": (18, 18), "y-2": (12, 12), "random-1": (6, 6)}
 KEPT = {"x-1": (38, 38), "x-2": (34, 34), "x-3": (30, 30), "y-1": (26, 26), "y-2": (22, 22), "random-1": (20, 20)}
 SWAPPED = KEPT | {"x-1": (20, 20), "x-2": (39, 39)}
@@ -74,7 +74,7 @@ def recovered(after: dict[str, tuple[int, int]], **failed: str) -> pd.DataFrame:
 def analyse(frame: pd.DataFrame, after: dict[str, tuple[int, int]]) -> dict[str, Any]:
     of = rows_of(experiments(), "M")
     known = {name: partial(samples, right) for name, right in BEFORE.items()}
-    # As from disk, where draws are float32.
+    # Through a table, as from disk, where draws are float32.
     before = read_draws(draws_table(gather_evidence(of, evaluations(), known, n_draws=2_000)))
     own = {name: partial(samples, right) for name, right in after.items()}
     draws, reason = joint_draws(of, frame, evaluations(), own, before, seed=0)

@@ -1,4 +1,4 @@
-"""Uncertainty of the analysis: what comes from documents, from counts, and what is said when there is neither."""
+"""Uncertainty of the analysis: from documents, from counts, and the reason that is given if both are missing."""
 
 import json
 from functools import partial
@@ -20,12 +20,12 @@ from espalier.errors import UserError
 from tests.unit.analysis.test_analysis import row, table
 
 N = 40
-# Right answers of 40 in each of two tasks; the mean accuracy is (a + b) / 80.
+# Correct answers of 40 in each of two tasks; the mean accuracy is (a + b) / 80.
 RIGHT = {"baseline": (40, 36), "x-1": (30, 30), "x-2": (29, 31), "y-1": (10, 14), "random-1": (20, 20)}
 
 
 def samples(right: tuple[int, int]) -> pd.DataFrame:
-    """Make the results of single documents: two choices each, the first `right` ones answered rightly."""
+    """Return samples of two tasks: two choices per document, the first `right` documents answered correctly."""
     rows = [
         {
             "task": task, "doc_id": document, "choice": choice, "gold": choice == 0,
@@ -84,7 +84,7 @@ def test_documents_give_intervals_the_set_and_words() -> None:
     assert one["task_stderr"]["a"] == pytest.approx((0.1875 / 39) ** 0.5)
     assert found["set"]["members"] == ["x-1", "x-2"]  # equal; y-1 is far behind
     assert found["experiments"]["y-1"]["in_set"] is False
-    assert found["experiments"]["random-1"]["in_set"] is None  # a control is no candidate
+    assert found["experiments"]["random-1"]["in_set"] is None  # a control is not a candidate
     assert set(found["methods"]) == {"x", "y"}
     assert found["optimism"]["split_half_at_half_the_documents"]["n_splits"] == 1_000
     assert found["axes"]["parts"]["method"]["share"] > 0.7
@@ -127,7 +127,7 @@ def test_documents_that_disagree_with_the_table_are_refused() -> None:
     ("names", "reported", "expected"),
     [
         (["a", "b"], ["a", "b"], {}),
-        (["a", "g_x", "other"], ["a", "g"], {"g_x": "g", "other": "g"}),  # one group: all others are in it
+        (["a", "g_x", "other"], ["a", "g"], {"g_x": "g", "other": "g"}),  # the one group takes all others
         (["g_x", "g_h_y", "h_z"], ["g", "h", "g_h"], {"g_x": "g", "g_h_y": "g_h", "h_z": "h"}),
         (["x", "y"], ["g", "h"], None),
     ],

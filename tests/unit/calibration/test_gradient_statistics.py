@@ -1,4 +1,4 @@
-"""Statistics of gradients against hand-worked cases."""
+"""Gradient statistics against hand-worked cases."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_model_metrics_by_hand() -> None:
         "grad_mean_ratio": 4.0,  # 2 / 0.5: the smallest non-zero one
         "grad_norm_ratio": 4.0,
         "grad_std_ratio": 1.5,
-        "grad_max_ratio": None,  # no layer has any
+        "grad_max_ratio": None,  # 0 in every layer
         "grad_mean_range": 2.0,
         "grad_norm_range": 3.0,
     }

@@ -1,4 +1,4 @@
-"""Rows of the importance table, and criteria that look at no weights."""
+"""Rows of the importance table, and criteria that do not use weights."""
 
 import numpy as np
 import pytest

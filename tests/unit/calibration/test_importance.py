@@ -1,4 +1,4 @@
-"""Importance and gradient statistics of whole passes: hand-worked, by finite differences, by plain backward passes."""
+"""Importance and gradient statistics, against hand-worked values, finite differences and plain backward passes."""
 
 import math
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ SHAPES = {
 
 
 FISHER = Criterion(lambda known: known.weight.square() * known.squared_gradient, frozenset({"squared_gradient"}))
-"""The criterion of CONTRIBUTING.md that needs squared gradients and nothing else."""
+"""A criterion that needs only squared gradients: the example of CONTRIBUTING.md without its factor 0.5."""
 
 
 @pytest.fixture(params=list(SHAPES))
@@ -45,7 +45,7 @@ def sequences() -> torch.Tensor:
 
 
 def mean_loss(model: PreTrainedModel, sequences: torch.Tensor) -> torch.Tensor:
-    """Mean next-token loss over sequences, in the model's own dtype (transformers' own loss is float32)."""
+    """Return the mean next-token loss in the dtype of the model (the loss of transformers is always float32)."""
     logits = model(input_ids=sequences).logits[:, :-1]
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), sequences[:, 1:].flatten())
 
@@ -68,7 +68,7 @@ def accumulated(model: PreTrainedModel, sequences: torch.Tensor, needs: set[str]
 
 
 def slices_of_groups(model: PreTrainedModel) -> Iterator[tuple[tuple[int, str, int], list[torch.Tensor]]]:
-    """Yield the weights of each group as views, written out here without the library's own layout."""
+    """Yield views of the weights of each KV group and of MLP channels 0 and 31, independently of the library."""
     config = model.config
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shared = config.num_attention_heads // config.num_key_value_heads
@@ -96,9 +96,9 @@ def test_importance_by_hand() -> None:
     d = 0.25 and 0.5, it adds d a (1, 1). Channel 1 has up = 0: nothing. The stream after layer 0 is q (1, 1), the last
     one r (1, 1):
         q = 1 + 0.5 + 0.25 a = 1.911980,  r = q + 0.5 + 0.5 a = 3.235939.
-    The head is the identity: logits (1, 1), target 0, so d loss / d n = (-1/2, 1/2). That is at right angles to (1, 1),
-    so a norm over a stream s (1, 1) divides it by s and does no more: d loss / d stream = e / r, e = (-1/2, 1/2), in
-    layer 1. MLPs give nothing back (down.e = 0). The attention of layer 1 gives back o v / q = 0.5 / q of it, so in
+    The head is the identity: logits (1, 1), target 0, so d loss / d n = (-1/2, 1/2). It is orthogonal to (1, 1), so
+    a norm over a stream s (1, 1) only divides it by s: in layer 1, d loss / d stream = e / r with e = (-1/2, 1/2).
+    MLPs pass no gradient back (down.e = 0). The attention of layer 1 passes back o v / q = 0.5 / q of it, so in
     layer 0 it is f e / r with f = 1 + 0.5 / q = 1.261509.
         o: 2 entries 1 * (0.5 / 2r);  v: 2 entries 0.5 * (1 / 2r);  q and k: 0 (a softmax of one);  in all 1 / r.
         down of channel 0: 2 entries d * (a / 2r) = d a / r;  gate and up: 0.  In layer 0 all times f.
@@ -178,11 +178,11 @@ def test_gradient_is_that_of_the_mean_loss(model: PreTrainedModel, sequences: to
 
 
 def test_signed_taylor_sum_is_the_slope_of_scaling_a_group(model: PreTrainedModel, sequences: torch.Tensor) -> None:
-    """Scaling a group by (1 + e) changes the loss by e * sum of w g: checked by central differences, for every group.
+    """Scaling a group by (1 + e) changes the loss by e * sum of w g, as central differences confirm.
 
     The loss is of high order in e (a group's q k and o v are products), so differences at e = 0.01 and 0.02 are
     extrapolated: (4 D(e) - D(2e)) / 3. The norms of transformers compute in float32 even in a float64 model, so a
-    loss carries noise of about 1e-7, which makes 1e-5 of a slope.
+    loss has an error of about 1e-7 and a slope an error of about 1e-5.
     """
     model = model.double()
     signed = Criterion(lambda known: known.weight * known.gradient, frozenset({"gradient"}))
@@ -310,7 +310,7 @@ def test_bfloat16_weights_are_accumulated_in_float32() -> None:
 def test_out_of_memory_makes_the_pass_smaller(
     model: PreTrainedModel, sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, most_rows: int
 ) -> None:
-    """A device that fails above so many rows, in the middle of a pass, leaves the same results."""
+    """Running out of memory above a number of rows, also in the middle of a pass, does not change the results."""
     plain, _ = collect(model, sequences, [1, 2, 8], token_budget=1000)
 
     def losses(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
@@ -347,7 +347,7 @@ def test_out_of_memory_takes_fewer_layers_and_then_refuses(
     ("criterion", "token_budget", "layers_per_pass", "sizes"),
     [
         ("taylor", 10_000, None, [(2, 4), (2, 2), (2, 1), (1, 1), (1, 1)]),  # 8 sequences, 4 from snapshot to snapshot
-        ("taylor2", 10_000, None, [(2, 1), (1, 1), (1, 1)]),  # squared gradients take one at a time anyway
+        ("taylor2", 10_000, None, [(2, 1), (1, 1), (1, 1)]),  # squared gradients always take one sequence at a time
         ("fisher", 10_000, 64, [(2, 1), (1, 1), (1, 1)]),  # the model has 2 layers, whatever the config says
     ],
 )
@@ -355,7 +355,7 @@ def test_no_pass_that_ran_out_of_memory_is_repeated_unchanged(
     sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, criterion: str, token_budget: int,
     layers_per_pass: int | None, sizes: list[tuple[int, int]],
 ) -> None:  # fmt: skip
-    """A device with room for the sums of one layer: 7 parameters take a gradient."""
+    """The simulated device has room for the sums of one layer: only 7 parameters may require a gradient."""
     monkeypatch.setitem(CRITERIA, "fisher", FISHER)
     tried = []
 
@@ -380,7 +380,10 @@ def test_no_pass_that_ran_out_of_memory_is_repeated_unchanged(
 def test_the_last_layers_of_a_pass_are_halved_by_their_own_number(
     sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """5 layers, 4 at a time: when the fifth alone runs out of memory, 4, 2 and 1 layers would all be that one layer."""
+    """A retry halves the number of layers in the failed part of the pass.
+
+    With 5 layers, 4 at a time, the second part has one layer. Retries with 4 or 2 layers would only repeat it.
+    """
     tried = []
 
     def recorded(*args: object, layers: range, rows: int, **kwargs: object) -> object:
@@ -446,7 +449,7 @@ def test_a_gradient_that_is_not_finite_names_layer_and_sequence(sequences: torch
 def test_squared_gradients_that_overflow_are_named(
     sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, criterion: str
 ) -> None:
-    """Finite gradients of 1e20 or so: their squares are above the largest float32."""
+    """Gradients of about 1e20 are finite, but their squares exceed the largest float32."""
     monkeypatch.setitem(CRITERIA, "fisher", FISHER)
     monkeypatch.setattr(
         "espalier.calibration.gradients.sequence_losses",
@@ -469,7 +472,7 @@ def test_a_sum_that_overflows_though_no_sequence_does_says_so(sequences: torch.T
 
 
 def test_a_trial_of_one_sequence_keeps_nothing(model: PreTrainedModel, sequences: torch.Tensor) -> None:
-    """Its peak memory tells how many sequences fit; `checkpointing` holds another's wrapper of a layer in honour."""
+    """The trial run that measures peak memory removes its gradients and hooks and keeps foreign layer wrappers."""
     layer = model.model.layers[0]
     wrapped, calls = layer.forward, []
     layer.forward = lambda *args, **kwargs: calls.append(1) or wrapped(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The ladder of sample counts."""
+"""The sample counts at which a pass takes snapshots, and the sample counts of priors."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How much of a pass is put on a device, and how a model is spread over several."""
+"""Fitting a calibration pass to the memory of a device, and dividing a model over several devices."""
 
 import math
 
@@ -11,7 +11,7 @@ from espalier.models.from_manifest import device_map
 from espalier.models.sizes import LayerStructure, ModelStructure
 from tests.unit.conftest import random_model
 
-LLAMA_8B_LAYER = 218_103_808 * 4  # float32 sums of its seven projections
+LLAMA_8B_LAYER = 218_103_808 * 4  # bytes of the float32 sums of its seven projections
 
 
 def test_all_layers_go_at_once_where_there_is_room() -> None:
@@ -59,13 +59,13 @@ def test_sums_of_a_layer_are_float32_once_for_each_need() -> None:
     [
         ({"gradient"}, PassSize(1, 1)),
         ({"squared_gradient"}, PassSize(1, 1)),
-        ({"input_norm"}, PassSize(2, 8)),  # no backward pass: nothing is fitted
+        ({"input_norm"}, PassSize(2, 8)),  # no backward pass, so the size stays as wanted
     ],
 )
 def test_every_pass_that_runs_backward_is_fitted_to_a_gpu(
     monkeypatch: pytest.MonkeyPatch, needs: set[str], size: PassSize
 ) -> None:
-    """A stand-in for a GPU with room for the sums of one layer and for one sequence beside them."""
+    """The simulated GPU has room for the sums of one layer and for one sequence."""
     model = random_model("llama", 40)
     one = bytes_per_layer(model, {"gradient"})
     monkeypatch.setattr(type(model), "device", torch.device("cuda"))

@@ -1,4 +1,4 @@
-"""Text that a model is made with is found in what it is evaluated on, or the record says what was not compared."""
+"""Calibration documents that occur in evaluation texts are found; the record says what was not compared."""
 
 from collections.abc import Sequence
 
@@ -19,14 +19,14 @@ from espalier.scoring import Request
 
 
 def tokens(n: int, seed: int = 0) -> np.ndarray:
-    """Tokens from 10 to 499: ids below 10 stand for what is special, and for other tokens."""
+    """Return random token ids from 10 to 499. Tests use ids below 10 for special and for foreign tokens."""
     return np.random.default_rng(seed).integers(10, 500, n)
 
 
 def check(
     document: Sequence[int] | np.ndarray, *texts: Sequence[int] | np.ndarray, special: Sequence[int] = ()
 ) -> Compared:
-    """Compare one document, number 7, with texts."""
+    """Compare one document, with number 7, with held-out texts."""
     return check_disjoint({7: np.asarray(document)}, HeldOut("texts", texts, set(special)), name="documents")
 
 
@@ -53,7 +53,7 @@ def test_texts_are_not_read_on_into_the_next() -> None:
 
 @pytest.mark.parametrize("length", [16, 32, 49, 50, 51])
 def test_a_shorter_document_is_found_as_a_whole(length: int) -> None:
-    """Where texts are joined, its first and last token may be others: one that takes in the space, say."""
+    """Its first and last token may differ where texts are joined, since a token may include the space."""
     document, around = tokens(length), tokens(30, seed=1)
     for found in (document, [1, *document[1:-1], 2]):
         with pytest.raises(
@@ -69,7 +69,7 @@ def test_a_shorter_document_is_found_as_a_whole(length: int) -> None:
 
 
 def test_a_few_equal_tokens_are_chance() -> None:
-    """A sentence such as `The ball is red.` may be in both."""
+    """Documents under 16 tokens are not compared: a sentence such as `The ball is red.` may occur in both texts."""
     document = tokens(15)
     assert check(document, document).documents_too_short == 1
 
@@ -114,7 +114,7 @@ def test_wholes_are_found_as_by_looking_at_every_place(
 
 
 def test_hashes_tell_windows_apart() -> None:
-    """Every window of a random text differs, equal windows have equal hashes; also where they are made in parts."""
+    """Different windows have different hashes and equal windows equal hashes, also across chunks."""
     text = np.random.default_rng(1).integers(0, 1000, 5000)
     hashes = window_hashes(text)
     assert hashes.shape == (4951,)
@@ -131,7 +131,7 @@ def test_hashes_tell_windows_apart() -> None:
 def test_a_copy_of_a_perplexity_text_is_found(
     seq_len: int, joiner: str, world: World, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Its lines are documents of 10 to 40 tokens, which other tokens begin and end where they are joined."""
+    """Its lines are documents of 10 to 40 tokens; joining them changes the tokens at their ends."""
     lines = make_lines(world, "copied", 200, 0)
     held_out = held_out_texts(
         TokenisedRequests({}, {"copied": tokenizer(joiner.join(lines), verbose=False)["input_ids"]}, {}), tokenizer
@@ -157,7 +157,7 @@ def test_so_much_of_a_document_is_compared_as_windows_need(tokenizer: PreTrained
 
 
 def test_requests_are_texts_of_question_and_choice(tokenizer: PreTrainedTokenizerFast) -> None:
-    """A document that is a passage is found in the question, one that is a question with its answer in both parts."""
+    """Context and continuation of a request are compared as one text, so a document may span both."""
     document = tokens(40)
     context, continuation = np.asarray([*tokens(20, seed=1), *document[:30]]), np.asarray(document[30:])
     requests = TokenisedRequests({RequestKey("boolq", 0, 0): Request(context, continuation)}, {}, {})

@@ -1,4 +1,4 @@
-"""Priors against models whose block is hooked to zero and run whole."""
+"""Priors against runs of the whole model in which a hook sets the output of a block to zero."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ SHAPES = {
     "llama-biased": {
         "attention_bias": True,
         "mlp_bias": True,
-    },  # also on the output side, where removal must silence it
+    },  # o_proj and down_proj have a bias too; removing the block must remove it
     "qwen2-tied": {"tie_word_embeddings": True},
     "qwen3": {},
     "mistral-window": {"sliding_window": 5},
@@ -39,7 +39,7 @@ def sequences() -> torch.Tensor:
 
 @torch.no_grad()
 def losses_without(model: PreTrainedModel, layer: int, scope: str, sequences: torch.Tensor) -> torch.Tensor:
-    """Run the whole model with blocks hooked to zero, so that they add nothing to the residual stream."""
+    """Return the losses of the whole model when the blocks of this scope add nothing to the residual stream."""
     module = model.model.layers[layer]
 
     def zero_attention(_: object, __: object, output: tuple) -> tuple:
@@ -68,7 +68,7 @@ def test_loss_increase_equals_a_whole_run_without_the_block(
     state_bytes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever is held at once: one, two or all five sequences, and layers applied to one, two or all hidden states."""
+    """The result does not depend on how many sequences and hidden states are in memory at once."""
     monkeypatch.setattr(priors_module, "STATE_BYTES_ON_CPU", state_bytes)
     priors = measure_priors(model, sequences, token_budget=token_budget)
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_loss_increase_equals_a_whole_run_without_the_block(
         for position, scope in enumerate(SCOPES):
             expected = (losses_without(model, layer, scope, sequences) - intact).numpy()
             np.testing.assert_allclose(priors.loss_increase[:, layer, position], expected, atol=2e-5)
-    assert np.abs(priors.loss_increase).max() > 0.01  # the comparison is not of zeros
+    assert np.abs(priors.loss_increase).max() > 0.01  # the compared values are not all zero
 
 
 def test_cosine_distance_equals_that_of_the_hidden_states(model: PreTrainedModel, sequences: torch.Tensor) -> None:
@@ -152,7 +152,7 @@ def _raise_out_of_memory(*_: object) -> None:
 
 
 def test_a_model_that_scales_branches_and_logits(sequences: torch.Tensor) -> None:
-    """Granite multiplies what blocks add to the residual stream, and divides its logits."""
+    """Granite multiplies the output of each block by a constant and divides its logits by another."""
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
     torch.manual_seed(0)
     config = GraniteConfig(

@@ -21,7 +21,7 @@ def test_fewer_samples_are_the_first_of_more(pages: list[str], tokenizer: PreTra
 def test_short_sequences_are_prefixes_of_the_same_documents(
     pages: list[str], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """All pages have 64 tokens, so both lengths take the same documents in the same order."""
+    """All pages have at least 64 tokens, so both lengths use the same documents in the same order."""
     long = draw(pages, tokenizer, 50, 64)
     np.testing.assert_array_equal(draw(pages, tokenizer, 50, 16), long[:, :16])
 

@@ -1,4 +1,4 @@
-"""Texts from local files: every form holds the same ones, and what is not a text is refused by its row."""
+"""Texts from local files: every format gives the same texts, and errors name the row or line that is not a text."""
 
 import bz2
 import gzip
@@ -24,7 +24,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 def write(path: Path, content: str) -> Path:
-    """Write a file, compressed as its suffix says."""
+    """Write a file, compressed according to its suffix; return its path."""
     path.write_bytes(PACK.get(path.suffix, bytes)(content.encode()))
     return path
 
@@ -32,7 +32,7 @@ def write(path: Path, content: str) -> Path:
 @pytest.mark.parametrize("suffix", TEXT_SUFFIXES)
 def test_every_format_holds_the_same_texts(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"c4-train.00000-of-01024{suffix}"
-    # A line separator of Unicode ends no line of JSON.
+    # The Unicode line separator U+2028 does not end a line of JSON.
     texts = ["one", "two"] if ".txt" in suffix else ["one\u2028still one", "two"]
     rows = [{"body": text, "id": number} for number, text in enumerate(texts)]
     if suffix == ".parquet":
@@ -56,7 +56,7 @@ def test_blank_lines_of_json_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_packed_files_may_have_several_parts(tmp_path: Path) -> None:
-    """As `cat a.gz b.gz` makes them."""
+    """`cat a.gz b.gz` creates such files."""
     for suffix, pack in PACK.items():
         path = tmp_path / f"a.jsonl{suffix}"
         path.write_bytes(pack(b'{"text": "a"}\n') + pack(b'{"text": "b"}\n'))

@@ -1,4 +1,4 @@
-"""The config refuses each bad value with one line, and one file is one study."""
+"""Validation of the config: defaults, one clear line for each bad value, and up-to-date generated files."""
 
 import json
 from pathlib import Path
@@ -140,7 +140,7 @@ def test_a_file_that_exists_is_no_hub_repository(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("suffix", TEXT_SUFFIXES)
 def test_local_texts_may_be_compressed(suffix: str) -> None:
-    """`data/c4-train.json.gz` has the form of a hub repository, too."""
+    """`data/c4-train.json.gz` could also be a hub repository `owner/name`; it is taken for a file."""
     calibration = load_study(with_changes(calibration={"dataset": f"data/c4-train.00000{suffix}"})).calibration
     assert calibration.is_local
     assert not calibration.is_hub
@@ -148,7 +148,7 @@ def test_local_texts_may_be_compressed(suffix: str) -> None:
 
 
 def test_one_local_file_is_one_text_whatever_the_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local file has no splits, and may be named in several ways."""
+    """A local file is recognised under every spelling of its path, and its split is ignored."""
     monkeypatch.chdir(tmp_path)
     perplexity = {"texts": [{"name": "a", "dataset": "data/a.jsonl", "split": "test"}]}
     for dataset in ("data/a.jsonl", "./data/a.jsonl", f"{tmp_path}/data/a.jsonl"):
@@ -159,7 +159,7 @@ def test_one_local_file_is_one_text_whatever_the_split(tmp_path: Path, monkeypat
 
 
 def test_compressed_documents_are_inputs_unless_they_are_copies(tmp_path: Path) -> None:
-    """Another list of inputs would rerun studies that were finished when only plain files were read."""
+    """Copies as new inputs would trigger reruns of studies from before compressed files were read."""
     names = ["test.jsonl", "test.jsonl.gz", "train.json.gz", "dev.parquet", "notes.txt", "notes.md", "x.jsonl.zst"]
     assert document_files(tmp_path / "piqa" / name for name in names) == [
         str(tmp_path / "piqa" / name) for name in ("dev.parquet", "notes.txt", "test.jsonl", "train.json.gz")
@@ -172,7 +172,7 @@ def test_an_empty_config_says_so() -> None:
 
 
 def test_values_of_the_command_line_are_read_as_json() -> None:
-    """Snakemake hands over `--config 'evaluation={limit: 5}'` as {"evaluation": {"limit": "5"}}."""
+    """Snakemake passes `--config 'evaluation={limit: 5}'` as {"evaluation": {"limit": "5"}}."""
     evaluation = {"limit": "5", "chat_template": "true", "perplexity": {"stride": "64"}}
     study = load_study(with_changes(evaluation=evaluation, grid={"pruning_ratio": ["0.25", "5e-1"]}))
     assert (study.evaluation.limit, study.evaluation.chat_template) == (5, True)
@@ -213,7 +213,7 @@ def test_shipped_configs_fit_the_schema(name: str) -> None:
 
 
 def test_generated_files_are_fresh() -> None:
-    """On failure: run `make generated`."""
+    """If this fails, run `make generated`."""
     assert (REPOSITORY / "config/schema.json").read_text(encoding="utf-8").splitlines() == json_schema().splitlines()
     page = (REPOSITORY / "config/README.md").read_text(encoding="utf-8")
     assert page.splitlines() == insert_options(page).splitlines()

@@ -1,4 +1,4 @@
-"""A key that a config file gives twice is named with its lines; merge keys and aliases go on working."""
+"""Keys that a config file gives twice are reported with their lines; merge keys and aliases are accepted."""
 
 import logging
 from pathlib import Path
@@ -22,12 +22,12 @@ MODEL = {"name": "A", "family": "L", "kind": "base", "sandbox": {"architecture":
         ("methods:\n- {name: a}\n- {name: b, tau: 0.1, tau: 0.2}\n", ["methods[1].tau is given twice, in line 3"]),
         ("grid: {a: 1}\nreport:\n  x: {y: 1, y: 2}\ngrid: {b: 1}\n",
          ["report.x.y is given twice, in line 3", "grid is given twice, in lines 1 and 4"]),
-        # An anchored mapping is read once, and what a merge key brings may be a mapping of its own.
+        # A problem in an anchored mapping is reported once. The value of a merge key may be an inline mapping.
         ("a: &x {k: 1, k: 2}\nb: *x\nc: {<<: *x}\n", ["a.k is given twice, in line 1"]),
         ("a: {<<: {k: 1, k: 2}}\n", ["a.k is given twice, in line 1"]),
         ('{"study": "a", "grid": {"x": [{"y": 1, "y": 2}]},\n"study": "b"}',
          ["grid.x[0].y is given twice", "study is given twice"]),
-        # JSON with tabs is no YAML.
+        # JSON that is indented with tabs is not valid YAML.
         ('{\n\t"study": "a",\n\t"study": "b"\n}', ["study is given twice"]),
     ],
 )  # fmt: skip
@@ -52,7 +52,7 @@ def test_keys_that_are_given_twice_are_named(content: str, expected: list[str], 
     ],
 )
 def test_what_is_no_repetition_is_accepted(content: str, tmp_path: Path) -> None:
-    """What Snakemake cannot parse it reports itself."""
+    """Files that are missing or cannot be parsed are not reported here; Snakemake reports them."""
     (tmp_path / "study.yaml").write_text(content, encoding="utf-8")
     assert keys_given_twice([tmp_path / "study.yaml", tmp_path / "none.yaml"]) == []
 

@@ -1,4 +1,4 @@
-"""Documents and files of tasks: what can be scored is accepted, all else is one line that names where it is."""
+"""Files and documents of tasks: valid ones are accepted, any other raises a one-line error that names its place."""
 
 import bz2
 import gzip
@@ -30,7 +30,7 @@ MENDED = "; mend it or take it out of the file"
 
 @pytest.fixture(scope="module")
 def rows(world: World) -> Splits:
-    """Eight documents of every split of the seven tasks."""
+    """Return eight documents for every split of the seven tasks."""
     return {task: {s: make_task_documents(world, task, s, 8, 0) for s in splits(task)} for task in TASKS}
 
 
@@ -40,7 +40,10 @@ def as_lines(rows: Rows) -> str:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    """Write files of one task and load it: rows as JSON lines, tables as Parquet, all else as it is."""
+    """Return a function that writes the files of one task and loads it.
+
+    It writes rows as JSON lines, tables as Parquet, and text and bytes unchanged.
+    """
 
     def load(task: str, files: dict[str, Any], num_fewshot: int = 0, limit: int | None = None) -> Tasks:
         (tmp_path / task).mkdir(parents=True)
@@ -62,7 +65,7 @@ def load(tmp_path: Path) -> Load:
 
 @pytest.fixture(scope="module")
 def tasks(rows: Splits, tmp_path_factory: pytest.TempPathFactory) -> Tasks:
-    """The seven tasks, and some whose rules are of other kinds."""
+    """Load the seven tasks, and others whose definitions use other rules."""
     folder = tmp_path_factory.mktemp("tasks")
     for task, by_split in (rows | OTHERS).items():
         for split, documents in by_split.items():
@@ -83,12 +86,12 @@ OTHERS = {
     ]),
     # No question at all: the choices are whole sentences.
     "blimp_adjunct_island": in_splits("train", [{"sentence_good": "good", "sentence_bad": "bad"}] * 4),
-    # The answer is one of the choices, not its number, and the choices stand in the question as well.
+    # The answer is one of the choices, not its number, and the choices are part of the question as well.
     "commonsense_qa": in_splits("train validation", [
         {"question": f"q{i}", "choices": {"label": list("ABCDE"), "text": list("vwxyz")}, "answerKey": "B"}
         for i in range(4)
     ]),
-    # Question, choices and answer are written by code; labels of the hidden split are -1.
+    # Code in the task definition makes question, choices and answer; labels of the hidden split are -1.
     "copa": in_splits("train validation", [
         {"premise": f"P{i}.", "choice1": "It fell.", "choice2": "It rose.", "question": "cause", "label": i % 2}
         for i in range(4)
@@ -97,7 +100,7 @@ OTHERS = {
     "truthfulqa_mc2": in_splits("validation", [
         {"question": f"q{i}", "mc2_targets": {"choices": ["a", "b", "c"], "labels": [1, 1, 0]}} for i in range(4)
     ]),
-    # A template that takes the label for an index.
+    # A template that uses the label as an index.
     "anli_r1": in_splits("train_r1 dev_r1 test_r1", [
         {"premise": "p", "hypothesis": f"h{i}", "label": i % 3} for i in range(4)
     ]),
@@ -105,7 +108,7 @@ OTHERS = {
 
 
 def test_documents_as_they_should_be_are_accepted(tasks: Tasks) -> None:
-    """Fields that may be empty are empty in some: `ctx_b` of HellaSwag, `support` of SciQ."""
+    """Optional fields are empty in some documents: `ctx_b` of HellaSwag, `support` of SciQ."""
     check_documents(tasks, num_fewshot=2, limit=None)
 
 
@@ -178,7 +181,7 @@ def test_fields_that_the_prompt_does_not_use_may_hold_anything(tasks: Tasks) -> 
 
 
 def test_examples_are_checked_by_the_rules_for_examples(tasks: Tasks) -> None:
-    """An example without an answer would be shown without one."""
+    """The prompt shows the answer of a solved example, so it must have an answer."""
     loaded = tasks.leaves["piqa"]
     for change, problem in (({"label": None}, "label is null"), ({"label": -1}, "its answer is -1, but its 2 choices")):
         assert str(problem_of(Rules(loaded, solved=True), {**loaded.task_docs[0], **change})).startswith(problem)
@@ -215,7 +218,7 @@ def test_examples_are_checked_where_they_are_shown(load: Load, rows: Splits, tmp
 
 
 def test_too_few_examples_are_counted(load: Load, rows: Splits) -> None:
-    """One more is drawn than shown, in case one is the document itself."""
+    """One more example is drawn than shown, because one of them may be the scored document."""
     files = {"train.jsonl": rows["piqa"]["train"][:3], "validation.jsonl": rows["piqa"]["validation"]}
     with pytest.raises(UserError, match=r"split 'train': has 3 documents, but evaluation.num_fewshot 5 needs 6"):
         load("piqa", files, num_fewshot=5)
@@ -227,7 +230,7 @@ def test_too_few_examples_are_counted(load: Load, rows: Splits) -> None:
 @pytest.mark.parametrize(
     ("task", "split", "change", "problem"),
     [
-        # The first document, which lm-eval tries; and documents that HellaSwag's own code fails at.
+        # lm-eval tries the first document when it loads a task. HellaSwag's own code reads every document.
         ("boolq", "validation", (0, {"label": 7}), "document 0: its answer is 7, but its 2 choices are 0 to 1"),
         ("winogrande", "validation", (0, {"answer": "3"}), "document 0: cannot be read .*KeyError: '3'; answer is '3'"),
         ("hellaswag", "validation", (5, {"label": ""}), "document 5: cannot be read .*; label is ''; at `.gold.: int"),
@@ -255,7 +258,7 @@ def test_a_document_that_stops_lm_eval_is_named(
     ],
 )
 def test_a_column_that_the_task_reads_is_missed(task: str, field: str, left: str, load: Load, rows: Splits) -> None:
-    """lm-eval writes `question_stem` for a missing question_stem."""
+    """lm-eval would write the name of a missing column into the prompt, instead of its value."""
     without = {
         f"{split}.parquet": pa.Table.from_pylist([{k: v for k, v in row.items() if k != field} for row in documents])
         for split, documents in rows[task].items()
@@ -279,7 +282,7 @@ def test_the_line_of_a_broken_file_is_named(content: str, problem: str, load: Lo
 
 
 def test_a_null_row_comes_before_pyarrow(load: Load, rows: Splits) -> None:
-    """One that is the first makes pyarrow end the process."""
+    """The row is refused before pyarrow reads the file, because a null in the first row crashes pyarrow."""
     good = rows["piqa"]["validation"]
     with pytest.raises(UserError, match=r"train.jsonl: line 1: is not a JSON object"):
         load("piqa", {"train.jsonl": "null\n" + as_lines(good), "validation.jsonl": good})

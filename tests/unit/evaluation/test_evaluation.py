@@ -1,4 +1,4 @@
-"""Evaluation through lm-eval: equal to its own `hf` backend, requests tokenised once, bad input named."""
+"""Evaluation through lm-eval: it equals lm-eval's `hf` backend, tokenises requests once, and names bad input."""
 
 import shutil
 from dataclasses import replace
@@ -54,7 +54,7 @@ PROTOCOL = Protocol(
 
 @pytest.fixture(scope="module")
 def data(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Task documents and a perplexity text."""
+    """Write task documents and a perplexity text; return their folder."""
     folder = tmp_path_factory.mktemp("data")
     for task in TASKS:
         for split in splits(task):
@@ -108,7 +108,7 @@ def requests_for(
 def test_every_value_equals_lm_evals_hf_backend(
     changes: dict[str, object], tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast, architecture: str
 ) -> None:
-    """Values to the last digit; log-likelihoods within 1e-4. The context of 64 tokens makes some prompts too long."""
+    """Metrics are identical, log-likelihoods agree within 1e-4; some prompts exceed the context of 64 tokens."""
     protocol = changed(**changes)
     model = random_model(architecture, len(tokenizer), max_position_embeddings=64)
     tasks = load_tasks(list(TASKS), data, tmp_path / "ours")
@@ -127,7 +127,7 @@ def test_every_value_equals_lm_evals_hf_backend(
         limit=protocol.limit,
         apply_chat_template=protocol.chat_template,
         fewshot_as_multiturn=protocol.fewshot_as_multiturn,
-        task_manager=TaskManager(include_defaults=False),  # the tasks are loaded; reading all definitions takes long
+        task_manager=TaskManager(include_defaults=False),  # tasks are loaded; reading all definitions is slow
     )
     for task in TASKS:
         reference = theirs["results"][task]
@@ -192,7 +192,7 @@ def test_each_moment_counts_for_one_part(monkeypatch: pytest.MonkeyPatch) -> Non
     with stopwatch.part("requests"):  # from 1
         stopwatch.switch("forward")  # from 3
         stopwatch.switch("metrics")  # from 6
-    stopwatch.switch("load")  # from 15; 10 to 15 counts for nothing
+    stopwatch.switch("load")  # from 15; the time from 10 to 15 is not counted
     assert stopwatch.seconds == {"load": 0, "requests": 2, "forward": 3, "metrics": 4}
 
 
@@ -314,7 +314,7 @@ def test_groups_and_tags_expand_to_their_tasks() -> None:
 def test_a_tag_is_evaluated_like_its_tasks(
     names: tuple[str, ...], data: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
 ) -> None:
-    """The same numbers, under the names of the tasks, each once."""
+    """Results have the names and numbers of the tasks; a task that is listed twice is evaluated once."""
     found = []
     for number, wanted in enumerate([names, ("arc_challenge", "arc_easy")]):
         protocol = changed(tasks=wanted)
@@ -342,7 +342,7 @@ def test_a_task_without_accuracy_is_refused_before_it_is_evaluated(data: Path, t
 def test_a_token_without_a_row_of_the_embedding_is_named(
     tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    """Also where another model with the same tokenizer, whose embedding is large enough, built the requests."""
+    """This holds also if another model with the same tokenizer and a larger embedding built the requests."""
     requests_for(tmp_path, data, tokenizer)
     largest = max(
         int(max([*r.context, *r.continuation]))
@@ -366,7 +366,7 @@ SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 
 @pytest.fixture
 def without_bos_rule(tmp_path: Path) -> Path:
-    """A byte-level BPE with the merges of `hello world` and a BOS token that its post-processor does not add."""
+    """Save a byte-level BPE tokenizer, trained on `hello world`, whose post-processor adds no BOS token."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -380,7 +380,7 @@ def without_bos_rule(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("add_bos", [None, True, False])
 def test_bos_is_added_as_lm_eval_adds_it(without_bos_rule: Path, add_bos: bool | None) -> None:
-    """Task texts as lm-eval's `hf` with `add_bos_token`, and texts of perplexity and calibration likewise."""
+    """Texts of tasks, perplexity and calibration get BOS as lm-eval's `hf` adds it with `add_bos_token`."""
     model = random_model("llama", 400)
     reference = HFLM(
         pretrained=model, tokenizer=str(without_bos_rule), batch_size=1, add_bos_token=add_bos, device="cpu"
@@ -398,7 +398,7 @@ def test_bos_is_added_as_lm_eval_adds_it(without_bos_rule: Path, add_bos: bool |
 def test_a_token_that_spans_context_and_continuation_is_scored_and_counted(
     without_bos_rule: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`hello world` is two tokens, `hello wor` is more: cut after those, the continuation `ld` would be empty."""
+    """`hello world` is two tokens, `hello wor` more, so cutting after these would leave `ld` without tokens."""
     tokenizer, model = load_tokenizer(without_bos_rule), random_model("llama", 400)
     pair, plain = ("hello wor", "ld"), ("hello", " world")
     instances = [
@@ -420,7 +420,7 @@ def test_a_token_that_spans_context_and_continuation_is_scored_and_counted(
 
 
 def test_counts_of_continuations_encoded_apart_are_stored_with_the_requests(tmp_path: Path) -> None:
-    """Without any, the file has the bytes that it had before they were counted."""
+    """Without such continuations, the file has no `n_apart`, as before they were counted."""
     plain = TokenisedRequests({RequestKey("piqa", 0, 0): Request([1], [2])}, {}, {"a": 1})
     plain.write(tmp_path / "plain.parquet")
     assert b"n_apart" not in (tmp_path / "plain.parquet").read_bytes()
@@ -436,7 +436,7 @@ def test_a_tokenizer_without_bos_and_eos_is_refused(without_bos_rule: Path) -> N
 
 
 def test_a_protocol_at_its_old_meaning_is_stored_as_before() -> None:
-    """So that results of version 0.1.0, whose recipes lack the newer keys, stay valid."""
+    """Newer keys are left out at their defaults, so that results of version 0.1.0 stay valid."""
     assert set(PROTOCOL.to_dict()) == {
         "tasks", "num_fewshot", "chat_template", "add_bos", "limit", "window", "stride", "texts",
     }  # fmt: skip
@@ -460,7 +460,7 @@ def test_unknown_tasks_are_named_with_close_ones() -> None:
 
 
 def test_the_quick_search_agrees_with_lm_evals_index() -> None:
-    """Where the search by text finds a task, lm-eval's own index has it in the same file."""
+    """The text search finds each task in the same file as lm-eval's own index."""
     index = TaskManager().task_index
     found = packaged_tasks()
     assert len(found) > 11_000

@@ -1,6 +1,6 @@
 """Log-likelihoods and choices against lm-eval's own `hf` backend, request by request.
 
-`test_evaluation.py` compares whole evaluations of the seven tasks; here is text that is hard to cut into tokens.
+`test_evaluation.py` compares whole evaluations of the seven tasks. This module uses text that is hard to tokenise.
 """
 
 import itertools
@@ -21,10 +21,10 @@ from tests.unit.conftest import random_model
 
 LIMIT = 64
 CONTEXTS = [
-    "",  # the prefix token stands in
+    "",  # replaced by the prefix token
     "Question: Which thing is red?\nAnswer:",
     "The crimson lantern is in the",
-    "ends with spaces  ",  # they move to the continuation
+    "ends with spaces  ",  # lm-eval moves them to the continuation
     "Zürich, naïve façade — 東京の塔は赤い。🦊 Что",
     "a very long context that the model cannot read as a whole, " * 12,
     "She is called Ro",  # joined with `sa`, the tokens differ from those of the parts
@@ -59,7 +59,7 @@ def ours(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, add_bos: bo
 
 
 def assert_equal_choices(found: np.ndarray, expected: np.ndarray) -> None:
-    """Summed log-likelihoods within 1e-3, the same choice wherever the margin exceeds that."""
+    """Check that log-likelihoods agree within 1e-3, and choices wherever the margin is larger than that."""
     np.testing.assert_allclose(found, expected, atol=1e-3)
     found, expected = found.reshape(-1, len(CHOICES)), expected.reshape(-1, len(CHOICES))
     margin = np.diff(np.sort(expected, axis=1)[:, -2:], axis=1)[:, 0]
@@ -73,7 +73,7 @@ def test_hard_text_scores_as_in_lm_evals_hf_backend(
     kind: str, add_bos: bool | None, architecture: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     changes: dict[str, object] = {"max_position_embeddings": LIMIT}
-    if kind == "window":  # qwen2: in the second layer only; llama: the key is there, and means nothing to it
+    if kind == "window":  # qwen2: in the second layer only; llama ignores the key
         changes |= {"sliding_window": 7}
         changes |= {"use_sliding_window": True, "max_window_layers": 1} if architecture == "qwen2" else {}
     model = random_model(architecture, len(tokenizer), **changes)
@@ -86,7 +86,7 @@ def test_hard_text_scores_as_in_lm_evals_hf_backend(
 
 
 def test_the_requests_are_hard(tokenizer: PreTrainedTokenizerFast) -> None:
-    """The cases above are what they say, for each kind of tokenizer."""
+    """The cases above have the intended properties with every tokenizer."""
     encoder = RequestEncoder(tokenizer, None)
     encoder.loglikelihood(REQUESTS)
     encoded = list(encoder.encoded.values())
@@ -119,10 +119,10 @@ def test_whole_texts_that_overflow_are_named(architecture: str, tokenizer: PreTr
 
 
 def test_bfloat16_is_no_worse_than_lm_evals_own(architecture: str, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Measured against the same weights in float32, at two batch sizes of lm-eval.
+    """The error against float32 is at most that of lm-eval at two batch sizes.
 
-    Not against each other: on a CPU two batch sizes of a tiny model often agree to the bit, and lm-eval takes its
-    log-softmax in bfloat16, which puts it further from float32 than packing in any order does.
+    A direct comparison would be too strict. On a CPU, two batch sizes of a tiny model often agree to the bit. lm-eval
+    computes its log-softmax in bfloat16, which causes a larger error than any order of packing.
     """
     model = random_model(architecture, len(tokenizer), torch.bfloat16, max_position_embeddings=LIMIT)
 

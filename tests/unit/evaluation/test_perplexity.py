@@ -1,4 +1,4 @@
-"""Perplexity against a plain loop, and its windows by hand."""
+"""Perplexity against a plain loop, and windows against hand-worked cases."""
 
 import math
 
@@ -82,7 +82,7 @@ def test_overflow_is_refused() -> None:
 
 
 def wanda_perplexity(model: PreTrainedModel, tokens: list[int], window: int) -> float:
-    """The evaluation of Wanda (and of GPTQ and SparseGPT): whole windows, mean loss of each, mean of these."""
+    """Compute perplexity as Wanda, GPTQ and SparseGPT do: from the mean loss over whole, disjoint windows."""
     n_windows = len(tokens) // window
     losses = []
     for i in range(n_windows):
@@ -115,7 +115,7 @@ def test_disjoint_windows_give_wandas_number(model: PreTrainedModel) -> None:
 @pytest.mark.parametrize("bos", ["first", "every", "none"])
 @pytest.mark.parametrize("begins_with_bos", [True, False])
 def test_bos_of_windows(bos: Bos, stride: int, begins_with_bos: bool, model: PreTrainedModel) -> None:
-    """Against the definition: the windows and their BOS written out, each scored alone."""
+    """The expected value follows the definition: each window is built with its BOS and scored alone."""
     text = drawn(70)
     tokens = [0, *text] if begins_with_bos else text
     result = measure_perplexity(
@@ -124,9 +124,9 @@ def test_bos_of_windows(bos: Bos, stride: int, begins_with_bos: bool, model: Pre
     if bos == "every":
         pieces, begin, scored = [], 0, 0
         while scored < len(text):
-            end = begin + 15  # BOS takes a place
+            end = begin + 15  # BOS takes one position
             if stride >= 15 and end > len(text):
-                break  # disjoint windows are whole
+                break  # an incomplete last window is left out
             pieces.append(([0, *text[begin:scored]], text[scored:end]))
             scored, begin = min(end, len(text)), begin + min(stride, 15)
     else:
@@ -138,7 +138,7 @@ def test_bos_of_windows(bos: Bos, stride: int, begins_with_bos: bool, model: Pre
     assert result.value == pytest.approx(math.exp(-total / n_tokens), rel=1e-5)
     assert max(len(context) + len(scored) for context, scored in pieces) <= 16
     if bos == "every":
-        assert n_tokens == (70 if stride == 6 else 60)  # of disjoint windows the last 10 tokens are left out
+        assert n_tokens == (70 if stride == 6 else 60)  # disjoint windows leave out the last 10 tokens
 
 
 def test_the_first_tokens_of_a_text_are_those_of_a_shorter_text(model: PreTrainedModel) -> None:

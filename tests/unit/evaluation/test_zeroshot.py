@@ -1,4 +1,4 @@
-"""What is made of lm-eval's results: groups of tasks, and documents without an answer for each choice."""
+"""Conversion of lm-eval's results: groups of tasks, and documents with fewer answers than choices."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The store of finished evaluations: nothing is done twice, nothing half-done is seen, nobody waits in vain."""
+"""Evaluation jobs and their store: no evaluation runs twice, and damaged entries are not used."""
 
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ ROW = {
 
 
 class FakeEvaluator:
-    """Counts evaluations; a plan that keeps no KV group fails."""
+    """A replacement for `Evaluator` that records its calls and fails for a plan that keeps no KV group."""
 
     def __init__(self) -> None:
         self.done: list[Plan] = []
@@ -43,7 +43,7 @@ class FakeEvaluator:
 
 
 class FakeWork(EvaluationJob):
-    """EvaluationJob whose evaluator needs no model."""
+    """An `EvaluationJob` whose evaluators are fakes. `settings["made"]` lists them."""
 
     def evaluator(self) -> FakeEvaluator:
         self.settings["made"].append(FakeEvaluator())
@@ -69,7 +69,7 @@ def add_plan(tmp_path: Path, name: str, kept: tuple[int, ...], **recipe: Any) ->
 
 
 def study_of(*plans: Path) -> Callable[[], list[Planned]]:
-    """The experiments that the study has."""
+    """Return a function that returns these plans as the planned experiments of the study."""
     return lambda: [Planned(str(plan), SETTINGS, ()) for plan in plans]
 
 
@@ -87,12 +87,12 @@ def test_an_experiment_is_evaluated_once(tmp_path: Path, work: FakeWork, store: 
     keys = {evaluate_with_others(work, store, plan, at_most=1) for _ in range(3)}
     assert len(keys) == 1
     assert n_evaluations(work) == 1
-    assert len(work.settings["made"]) == 1  # nothing was loaded when it was there
+    assert len(work.settings["made"]) == 1  # no model was loaded for the stored result
 
 
 def test_waiting_experiments_are_evaluated_beside_it(tmp_path: Path, work: FakeWork, store: Store) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
-    plans[2].with_name("metrics.json").write_text("{}")  # c has its results
+    plans[2].with_name("metrics.json").write_text("{}")  # c has results already
     evaluate_with_others(work, store, plans[1], at_most=2, planned=study_of(*plans))
     assert [plan.kept_kv_groups for plan in work.settings["made"][0].done] == [((1,),), ((0,),)]
     evaluate_with_others(work, store, plans[0], at_most=9, planned=study_of(*plans))
@@ -105,16 +105,16 @@ def test_a_job_whose_workflow_was_told_to_stop_begins_no_other(
     tmp_path: Path, work: FakeWork, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
-    monkeypatch.setenv("ESPALIER_STOP_FILE", str(tmp_path / "stop"))  # it is not there
+    monkeypatch.setenv("ESPALIER_STOP_FILE", str(tmp_path / "stop"))  # the file does not exist yet
     evaluate_with_others(work, store, plans[0], at_most=2, planned=study_of(*plans))
     assert n_evaluations(work) == 2
     (tmp_path / "stop").touch()
     evaluate_with_others(work, store, plans[2], at_most=9, planned=study_of(*plans))
-    assert n_evaluations(work) == 3  # its own
+    assert n_evaluations(work) == 3  # only the job's own experiment was evaluated
 
 
 def test_only_current_plans_of_the_study_are_evaluated_beside_it(tmp_path: Path, work: FakeWork, store: Store) -> None:
-    """Not what an older grid left in the folder, nor plans that their own jobs are about to make again."""
+    """Plans of an older grid and stale plans, which their own jobs will make again, are skipped."""
     own = add_plan(tmp_path, "a", (0,))
     add_plan(tmp_path, "orphan", (1,))
     others = [
@@ -133,7 +133,7 @@ def test_a_plan_whose_tables_are_made_again_waits_for_its_own_job(tmp_path: Path
     own, table = add_plan(tmp_path, "a", (0,)), tmp_path / "importance.parquet"
     plans = {kept: add_plan(tmp_path, f"b{kept}", (kept,)) for kept in (1, 2)}
     planned = [Planned(str(plan), SETTINGS, (str(table),)) for plan in plans.values()]
-    evaluate_with_others(work, store, own, at_most=9, planned=lambda: planned)  # the table is gone
+    evaluate_with_others(work, store, own, at_most=9, planned=lambda: planned)  # the table does not exist
     table.touch()
     made = table.stat().st_mtime_ns
     os.utime(plans[1], ns=(made, made - 1))  # older than its table
@@ -149,7 +149,7 @@ def test_the_study_is_looked_up_only_for_another_experiment(tmp_path: Path, work
 
     plan = add_plan(tmp_path, "a", (0,))
     evaluate_with_others(work, store, plan, at_most=1, planned=planned)
-    evaluate_with_others(work, store, plan, at_most=9, planned=planned)  # it is in the store: only handed over
+    evaluate_with_others(work, store, plan, at_most=9, planned=planned)  # it is in the store already
 
 
 def test_the_experiments_of_a_model_with_what_their_plans_are_made_from() -> None:
@@ -207,7 +207,7 @@ def test_a_recovered_experiment_is_evaluated_once_and_apart_from_the_pruned_one(
 def test_what_another_process_finished_meanwhile_is_not_done_again(
     tmp_path: Path, work: FakeWork, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another job finishes `b` after this one saw it waiting and before it claims it."""
+    """Another job finishes `b` after this job listed `b` and before this job claims it."""
     plan, other = add_plan(tmp_path, "a", (0,)), add_plan(tmp_path, "b", (1,))
     key = store.key(work.recipe(read_json(other)))
     claim = store.claim
@@ -247,11 +247,11 @@ def test_results_are_handed_over_with_their_name(tmp_path: Path, work: FakeWork,
     assert list(content)[:2] == ["model", "experiment"]
     assert content["recipe"]["settings"]["dtype"] == "float32"
     assert read_parquet(samples).num_rows == 1
-    store.hand_over(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)  # again, over itself
+    store.hand_over(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)  # again, over the files
 
 
 def finished(tmp_path: Path, work: FakeWork, store: Store) -> tuple[Path, Path, Path]:
-    """Evaluate an experiment and hand it over: its plan, its samples, and its entry in the store."""
+    """Evaluate an experiment and write its files; return its plan, its samples, and its entry in the store."""
     plan = add_plan(tmp_path, "a", (0,))
     key = evaluate_with_others(work, store, plan, at_most=1)
     store.hand_over(
@@ -273,7 +273,7 @@ def _flip(path: Path) -> None:
 
 
 def _forget_checksums(entry: Path) -> None:
-    """Make it an entry of version 0.1.0."""
+    """Turn an entry into one of version 0.1.0, which has no checksums."""
     (entry / "checksums.json").unlink()
 
 
@@ -293,7 +293,7 @@ def test_a_damaged_entry_is_made_again(
 
 
 def test_truncated_samples_heal_when_they_are_deleted(tmp_path: Path, work: FakeWork, store: Store) -> None:
-    """The experiment's file and the store's are one by a hard link, so damage to one is damage to both."""
+    """A hard link makes the experiment's file and the store's the same file, so damage affects both."""
     _, samples, _ = finished(tmp_path, work, store)
     _cut(samples)
     with pytest.raises(UserError, match=r"samples.parquet"):

@@ -1,4 +1,4 @@
-"""The job that measures one plan: what it reads, and what it writes."""
+"""The job that measures inference with one plan: the plan that it reads and the results that it writes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a job leaves behind when it fails, in a process of its own as workflow scripts are."""
+"""The record that a failed job leaves. Each job runs in its own process, as workflow scripts do."""
 
 import ast
 import os
@@ -31,7 +31,7 @@ STAGING = {"stage_model", "stage_dataset", "stage_text"}
 
 
 def run(folder: Path, body: str, *job: str) -> tuple[int, str]:
-    """Run a job, by default the plan of `x-p20` of model A, in a folder; return its status and what it printed."""
+    """Run a job in a folder, by default the plan of `x-p20` of model A; return its exit status and stderr."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
     done = subprocess.run(
         [sys.executable, "-c", JOB.format(body=body), *(job or ("plan", "A", "x-p20"))],
@@ -41,7 +41,7 @@ def run(folder: Path, body: str, *job: str) -> tuple[int, str]:
 
 
 def recorded(folder: Path) -> dict[str, str]:
-    """Reasons by file, relative to `failures/`."""
+    """Return the recorded reasons by file, relative to `failures/`."""
     failures = folder / "results/s/failures"
     return {str(path.relative_to(failures)): read_json(path)["reason"] for path in sorted(failures.rglob("*.json"))}
 
@@ -59,7 +59,7 @@ def recorded(folder: Path) -> dict[str, str]:
             "[plan A x-p20] failed: IndexError: list index out of range (trac",
         ),
         (
-            "raise OSError('no \\udce9 here')",  # what Python makes of a file name that is not UTF-8
+            "raise OSError('no \\udce9 here')",  # how Python decodes a file name that is not UTF-8
             "OSError: no \\udce9 here",
             "[plan A x-p20] failed: OSError: no ",
         ),
@@ -82,7 +82,7 @@ def test_a_failed_job_says_why_and_a_later_success_takes_it_back(
 
 
 def test_a_success_takes_back_its_own_reason_and_no_other(tmp_path: Path) -> None:
-    """The plan of a failed evaluation is made again; dots in names are no suffixes."""
+    """A plan that succeeds keeps the record of its failed evaluation; dots in names are not file suffixes."""
     jobs = [
         ("evaluate", "A", "v1.5-p20"), ("evaluate", "A", "v1.5-p20.x"), ("plan", "A", "v1.5-p20"), ("check_model", "A"),
         ("collect_gradients", "A", "c4-s0", "16"), ("collect_gradients", "A", "c4-s0", "32"), ("make_world",),
@@ -98,7 +98,7 @@ def test_a_success_takes_back_its_own_reason_and_no_other(tmp_path: Path) -> Non
 
 
 def test_a_reason_of_version_0_1_0_goes_with_the_job_that_it_is_of(tmp_path: Path) -> None:
-    """Plan and evaluation shared one file, which names the log."""
+    """In version 0.1.0, plan and evaluation shared one record; the log in it shows which job failed."""
     older = tmp_path / "results/s/failures/A/x-p20.json"
     for rule, other in (("plan", "evaluate"), ("evaluate", "plan")):
         write_json(older, {"reason": "nan", "log": f"results/s/logs/{rule}/A/x-p20.log"})
@@ -145,7 +145,7 @@ def test_a_record_that_cannot_be_read_hides_no_failure(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_every_script_sets_its_environment_first_and_records_its_failures(path: Path) -> None:
-    """Libraries read variables while they are imported; a script that stages is the only kind that may ask a hub."""
+    """Libraries read environment variables on import, and only staging scripts may access a hub."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     first = min(imports, key=lambda node: node.lineno)
@@ -166,7 +166,7 @@ def test_every_script_sets_its_environment_first_and_records_its_failures(path: 
     ("script", "offline"), [("train_sandbox_tokenizer", True), ("tokenize_requests", True), ("stage_model", False)]
 )
 def test_libraries_of_hubs_know_what_a_script_may_do(script: str, offline: bool) -> None:
-    """Whatever the environment says that Snakemake was started in."""
+    """The setting of the script overrides the environment in which Snakemake was started."""
     path = str(REPOSITORY / f"workflow/scripts/{script}.py")
     code = (
         f"import runpy; runpy.run_path({path!r}, run_name='imported')\n"

@@ -1,4 +1,4 @@
-"""Architectures that surgery, priors or packed scoring cannot handle are found on a small copy; others pass."""
+"""The check on a small copy shows whether surgery, priors and packed scoring support an architecture."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_positions_that_scale_with_the_length_pass(rope: dict[str, object], tmp_
 def test_they_would_be_refused_if_batches_mixed_lengths(
     rope: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The small copy finds what scoring does not know of an architecture."""
+    """If scoring does not separate requests by length, the small copy shows the wrong scores."""
     monkeypatch.setattr("espalier.scoring.engine.length_thresholds", lambda _: [])
     monkeypatch.setattr("espalier.scoring.engine.scales_with_length", lambda _: False)
     with pytest.raises(
@@ -75,7 +75,7 @@ def test_they_would_be_refused_if_batches_mixed_lengths(
 
 
 def test_a_block_that_does_more_than_its_groups_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for an MLP that adds something of its own for each channel that is there."""
+    """The patched MLP also adds a term that depends on its number of channels, so channels cannot be removed."""
 
     def forward(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x)) + self.gate_proj.weight.shape[0] * x

@@ -1,4 +1,4 @@
-"""Jobs side by side take devices of their own; tested with declared devices, since slots are locks, not hardware."""
+"""Parallel jobs take different GPUs. The tests need no GPU: a job takes a device by locking a file."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Job:
-    """A process that takes devices and holds them until it is told to end."""
+    """A process that takes devices and holds them until it is killed."""
 
     def __init__(self, count: int, folder: Path, names: str) -> None:
         self.process = subprocess.Popen(
@@ -55,7 +55,7 @@ def test_parallel_jobs_take_different_devices_and_a_killed_one_gives_back(tmp_pa
     taken = [job.devices() for job in jobs]
     assert sorted(taken) == [["4"], ["5"]]
     waiting = Job(1, tmp_path, "4,5")
-    jobs[0].kill()  # SIGKILL: nothing of the job's own runs any more
+    jobs[0].kill()  # SIGKILL: the job cannot release its lock
     assert waiting.devices() == taken[0]
     for job in (jobs[1], waiting):
         job.kill()
@@ -66,7 +66,7 @@ def test_a_job_of_two_devices_takes_both_or_none(tmp_path: Path, monkeypatch: py
     other = Job(1, tmp_path, "0,1")
     held = other.devices()
     assert devices._try_to_take(2, ["0", "1"], tmp_path) == []
-    assert take_gpus(1, n_present=0, folder=tmp_path) == [{"0": "1", "1": "0"}[held[0]]]  # none was kept
+    assert take_gpus(1, n_present=0, folder=tmp_path) == [{"0": "1", "1": "0"}[held[0]]]  # the failed attempt kept none
     release_gpus()
     other.kill()
     monkeypatch.setenv(devices.VISIBLE, "0,1")
@@ -84,7 +84,7 @@ def test_what_the_user_or_a_scheduler_set_is_respected(tmp_path: Path, monkeypat
 
 
 def test_local_jobs_share_out_a_larger_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slots lie in a folder of the allocation, since devices may be numbered anew in each."""
+    """Each allocation has its own folder of locks, because the same number may mean another device there."""
     monkeypatch.setenv(devices.VISIBLE, "0,1")
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", "7")

@@ -1,4 +1,4 @@
-"""The contract of a model family: what every architecture in `CONFIGS` must pass, from its folder to its scores."""
+"""Tests that every model family in `CONFIGS` must pass, from its folder to its scores."""
 
 import copy
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.unit.calibration.test_priors import losses_without
 from tests.unit.conftest import CONFIGS, random_model, with_biases
 from tests.unit.scoring.plain import plain_score
 
-# Layer 0 loses its attention, layer 1 its MLP; of the rest a part stays.
+# Layer 0 loses its attention and layer 1 its MLP; the other two blocks are kept in part.
 PLAN = ([[], [1]], [[3, 7, 11, 30], []])
 
 
@@ -76,7 +76,7 @@ def test_packed_scores_equal_one_request_at_a_time(model: PreTrainedModel, *, is
 
 
 def test_importance_of_all_groups_is_that_of_their_weights(model: PreTrainedModel, sequences: torch.Tensor) -> None:
-    """Groups are slices that neither overlap nor leave anything out: sum of |w g| by a plain backward pass."""
+    """Groups do not overlap and leave nothing out: the sum of their importance equals that of all |w g|."""
     found = collect_importance(
         model, sequences, [len(sequences)], criterion="taylor", settings=PassSettings(token_budget=24)
     )

@@ -1,4 +1,4 @@
-"""Real models: every form that transformers saves is read by one path; everything else is refused by name."""
+"""Model folders: every form that transformers saves is loaded; any other folder raises an error that names it."""
 
 import json
 import shutil
@@ -212,7 +212,7 @@ EDITS: dict[str, tuple[Callable[[Tensors], object], str]] = {
 
 
 def edited(folder: Path, tokenizer: object, edit: Callable[[Tensors], object] | None = None, **config: object) -> Path:
-    """Save a small Llama and change its tensors."""
+    """Save a small Llama and change its tensors; return the folder."""
     random_model("llama", 50, **config).save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
     if edit:
@@ -224,7 +224,7 @@ def edited(folder: Path, tokenizer: object, edit: Callable[[Tensors], object] | 
 
 @pytest.mark.parametrize("case", EDITS)
 def test_tensors_that_are_not_the_architectures_are_named(case: str, tmp_path: Path, plain_tokenizer: object) -> None:
-    """By the check, before anything is computed, and by whoever loads the folder all the same."""
+    """The check before any computation refuses the folder, and so does `load_model`."""
     edit, message = EDITS[case]
     edited(tmp_path, plain_tokenizer, edit)
     with pytest.raises(UserError, match=message):
@@ -247,7 +247,7 @@ def test_a_quantised_config_is_refused(method: str, tmp_path: Path, plain_tokeni
 
 
 def test_stored_buffers_are_no_parameters(tmp_path: Path, plain_tokenizer: object) -> None:
-    """Llama 2 was saved with the rotary frequencies of each layer."""
+    """Checkpoints of Llama 2 contain the rotary frequencies of each layer."""
     buffers = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(4) for layer in (0, 1)}
     edited(tmp_path, plain_tokenizer, lambda tensors: tensors.update(buffers))
     n_params = load_model(tmp_path, dtype="auto", device=CPU).num_parameters()

@@ -1,4 +1,4 @@
-"""Where weights go when a model is loaded."""
+"""The device on which the weights of a loaded model are placed."""
 
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +12,7 @@ from tests.unit.conftest import save_random_model
 
 
 class AskedError(Exception):
-    """Raised in place of loading."""
+    """Raised by the patched `from_pretrained` instead of loading."""
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ class AskedError(Exception):
 def test_transformers_is_asked_to_put_weights_straight_onto_the_device(
     device: str, spread: dict[str, int] | None, expected: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No GPU is needed to see what is asked for; how much memory it takes there is measured in tests/gpu."""
+    """The test checks arguments only, so it needs no GPU; tests/gpu measures the memory."""
     save_random_model(tmp_path)
     asked: list[dict[str, Any]] = []
 
@@ -43,7 +43,7 @@ def test_transformers_is_asked_to_put_weights_straight_onto_the_device(
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_all_of_a_model_is_on_the_device(device: str, tmp_path: Path) -> None:
-    """Also by the path that a GPU takes, with a map of one device, as far as `meta` stands for one."""
+    """The device `meta` takes the same path as a GPU: a device map with one device."""
     save_random_model(tmp_path)
     model = load_model(tmp_path, dtype="bfloat16", device=torch.device(device))
     assert {parameter.device.type for parameter in model.parameters()} == {device}

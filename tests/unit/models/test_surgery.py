@@ -1,4 +1,4 @@
-"""Cutting a decoder: equal to masking it, in one pass and in generation with a cache."""
+"""Pruning a decoder: the result equals masking it, in one pass and in generation with a KV cache."""
 
 import copy
 import weakref
@@ -22,7 +22,7 @@ VOCAB = 61
 HIDDEN = 32
 N_LAYERS = 4
 N_CHANNELS = 24
-# Logits reach 13; summed in another order over 350 random cuts they differ by up to 2.9e-5 in float32.
+# Logits reach 13. Over 350 random plans, another order of summation changed them by up to 2.9e-5 in float32.
 ATOL = 1e-4
 
 Plan = tuple[list[list[int]], list[list[int]]]
@@ -30,7 +30,7 @@ Plan = tuple[list[list[int]], list[list[int]]]
 
 @dataclass(frozen=True)
 class Case:
-    """An architecture with its heads; hidden_size / heads is never the head size."""
+    """An architecture with its heads. The head size always differs from hidden_size / n_heads."""
 
     architecture: str
     n_heads: int
@@ -40,7 +40,7 @@ class Case:
     more: dict[str, object] = field(default_factory=dict)
 
     def model(self) -> PreTrainedModel:
-        """A seeded random model."""
+        """Return a seeded random model."""
         model = random_model(
             self.architecture,
             VOCAB,
@@ -54,7 +54,7 @@ class Case:
             pad_token_id=0,
             **self.more,
         )
-        # transformers starts biases at 0 and norms at 1, where a bias cut wrongly would not show.
+        # transformers initialises biases to 0 and norms to 1, so errors in cutting them would not show.
         generator = torch.Generator().manual_seed(1)
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -62,7 +62,7 @@ class Case:
         return model
 
     def plan(self, empty_attention: list[int], empty_mlp: list[int], seed: int = 0) -> Plan:
-        """Keep a random half of each block, and nothing of those named."""
+        """Return a plan that keeps a random half of each block, and nothing of the blocks in the given layers."""
         rng = np.random.default_rng(seed)
 
         def half(n: int, empty: list[int]) -> list[list[int]]:
@@ -78,7 +78,7 @@ CASES = {
     "mistral": Case("mistral", 8, 2, 6, more={"sliding_window": None}),
     "mistral sliding": Case("mistral", 4, 2, 16, tied=True, more={"sliding_window": 5}),
     "qwen2": Case("qwen2", 14, 2, 6),
-    # Layers 0 and 1 see everything, 2 and 3 a window: masks come from the first cache layer of each kind.
+    # Layers 0 and 1 have full attention, 2 and 3 a window. The first cache layer of each type gives its masks.
     "qwen2 hybrid": Case(
         "qwen2", 4, 2, 6, tied=True, more={"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}
     ),
@@ -103,7 +103,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def tokens(n_rows: int = 2, n_tokens: int = 12) -> torch.Tensor:
-    """Random tokens other than 0, which pads."""
+    """Return random tokens. None is 0, the padding token."""
     return torch.randint(1, VOCAB, (n_rows, n_tokens), generator=torch.Generator().manual_seed(2))
 
 
@@ -163,7 +163,7 @@ def test_pruned_equals_masked(case: Case, empty: tuple[list[int], list[int]]) ->
     model = case.model()
     masked, pruned = masked_and_pruned(model, case.plan(*empty))
     torch.testing.assert_close(logits(pruned, tokens()), logits(masked, tokens()), atol=ATOL, rtol=0)
-    assert (logits(pruned, tokens()) - logits(model, tokens())).abs().max() > 0.1  # the cut is not without effect
+    assert (logits(pruned, tokens()) - logits(model, tokens())).abs().max() > 0.1  # pruning changes the logits
 
 
 @settings(max_examples=25, deadline=None)
@@ -223,7 +223,7 @@ def test_keeping_everything_changes_nothing(case: Case) -> None:
 
 def test_parameter_count_is_the_closed_form(case: Case) -> None:
     model = case.model()
-    biased_rows = model.model.layers[0].self_attn.q_proj.bias is not None  # q, k and v have biases together
+    biased_rows = model.model.layers[0].self_attn.q_proj.bias is not None  # q, k and v all have a bias, or none has
     n_before = n_params(model)
     kv_groups, channels = case.plan([0, 2], [0, 3])
     prune(model, kv_groups, channels)
@@ -305,7 +305,7 @@ def test_gradients_equal_those_of_the_masked_model(case: Case) -> None:
         reference = gradients[name]
         if parameter.grad is None:
             assert "norm" in name
-            assert not reference.any()  # nothing but the norms of an emptied block is out of use
+            assert not reference.any()  # only the norms of an emptied block are unused
         elif parameter.shape == reference.shape:
             torch.testing.assert_close(parameter.grad, reference, atol=ATOL, rtol=1e-4)
             n_compared += 1
@@ -320,7 +320,7 @@ def test_gradients_equal_those_of_the_masked_model(case: Case) -> None:
 
 
 def uncached(model: PreTrainedModel, prompt: torch.Tensor, n_new: int) -> torch.Tensor:
-    """Decode greedily, computing everything anew for each token."""
+    """Decode greedily without a cache."""
     for _ in range(n_new):
         prompt = torch.cat([prompt, logits(model, prompt)[:, -1:].argmax(dim=-1)], dim=1)
     return prompt
@@ -336,7 +336,7 @@ def generate(model: PreTrainedModel, prompt: torch.Tensor, n_new: int, **options
 
 @pytest.fixture(params=WITHOUT_FIRST.values(), ids=WITHOUT_FIRST.keys())
 def pruned(case: Case, request: pytest.FixtureRequest) -> PreTrainedModel:
-    """A model without attention in layer 0; 7 prompt tokens and 8 new ones pass a window of 5."""
+    """Return a model without attention in layer 0. Prompts of 7 tokens and 8 new ones exceed the window of 5."""
     model = case.model()
     prune(model, *case.plan(*request.param))
     return model
@@ -350,7 +350,7 @@ def test_greedy_generation_equals_uncached(pruned: PreTrainedModel) -> None:
 
 
 def test_cached_logits_equal_uncached(pruned: PreTrainedModel) -> None:
-    """Equal tokens could be luck: compare the logits, fed in pieces of 5, 1, 1, 3 and 2 tokens."""
+    """Not only the tokens are equal but also the logits, with input in pieces of 5, 1, 1, 3 and 2 tokens."""
     input_ids = tokens(2, 12)
     for cache in (DynamicCache(config=pruned.config), StaticCache(config=pruned.config, max_cache_len=16)):
         pieces = []
@@ -451,13 +451,13 @@ def test_other_architectures_are_refused_by_name() -> None:
     config = Olmo2Config(
         vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=N_CHANNELS, num_hidden_layers=1, num_attention_heads=4
     )
-    # Its norm over all 32 query rows changes for every head when one goes: masking and cutting would differ.
+    # Its norm covers all 32 query rows. Removing a head would change all others, so masking and pruning would differ.
     with pytest.raises(UserError, match=r"Olmo2ForCausalLM is not supported: layer 0 has self_attn\.q_norm\.weight"):
         prune(Olmo2ForCausalLM(config), [[0]], [[0]])
 
 
 class Adapted(nn.Module):
-    """Wraps a projection as adapters do."""
+    """A wrapper of a projection, such as adapters create."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()

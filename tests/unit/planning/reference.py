@@ -1,4 +1,4 @@
-"""Selection in plain Python, one group after the other, and random models to compare it on."""
+"""A reference implementation of selection in plain Python, and random models for comparing the two."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from espalier.planning.groups import GroupTable
 
 @dataclass(frozen=True)
 class Case:
-    """A random model with scores that often tie."""
+    """A random model, with scores that are often equal."""
 
     structure: ModelStructure
     scores: NDArray[np.float64]
 
     @property
     def groups(self) -> GroupTable:
-        """The table of its groups."""
+        """Table of the model's groups."""
         return GroupTable.of(self.structure)
 
 
 @st.composite
 def cases(draw: st.DrawFn, min_layers: int = 1, max_channels: int = 8) -> Case:
-    """Draw up to six layers of unequal sizes."""
+    """Draw a model of up to six layers of unequal sizes."""
     layer = st.builds(
         LayerStructure,
         n_kv_groups=st.integers(0, 3),
@@ -44,7 +44,16 @@ def cases(draw: st.DrawFn, min_layers: int = 1, max_channels: int = 8) -> Case:
 
 
 def greedy(case: Case, budget: int, limits: Sequence[int]) -> list[bool]:
-    """Remove one group after the other; `limits`: parameters that each layer may lose."""
+    """Remove groups one by one, lowest score first, while they fit.
+
+    Args:
+        case: The model with its scores.
+        budget: Parameters to remove at most.
+        limits: Parameters that each layer may lose.
+
+    Returns:
+        For each group whether it is removed.
+    """
     groups, room = case.groups, list(limits)
     layer, cost = groups.layer.tolist(), groups.cost.tolist()
     removed = [False] * len(groups)

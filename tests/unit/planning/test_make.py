@@ -1,4 +1,4 @@
-"""From the tables of importances and priors to the plan of an experiment."""
+"""Making the plan of an experiment from the tables of importances and priors."""
 
 import math
 from typing import Any
@@ -30,7 +30,7 @@ def settings(ratio: float = 0.18, n_samples: int = 8, seed: int = 0, **method: A
 
 
 def importances(counts: tuple[int, ...] = (4, 8)) -> pa.Table:
-    """Rows out of order; with 8 samples the scores (importance / cost) are 0, 5, 1, 2 and 9, 3, 4, 1."""
+    """Return unordered rows. With 8 samples, importance / cost is 0, 5, 1, 2 in layer 0 and 9, 3, 4, 1 in layer 1."""
     costs = [10, 4, 4, 4] * 2
     rows = [
         {

@@ -21,7 +21,7 @@ GROUPS = GroupTable.of(SMALL)
 
 
 def small_plan() -> Plan:
-    """Layer 0 loses KV group 0 and channels 0 to 4; layer 1 loses channel 8."""
+    """Return a plan in which layer 0 loses KV group 0 and channels 0 to 4, and layer 1 loses channel 8."""
     removed = np.zeros(len(GROUPS), dtype=bool)
     removed[[0, 2, 3, 4, 5, 6, 21]] = True
     return Plan.from_mask(GROUPS, SMALL, removed)

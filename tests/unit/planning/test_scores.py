@@ -1,4 +1,4 @@
-"""Scores, by hand on two layers of one KV group (cost 8) and two MLP channels (cost 2)."""
+"""Scores worked out by hand, for two layers of one KV group (cost 8) and two MLP channels (cost 2)."""
 
 import math
 
@@ -17,7 +17,7 @@ BASE = [2, 0.5, 1.5, 1, 0, 3]  # 16/8, 1/2, 3/2; 8/8, 0/2, 6/2
 
 
 def prior(b: float) -> float:
-    """The prior whose B = ln(1 + prior) is `b`."""
+    """Return the prior for which B = ln(1 + prior) is `b`."""
     return math.expm1(b)
 
 

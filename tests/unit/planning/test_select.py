@@ -1,4 +1,4 @@
-"""Selection: by hand, against plain Python, and refusals."""
+"""Selection: hand-worked cases, comparison with the reference implementation, and errors."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def kept_by_layer(case: Case, removed: NDArray[np.bool_]) -> list[int]:
 def test_lowest_scores_go_and_ties_break_by_layer() -> None:
     # Budget 18 of 100: row 0 (10), row 2 (4), row 7 (4; ties with row 2, later layer) are exactly 18.
     assert removed_rows(SMALL, SCORES, 0.18) == [0, 2, 7]
-    # One parameter less, and the second of the tie no longer fits, nor does anything else.
+    # With a budget of 17, the second of the tie does not fit, and neither does any other group.
     assert removed_rows(SMALL, SCORES, 0.175) == [0, 2]
 
 
@@ -112,7 +112,7 @@ def test_collapse_of_the_emptiest_layers_comes_first() -> None:
 
 
 def test_the_emptiest_layer_collapses_first_wherever_it_stands() -> None:
-    # As before, the layers exchanged: layer 1 goes, layer 0 gives 5.
+    # As before with the two layers exchanged: layer 1 goes, layer 0 gives 5.
     structure = ModelStructure((LayerStructure(0, 1, 10, 1, 0),) * 3, 10)
     scores = [*[1] * 7, 9, 9, 9, *[0] * 8, 9, 9, *[5] * 10]
     expected = [*range(5), *range(10, 20)]
@@ -203,7 +203,7 @@ def test_collapse_leaves_layers_empty_or_with_their_share(case: Case, ratio: flo
     params = [layer.prunable_params for layer in case.structure.layers]
     kept = kept_by_layer(case, removed)
     assert all(left == 0 or left >= share * count - 1e-9 for left, count in zip(kept, params, strict=True))
-    # Stable: the layers that stand are what selection gives them for what the others leave of the budget.
+    # Selecting again, in the remaining layers and with the remaining budget, removes the same groups.
     stands = [left > 0 for left in kept]
     left = budget - sum(count for count, stand in zip(params, stands, strict=True) if not stand)
     free = [count if stand else 0 for count, stand in zip(params, stands, strict=True)]

@@ -1,4 +1,4 @@
-"""MLP widths that are multiples of a number."""
+"""Selection with MLP widths that are multiples of a number."""
 
 import numpy as np
 from hypothesis import assume, given
@@ -14,13 +14,13 @@ RATIOS = st.integers(0, 90).map(lambda percent: percent / 100)
 
 
 def widths(case: Case, removed: np.ndarray) -> list[int]:
-    """Kept MLP channels of each layer."""
+    """Return how many MLP channels each layer keeps."""
     mlp = case.groups.block == MLP
     return [int((~removed & mlp & (case.groups.layer == index)).sum()) for index in range(case.structure.n_layers)]
 
 
 def mlp_only(scores: list[float], n_layers: int, ratio: float, options: SelectionOptions, **settings: str) -> list[int]:
-    """Widths of layers that are MLPs of channels of one parameter, without anything else."""
+    """Select in a model of MLPs only, with one parameter per channel; return the width of each layer."""
     n_channels = len(scores) // n_layers
     structure = ModelStructure((LayerStructure(0, 1, n_channels, 1, 0),) * n_layers, 0)
     case = Case(structure, np.array(scores, dtype=float))
@@ -71,7 +71,7 @@ def test_full_width_need_not_be_a_multiple() -> None:
 
 
 def test_width_may_become_zero() -> None:
-    # Budget 7 of 16: width 1 goes to 0, 8 removed; the step back has no rival, so layer 0 is 4 wide again.
+    # Budget 7 of 16: width 1 goes to 0, 8 removed; only one step can be taken back, so layer 0 is 4 wide again.
     assert mlp_only([*[0] * 7, *[9] * 9], 2, 7 / 16, FOURS) == [4, 8]
     # Budget 11 of 24: widths 0 and 5, nearest 0 and 4, 12 removed. The step with the higher score comes back, which is
     # the empty layer's: (5, 5, 5, 5) against (1, 1, 1, 6).

@@ -1,4 +1,4 @@
-"""The benchmark, whose requests have the lengths of the seven tasks."""
+"""Fixture: the zero-shot benchmark, whose requests have the lengths of the seven tasks."""
 
 import importlib.util
 import sys
@@ -10,6 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def benchmark() -> ModuleType:
+    """Import `benchmarks/zeroshot.py`."""
     path = Path(__file__).parents[3] / "benchmarks/zeroshot.py"
     spec = importlib.util.spec_from_file_location("zeroshot_benchmark", path)
     assert spec is not None

@@ -1,4 +1,4 @@
-"""The reference: one request at a time, by the definition."""
+"""A reference implementation of scoring: one request at a time."""
 
 import torch
 from transformers import PreTrainedModel
@@ -8,7 +8,7 @@ from espalier.scoring import Request
 
 @torch.inference_mode()
 def plain_score(model: PreTrainedModel, request: Request) -> tuple[float, bool]:
-    """Score one request alone, token by token, after cutting at the left as lm-eval does."""
+    """Return the log-likelihood of one request, cut at the left as by lm-eval, and whether it is greedy."""
     limit = model.config.max_position_embeddings
     tokens = [*request.context, *request.continuation][-(limit + 1) :]
     log_probs = model(torch.tensor([tokens[:-1]]), use_cache=False).logits[0].float().log_softmax(-1)

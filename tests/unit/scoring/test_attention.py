@@ -1,4 +1,4 @@
-"""Masks: who sees whom, with and without a window, in both implementations of attention."""
+"""Attention masks of packed rows: which tokens attend to which, with and without a sliding window."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_masks_by_hand() -> None:
 
 
 def sliding_qwen(implementation: str = "sdpa") -> PreTrainedModel:
-    """The first layer sees everything, the second a window of 4."""
+    """Return a model whose first layer has full attention and whose second layer has a window of 4."""
     return random_model(
         "qwen2", 50, use_sliding_window=True, sliding_window=4, max_window_layers=1, attn_implementation=implementation
     )
@@ -36,7 +36,7 @@ def test_kinds_of_layers_are_read_from_the_config() -> None:
         return dict(Attention.of(model).windows)
 
     assert windows(random_model("llama", 50)) == {"full_attention": None}
-    assert windows(random_model("llama", 50, sliding_window=4)) == {"full_attention": None}  # means nothing there
+    assert windows(random_model("llama", 50, sliding_window=4)) == {"full_attention": None}  # Llama ignores it
     assert windows(random_model("qwen2", 50)) == {"full_attention": None}
     assert windows(random_model("mistral", 50, sliding_window=None)) == {"full_attention": None}
     assert windows(random_model("mistral", 50, sliding_window=4)) == {"sliding_attention": 4}

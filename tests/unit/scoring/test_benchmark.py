@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: its stand-in for lm-eval gives the same numbers, and it prints its table."""
+"""The zero-shot benchmark: its replacement for lm-eval scores correctly, and the printed table is complete."""
 
 import sys
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""Packed scoring equals one request at a time: architectures, windows, pruned models, memory running out."""
+"""Packed scoring equals scoring one request at a time, for all architectures and after out of memory."""
 
 import logging
 import subprocess
@@ -23,14 +23,14 @@ NOT_CORE = ("pandas", "pyarrow", "lm_eval", "datasets", "pydantic", "pandera", "
 
 
 def pruned(architecture: str) -> PreTrainedModel:
-    """Layer 0 keeps no attention and layer 1 no MLP; what else is there is cut."""
+    """Return a model without attention in layer 0 and without MLP in layer 1; the other blocks are pruned in part."""
     model = random_model(architecture, 50, max_position_embeddings=24)
     prune(model, [[], [1]], [[3, 7, 11, 30], []])
     return model
 
 
 def granite() -> PreTrainedModel:
-    """A model that scales its logits after the head."""
+    """Return a model that scales its logits after the head."""
     torch.manual_seed(0)
     config = GraniteConfig(
         vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
@@ -66,7 +66,7 @@ def llama() -> PreTrainedModel:
     return MODELS["llama"]()
 
 
-words = st.integers(0, 2)  # few, so that trees branch at every depth
+words = st.integers(0, 2)  # few different tokens, so that trees branch at every depth
 token_lists = st.lists(words, min_size=1, max_size=30)
 continuations = st.lists(words, min_size=1, max_size=24)
 trees = st.lists(st.builds(Request, token_lists, continuations), min_size=1, max_size=10)
@@ -85,7 +85,7 @@ def test_random_trees_equal_one_request_at_a_time(
 
 
 def documents(n: int = 12, seed: int = 0) -> list[Request]:
-    """Documents with a context and four choices each; some contexts do not fit."""
+    """Return the requests of documents with four choices each; some exceed the context of the model."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(longest: int) -> list[int]:
@@ -126,7 +126,7 @@ def test_the_model_is_left_as_it_was(llama: PreTrainedModel) -> None:
 
 
 class LittleMemory:
-    """A decoder that is out of memory above a number of tokens."""
+    """A patch that makes a decoder run out of memory above a number of tokens, and records batch sizes."""
 
     def __init__(self, model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         self.sizes: list[int] = []
@@ -146,6 +146,7 @@ class LittleMemory:
 
 @pytest.fixture
 def plenty(llama: PreTrainedModel) -> list[float]:
+    """Return the log-likelihoods of the documents, computed with enough memory."""
     return [score.loglikelihood for score in score_requests(llama, documents(), token_budget=1024)]
 
 
@@ -166,7 +167,7 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(
 
 
 def test_what_was_scored_before_is_not_scored_again(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory runs out once, at the third batch, as if another process had taken it for a moment."""
+    """Memory runs out once, at the third batch; the two batches before it are not repeated."""
     calls: Iterator[bool] = iter([False, False, True] + [False] * 99)
     decoder = llama.get_decoder()
     forward, n_tokens = decoder.forward, []
@@ -202,7 +203,7 @@ def test_the_core_needs_numpy_torch_and_transformers_only() -> None:
 
 @pytest.mark.parametrize("threshold", [64, 60])
 def test_positions_that_scale_with_the_length_are_scored_as_alone(threshold: int) -> None:
-    """Transformers takes the longest sequence of a batch, padding included, for the length of each."""
+    """The transformers library scales the positions of a batch by its longest sequence, padding included."""
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1] * 4, "long_factor": [1, 2, 4, 8],
             "original_max_position_embeddings": threshold, "factor": 4}  # fmt: skip
     model = random_model("llama", 50, rope_parameters=rope, max_position_embeddings=250)
@@ -216,7 +217,7 @@ def test_positions_that_scale_with_the_length_are_scored_as_alone(threshold: int
 
 
 def test_padding_never_extends_positions_that_scale() -> None:
-    """`dynamic` grows beyond the context, which is no multiple of the width that rows are padded to."""
+    """`dynamic` scaling begins beyond the context of 100 tokens; padding a row to 104 tokens must not start it."""
     rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
     model = random_model("llama", 50, rope_parameters=rope, max_position_embeddings=100)
     draw = torch.Generator().manual_seed(3)

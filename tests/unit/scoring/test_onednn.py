@@ -1,4 +1,4 @@
-"""Linear layers through oneDNN: the same numbers, only where they serve, and never where gradients are needed."""
+"""Linear layers through oneDNN: equal results, used only where MKL is slow, and never when gradients are needed."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def mkl_is_slow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
-    """Shapes of the weights that oneDNN multiplied with."""
+    """Record the shapes of the weights that oneDNN multiplies with."""
     found: list[torch.Size] = []
     multiply = torch.ops.mkldnn._linear_pointwise
 
@@ -45,7 +45,7 @@ def test_a_model_computes_the_same_logits(architecture: str, mkl_is_slow: bool, 
         with fast_linear(model):
             found = model(tokens).logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    # Three matrices of an MLP, four of attention, the head: whole in neither layer.
+    # Three matrices of the MLP of layer 0, four of the attention of layer 1, and the head.
     assert len(calls) == (8 if mkl_is_slow else 0)
 
 
@@ -113,5 +113,5 @@ def test_the_vendor_is_read(tmp_path: Path) -> None:
     assert vendor(info) is None
     info.write_text("processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: Any\n")
     assert vendor(info) == "AuthenticAMD"
-    info.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")  # what Arm says
+    info.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")  # as on Arm
     assert vendor(info) is None

@@ -1,4 +1,4 @@
-"""Rows and batches: nothing is lost, little is wasted."""
+"""Packing into rows and batches: every item is packed once, with little padding."""
 
 from types import ModuleType
 
@@ -48,7 +48,7 @@ def test_a_batch_by_hand() -> None:
     arrays = fill(forest, Batch(((0, 1), (1,)), width=5, is_causal=False))
     assert arrays.nodes[0].tolist() == [[1, 2, 5, 4, 0], [4, 0, 0, 0, 0]]
     assert arrays.nodes[1].tolist() == [[0, 1, 2, 0, 0], [0, 0, 0, 0, 0]]
-    assert arrays.nodes[2].tolist() == [[3, 3, 3, 4, 5], [1, 2, 3, 4, 5]]  # padding sees itself
+    assert arrays.nodes[2].tolist() == [[3, 3, 3, 4, 5], [1, 2, 3, 4, 5]]  # padding attends to itself
     assert arrays.position.tolist() == [1, 2, 3, 5]
     assert arrays.index.tolist() == [0, 0, 1, 2, 3]
     assert arrays.target.tolist() == [3, 5, 6, 4, 4]
@@ -60,7 +60,7 @@ def test_a_batch_by_hand() -> None:
 
 
 def apart(lengths: list[int]) -> Forest:
-    """Requests of these lengths that share nothing."""
+    """Return trees of requests that have these lengths and share no prefix."""
     return build_forest(
         [Request([number] * length, [1]) for number, length in enumerate(lengths)], limit=999, width=999, widest=999
     )
@@ -102,11 +102,11 @@ def test_the_cheapest_width_is_chosen(token_budget: int) -> None:
         cheapest = min(costs, key=lambda width: (costs[width], width))
         assert choose_batches(forest, token_budget=token_budget, balance=balance) == options[cheapest]
         chosen.add(cheapest)
-    assert len(chosen) > 1 or token_budget < 128  # what attention costs decides
+    assert len(chosen) > 1 or token_budget < 128  # the cost of attention decides
 
 
 def test_widths_stay_within_the_smallest_budget() -> None:
-    # Rows of 8 even for a budget of 5: a token is computed somewhere.
+    # Rows have at least 8 tokens, even for a budget of 5.
     assert [batch.width for batch in choose_batches(apart([3, 4]), token_budget=5, balance=100)] == [8]
 
 

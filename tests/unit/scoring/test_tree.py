@@ -1,4 +1,4 @@
-"""Trees of requests: each request finds its own tokens in order, and nothing is there twice that need not be."""
+"""Token trees of requests: each request finds its tokens in order, and shared prefixes are stored once."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from espalier.scoring import Request, is_cut
 from espalier.scoring.requests import input_tokens
 from espalier.scoring.tree import Forest, build_forest
 
-tokens = st.lists(st.integers(0, 3), min_size=1, max_size=12)  # few words, so that much is shared
+tokens = st.lists(st.integers(0, 3), min_size=1, max_size=12)  # few different tokens, so that much is shared
 random_requests = st.lists(st.builds(Request, tokens, tokens), min_size=1, max_size=12)
 
 
@@ -84,7 +84,7 @@ def test_big_trees_are_cut_where_least_is_shared() -> None:
     assert sizes[80, 80] == sizes[72, 72] == [4 + 2 * (20 + 14)]
     assert sizes[71, 72] == [38, 38]
     assert sizes[40, 80] == [38, 38]  # the instruction is read twice
-    assert sizes[30, 40] == sizes[30, 38] == [38, 38]  # to part the choices would cost another context
+    assert sizes[30, 40] == sizes[30, 38] == [38, 38]  # separating the choices would repeat the context
     assert sizes[30, 30] == [31, 31, 31, 31]
 
 
@@ -100,7 +100,7 @@ def test_a_big_tree_stays_whole_where_cutting_adds_an_eighth() -> None:
 
 
 def test_prefixes_too_short_to_matter_are_not_shared() -> None:
-    # The second and third begin alike with 2 of 40 tokens; that the first is short has nothing to do with it.
+    # The second and third share 2 of 40 tokens. The length of the first must not matter.
     def pair(shared: int) -> list[Request]:
         return [Request([2] * shared + [start] * (40 - shared), [7]) for start in (30, 40)]
 

@@ -1,1 +1,1 @@
-"""Tests of espalier.statistics."""
+"""Tests of `espalier.statistics`."""

@@ -27,7 +27,7 @@ def samples(documents: Sequence[tuple[str, int, int, Sequence[float], Sequence[i
 
 
 def study(tasks: Mapping[str, Any], names: Sequence[str] | None = None) -> Correctness:
-    """Make a study from matrices of right answers, (n_experiments, n_documents) for each task."""
+    """Make a study from matrices of correct answers, (n_experiments, n_documents) for each task."""
     matrices = {task: np.asarray(matrix, dtype=np.bool_) for task, matrix in tasks.items()}
     n_experiments = len(next(iter(matrices.values())))
     weight = 1 / len(matrices)

@@ -24,14 +24,14 @@ def test_deviations_equal_the_closed_form() -> None:
     # The standard deviation of 20,000 draws has a relative error of 1 / sqrt(40,000) = 0.5%.
     assert drawn.stderr[:2] == pytest.approx(np.sqrt(np.diag(expected))[:2], rel=0.02)
     correlation = expected[0, 1] / np.sqrt(expected[0, 0] * expected[1, 1])
-    assert correlation > 0.2  # the documents are shared, or this would test nothing
+    assert correlation > 0.2  # a test of covariances needs shared documents
     assert drawn.covariance[0, 1] == pytest.approx(expected[0, 1], rel=0.1)
     assert drawn.draws.mean(axis=0) == pytest.approx(STUDY.acc_mean, abs=0.001)
 
 
 def test_weights_of_a_draw_sum_to_the_number_of_documents() -> None:
     drawn = bootstrap(STUDY, seed=1, n_draws=500)
-    assert (drawn.draws[:, 2] == 1).all()  # right on every document, so right on every drawn one
+    assert (drawn.draws[:, 2] == 1).all()  # correct on every document, so also on every drawn one
     assert drawn.intervals()[2].tolist() == [1, 1]
 
 

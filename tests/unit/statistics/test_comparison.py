@@ -1,4 +1,4 @@
-"""Base against Instruct, pruned against unpruned, and what a plan costs to run."""
+"""Base against Instruct models, pruned against unpruned models, and the inference costs of a plan."""
 
 import math
 from dataclasses import replace
@@ -37,7 +37,7 @@ def test_two_models_on_the_same_documents_have_joint_draws() -> None:
     better[:, :30] = True
     other = bootstrap(study({"a": better}), seed=0)
     found = base_vs_instruct("xy", one.accuracy, "xy", other.accuracy, paired_draws(one, other))
-    # Differences are 1 where both were wrong in the first 30 documents, d of 300: their own binomial-like spread only.
+    # Only answers that were wrong among the first 30 documents differ. The interval depends on these differences alone.
     gained = (better.astype(float) - RIGHT).mean(axis=0)
     stderr = gained.std() / np.sqrt(300)
     assert found.difference == pytest.approx(gained.mean())

@@ -1,4 +1,4 @@
-"""The set that cannot be told from the best: by hand, and what it keeps over simulated studies.
+"""The confidence set of the best experiment: hand-worked cases, and coverage in simulated studies.
 
 `pytest -s tests/unit/statistics/test_confidence_set.py -k simulated` prints the shares that docs/statistics.md cites.
 """
@@ -94,16 +94,19 @@ DOCUMENTS = {"a": 250, "b": 150}
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of simulated studies."""
+    """Shares of the simulated studies with each outcome."""
 
-    kept: float  # experiment 0, which is truly best
+    kept: float  # experiment 0, which is truly best, is in the set
     someone_left_out: float
     someone_left_out_simultaneous: float
     someone_left_out_by_holm: float
 
 
 def holm_leaves_someone_out(theta: NDArray[np.float64], draws: NDArray[np.float64]) -> bool:
-    """Compare each with the observed best (two-sided, paired) at 5%, corrected by Holm: the first step decides."""
+    """Return whether tests against the observed best (two-sided, paired, 5%, Holm) leave out any experiment.
+
+    The first step of Holm's correction decides this.
+    """
     best = theta.argmax()
     error = np.delete(draws - draws[:, [best]], best, axis=1)
     z = np.delete(theta[best] - theta, best) / error.std(axis=0)
@@ -111,7 +114,10 @@ def holm_leaves_someone_out(theta: NDArray[np.float64], draws: NDArray[np.float6
 
 
 def simulate(advantage: float, seed: int, *, n_draws: int = 1_000, per_batch: int = 100) -> Shares:
-    """Draw studies: documents of random difficulty, answered independently; experiment 0 is better by `advantage`."""
+    """Simulate studies, in which experiment 0 is better by `advantage`, and return the shares.
+
+    Documents have random difficulties and are answered independently.
+    """
     generator = np.random.default_rng(seed)
     outcomes = []
     for batch in range(N_STUDIES // per_batch):
@@ -135,32 +141,32 @@ def simulate(advantage: float, seed: int, *, n_draws: int = 1_000, per_batch: in
 
 
 def test_simulated_studies_of_equal_experiments() -> None:
-    """Each experiment is truly best and kept in 95%: 2,000 studies give it to within 0.5 points (one sigma)."""
+    """Each experiment is truly best and is kept in 95% of 2,000 studies; the standard error is 0.5 points."""
     shares = simulate(0.0, seed=1)
     assert 0.93 <= shares.kept <= 0.97
-    # No comparison that leaves someone out is right here. Comparing with the observed best does so far too often, even
-    # with Holm's correction: that the observed best was picked for being high is not corrected for.
+    # Every study that leaves an experiment out is wrong here. Comparing with the observed best does so far too often,
+    # even with Holm's correction, which does not account for choosing the best by its result.
     assert shares.someone_left_out_by_holm > 0.1
-    # The set is right for each experiment, not for all at once; `simultaneous` is.
+    # The set's level holds for each experiment, that of `simultaneous` for all experiments at once.
     assert shares.someone_left_out > 0.2
     assert 0.03 <= shares.someone_left_out_simultaneous <= 0.07
 
 
 def test_simulated_studies_with_one_truly_best_and_others_close() -> None:
-    """One is better by 0.3 points, a tenth of the standard error of a difference (2.8 points)."""
+    """One experiment is better by 0.3 points, a tenth of the standard error of a difference (2.8 points)."""
     shares = simulate(0.003, seed=2)
     assert 0.93 <= shares.kept <= 0.97
 
 
 def test_simulated_studies_with_one_clearly_best() -> None:
-    """Better by two standard errors: it is kept more often than promised, never less, and others are left out."""
+    """An experiment that is better by two standard errors is kept more often than in 95%; others are left out."""
     shares = simulate(0.056, seed=3)
     assert shares.kept > 0.97
     assert shares.someone_left_out > 0.7
 
 
 def test_simulated_studies_of_45_equal_experiments() -> None:
-    """Errors as in large studies: normal, and of one size. 45 experiments are the published grid."""
+    """Errors are normal with equal variance, as in large studies. The published grid has 45 experiments."""
     generator = np.random.default_rng(4)
     error = generator.standard_normal((2_000, 45))
     outcomes = []

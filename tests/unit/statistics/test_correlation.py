@@ -74,7 +74,7 @@ def test_words(r: float, word: Strength) -> None:
 
 
 def with_correlation(r: float, n: int, seed: int) -> NDArray[np.float64]:
-    """Draw n points of exactly this correlation, (2, n), means 0, deviations 1."""
+    """Return n random points with exactly this correlation, means 0 and standard deviations 1: (2, n)."""
     raw = np.random.default_rng(seed).standard_normal((2, n))
     raw -= raw.mean(axis=1, keepdims=True)
     x = raw[0] / raw[0].std()
@@ -95,7 +95,7 @@ def test_published_pattern_pooled_negative_within_mixed() -> None:
         methods += [method] * 15
     found = grouped_correlation(x, y, methods)
     assert found.pooled.r is not None
-    assert found.pooled.r < -0.7  # strong, were one to look at it alone
+    assert found.pooled.r < -0.7  # would count as strong without the methods
     assert {method: one.r for method, one in found.within.items()} == pytest.approx(within)
     assert found.mean_within == pytest.approx((0.22 + 0.41 - 0.77) / 3)
     assert found.strength == "none"

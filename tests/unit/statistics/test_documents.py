@@ -1,4 +1,4 @@
-"""Which documents an experiment got right."""
+"""Which documents an experiment answered correctly."""
 
 import numpy as np
 import pandas as pd
@@ -52,7 +52,7 @@ def test_an_empty_choice_counts_as_in_lm_eval() -> None:
 
 
 def test_an_impossible_choice_is_never_beaten_by_a_missing_one() -> None:
-    # Document 1 has two choices, both impossible; the first is taken, not the place of a third.
+    # Document 1 has two choices, both impossible. The first is taken, not the padding in place of a third.
     frame = samples([RIGHT, ("b", 1, 0, [-np.inf, -np.inf], [1, 1])])
     assert of(frame).acc_mean.tolist() == [1]
 

@@ -1,4 +1,4 @@
-"""The winner's optimism."""
+"""The optimism of the winner: shrinkage and split halves."""
 
 import numpy as np
 import pytest
@@ -21,10 +21,10 @@ def test_shrinkage_by_hand() -> None:
     assert found.noise_share == pytest.approx(0.5)
     assert found.optimism == pytest.approx(0.05)
     assert found.corrected == pytest.approx(0.65)
-    # What documents do to all experiments alike is no noise of the choice.
+    # An error that all experiments share does not affect the choice of the best.
     shared = shrinkage(THETA, THETA + error + np.array([[0.3], [-0.3]]))
     assert shared.noise_variance == pytest.approx(0.005)
-    # More noise than spread: share 1, the mean is left.
+    # With more noise than observed variance, the noise share is 1 and the corrected value is the mean.
     clipped = shrinkage(THETA, THETA + 4 * error)
     assert (clipped.noise_share, clipped.corrected) == (1, pytest.approx(0.6))
 
@@ -43,7 +43,7 @@ def test_shrinkage_where_undefined() -> None:
 
 
 def test_shrinkage_is_right_on_average() -> None:
-    """True accuracies spread by 2, errors by 1: the mean estimate equals the mean optimism, over 2,000 studies."""
+    """Standard deviations are 2 (truth) and 1 (error); over 2,000 studies, mean estimate and mean optimism agree."""
     generator = np.random.default_rng(5)
     error = generator.standard_normal((500, 20))
     estimated, real = [], []
@@ -65,7 +65,7 @@ def test_split_half_of_a_clear_winner() -> None:
 
 
 def test_split_half_by_hand() -> None:
-    # Two documents, each right in one experiment: whichever is chosen has 1 where chosen and 0 on the other half.
+    # Two documents, each right in one experiment: the chosen one has 1 on its half and 0 on the other half.
     two = split_half(study({"a": [[1, 0], [0, 1]]}), seed=0, n_splits=20)
     assert (two.optimism, two.optimism_std, two.scored_on) == (1, 0, 0)
     assert two.chosen_share.tolist() == [0.5, 0.5]

@@ -1,4 +1,4 @@
-"""Paired interval of a perplexity ratio: a case by hand, and its coverage in simulated texts."""
+"""Paired interval of a perplexity ratio: a hand-worked case, and coverage in simulated texts."""
 
 import math
 
@@ -27,7 +27,7 @@ def test_what_is_hard_for_both_cancels() -> None:
 
 
 def test_windows_that_depend_on_their_neighbours_are_covered() -> None:
-    """Differences that wander (autocorrelation 0.6): at least 90% of 95% intervals hold the true ratio."""
+    """With autocorrelated differences (0.6), at least 90% of the 95% intervals contain the true ratio."""
     draw = np.random.default_rng(1)
     n_windows, n_texts, tokens = 300, 400, 512
     hits = 0

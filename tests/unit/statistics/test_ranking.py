@@ -1,4 +1,4 @@
-"""Kendall's tau against scipy, exact p values by hand, and what draws say about an order."""
+"""Kendall's tau against scipy, exact p values worked out by hand, and intervals from draws."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_tau_is_scipys_with_and_without_ties() -> None:
 
 
 def test_by_hand() -> None:
-    """1 2 3 4 against 1 3 2 4: five pairs agree and one does not, so tau is 4/6; of 24 orders 8 are as far from 0."""
+    """1 2 3 4 against 1 3 2 4: five pairs agree and one does not, so tau is 4/6; 8 of 24 orders are as extreme."""
     found = compare_rankings([0.1, 0.2, 0.3, 0.4], [0.1, 0.3, 0.2, 0.4])
     assert found.tau == pytest.approx(4 / 6)
     # Orders of 4 with 0, 1, 2, 3 inversions or as many agreements: 1 + 3 = 4 at each end.
@@ -59,7 +59,7 @@ def test_too_few_or_no_spread_is_said() -> None:
 
 
 def test_the_interval_covers_the_tau_of_the_true_accuracies() -> None:
-    """Accuracies far apart against their noise: the order of the draws is the order of the truth."""
+    """If noise is small, every draw has the true order; if it is large, the interval is wide."""
     generator = np.random.default_rng(2)
     before = np.linspace(0.3, 0.8, 5)
     draws = before + 0.01 * generator.standard_normal((2_000, 5)), before + 0.01 * generator.standard_normal((2_000, 5))
@@ -70,9 +70,9 @@ def test_the_interval_covers_the_tau_of_the_true_accuracies() -> None:
 
 
 def test_unrelated_orders_are_called_related_in_few_studies() -> None:
-    """The p value keeps its promise: at most 5% of unrelated orders of 6 have p <= 0.05."""
+    """At most 5% of unrelated orders of 6 have p <= 0.05, up to sampling error."""
     generator = np.random.default_rng(3)
     found = [compare_rankings(*generator.random((2, 6))).p for _ in range(400)]
     share = np.mean([p is not None and p <= 0.05 for p in found])
-    # Six values allow p = 2 * (1 + 5 + 14) / 720 = 0.056 or less; the share is that of the largest p under 0.05.
+    # Six values allow p = 2 * (1 + 5) / 720 = 0.017 and then 2 * (1 + 5 + 14) / 720 = 0.056, so 0.017 is expected.
     assert share <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)

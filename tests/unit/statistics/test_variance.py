@@ -1,4 +1,4 @@
-"""Which axis explains the spread: decomposition, seeds, equal tokens."""
+"""Which axis explains the variance: decomposition, calibration seeds, settings with equal numbers of tokens."""
 
 import itertools
 from typing import Any
@@ -43,7 +43,7 @@ def test_evaluation_noise_is_subtracted_by_hand() -> None:
     assert found.axes["taylor_seq_len"].share == pytest.approx(0.1875)
     assert found.interaction.share == 0
     assert found.noise_share == pytest.approx(0.003 / 0.05)
-    # Errors that all experiments share move no difference.
+    # Errors that all experiments share do not change differences.
     assert decompose([0.1, 0.2, 0.3, 0.4], TWO_BY_TWO, np.full((4, 4), 0.7)).noise_share == pytest.approx(0, abs=1e-12)
 
 
@@ -54,7 +54,7 @@ def grid(n_replicates: int = 1) -> dict[str, list[Any]]:
 
 
 def test_known_components_are_found_under_noise() -> None:
-    """Means over 300 noisy studies equal the shares of the noiseless one; unsubtracted noise would hide them."""
+    """Sums of squares without noise, averaged over 300 noisy studies, equal those of the noiseless study."""
     axes, generator = grid(), np.random.default_rng(0)
     effects = {"x": 0.0, "y": 0.01, "z": 0.03, 16: 0.0, 32: 0.01, 64: 0.01, 128: 0.02}
     signal = np.array([effects[m] + effects[s] for m, s in zip(axes["method"], axes["taylor_seq_len"], strict=True)])
@@ -64,7 +64,7 @@ def test_known_components_are_found_under_noise() -> None:
     # 0.0018; interaction 24 runs off by 0.01: 0.0024; total 0.0098.
     shares = [true.axes["method"].share, true.axes["taylor_seq_len"].share, true.interaction.share]
     assert shares == pytest.approx([0.0056 / 0.0098, 0.0018 / 0.0098, 0.0024 / 0.0098])
-    covariance = 0.01**2 * (np.eye(36) + 5)  # the shared part is large, and no matter
+    covariance = 0.01**2 * (np.eye(36) + 5)  # the shared error is large and has no effect
     noisy = [
         decompose(signal + generator.multivariate_normal(np.zeros(36), covariance, method="cholesky"), axes, covariance)
         for _ in range(300)
@@ -124,7 +124,7 @@ def test_undefined_parts_say_why() -> None:
 def test_a_method_without_an_axis() -> None:
     axes = {"method": ["x", "x", "magnitude"], "taylor_seq_len": [16, 64, None]}
     found = decompose([0.1, 0.2, 0.5], axes)
-    # The length explains the difference within x: 2 * 0.05**2; the method is told apart by its lack of a length alone.
+    # The length explains the difference within x: 2 * 0.05**2. Only their missing length separates the methods.
     assert found.axes["taylor_seq_len"].sum_of_squares == pytest.approx(0.005)
     assert code(found.axes["method"].reason) == "aliased"
 
@@ -172,7 +172,7 @@ def test_what_a_seed_does_to_all_settings_is_no_error() -> None:
 
 
 def test_f_of_axes_without_effect_rejects_in_5_percent() -> None:
-    """1,000 simulated studies with 4 seeds; binomial error 0.7 points (one sigma)."""
+    """1,000 simulated studies with 4 seeds; the binomial standard error is 0.7 points."""
     generator = np.random.default_rng(1)
     cells = list(itertools.product(range(4), ["x", "y", "z"], [16, 64]))
     axes = {"method": [cell[1] for cell in cells], "taylor_seq_len": [cell[2] for cell in cells]}
@@ -199,7 +199,7 @@ def test_seed_errors_where_undefined() -> None:
         [0.1, 0.2, 0.1, 0.3], {"method": ["x", "y"] * 2, "taylor_seq_len": [16, 64] * 2}, [0, 0, 1, 1]
     )
     assert code(aliased.axes["method"].reason) == "aliased"
-    # y lacks seed 1 and the last takes no seed: both are left out.
+    # y has no result with seed 1 and m uses no seed: both are left out.
     left = seed_errors([0.1, 0.2, 0.3, 0.9], {"method": ["x", "y", "x", "m"]}, [0, 0, 1, None])
     assert (left.n_settings, left.n_left_out) == (1, 2)
     with pytest.raises(UserError, match="given twice with seed 0"):
@@ -216,7 +216,7 @@ def test_settings_at_equal_tokens() -> None:
     assert [(one.taylor_seq_len, one.taylor_num_samples) for one in group.settings] == [(16, 128), (64, 32)]
     assert [one.mean for one in group.settings] == pytest.approx([0.45, 0.75])
     assert group.difference == pytest.approx(0.3)
-    # Draws that shift all alike leave the difference where it is.
+    # Draws that shift all experiments equally do not change the difference.
     draws = np.array(accuracy) + np.linspace(-0.05, 0.05, 101)[:, None]
     (drawn,) = compare_at_equal_tokens(accuracy, lengths, counts, methods, draws)
     assert drawn.interval == pytest.approx((0.3, 0.3))

@@ -1,4 +1,4 @@
-"""What is said about results."""
+"""Statements about results."""
 
 import ast
 import string
@@ -41,8 +41,8 @@ def confidence(members: list[bool], simultaneous: list[bool] | None = None) -> C
 
 
 def test_every_code_that_is_used_has_words() -> None:
-    """Literal codes in the sources are keys of the catalogue, and the other way round."""
-    used = {"correlation_none", "correlation_moderate", "correlation_strong"}  # made from the word
+    """The codes in the sources and the keys of the catalogue are the same."""
+    used = {"correlation_none", "correlation_moderate", "correlation_strong"}  # built from the strength at run time
     literals: set[str] = set()
     for path in Path(espalier.statistics.__path__[0]).glob("*.py"):
         if path.stem != "messages":

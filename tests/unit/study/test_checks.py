@@ -1,4 +1,4 @@
-"""What a model cannot do is refused before any job runs."""
+"""Infeasible settings and missing inputs are refused before any job runs."""
 
 import shutil
 from pathlib import Path
@@ -62,11 +62,11 @@ def test_methods_without_text_may_name_any_length() -> None:
 
 
 def test_a_folder_is_read_when_it_is_there(model_folder: Path) -> None:
-    """Two layers of width 32: about half of the parameters are prunable."""
+    """Sizes are known only from a readable folder; other checks report a folder that is missing or broken."""
     model = {"name": "A", "family": "Llama", "kind": "base", "path": str(model_folder)}
     assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder))[0].endswith("give at most 128")
     assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder / "absent")) == []
-    (model_folder / "model.safetensors").write_bytes(b"broken")  # said by the job that checks models
+    (model_folder / "model.safetensors").write_bytes(b"broken")  # reported by the job that checks models
     assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder)) == []
 
 
@@ -101,7 +101,7 @@ def test_a_missing_folder_of_tasks_is_refused_until_all_is_evaluated(
         return data_problems(parsed, Paths("results/s"), Sweep(parsed, Paths("results/s")))
 
     assert [missing(data) for data in ("hub", "sandbox", "tasks")] == [[], [], []]
-    (line,) = missing("taskz", "requests/A.parquet", "baseline/A/metrics.json")  # the experiment needs it still
+    (line,) = missing("taskz", "requests/A.parquet", "baseline/A/metrics.json")  # the experiment still needs it
     assert line.startswith("evaluation.data: got 'taskz', but there is no such folder; give one that holds")
     assert missing("taskz", "experiments/A/t-seq16-n8-p35/metrics.json") == []
     config = study(evaluation={"data": "tasky", "perplexity": {"window": 128, "stride": 64}}, study="x")
@@ -112,7 +112,7 @@ def test_a_missing_folder_of_tasks_is_refused_until_all_is_evaluated(
 def test_texts_that_are_not_there_are_named_until_all_was_made_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder of results is no proof: another text, or another length, needs the file."""
+    """A text file may be missing only if every file that is made from it exists."""
     monkeypatch.chdir(tmp_path)
     Path("there.txt").touch()
     texts = [{"name": "a", "dataset": "there.txt"}, {"name": "b", "dataset": "missing.txt"}]

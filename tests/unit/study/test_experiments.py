@@ -1,4 +1,4 @@
-"""The table of experiments: names, axes that a method depends on, and the passes they share."""
+"""The experiments of a study: their names, the axes of their methods, and the passes that they share."""
 
 import re
 from pathlib import Path
@@ -104,13 +104,13 @@ def test_partial_reports_leave_out_models_that_no_job_could_check(
     (tmp_path / "results/s/models/B.json").touch()
     assert partial.reported_models == ["B", "C"]
     nothing = study(models=models[:1], report={"allow_missing": True})
-    assert nothing.reported_models == ["A"]  # so that a run says what is wrong
+    assert nothing.reported_models == ["A"]  # not empty, so that a run reports what is wrong
 
 
 def test_the_target_of_one_study_lets_no_other_lack_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A workflow may import several."""
+    """A workflow may import several studies."""
     config = {"models": [SANDBOX], "evaluation": {"perplexity": {"window": 128, "stride": 64}}}
-    monkeypatch.setenv(ALLOW_MISSING, "")  # put back after the test
+    monkeypatch.setenv(ALLOW_MISSING, "")  # restored after the test
 
     def allowed() -> list[str]:
         return [name for name in ("one", "other") if study(**config, study=name).sweep.allows_missing]
@@ -129,7 +129,7 @@ COMMANDS = [
     (["--configfile", "x.yaml", "--", "partial_reports"], ["partial_reports"]),
     (["--directory", "partial_reports"], []),
     (["all", "--until", "inference"], []),
-    (["--config", "report=partial_reports", "partial_reports"], []),  # Snakemake takes both for the config
+    (["--config", "report=partial_reports", "partial_reports"], []),  # Snakemake reads both as config values
     (["results/partial_reports"], []),
     (["espalier_partial_reports"], []),
     (["--no-such-option-of-snakemake", "partial_reports"], []),
@@ -194,7 +194,7 @@ NASTY = [
 @pytest.mark.parametrize("name", NASTY)
 @pytest.mark.parametrize("criterion", ["taylor", "random"])
 def test_experiments_of_any_method_name_are_found_by_their_paths(name: str, criterion: str) -> None:
-    """As rules match them: an experiment, what is exported of it, and its GGUF file; and nothing else of the study."""
+    """The patterns of the rules match each experiment, its exports and its GGUF file, each under one name only."""
     methods = [{"name": name, "criterion": criterion}, {"name": "x"}, {"name": "x-p50-p20"}]
     grid = {"methods": [name, "x"], "taylor_seq_len": [16], "taylor_num_samples": [8], "pruning_ratio": [0.2, 0.125]}
     found = study(methods=methods, grid=grid, recovery={}, calibration={"dataset": "a/b", "seeds": [0, 1]})

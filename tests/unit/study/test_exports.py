@@ -1,4 +1,4 @@
-"""Which checkpoints a study has, and what each is made from."""
+"""The checkpoints of a study, and the files that each is made from."""
 
 import re
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Why experiments have no results: the first job that they wait for and that failed, looked up in the study."""
+"""Why experiments have no results: the first failed job among those that they depend on."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def fail(job: str, reason: str, folder: str = "results/s") -> None:
 
 
 def reasons(study: Study) -> dict[str, str | None]:
-    """Reasons of model A by experiment; those without are left out."""
+    """Return the reasons of model A by experiment; experiments without a reason are left out."""
     found = {tuple(path.split("/")[2:-1]): reason for path, reason in study.failures.experiments().items()}
     of_a = {"baseline" if kind == "baseline" else rest[-1]: found[kind, *rest] for kind, *rest in found if "A" in rest}
     return {name: reason for name, reason in of_a.items() if reason}
@@ -97,7 +97,7 @@ def test_the_first_failed_job_of_the_chain_is_the_reason_unless_its_output_was_m
     fail(f"plan/A/{BLOCK}", "of the plan")
     fail("measure_priors/A/c-s0/16", "of the priors")
     assert reasons(study) == {BLOCK: "priors: of the priors"}
-    write_json("results/s/priors/A/c-s0/seq16.parquet", {})  # brought from elsewhere, say
+    write_json("results/s/priors/A/c-s0/seq16.parquet", {})  # copied from another machine, for example
     assert reasons(study) == {BLOCK: "plan: of the plan"}
     write_json(f"results/s/experiments/A/{BLOCK}/plan.json", {})
     assert reasons(study) == {BLOCK: "of the evaluation"}
@@ -144,7 +144,7 @@ def test_reasons_reach_the_table() -> None:
 
 
 def test_a_plan_of_a_model_that_is_refused_by_now_stops_no_table() -> None:
-    """Its manifest was deleted to have the model checked again, and the check refused it."""
+    """The manifest was deleted so that the model would be checked again, and this check failed."""
     study = lookups()
     settings = study.tables.entries()[3]["settings"]
     write_json(f"results/s/experiments/A/{WEIGHTS}/plan.json", {"recipe": {"settings": settings}, "layers": []})
@@ -180,7 +180,7 @@ def test_models_that_could_not_be_checked_are_listed_with_the_reason(tmp_path: P
 
 
 def test_other_failed_jobs_are_listed_once() -> None:
-    """Not those of single experiments, which their table has."""
+    """Failures of single experiments are not listed here, but in the table of experiments."""
     study = lookups(
         recovery={}, inference={"experiments": [TAYLOR]},
         export={"experiments": [BLOCK], "formats": ["transformers", "vllm", "gguf"]},

@@ -1,4 +1,4 @@
-"""Forecasts from benchmark files, by hand."""
+"""Forecasts from benchmark files, worked out by hand."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def work(folder: Path, rule: str, model: str, number: int, amount: int, *, secon
 
 
 def test_times_grow_with_tokens_and_parameters(tmp_path: Path) -> None:
-    """Model A (100 parameters): 8 s for 4 tokens, so 2 s a token, and 0.02 s for a token and parameter.
+    """Model A (100 parameters): 8 s for 4 tokens, so 2 s per token, and 0.02 s per token and parameter.
 
     A: 6 tokens left are 12 s. B (300 parameters): 5 tokens are 5 * 300 * 0.02 = 30 s. C: size unknown.
     """
@@ -53,7 +53,7 @@ def test_times_grow_with_tokens_and_parameters(tmp_path: Path) -> None:
 
 
 def test_a_pass_for_another_sample_count_is_to_be_made_anew(tmp_path: Path) -> None:
-    """Made for 4 of 8 sequences, 64 of 128 tokens, in 16 s: 128 tokens are 32 s."""
+    """The finished pass took 16 s for 4 sequences (64 tokens), so 8 sequences (128 tokens) take 32 s."""
     table, benchmark = tmp_path / "seq16.parquet", tmp_path / "seq16.tsv"
     write_parquet(table, pa.table({"n_samples": [1, 2, 4], "importance": [0.1, 0.2, 0.3]}))
     benchmark.write_text("s\th:m:s\n16.0\t0:00:16\n", encoding="utf-8")
@@ -76,7 +76,7 @@ def test_disk_is_that_of_finished_experiments(tmp_path: Path) -> None:
 
 
 def test_the_outlook_of_the_paper_study() -> None:
-    """3 models of 3 x 5 x 3 and 3 of 3 x 4 x 5 experiments; a pass for each length, at its largest count."""
+    """3 models have 3 x 5 x 3 experiments and 3 have 3 x 4 x 5; each length has one pass, at its largest count."""
     config = yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text(encoding="utf-8"))
     jobs = planned_jobs(Study(load_study(config), REPOSITORY / "src/espalier"))["jobs"]
     counts = {rule: sum(job["rule"] == rule for job in jobs) for rule in ("evaluate", "collect_gradients", "plan")}

@@ -1,4 +1,4 @@
-"""Which measurements a report takes: those of the weights and plans that are there now."""
+"""Reports use only inference measurements that were made with the current weights and plans."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ def measured(results: Path, **inference: Any) -> Measured:
 
 
 def write(results: Path) -> Path:
-    """Write a measurement with what it was made from."""
+    """Write a measurement with the manifest and the plan that it was made from; return its path."""
     manifest, plan = {"files": {"model.safetensors": 1}}, {"layers": [1, 2]}
     write_json(results / "models/A.json", manifest)
     write_json(results / "experiments/A/magnitude-p20/plan.json", plan)
@@ -45,7 +45,7 @@ def test_a_measurement_of_what_is_there(tmp_path: Path) -> None:
     path = write(tmp_path)
     assert list(measured(tmp_path).found(A)) == [str(path)]
     assert measured(tmp_path).found(SimpleNamespace(model="B")) == {}
-    assert measured(tmp_path, experiments=["magnitude-p20"]).found(A) == {}  # no longer asked for
+    assert measured(tmp_path, experiments=["magnitude-p20"]).found(A) == {}  # no longer configured
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Host memory that jobs ask for."""
+"""Host memory that jobs request."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ def asked(folder: Path, kind: str, *, attempt: int = 1, uses_gpu: bool = False, 
 
 
 def test_a_job_on_the_cpu_asks_for_what_it_holds(tmp_path: Path) -> None:
-    mb = N_PARAMS / 1e6  # of one byte per parameter
+    mb = N_PARAMS / 1e6  # at one byte per parameter
     assert asked(tmp_path, "evaluation", evaluation="bfloat16") == PROCESS_MB + int(2 * 2 * mb)
     assert asked(tmp_path, "evaluation", evaluation="float32") == PROCESS_MB + int(2 * 4 * mb)
     assert asked(tmp_path, "evaluation", evaluation="auto") == asked(tmp_path, "evaluation", evaluation="bfloat16")
@@ -31,11 +31,11 @@ def test_beside_a_gpu_the_size_of_the_model_does_not_matter_but_for_exports(tmp_
     assert asked(tmp_path, "gradients", uses_gpu=True) == GPU_PROCESS_MB
     assert asked(tmp_path, "gradients", uses_gpu=True, attempt=2) == 2 * GPU_PROCESS_MB
     export = asked(tmp_path, "export", uses_gpu=True, evaluation="float32")
-    assert export == PROCESS_MB + int((2 + 8) * N_PARAMS / 1e6)  # as stored, whatever it is evaluated in
+    assert export == PROCESS_MB + int((2 + 8) * N_PARAMS / 1e6)  # the stored dtype counts, not that of the evaluation
 
 
 def test_a_manifest_that_is_missing_or_made_again_is_noticed(tmp_path: Path) -> None:
-    """Snakemake shows `<TBD>` where a function does not find one of the job's inputs."""
+    """Snakemake shows `<TBD>` if a resource function raises FileNotFoundError for an input of the job."""
     resource = Memory({}, uses_gpu=False).of("evaluation")
     path = tmp_path / "M.json"
     with pytest.raises(FileNotFoundError) as missing:

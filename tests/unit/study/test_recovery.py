@@ -1,4 +1,4 @@
-"""What the rules look up: which experiments, which text, and what is refused before anything runs."""
+"""Recovery in a study: which experiments, which text, and which settings are refused before any job runs."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,11 +35,11 @@ def lookups(recovery: dict[str, Any] | None, **changes: Any) -> Study:
 
 
 class AskedError(Exception):
-    """The checkpoint was asked."""
+    """Raised when the output of a checkpoint is needed before it has run."""
 
 
 class Checkpoints:
-    """As Snakemake's, before the checkpoint has run or after it."""
+    """A replacement for Snakemake's `checkpoints`, before the checkpoint has run or after it."""
 
     def __init__(self, chosen: Path | None = None) -> None:
         self.choose_recovered = self
@@ -86,7 +86,7 @@ def test_the_best_is_asked_of_the_checkpoint(tmp_path: Path) -> None:
 def test_partial_reports_take_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     study = lookups({"experiments": ["best", NAMES[1]]}, report={"allow_missing": True})
-    assert chosen(study, Checkpoints()) == [NAMES[1]]  # the best is not known, and not waited for
+    assert chosen(study, Checkpoints()) == [NAMES[1]]  # the best is not known yet, so it is left out
     assert study.recovery.chosen_files(Checkpoints())(A) == []
     metrics = f"results/s/recovered/A/{NAMES[1]}/metrics.json"
     assert study.recovery.missing(Checkpoints())(A) == {metrics: None}
@@ -127,11 +127,11 @@ def test_another_text_is_used_whole() -> None:
     assert study.recovery.settings(A)["calibration_seeds"] == []
     assert study.recovery.calibrations(A) == []
     same = lookups({"text": {"dataset": "c.parquet"}})
-    assert same.recovery.settings(A)["calibration_seeds"] == [3]  # named again, it is the calibration text still
+    assert same.recovery.settings(A)["calibration_seeds"] == [3]  # the same file as the calibration text
 
 
 def test_what_decides_the_adapters_does_not_depend_on_the_grid() -> None:
-    """Else another sequence length would fine-tune everything again."""
+    """Otherwise, another sequence length in the grid would trigger all fine-tuning again."""
     wider = {"methods": ["taylor"], "taylor_seq_len": [16, 64], "taylor_num_samples": [8, 512], "pruning_ratio": [0.2]}
     assert lookups({}).recovery.settings(A) == lookups({}, grid=wider).recovery.settings(A)
 

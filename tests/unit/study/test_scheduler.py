@@ -1,4 +1,4 @@
-"""Snakemake's scheduler, as the driver changes it."""
+"""The driver's patch of Snakemake's scheduler."""
 
 import threading
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from espalier.study.scheduler import SETS_A_TIMER, look_once_per_delay
 
 
 class Timers(list[Callable[[], object]]):
-    """Stands for `threading.Timer`: keeps what is to be called."""
+    """A replacement for `threading.Timer` that records the functions instead of calling them later."""
 
     def __call__(self, _delay: float, function: Callable[[], object]) -> SimpleNamespace:
         self.append(function)
         return SimpleNamespace(start=lambda: None)
 
     def run(self) -> int:
-        """Let all of them end; return how many there were."""
+        """Call all recorded functions; return how many there were."""
         ended = [self.pop() for _ in range(len(self))]
         for function in ended:
             function()
@@ -26,8 +26,8 @@ class Timers(list[Callable[[], object]]):
 
 
 def test_many_requests_for_a_look_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unchanged, each of them releases the semaphore, and each look asks for the next."""
-    monkeypatch.setattr(JobScheduler, SETS_A_TIMER, getattr(JobScheduler, SETS_A_TIMER))  # put back afterwards
+    """Without the patch, every request sets a timer; with it, there is one timer at a time for each delay."""
+    monkeypatch.setattr(JobScheduler, SETS_A_TIMER, getattr(JobScheduler, SETS_A_TIMER))  # restored after the test
     timers = Timers()
     monkeypatch.setattr(threading, "Timer", timers)
     scheduler = SimpleNamespace(_open_jobs=threading.Semaphore(0))
@@ -40,6 +40,6 @@ def test_many_requests_for_a_look_make_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert ask(*[1] * 20) == 20
     look_once_per_delay()
     assert ask(*[1] * 20) == 1
-    assert ask(1) == 1  # after a look the next may be asked for
-    assert ask(1, 10, 1, 10) == 2  # the shorter delay is not lost in the longer one
+    assert ask(1) == 1  # when a timer has ended, the next request sets a new one
+    assert ask(1, 10, 1, 10) == 2  # each delay has its own timer
     assert scheduler._open_jobs._value == 20 + 1 + 1 + 2
