@@ -1,1 +1,1 @@
-"""What is learnt from calibration text: sequences, gradients, importance and priors."""
+"""Measurements on calibration text: sequences, gradients, importance and priors."""

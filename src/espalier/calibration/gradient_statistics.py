@@ -1,9 +1,15 @@
-"""Statistics of the accumulated mean gradient g, per projection, per layer, and over a model.
+"""Statistics of the mean gradient g of a projection, a layer or a model.
 
-Per projection, over its n parameters: mean |g|, the standard deviation of |g|, the L2 norm, and max |g|. A layer pools
-its projections: parameter-weighted mean, deviation from pooled moments, root of the summed squares, maximum. Over a
-model, with x_l a layer's statistic: `grad_x_ratio` = max x_l / min non-zero x_l, `grad_x_range` = max x_l - min x_l.
-All sums are float64, so nothing overflows (the published run lost its norms to float16).
+g is the mean over calibration sequences. The statistics of a projection are the mean of |g|, the standard deviation of
+|g|, the L2 norm of g and the maximum of |g|, each over all parameters of the projection.
+
+The statistics of a layer pool its projections: the mean is weighted by parameters, the standard deviation comes from
+the pooled moments, the norm is the root of the summed squares, and the maximum is taken over all projections.
+
+The metrics of a model compare its layers. With x_l for a statistic of layer l, `grad_x_ratio` is max x_l divided by the
+smallest non-zero x_l, and `grad_x_range` is max x_l - min x_l.
+
+All sums are float64 to avoid overflow. The published run computed norms in float16 and lost them to overflow.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the parameters of a projection or layer, of the mean gradient.
+    """Sums of the mean gradient g over the parameters of a projection or layer.
 
     Attributes:
         n_params: Number of parameters.
@@ -32,11 +38,11 @@ class Moments:
 
     @classmethod
     def of_sum(cls, n_params: int, sum_abs: float, sum_squares: float, largest: float, *, n_samples: int) -> Moments:
-        """Turn moments of a gradient summed over samples into those of the mean gradient."""
+        """Return the moments of the mean gradient, given the moments of the sum over `n_samples` sequences."""
         return cls(n_params, sum_abs / n_samples, sum_squares / n_samples**2, largest / n_samples)
 
     def statistics(self) -> dict[str, float]:
-        """Return n_params, grad_mean, grad_std, grad_norm, grad_max."""
+        """Return `n_params`, `grad_mean`, `grad_std`, `grad_norm` and `grad_max`, by name."""
         mean = self.sum_abs / self.n_params
         return {
             "n_params": self.n_params,
@@ -59,20 +65,24 @@ def pool(parts: Iterable[Moments]) -> Moments:
 
 
 def moments_of(statistics: Mapping[Any, float]) -> Moments:
-    """Recover moments from the stored statistics of a projection."""
+    """Reconstruct the moments of a projection from its stored statistics.
+
+    Args:
+        statistics: A row with `n_params`, `grad_mean`, `grad_norm` and `grad_max`.
+    """
     n_params = int(statistics["n_params"])
     return Moments(n_params, statistics["grad_mean"] * n_params, statistics["grad_norm"] ** 2, statistics["grad_max"])
 
 
 def model_metrics(layers: Iterable[Mapping[str, float]]) -> dict[str, float | None]:
-    """Summarise the statistics of all layers.
+    """Compute the metrics of a model from the statistics of its layers.
 
     Args:
         layers: `Moments.statistics()` of each layer.
 
     Returns:
-        `grad_mean_ratio`, `grad_norm_ratio`, `grad_std_ratio`, `grad_max_ratio`, `grad_mean_range`,
-        `grad_norm_range`; a ratio is None when every layer's statistic is zero.
+        `grad_mean_ratio`, `grad_norm_ratio`, `grad_std_ratio`, `grad_max_ratio`, `grad_mean_range` and
+        `grad_norm_range`. A ratio is None when the statistic is zero in every layer.
     """
     layers = list(layers)
     metrics: dict[str, float | None] = {}

@@ -1,11 +1,11 @@
-"""Gather what criteria need in one pass over the calibration sequences, with snapshots on the way.
+"""Accumulation of gradients and input norms in one pass over the calibration sequences.
 
-For calibration sequences s = 1 .. n, loss_s is the mean next-token loss (nats) of sequence s. After k sequences a pass
-knows, for every parameter of the layers it looks at, the sums over s <= k of d loss_s / dw, of its square, or of the
-squared input features, whichever is asked for. So one pass over n sequences serves every count up to n.
+Let loss_s be the mean next-token loss (nats) of calibration sequence s. After k sequences, a pass holds sums over
+s <= k for every parameter w of the selected layers: of d loss_s / dw, of (d loss_s / dw)^2, or of the squared input
+features. The caller selects the sums. One pass over n sequences therefore gives results for every sample count up to n.
 
-Sums are float32 whatever the model's dtype. Each parameter's gradient is added and freed as soon as the backward pass
-has made it, so no second copy of the model's size is ever held.
+Sums are float32 for every dtype of the model. The backward pass adds each parameter's gradient to its sum and frees
+the gradient immediately. The gradients of the whole model never exist at the same time.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ NO_TARGET = -100
 
 @dataclass(frozen=True)
 class Sums:
-    """What has been summed over sequences for one parameter of a projection; None for what was not asked for.
+    """Sums over sequences for one parameter of a projection. A sum that is not needed is None.
 
     Attributes:
-        projection: Which projection of which layer.
-        parameter: Its weight (out_features, in_features) or its bias (out_features,).
-        gradient: Sum of single-sequence gradients, float32, shaped like the parameter.
-        squared_gradient: Sum of their squares, likewise.
-        squared_input: Sum of squared inputs over sequences and tokens, float32: (in_features,). For a bias, whose input
-            is always 1, the number of tokens: ().
+        projection: Projection that the parameter belongs to.
+        parameter: Weight (out_features, in_features) or bias (out_features,) of the projection.
+        gradient: Sum of the gradients of single sequences, float32, in the shape of the parameter.
+        squared_gradient: Sum of the squared gradients of single sequences, float32, in the shape of the parameter.
+        squared_input: Sum of squared inputs over sequences and tokens, float32, (in_features,). The input of a bias is
+            always 1, so its sum is the number of tokens, ().
     """
 
     projection: Projection
@@ -50,12 +50,12 @@ class Sums:
 
     @classmethod
     def zero(cls, projection: Projection, parameter: nn.Parameter, needs: Collection[Need]) -> Sums:
-        """Begin with nothing, on the device of the parameter."""
+        """Return sums of zero for `needs`, on the device of the parameter."""
 
         def zeros(shape: torch.Size) -> torch.Tensor:
             return torch.zeros(shape, dtype=torch.float32, device=parameter.device)
 
-        features = parameter.shape[1:]  # none for a bias
+        features = parameter.shape[1:]  # () for a bias
         return cls(
             projection,
             parameter,
@@ -65,7 +65,7 @@ class Sums:
         )
 
     def evidence(self, n_samples: int) -> ParameterStats:
-        """Turn sums over `n_samples` sequences into what criteria read."""
+        """Return the statistics that a criterion reads, given that the sums cover `n_samples` sequences."""
 
         def mean(total: torch.Tensor | None) -> torch.Tensor | None:
             return None if total is None else total / n_samples
@@ -79,14 +79,14 @@ class Sums:
         )
 
     def not_finite(self) -> str | None:
-        """Name the first sum that is not finite; None if all are."""
+        """Return the name of the first sum that is not finite, or None."""
         sums = (self.gradient, self.squared_gradient, self.squared_input)
         named = zip(("gradients", "squared gradients", "input norms"), sums, strict=True)
         bad = (name for name, each in named if each is not None and not torch.isfinite(each.sum(dtype=torch.float64)))
         return next(bad, None)
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Set all sums to zero."""
         for each in (self.gradient, self.squared_gradient, self.squared_input):
             if each is not None:
                 each.zero_()
@@ -103,24 +103,24 @@ def accumulate(
     progress: Progress,
     checkpointing: bool = False,
 ) -> Iterator[tuple[int, list[Sums]]]:
-    """Run over the sequences and stop at each count.
+    """Accumulate sums over the sequences and yield them at each sample count.
 
     Args:
-        model: A causal language model; its weights are not changed.
+        model: A causal language model. Its weights do not change.
         sequences: Token ids, (n_samples, seq_len).
-        counts: Increasing numbers of sequences to stop at; the last is at most n_samples.
-        needs: What to sum. Squared gradients take sequences one at a time, whatever `rows` says.
-        layers: Numbers of the layers to look at.
-        rows: Sequences in a forward pass.
-        progress: Advanced by the tokens done.
-        checkpointing: Whether layers compute their activations again in the backward pass instead of keeping them.
+        counts: Increasing sample counts at which to yield. The last is at most n_samples.
+        needs: Sums to accumulate. With squared gradients, a forward pass takes one sequence and `rows` has no effect.
+        layers: Indices of the layers whose parameters are summed.
+        rows: Sequences per forward pass.
+        progress: Progress bar. It advances by the tokens processed.
+        checkpointing: Whether the backward pass recomputes activations instead of keeping them in memory.
 
     Yields:
-        The count and the sums so far. The yielded sums are updated in place; read them before advancing the generator.
+        The sample count and the sums so far. The sums are updated in place. Read them before advancing the generator.
 
     Raises:
-        UserError: If something is not finite (naming layer and sequence).
-        torch.OutOfMemoryError: If the device has too little memory for so many layers and rows.
+        UserError: If a sum is not finite. The message names the layer and the sequence.
+        torch.OutOfMemoryError: If the device has too little memory for this number of layers and rows.
     """
     sums = [
         Sums.zero(projection, parameter, needs)
@@ -143,17 +143,22 @@ def accumulate(
 
 
 def most_rows(needs: Collection[Need], n_sequences: int) -> int:
-    """Return how many of these sequences one forward pass may take: squared gradients are those of single sequences."""
+    """Return the most sequences that a forward pass may take: 1 with squared gradients, otherwise `n_sequences`.
+
+    The square of a single sequence's gradient needs a backward pass for that sequence alone.
+    """
     return 1 if "squared_gradient" in needs else n_sequences
 
 
 def run_once(model: PreTrainedModel, sequence: torch.Tensor, *, checkpointing: bool) -> None:
-    """Run one sequence forward and backward with the gradients of all projections, and keep nothing.
+    """Run one sequence forward and backward with gradients of all projections, and discard the gradients.
+
+    Used to measure peak memory.
 
     Args:
         model: A causal language model.
         sequence: Token ids, (1, seq_len).
-        checkpointing: As in `accumulate`.
+        checkpointing: Whether the backward pass recomputes activations.
     """
     nothing = [
         Sums(projection, parameter)
@@ -166,10 +171,10 @@ def run_once(model: PreTrainedModel, sequence: torch.Tensor, *, checkpointing: b
 
 
 def check_length(model: PreTrainedModel, seq_len: int) -> None:
-    """Refuse sequences longer than the model's context.
+    """Check that sequences are not longer than the model's context.
 
     Raises:
-        UserError: With both numbers.
+        UserError: If they are longer. The message gives both lengths.
     """
     limit = context_length(model)
     if seq_len > limit:
@@ -179,14 +184,21 @@ def check_length(model: PreTrainedModel, seq_len: int) -> None:
 
 
 def sequence_losses(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
-    """Return the mean next-token loss of each sequence in nats, float32: (n_rows,)."""
+    """Return the mean next-token loss of each sequence in nats, float32, (n_rows,)."""
     return losses_of(model(input_ids=batch, use_cache=False).logits, batch)
 
 
 def losses_of(logits: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    """Return mean next-token losses (n_rows,) from logits (n_rows, seq_len, vocabulary), in float32.
+    """Compute the mean next-token loss of each sequence from logits, in nats.
 
-    The last position predicts nothing: it is masked rather than cut off, which would copy all logits.
+    The last position has no target. It is masked because slicing it off would copy all logits.
+
+    Args:
+        logits: (n_rows, seq_len, vocabulary).
+        batch: Token ids, (n_rows, seq_len).
+
+    Returns:
+        Losses, float32, (n_rows,).
     """
     targets = nn.functional.pad(batch[:, 1:], (0, 1), value=NO_TARGET).to(logits.device)
     losses = nn.functional.cross_entropy(
@@ -205,7 +217,11 @@ def _add_batch(model: PreTrainedModel, sums: Sequence[Sums], batch: torch.Tensor
 
 @contextmanager
 def _folding(model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, checkpointing: bool) -> Iterator[None]:
-    """Ask for gradients of these parameters only, add each to its sums and free it; undo all at the end."""
+    """Accumulate the gradients of these parameters, and only these, in backward passes inside the block.
+
+    A hook adds each gradient to its sum and frees it. At the end, hooks and gradients are removed, and `requires_grad`
+    of every parameter is restored.
+    """
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
 
     def fold(each: Sums, parameter: torch.Tensor) -> None:
@@ -235,7 +251,10 @@ def _folding(model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, c
 
 @contextmanager
 def checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Make layers keep only their inputs. transformers' own switch works in training mode only, with its dropout."""
+    """Make layers keep only their inputs and recompute activations in the backward pass, inside the block.
+
+    Gradient checkpointing of transformers works only in training mode, which also enables dropout.
+    """
     changed = []
     try:
         for layer in layers:
@@ -246,13 +265,13 @@ def checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for layer, own in changed:
             del layer.forward
-            if own is not None:  # someone else's wrapper, such as accelerate's
+            if own is not None:  # another library's wrapper, such as accelerate's
                 layer.forward = own
 
 
 @contextmanager
 def _recording_inputs(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[None]:
-    """Add the squares of what each projection reads."""
+    """Add the squared inputs of each projection to its sums, in forward passes inside the block."""
 
     def record(totals: list[torch.Tensor], _module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         features = args[0].detach().float().flatten(0, -2)  # (tokens, in_features)
@@ -274,9 +293,12 @@ def _recording_inputs(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[
 def _check_finite(
     model: PreTrainedModel, sums: Sequence[Sums], sequences: torch.Tensor, done: int, needs: Collection[Need]
 ) -> None:
-    """Name the first layer and sequence whose sums are not finite.
+    """Check that all sums are finite.
 
-    One sum per parameter tells whether all is well; only when it is not are sequences run again one by one.
+    If a sum is not finite, run the sequences again one at a time to find the first sequence and layer.
+
+    Raises:
+        UserError: If a sum is not finite. The message names the layer and, if found, the sequence.
     """
     broken = next(((each, what) for each in sums if (what := each.not_finite())), None)
     if broken is None:

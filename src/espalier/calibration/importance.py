@@ -1,4 +1,4 @@
-"""Importance tables and gradient statistics of a model, for every sample count of one pass."""
+"""Importance tables and gradient statistics of a model, one snapshot for every sample count of a pass."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ ATTENTION = "attention"
 def group_importance(
     criterion: Criterion, sums: Sequence[Sums], n_samples: int, n_kv_groups: Mapping[int, int]
 ) -> GroupImportance:
-    """Sum a criterion over the weights of each group.
+    """Sum a criterion over the parameters of each group.
 
     Args:
-        criterion: One that looks at weights.
-        sums: What was summed over `n_samples` sequences.
+        criterion: A criterion of weights.
+        sums: Sums over `n_samples` sequences.
         n_samples: Number of sequences.
-        n_kv_groups: KV groups of each layer.
+        n_kv_groups: Number of KV groups of each layer, by its index.
 
     Returns:
-        For each (layer, block) the importance of its groups, float64: (n_kv_groups,) or (n_mlp_channels,).
+        Importance of the groups of each (layer, block), float64, (n_kv_groups,) or (n_mlp_channels,).
+
+    Raises:
+        ValueError: If the criterion is not a criterion of weights.
     """
     if criterion.of_weights is None:
         raise ValueError("this criterion looks at no weights")
@@ -55,7 +58,7 @@ def group_importance(
 
 
 def importance_rows(importance: GroupImportance, n_samples: int) -> dict[str, npt.NDArray[np.generic]]:
-    """Make columns of the importance table, in the order layer, block (attention first), group."""
+    """Return the columns of the importance table, sorted by layer, block (attention first) and group."""
     keys = sorted(importance, key=lambda key: (key[0], key[1] != ATTENTION))
     sizes = [len(importance[key]) for key in keys]
     return {
@@ -68,17 +71,17 @@ def importance_rows(importance: GroupImportance, n_samples: int) -> dict[str, np
 
 
 Columns = dict[str, npt.NDArray[np.generic]]
-WITHOUT_TEXT = 0  # the sample count of a criterion that reads no text
+WITHOUT_TEXT = 0  # sample count in tables of criteria that read no text
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Collected:
-    """Columns of two tables.
+    """Columns of the importance table and of the gradient table.
 
     Attributes:
-        importance: As `espalier.tables.Importance`.
-        statistics: As `espalier.tables.Gradients`; None where no gradient was taken.
+        importance: Columns of `espalier.tables.Importance`.
+        statistics: Columns of `espalier.tables.Gradients`, or None if the criterion takes no gradients.
     """
 
     importance: Columns
@@ -93,18 +96,21 @@ def collect_importance(
     criterion: str = "taylor",
     settings: PassSettings,
 ) -> Collected:
-    """Run one pass over the calibration sequences.
+    """Compute importance and gradient statistics of all layers from calibration sequences.
+
+    If the sums of all layers do not fit in memory, the sequences are run once for each part of the layers. When the
+    GPU is out of memory, the failed part is retried with fewer sequences per forward pass, then with fewer layers.
 
     Args:
         model: A causal language model.
         sequences: Token ids, (n_samples, seq_len).
-        counts: Increasing numbers of sequences at which to take a snapshot.
-        criterion: A criterion that reads text.
-        settings: How the pass is run.
+        counts: Increasing sample counts at which to take a snapshot.
+        criterion: Name of a criterion that reads text.
+        settings: Memory settings of the pass.
 
     Raises:
-        UserError: If sequences are too long, something is not finite, or GPU memory is exhausted at the smallest
-            setting.
+        UserError: If sequences are longer than the model's context, a sum is not finite, or one sequence and one layer
+            do not fit in GPU memory.
     """
     check_length(model, sequences.shape[1])
     needs = CRITERIA[criterion].needs
@@ -124,18 +130,18 @@ def collect_importance(
                 )  # fmt: skip
                 found += [_snapshot(criterion, count, sums, model) for count, sums in passed]
             except torch.OutOfMemoryError:
-                pass  # its traceback holds the failed pass, so memory is free only after this block
+                pass  # the traceback keeps the tensors of the failed pass alive until this block ends
             else:
                 start = layers.stop
                 continue
             size = _after_out_of_memory(size, layers, sequences.shape[1])
-    order = sorted(found, key=lambda each: each[0])  # stable: layers stay in order
+    order = sorted(found, key=lambda each: each[0])  # a stable sort keeps the order of layers
     statistics = [each[2] for each in order if each[2] is not None]
     return Collected(_concatenate([each[1] for each in order]), _concatenate(statistics) if statistics else None)
 
 
 def importance_of_weights(model: PreTrainedModel, criterion: str) -> Columns:
-    """Make the importance table of a criterion that reads no text; its `n_samples` is 0."""
+    """Return the columns of the importance table of a criterion that reads no text. `n_samples` is 0."""
     sums = [
         Sums(projection, parameter)
         for projection in projections(model)
@@ -155,7 +161,7 @@ def _snapshot(
 
 
 def _statistics(sums: Sequence[Sums], n_samples: int) -> Columns:
-    """Make one row per projection; its weight and its bias are pooled."""
+    """Return the columns of the gradient table: one row per projection, with weight and bias pooled."""
     parts: dict[tuple[int, str], list[Moments]] = {}
     for each in sums:
         if each.gradient is not None:
@@ -172,7 +178,7 @@ def _statistics(sums: Sequence[Sums], n_samples: int) -> Columns:
 
 
 def _moments(total: torch.Tensor, n_samples: int) -> Moments:
-    """Take the moments of the mean gradient; float64 sums, so that nothing overflows."""
+    """Compute the moments of the mean gradient in float64 to avoid overflow."""
     return Moments.of_sum(
         total.numel(),
         float(total.abs().sum(dtype=torch.float64)),
@@ -187,8 +193,12 @@ def _concatenate(parts: Sequence[Columns]) -> Columns:
 
 
 def _after_out_of_memory(size: PassSize, layers: range, seq_len: int) -> PassSize:
-    """Free what the failed pass held and make the pass smaller; it begins again with the layers it was at."""
-    smaller = PassSize(len(layers), size.rows).smaller()  # the last layers of a pass may be fewer than it could take
+    """Free the memory of the failed pass and return the pass size for the retry.
+
+    Raises:
+        UserError: If the failed pass had the smallest size.
+    """
+    smaller = PassSize(len(layers), size.rows).smaller()  # the last part may have fewer layers than `size.layers`
     if smaller is None:
         raise out_of_memory(f"not one sequence of {seq_len} tokens fits beside the sums of one layer")
     gc.collect()

@@ -1,7 +1,8 @@
-"""How much of a pass fits the device: layers whose sums are kept at once, and sequences in a forward pass.
+"""Size of a gradient pass that fits in memory: layers whose sums are held at once, and sequences per forward pass.
 
-On a GPU, one sequence is run forward and backward and its peak memory measured; what is free beyond it goes to the sums
-of as many layers as fit, and the rest to more sequences at a time. On the CPU all layers are taken at once.
+On a GPU, one sequence is run forward and backward to measure its peak memory. The remaining free memory holds the sums
+of as many layers as fit. Memory that is left after that allows more sequences per forward pass. On the CPU, and for
+passes without gradients, memory is not measured: a pass takes all layers unless `layers_per_pass` is set.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from espalier.errors import UserError
 from espalier.models.decoder import projections
 from espalier.planning.criteria import Need, takes_gradients
 
-RESERVE = 0.1  # share of the free memory left to the allocator's fragments
+RESERVE = 0.1  # fraction of the free memory left unused, for fragmentation of the allocator
 GIB = 1024**3
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PassSettings:
-    """How a pass is run; it changes what is held in memory, not what is computed.
+    """Settings of a pass that affect speed and memory only, not its results.
 
     Attributes:
-        token_budget: Upper bound on tokens in a forward pass (one longer sequence still runs).
-        layers_per_pass: Layers whose sums are kept at once; None is as many as fit.
-        checkpointing: Whether layers compute activations again instead of keeping them.
+        token_budget: Most tokens per forward pass. A single sequence that is longer still runs.
+        layers_per_pass: Layers whose sums are held at once. None takes as many as fit.
+        checkpointing: Whether the backward pass recomputes activations instead of keeping them in memory.
     """
 
     token_budget: int
@@ -46,7 +47,7 @@ class PassSize:
     rows: int
 
     def smaller(self) -> PassSize | None:
-        """Halve the sequences, or when there is one, the layers; None at the smallest."""
+        """Return the size with half the sequences, or half the layers at one sequence. None at the smallest size."""
         if self.rows > 1:
             return PassSize(self.layers, self.rows // 2)
         return PassSize(self.layers // 2, 1) if self.layers > 1 else None
@@ -60,17 +61,20 @@ def pass_size(
     *,
     n_between: int | None = None,
 ) -> PassSize:
-    """Choose the size of a pass, and log it. It is never larger than what a pass can use, so that less is less.
+    """Choose the size of a pass and log it.
+
+    The size is never larger than the pass can use. Halving it therefore always reduces memory.
 
     Args:
         model: A causal language model.
         sequences: Token ids, (n_samples, seq_len).
-        needs: What the pass sums.
-        settings: How it is run.
-        n_between: Most sequences from one snapshot to the next, across which no forward pass reaches; None is all.
+        needs: Sums that the pass accumulates.
+        settings: Memory settings of the pass.
+        n_between: Largest number of sequences between two snapshots. A forward pass does not cross a snapshot. None
+            means all sequences.
 
     Raises:
-        UserError: If not even one sequence and one layer fit.
+        UserError: If one sequence and one layer (or the configured `layers_per_pass`) do not fit in GPU memory.
     """
     n_layers = 1 + max(projection.layer for projection in projections(model))
     rows = min(settings.token_budget // sequences.shape[1], most_rows(needs, n_between or len(sequences)))
@@ -97,10 +101,19 @@ def pass_size(
 def fit(
     wanted: PassSize, *, free_bytes: int, bytes_per_layer: int, bytes_per_row: int, layers_are_set: bool = False
 ) -> PassSize:
-    """Fit a pass to memory: first as many layers as go beside one sequence, then more sequences.
+    """Reduce a pass size until it fits in memory.
+
+    First take as many layers as fit together with one sequence, then as many sequences as fit with these layers.
+
+    Args:
+        wanted: Largest size that the pass can use.
+        free_bytes: Free memory.
+        bytes_per_layer: Memory of the sums of one layer.
+        bytes_per_row: Memory of one sequence, forward and backward.
+        layers_are_set: Whether the config sets `layers_per_pass`. The number of layers is then not reduced.
 
     Raises:
-        UserError: If one layer (or, when the config sets `layers_per_pass`, as many) does not fit beside one sequence.
+        UserError: If one layer (or the configured `layers_per_pass`) does not fit together with one sequence.
     """
     layers = wanted.layers if layers_are_set else min(wanted.layers, (free_bytes - bytes_per_row) // bytes_per_layer)
     rows = min(wanted.rows, (free_bytes - layers * bytes_per_layer) // bytes_per_row)
@@ -111,7 +124,7 @@ def fit(
 
 
 def out_of_memory(numbers: str) -> UserError:
-    """Make the error of a pass that does not fit at its smallest."""
+    """Return the error for a pass that does not fit in GPU memory at its smallest size."""
     return UserError(
         f"gradients: GPU memory exhausted: {numbers}; set gradients.layers_per_pass: 1 and gradients.checkpointing: "
         "true, use a shorter taylor_seq_len, or give the model more GPUs (models[].gpus)"
@@ -119,7 +132,7 @@ def out_of_memory(numbers: str) -> UserError:
 
 
 def bytes_per_layer(model: PreTrainedModel, needs: Collection[Need]) -> int:
-    """Return the size of the float32 sums of the largest layer."""
+    """Return the bytes of the float32 gradient sums of the largest layer. Sums of inputs are small and not counted."""
     n_params: dict[int, int] = {}
     for projection in projections(model):
         size = projection.weight.numel() + (0 if projection.bias is None else projection.bias.numel())
@@ -133,7 +146,11 @@ def _free_bytes(device: torch.device) -> int:
 
 
 def _bytes_per_row(model: PreTrainedModel, sequence: torch.Tensor, settings: PassSettings) -> int:
-    """Measure the peak memory of one sequence, forward and backward, on the device where it is largest."""
+    """Measure the peak memory of one sequence, forward and backward, on the device that needs most.
+
+    Raises:
+        UserError: If the GPU is out of memory with one sequence.
+    """
     devices = {parameter.device for parameter in model.parameters()}
     before = {device: torch.cuda.memory_allocated(device) for device in devices}
     for device in devices:

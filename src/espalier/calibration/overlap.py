@@ -1,8 +1,9 @@
-"""Find documents that a model is made with in text that it is evaluated on.
+"""Detection of overlap between training or calibration documents and the texts of an evaluation.
 
-A document overlaps with a text when both share 50 consecutive tokens. A document that is too short for that overlaps
-when it lies in the text as a whole, but for its first and last token, which may be others where texts are joined.
-Documents under 16 tokens are not compared: equal ones are found by chance.
+A document of at least 52 tokens overlaps with a text if they share 50 consecutive tokens. A document of 16 to 51 tokens
+overlaps if the text contains all of it except its first and last token. These two tokens may differ because tokens at
+the border of a document depend on the text before and after it. Documents of fewer than 16 tokens are not compared
+because they may match by chance.
 """
 
 from __future__ import annotations
@@ -21,23 +22,24 @@ from espalier.errors import UserError
 
 CALIBRATION = ("calibration", "calibrate")
 WINDOW = 50
-# A window may begin at the third token at the latest, so that other tokens where texts are joined hide nothing.
+# Tokens at the border of a document may differ in the evaluation text. With two more tokens than a window, a document
+# has a window without its first and last token.
 LONG = WINDOW + 2
 SHORTEST = 16
 _ANCHOR = SHORTEST - 2
-_CHUNK = 1 << 18  # windows hashed at a time
+_CHUNK = 1 << 18  # windows hashed at once
 
 Tokens = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.integer[Any]]
 
 
 class HeldOut:
-    """Texts of an evaluation.
+    """Texts of an evaluation, which no model may be calibrated or trained on.
 
     Args:
-        what: What they are, for messages.
-        texts: Token lists.
-        special: Ids of special tokens; dropped where a text begins or ends.
+        what: Name of the texts, for messages.
+        texts: Token ids of each text.
+        special: Ids of special tokens. They are removed at the beginning and end of each text.
     """
 
     def __init__(self, what: str, texts: Iterable[Sequence[int] | Integers], special: Collection[int]) -> None:
@@ -46,17 +48,17 @@ class HeldOut:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each text."""
+        """Number of tokens of each text."""
         return [len(text) for text in self._texts]
 
     @cached_property
     def windows(self) -> npt.NDArray[np.uint64]:
-        """Sorted hashes of all windows of 50 tokens."""
+        """Sorted distinct hashes of all windows of 50 tokens."""
         return np.unique(window_hashes(self.joined))
 
     @cached_property
     def joined(self) -> Tokens:
-        """All texts in a row, with -1 after each."""
+        """All texts concatenated, with -1 after each text."""
         apart = np.asarray([-1], dtype=np.int64)
         parts = [part for text in self._texts for part in (text, apart)]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
@@ -64,16 +66,17 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Compared:
-    """How many documents were compared with texts of an evaluation, and in which way.
+    """Record of a comparison of documents with texts of an evaluation.
 
     Attributes:
-        documents: What the documents are.
-        documents_by_windows: Documents of which windows of 50 tokens were looked for.
-        documents_as_wholes: Shorter documents, looked for as wholes.
-        documents_too_short: Documents that were not looked for.
-        held_out: What the texts of the evaluation are.
-        texts: Number of those texts.
-        texts_with_windows: Texts of 50 tokens and more. In others, only shorter documents can be found.
+        documents: Name of the documents.
+        documents_by_windows: Number of documents whose windows of 50 tokens were searched for.
+        documents_as_wholes: Number of shorter documents, which were searched for as a whole.
+        documents_too_short: Number of documents that were not searched for.
+        held_out: Name of the texts of the evaluation.
+        texts: Number of these texts.
+        texts_with_windows: Number of texts of at least 50 tokens. Shorter texts have no windows, so only a search for
+            whole documents can find overlap with them.
     """
 
     documents: str
@@ -86,7 +89,7 @@ class Compared:
 
     @property
     def reasons(self) -> list[str]:
-        """Why not everything was compared."""
+        """Reasons why some documents or texts were not compared, one sentence each."""
         said = []
         if not self.documents_by_windows:
             said.append(f"{self.documents}: none has {LONG} tokens, so none was looked for by windows of {WINDOW}")
@@ -98,11 +101,11 @@ class Compared:
 
 
 def summarise(compared: Sequence[Compared]) -> dict[str, Any]:
-    """Say what was compared and found, as JSON values, after nothing was refused.
+    """Return a JSON summary of comparisons that found no overlap.
 
     Returns:
-        `shared_50_token_windows`: 0, or None where no windows were compared; `compared`: how many documents and texts
-        in which way; `not_compared`: why not all were.
+        `shared_50_token_windows` is 0, or None if no windows were compared. `compared` lists the comparisons.
+        `not_compared` lists the reasons why some documents or texts were not compared.
     """
     found = any(one.documents_by_windows and one.texts_with_windows for one in compared)
     return {
@@ -115,14 +118,17 @@ def summarise(compared: Sequence[Compared]) -> dict[str, Any]:
 def document_tokens(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, numbers: Sequence[int], n_tokens: int | None = None
 ) -> dict[int, Tokens]:
-    """Tokenise documents without special tokens, so that they can be found within others.
+    """Tokenise documents without special tokens, so that they can be found inside longer texts.
 
     Args:
-        texts: Documents.
+        texts: All documents.
         tokenizer: Tokenizer of the model.
-        numbers: Which documents.
-        n_tokens: Tokens of each that are used; so many are returned, but 52 at least where the document has them. None
+        numbers: Indices of the documents to tokenise.
+        n_tokens: Number of first tokens to return. At least 52 tokens are returned if the document has them. None
             returns whole documents.
+
+    Returns:
+        Token ids of each document, (n_document_tokens,), by its index.
     """
     if not numbers:
         return {}
@@ -135,19 +141,19 @@ def document_tokens(
 def check_disjoint(
     documents: Mapping[int, Tokens], held_out: HeldOut, *, name: str, use: tuple[str, str] = CALIBRATION
 ) -> Compared:
-    """Refuse documents that overlap with text that models are evaluated on.
+    """Check that documents do not overlap with texts of an evaluation.
 
     Args:
-        documents: Tokens of each document that a model is made with, without special tokens, by its number.
+        documents: Token ids of each document, without special tokens, by the index of the document.
         held_out: Texts of the evaluation.
-        name: What the documents are, for the record.
-        use: Section of the config that names the text of the documents, and what they are for, for the message.
+        name: Name of the documents, for the record.
+        use: Config section that names the text of the documents, and a verb for their purpose, for the message.
 
     Returns:
-        How the documents were compared.
+        The record of the comparison.
 
     Raises:
-        UserError: Naming the first such document.
+        UserError: If a document overlaps. The message names the first one found.
     """
     long = {number: tokens for number, tokens in documents.items() if len(tokens) >= LONG}
     short = {number: tokens for number, tokens in documents.items() if SHORTEST <= len(tokens) < LONG}
@@ -168,7 +174,17 @@ def check_disjoint(
 
 
 def window_hashes(tokens: Tokens, length: int = WINDOW) -> npt.NDArray[np.uint64]:
-    """Hash every window of some tokens: (n_tokens - length + 1,). Unequal windows collide with about 2**-64."""
+    """Compute a hash of every window of `length` tokens.
+
+    Different windows have the same hash with a probability of about 2**-64.
+
+    Args:
+        tokens: Token ids, (n_tokens,).
+        length: Tokens of a window.
+
+    Returns:
+        Hashes, (n_tokens - length + 1,), or empty if there are fewer than `length` tokens.
+    """
     if len(tokens) < length:
         return np.empty(0, dtype=np.uint64)
     weights = np.random.default_rng(length).integers(1, 2**63, length, dtype=np.uint64) | np.uint64(1)
@@ -193,7 +209,7 @@ def _any_known(hashes: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64]) ->
 
 
 def _within(documents: Mapping[int, Tokens], held_out: HeldOut) -> Iterator[int]:
-    """Yield the numbers of documents that lie in the texts without their first and last token."""
+    """Yield the indices of documents that occur in the texts, ignoring the first and last token of the document."""
     by_anchor = defaultdict(list)
     for number, tokens in documents.items():
         by_anchor[int(window_hashes(tokens[1 : 1 + _ANCHOR], _ANCHOR)[0])].append(number)
@@ -209,7 +225,7 @@ def _within(documents: Mapping[int, Tokens], held_out: HeldOut) -> Iterator[int]
 
 
 def _stripped(tokens: Tokens, special: Collection[int]) -> Tokens:
-    """Drop special tokens where a text begins and ends."""
+    """Remove special tokens at the beginning and end of a text."""
     start, end = 0, len(tokens)
     while start < end and int(tokens[start]) in special:
         start += 1

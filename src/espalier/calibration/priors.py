@@ -1,15 +1,18 @@
-"""Priors: what the model loses when one block contributes nothing.
+"""Priors: the effect of removing one layer, attention block or MLP block from the model.
 
-For each decoder layer, attention block and MLP block, on calibration sequences, with the block's residual branch set to
-zero (for a layer: both its branches):
+A block is removed by setting the output that it adds to the residual stream to zero. Removing a layer removes both of
+its blocks. Two priors are measured on calibration sequences:
 
-    loss_increase   = mean token loss (nats) without the block - with it
-    cosine_distance = mean over tokens of 1 - cos(hidden state before, hidden state after the block), model intact
+    loss_increase   = mean token loss (nats) of the model without the block - mean token loss of the unpruned model
+    cosine_distance = mean over tokens of 1 - cos(hidden state before the block, hidden state after the block),
+                      in the unpruned model
 
-Both are float32. One sweep over the layers measures all removals: beside the intact hidden states it carries those of
-every model that has lost a block so far, and each layer is applied to all of them at once. So what comes before a
-removed block is computed once, weights are read once per sweep, and the cost is about half of running the whole model
-for each removal.
+Both are computed in float32.
+
+One sweep over the layers measures all removals. The sweep carries the hidden states of the unpruned model, and those of
+every model whose removed block is in a layer that the sweep has reached. Each layer is applied to all of them at once.
+The layers before a removed block are therefore computed once for all removals, and weights are read once per sweep. The
+cost is about half of running the whole model once for each removal.
 """
 
 from __future__ import annotations
@@ -34,10 +37,10 @@ from espalier.scoring.head import decoder_left_out
 
 SCOPES = ("layer", "attention", "mlp")
 PER_LAYER = len(SCOPES)
-STATE_SHARE = 0.3  # of the free GPU memory, for hidden states
+STATE_SHARE = 0.3  # fraction of the free GPU memory for hidden states
 STATE_BYTES_ON_CPU = 2**29
-TOKENS_ON_CPU = 1024  # at once through a layer: more leave the caches and take longer
-TAIL_TOKENS = 1024  # at once through the output embeddings: logits take far more memory than hidden states
+TOKENS_ON_CPU = 1024  # tokens per call of a layer: more do not fit in the CPU caches and are slower
+TAIL_TOKENS = 1024  # tokens per call of the output embedding: logits take much more memory than hidden states
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
@@ -45,18 +48,18 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Priors:
-    """Measurements per sequence, so that any number of first sequences can be averaged.
+    """Priors of each sequence. They can be averaged over any number of first sequences.
 
     Attributes:
-        loss_increase: float64, (n_sequences, n_layers, 3), the last axis as in `SCOPES`.
-        cosine_distance: The same shape.
+        loss_increase: float64, (n_sequences, n_layers, 3). The last axis is in the order of `SCOPES`.
+        cosine_distance: float64, in the same shape.
     """
 
     loss_increase: Floats
     cosine_distance: Floats
 
     def rows(self, n_samples: int, n_sequences: int) -> dict[str, npt.NDArray[np.generic]]:
-        """Make columns of the priors table: means over the first `n_sequences`, for the setting `n_samples`."""
+        """Return the columns of the priors table for the setting `n_samples`: means over the first `n_sequences`."""
         n_layers = self.loss_increase.shape[1]
         return {
             "n_samples": np.full(PER_LAYER * n_layers, n_samples),
@@ -71,15 +74,16 @@ class Priors:
 def measure_priors(model: PreTrainedModel, sequences: torch.Tensor, *, token_budget: int) -> Priors:
     """Measure both priors of every layer, attention block and MLP block.
 
+    When the GPU is out of memory, retry with half of the sequences and tokens at once.
+
     Args:
-        model: A causal language model; unchanged afterwards.
+        model: A causal language model. It is unchanged afterwards.
         sequences: Token ids, (n_sequences, seq_len).
-        token_budget: Upper bound on tokens that a layer is applied to at once (one longer sequence still runs). Halved
-            when the GPU has too little memory.
+        token_budget: Most tokens per call of a layer. A single sequence that is longer still runs.
 
     Raises:
-        UserError: If sequences are longer than the model's context, a loss is not finite, or GPU memory is
-            exhausted at the smallest setting.
+        UserError: If sequences are longer than the model's context, a loss is not finite, or the GPU is out of memory
+            with one sequence.
     """
     check_length(model, sequences.shape[1])
     n_layers, seq_len = len(decoder_layers(model)), sequences.shape[1]
@@ -91,7 +95,7 @@ def measure_priors(model: PreTrainedModel, sequences: torch.Tensor, *, token_bud
             try:
                 swept = _Sweep(model, batch, token_budget, progress).run()
             except torch.OutOfMemoryError:
-                swept = None  # the traceback holds the failed sweep, so memory is free only after this block
+                swept = None  # the traceback keeps the tensors of the failed sweep alive until this block ends
             if swept is None:
                 rows, token_budget = _smaller(rows, token_budget, seq_len)
                 continue
@@ -104,10 +108,10 @@ def measure_priors(model: PreTrainedModel, sequences: torch.Tensor, *, token_bud
 
 
 class _Sweep:
-    """One sweep over the layers with a batch of sequences, (rows, seq_len).
+    """A sweep over the layers with a batch of sequences, (rows, seq_len).
 
-    `states` holds hidden states of the model and of its copies without a block, (slots, rows, seq_len, hidden): slot 0
-    the intact one, then three slots for each layer passed, in the order of `SCOPES`.
+    `_states` holds the hidden states of the unpruned model and of the models without a block, (slots, rows, seq_len,
+    hidden). Slot 0 is the unpruned model. Then each layer has three slots, in the order of `SCOPES`.
     """
 
     def __init__(self, model: PreTrainedModel, batch: torch.Tensor, token_budget: int, progress: Progress) -> None:
@@ -122,7 +126,7 @@ class _Sweep:
         self._states[0] = embedded
 
     def run(self) -> tuple[Floats, Floats]:
-        """Return loss increases and cosine distances: (rows, n_layers, 3) each."""
+        """Run the sweep and return loss increases and cosine distances, each (rows, n_layers, 3)."""
         cosines = [self._pass_layer(number) for number in range(len(self._layers))]
         losses = self._losses()
         increase = (losses[1:] - losses[:1]).double().cpu().numpy()  # (3 n_layers, rows)
@@ -130,7 +134,11 @@ class _Sweep:
         return increase.T.reshape(n_rows, len(self._layers), PER_LAYER), np.stack(cosines, axis=1)
 
     def _pass_layer(self, number: int) -> Floats:
-        """Apply a layer to all states so far and to two copies of the intact one, without attention and without MLP."""
+        """Apply a layer to the states of all slots so far, and return the cosine distances of its scopes, (rows, 3).
+
+        The three slots of this layer begin as copies of slot 0. The layer is not applied to the slot without the layer.
+        In the other two slots, it is applied without its attention block and without its MLP block.
+        """
         first = 1 + PER_LAYER * number
         without_layer, without_attention, without_mlp = (first + position for position in range(PER_LAYER))
         self._states[first : first + PER_LAYER] = self._states[0]
@@ -152,7 +160,7 @@ class _Sweep:
         return _cosine_distances(((before, after), (before, between), (between, after)))
 
     def _losses(self) -> torch.Tensor:
-        """Return the loss of every slot and sequence, float32: (slots, rows)."""
+        """Return the loss of every slot and sequence, float32, (slots, rows)."""
         hidden = self._states.flatten(0, 1)
         at_once = max(1, min(self._at_once, TAIL_TOKENS // self._batch.shape[1]))
         sequence = torch.arange(len(hidden), device=hidden.device) % len(self._batch)
@@ -166,9 +174,13 @@ class _Sweep:
 
 
 def _layer_arguments(model: PreTrainedModel, batch: torch.Tensor) -> tuple[list[dict[str, Any]], torch.Tensor]:
-    """Run the decoder on one sequence and keep what each layer was called with; embed the whole batch.
+    """Record the keyword arguments of each layer for one sequence, and embed the whole batch.
 
-    Without padding, masks and positions are the same for every sequence: those of one fit any number of rows.
+    The sequences have no padding, so masks and positions are the same for all of them. The arguments recorded for one
+    sequence work for any number of rows.
+
+    Returns:
+        The keyword arguments of each layer, and the input of the first layer, (rows, seq_len, hidden).
     """
     calls: list[dict[str, Any]] = []
     entered: list[torch.Tensor] = []
@@ -198,12 +210,12 @@ def _layer_arguments(model: PreTrainedModel, batch: torch.Tensor) -> tuple[list[
 
 
 class _Entered(Exception):  # noqa: N818 (a signal, not an error)
-    """The first layer was reached; nothing more is wanted of this call."""
+    """Stops a forward pass at the first layer."""
 
 
 @contextmanager
 def _contributing_zero(layer: nn.Module, zero: dict[Block, torch.Tensor]) -> Iterator[None]:
-    """Set the output of each block to zero in the rows where `zero[block]` is true, its output bias included."""
+    """Set the output of each block, with its output bias, to zero in the rows where `zero[block]` is true."""
 
     def silence(rows: torch.Tensor, output: torch.Tensor | tuple[torch.Tensor, ...]) -> Any:
         first = _first(output)
@@ -223,7 +235,7 @@ def _contributing_zero(layer: nn.Module, zero: dict[Block, torch.Tensor]) -> Ite
 
 
 def _rows_at_once(model: PreTrainedModel, seq_len: int) -> int:
-    """Choose how many sequences a sweep carries, from the memory that their hidden states take."""
+    """Choose the number of sequences of a sweep, so that their hidden states fit in memory."""
     slots = 2 + PER_LAYER * len(decoder_layers(model))
     per_row = slots * seq_len * model.config.hidden_size * model.dtype.itemsize
     room = STATE_BYTES_ON_CPU
@@ -234,7 +246,11 @@ def _rows_at_once(model: PreTrainedModel, seq_len: int) -> int:
 
 
 def _smaller(rows: int, token_budget: int, seq_len: int) -> tuple[int, int]:
-    """Halve what is held at once after the GPU ran out of memory."""
+    """Return half of `rows` and half of `token_budget`, after the GPU was out of memory.
+
+    Raises:
+        UserError: If both were at their minimum.
+    """
     if rows == 1 and token_budget <= seq_len:
         raise UserError(
             f"priors: GPU memory exhausted by one sequence of {seq_len} tokens; use a shorter taylor_seq_len, or give "
@@ -248,7 +264,7 @@ def _smaller(rows: int, token_budget: int, seq_len: int) -> tuple[int, int]:
 
 
 def _cosine_distances(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Floats:
-    """Return mean 1 - cosine over tokens of each pair of hidden states: (n_rows, n_pairs)."""
+    """Return the mean over tokens of 1 - cosine similarity for each pair of hidden states, (n_rows, n_pairs)."""
     distances = [1 - nn.functional.cosine_similarity(a.float(), b.float(), dim=-1).mean(dim=1) for a, b in pairs]
     values: Floats = torch.stack(distances, dim=1).double().cpu().numpy()
     return values

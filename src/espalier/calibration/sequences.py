@@ -1,8 +1,9 @@
-"""Calibration sequences: `n` sequences of exactly `seq_len` tokens, without padding, in one seeded order.
+"""Calibration sequences of exactly `seq_len` tokens, without padding, drawn from documents in a seeded order.
 
-Documents are put in a seeded order once. A document of at least `seq_len` tokens gives one sequence, its first
-`seq_len` tokens; shorter ones are passed over. So the first 128 sequences of a 512-sample setting are the 128-sample
-setting, and a short sequence is the prefix of the longer one of the same document.
+The seed determines one order of all documents. A document of at least `seq_len` tokens gives one sequence, its first
+`seq_len` tokens. Shorter documents are skipped. With equal `seq_len`, the sequences of a 128-sample setting are
+therefore the first 128 sequences of the 512-sample setting. With different `seq_len`, the shorter sequence of a
+document is a prefix of the longer one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 
-_CHUNK = 256  # documents tokenised at a time
+_CHUNK = 256  # documents tokenised at once
 
 Tokens = npt.NDArray[np.int64]
 
@@ -28,18 +29,18 @@ def draw_sequences(
     """Draw calibration sequences.
 
     Args:
-        texts: Documents of the calibration split.
+        texts: Documents of the calibration text.
         tokenizer: Tokenizer of the model, loaded with the same `add_bos`.
         n_samples: Number of sequences.
         seq_len: Tokens of each sequence.
         seed: Seed of the order of documents.
-        add_bos: Whether documents begin with BOS; None leaves special tokens to the tokenizer.
+        add_bos: Whether documents begin with BOS. None uses the tokenizer's default.
 
     Returns:
         Token ids, (n_samples, seq_len).
 
     Raises:
-        UserError: If too few documents are long enough.
+        UserError: If fewer than `n_samples` documents have `seq_len` tokens.
     """
     drawn = _draw(texts, tokenizer, n_samples, seq_len, seed, add_bos)
     return np.asarray([tokens for _, tokens in drawn], dtype=np.int64)
@@ -49,12 +50,16 @@ def documents_drawn(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, n_samples: int, seq_len: int, seed: int,
     add_bos: bool | None = None,
 ) -> list[int]:  # fmt: skip
-    """Return the numbers of the documents that `draw_sequences` begins; raises as it does."""
+    """Return the indices of the documents from which `draw_sequences` takes its sequences.
+
+    Raises:
+        UserError: If fewer than `n_samples` documents have `seq_len` tokens.
+    """
     return [number for number, _ in _draw(texts, tokenizer, n_samples, seq_len, seed, add_bos)]
 
 
 def document_order(n_documents: int, seed: int) -> list[int]:
-    """Return the numbers of documents in the order in which calibration draws them."""
+    """Return the indices of all documents in the order in which calibration draws them."""
     order = list(range(n_documents))
     random.Random(f"calibration-{seed}").shuffle(order)
     return order

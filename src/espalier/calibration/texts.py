@@ -1,4 +1,4 @@
-"""Read texts from local files."""
+"""Texts in local files: Parquet, JSON and plain text, compressed or not."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ from espalier.files import COMPRESSIONS, read_parquet
 def read_texts(path: str | Path, text_field: str) -> list[str]:
     """Read one text per row (Parquet, JSON lines, JSON list) or per line (.txt), compressed or not.
 
+    Args:
+        path: The file.
+        text_field: Column or key of the text. Not used for .txt files.
+
     Raises:
-        UserError: If the file is missing, not readable, empty, lacks the column, or has a row that is not a text.
-            Rows are counted from 0, lines from 1.
+        UserError: If the file is missing, unreadable or empty, has no `text_field`, or has a row whose text is not a
+            string. Messages count rows from 0 and lines from 1.
     """
     path = Path(path)
     if not path.is_file():
@@ -41,12 +45,12 @@ def read_texts(path: str | Path, text_field: str) -> list[str]:
 
 
 def read_json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield each value of a file of JSON lines, or of one JSON list, after the line or row where it is.
+    """Yield the position (such as `line 3` or `row 2`) and the value of each item of JSON lines or of one JSON list.
 
     Raises:
-        UserError: Naming the first line that is not JSON.
+        UserError: If a line is not JSON. The message names the first such line.
     """
-    # Not splitlines: JSON texts may hold the line separators of Unicode as they are.
+    # Not str.splitlines: JSON strings may contain the Unicode line separators unescaped.
     numbered = ((number, line) for number, line in enumerate(_lines(path), start=1) if line.strip())
     first = next(numbered, None)
     if first is None:
@@ -67,15 +71,15 @@ def _json(content: str, path: Path, first_line: int) -> Any:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file, uncompressed, each with its newline character.
+    """Yield the decompressed lines of a file, each with its newline character.
 
     Raises:
-        UserError: If the file is not of the compression that its suffix says, cut short, or not UTF-8.
+        UserError: If the file is not compressed as its suffix says, is truncated, or is not UTF-8.
     """
     number = 0
     try:
         with _open(path) as stream:
-            for number, line in enumerate(stream, start=1):  # noqa: B007 (for the messages below)
+            for number, line in enumerate(stream, start=1):  # noqa: B007 (used in the messages below)
                 yield line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: line {number} is not UTF-8 ({error.reason}); save the file as UTF-8") from None

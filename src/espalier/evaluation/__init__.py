@@ -1,1 +1,1 @@
-"""Evaluation: tasks and perplexity through lm-evaluation-harness, with our own model class."""
+"""Evaluation of models: tasks through lm-evaluation-harness, and perplexity. Both use packed scoring."""

@@ -1,4 +1,4 @@
-"""Build the tokenised requests of a model, or reuse those of a model with the same tokenizer."""
+"""Tokenised requests of a model: built, or reused from a model with the same tokenizer."""
 
 from __future__ import annotations
 
@@ -37,27 +37,28 @@ def build_or_reuse(
     vocab_size: int,
     context: int | None = None,
 ) -> tuple[int, bool]:
-    """Write the requests of one model.
+    """Write the tokenised requests of a model, and build them unless a model with the same tokenizer has them.
 
-    Requests depend on tokenizer, protocol and documents only, so they are kept in `.shared/` beside `path` under a
-    hash of these three, and `path` is a hard link (or a copy). Two jobs with one tokenizer wait for each other.
+    Requests depend only on the tokenizer, the protocol and the documents. They are stored in the folder `.shared` next
+    to `path`, in a file named after a hash of these. `path` becomes a hard link to this file, or a copy. A lock makes
+    jobs with the same tokenizer wait for each other.
 
     Args:
-        path: Where the requests go.
+        path: File of tokenised requests to write.
         tokenizer: Tokenizer of the model.
         protocol: Evaluation protocol.
-        data_folder: Folder with `{task}/{split}.parquet`.
-        data_files: The files that the tasks are read from.
+        data_folder: Folder with `{task}/{split}.parquet`, or with JSON files of the same names.
+        data_files: Files that the tasks are read from.
         texts: Files of the perplexity texts, in the order of the protocol.
         scratch: Folder for temporary files.
         vocab_size: Rows of the model's embedding.
-        context: The model's context in tokens; None where its config does not say.
+        context: The model's context in tokens, or None if its config does not give it.
 
     Returns:
-        Number of requests of tasks, and whether they were there already.
+        Number of requests of tasks, and whether existing requests were reused.
 
     Raises:
-        UserError: If a task or text cannot be read or does not fit the model (`check_requests`).
+        UserError: If a task or text cannot be read, or does not fit the model (`check_requests`).
     """
     recipe = make_recipe(
         version=versions.TOKENIZE_REQUESTS,
@@ -89,6 +90,14 @@ def build(
 ) -> TokenisedRequests:
     """Tokenise tasks and perplexity texts.
 
+    Args:
+        tokenizer: Tokenizer of the model.
+        protocol: Evaluation protocol.
+        recipe: Recipe to store with the requests.
+        data_folder: Folder with `{task}/{split}.parquet`, or with JSON files of the same names.
+        texts: Files of the perplexity texts, in the order of the protocol.
+        scratch: Folder for temporary files.
+
     Raises:
         UserError: If a task or text cannot be read, a document cannot be scored, or the chat template is missing.
     """
@@ -118,10 +127,15 @@ def build(
 
 
 def check_requests(requests: TokenisedRequests, *, vocab_size: int, context: int | None) -> None:
-    """Refuse tokens that the model's embedding has no row for, and continuations longer than its context.
+    """Check that requests fit a model: every token has a row of the embedding, and continuations fit in the context.
+
+    Args:
+        requests: Tokenised requests.
+        vocab_size: Rows of the model's embedding.
+        context: The model's context in tokens. None skips the check of continuations.
 
     Raises:
-        UserError: Naming the first task and document, or text.
+        UserError: If a request or text does not fit. The message names the first one.
     """
     for key, request in requests.requests.items():
         check_token_ids(np.concatenate([request.context, request.continuation]), vocab_size, key.document)
@@ -135,13 +149,18 @@ def check_requests(requests: TokenisedRequests, *, vocab_size: int, context: int
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, add_bos: bool | None) -> list[int]:
-    """Tokenise a whole text; special tokens as the tokenizer adds them unless `add_bos` says otherwise."""
+    """Tokenise a whole text. The tokenizer's default decides about special tokens unless `add_bos` is given."""
     tokens: list[int] = tokenizer(text, verbose=False, **special_tokens(add_bos))["input_ids"]
     return tokens
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase, *, with_chat_template: bool) -> str:
-    """Hash all that decides what a tokenizer makes of a text."""
+    """Return a hash of everything that determines the tokens of a text.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        with_chat_template: Whether the chat template is part of the hash.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}

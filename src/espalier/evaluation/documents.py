@@ -1,8 +1,9 @@
-"""Refuse documents that cannot be scored as they are.
+"""Check of task documents before they are scored.
 
-lm-eval counts an answer that is none of the choices as a wrong one, and writes a missing question as `None`. Here every
-document that will be scored or shown is written as lm-eval writes it, by the task's own rules, and the result is
-checked. A field that the task does not use may hold anything.
+lm-eval scores some damaged documents without an error. If the answer is none of the choices, it counts every prediction
+as wrong. If the question is null, it writes `None` into the prompt. This module writes every document that will be
+scored, or shown as an example, by the rules of its task as lm-eval does, and checks the result. Fields that the task
+does not use are not checked.
 """
 
 from __future__ import annotations
@@ -24,21 +25,22 @@ from espalier.evaluation.tasks import Tasks
 
 
 def check_documents(tasks: Tasks, *, num_fewshot: int, limit: int | None) -> None:
-    """Check every document that will be scored, and where examples are shown, all that they are drawn from.
+    """Check every document that will be scored, and every document that may be shown as a solved example.
 
     Args:
         tasks: Loaded tasks.
         num_fewshot: Solved examples before each question.
-        limit: Documents per task that are scored; None is all.
+        limit: Documents per task that are scored. None scores all.
 
     Raises:
-        UserError: With one line per task that has such documents: the first of them, and how many more there are.
+        UserError: If a document cannot be scored or shown, or a task has too few examples. The message has one line for
+            each task and split. It names the first such document and gives the number of others.
     """
     lines: list[str] = []
     for task in tasks.leaves.values():
         scored = Rules(task, solved=False)
         lines += bad_documents(scored, islice(task.task_docs, limit))
-        # lm-eval never shows examples of a task whose definition says 0.
+        # lm-eval never shows examples for a task whose definition sets num_fewshot to 0.
         if num_fewshot and task.get_config("num_fewshot") != 0:
             shown = Rules(task, solved=True)
             lines += _too_few_examples(shown, num_fewshot) or bad_documents(shown, _examples(task, num_fewshot))
@@ -47,7 +49,7 @@ def check_documents(tasks: Tasks, *, num_fewshot: int, limit: int | None) -> Non
 
 
 def bad_documents(rules: Rules, documents: Iterable[Document]) -> list[str]:
-    """Describe the first document that is refused, in one line; nothing if there is none."""
+    """Return one error line for the first document with a problem, or an empty list."""
     found = ((number, problem) for number, doc in enumerate(documents) if (problem := problem_of(rules, doc)))
     first = next(found, None)
     if first is None:
@@ -58,9 +60,9 @@ def bad_documents(rules: Rules, documents: Iterable[Document]) -> list[str]:
 
 
 def problem_of(rules: Rules, document: Document) -> str | None:
-    """Say what is wrong with a document, if anything."""
+    """Return what is wrong with a document, or None."""
     if absent := [rule for rule in rules.texts if re.fullmatch(r"[A-Za-z_]\w*", rule) and rule not in document]:
-        return _absent(absent[0], document)  # lm-eval would write the name of the field
+        return _absent(absent[0], document)  # lm-eval would write the field's name into the prompt
     try:
         text, choices, target = rules.text(document), rules.choices(document), rules.target(document)
     except FAILURES as error:
@@ -77,7 +79,10 @@ def problem_of(rules: Rules, document: Document) -> str | None:
 
 
 def describe_failure(document: Document, error: Exception) -> str:
-    """Say in which field the rules of a task failed, as far as the exception tells it."""
+    """Return an error text for a document at which the rules of its task raised `error`.
+
+    The text names the field that caused the error, if this can be found from the exception.
+    """
     reason, key = " ".join(str(error).split()), error.args[0] if isinstance(error, KeyError) else None
     if isinstance(key, str) and key not in document and key not in document.values():
         return _absent(key, document)
@@ -96,14 +101,17 @@ def _absent(field: str, document: Document) -> str:
 
 
 def _examples(task: ConfigurableTask, num_fewshot: int) -> list[Document]:
-    """Return the documents that may be shown; those that a definition brings along are lm-eval's own."""
+    """Return the documents that may be shown as examples, without those that are part of lm-eval's task definition."""
     if task.fewshot_cfg.split is None and task.fewshot_cfg.samples is not None:
         return []
     return list(task.sampler.df[:num_fewshot] if task.fewshot_cfg.sampler == "first_n" else task.sampler.df)
 
 
 def _too_few_examples(rules: Rules, num_fewshot: int) -> list[str]:
-    """Say when there are fewer examples than are shown. Drawn ones are one more, in case one is the document itself."""
+    """Return an error line if there are fewer examples than the task needs, or an empty list.
+
+    If examples are drawn at random from the scored split, one more is needed, because the scored document may be drawn.
+    """
     n_found, shown = len(rules.task.sampler.df), rules.task.fewshot_cfg
     needed = num_fewshot + (shown.sampler != "first_n" and shown.split == rules.task.config.test_split)
     if n_found >= needed:
@@ -121,13 +129,13 @@ def _choices_problem(choices: Any) -> str | None:
 
 
 def _text_problem(rules: Rules, text: Any, choices: list[str]) -> str | None:
-    """Check the question. Where it is an index, the questions are the choices, and the index is the answer."""
-    many = getattr(rules.task, "multiple_input", None)  # None: not known yet
+    """Check the question. If it is an index, the choices are the questions and the index is the answer (WinoGrande)."""
+    many = getattr(rules.task, "multiple_input", None)  # missing on a `_Draft`, which lm-eval could not load
     if isinstance(text, int) and (many is None or many):
         return _index_problem(text, choices)
     if not isinstance(text, str) or many:
         return f"its question is no text, but {_named(text)}"
-    # Tasks whose choices are whole sentences have no question: their rule is an empty text, or code.
+    # A task whose choices are whole sentences has no question. Its rule is then an empty string or a function.
     rule = rules.task.fewshot_cfg.doc_to_text if rules.solved else rules.task.config.doc_to_text
     return "its question is empty" if not text.strip() and isinstance(rule, str) and rule.strip() else None
 
@@ -136,7 +144,7 @@ def _target_problem(rules: Rules, text: Any, choices: list[str], target: Any) ->
     if isinstance(text, int):
         return None if isinstance(target, str) and target.strip() else f"what follows its choices is {_named(target)}"
     if callable(rules.task.config.process_results) and not isinstance(target, str):
-        return None  # the task's own code reads it
+        return None  # only the task's own `process_results` knows which answers are valid
     many = getattr(rules.task, "multiple_target", None)
     if many is not None and bool(many) != isinstance(target, list) and not rules.solved:
         return f"its answer is {target!r}, but that of the first document is {'a list' if many else 'no list'}"
@@ -151,14 +159,17 @@ def _answer_problem(rules: Rules, answer: Any, choices: list[str]) -> str | None
         return _index_problem(answer, choices)
     if not isinstance(answer, str):
         return f"its answer is {_named(answer)}, which is no choice and no number of one"
-    # The answer of an example may be shown in other words than the choices.
+    # An example may show its answer in other words than the choices.
     if answer in choices or (rules.solved and answer.strip()):
         return None
     return f"its answer is {answer!r}, which is none of its {len(choices)} choices"
 
 
 def _unlabelled(rules: Rules, document: Document) -> str | None:
-    """Find a negative label, as in splits without answers: a rule that takes it for an index counts from the end."""
+    """Check for a negative label, which marks a missing answer, for example in test splits.
+
+    The rule of the task may use the label as an index. A negative index would then count from the end of the choices.
+    """
     for name, value in document.items():
         if isinstance(value, int | str) and re.fullmatch(r"-\d+", str(value)):
             try:

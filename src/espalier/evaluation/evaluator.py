@@ -1,4 +1,4 @@
-"""Evaluate one or several pruned versions of a model in one process: tasks and requests are loaded once."""
+"""Evaluation of one or several pruned versions of a model in one process. Tasks and requests are loaded once."""
 
 from __future__ import annotations
 
@@ -39,18 +39,28 @@ def evaluate_model(
     token_budget: int,
     stopwatch: Stopwatch,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Evaluate a model by a protocol.
+    """Evaluate a model: zero-shot tasks and perplexity.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Tokenizer of the model.
+        tasks: Loaded tasks.
+        requests: Tokenised requests of the tasks and texts.
+        protocol: Evaluation protocol.
+        token_budget: Most tokens per forward pass.
+        stopwatch: Stopwatch that records the time of each part.
 
     Returns:
-        The content of `metrics.json` (without names and recipe), and the table of samples.
+        The content of `metrics.json` without names, `n_params`, `timing_s` and recipe, and the table of samples.
 
     Raises:
-        UserError: If the model gives a log-likelihood that is not finite, or the window exceeds its context.
+        UserError: If a log-likelihood is not finite, a request was not tokenised, or the perplexity window is longer
+            than the model's context.
     """
     lm = EspalierLM(
         model, tokenizer, add_bos=protocol.add_bos, token_budget=token_budget, requests=requests, stopwatch=stopwatch
     )
-    with stopwatch.part("requests"):  # lm-eval writes its prompts; the model class says when it scores
+    with stopwatch.part("requests"):  # lm-eval writes prompts first; `EspalierLM` switches to "forward" and "metrics"
         zeroshot = evaluate_tasks(lm, tasks, protocol)
     with stopwatch.part("forward"):
         perplexity = {
@@ -90,7 +100,7 @@ def _describe(
     tokenizer: PreTrainedTokenizerBase,
     tokens: Tokens,
 ) -> dict[str, Any]:
-    """Return what is stored of the perplexity of one text: the number, how it came about, and its windows."""
+    """Return the entry of one text in `metrics.json`: perplexity, protocol, and the loss of each window."""
     own = "first" if begins_with_bos(tokenizer, tokens) else "none"
     bos = protocol.bos or own
     return {
@@ -107,34 +117,38 @@ def _describe(
 
 
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> bool:
-    """Whether a text begins with BOS, by the tokenizer's own way or by `add_bos`."""
+    """Whether the tokens of a text begin with BOS."""
     return tokenizer.bos_token_id is not None and int(tokens[0]) == tokenizer.bos_token_id
 
 
 def write_evaluation(
     metrics: dict[str, Any], samples: pd.DataFrame, *, metrics_path: str | Path, samples_path: str | Path
 ) -> None:
-    """Write samples, then metrics with their checksum: metrics.json is there only when all is."""
+    """Write samples, then metrics with the checksum of the samples.
+
+    Metrics come last, so an existing `metrics.json` means that the evaluation is complete.
+    """
     write_table(samples_path, Samples.validate(samples))
     write_result(metrics_path, {**metrics, SAMPLES_SHA256: sha256_of(samples_path)})
 
 
 class Evaluator:
-    """A model folder, its requests and tasks.
+    """The tokenizer, requests and tasks of a model, loaded once to evaluate several pruned versions of the model.
 
     Args:
         manifest: Content of the model's manifest.
-        requests: Tokenised requests.
-        data_folder: Folder with `{task}/{split}.parquet`.
-        protocol: Evaluation protocol.
-        dtype: Type of the weights.
+        requests: File of tokenised requests.
+        data_folder: Folder with `{task}/{split}.parquet`, or with JSON files of the same names.
+        protocol: Evaluation protocol, as `Protocol.to_dict` returns it.
+        dtype: Dtype of the weights.
         device: `auto`, `cpu` or `cuda`.
-        gpus: GPUs to spread the model over.
-        token_budget: Upper bound on tokens in a forward pass.
+        gpus: Number of GPUs that hold the model.
+        token_budget: Most tokens per forward pass.
         threads: CPU threads.
 
     Raises:
-        UserError: If something cannot be read, or there is no such device.
+        UserError: If the model has changed since its manifest, requests or tasks cannot be read, or the device is not
+            available.
     """
 
     def __init__(
@@ -169,17 +183,18 @@ class Evaluator:
     def evaluate(
         self, plan: Plan | None, adapt: Callable[[PreTrainedModel, Plan], PreTrainedModel] | None = None
     ) -> tuple[dict[str, Any], pd.DataFrame]:
-        """Load the weights, cut them in memory, and evaluate.
+        """Load the weights, prune them in memory, and evaluate the model.
 
         Args:
-            plan: What to keep; None evaluates the unpruned model.
-            adapt: Changes the pruned model before it is evaluated, such as by merging an adapter.
+            plan: Groups to keep. None evaluates the unpruned model.
+            adapt: Function that changes the pruned model before it is evaluated, for example merges an adapter. Not
+                called for the unpruned model.
 
         Returns:
-            The content of `metrics.json` (without names and recipe), and the table of samples.
+            The content of `metrics.json` without names and recipe, and the table of samples.
 
         Raises:
-            UserError: If the plan does not fit, or a log-likelihood is not finite; and what `adapt` raises.
+            UserError: If the plan does not fit the model, or as `evaluate_model`. Errors of `adapt` pass through.
         """
         stopwatch, self._preparing = self._preparing, Stopwatch()
         with stopwatch.part("load"):

@@ -1,4 +1,4 @@
-"""Load tasks and check their documents; where lm-eval fails to load one, say which file or document is at fault."""
+"""Loading and checking of tasks, with errors that name the file or document that lm-eval cannot read."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from espalier.files import read_parquet
 def load_checked_tasks(
     names: list[str], data_folder: Path, scratch: Path, *, num_fewshot: int, limit: int | None
 ) -> Tasks:
-    """Load tasks, and refuse documents that cannot be scored.
+    """Load tasks and check their documents.
 
     Args:
         names: Tasks, groups or tags.
-        data_folder: Folder with `{task}/{split}.parquet`.
+        data_folder: Folder with `{task}/{split}.parquet`, or with JSON files of the same names.
         scratch: Folder for temporary files.
         num_fewshot: Solved examples before each question.
-        limit: Documents per task that are scored; None is all.
+        limit: Documents per task that are scored. None scores all.
 
     Raises:
         UserError: If a task or its documents cannot be read, or a document cannot be scored.
     """
     leaves = leaf_tasks(names, packaged_entries(names))
     files = {leaf: list(split_files(leaf, data_folder / leaf).values()) for leaf in leaves}
-    # Before they are loaded: a row that is null makes pyarrow end the process.
+    # Files are checked before they are loaded: pyarrow ends the process at a row that is null.
     if unreadable := [line for paths in files.values() for path in paths for line in _file_problems(path)]:
         raise UserError("\n".join(f"evaluation.data: {line}" for line in unreadable))
     try:
@@ -50,7 +50,10 @@ def load_checked_tasks(
 
 
 class _Draft(ConfigurableTask):
-    """A task as its definition says, on documents that lm-eval cannot make a task of."""
+    """A task built from its definition alone, for documents with which lm-eval cannot load the task.
+
+    It has only the attributes that `Rules` and this module use.
+    """
 
     def __init__(self, config: dict[str, Any], documents: datasets.DatasetDict) -> None:
         self._config = TaskConfig(**{key: value for key, value in config.items() if key not in {"tag", "group"}})
@@ -60,7 +63,7 @@ class _Draft(ConfigurableTask):
 
 
 def _problems(task: str, files: list[Path], scratch: Path) -> list[str]:
-    """Say why a task cannot be loaded; nothing if it can."""
+    """Return error lines that say why a task cannot be loaded, or an empty list if no reason is found."""
     definition = load_yaml(scratch / "tasks" / f"{task}.yaml", resolve_func=True)
     try:
         splits = datasets.load_dataset(definition["dataset_path"], **definition["dataset_kwargs"])
@@ -71,7 +74,7 @@ def _problems(task: str, files: list[Path], scratch: Path) -> list[str]:
 
 
 def _odd_row(files: list[Path]) -> str | None:
-    """Find the first row where a field is of another type than before."""
+    """Return an error line for the first row with a field of another type than in earlier rows, or None."""
     types: dict[str, tuple[type, str]] = {}
     for path in files:
         parquet = path.suffix == ".parquet"
@@ -108,7 +111,10 @@ def _count_objects(path: Path) -> int:
 
 
 def _document_problems(draft: _Draft) -> Iterator[str]:
-    """Find the document that stops lm-eval: one that `process_docs` fails at, or the first, which it tries."""
+    """Yield error lines for the documents at which lm-eval fails.
+
+    lm-eval applies `process_docs` to all documents and then the task's rules to the first document.
+    """
     scored, shown = Rules(draft, solved=False), Rules(draft, solved=True)
     processes = {scored: draft.config.process_docs, shown: draft.fewshot_cfg.process_docs}
     for rules, process in processes.items():

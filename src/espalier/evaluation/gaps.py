@@ -1,4 +1,4 @@
-"""Find fields of a document that are null or empty although its task writes them."""
+"""Fields of a document that are null or empty although its task writes them into the prompt."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from typing import Any
 
 from espalier.evaluation.rules import FAILURES, Document, Rules
 
-# A prompt without one of these has no question. Other fields may be empty: SciQ has questions without `support`.
+# A prompt needs these fields if its task uses them. Other fields may be empty: SciQ has questions without `support`.
 NEVER_EMPTY = {
     "context", "goal", "hypothesis", "paragraph", "passage", "premise", "query", "question", "question_stem",
     "sentence",
 }  # fmt: skip
-# lm-eval joins HellaSwag's context before it is seen here; the second part, `ctx_b`, is empty in half of the documents.
+# lm-eval joins the two parts of HellaSwag's context before this check. The second part, `ctx_b`, is empty in half of
+# the documents, so only the first part must not be empty.
 _NEVER_EMPTY_IN = {"hellaswag": ("ctx_a",)}
 
-# In no document. Rules may cut a text at both ends, so it is found by its middle.
+# A text that occurs in no document. A rule may cut off its ends, so only its middle is searched for.
 _MARK, _MIDDLE = "qzjxvkqzjxvk", "jxvkqzjx"
 
 
 def gap_problems(rules: Rules, document: Document, written: tuple[Any, Any, Any]) -> Iterator[str]:
-    """Find fields that are null or empty and that the task writes all the same.
+    """Yield error texts for fields that are null or empty although the task writes them.
 
-    Whether it does is seen by putting a mark there: a rule may well ask whether a field is null.
+    To find out whether the task writes a field, put a mark into the field and search for the mark in the written
+    document. A rule may handle a null field itself, so looking at the rule is not enough.
+
+    Args:
+        rules: Rules of the task.
+        document: Document to check.
+        written: Question, choices and answer that the rules write for the document.
     """
     for name in _NEVER_EMPTY_IN.get(rules.task.config.task, ()):
         if not str(document.get(name) or "").strip():
@@ -49,7 +56,7 @@ def gap_problems(rules: Rules, document: Document, written: tuple[Any, Any, Any]
 
 
 def _gaps(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield where a document is null or an empty text."""
+    """Yield the path of each value of a document that is null or an empty text."""
     if value is None or (isinstance(value, str) and not value.strip()):
         yield path
     elif isinstance(value, Mapping | list):
@@ -58,7 +65,7 @@ def _gaps(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 
 
 def _asks_nothing(rules: Rules, document: Document) -> bool:
-    """Whether the question is what it would be of a document without any text."""
+    """Whether the question stays the same if all texts of the document are removed."""
     try:
         return bool(rules.text(_emptied(document)) == rules.text(document))
     except FAILURES:
@@ -84,6 +91,6 @@ def _display(path: tuple[str | int, ...]) -> str:
 
 
 def _texts(written: tuple[Any, Any, Any]) -> list[str]:
-    """Return everything written as texts: a null element of a list reads `None` as well."""
+    """Return question, choices and answer as texts. A null element of a list becomes `None`, as in lm-eval's prompt."""
     text, choices, target = written
     return [str(part) for part in (text, *(choices if isinstance(choices, list) else [choices]), target)]

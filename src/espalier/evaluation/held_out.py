@@ -1,4 +1,4 @@
-"""What a model is evaluated on, as texts that it must not be made with."""
+"""Texts of an evaluation, for the check that no model is calibrated or trained on them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from espalier.evaluation.requests import TokenisedRequests
 
 
 def held_out_texts(requests: TokenisedRequests, tokenizer: PreTrainedTokenizerBase) -> list[HeldOut]:
-    """Return the perplexity texts, and the documents of tasks: each question with each of its choices.
+    """Return the texts of an evaluation: perplexity texts, and each question of the tasks with each of its choices.
 
     Args:
         requests: Tokenised requests of a model.
-        tokenizer: Its tokenizer.
+        tokenizer: Tokenizer of the model.
     """
     special = set(tokenizer.all_special_ids)
     documents = [np.concatenate([one.context, one.continuation]) for one in requests.requests.values()]

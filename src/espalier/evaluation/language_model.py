@@ -1,4 +1,4 @@
-"""Models as lm-evaluation-harness sees them: an encoder that only tokenises, and a model that scores."""
+"""Models for lm-evaluation-harness: an encoder that only tokenises requests, and a model that scores them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EncodedPair = tuple[tuple[str, str], list[int], list[int]]
 
 
 class _TokenizingLM(TemplateLM):
-    """Encode text by the rules of lm-eval's `hf` backend."""
+    """Base class that tokenises text by the rules of lm-eval's `hf` backend."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, add_bos: bool | None) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class _TokenizingLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """Token that stands in for an empty context: BOS, or end-of-text where there is no BOS."""
+        """Token that replaces an empty context: BOS, or EOS if the tokenizer has no BOS."""
         bos = self.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else bos
 
@@ -61,10 +61,11 @@ class _TokenizingLM(TemplateLM):
         return self.tokenizer.encode(string, **special)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Encode as lm-eval does: both together, cut after as many tokens as the context has alone.
+        """Tokenise context and continuation.
 
-        Where one token spans the end of the context and the whole continuation, nothing is left to score, and lm-eval
-        stops. Then the continuation is encoded by itself (EleutherAI/lm-evaluation-harness#4055) and counted.
+        lm-eval tokenises both together and splits the tokens after the number of tokens that the context has alone. If
+        a token covers the end of the context and the whole continuation, no tokens are left for the continuation. Then
+        the continuation is tokenised separately (EleutherAI/lm-evaluation-harness#4055), and the pair is recorded.
         """
         context_tokens, continuation_tokens = super()._encode_pair(context, continuation)
         if not continuation_tokens and continuation:
@@ -84,7 +85,7 @@ class _TokenizingLM(TemplateLM):
 
         try:
             return render(chat_history)
-        except TemplateError:  # a template that knows no system role, as lm-eval handles it
+        except TemplateError:  # the template has no system role; lm-eval drops system messages, too
             return render([message for message in chat_history if message["role"] != "system"])
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
@@ -92,11 +93,11 @@ class _TokenizingLM(TemplateLM):
 
 
 class RequestEncoder(_TokenizingLM):
-    """Tokenise every request of an evaluation and answer none: each gets the score 0.
+    """A model that records the tokens of every request of an evaluation and returns the score 0 for each.
 
     Attributes:
-        encoded: The tokens of each request.
-        n_apart: For each task, the requests whose continuation was encoded apart from its context.
+        encoded: Tokenised requests.
+        n_apart: Number of requests whose continuation was tokenised separately from its context, by task.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, add_bos: bool | None) -> None:
@@ -125,19 +126,20 @@ class RequestEncoder(_TokenizingLM):
 
 
 class EspalierLM(_TokenizingLM):
-    """A model in memory, pruned or not, that scores requests tokenised beforehand.
+    """A model in memory that scores the requests of lm-eval.
 
     Args:
         model: A causal language model.
-        tokenizer: Its tokenizer.
-        add_bos: Whether texts begin with BOS; None is the tokenizer's own way.
-        token_budget: Upper bound on tokens in a forward pass.
-        requests: Requests tokenised beforehand; None to tokenise here.
-        stopwatch: Told when scoring begins and when it ends, after which lm-eval makes its metrics.
+        tokenizer: Tokenizer of the model.
+        add_bos: Whether texts begin with BOS. None uses the tokenizer's default.
+        token_budget: Most tokens per forward pass.
+        requests: Tokenised requests. None tokenises requests when they are scored.
+        stopwatch: Stopwatch to switch to `forward` when scoring begins, and to `metrics` when it ends.
 
     Attributes:
-        n_truncated: For each task, the documents that did not fit in the model's context and were cut at the left.
-        n_apart: For each task that has any, the requests whose continuation was encoded apart from its context.
+        n_truncated: Number of documents that were truncated to the model's context, by task.
+        n_apart: Number of requests whose continuation was tokenised separately from its context, by task. Tasks without
+            such requests are left out.
     """
 
     def __init__(
@@ -164,11 +166,14 @@ class EspalierLM(_TokenizingLM):
         return context_length(self.model)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """Score (context, continuation) pairs.
+        """Score the (context, continuation) pairs of requests.
+
+        Returns:
+            Log-likelihood (nats) of each continuation, and whether each of its tokens is the most probable one.
 
         Raises:
-            UserError: If a log-likelihood is not finite (naming the document), a request was not tokenised, or one
-                has nothing to score.
+            UserError: If a log-likelihood is not finite, a request was not tokenised, or a continuation is empty or
+                longer than the model's context. The message names the document.
         """
         keys = [_key(instance) for instance in requests]
         encoded = self._encode(requests, keys)
@@ -179,10 +184,13 @@ class EspalierLM(_TokenizingLM):
         return [(score.loglikelihood, score.is_greedy) for score in scores]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
-        """Score whole texts in windows of the model's context, cut by lm-eval's own functions.
+        """Score whole texts in windows of the model's context. lm-eval's functions cut the windows.
+
+        Returns:
+            Log-likelihood (nats) of each text.
 
         Raises:
-            UserError: If a log-likelihood is not finite (naming the document).
+            UserError: If a log-likelihood is not finite. The message names the document.
         """
         windows, owners = [], []
         for owner, instance in enumerate(requests):
@@ -216,7 +224,11 @@ class EspalierLM(_TokenizingLM):
         return [encoder.encoded[key] for key in keys]
 
     def _check(self, keys: Sequence[RequestKey], requests: Sequence[Request]) -> None:
-        """Refuse what cannot be scored; count and report what is too long, as lm-eval does."""
+        """Check that continuations can be scored, and count and log documents that will be truncated.
+
+        Raises:
+            UserError: If a continuation is empty or longer than the model's context.
+        """
         limit = self.max_length
         for key, request in zip(keys, requests, strict=True):
             if not 0 < len(request.continuation) <= limit:

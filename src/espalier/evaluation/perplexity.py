@@ -1,16 +1,19 @@
-"""Perplexity over windows: exp of the mean token loss, each token scored at most once.
+"""Perplexity over windows: exp of the mean loss of the scored tokens. Each token is scored at most once.
 
-A window of `window` tokens moves by `stride`; of each window only the tokens that no earlier window covered are scored,
-so that each has at least `window - stride` tokens of context. The first token of the text has no context and is not
-scored. Source: the fixed-length recipe of the transformers documentation, as in the reference's
-`ppl_standard_2048_512`.
+A window of `window` tokens moves by `stride` tokens. In each window, only the tokens that no earlier window covered are
+scored. After the first window, each scored token therefore has at least `window - stride` tokens of context. The first
+token of the text has no context and is not scored. Source: the documentation of transformers, "Perplexity of
+fixed-length models". The reference's `ppl_standard_2048_512` uses the same windows.
 
-With `stride` equal to `window` the windows are disjoint, as Wanda, SparseGPT and GPTQ report: the first token of every
-window has no context and is not scored, and what is left at the end of the text, shorter than a window, is left out.
+If `stride` equals `window`, windows do not overlap, as in Wanda, SparseGPT and GPTQ. The first token of each window has
+no context and is not scored. The tokens after the last whole window are not scored either.
 
-`bos` says which windows begin with the BOS token. `every` gives each window one, which takes a place of the window and
-is the context of its first token; so with disjoint windows (`stride` of `window` or one less) every token of the whole
-windows is scored. `first` begins the text with it, `none` removes the one that the tokenizer adds.
+`bos` determines which windows begin with the BOS token:
+
+* `every`: each window. BOS counts as a token of the window and is the context of the window's next token. Windows that
+  do not overlap (`stride` is `window` or `window - 1`) therefore score all tokens of the whole windows.
+* `first`: the first window only.
+* `none`: no window. BOS is removed if the tokenizer added it.
 """
 
 from __future__ import annotations
@@ -35,9 +38,9 @@ class PerplexityResult:
 
     Attributes:
         value: exp of the mean loss over all scored tokens.
-        n_tokens: Scored tokens.
-        window_losses: Summed loss of the scored tokens of each window (nats): (windows,).
-        window_tokens: Scored tokens of each window: (windows,).
+        n_tokens: Number of scored tokens.
+        window_losses: Sum of the losses (nats) of the scored tokens of each window, (windows,).
+        window_tokens: Number of scored tokens of each window, (windows,).
     """
 
     value: float
@@ -49,10 +52,18 @@ class PerplexityResult:
 def make_windows(n_tokens: int, window: int, stride: int) -> list[tuple[int, int, int]]:
     """Cut a text into windows.
 
+    If windows overlap, every token except the first one of the text is scored once. If `stride` equals `window`, every
+    token of the whole windows is scored except the first token of each window. A text that is shorter than a window is
+    one window.
+
+    Args:
+        n_tokens: Tokens of the text.
+        window: Tokens of a window.
+        stride: Tokens by which the window moves, at most `window`.
+
     Returns:
-        `(begin, first_scored, end)` for each window: tokens `first_scored` to `end` are scored with the tokens from
-        `begin` as context. With overlapping windows each token but the first is scored exactly once; with disjoint ones
-        each but the first of a window, in whole windows only (a text shorter than one is a window).
+        `(begin, first_scored, end)` of each window. Tokens from `first_scored` up to, but not including, `end` are
+        scored. The tokens from `begin` are their context.
     """
     if stride == window:
         n_windows = max(1, n_tokens // window)
@@ -71,14 +82,14 @@ def make_windows(n_tokens: int, window: int, stride: int) -> list[tuple[int, int
 def window_requests(
     tokens: Tokens, *, window: int, stride: int, bos: Bos | None, bos_token: int | None
 ) -> list[Request]:
-    """Make one request for each window.
+    """Return one request for each window.
 
     Args:
-        tokens: The whole text, tokenised.
+        tokens: Token ids of the whole text.
         window: Tokens of a window, BOS included.
         stride: Tokens by which the window moves, at most `window`.
-        bos: Which windows begin with BOS; None takes the text as it is.
-        bos_token: The BOS token; only `bos` needs it.
+        bos: Windows that begin with BOS. None keeps the tokens as they are.
+        bos_token: The BOS token, or None if the tokenizer has none. Not used if `bos` is None.
     """
     text = np.asarray(tokens, dtype=np.int64)
     if bos is None:
@@ -86,11 +97,11 @@ def window_requests(
         return [Request(text[begin:first], text[first:end]) for begin, first, end in windows]
     start = np.array([] if bos_token is None else [bos_token], dtype=np.int64)
     if len(start) and len(text) and text[0] == bos_token:
-        text = text[1:]  # the tokenizer's own
+        text = text[1:]  # the BOS that the tokenizer added
     if bos != "every":
         text = text if bos == "none" else np.concatenate([start, text])
         return window_requests(text, window=window, stride=stride, bos=None, bos_token=None)
-    inner = window - 1  # tokens of the text in a window
+    inner = window - 1  # tokens of a window without BOS
     if stride >= inner:
         n_windows = max(1, len(text) // inner)
         pieces = [(i * inner, i * inner, (i + 1) * inner) for i in range(n_windows)]
@@ -116,18 +127,18 @@ def measure_perplexity(
 
     Args:
         model: A causal language model.
-        tokens: The whole text, tokenised.
+        tokens: Token ids of the whole text.
         name: Name of the text, for messages.
-        window: Window length in tokens.
+        window: Tokens of a window, BOS included.
         stride: Tokens by which the window moves, at most `window`.
-        token_budget: Upper bound on tokens in a forward pass.
-        max_tokens: First tokens of the text that are read; None is all.
-        bos: Which windows begin with BOS; None takes the text as it was tokenised.
-        bos_token: The tokenizer's BOS token; None where it has none.
+        token_budget: Most tokens per forward pass.
+        max_tokens: Number of first tokens of the text to use. None uses all.
+        bos: Windows that begin with BOS. None keeps the tokens as they are.
+        bos_token: The BOS token, or None if the tokenizer has none.
 
     Raises:
-        UserError: If the window is longer than the model's context, the text has nothing to score, or BOS is asked for
-            and the tokenizer has none.
+        UserError: If the window is longer than the model's context, the text has no token to score, a log-likelihood is
+            not finite, or `bos` needs a BOS token and the tokenizer has none.
     """
     limit = context_length(model)
     if window > limit:

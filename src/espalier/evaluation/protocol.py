@@ -1,4 +1,4 @@
-"""The evaluation protocol: everything besides the model that a number depends on. Stored with every number."""
+"""Evaluation protocol: all settings, besides the model, that determine a result. It is stored with every result."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from typing import Any, Literal
 from espalier.errors import UserError
 
 Bos = Literal["first", "every", "none"]
-# Fields that came after version 0.1.0, each with what it was before: at that value they are left out of every recipe,
-# so that results made before stay valid.
+# Fields that were added after version 0.1.0, with their defaults. A field with its default value is left out of
+# recipes, so that results of version 0.1.0 stay valid.
 _OLD_DEFAULTS: dict[str, Any] = {"fewshot_as_multiturn": False, "bos": None, "max_tokens": None}
 _OF_PERPLEXITY = {"window", "stride", "bos"}
 
 
 @dataclass(frozen=True)
 class TextProtocol:
-    """How the rows of a perplexity text become one text, and how much of it is scored."""
+    """Protocol of a perplexity text.
+
+    Attributes:
+        name: Name of the text.
+        text_field: Column or key of the text in the file.
+        joiner: String that joins the rows of the file.
+        max_tokens: Number of first tokens to use. None uses all.
+    """
 
     name: str
     text_field: str
@@ -27,19 +34,20 @@ class TextProtocol:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Protocol of a study.
+    """Evaluation protocol of a study.
 
     Attributes:
         tasks: Tasks, groups and tags of lm-eval.
         num_fewshot: Solved examples before each question.
         chat_template: Whether prompts are written with the tokenizer's chat template.
-        add_bos: Whether texts begin with BOS; None is the tokenizer's own way.
-        limit: Documents per task; None is all.
-        window: Perplexity window in tokens.
-        stride: Tokens by which the window moves.
+        add_bos: Whether texts begin with BOS. None uses the tokenizer's default.
+        limit: Documents per task that are scored. None scores all.
+        window: Tokens of a perplexity window.
+        stride: Tokens by which the perplexity window moves.
         texts: Perplexity texts.
-        fewshot_as_multiturn: Whether each solved example is a turn of the chat; else all are in the user's one turn.
-        bos: Which perplexity windows begin with BOS; None leaves the text as it was tokenised.
+        fewshot_as_multiturn: Whether each solved example is a turn of its own in the chat. If not, all examples are in
+            one turn of the user.
+        bos: Perplexity windows that begin with BOS. None keeps the texts as they were tokenised.
     """
 
     tasks: tuple[str, ...]
@@ -54,7 +62,7 @@ class Protocol:
     bos: Bos | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, for `params` and files."""
+        """Return the protocol as JSON values, for the `params` of rules and for files."""
         values = {
             **asdict(self),
             "tasks": list(self.tasks),
@@ -63,13 +71,13 @@ class Protocol:
         return _without_defaults(values)
 
     def of_requests(self) -> dict[str, Any]:
-        """Return the part that decides which tokens requests hold: nothing of how perplexity cuts its texts."""
+        """Return the settings that determine the tokens of requests, as JSON values. Perplexity windows do not."""
         texts = [{key: value for key, value in asdict(text).items() if key != "max_tokens"} for text in self.texts]
         return {key: value for key, value in self.to_dict().items() if key not in _OF_PERPLEXITY} | {"texts": texts}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
-        """Make a protocol from what `to_dict` returned, of this version or an older one."""
+        """Create a protocol from the values that `to_dict` returned, in this version or an older one."""
         texts = tuple(TextProtocol(**text) for text in values["texts"])
         return cls(**{**values, "tasks": tuple(values["tasks"]), "texts": texts})
 
@@ -82,14 +90,14 @@ ACC_NORM_ELSE_ACC = "acc_norm_else_acc"
 
 
 def task_accuracy(metrics: Mapping[str, Any], rule: str) -> float:
-    """Return the accuracy of a task that enters the mean.
+    """Return the accuracy of a task that is used in the mean over tasks.
 
     Args:
         metrics: `{metric: {"value": ..., "stderr": ...}}` of one task.
-        rule: `acc_norm_else_acc` (acc_norm where the task defines it, else acc) or `acc`.
+        rule: `acc_norm_else_acc` (`acc_norm` if the task defines it, otherwise `acc`) or `acc`.
 
     Raises:
-        UserError: If the task has no accuracy.
+        UserError: If the task has no such metric.
     """
     wanted = ("acc_norm", "acc") if rule == ACC_NORM_ELSE_ACC else ("acc",)
     for metric in wanted:
@@ -99,6 +107,14 @@ def task_accuracy(metrics: Mapping[str, Any], rule: str) -> float:
 
 
 def mean_accuracy(tasks: Mapping[str, Mapping[str, Any]], rule: str) -> float:
-    """Return the unweighted mean over tasks."""
+    """Return the unweighted mean accuracy over tasks.
+
+    Args:
+        tasks: Results of each task, with its metrics under `metrics`.
+        rule: As in `task_accuracy`.
+
+    Raises:
+        UserError: If a task has no metric for the rule.
+    """
     values = [task_accuracy(task["metrics"], rule) for task in tasks.values()]
     return sum(values) / len(values)

@@ -1,8 +1,8 @@
-"""Tokenised requests: made once for a tokenizer and a protocol, read by every evaluation.
+"""Tokenised requests: built once for a tokenizer and a protocol, and read by every evaluation.
 
-A Parquet file with one row per request. Requests of tasks have a context and a continuation; a perplexity text is one
-row whose continuation is the whole text. What the rows were made from (protocol, tokenizer, documents) is kept as
-JSON in the file's metadata.
+They are stored in a Parquet file with one row per request. A request of a task has a context and a continuation. A
+perplexity text is one row, whose continuation is the whole text. The recipe of the requests (protocol, tokenizer,
+documents) is stored as JSON in the file's metadata.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _RECIPE, _APART = b"espalier_recipe", b"espalier_n_apart"
 
 
 class RequestKey(NamedTuple):
-    """Which request: document and choice of a task."""
+    """Identifier of a request: the task, the index of the document and the index of the choice."""
 
     task: str
     doc_id: int
@@ -52,9 +52,10 @@ class TokenisedRequests:
 
     Attributes:
         requests: Requests of the tasks.
-        texts: Tokens of each perplexity text.
-        recipe: What they were made from.
-        n_apart: For each task that has any, the requests whose continuation was encoded apart from its context.
+        texts: Token ids of each perplexity text, by its name.
+        recipe: Recipe of the requests.
+        n_apart: Number of requests whose continuation was tokenised separately from its context, by task. Tasks without
+            such requests are left out.
     """
 
     requests: Mapping[RequestKey, Request]
@@ -66,7 +67,7 @@ class TokenisedRequests:
         """Return one request.
 
         Raises:
-            UserError: If it was not tokenised.
+            UserError: If there is no such request.
         """
         try:
             return self.requests[key]
@@ -85,16 +86,16 @@ class TokenisedRequests:
         columns = [list(column) for column in zip(*rows, strict=True)]
         table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
         metadata = {_RECIPE: json.dumps(self.recipe, sort_keys=True, ensure_ascii=False).encode()}
-        if self.n_apart:  # left out where there are none: evaluations count as made from this file's bytes
+        if self.n_apart:  # evaluations store this file's hash, so files without such requests must stay the same
             metadata[_APART] = json.dumps(self.n_apart, sort_keys=True).encode()
         write_parquet(path, table.replace_schema_metadata(metadata))
 
 
 def read_requests(path: str | Path) -> TokenisedRequests:
-    """Read a file that `TokenisedRequests.write` made.
+    """Read a file that `TokenisedRequests.write` wrote.
 
     Raises:
-        UserError: If the file is not such a file.
+        UserError: If the file is damaged or has other content.
     """
     table = read_parquet(path)
     metadata = table.schema.metadata or {}
@@ -113,7 +114,7 @@ def read_requests(path: str | Path) -> TokenisedRequests:
 
 
 def _rows(column: pa.ChunkedArray) -> Iterator[Integers]:
-    """Yield the lists of a column as views of one array: lists of Python's integers take 30 times the memory."""
+    """Yield the lists of a column as views of one array. Lists of Python integers would take 30 times the memory."""
     for chunk in column.chunks:
         values, bounds = chunk.values.to_numpy(), chunk.offsets.to_numpy()
         yield from map(values.__getitem__, map(slice, bounds, bounds[1:]))

@@ -1,4 +1,4 @@
-"""How a task writes its documents: the rules of its definition, as lm-eval applies them."""
+"""Rules of a task: how its definition turns a document into question, choices and answer, as lm-eval applies it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lm_eval.api.task import ConfigurableTask
 
 Document = Mapping[str, Any]
 
-# What rules raise when a document is not as they expect.
+# Exceptions that rules raise for a document that they do not expect.
 FAILURES = (LookupError, TypeError, ValueError, AttributeError, SyntaxError, AssertionError, TemplateError)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How a task writes the documents of one split.
+    """Rules of a task for the documents of one split.
 
     Attributes:
         task: The task.
-        solved: Whether the documents are shown as solved examples, by the rules for those.
+        solved: Whether the documents are shown as solved examples. Tasks may have other rules for examples.
     """
 
     task: ConfigurableTask
@@ -38,25 +38,31 @@ class Rules:
 
     @property
     def place(self) -> str:
-        """Where the documents are, for messages."""
+        """Task and split, for messages."""
         return f"evaluation.data: task {self.task.config.task!r}, split {self.split!r}"
 
     @property
     def texts(self) -> list[str]:
-        """The rules that are no code: names of fields, or templates."""
+        """Rules that are strings (field names or templates), without the rules that are functions."""
         source = self.task.fewshot_cfg if self.solved else self.task.config
         return [
             rule for rule in (source.doc_to_text, source.doc_to_choice, source.doc_to_target) if isinstance(rule, str)
         ]
 
     def text(self, document: Document) -> Any:
-        """Write the question; the index of the right choice where choices are questions (WinoGrande)."""
+        """Return the question of a document.
+
+        If the choices are questions (WinoGrande), return the index of the right one.
+        """
         return self.task.doc_to_text(document, self.task.fewshot_cfg.doc_to_text if self.solved else None)
 
     def choices(self, document: Document) -> Any:
-        """Write the choices."""
+        """Return the choices of a document."""
         return self.task.doc_to_choice(document, self.task.fewshot_cfg.doc_to_choice if self.solved else None)
 
     def target(self, document: Document) -> Any:
-        """Write the answer: an index, a text, or a list of these; what follows each question for WinoGrande."""
+        """Return the answer of a document: an index, a text, or a list of these.
+
+        If the choices are questions (WinoGrande), return the text that follows each of them.
+        """
         return self.task.doc_to_target(document, self.task.fewshot_cfg.doc_to_target if self.solved else None)

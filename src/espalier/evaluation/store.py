@@ -1,11 +1,13 @@
-"""The store of finished evaluations: a killed job repeats nothing, and equal plans are evaluated once.
+"""Store of finished evaluations. Evaluations survive a killed job, and equal plans are evaluated once.
 
-An evaluation is named by the hash of all that decides its numbers (weights, plan, protocol, version, libraries). Its
-folder holds `metrics.json` (without the name of the experiment), `samples.parquet`, and `checksums.json` with size and
-SHA-256 of both; it appears whole or not at all. An entry that is damaged, or that was not made by its recipe, is
-dropped and made again. Entries of version 0.1.0 have no checksums: they are read through instead.
-Experiments get hard links. A claim is a lock that ends with its process, so that two jobs do not evaluate the same.
-What takes their place where the file system has neither: `espalier.files`.
+An entry of the store is a folder. Its name is a hash of everything that determines the results: weights, plan,
+protocol, version and libraries. It holds `metrics.json` (without the name of the experiment), `samples.parquet`, and
+`checksums.json` with the size and SHA-256 of both. It appears only when it is complete. An entry is deleted and
+evaluated again if it is damaged or if its name does not match its recipe. Entries of version 0.1.0 have no checksums,
+so their files are read to check them.
+
+The samples of an experiment are a hard link to the entry. A claim is a lock, so that two jobs do not run the same
+evaluation. The lock ends with its process. `espalier.files` has fallbacks for file systems without links or locks.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class Store:
-    """Finished evaluations of one model, in a folder."""
+    """Store of the finished evaluations of one model, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,11 +47,11 @@ class Store:
 
     @staticmethod
     def key(recipe: dict[str, Any]) -> str:
-        """Name an evaluation by its recipe."""
+        """Return the key of an evaluation: a hash of its recipe."""
         return sha256_of_json(recipe)[:32]
 
     def has(self, key: str) -> bool:
-        """Whether an evaluation is finished and whole; one that is damaged is dropped, and the log says why."""
+        """Whether an evaluation is complete. A damaged evaluation is deleted, and the reason is logged."""
         entry = self.folder / key
         if not entry.is_dir():
             return False
@@ -62,13 +64,13 @@ class Store:
 
     @contextmanager
     def adding(self, key: str) -> Iterator[Path]:
-        """Yield a folder to write both files into; it becomes the evaluation when the block succeeds."""
+        """Yield a folder for `metrics.json` and `samples.parquet`. It becomes the entry when the block succeeds."""
         with whole_folder(self.folder / key) as folder:
             yield folder
             write_json(folder / CHECKSUMS, {name: _checksum(folder / name) for name in (METRICS, SAMPLES)})
 
     def _problem(self, entry: Path) -> str | None:
-        """Say what is wrong with an entry, or None."""
+        """Return what is wrong with an entry, or None."""
         try:
             expected = read_json(entry / CHECKSUMS) if (entry / CHECKSUMS).is_file() else {}
             for name, checksum in expected.items():
@@ -85,13 +87,15 @@ class Store:
         return None if self.key(recipe) == entry.name else "its recipe is not the one that it is named by"
 
     def hand_over(self, key: str, header: dict[str, Any], *, metrics: Path, samples: Path) -> None:
-        """Give an experiment its files: the samples as a hard link or a copy, the metrics with its name put first.
+        """Write the files of an experiment from its evaluation in the store.
+
+        The samples become a hard link or a copy. The metrics get `header` as their first fields.
 
         Args:
-            key: Which evaluation.
-            header: Names of model and experiment, and the facts of its plan.
-            metrics: Where `metrics.json` goes.
-            samples: Where `samples.parquet` goes.
+            key: Key of the evaluation.
+            header: Fields of the experiment's plan for `metrics.json`, such as the names of model and experiment.
+            metrics: File `metrics.json` to write.
+            samples: File `samples.parquet` to write.
         """
         with whole_file(samples) as temporary:
             link_or_copy(self.folder / key / SAMPLES, temporary)
@@ -100,14 +104,14 @@ class Store:
 
     @contextmanager
     def claim(self, key: str, *, wait: bool) -> Iterator[bool]:
-        """Try to be the only process that works on an evaluation.
+        """Lock an evaluation during the block, so that no other process runs it.
 
         Args:
-            key: Which evaluation.
-            wait: Whether to wait for whoever has it.
+            key: Key of the evaluation.
+            wait: Whether to wait if another process has the lock.
 
         Yields:
-            Whether the claim was got (always, when waiting).
+            Whether this process has the lock. Always true with `wait`.
         """
         with locked(self.folder / f"{key}.lock", wait=wait) as held:
             yield held

@@ -1,7 +1,7 @@
-"""Load lm-evaluation-harness tasks on local data.
+"""Tasks of lm-evaluation-harness on local data.
 
-Task definitions stay lm-eval's own: each leaf task is read through a YAML file that includes the packaged one and
-replaces only where the documents come from (`dataset_path`, `dataset_name`, `dataset_kwargs`).
+The task definitions of lm-eval are used unchanged. For each task with documents, a generated YAML file includes the
+packaged definition and overrides only the source of its documents (`dataset_path`, `dataset_name`, `dataset_kwargs`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from espalier.files import DOCUMENT_FORMS, DOCUMENT_SUFFIXES, document_suffix, s
 
 
 def packaged_entries(names: Iterable[str]) -> dict[str, Entry]:
-    """Find the packaged definitions of tasks, groups and tags, and of everything they contain.
+    """Return the packaged definitions of tasks, groups and tags, and of everything that they contain, by name.
 
     Raises:
         UserError: If lm-eval does not know a name.
@@ -38,10 +38,14 @@ def packaged_entries(names: Iterable[str]) -> dict[str, Entry]:
 
 
 def leaf_tasks(names: Iterable[str], entries: Mapping[str, Entry]) -> list[str]:
-    """Expand groups and tags to the tasks in them, each once, in order.
+    """Expand groups and tags to their tasks, in order and without duplicates.
+
+    Args:
+        names: Tasks, groups or tags.
+        entries: Their packaged definitions, as `packaged_entries` returns them.
 
     Raises:
-        UserError: If one of them is not multiple choice.
+        UserError: If a task is not multiple choice.
     """
     leaves = list(dict.fromkeys(leaf for name in names for leaf in _expand(name, entries)))
     for leaf in leaves:
@@ -56,12 +60,12 @@ def leaf_tasks(names: Iterable[str], entries: Mapping[str, Entry]) -> list[str]:
 
 @dataclass(frozen=True)
 class Tasks:
-    """Tasks that were loaded.
+    """Loaded tasks.
 
     Attributes:
-        loaded: lm-eval's flat mapping of tasks and groups.
-        reported: Tasks and groups that get a number of their own and enter the mean: a group where lm-eval aggregates
-            it, else what it holds; of a tag, what carries it.
+        loaded: lm-eval's mapping of tasks and groups.
+        reported: Names of the tasks and groups whose accuracy is reported and used in the mean. A group is reported if
+            lm-eval aggregates it. Otherwise its members are reported. A tag is replaced by the tasks that carry it.
     """
 
     loaded: TaskDict
@@ -69,21 +73,23 @@ class Tasks:
 
     @property
     def leaves(self) -> dict[str, Task]:
-        """Tasks with documents, by name."""
+        """Tasks that have documents, by name."""
         found: dict[str, Task] = self.loaded["tasks"]
         return found
 
 
 def load_tasks(names: Iterable[str], data_folder: Path, scratch: Path) -> Tasks:
-    """Load tasks with their documents from local folders.
+    """Load tasks with documents from local folders.
 
     Args:
         names: Tasks, groups or tags.
-        data_folder: Folder with `{task}/{split}.parquet` (or .json, .jsonl, compressed or not) for each leaf task.
+        data_folder: Folder with `{task}/{split}.parquet` (or .json, .jsonl, compressed or not) for each task that has
+            documents.
         scratch: Folder for the generated YAML files and for the cache of `datasets`.
 
     Raises:
-        UserError: If a name is unknown, a task is not multiple choice or has no accuracy, or documents are missing.
+        UserError: If a name is unknown, a task is not multiple choice, a reported task or group has no accuracy, or
+            documents are missing.
     """
     names = list(names)
     entries = packaged_entries(names)
@@ -93,7 +99,7 @@ def load_tasks(names: Iterable[str], data_folder: Path, scratch: Path) -> Tasks:
         override = data_override(entries[leaf], data_folder / leaf, scratch / "datasets")
         (definitions / f"{leaf}.yaml").write_text(yaml.safe_dump(override), encoding="utf-8")
     manager = TaskManager(include_path=definitions, include_defaults=not _are_single_tasks(names))
-    # Tags are expanded here, since lm-eval refuses a task that is named and also carries a named tag.
+    # Expand tags here: lm-eval raises if the names include both a tag and a task that carries it.
     untagged = list(dict.fromkeys(task for name in names for task in _without_tags(name, entries)))
     tasks = manager.load(_not_within(untagged, entries))
     reported = tuple(dict.fromkeys(task for name in untagged for task in _reported(name, tasks)))
@@ -103,7 +109,7 @@ def load_tasks(names: Iterable[str], data_folder: Path, scratch: Path) -> Tasks:
 
 
 def _without_tags(name: str, entries: Mapping[str, Entry]) -> Iterator[str]:
-    """Yield a task or group as it is, and for a tag what carries it."""
+    """Yield a task or group unchanged, and for a tag the tasks and groups that carry it."""
     entry = entries[name]
     if entry.kind is Kind.TAG:
         for child in sorted(entry.tags):
@@ -113,13 +119,13 @@ def _without_tags(name: str, entries: Mapping[str, Entry]) -> Iterator[str]:
 
 
 def _not_within(names: Sequence[str], entries: Mapping[str, Entry]) -> list[str]:
-    """Leave out tasks that a named group holds: lm-eval loads them with the group, and only once."""
+    """Remove tasks that belong to a group in `names`. lm-eval loads them with the group, and only once."""
     held = {leaf for name in names if entries[name].kind is Kind.GROUP for leaf in _expand(name, entries)}
     return [name for name in names if name not in held]
 
 
 def _reported(name: str, tasks: TaskDict) -> Iterator[str]:
-    """Yield a task, or a group that lm-eval aggregates; of another group, what it holds."""
+    """Yield a task, a group that lm-eval aggregates, or the members of any other group."""
     group = tasks.get("groups", {}).get(name)
     if group is None or group.has_aggregation:
         yield name
@@ -129,7 +135,11 @@ def _reported(name: str, tasks: TaskDict) -> Iterator[str]:
 
 
 def _check_has_accuracy(name: str, tasks: TaskDict) -> None:
-    """Refuse before anything is evaluated what has no number for the mean."""
+    """Check, before the evaluation, that a task or group has an accuracy for the mean.
+
+    Raises:
+        UserError: If it has none.
+    """
     group = tasks.get("groups", {}).get(name)
     if group is not None:
         metrics = [each.metric for each in group.aggregate_metric_list]
@@ -143,7 +153,16 @@ def _check_has_accuracy(name: str, tasks: TaskDict) -> None:
 
 
 def data_override(entry: Entry, folder: Path, cache: Path) -> dict[str, Any]:
-    """Make the YAML content that reads a packaged task from a local folder."""
+    """Return the content of the YAML file that makes a packaged task read its documents from a local folder.
+
+    Args:
+        entry: Packaged definition of the task.
+        folder: Folder with a file for each split.
+        cache: Folder for the cache of `datasets`.
+
+    Raises:
+        UserError: If a split is missing, or the splits have different file formats.
+    """
     files = split_files(entry.name, folder)
     suffixes = {split: document_suffix(path.name) or "" for split, path in files.items()}
     first = next(iter(suffixes.values()))
@@ -170,10 +189,10 @@ def data_override(entry: Entry, folder: Path, cache: Path) -> dict[str, Any]:
 
 
 def split_files(task: str, folder: Path) -> dict[str, Path]:
-    """Find the file of each split of a task.
+    """Return the file of each split of a task, by the name of the split.
 
     Raises:
-        UserError: If there is none, or a split has two.
+        UserError: If the folder has no documents, or two files for a split.
     """
     files: dict[str, Path] = {}
     for path in sorted(folder.glob("*")):
@@ -194,7 +213,7 @@ def split_files(task: str, folder: Path) -> dict[str, Path]:
 
 
 def _required_splits(definition: Mapping[str, Any]) -> list[str]:
-    """Return the splits that lm-eval opens: the scored one, and the one for examples (even when none are shown)."""
+    """Return the splits that lm-eval opens: the scored split, and the split of examples even if none are shown."""
     scored = definition.get("test_split") or definition.get("validation_split")
     shown = definition.get("fewshot_config") or {}
     examples = shown.get("split") or definition.get("fewshot_split")
@@ -208,7 +227,7 @@ def _are_single_tasks(names: Iterable[str]) -> bool:
 
 
 def _read_entry(path: Path) -> Entry:
-    """Read one packaged definition, with what it includes."""
+    """Read one packaged definition and the files that it includes."""
     index: dict[str, Entry] = {}
     TaskIndex.process_cfg(load_yaml(path, resolve_func=False), path, index)
     return next(entry for entry in index.values() if entry.kind is Kind.TASK)

@@ -1,4 +1,4 @@
-"""Where the time of an evaluation goes."""
+"""Time that an evaluation spends in each of its parts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ PARTS = ("load", "requests", "forward", "metrics")
 
 
 class Stopwatch:
-    """Seconds spent in the parts of a job; each moment counts for one part only.
+    """Measures the seconds spent in each part of an evaluation. Only one part is active at a time.
 
     Attributes:
-        seconds: Time of each part: load (weights, surgery), requests (tokenizer, tasks, requests, prompts), forward
-            (packing and the model, for tasks and perplexity), metrics (all else).
+        seconds: Seconds of each part. `load`: weights and pruning. `requests`: tokenizer, tasks, requests and prompts.
+            `forward`: packing and the model, for tasks and perplexity. `metrics`: lm-eval's metrics.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Stopwatch:
         self._since = time.perf_counter()
 
     def switch(self, part: str | None) -> None:
-        """Let time count for another part from now on; None counts for nothing."""
+        """Make `part` the active part. With None, time is not counted."""
         now = time.perf_counter()
         if self._part is not None:
             self.seconds[self._part] += now - self._since
@@ -31,7 +31,7 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the block for a part, then go on with the part before it."""
+        """Make a part active during the block, then return to the part that was active before."""
         before = self._part
         self.switch(name)
         try:

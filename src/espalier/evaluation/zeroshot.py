@@ -1,4 +1,4 @@
-"""Zero-shot evaluation through lm-evaluation-harness: its tasks, metrics and standard errors, our model."""
+"""Evaluation of a model on tasks, with the prompts, metrics and standard errors of lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from espalier.evaluation.requests import RequestKey
 from espalier.evaluation.tasks import Tasks
 from espalier.scoring import Request
 
-# lm-eval compiles its prompt templates anew for each document, which takes longer than to score a small model.
+# lm-eval compiles its prompt templates again for each document. This takes longer than scoring with a small model.
 lm_eval.utils.env.from_string = functools.cache(lm_eval.utils.env.from_string)
 
 FEWSHOT_SEED = 1234  # lm-eval's default
@@ -31,9 +31,10 @@ class ZeroShotResult:
     """Results of all tasks.
 
     Attributes:
-        tasks: For each task or group: metrics with standard errors, number of documents, how many of them were cut
-            at the left, how many continuations were encoded apart, version, few-shot examples.
-        samples: One row per choice; see `espalier.tables.Samples`.
+        tasks: Results of each reported task or group, by its name: `metrics` with standard errors, `n_samples`
+            (documents), `n_truncated` (documents truncated to the context), `n_encoded_apart` (continuations tokenised
+            separately), `version`, `n_shot` and `limit`.
+        samples: Table with one row per choice (`espalier.tables.Samples`).
     """
 
     tasks: dict[str, dict[str, Any]]
@@ -43,11 +44,19 @@ class ZeroShotResult:
 def encode_tasks(
     tasks: Tasks, tokenizer: PreTrainedTokenizerBase, protocol: Protocol
 ) -> tuple[dict[RequestKey, Request], dict[str, int]]:
-    """Tokenise every request that an evaluation of these tasks makes.
+    """Tokenise every request of an evaluation.
+
+    Args:
+        tasks: Loaded tasks.
+        tokenizer: Tokenizer of the model.
+        protocol: Evaluation protocol.
 
     Returns:
-        The requests, and for each task that has any, how many continuations were encoded apart from their context
-        because one token spans both.
+        The requests, and by task the number of continuations that were tokenised separately from their context because
+        one token would cover both. Tasks without such continuations are left out.
+
+    Raises:
+        UserError: If the continuation of a request has no tokens.
     """
     encoder = RequestEncoder(tokenizer, protocol.add_bos)
     _run(encoder, tasks, protocol)
@@ -55,7 +64,16 @@ def encode_tasks(
 
 
 def evaluate_tasks(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> ZeroShotResult:
-    """Evaluate a model on tasks."""
+    """Evaluate a model on tasks.
+
+    Args:
+        lm: Model to evaluate.
+        tasks: Loaded tasks.
+        protocol: Evaluation protocol.
+
+    Raises:
+        UserError: As `EspalierLM.loglikelihood`, or if a document has fewer answers than choices.
+    """
     results = _run(lm, tasks, protocol)
     summary = {name: _summarise(name, results, protocol, lm) for name in tasks.reported}
     rows = [row for name in results["samples"] for row in _sample_rows(tasks.leaves[name], results["samples"][name])]
@@ -63,9 +81,12 @@ def evaluate_tasks(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> ZeroShot
 
 
 def _run(lm: RequestEncoder | EspalierLM, tasks: Tasks, protocol: Protocol) -> dict[str, Any]:
-    """Do what lm-eval's `simple_evaluate` does with built tasks, without its look at the machine (seconds)."""
+    """Run lm-eval's `evaluate` on loaded tasks and return its results.
+
+    lm-eval's `simple_evaluate` would also collect information about the machine, which takes seconds.
+    """
     for task in tasks.leaves.values():
-        if task.get_config("num_fewshot") != 0:  # lm-eval never overrides a task that says 0
+        if task.get_config("num_fewshot") != 0:  # lm-eval never overrides a task that sets 0
             task.set_config(key="num_fewshot", value=protocol.num_fewshot)
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
     results: dict[str, Any] = evaluate(
@@ -80,7 +101,7 @@ def _run(lm: RequestEncoder | EspalierLM, tasks: Tasks, protocol: Protocol) -> d
 
 
 def _summarise(name: str, results: dict[str, Any], protocol: Protocol, lm: EspalierLM) -> dict[str, Any]:
-    """Gather one task's numbers; keys such as `acc,none` lose the name of lm-eval's default filter."""
+    """Return the results of one task or group. In keys such as `acc,none`, lm-eval's default filter is removed."""
     found = results["results"][name]
     values = {key.split(",", 1)[0]: value for key, value in found.items() if key.endswith(",none")}
     metrics = {
@@ -101,7 +122,7 @@ def _summarise(name: str, results: dict[str, Any], protocol: Protocol, lm: Espal
 
 
 def _leaves(name: str, results: dict[str, Any]) -> Iterator[str]:
-    """Yield the tasks with documents of their own: `name` itself, or those in the group."""
+    """Yield the tasks that have documents: the task itself, or the tasks in a group."""
     if name in results["n-samples"]:
         yield name
         return
@@ -114,7 +135,11 @@ def _number_or_none(value: Any) -> float | None:
 
 
 def _sample_rows(task: Task, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Make one row per choice; lengths are those that lm-eval divides by for acc_norm."""
+    """Return one row per choice. `n_chars` is the length that lm-eval divides by for `acc_norm`.
+
+    Raises:
+        UserError: If a document has fewer answers than choices.
+    """
     rows = []
     for sample in samples:
         choices = task.doc_to_choice(sample["doc"])

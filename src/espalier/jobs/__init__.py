@@ -1,1 +1,4 @@
-"""What a job of the workflow is: its log, its failure record, its work. Only here is Snakemake's object known."""
+"""Work of the jobs of the workflow, their logs and failure records.
+
+In this library, only this package reads the `snakemake` object of a script.
+"""

@@ -1,4 +1,4 @@
-"""What jobs on calibration text do: draw sequences, load the model, run the pass."""
+"""Jobs on calibration text: collect importance, measure priors, and check the text against the evaluation."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CalibrationJob:
-    """What a job on calibration text is given.
+    """Inputs and settings of a job on calibration text.
 
     Attributes:
         manifest: File of the model's manifest.
         text: File of the calibration text.
-        sequences: `text_field`, `seed`, `seq_len` and, where the config sets it, `add_bos`.
-        counts: `largest` and `extra` sample counts; for priors also `prior_samples` as configured.
-        dtype: Type of the weights.
-        resources: `device`, `gpu` and `token_budget`; for passes also `layers_per_pass` (0: as many as fit) and
-            `checkpointing`.
+        sequences: `text_field`, `seed`, `seq_len` and, if the config sets it, `add_bos`.
+        counts: Sample counts `largest` and `extra`. For priors also `prior_samples`, as configured.
+        dtype: Dtype of the weights.
+        resources: `device`, `gpu` and `token_budget`. For gradient passes also `layers_per_pass` (0 takes as many
+            layers as fit) and `checkpointing`.
         threads: CPU threads.
     """
 
@@ -54,7 +54,7 @@ class CalibrationJob:
 
     @classmethod
     def of(cls, snakemake: Any) -> CalibrationJob:
-        """Build the job from the `snakemake` object of a script."""
+        """Create the job from the `snakemake` object of a script."""
         params = snakemake.params
         return cls(
             snakemake.input.manifest, snakemake.input.text, params.sequences, params.counts, params.dtype,
@@ -63,14 +63,20 @@ class CalibrationJob:
 
     @property
     def steps(self) -> list[int]:
-        """Sample counts at which results are taken."""
+        """Sample counts of the results."""
         return ladder(self.counts["largest"], self.counts["extra"])
 
     def load(self, n_samples: int) -> tuple[PreTrainedModel, torch.Tensor]:
-        """Draw sequences, then load the model: what can be refused is refused before a GPU is used.
+        """Draw sequences, then load the model. Errors in the text are therefore raised before a GPU is used.
+
+        Args:
+            n_samples: Number of sequences.
+
+        Returns:
+            The model, and token ids, (n_samples, seq_len).
 
         Raises:
-            UserError: If the text is too short, or the model cannot be loaded.
+            UserError: As `load_sequences`, or if the model cannot be loaded.
         """
         torch.set_num_threads(self.threads)
         manifest = read_json(self.manifest)
@@ -82,10 +88,14 @@ class CalibrationJob:
 
 
 def collect(job: CalibrationJob, criterion: str) -> Collected:
-    """Collect importances by a criterion that reads text, and gradient statistics where it takes gradients.
+    """Collect importance by a criterion that reads text, and gradient statistics if the criterion takes gradients.
+
+    Args:
+        job: Inputs and settings of the job.
+        criterion: Name of the criterion.
 
     Raises:
-        UserError: If the text is too short, or the model cannot be loaded or run.
+        UserError: As `CalibrationJob.load` and `collect_importance`.
     """
     model, tokens = job.load(job.counts["largest"])
     resources = job.resources
@@ -96,10 +106,10 @@ def collect(job: CalibrationJob, criterion: str) -> Collected:
 
 
 def priors_table(job: CalibrationJob) -> dict[str, Any]:
-    """Measure priors: columns of the priors table, for every sample count of the ladder.
+    """Measure priors and return the columns of the priors table, with rows for every sample count of the ladder.
 
     Raises:
-        UserError: If the text is too short, or the model cannot be loaded or run.
+        UserError: As `CalibrationJob.load` and `measure_priors`.
     """
     configured = job.counts["prior_samples"]
     model, tokens = job.load(prior_samples(job.counts["largest"], configured))
@@ -114,15 +124,15 @@ def load_sequences(manifest: Mapping[str, Any], text: str, sequences: Mapping[st
     Args:
         manifest: Content of the model's manifest.
         text: File of the calibration text.
-        sequences: `text_field`, `seed`, `seq_len` and, where the config sets it, `add_bos`.
+        sequences: `text_field`, `seed`, `seq_len` and, if the config sets it, `add_bos`.
         n_samples: Number of sequences.
 
     Returns:
         Token ids, (n_samples, seq_len).
 
     Raises:
-        UserError: If the text is too short, has a token that the model's embedding has no row for, or the model has
-            changed.
+        UserError: If the text cannot be read, too few documents are long enough, a token has no row in the model's
+            embedding, or the model has changed since its manifest.
     """
     add_bos = sequences.get("add_bos")
     tokenizer = load_tokenizer(
@@ -143,21 +153,21 @@ def load_sequences(manifest: Mapping[str, Any], text: str, sequences: Mapping[st
 def check_sequences(
     manifest: Mapping[str, Any], requests: TokenisedRequests, text: str, settings: Sequence[Mapping[str, Any]]
 ) -> list[Compared]:
-    """Refuse calibration documents that are in what a model is evaluated on.
+    """Check that calibration documents do not overlap with the texts on which a model is evaluated.
 
     Args:
         manifest: Content of the model's manifest.
         requests: Tokenised requests of the model.
         text: File of the calibration text.
-        settings: `text_field`, `seed`, `seq_len`, `n_samples` and, where the config sets it, `add_bos` of each setting,
-            all of one text.
+        settings: Calibration settings on this text. Each has `text_field`, `seed`, `seq_len`, `n_samples` and, if the
+            config sets it, `add_bos`. `add_bos` is read from the first one and must be the same in all.
 
     Returns:
-        What was compared: for each setting, with the perplexity texts and with the documents of tasks.
+        Two comparisons for each setting: with the perplexity texts, and with the documents of tasks.
 
     Raises:
-        UserError: If documents overlap, the text is too short or has a token that the model's embedding has no row for,
-            or the model has changed.
+        UserError: If documents overlap, the text cannot be read, too few documents are long enough, a token has no row
+            in the model's embedding, or the model has changed since its manifest.
     """
     add_bos = settings[0].get("add_bos") if settings else None
     tokenizer = load_tokenizer(

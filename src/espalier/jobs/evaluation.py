@@ -1,8 +1,8 @@
-"""Evaluate one experiment, then other pending ones of the same model: loading costs as much as evaluating.
+"""Job that evaluates an experiment, and then other experiments of the same model that have no results yet.
 
-Each evaluation is claimed separately and stored as soon as it is finished. So parallel jobs share the work, and a
-killed job loses at most the evaluation that it was running. A result that is already in the store is only copied,
-without loading torch.
+Loading tasks and requests takes as long as an evaluation, so one job runs several evaluations. Each evaluation is
+claimed separately and stored when it is finished. Parallel jobs therefore share the work, and a killed job loses only
+the evaluation that it was running. If the store has the result of the job's own experiment, torch is not imported.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction", "ext
 
 @dataclass(frozen=True)
 class Planned:
-    """An experiment of the study that may wait for its evaluation.
+    """An experiment of the study, which may not be evaluated yet.
 
     Attributes:
-        plan: File of its plan, whether or not it is there.
+        plan: File of its plan. It need not exist yet.
         settings: Configured settings of the plan.
-        sources: Tables of importance and priors that the plan is made from.
+        sources: Tables of importance and priors from which the plan is made.
     """
 
     plan: str
@@ -50,12 +50,13 @@ class Planned:
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """What the evaluations of one model have in common.
+    """Inputs and settings that all evaluations of a model share.
 
     Attributes:
         manifest: Content of the model's manifest.
-        requests: Tokenised requests.
-        settings: Remaining arguments of `Evaluator`: data_folder, protocol, dtype, device, gpus, token_budget, threads.
+        requests: File of tokenised requests.
+        settings: The other arguments of `Evaluator`: `data_folder`, `protocol`, `dtype`, `device`, `gpus`,
+            `token_budget` and `threads`.
     """
 
     manifest: dict[str, Any]
@@ -64,7 +65,7 @@ class EvaluationJob:
 
     @classmethod
     def of(cls, snakemake: Any) -> EvaluationJob:
-        """Build the job from the `snakemake` object of a script."""
+        """Create the job from the `snakemake` object of a script."""
         params, resources = snakemake.params, snakemake.resources
         settings = {
             "data_folder": Path(params.data_folder),
@@ -78,7 +79,12 @@ class EvaluationJob:
         return cls(read_json(snakemake.input.manifest), Path(snakemake.input.requests), settings)
 
     def recipe(self, plan: dict[str, Any] | None, adapter: Path | None = None) -> dict[str, Any]:
-        """Return the recipe of one evaluation, of a recovered model if a folder with an adapter is given."""
+        """Return the recipe of an evaluation.
+
+        Args:
+            plan: Content of `plan.json`, or None for the unpruned model.
+            adapter: Folder of the adapter of a recovered model, or None.
+        """
         return evaluation_recipe(
             self.manifest,
             plan,
@@ -93,7 +99,7 @@ class EvaluationJob:
         return sha256_of(self.requests)
 
     def evaluator(self) -> Evaluator:
-        """Load what every evaluation needs; imports torch and lm-eval."""
+        """Create the evaluator, which loads tokenizer, requests and tasks. Imports torch and lm-eval."""
         from espalier.evaluation.evaluator import Evaluator
 
         return Evaluator(self.manifest, requests=self.requests, **self.settings)
@@ -102,22 +108,25 @@ class EvaluationJob:
 def evaluate_with_others(
     work: EvaluationJob, store: Store, plan: Path, *, at_most: int, planned: Callable[[], Iterable[Planned]] = tuple
 ) -> str:
-    """Make sure that an experiment is evaluated and stored; then evaluate other pending ones with the loaded model.
+    """Evaluate and store an experiment, then other experiments of the model that have no results yet.
+
+    If the store already has the result of this experiment, return at once and evaluate no others.
 
     Args:
-        work: The model and how to evaluate it.
-        store: Finished evaluations of the model.
-        plan: `plan.json` of the experiment.
-        at_most: How many experiments to evaluate in this process.
-        planned: Looks up all experiments of the model in the study; called only if another one may be
-            evaluated. Folders that are left from an older grid are not evaluated.
+        work: Inputs and settings of the evaluations.
+        store: Store of the model.
+        plan: File `plan.json` of the experiment.
+        at_most: Most experiments to evaluate in this process, this experiment included.
+        planned: Function that returns all experiments of the model in the study. It is called only if another
+            experiment may be evaluated. Experiments that are not in the study, for example of an older grid, are not
+            evaluated.
 
     Returns:
         The experiment's key in the store.
 
     Raises:
-        UserError: If this experiment cannot be evaluated. Failures of the extra experiments are reported by their own
-            jobs.
+        UserError: If this experiment cannot be evaluated. Failures of the other experiments are only logged, because
+            their own jobs report them.
     """
     own = read_json(plan)
     key = store.key(work.recipe(own))
@@ -133,7 +142,7 @@ def evaluate_with_others(
             break
         other_key = store.key(work.recipe(other))
         with store.claim(other_key, wait=False) as free:
-            if free and not store.has(other_key):  # finished between the look and the claim
+            if free and not store.has(other_key):  # another job may have finished it before the claim
                 _try(partial(_evaluate, work, store, evaluator, other), other["experiment"])
     return key
 
@@ -145,13 +154,19 @@ def facts_of(plan: Path) -> dict[str, Any]:
 
 
 def evaluate_recovered(work: EvaluationJob, store: Store, plan: Path, adapter: Path) -> str:
-    """Make sure that a recovered experiment is evaluated and stored; result and errors as `evaluate_with_others`.
+    """Evaluate and store a recovered experiment, unless the store has its result.
 
     Args:
-        work: The model and how to evaluate it.
-        store: Finished evaluations of recovered models.
-        plan: `plan.json` of the experiment.
+        work: Inputs and settings of the evaluations.
+        store: Store of the recovered models.
+        plan: File `plan.json` of the experiment.
         adapter: Folder of its adapter.
+
+    Returns:
+        The experiment's key in the store.
+
+    Raises:
+        UserError: If the experiment cannot be evaluated.
     """
     own = read_json(plan)
     key = store.key(work.recipe(own, adapter))
@@ -176,7 +191,7 @@ def _evaluate(
 
 
 def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel]:
-    """Return what merges an adapter into a pruned model; peft is imported only for recovered models."""
+    """Return a function that merges an adapter into a pruned model. Imports peft, which only recovered models need."""
     from espalier.recovery.lora import merge_adapter
 
     return lambda model, plan: merge_adapter(model, adapter, plan)
@@ -185,7 +200,7 @@ def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel
 def _waiting(
     work: EvaluationJob, store: Store, plan: Path, planned: Callable[[], Iterable[Planned]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the plans of other experiments that have no metrics and are not in the store."""
+    """Yield the current plans of other experiments that have no `metrics.json` and are not in the store."""
     for one in planned():
         path = Path(one.plan)
         if path != plan and path.exists() and not path.with_name(METRICS).exists():
@@ -195,18 +210,18 @@ def _waiting(
 
 
 def _current_plan(planned: Planned, manifest: dict[str, Any]) -> dict[str, Any] | None:
-    """Read a plan; None if it is stale: its own job makes it again before it is evaluated.
+    """Read a plan, or return None if it is stale. The rule that makes the plan then runs again before its evaluation.
 
-    A plan is stale if it was made by other settings, by another version or from other weights, or if a table that it is
-    made from is newer or missing. Where copying has mixed up the times of files, plans that are current are skipped,
-    too; their own jobs evaluate them.
+    A plan is stale if it was made with other settings, by another version or from other weights, or if one of its
+    source tables is newer or missing. If files were copied and their modification times changed, a current plan may
+    look stale. It is then evaluated by its own job.
     """
     try:
         made = Path(planned.plan).stat().st_mtime_ns
         if any(Path(source).stat().st_mtime_ns > made for source in planned.sources):
             return None
         content: dict[str, Any] = read_json(planned.plan)
-    except (FileNotFoundError, UserError):  # removed meanwhile, or incomplete
+    except (FileNotFoundError, UserError):  # the file was removed by another job, or is damaged
         return None
     names = {"model": manifest["model"], "experiment": Path(planned.plan).parent.name}
     different = difference(content, **names, settings=plan_settings(manifest, planned.settings))
@@ -219,8 +234,8 @@ def _first(count: int, plans: Iterator[dict[str, Any]]) -> Iterator[dict[str, An
 
 
 def _try(evaluate: Callable[[], None], experiment: str) -> None:
-    """Evaluate an extra experiment; its own job reports what is wrong with it."""
+    """Evaluate another experiment. A failure is only logged, because the experiment's own job reports it."""
     try:
         evaluate()
-    except Exception as error:  # noqa: BLE001 (whatever it is)
+    except Exception as error:  # noqa: BLE001 (no failure of another experiment may end this job)
         logger.warning("%s, evaluated beside, failed: %s", experiment, error)

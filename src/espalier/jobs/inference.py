@@ -1,4 +1,4 @@
-"""Measure one plan: load the model, cut it in memory, run both, and say what was measured where."""
+"""Job that measures inference speed and memory of a pruned model against its unpruned model."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")
 
 
 def chosen_plan(choice: Path, experiments: Path) -> dict[str, Any]:
-    """Read the plan that is measured.
+    """Read the plan to measure.
 
     Args:
-        choice: A plan, or `global_best_config.json`, which names one.
+        choice: File `plan.json`, or file `global_best_config.json`, which names the best experiment.
         experiments: Folder of the experiments of the model.
 
     Raises:
-        UserError: If the model has no best experiment.
+        UserError: If `global_best_config.json` names no best experiment.
     """
     content: dict[str, Any] = read_json(choice)
     if "layers" in content:
@@ -56,18 +56,21 @@ def measure_plan(
     device: str,
     gpus: int,
 ) -> dict[str, Any]:
-    """Measure a plan against its unpruned model.
+    """Measure the pruned model of a plan and the unpruned model.
 
     Args:
         manifest: Content of the model's manifest.
         content: Content of `plan.json`.
-        settings: The section `inference` of the config, without names.
-        dtype: Type of the weights.
+        settings: Section `inference` of the config, without the names of experiments.
+        dtype: Dtype of the weights.
         device: `auto`, `cpu` or `cuda`.
-        gpus: GPUs to spread each version over.
+        gpus: Number of GPUs that hold each version of the model.
+
+    Returns:
+        The content of the result file, with its recipe.
 
     Raises:
-        UserError: If plan and model do not fit, or a batch does not fit the memory.
+        UserError: If the plan does not fit the model, or a batch does not fit in memory.
     """
     torch.set_num_threads(settings["threads"])
     load = Load(**{key: settings[key] for key in ("batch_sizes", "prompt_tokens", "new_tokens", "repeats")})
@@ -96,7 +99,7 @@ def measure_plan(
 
 
 def sizes(model: PreTrainedModel) -> dict[str, int]:
-    """Return parameters, and bytes of weights and of keys and values of one token."""
+    """Return the number of parameters, the bytes of the weights, and the bytes of the KV cache per token, by name."""
     return {
         "n_params": model.num_parameters(),
         "weights_bytes": weights_bytes(model),
@@ -105,7 +108,7 @@ def sizes(model: PreTrainedModel) -> dict[str, int]:
 
 
 def machine(model: PreTrainedModel, threads: int) -> dict[str, Any]:
-    """Say what a model ran on."""
+    """Return device, name, threads and dtype that a model runs with, by name. `threads` is None on a GPU."""
     on_gpu = model.device.type == "cuda"
     return {
         "device": model.device.type,

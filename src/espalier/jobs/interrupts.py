@@ -1,4 +1,4 @@
-"""How a job ends early: after Ctrl-C with one line, and where its workflow was told to stop after the work at hand."""
+"""Early end of a job: at once after Ctrl-C, or after its current evaluation when the workflow is stopping."""
 
 import os
 import signal
@@ -9,16 +9,16 @@ from types import TracebackType
 from espalier.study.stopping import STOP_FILE
 
 INTERRUPTED = 128 + signal.SIGINT
-"""Exit status of a job that was interrupted."""
+"""Exit status of a job after Ctrl-C."""
 
 
 def end_quietly_when_interrupted() -> None:
-    """Print one line, not a traceback, for Ctrl-C while libraries are imported; later `job_log` does."""
+    """Make Ctrl-C print one line instead of a traceback while libraries are imported. Later, `job_log` does this."""
     sys.excepthook = _describe
 
 
 def told_to_stop() -> bool:
-    """Whether the workflow was told to stop: a job then ends after the piece of work that it is at."""
+    """Whether the workflow is stopping. A job must then start no further work."""
     return STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()
 
 

@@ -1,4 +1,4 @@
-"""Run a workflow script with its log file, its messages on the terminal, and its exit status."""
+"""Log file, terminal messages, failure record and exit status of a workflow script."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FailureRecord:
-    """Where a job records why it failed.
+    """The file in which a job records why it failed.
 
     Attributes:
-        folder: `results/{study}`, or `cache` for a rule that stages.
-        rule: Name of the rule, without the prefix of a module import.
-        wildcards: Values of its wildcards, in the order of its output path.
-        log: Its log file.
+        folder: `results/{study}`, or `cache` for a rule that stages models or data.
+        rule: Name of the rule, without the prefix that a module import adds.
+        wildcards: Values of the rule's wildcards, in the order of its output path.
+        log: Log file of the job.
     """
 
     folder: str
@@ -41,33 +41,34 @@ class FailureRecord:
         return failure_file(self.folder, self.rule, self.wildcards)
 
     def write(self, reason: str) -> None:
-        """Record why the job failed. A full disk, or a reason that is no text, must not hide the original error."""
+        """Record why the job failed. A full disk or invalid Unicode in `reason` must not hide the original error."""
         text = " ".join(reason.split()).encode(errors="backslashreplace").decode()
         content = {"rule": self.rule, "wildcards": list(self.wildcards), "reason": text, "log": self.log}
         with contextlib.suppress(OSError):
             write_json(self.path, content)
 
     def remove(self) -> None:
-        """Remove what an earlier attempt of this job recorded; records of other jobs stay. It never fails."""
+        """Remove the record of an earlier attempt of this job. Records of other jobs stay. File errors are ignored."""
         older = older_file(self.folder, self.rule, self.wildcards)
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
-            if older and (read_failure(older) or {}).get("log") == self.log:  # plan and evaluation shared one file
+            # In version 0.1.0, two rules shared this file, so check that this job wrote it.
+            if older and (read_failure(older) or {}).get("log") == self.log:
                 older.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def workflow_job(snakemake: Any, rule: str, name: str, *, folder: str | None = None) -> Iterator[None]:
-    """Run the block as a job of the workflow: with its log, and with a record of why it failed.
+    """Run the block as a job of the workflow, with a log file and, if it fails, a failure record.
 
-    Nothing is removed when a job begins: if it is killed before it can record a reason (SIGKILL, out of memory), the
-    reason of the attempt before it is all there is.
+    An existing failure record stays until the job succeeds or fails again. If the job is killed before it can record a
+    reason (SIGKILL, out of memory), the record of the attempt before remains.
 
     Args:
-        snakemake: The object that Snakemake gives to a script.
-        rule: Name of the rule; `snakemake.rule` has a prefix where the workflow is imported as a module.
-        name: Put before each line on the terminal, so that parallel jobs can be told apart.
-        folder: Where failures are recorded; None is the study's results.
+        snakemake: The `snakemake` object of the script.
+        rule: Name of the rule. `snakemake.rule` has a prefix if the workflow is imported as a module.
+        name: Prefix of each line on the terminal, to distinguish parallel jobs.
+        folder: Folder of the failure records. None uses the results folder of the study.
 
     Raises:
         SystemExit: As `job_log`.
@@ -80,15 +81,18 @@ def workflow_job(snakemake: Any, rule: str, name: str, *, folder: str | None = N
 
 @contextlib.contextmanager
 def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None) -> Iterator[None]:
-    """Log to a file and to the terminal; on failure keep the traceback in the file and one line on the terminal.
+    """Log to a file and to the terminal during the block.
+
+    If the block fails with a `UserError`, each line of its message is logged. For any other exception, the terminal
+    shows one line and the log file also gets the traceback.
 
     Args:
-        path: The log file, overwritten.
-        name: Put before each line on the terminal, so that parallel jobs can be told apart.
-        record: Where to record why the job failed; removed when it succeeds.
+        path: Log file. It is overwritten.
+        name: Prefix of each line on the terminal, to distinguish parallel jobs.
+        record: Failure record to write if the block fails, and to remove if it succeeds.
 
     Raises:
-        SystemExit: With status 1 after any exception in the block, 130 after Ctrl-C.
+        SystemExit: With status 1 after an exception in the block, 130 after Ctrl-C.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
@@ -97,7 +101,7 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
     to_terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
     to_terminal.addFilter(_OursOrWarning())
     logging.captureWarnings(True)
-    logging.raiseExceptions = False  # a full disk must not hide behind the traceback of a log line
+    logging.raiseExceptions = False  # on a full disk, tracebacks of failed log lines would hide the real error
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
     try:
         yield
@@ -125,12 +129,12 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
 
 
 def _described(error: Exception) -> str:
-    """Return the class of an exception with its message, if it has one, in one line."""
+    """Return the class name and the message of an exception in one line."""
     return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
 
 
 class _OursOrWarning(logging.Filter):
-    """Let our own messages through, and those of other libraries only when they are errors."""
+    """Passes all messages of this project, and only errors of other libraries."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.name.startswith("espalier") or record.levelno >= logging.ERROR

@@ -1,7 +1,8 @@
-"""Import this first in a job: libraries then ask no hub, and their progress bars stay silent.
+"""Environment variables of jobs: no access to the Hugging Face Hub, and no progress bars of libraries.
 
-Libraries read these variables while they are imported, so this import stands before all others. The Snakefile must not
-set them: a workflow that imports it as a module would inherit them. Staging scripts import `espalier.jobs.online`.
+Import this module before all others, because libraries read the variables when they are imported. The Snakefile must
+not set them, because a workflow that imports it as a module would inherit them. Scripts that stage models or data
+import `espalier.jobs.online` instead.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Import this first in a job that stages: libraries may use the network, and their progress bars stay silent.
+"""Environment variables of jobs that stage models or data: network access, and no progress bars of libraries.
 
-Libraries read these variables while they are imported, so this import stands before all others. All other scripts
-import `espalier.jobs.offline`.
+Import this module before all others, because libraries read the variables when they are imported. All other scripts
+import `espalier.jobs.offline` instead.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What a recovery job does: draw sequences, prune, train adapters, write them and how it went."""
+"""Recovery job: fine-tune a pruned model, and write the adapter and a record of the training."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ TEXT = ("text_field", "seed", "calibration_seeds", "seq_len", "n_sequences")
 
 @dataclass(frozen=True)
 class RecoveryJob:
-    """What a recovery job is given.
+    """Inputs and settings of a recovery job.
 
     Attributes:
         manifest: File of the model's manifest.
         plan: File of the experiment's plan.
-        text: File of the text.
-        settings: All that decides the adapters (`Recoveries.settings`).
+        text: File of the training text.
+        settings: All settings that determine the adapter (`Recoveries.settings`).
         resources: `device`, `gpu`, `token_budget` and `checkpointing`.
         threads: CPU threads.
     """
@@ -51,7 +51,7 @@ class RecoveryJob:
 
     @classmethod
     def of(cls, snakemake: Any) -> RecoveryJob:
-        """Build the job from the `snakemake` object of a script."""
+        """Create the job from the `snakemake` object of a script."""
         given = snakemake.input
         return cls(
             given.manifest, given.plan, given.text, snakemake.params.settings, dict(snakemake.resources.items()),
@@ -59,20 +59,20 @@ class RecoveryJob:
         )  # fmt: skip
 
     def part(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Take some of the settings."""
+        """Return the settings with these names."""
         return {name: self.settings[name] for name in names}
 
 
 def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trained:
-    """Fine-tune one pruned model; write its adapter, then how the training went.
+    """Fine-tune a pruned model, write its adapter, then write a record of the training.
 
     Args:
-        job: What is given.
-        adapter: Folder of the adapter.
-        training: File of the record: losses, settings, seconds, peak memory.
+        job: Inputs and settings of the job.
+        adapter: Folder of the adapter to write.
+        training: File of the record to write: losses, seconds, peak memory and recipe.
 
     Raises:
-        UserError: If the text is too short, model and plan do not fit, or the training fails.
+        UserError: If the text is too short, the plan does not fit the model, or the training fails.
     """
     torch.set_num_threads(job.threads)
     manifest, plan = read_json(job.manifest), read_json(job.plan)
@@ -95,10 +95,15 @@ def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trai
 
 
 def load_pruned(manifest: Mapping[str, Any], plan: Mapping[str, Any], job: RecoveryJob) -> PreTrainedModel:
-    """Load a model for training and cut it down to its plan.
+    """Load a model for training and prune it by its plan.
+
+    Args:
+        manifest: Content of the model's manifest.
+        plan: Content of `plan.json`.
+        job: Inputs and settings of the job.
 
     Raises:
-        UserError: If it is stored in float16, whose gradients vanish, or the plan does not fit.
+        UserError: If the model's dtype is float16, in which small gradients vanish, or the plan does not fit the model.
     """
     resources = job.resources
     model = load_from_manifest(manifest, dtype=job.settings["dtype"], device=resources["device"], gpus=resources["gpu"])
@@ -113,7 +118,7 @@ def load_pruned(manifest: Mapping[str, Any], plan: Mapping[str, Any], job: Recov
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory (bytes) that this process has held: of its GPUs, or of the machine on the CPU."""
+    """Return the peak memory of this process in bytes: summed over GPUs, or its resident memory on the CPU."""
     if device.type == "cuda":
         return sum(torch.cuda.max_memory_allocated(number) for number in range(torch.cuda.device_count()))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -135,5 +140,5 @@ def _record(
 
 
 def recipe_of(job: RecoveryJob, manifest: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an adapter is made from."""
+    """Return the recipe of an adapter."""
     return make_recipe(**recovery_settings(manifest, plan, recovery=job.settings, text=sha256_of(job.text)))

@@ -1,10 +1,12 @@
-"""Can this architecture be pruned, scored and measured? Tried on a small copy of it, before anything expensive.
+"""Check that an architecture supports pruning, packed scoring and priors. Runs before all expensive jobs.
 
-Surgery, priors and packed scoring rest on how a decoder is built: groups are slices of projections, a block adds to the
-residual stream, positions and masks say all about where a token stands. An architecture may break one of these in a way
-that no list of names foresees. So a copy of the model's class with small sizes and random float32 weights goes through
-each of them and is compared with a plain computation: pruned against masked, packed requests against one at a time,
-priors against whole runs without the block.
+These three rely on assumptions about the decoder. Groups are slices of projections. A block adds its output to the
+residual stream. Position ids and masks fully determine which tokens a token attends to. A list of names cannot show
+whether an architecture meets these assumptions.
+
+The check therefore creates a small model of the same class with random float32 weights, and compares three results with
+a plain computation: a pruned model with a masked model, packed requests with single requests, and priors with runs of
+the whole model without the block.
 """
 
 from __future__ import annotations
@@ -30,12 +32,15 @@ from espalier.scoring import Request, score_requests
 from espalier.scoring.attention import Attention
 
 TOLERANCE = 2e-3
-"""Largest difference of a float32 log-likelihood (nats) or loss; rounding alone stays below a tenth of it."""
+"""Largest allowed difference of float32 log-likelihoods (nats), losses (nats) or logits.
+
+Differences from rounding are less than a tenth of it.
+"""
 _VOCABULARY, _CONTEXT, _THRESHOLD, _WINDOW = 64, 188, 45, 24
 _LENGTHS = (3, 17, 30, 43, 45, 46, 62, 100, 130, 188)
-"""Tokens of requests: below and above sliding window and threshold of positions, and as many as the context holds.
+"""Input tokens of requests: below and above `_WINDOW` and `_THRESHOLD`, and up to `_CONTEXT`.
 
-Neither threshold nor context is a multiple of 8, to which batches are padded.
+`_THRESHOLD` and `_CONTEXT` are not multiples of 8, the number to which rows are padded, so padding exceeds both.
 """
 _LARGEST = {
     "sliding_window": _WINDOW, "attention_chunk_size": _WINDOW, "num_experts": 4, "num_local_experts": 4,
@@ -45,21 +50,23 @@ logger = logging.getLogger(__name__)
 
 
 def check_architecture(folder: str | Path, *, trust_remote_code: bool = False) -> None:
-    """Refuse a model whose architecture surgery, priors or packed scoring cannot handle.
+    """Check that the architecture of a model supports pruning, packed scoring and priors.
+
+    If no small model can be created from the config, log a warning and skip the check.
 
     Args:
         folder: A model folder whose tensors are known to fit its config.
         trust_remote_code: Whether code in the folder may run.
 
     Raises:
-        UserError: Naming the architecture and what does not work.
+        UserError: If the architecture is not supported. The message names the architecture and what does not work.
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     try:
         model = small_copy(config, trust_remote_code=trust_remote_code)
         with torch.no_grad():
             model(input_ids=torch.zeros((1, 4), dtype=torch.long), use_cache=False)
-    except Exception as error:  # noqa: BLE001 (configs of other people's architectures)
+    except Exception as error:  # noqa: BLE001 (code of unknown architectures may raise anything)
         logger.warning("%s: no small copy could be made of it, so its architecture was not tried (%r)", folder, error)
         return
     name = type(model).__name__
@@ -80,7 +87,14 @@ def check_architecture(folder: str | Path, *, trust_remote_code: bool = False) -
 
 
 def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Make a random float32 model of the same class: few layers, narrow, short context, the same kinds of layers."""
+    """Return a float32 model of the same class with random weights, small sizes, a short context and few layers.
+
+    Every type of layer in the config occurs at least once.
+
+    Args:
+        config: Config of the model.
+        trust_remote_code: Whether code in the model folder may run.
+    """
     values = copy.deepcopy(config.to_dict())
     n_layers = values["num_hidden_layers"]
     n_kept = _layers_to_keep(values.get("layer_types"), n_layers)
@@ -119,13 +133,13 @@ def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> 
 
 
 def _layers_to_keep(kinds: Sequence[str] | None, n_layers: int) -> int:
-    """Return how many first layers hold every kind of layer, at least two."""
+    """Return how many first layers include every type of layer, at least two."""
     last_new = max((list(kinds).index(kind) for kind in set(kinds)), default=0) if kinds else 0
     return min(n_layers, max(2, last_new + 1))
 
 
 def _shorten(values: dict[str, Any]) -> None:
-    """Lower every length from which positions are scaled, however deep it lies in the config."""
+    """Set `original_max_position_embeddings` to `_THRESHOLD` wherever it occurs in the config, nested or not."""
     for key, value in values.items():
         if key == "original_max_position_embeddings" and value:
             values[key] = _THRESHOLD
@@ -155,7 +169,7 @@ def _check_scoring(model: PreTrainedModel) -> None:
     shared = _tokens(1, max(_LENGTHS) + 1)[0].tolist()
     requests = [Request(shared[: n - 2], shared[n - 2 : n + 1]) for n in _LENGTHS]
     requests += [Request([*shared[: n - 3], 1], [5, 7, 9]) for n in _LENGTHS[1:]]
-    # Others that share nothing: they run without a mask, as plain causal attention.
+    # Requests without a common prefix run without a mask, as plain causal attention.
     requests += [Request([number, *shared[-n + 1 :]], [6]) for number, n in enumerate(_LENGTHS)]
     found = np.array([score.loglikelihood for score in score_requests(model, requests, token_budget=2048)])
     expected = np.array([_score_alone(model, request) for request in requests])
@@ -193,7 +207,7 @@ def _check_priors(model: PreTrainedModel) -> None:
 
 @contextmanager
 def _without(layer: nn.Module, blocks: Sequence[Block]) -> Iterator[None]:
-    """Set the output of blocks to zero."""
+    """Set the output of blocks to zero inside the context."""
 
     def silence(_module: nn.Module, _args: object, output: Any) -> Any:
         if isinstance(output, tuple):

@@ -1,7 +1,8 @@
-"""Log-likelihoods of continuations under a causal language model, each shared token computed once.
+"""Log-likelihoods of continuations under a causal language model, with shared prefixes computed once.
 
-`requests` says what is scored, `tree` merges requests that begin alike, `pack` lays the trees into batches, `attention`
-makes the masks, `engine` runs the model. Needs numpy, torch and transformers only.
+`requests` defines requests, `tree` merges requests with a common prefix, `pack` puts the trees into batches,
+`attention` builds the masks, `head` computes log-probabilities, and `engine` runs the model. Besides modules of this
+project, the package needs only numpy, torch and transformers.
 """
 
 from espalier.scoring.engine import score_requests

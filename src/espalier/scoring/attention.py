@@ -1,7 +1,7 @@
-"""Attention masks of packed trees, made on the device from one number per token.
+"""Attention masks of packed trees, built on the device from two numbers per token.
 
-transformers hands a mask of four dimensions through as it is, so a sliding window is applied here. A model whose layers
-differ (full and sliding) takes one mask for each kind.
+transformers passes a mask of four dimensions to the layers unchanged. The sliding window must therefore be part of the
+mask. A model with full and sliding layers takes one mask for each type of layer.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 @dataclass(frozen=True)
 class Attention:
-    """What the layers of a model may see.
+    """Attention of the layers of a model.
 
     Attributes:
-        windows: Sliding window of each kind of layer in tokens; None sees everything before it.
-        dtype: Type of the mask.
+        windows: Sliding window in tokens, by the type of layer. None is full attention.
+        dtype: Dtype of the mask.
     """
 
     windows: Mapping[str, int | None]
@@ -32,10 +32,11 @@ class Attention:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Attention:
-        """Read the kinds of attention from a model.
+        """Read the types of layers and their sliding window from the config of a model.
 
         Raises:
-            UserError: If the model's attention takes no mask, or there is a kind that is not known here.
+            UserError: If the attention implementation takes no mask, or the model has a type of layer other than full
+                and sliding attention.
         """
         config = model.config
         implementation = getattr(config, "_attn_implementation", None) or "eager"
@@ -43,7 +44,7 @@ class Attention:
             raise UserError(
                 f"attention implementation {implementation!r} takes no mask of packed requests; use 'sdpa' or 'eager'"
             )
-        # The key may be left over from another architecture, whose layers it means nothing to.
+        # A config may have this key although its architecture does not use it. It then has no effect on the model.
         has_window = "sliding_window" in inspect.signature(type(config)).parameters
         window = config.sliding_window if has_window else None
         kinds = set(getattr(config, "layer_types", None) or [_SLIDING if window else _FULL])
@@ -54,22 +55,29 @@ class Attention:
         return cls({kind: window if kind == _SLIDING else None for kind in sorted(kinds)}, model.dtype)
 
     def mask(self, depth: torch.Tensor, end: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Make the mask of a batch.
+        """Build the mask of a batch.
 
         Args:
-            depth: Position of each token in its sequence: (rows, width).
-            end: First later token of the row that does not see this one: (rows, width).
+            depth: Position of each token in its sequence, (rows, width).
+            end: Index in the row of the first later token that does not attend to this token, (rows, width).
 
         Returns:
-            0 where a token (third dimension) sees another (fourth), else the lowest number of the type: (rows, 1,
-            width, width). For layers that differ, one for each kind.
+            Additive mask, (rows, 1, width, width): 0 where token i (third dimension) attends to token j (fourth
+            dimension), and the lowest number of the dtype elsewhere. If the model has several types of layers, one mask
+            for each type.
         """
         masks = {kind: _additive(visible(depth, end, window), self.dtype) for kind, window in self.windows.items()}
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def visible(depth: torch.Tensor, end: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """Return whether token i sees token j: (rows, i, j)."""
+    """Return whether token i attends to token j, (rows, width, width) with the axes (row, i, j).
+
+    Args:
+        depth: Position of each token in its sequence, (rows, width).
+        end: Index in the row of the first later token that does not attend to this token, (rows, width).
+        window: Sliding window in tokens. None is full attention.
+    """
     index = torch.arange(end.shape[1], device=end.device)
     seen = (index[None, :] <= index[:, None]) & (index[:, None] < end[:, None, :])
     if window is not None:
@@ -78,6 +86,9 @@ def visible(depth: torch.Tensor, end: torch.Tensor, window: int | None = None) -
 
 
 def _additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Turn into numbers once what every layer would turn into numbers by itself (`eager` takes nothing else)."""
+    """Return the additive mask of a boolean mask.
+
+    `eager` attention needs an additive mask. `sdpa` would convert a boolean mask again in every layer.
+    """
     lowest = torch.finfo(dtype).min
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, lowest)[:, None]

@@ -1,7 +1,7 @@
-"""Run a model over packed requests.
+"""Scoring of requests: pack them into batches and run the model.
 
-The host prepares a batch while the device computes the one before; results stay on the device until the end. When the
-device is out of memory, what is not scored yet is packed anew for half of the tokens.
+The host prepares the next batch while the device computes the current one. Results stay on the device until the end.
+When the device is out of memory, the remaining requests are packed again into batches of half the tokens.
 """
 
 from __future__ import annotations
@@ -28,19 +28,26 @@ from espalier.scoring.tree import build_forest
 logger = logging.getLogger(__name__)
 
 _BATCH_TOKENS = {"cpu": 2048}
-"""Bigger batches fall out of the processor's cache and gain nothing (benchmarks/zeroshot.py)."""
+"""Most tokens of a batch on the CPU. Larger batches do not fit in its caches and are not faster
+(benchmarks/zeroshot.py)."""
 _LOGITS = {"cpu": 1 << 23, "cuda": 1 << 28}
-"""Logits that exist at once."""
+"""Most logits in memory at once."""
 _TREE = 512
-"""Trees up to this size are never cut."""
+"""A tree with more tokens than this is cut if the cut repeats few tokens."""
 _WIDEST = 4096
-"""Longest tree made for the sake of shared tokens: its mask takes the square of that."""
+"""A tree with branches and more tokens than this is always cut. The size of its mask is the square of its tokens."""
 _AHEAD = 2
-"""Batches that the host may be ahead of a GPU: enough to keep it busy, few enough for true progress."""
+"""Batches that the host may be ahead of a GPU. With more, the progress bar would run ahead of the GPU."""
 
 
 class Found(NamedTuple):
-    """Results of one batch: log-probabilities and hits on the device, the requests they belong to on the host."""
+    """Results of one batch.
+
+    Attributes:
+        scores: Log-probability of each scored token, on the device: (scored,).
+        hits: Whether each scored token is the most probable one, on the device: (scored,).
+        request: Index of the request of each scored token, on the host: (scored,).
+    """
 
     scores: torch.Tensor
     hits: torch.Tensor
@@ -55,22 +62,23 @@ def score_requests(
     what: str = "scoring",
     width: int | None = None,
 ) -> list[Score]:
-    """Score requests; what they begin with together is computed once.
+    """Score requests. A prefix that several requests share is computed once.
 
     Args:
         model: A causal language model.
-        requests: What to score.
-        token_budget: Upper bound on tokens of a batch, padding included (a single longer sequence still runs).
-        what: Shown with the progress and in errors.
-        width: Tokens of a row; None takes the one that costs least.
+        requests: Requests to score.
+        token_budget: Most tokens of a batch, padding included. A single sequence that is longer still runs.
+        what: Name of the work, for the progress bar and for messages.
+        width: Tokens of a row. None chooses the width with the lowest cost.
 
     Returns:
-        One score per request, in the order given. A log-likelihood may be NaN or infinite: callers know the document
-        and must check.
+        One score per request, in the same order. A log-likelihood may be NaN or infinite. The caller must check it,
+        because only the caller can name the document.
 
     Raises:
-        UserError: If a request is empty, its continuation longer than the model's context, or the device has too
-            little memory for a single sequence.
+        UserError: If the context or continuation of a request is empty, if a continuation is longer than the model's
+            context, if the model's attention is not supported, or if the device is out of memory with a single
+            sequence.
     """
     run = _Run(model, requests, token_budget, what, width)
     with torch.inference_mode(), fast_linear(model):
@@ -78,16 +86,17 @@ def score_requests(
 
 
 def balance_of(config: PretrainedConfig) -> float:
-    """Return the row width at which attention costs as much as the matrix products of a layer.
+    """Return the row width, in tokens, at which attention costs as much as the matrix products of a layer.
 
-    For each token these take about 2 (4 h^2 + 3 h m) operations (hidden size h, MLP width m), and attention 4 h times
-    the width. The unpruned sizes count, so that all experiments of a model are packed alike.
+    With hidden size h and MLP width m, the matrix products take about 2 (4 h^2 + 3 h m) operations per token. Attention
+    takes 4 h w operations per token for row width w. The sizes of the unpruned model are used, so that all experiments
+    of a model choose between row widths by the same cost.
     """
     return float(4 * config.hidden_size + 3 * config.intermediate_size) / 2
 
 
 class _Run:
-    """One call of `score_requests`."""
+    """State of one call of `score_requests`."""
 
     def __init__(
         self, model: PreTrainedModel, requests: Sequence[Request], token_budget: int, what: str, width: int | None
@@ -104,21 +113,21 @@ class _Run:
         self._found: list[Found] = []
 
     def scores(self) -> list[Score]:
-        """Score everything."""
+        """Score all requests."""
         for together in self._groups():
             while not self._done[together].all():
                 self._score(together[~self._done[together]])
         return self._collect()
 
     def _groups(self) -> list[Integers]:
-        """Part the requests whose lengths ask for other rotary frequencies; each batch takes them of one group."""
+        """Group requests by the rotary frequencies that their lengths need. A batch has requests of one group only."""
         thresholds = length_thresholds(self._model.config)
         lengths = [min(len(request.context) + len(request.continuation) - 1, self._limit) for request in self._requests]
         group = np.searchsorted(np.array(thresholds, dtype=np.int64), np.array(lengths, dtype=np.int64))
         return [np.flatnonzero(group == number) for number in range(len(thresholds) + 1)]
 
     def _score(self, rest: Integers) -> None:
-        """Score requests by their numbers, as far as memory goes."""
+        """Score the requests with these indices, until all are scored or the device is out of memory."""
         forest = build_forest(
             [self._requests[i] for i in rest.tolist()],
             limit=self._limit,
@@ -143,7 +152,10 @@ class _Run:
         return None
 
     def _try(self, arrays: Arrays, *, is_causal: bool) -> Found | None:
-        """Score a batch; None where memory is too small. What failed is let go with this function's frame."""
+        """Score a batch, or return None if the device is out of memory.
+
+        Returning from this function frees the tensors of the failed batch.
+        """
         try:
             return self._run(arrays, is_causal=is_causal)
         except torch.OutOfMemoryError:
@@ -151,10 +163,10 @@ class _Run:
 
     def _run(self, arrays: Arrays, *, is_causal: bool) -> Found:
         tokens, depth, end = self._to_device(arrays.nodes, self._model.device).unbind()
-        # Without mask and positions, transformers takes its own way for plain causal attention.
+        # Without a mask and positions, transformers uses its faster path for plain causal attention.
         extra = {} if is_causal else {"attention_mask": self._attention.mask(depth, end), "position_ids": depth.long()}
         states = self._model.get_decoder()(input_ids=tokens.long(), use_cache=False, **extra).last_hidden_state
-        # A model spread over several devices ends on another than it begins on.
+        # The last layers of a model on several devices are on another device than the first ones.
         position, index, target = (
             self._to_device(array, states.device) for array in (arrays.position, arrays.index, arrays.target)
         )
@@ -164,7 +176,11 @@ class _Run:
         return Found(scores, hits, arrays.request)
 
     def _pieces(self, arrays: Arrays) -> list[tuple[int, int, int, int]]:
-        """Cut the scored positions so that their logits stay within what may exist at once."""
+        """Cut the scored positions into pieces whose logits fit in `_max_logits`.
+
+        Returns:
+            For each piece: begin and end of its positions, then begin and end of its scored tokens.
+        """
         step = max(1, self._max_logits // self._model.config.vocab_size)
         bounds = [*range(0, len(arrays.position), step), len(arrays.position)]
         tokens = np.searchsorted(arrays.index, bounds).tolist()
@@ -176,10 +192,10 @@ class _Run:
         return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
     def _use_less_memory(self, batch: Batch) -> None:
-        """Halve the tokens of a batch, or give up where a batch is one sequence.
+        """Halve the token budget and the number of logits after `batch` ran out of memory.
 
         Raises:
-            UserError: If a single sequence was too much.
+            UserError: If the batch was a single sequence.
         """
         if len(batch.rows) == 1 and batch.is_causal:
             raise UserError(
@@ -196,7 +212,7 @@ class _Run:
             torch.cuda.empty_cache()
 
     def _collect(self) -> list[Score]:
-        """Bring everything to the host at once; sums are float64."""
+        """Copy all results to the host and sum them per request in float64."""
         if not self._found:
             return []
         request = np.concatenate([found.request for found in self._found])
@@ -208,14 +224,14 @@ class _Run:
 
 
 class _Pace:
-    """Keeps the host a few batches ahead of a GPU and no more; never waits for the batch at hand."""
+    """Limits how many batches the host is ahead of a GPU. It never waits for the newest batch."""
 
     def __init__(self, device: torch.device) -> None:
         self._is_cuda = device.type == "cuda"
         self._events: deque[torch.cuda.Event] = deque()
 
     def keep(self) -> None:
-        """Note the end of a batch; wait for an earlier one."""
+        """Record the end of the newest batch, and wait for an earlier batch if the host is too far ahead."""
         if self._is_cuda:
             self._events.append(torch.cuda.Event())
             self._events[-1].record()

@@ -1,4 +1,4 @@
-"""Token log-probabilities from hidden states, at the scored positions only."""
+"""Token log-probabilities from hidden states, computed at the scored positions only."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Head = Callable[[torch.Tensor], torch.Tensor]
 
 @contextmanager
 def decoder_left_out(model: PreTrainedModel) -> Iterator[Head]:
-    """Yield a function that applies what a model does after its decoder, whatever that is (scaling, capping).
+    """Yield a function that maps the decoder's output to logits, as the model does it (output embedding, scaling, ...).
 
-    It maps hidden states (positions, hidden) to logits (positions, vocabulary). While the block runs, the model's
-    decoder does nothing.
+    The function takes hidden states, (positions, hidden), and returns logits, (positions, vocabulary). Inside the
+    block, the decoder of the model is replaced by a function that returns these hidden states.
     """
     decoder = model.get_decoder()
     token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
@@ -31,7 +31,7 @@ def decoder_left_out(model: PreTrainedModel) -> Iterator[Head]:
         hidden = states
         return model(input_ids=token, use_cache=False).logits[0]
 
-    own = vars(decoder).get("forward")  # libraries that move weights put one on the instance
+    own = vars(decoder).get("forward")  # libraries such as accelerate set a `forward` on the instance
     decoder.forward = forward
     try:
         yield head
@@ -44,17 +44,18 @@ def decoder_left_out(model: PreTrainedModel) -> Iterator[Head]:
 def score_tokens(
     head: Head, hidden: torch.Tensor, index: torch.Tensor, target: torch.Tensor, pieces: list[tuple[int, int, int, int]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score tokens a few positions at a time, so that logits of few positions exist at once.
+    """Score tokens in pieces, to limit the memory of the logits.
 
     Args:
-        head: Maps hidden states to logits.
-        hidden: (positions, hidden).
-        index: Position that predicts each token, increasing: (scored,).
-        target: The tokens: (scored,).
-        pieces: First and last position, first and last token of each piece.
+        head: Function that maps hidden states to logits.
+        hidden: Hidden states, (positions, hidden).
+        index: Position whose logits predict each scored token, in increasing order: (scored,).
+        target: Scored tokens, (scored,).
+        pieces: For each piece, begin and end of its positions, then begin and end of its scored tokens. Ends are
+            exclusive.
 
     Returns:
-        Log-probability of each token in float32, and whether it was the most probable one: (scored,) each.
+        Log-probability of each scored token, float32, and whether the token is the most probable one, each (scored,).
     """
     scores, hits = [], []
     for first, last, first_token, last_token in pieces:

@@ -1,8 +1,8 @@
-"""Linear layers of float32 models on the CPU through oneDNN.
+"""Faster linear layers for float32 models on CPUs that are not made by Intel, through oneDNN.
 
-PyTorch gives float32 products to MKL, which leaves AVX-512 unused on processors that are not Intel's. oneDNN, which
-comes with PyTorch too, asks what a processor can do, not who made it (docs/benchmarks.md). Inductor calls the same
-operator.
+PyTorch computes float32 matrix products with MKL. MKL does not use AVX-512 on processors of other makers than Intel.
+oneDNN, which PyTorch also contains, uses it wherever the processor supports it (docs/benchmarks.md). PyTorch's compiler
+backend Inductor calls the same operator as this module.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def fast_linear(model: PreTrainedModel) -> AbstractContextManager[object]:
-    """Return a context in which linear layers run as fast as the machine allows; for inference only.
+    """Return a context manager inside which linear layers use oneDNN if it is faster than MKL. For inference only.
 
-    Sums are made in another order, so results differ in the last digits. `torch.backends.mkldnn.flags(enabled=False)`
-    leaves everything as it is.
+    oneDNN adds in another order than MKL, so results differ in the last digits. With
+    `torch.backends.mkldnn.flags(enabled=False)`, the context manager has no effect.
     """
     is_float32_on_cpu = model.device.type == "cpu" and model.dtype == torch.float32
     if is_float32_on_cpu and torch.backends.mkldnn.enabled and mkl_is_slow():
@@ -35,7 +35,7 @@ def fast_linear(model: PreTrainedModel) -> AbstractContextManager[object]:
 
 @cache
 def mkl_is_slow() -> bool:
-    """Whether MKL leaves AVX-512 unused on this machine and oneDNN is there instead."""
+    """Whether MKL does not use this machine's AVX-512 and oneDNN is available."""
     return (
         torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
@@ -45,7 +45,7 @@ def mkl_is_slow() -> bool:
 
 
 def vendor(cpu_info: Path) -> str | None:
-    """Read who made the processor; None where the system does not say."""
+    """Read the maker of the processor, such as `GenuineIntel`, or None if the system does not report it."""
     try:
         lines = cpu_info.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -53,8 +53,8 @@ def vendor(cpu_info: Path) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), None)
 
 
-class _Linear(TorchFunctionMode):  # type: ignore[misc]  # torch gives it no type
-    """Replaces `torch.nn.functional.linear` where oneDNN can stand in for it."""
+class _Linear(TorchFunctionMode):  # type: ignore[misc]  # torch does not type this class
+    """Replaces calls of `torch.nn.functional.linear` by oneDNN where oneDNN supports the tensors."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
@@ -66,13 +66,13 @@ class _Linear(TorchFunctionMode):  # type: ignore[misc]  # torch gives it no typ
 
 
 def _linear(
-    input: torch.Tensor,  # noqa: A002 (callers may give it by this name)
+    input: torch.Tensor,  # noqa: A002 (callers may pass it by this name)
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     parameters = [weight] if bias is None else [weight, bias]
     is_float32_on_cpu = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in (input, *parameters))
-    # A bias with strides is read wrongly, and nothing is asked of empty tensors.
+    # oneDNN reads a non-contiguous bias wrongly. Empty tensors go to PyTorch, too.
     is_plain = all(t.is_contiguous() for t in parameters) and input.numel() > 0 and weight.numel() > 0
     if torch.is_grad_enabled() or not (is_float32_on_cpu and is_plain):
         return functional.linear(input, weight, bias)

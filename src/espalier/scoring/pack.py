@@ -1,7 +1,8 @@
-"""Packing: trees into rows, rows into batches, batches into arrays.
+"""Packing of trees into rows, rows into batches, and batches into arrays.
 
-Short rows make attention and its mask cheap, since both grow with the square of the width; several rows make the
-matrix products large. Rows are filled by best-fit decreasing.
+The costs of attention and its mask grow with the square of the row width, so narrow rows are cheaper. Several rows per
+batch keep the matrix products large. Rows are filled by best-fit decreasing: the longest tree first, each into the row
+where it leaves the least room.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from espalier.scoring.requests import Integers
 from espalier.scoring.tree import Forest
 
 _STEP = 8
-"""Widths are multiples of it: kernels of GPUs read masks in such pieces."""
+"""Row widths are multiples of this number, because GPU kernels read masks in pieces of 8."""
 _ALIKE = 0.9
-"""A row narrower than this share of a batch's width starts the next batch."""
+"""A row narrower than this fraction of the batch's width starts a new batch."""
 _WIDTHS = (128, 256, 512, 1024)
 
 
@@ -26,9 +27,9 @@ class Batch:
     """Rows of one forward pass.
 
     Attributes:
-        rows: Trees of each row.
-        width: Tokens of a row, with padding.
-        is_causal: Whether each row is one chain, so that plain causal attention serves.
+        rows: Indices of the trees in each row.
+        width: Tokens of a row, padding included.
+        is_causal: Whether each row holds a single tree without branches, so that plain causal attention is enough.
     """
 
     rows: tuple[tuple[int, ...], ...]
@@ -37,20 +38,20 @@ class Batch:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that the model computes, padding included."""
+        """Number of tokens that the model computes, padding included."""
         return len(self.rows) * self.width
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """A batch on the host.
+    """A batch as arrays on the host.
 
     Attributes:
-        nodes: Token, depth and end of each position: (3, rows, width). Padding sees only itself.
-        position: Flat positions whose logits are needed, increasing: (positions,).
-        index: Which of these predicts each scored token, increasing: (scored,).
-        target: The scored tokens: (scored,).
-        request: The requests that they belong to: (scored,).
+        nodes: Token, depth and end of each position, (3, rows, width). A padding token attends only to itself.
+        position: Positions whose logits are needed, as increasing indices into the flattened batch: (positions,).
+        index: Index into `position` of the position that predicts each scored token, increasing: (scored,).
+        target: Scored tokens, (scored,).
+        request: Index of the request of each scored token, (scored,).
     """
 
     nodes: Integers
@@ -61,14 +62,18 @@ class Arrays:
 
 
 def pack(sizes: Sequence[int], width: int) -> list[list[int]]:
-    """Put items into rows of `width`; an item that is longer gets a row of its own length.
+    """Distribute items over rows by best-fit decreasing.
+
+    Args:
+        sizes: Size of each item.
+        width: Size of a row. An item that is larger gets a row of its size, rounded up to a multiple of 8.
 
     Returns:
-        Items of each row. Best-fit decreasing: each goes where least room is left over.
+        Indices of the items in each row.
     """
     rows: list[list[int]] = []
-    open_rows: dict[int, list[int]] = {}  # by room left
-    rooms = 0  # bit r is set while a row has room r
+    open_rows: dict[int, list[int]] = {}  # indices of rows, by the room left in them
+    rooms = 0  # bit r is set while some row has room r
     for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
         size = sizes[item]
         fitting = rooms >> size
@@ -89,12 +94,14 @@ def pack(sizes: Sequence[int], width: int) -> list[list[int]]:
 
 
 def choose_batches(forest: Forest, *, token_budget: int, balance: float) -> list[Batch]:
-    """Pack trees into rows of the width that costs least: narrow rows attend to less, wide rows waste less.
+    """Pack trees into batches with the row width of the lowest cost.
+
+    Narrow rows make attention cheaper. Wide rows have less padding.
 
     Args:
-        forest: The trees.
-        token_budget: Upper bound on tokens of a batch.
-        balance: Width at which attention costs as much as the matrix products of a layer.
+        forest: Trees to pack.
+        token_budget: Most tokens of a batch. A single row that is longer still makes a batch.
+        balance: Row width at which attention costs as much as the matrix products of a layer.
     """
     widths = sorted({min(width, _round_down(token_budget)) for width in _WIDTHS})
     return min(
@@ -104,12 +111,15 @@ def choose_batches(forest: Forest, *, token_budget: int, balance: float) -> list
 
 
 def padding(forest: Forest, batches: Sequence[Batch]) -> float:
-    """Return the share of computed tokens that are padding."""
+    """Return the fraction of the computed tokens that are padding."""
     return 1 - int(forest.sizes.sum()) / sum(batch.n_tokens for batch in batches)
 
 
 def make_batches(forest: Forest, *, width: int, token_budget: int) -> list[Batch]:
-    """Pack trees into batches of at most `token_budget` tokens, widest first; a longer row runs alone."""
+    """Pack trees into rows of `width` and batches of at most `token_budget` tokens, widest batch first.
+
+    A row that is longer than `token_budget` becomes a batch of its own.
+    """
     sizes = forest.sizes.tolist()
     rows = []
     for trees in pack(sizes, width):
@@ -123,7 +133,7 @@ def make_batches(forest: Forest, *, width: int, token_budget: int) -> list[Batch
 
 
 def _batch(rows: Sequence[tuple[int, tuple[int, ...]]], is_causal: bool, token_budget: int) -> Iterator[Batch]:
-    """Group rows that are sorted by width; rows of one batch are about equally wide."""
+    """Group rows, sorted by decreasing width, into batches of rows with similar widths."""
     batch: list[tuple[int, ...]] = []
     width = 0
     for own_width, trees in rows:
@@ -139,7 +149,7 @@ def _batch(rows: Sequence[tuple[int, tuple[int, ...]]], is_causal: bool, token_b
 
 
 def fill(forest: Forest, batch: Batch) -> Arrays:
-    """Write a batch into arrays."""
+    """Write the trees of a batch into arrays."""
     nodes = np.zeros((3, len(batch.rows), batch.width), dtype=np.int32)
     nodes[2] = np.arange(1, batch.width + 1)
     positions, targets, requests = [], [], []

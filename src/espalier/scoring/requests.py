@@ -1,8 +1,9 @@
-"""What is scored, and the rule that cuts what is longer than the model's context.
+"""Requests, scores, and the rule that truncates a request to the model's context.
 
-For a context c and a continuation t_1 .. t_n, the log-likelihood is sum_i log p(t_i | c, t_1 .. t_{i-1}). As in
-lm-evaluation-harness 0.4.13, a sequence longer than the context loses tokens at its left end, and the last token of
-all is only predicted, never read.
+A request is a context c and a continuation t_1 .. t_n. Its log-likelihood is sum_i log p(t_i | c, t_1 .. t_{i-1}).
+
+Truncation follows lm-evaluation-harness 0.4.13. The last token of the continuation is only predicted, so it is not an
+input of the model. If the remaining tokens exceed the model's context, the first ones are dropped.
 """
 
 from __future__ import annotations
@@ -22,29 +23,34 @@ Tokens = Sequence[int] | Integers
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Tokens to score: `continuation` given `context`; both have at least one token."""
+    """A continuation to score, given a context. Both need at least one token."""
 
     context: Tokens
     continuation: Tokens
 
 
 class Score(NamedTuple):
-    """Sum of token log-probabilities (nats), and whether each token was the most probable one."""
+    """Score of a request.
+
+    Attributes:
+        loglikelihood: Sum of the log-probabilities of the continuation's tokens, in nats.
+        is_greedy: Whether every token of the continuation is the most probable one.
+    """
 
     loglikelihood: float
     is_greedy: bool
 
 
 def is_cut(request: Request, limit: int) -> bool:
-    """Whether a request is longer than a context of `limit` tokens."""
+    """Whether a request is truncated to fit a context of `limit` tokens."""
     return len(request.context) + len(request.continuation) > limit + 1
 
 
 def input_tokens(request: Request, limit: int) -> Integers:
-    """Return what the model reads: at most `limit` tokens, without the last of the continuation.
+    """Return the input tokens of a request: its last `limit` tokens, without the last token of the continuation.
 
     Raises:
-        UserError: If context or continuation is empty, or the continuation alone is longer than `limit`.
+        UserError: If the context or the continuation is empty, or the continuation is longer than `limit`.
     """
     n_context, n_continuation = len(request.context), len(request.continuation)
     if not n_context or not 0 < n_continuation <= limit:

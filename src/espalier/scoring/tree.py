@@ -1,9 +1,10 @@
-"""Requests as token trees: what several requests begin with is there once.
+"""Requests merged into token trees, in which a shared prefix occurs once.
 
-A tree lists its tokens depth first, so that each token comes after all that it may see. `end` is the index one past
-the last token below it: token i sees token j where j <= i < end[j]. Requests are sorted by their tokens; neighbours in
-that order share their longest prefixes, whether they belong to one document (choices, the two sentences of WinoGrande)
-or to several (questions on one passage).
+A tree lists its tokens depth first, so each token comes after all tokens that it attends to. `end[j]` is the index
+after the last token below token j. Token i attends to token j if j <= i < end[j].
+
+Requests are sorted by their tokens, so that requests with long common prefixes become neighbours. They may belong to
+one document (its choices, the two sentences of WinoGrande) or to several (questions about the same passage).
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ import numpy.typing as npt
 from espalier.scoring.requests import Integers, Request, input_tokens
 
 _WORTH = 8
-"""A prefix shorter than 1/8 of what it begins is not worth a bigger tree, which is harder to pack."""
+"""Sharing a prefix must save at least 1/8 of the tokens, because larger trees are harder to pack."""
 
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees, one after another.
+    """Concatenated trees of requests.
 
     Attributes:
-        tokens: Token of each node: (nodes,).
-        depth: Position of each node in its sequences: (nodes,).
-        end: Index within its tree of the first later node that does not see this one: (nodes,).
-        first: First node of each tree, and the number of nodes: (trees + 1,).
-        first_scored: First scored token of each tree, and their number: (trees + 1,).
-        node: Node whose logits predict each scored token, counted within its tree: (scored,).
-        target: The scored tokens: (scored,).
-        request: Index of the request that each belongs to: (scored,).
-        is_chain: Whether a tree has no branches: (trees,).
+        tokens: Token of each node, (nodes,).
+        depth: Position of each node in its sequences, (nodes,).
+        end: Index, within the tree, of the first later node that does not attend to this node: (nodes,).
+        first: Index of the first node of each tree, then the number of nodes: (trees + 1,).
+        first_scored: Index of the first scored token of each tree, then the number of scored tokens: (trees + 1,).
+        node: Index, within the tree, of the node whose logits predict each scored token: (scored,).
+        target: Scored tokens, (scored,).
+        request: Index of the request of each scored token, (scored,).
+        is_chain: Whether each tree has no branches, (trees,).
     """
 
     tokens: Integers
@@ -50,7 +51,7 @@ class Forest:
 
     @property
     def sizes(self) -> Integers:
-        """Number of tokens of each tree."""
+        """Number of nodes of each tree, (trees,)."""
         return np.diff(self.first)
 
 
@@ -58,16 +59,16 @@ def build_forest(requests: Sequence[Request], *, limit: int, width: int, widest:
     """Merge requests into trees.
 
     Args:
-        requests: What to score.
+        requests: Requests to merge.
         limit: The model's context, in tokens.
-        width: Trees up to this size stay whole; bigger ones are cut where that costs little.
-        widest: Bigger trees are cut whatever it costs.
+        width: Trees with more tokens are cut if the cut repeats few tokens.
+        widest: Trees with branches and more tokens are always cut.
 
     Raises:
-        UserError: If a request is empty or its continuation too long.
+        UserError: If the context or continuation of a request is empty, or a continuation is longer than `limit`.
     """
     inputs = [input_tokens(request, limit) for request in requests]
-    keys = [tokens.astype(">u4").tobytes() for tokens in inputs]  # bytes that sort as the tokens do
+    keys = [tokens.astype(">u4").tobytes() for tokens in inputs]  # big-endian bytes sort in the order of the tokens
     order = sorted(range(len(inputs)), key=keys.__getitem__)
     inputs = [inputs[i] for i in order]
     lengths = np.array([len(tokens) for tokens in inputs], dtype=np.int64)
@@ -95,10 +96,14 @@ def _common_prefix(a: Integers, b: Integers) -> int:
 
 
 def _cut(lengths: Integers, shared: Integers, width: int, widest: int) -> Integers:
-    """Cut the sorted requests into trees; return the first request of each.
+    """Cut the sorted requests into trees.
 
-    Neighbours that share too little to matter are parted first. What is still bigger than `width` is parted where
-    least is shared, as long as that adds little to the work.
+    First cut between neighbours whose common prefix is shorter than 1/8 of the shorter request. Then cut trees of more
+    than `width` tokens where their common prefix is shortest. A tree of at most `widest` tokens is not cut if the cut
+    would repeat more than 1/8 of its tokens. A tree without branches is never cut.
+
+    Returns:
+        Index of the first request of each tree, increasing.
     """
     shorter = np.minimum(lengths[1:], lengths[:-1])
     parted = np.flatnonzero(shared[1:] * _WORTH < shorter) + 1
@@ -122,15 +127,22 @@ def _cut(lengths: Integers, shared: Integers, width: int, widest: int) -> Intege
 
 
 def _is_chain(lengths: Integers, shared: Integers, begin: int, end: int) -> bool:
-    """Whether each of these sorted requests begins with all of the one before it."""
+    """Whether each of the sorted requests from `begin` to `end` starts with the whole request before it."""
     return bool((shared[begin + 1 : end] == lengths[begin : end - 1]).all())
 
 
 def _lay_out(inputs: Sequence[Integers], shared: Integers, begins: Integers, n_scored: Iterable[int]) -> dict[str, Any]:
-    """List the nodes of all trees, and the nodes that predict the last tokens of each request."""
+    """Return the fields of `Forest` that describe nodes, by name.
+
+    Args:
+        inputs: Input tokens of the sorted requests.
+        shared: Tokens that each request shares with the request before it in the same tree.
+        begins: Index of the first request of each tree.
+        n_scored: Number of scored tokens of each request.
+    """
     n_nodes = sum(map(len, inputs)) - int(shared.sum())
     tokens, depth, end = np.empty((3, n_nodes), dtype=np.int32)
-    path = np.empty(max(map(len, inputs)), dtype=np.int64)  # nodes of the request at hand
+    path = np.empty(max(map(len, inputs)), dtype=np.int64)  # nodes of the current request
     is_begin = np.zeros(len(inputs), dtype=bool)
     is_begin[begins] = True
     first, node = [], []
