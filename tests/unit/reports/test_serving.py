@@ -1,4 +1,4 @@
-"""Verdicts and measured inference in words: in both languages, and honest where there is no gain."""
+"""Texts about verdicts and measured inference, in both languages; a gain is claimed only if there is one."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from espalier.serving.experiments import deployment_of
 from espalier.serving.timing_summary import summarise
 from tests.unit.reports.test_reports import contents, layers
 
-# Llama-3-8B's sizes, cut to the two layers of the table.
+# The sizes of Llama-3-8B, with only the two layers of the table.
 MANIFEST: dict[str, Any] = {
     "model_type": "llama", "biases": [], "block_norms": [],
     "config": {"num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4_096, "head_dim": 128,
@@ -26,7 +26,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def measured(factor: list[float]) -> dict[str, Any]:
-    """Make a measurement in which the pruned model is this many times as fast, and padding changes nothing."""
+    """Return a measurement with one speed-up of the pruned model per repeat. Padding has no effect on it."""
     runs = [
         {
             "batch_size": 1, "version": version, "repeat": repeat, "prefill_s": 0.5 / speed, "decode_s": 2.0 / speed,
@@ -72,6 +72,7 @@ def test_a_gain_is_claimed_only_where_there_is_one(factor: list[float], line: st
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_measurement_stands_with_its_own_ratio_only(language: str) -> None:
+    """A measurement is reported in the section of its own pruning ratio and in no other."""
     analysis, rows, kept = with_measurement([1.5] * 6)
     title = Words(language)("s.inference", experiment="x-4")
     assert len(analysis["by_ratio"]) == 2
@@ -87,7 +88,7 @@ def test_verdicts_of_the_best(language: str) -> None:
     text = model_text(analysis | {"deployment": {"x-4": judged}}, language)
     words = Words(language)
     assert words("target.gguf_k") in text
-    # Widths 3,388 and 3,254: to multiples of 64 by 4 and 10 channels.
+    # Widths 3,388 and 3,254 need 4 and 10 channels more to be multiples of 64.
     assert words.say(judged["advice"]) in text
     assert judged["advice"]["values"]["added"] == (4 + 10) * 12_288
     assert f"{14 * 12_288:,}" in text
