@@ -208,8 +208,10 @@ def test_a_full_disk(undisturbed: dict[str, pd.DataFrame], tmp_path: Path, snake
     """Evaluations fill a file system. Jobs fail in one line, and succeed once there is space."""
     results = tmp_path / "results"
     planned = results.rename(tmp_path / "planned")
-    n_bytes = sum(-(-path.stat().st_size // 4096) * 4096 for path in planned.rglob("*"))  # tmpfs allocates pages
-    size = f"size={n_bytes // 1024 + 200}k"
+    n_bytes = sum(
+        -(-path.stat().st_size // 4096) * 4096 for path in planned.rglob("*") if path.is_file()
+    )  # whole pages
+    size = f"size={n_bytes // 1024 + 40}k"
     results.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", results], check=False)
     if mounted.returncode:
