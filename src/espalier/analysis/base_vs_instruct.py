@@ -11,11 +11,11 @@ import pandas as pd
 from espalier.analysis.best import ModelRows, valid_rows
 from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.errors import UserError
-from espalier.statistics import words
+from espalier.statistics import conclusions
 from espalier.statistics.bootstrap import Bootstrap
-from espalier.statistics.checks import FloatArray
-from espalier.statistics.comparison import KindsCompared, base_vs_instruct, paired_draws
+from espalier.statistics.comparison import BaseInstructComparison, base_vs_instruct, paired_draws
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import FloatArray
 
 SETTING = ("method", "taylor_seq_len", "taylor_num_samples", "calibration")
 
@@ -70,15 +70,15 @@ def _pair(of: list[Bootstrap | None], rows: list[pd.DataFrame]) -> tuple[FloatAr
         return None
 
 
-def _nothing(reason: Message) -> KindsCompared:
-    return KindsCompared((), 0, None, None, None, None, None, 0, None, reason)
+def _nothing(reason: Message) -> BaseInstructComparison:
+    return BaseInstructComparison((), 0, None, None, None, None, None, 0, None, reason)
 
 
-def _content(of: KindsCompared) -> dict[str, Any]:
+def _content(of: BaseInstructComparison) -> dict[str, Any]:
     fields = ("n", "base", "instruct", "difference", "relative_change", "std", "n_instruct_higher")
     return {
         **{field: getattr(of, field) for field in fields},
         "interval": None if of.interval is None else list(of.interval),
         **reason_fields(of.reason),
-        "statements": to_json_list(words.about_kinds(of)),
+        "statements": to_json_list(conclusions.base_vs_instruct_messages(of)),
     }

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from espalier.analysis.serving_messages import ENGLISH as DEPLOYMENT
-from espalier.statistics.messages import ENGLISH, Message, render
+from espalier.analysis.serving_messages import SERVING_ENGLISH
+from espalier.statistics.messages import STATISTICS_ENGLISH, Message, render_message
 
-_OF_OTHERS = ENGLISH | DEPLOYMENT
+_IMPORTED_CATALOGUES = STATISTICS_ENGLISH | SERVING_ENGLISH
 # The messages of the statistics, of the verdicts on serving, and of the analysis itself (below).
-CATALOGUE = _OF_OTHERS | {
+CATALOGUE = _IMPORTED_CATALOGUES | {
     "no_valid_experiment": "there is no valid experiment",
     "no_counts": "neither results of single documents nor their numbers are known",
     "no_draws": "{error}",
@@ -69,7 +69,7 @@ CATALOGUE = _OF_OTHERS | {
 
 def english(message: Message) -> str:
     """Render a message in English."""
-    return render(message, CATALOGUE)
+    return render_message(message, CATALOGUE)
 
 
 def to_json(message: Message) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.perplexities import Texts, ratios_to_unpruned
 from espalier.analysis.uncertainty import uncertainty_of
 from espalier.naming import ratio_key
-from espalier.statistics import words
+from espalier.statistics import conclusions
 from espalier.statistics.comparison import perplexity_ratio
 from espalier.statistics.correlation import GroupedCorrelation, grouped_correlation
 from espalier.statistics.messages import Message
@@ -112,7 +112,7 @@ def correlation(valid: pd.DataFrame, metric: str) -> dict[str, Any]:
         "n_distinct": pooled.n_distinct,
         **reason_fields(pooled.reason),
         "within": _within(found),
-        "statements": to_json_list(words.about_correlation(metric, found)),
+        "statements": to_json_list(conclusions.correlation_messages(metric, found)),
     }
 
 

@@ -21,12 +21,12 @@ from espalier.analysis.message_json import plain, reason_fields, to_json_list
 from espalier.errors import UserError
 from espalier.naming import ratio_key
 from espalier.statistics.bootstrap import LEVEL, Bootstrap, bootstrap, percentile_interval
-from espalier.statistics.checks import FloatArray
 from espalier.statistics.comparison import paired_draws
 from espalier.statistics.confidence_set import confidence_set
 from espalier.statistics.documents import check_means
 from espalier.statistics.messages import Message
 from espalier.statistics.ranking import Ranking, compare_rankings
+from espalier.statistics.validation import FloatArray
 
 Draws = tuple[Bootstrap, Bootstrap]
 

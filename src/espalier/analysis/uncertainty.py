@@ -16,7 +16,7 @@ from espalier.analysis.evidence import Draws
 from espalier.analysis.message_json import plain, reason_fields, to_json_list
 from espalier.errors import UserError
 from espalier.naming import BASELINE
-from espalier.statistics import words
+from espalier.statistics import conclusions
 from espalier.statistics.bootstrap import LEVEL, Bootstrap
 from espalier.statistics.comparison import accuracy_kept
 from espalier.statistics.confidence_set import ConfidenceSet, confidence_set
@@ -24,7 +24,7 @@ from espalier.statistics.messages import Message
 from espalier.statistics.optimism import Shrinkage, SplitHalf, shrinkage, split_half
 from espalier.statistics.seeds import SeedErrors, seed_errors
 from espalier.statistics.tokens import TokenGroup, compare_at_equal_tokens
-from espalier.statistics.variance import Decomposition, Part, decompose
+from espalier.statistics.variance import Decomposition, VariationPart, decompose
 
 AXES = ("method", "taylor_seq_len", "taylor_num_samples")
 
@@ -98,10 +98,10 @@ def _of_candidates(
         "seeds": _seeds(seeds),
         "tokens": [_tokens(group) for group in tokens],
         "statements": {
-            "intervals": to_json_list([words.about_intervals(draws)]),
-            "set": to_json_list(words.about_set(in_set, methods, best)),
-            "optimism": to_json_list(words.about_optimism(names, best, by_shrinkage, by_halves)),
-            "axes": to_json_list(words.about_axes(axes, seeds)) if len(names) > 1 else [],
+            "intervals": to_json_list([conclusions.intervals_message(draws)]),
+            "set": to_json_list(conclusions.confidence_set_messages(in_set, methods, best)),
+            "optimism": to_json_list(conclusions.optimism_messages(names, best, by_shrinkage, by_halves)),
+            "axes": to_json_list(conclusions.axes_messages(axes, seeds)) if len(names) > 1 else [],
             "tokens": to_json_list(_about_tokens(group) for group in tokens),
         },
     }
@@ -195,7 +195,7 @@ def _axes(of: Decomposition) -> dict[str, Any]:
     }
 
 
-def _part(of: Part) -> dict[str, Any]:
+def _part(of: VariationPart) -> dict[str, Any]:
     numbers = {"share": of.share, "sum_of_squares": of.sum_of_squares, "noise": of.noise, "df": of.df}
     return numbers | reason_fields(of.reason)
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from espalier.errors import UserError
 from espalier.statistics.bootstrap import LEVEL, Bootstrap, percentile_interval
-from espalier.statistics.checks import FloatArray, accuracy_and_draws, finite, same_lengths
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import FloatArray, accuracy_and_draws, finite_array, same_lengths
 
 
 @dataclass(frozen=True)
-class KindsCompared:
+class BaseInstructComparison:
     """Comparison of an instruct model with its base model on their common settings.
 
     Attributes:
@@ -90,7 +90,7 @@ def base_vs_instruct(
     draws: tuple[FloatArray, FloatArray] | None = None,
     *,
     level: float = LEVEL,
-) -> KindsCompared:
+) -> BaseInstructComparison:
     """Compare Instruct with Base on their common settings.
 
     Args:
@@ -105,21 +105,27 @@ def base_vs_instruct(
         UserError: If an accuracy is missing or infinite, or a model has a setting twice.
         ValueError: If the numbers of settings and accuracies differ.
     """
-    base, instruct = finite(base_accuracy, "accuracy of Base"), finite(instruct_accuracy, "accuracy of Instruct")
-    rows = [_rows(base_settings, base, "base"), _rows(instruct_settings, instruct, "instruct")]
-    common = tuple(setting for setting in rows[0] if setting in rows[1])
+    base, instruct = (
+        finite_array(base_accuracy, "accuracy of Base"),
+        finite_array(instruct_accuracy, "accuracy of Instruct"),
+    )
+    by_setting = [
+        _row_by_setting(base_settings, base, "base"),
+        _row_by_setting(instruct_settings, instruct, "instruct"),
+    ]
+    common = tuple(setting for setting in by_setting[0] if setting in by_setting[1])
     if not common:
         reason = Message("no_common_settings")
-        return KindsCompared((), 0, None, None, None, None, None, 0, None, reason)
-    of_base, of_instruct = ([by_setting[setting] for setting in common] for by_setting in rows)
-    differences = instruct[of_instruct] - base[of_base]
+        return BaseInstructComparison((), 0, None, None, None, None, None, 0, None, reason)
+    base_rows, instruct_rows = ([row_of[setting] for setting in common] for row_of in by_setting)
+    differences = instruct[instruct_rows] - base[base_rows]
     interval = None
     if draws is not None:
-        path = draws[1][:, of_instruct].mean(axis=1) - draws[0][:, of_base].mean(axis=1)
-        lower, upper = percentile_interval(path, level)
+        drawn = draws[1][:, instruct_rows].mean(axis=1) - draws[0][:, base_rows].mean(axis=1)
+        lower, upper = percentile_interval(drawn, level)
         interval = (float(lower), float(upper))
-    means = float(base[of_base].mean()), float(instruct[of_instruct].mean())
-    return KindsCompared(
+    means = float(base[base_rows].mean()), float(instruct[instruct_rows].mean())
+    return BaseInstructComparison(
         settings=common,
         n=len(common),
         base=means[0],
@@ -154,7 +160,7 @@ def accuracy_kept(
         UserError: If an accuracy or a draw is missing or infinite.
         ValueError: If the numbers of draws differ.
     """
-    y = finite(accuracy, "accuracy")
+    y = finite_array(accuracy, "accuracy")
     if baseline is None or not math.isfinite(baseline):
         return AccuracyKept(None, None, Message("no_baseline"))
     if baseline == 0:
@@ -162,7 +168,7 @@ def accuracy_kept(
     kept = y / baseline
     if draws is None or baseline_draws is None:
         return AccuracyKept(kept, None, None)
-    below = finite(baseline_draws, "draws of the unpruned model")
+    below = finite_array(baseline_draws, "draws of the unpruned model")
     if (below == 0).any():
         return AccuracyKept(kept, None, Message("zero_baseline"))
     drawn = accuracy_and_draws(y, draws)[1]
@@ -188,7 +194,7 @@ def perplexity_ratio(perplexity: float | None, baseline: float | None) -> tuple[
     return perplexity / baseline, None
 
 
-def _rows(settings: Sequence[Hashable], accuracy: FloatArray, kind: str) -> dict[Hashable, int]:
+def _row_by_setting(settings: Sequence[Hashable], accuracy: FloatArray, kind: str) -> dict[Hashable, int]:
     same_lengths(settings=settings, accuracy=accuracy)
     rows = {setting: row for row, setting in enumerate(settings)}
     if len(rows) < len(settings):

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from espalier.statistics.bootstrap import LEVEL
-from espalier.statistics.checks import TIE, BoolArray, FloatArray, accuracy_and_draws
+from espalier.statistics.validation import TIE, BoolArray, FloatArray, accuracy_and_draws
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,5 @@ def confidence_set(accuracy: Any, draws: Any, *, level: float = LEVEL) -> Confid
     critical = np.quantile(highest[:, None] - error, level, axis=0)
     simultaneous = float(np.quantile(highest - error.min(axis=1), level))
     deficit = theta.max() - theta
-    members, together = deficit <= critical + TIE, deficit <= simultaneous + TIE
-    return ConfidenceSet(level, deficit, critical, members, simultaneous, together)
+    members, simultaneous_members = deficit <= critical + TIE, deficit <= simultaneous + TIE
+    return ConfidenceSet(level, deficit, critical, members, simultaneous, simultaneous_members)

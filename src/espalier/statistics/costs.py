@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from espalier.errors import UserError
-from espalier.statistics.checks import IntArray, same_lengths
+from espalier.statistics.validation import IntArray, same_lengths
 
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -79,7 +79,7 @@ def costs(
         ValueError: If the arrays have different lengths.
     """
     columns = {
-        name: _whole(values, name)
+        name: _count_array(values, name)
         for name, values in {
             "kv_groups": kv_groups, "attention_params": attention_params,
             "mlp_channels": mlp_channels, "mlp_params": mlp_params,
@@ -101,7 +101,7 @@ def costs(
     )
 
 
-def _whole(values: Any, name: str) -> IntArray:
+def _count_array(values: Any, name: str) -> IntArray:
     array = np.asarray(values, dtype=np.int64)
     if array.ndim != 1 or (array < 0).any():
         raise UserError(f"{name} must be one count of at least 0 for each layer")

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from espalier.errors import UserError
-from espalier.statistics.checks import TIE, BoolArray, FloatArray, accuracy_and_draws
 from espalier.statistics.documents import Correctness, TaskDocuments
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import TIE, BoolArray, FloatArray, accuracy_and_draws
 
 N_SPLITS = 1_000
-_CHUNK = 8_000_000
+_VALUES_PER_CHUNK = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -104,19 +104,19 @@ def shrinkage(accuracy: Any, draws: Any) -> Shrinkage:
     return Shrinkage(best, mean, noise, observed, share, optimism, best - optimism, None)
 
 
-def split_half(of: Correctness, *, seed: int, n_splits: int = N_SPLITS) -> SplitHalf:
+def split_half(correctness: Correctness, *, seed: int, n_splits: int = N_SPLITS) -> SplitHalf:
     """Choose the best experiment on one half of the documents and score it on the other half, for many random splits.
 
     Args:
-        of: Correctness of the candidates; leave out the unpruned model and the controls.
+        correctness: Correctness of the candidates; leave out the unpruned model and the controls.
         seed: Seed of the splits.
         n_splits: Number of splits.
 
     Raises:
         UserError: If a task has fewer than two documents.
     """
-    halves = np.zeros((2, n_splits, len(of.experiments)))
-    for task in of.tasks:
+    halves = np.zeros((2, n_splits, len(correctness.experiments)))
+    for task in correctness.tasks:
         halves += task.weight * _halves(task, seed, n_splits)
     chosen = (halves >= halves.max(axis=2, keepdims=True) - TIE).astype(np.float64)
     chosen /= chosen.sum(axis=2, keepdims=True)
@@ -140,8 +140,8 @@ def _halves(task: TaskDocuments, seed: int, n_splits: int) -> FloatArray:
     generator = np.random.default_rng([seed, *f"{task.task} halves".encode()])
     right = np.ascontiguousarray(task.correct.T, dtype=np.float32)
     counts = [
-        _random_halves(generator, min(_CHUNK // n + 1, n_splits - start), n).astype(np.float32) @ right
-        for start in range(0, n_splits, _CHUNK // n + 1)
+        _random_halves(generator, min(_VALUES_PER_CHUNK // n + 1, n_splits - start), n).astype(np.float32) @ right
+        for start in range(0, n_splits, _VALUES_PER_CHUNK // n + 1)
     ]
     first = np.concatenate(counts).astype(np.float64)
     return np.stack([first / (n // 2), (task.correct.sum(axis=1) - first) / (n - n // 2)])

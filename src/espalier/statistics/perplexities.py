@@ -25,10 +25,10 @@ from scipy import stats
 
 from espalier.errors import UserError
 from espalier.statistics.bootstrap import LEVEL
-from espalier.statistics.checks import FloatArray, IntArray
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import FloatArray, IntArray
 
-FEWEST_BLOCKS = 4
+MIN_BLOCKS = 4
 NO_WINDOWS = Message("no_windows")
 """Reason why a ratio has no interval: the results (version 0.1.0 or imported) have no window losses."""
 
@@ -79,8 +79,8 @@ def paired_ratio(
     n = np.add.reduceat(tokens, starts)
     r = float(d.sum() / n.sum())
     n_blocks = len(starts)
-    if n_blocks < FEWEST_BLOCKS:
-        reason = Message("too_few_windows", {"n": n_windows, "needed": FEWEST_BLOCKS})
+    if n_blocks < MIN_BLOCKS:
+        reason = Message("too_few_windows", {"n": n_windows, "needed": MIN_BLOCKS})
         return PerplexityRatio(math.exp(r), None, n_windows, n_blocks, reason)
     stderr = math.sqrt(n_blocks / (n_blocks - 1) * float(((d - r * n) ** 2).sum())) / float(n.sum())
     half = float(stats.t.ppf((1 + level) / 2, n_blocks - 1)) * stderr

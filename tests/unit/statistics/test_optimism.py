@@ -83,7 +83,7 @@ def test_split_half_weighs_tasks_alike_and_takes_odd_counts(monkeypatch: pytest.
     found = split_half(unequal, seed=0, n_splits=30)
     assert (found.optimism, found.chosen_on) == (0, 0.5)
     assert found.chosen_share.tolist() == [0.5, 0.5]
-    monkeypatch.setattr(module, "_CHUNK", 10)
+    monkeypatch.setattr(module, "_VALUES_PER_CHUNK", 10)
     assert split_half(unequal, seed=0, n_splits=30).chosen_on == 0.5
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from espalier.analysis.message_json import from_json
 from espalier.errors import UserError
 from espalier.reports.messages import en, en_deployment, zh, zh_deployment
-from espalier.statistics.messages import render
+from espalier.statistics.messages import render_message
 
 CATALOGUES: Mapping[str, Mapping[str, str]] = {
     "en": en.TEXT | en_deployment.DEPLOYMENT,
@@ -39,7 +39,7 @@ class Words:
 
     def say(self, message: Mapping[str, Any]) -> str:
         """Return the text of a message of an analysis."""
-        return render(from_json(message), self._texts)
+        return render_message(from_json(message), self._texts)
 
     def reason(self, of: Mapping[str, Any] | str) -> str:
         """Return the text of a reason.
