@@ -14,11 +14,11 @@ from espalier.naming import BASELINE
 from espalier.statistics.bootstrap import LEVEL
 from espalier.statistics.perplexities import NO_WINDOWS, paired_ratio
 
-Texts = Mapping[str, Mapping[str, Any]]
+TextPerplexities = Mapping[str, Mapping[str, Any]]
 """Perplexity of each text as in `metrics.json`: `value` and, except in old results, losses and tokens of windows."""
 
 
-def read_perplexities(samples: Mapping[str, str | Path]) -> dict[str, Texts]:
+def read_perplexities(samples: Mapping[str, str | Path]) -> dict[str, TextPerplexities]:
     """Read the perplexities of experiments from the `metrics.json` next to each samples table.
 
     Args:
@@ -31,7 +31,7 @@ def read_perplexities(samples: Mapping[str, str | Path]) -> dict[str, Texts]:
     return {name: read_json(file)["perplexity"] for name, file in files.items() if file.is_file()}
 
 
-def ratios_to_unpruned(perplexities: Mapping[str, Texts], experiment: str) -> dict[str, dict[str, Any]]:
+def ratios_to_unpruned(perplexities: Mapping[str, TextPerplexities], experiment: str) -> dict[str, dict[str, Any]]:
     """Compare the perplexities of an experiment with those of the unpruned model.
 
     Args:
@@ -45,22 +45,22 @@ def ratios_to_unpruned(perplexities: Mapping[str, Texts], experiment: str) -> di
     Raises:
         UserError: If the numbers of windows differ, or the loss of a window is not finite.
     """
-    ours, unpruned = perplexities.get(experiment, {}), perplexities.get(BASELINE, {})
-    return {text: _compare(ours[text], unpruned[text]) for text in ours if text in unpruned}
+    pruned, unpruned = perplexities.get(experiment, {}), perplexities.get(BASELINE, {})
+    return {text: _ratio_json(pruned[text], unpruned[text]) for text in pruned if text in unpruned}
 
 
-def _compare(ours: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[str, Any]:
-    if "window_losses" not in ours or "window_losses" not in unpruned:
-        nothing = {"interval": None, "level": LEVEL, "n_windows": None, "n_blocks": None}
-        return {"ratio": ours["value"] / unpruned["value"], **nothing, **reason_fields(NO_WINDOWS)}
-    found = paired_ratio(
-        np.array(ours["window_losses"]), np.array(unpruned["window_losses"]), np.array(ours["window_tokens"])
+def _ratio_json(pruned: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[str, Any]:
+    if "window_losses" not in pruned or "window_losses" not in unpruned:
+        missing = {"interval": None, "level": LEVEL, "n_windows": None, "n_blocks": None}
+        return {"ratio": pruned["value"] / unpruned["value"], **missing, **reason_fields(NO_WINDOWS)}
+    paired = paired_ratio(
+        np.array(pruned["window_losses"]), np.array(unpruned["window_losses"]), np.array(pruned["window_tokens"])
     )
     return {
-        "ratio": found.ratio,
-        "interval": None if found.interval is None else list(found.interval),
+        "ratio": paired.ratio,
+        "interval": None if paired.interval is None else list(paired.interval),
         "level": LEVEL,
-        "n_windows": found.n_windows,
-        "n_blocks": found.n_blocks,
-        **reason_fields(found.reason),
+        "n_windows": paired.n_windows,
+        "n_blocks": paired.n_blocks,
+        **reason_fields(paired.reason),
     }

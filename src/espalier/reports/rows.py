@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.analysis.best import rows_of, valid_rows
+from espalier.analysis.selection import rows_of, valid_rows
 from espalier.reports.sections.base import Content
 
 Row = dict[str, Any]

@@ -13,12 +13,26 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from espalier.errors import UserError
 from espalier.statistics.bootstrap import LEVEL, Bootstrap, percentile_interval
 from espalier.statistics.messages import Message
 from espalier.statistics.validation import FloatArray, accuracy_and_draws, finite_array, same_lengths
+
+
+class PairedDraws(NamedTuple):
+    """Draws of the accuracies of a base model and of its instruct model, (n_draws, n_experiments) each."""
+
+    base: FloatArray
+    instruct: FloatArray
+
+
+class Ratio(NamedTuple):
+    """A ratio; None if it is undefined, with the reason."""
+
+    value: float | None
+    reason: Message | None
 
 
 @dataclass(frozen=True)
@@ -65,21 +79,26 @@ class AccuracyKept:
     reason: Message | None
 
 
-def paired_draws(base: Bootstrap, instruct: Bootstrap) -> tuple[FloatArray, FloatArray]:
-    """Return the draws of two models after checking that they can be compared.
+def paired_draws(base: Bootstrap, instruct: Bootstrap) -> PairedDraws:
+    """Return the draws of two models after checking that they can be compared (`check_paired`)."""
+    check_paired(base, instruct)
+    return PairedDraws(base.draws, instruct.draws)
+
+
+def check_paired(first: Bootstrap, second: Bootstrap) -> None:
+    """Check that the draws of two models can be compared.
 
     Draws over the same documents with the same seed are joint. Draws from counts are independent of all other draws.
 
     Raises:
         UserError: If the documents, seeds or numbers of draws of the two models differ.
     """
-    documents = base.source == instruct.source == "documents"
-    if (documents and base.origin != instruct.origin) or len(base.draws) != len(instruct.draws):
+    documents = first.source == second.source == "documents"
+    if (documents and first.origin != second.origin) or len(first.draws) != len(second.draws):
         raise UserError(
             "two models cannot be compared: their documents, seeds or numbers of draws differ;"
             " evaluate both with one protocol and draw with one seed"
         )
-    return base.draws, instruct.draws
 
 
 def base_vs_instruct(
@@ -87,7 +106,7 @@ def base_vs_instruct(
     base_accuracy: Any,
     instruct_settings: Sequence[Hashable],
     instruct_accuracy: Any,
-    draws: tuple[FloatArray, FloatArray] | None = None,
+    draws: PairedDraws | None = None,
     *,
     level: float = LEVEL,
 ) -> BaseInstructComparison:
@@ -98,7 +117,7 @@ def base_vs_instruct(
         base_accuracy: Accuracy of each experiment of the base model.
         instruct_settings: Setting of each experiment of the instruct model.
         instruct_accuracy: Accuracy of each experiment of the instruct model.
-        draws: Draws of Base and Instruct from `paired_draws`, (n_draws, n_experiments) each; None gives no interval.
+        draws: Draws of both models from `paired_draws`; None gives no interval.
         level: Confidence level of the interval.
 
     Raises:
@@ -121,7 +140,7 @@ def base_vs_instruct(
     differences = instruct[instruct_rows] - base[base_rows]
     interval = None
     if draws is not None:
-        drawn = draws[1][:, instruct_rows].mean(axis=1) - draws[0][:, base_rows].mean(axis=1)
+        drawn = draws.instruct[:, instruct_rows].mean(axis=1) - draws.base[:, base_rows].mean(axis=1)
         lower, upper = percentile_interval(drawn, level)
         interval = (float(lower), float(upper))
     means = float(base[base_rows].mean()), float(instruct[instruct_rows].mean())
@@ -177,21 +196,17 @@ def accuracy_kept(
     return AccuracyKept(kept, percentile_interval(drawn / below[:, None], level), None)
 
 
-def perplexity_ratio(perplexity: float | None, baseline: float | None) -> tuple[float | None, Message | None]:
-    """Divide a perplexity by the perplexity of the unpruned model.
-
-    Returns:
-        The ratio and None; or None and the reason why the ratio is undefined.
-    """
+def perplexity_ratio(perplexity: float | None, baseline: float | None) -> Ratio:
+    """Divide a perplexity by the perplexity of the unpruned model."""
     if baseline is None:
-        return None, Message("no_baseline")
+        return Ratio(None, Message("no_baseline"))
     if not math.isfinite(baseline):
-        return None, Message("not_finite", {"name": "the perplexity of the unpruned model"})
+        return Ratio(None, Message("not_finite", {"name": "the perplexity of the unpruned model"}))
     if perplexity is None or not math.isfinite(perplexity):
-        return None, Message("not_finite", {"name": "the perplexity"})
+        return Ratio(None, Message("not_finite", {"name": "the perplexity"}))
     if baseline <= 0:
-        return None, Message("zero_baseline")
-    return perplexity / baseline, None
+        return Ratio(None, Message("zero_baseline"))
+    return Ratio(perplexity / baseline, None)
 
 
 def _row_by_setting(settings: Sequence[Hashable], accuracy: FloatArray, kind: str) -> dict[Hashable, int]:

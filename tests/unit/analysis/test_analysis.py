@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from espalier.analysis.base_vs_instruct import compare_kinds
-from espalier.analysis.best import global_best_config, method_comparison, rows_of
+from espalier.analysis.base_vs_instruct import compare_base_and_instruct
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
 from espalier.analysis.cross_model import analyse_study, protocols_of
-from espalier.analysis.model import analyse_model, correlation
+from espalier.analysis.model import analyse_model, correlation_with_accuracy
+from espalier.analysis.selection import global_best_config, method_comparison, rows_of
 from espalier.errors import UserError
 from espalier.naming import ratio_key
 from espalier.reports.html import cross_model_html
@@ -134,10 +134,10 @@ def test_undefined_correlations_say_why() -> None:
 
 def test_correlation_uses_only_rows_with_both_values() -> None:
     frame = pd.DataFrame({"x": [1.0, 2.0, 3.0, math.nan, 4.0], "acc_mean": [1.0, 2.0, 3.0, 9.0, math.nan]})
-    found = correlation(frame.assign(method="m"), "x")
+    found = correlation_with_accuracy(frame.assign(method="m"), "x")
     assert short(found) == (pytest.approx(1.0), 3, None)
     assert found["n_distinct"] == 3
-    assert short(correlation(frame.assign(method="m"), "absent")) == (None, 0, "no experiment has absent")
+    assert short(correlation_with_accuracy(frame.assign(method="m"), "absent")) == (None, 0, "no experiment has absent")
 
 
 def test_ties_go_to_the_lower_perplexity_then_to_the_name() -> None:
@@ -317,11 +317,11 @@ def test_models_of_different_protocols_are_not_ranked_together() -> None:
 def kinds(base: list[dict[str, Any]], instruct: list[dict[str, Any]], *protocols: str | None) -> dict[str, Any]:
     frame = table(*base, *({**one, "model": "N", "kind": "instruct"} for one in instruct))
     of = [rows_of(frame, name, protocol=protocol) for name, protocol in zip("MN", protocols, strict=True)]
-    return compare_kinds(of[0], of[1], 0.5, {})
+    return compare_base_and_instruct(of[0], of[1], 0.5, {})
 
 
 def test_kinds_are_compared_by_one_protocol_whoever_asks() -> None:
-    """`rows_of` stores the protocol with the rows, and `compare_kinds` reads it there."""
+    """`rows_of` stores the protocol with the rows, and `compare_base_and_instruct` reads it there."""
     pair = [row("x-1", 0.5)], [row("x-1", 0.6)]
     assert kinds(*pair, "a", "a")["difference"] == pytest.approx(0.1)
     assert kinds(*pair, "a", "b")["reason"] == "the models were evaluated by different protocols"
@@ -335,7 +335,7 @@ def test_kinds_that_cannot_be_compared_say_why() -> None:
     assert kinds(twice, [row("x-1", 0.6)], "a", "a")["reason"] == "a setting is there twice"
     of = rows_of(table(row("x-1", 0.5)), "M", protocol="a")
     endless = dataclasses.replace(of, experiments=of.experiments.assign(acc_mean=math.inf))
-    assert compare_kinds(of, endless, 0.5, {})["reason"] == "an accuracy is not finite"
+    assert compare_base_and_instruct(of, endless, 0.5, {})["reason"] == "an accuracy is not finite"
 
 
 def test_an_error_of_the_comparison_itself_is_not_taken_for_a_setting_that_is_there_twice(

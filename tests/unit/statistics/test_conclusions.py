@@ -10,7 +10,7 @@ import pytest
 
 import espalier.statistics
 from espalier.statistics.bootstrap import bootstrap
-from espalier.statistics.comparison import base_vs_instruct
+from espalier.statistics.comparison import PairedDraws, base_vs_instruct
 from espalier.statistics.conclusions import (
     axes_messages,
     base_vs_instruct_messages,
@@ -120,9 +120,9 @@ def test_axes_messages() -> None:
 
 
 def test_base_vs_instruct_messages() -> None:
-    draws = np.zeros((100, 1)), np.full((100, 1), 0.1)
+    draws = PairedDraws(np.zeros((100, 1)), np.full((100, 1), 0.1))
     assert codes(base_vs_instruct_messages(base_vs_instruct("s", [0.5], "s", [0.6], draws))) == ["kinds_differ"]
-    equal = np.zeros((100, 1)), np.zeros((100, 1)) + 1e-17
+    equal = PairedDraws(np.zeros((100, 1)), np.zeros((100, 1)) + 1e-17)
     assert codes(base_vs_instruct_messages(base_vs_instruct("s", [0.5], "s", [0.5], equal))) == ["kinds_not_told"]
     assert codes(base_vs_instruct_messages(base_vs_instruct("s", [0.5], "t", [0.5]))) == ["kinds_undefined"]
     assert base_vs_instruct_messages(base_vs_instruct("s", [0.5], "s", [0.6])) == []

@@ -67,8 +67,9 @@ def costs_section(words: Words, analysis: Content, content: Content) -> ReportSe
             rows.append([name, percent(certain["acc_kept"]), ratio, *cells])
     header = [words(code) for code in ("experiment", "kept", "ppl_ratio", "params", "kv", "flops")]
     text = content["ppl_accuracy"]["text"]
-    about = words("costs.about", text=plain(text), dtype=costs["dtype"])
-    return ReportSection(words("s.costs"), [about], [Table(header, rows)])
+    about = words("costs.about", text=plain(text), dtype=plain(costs["dtype"]))
+    remarks = [words("costs.none", reason=words.reason(costs))] if costs["reason"] else []
+    return ReportSection(words("s.costs"), [about], [Table(header, rows)], remarks)
 
 
 def _by_accuracy(content: Content) -> list[tuple[float, str, Content]]:
