@@ -1,4 +1,7 @@
-"""Perplexity ratio of each experiment to the unpruned model on each text, with an interval paired over windows."""
+"""Perplexity ratio of each experiment to the unpruned model on each text, as JSON.
+
+`espalier.statistics.perplexities` computes the interval, which is paired over windows.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from espalier.analysis.message_json import reason_fields
 from espalier.files import read_json
 from espalier.naming import BASELINE
 from espalier.statistics.bootstrap import LEVEL
-from espalier.statistics.perplexities import NO_WINDOWS, paired_ratio
+from espalier.statistics.perplexities import NO_WINDOWS, WindowLosses, paired_ratio
 
 TextPerplexities = Mapping[str, Mapping[str, Any]]
 """Perplexity of each text as in `metrics.json`: `value` and, except in old results, losses and tokens of windows."""
@@ -43,7 +46,7 @@ def ratios_to_unpruned(perplexities: Mapping[str, TextPerplexities], experiment:
         `n_blocks`, `reason` (why `interval` is null) and `why` (the reason as a message).
 
     Raises:
-        UserError: If the numbers of windows differ, or the loss of a window is not finite.
+        UserError: If the windows of the two models differ, or the loss of a window is not finite.
     """
     pruned, unpruned = perplexities.get(experiment, {}), perplexities.get(BASELINE, {})
     return {text: _ratio_json(pruned[text], unpruned[text]) for text in pruned if text in unpruned}
@@ -53,9 +56,7 @@ def _ratio_json(pruned: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[
     if "window_losses" not in pruned or "window_losses" not in unpruned:
         missing = {"interval": None, "level": LEVEL, "n_windows": None, "n_blocks": None}
         return {"ratio": pruned["value"] / unpruned["value"], **missing, **reason_fields(NO_WINDOWS)}
-    paired = paired_ratio(
-        np.array(pruned["window_losses"]), np.array(unpruned["window_losses"]), np.array(pruned["window_tokens"])
-    )
+    paired = paired_ratio(_window_losses(pruned), _window_losses(unpruned))
     return {
         "ratio": paired.ratio,
         "interval": None if paired.interval is None else list(paired.interval),
@@ -64,3 +65,7 @@ def _ratio_json(pruned: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[
         "n_blocks": paired.n_blocks,
         **reason_fields(paired.reason),
     }
+
+
+def _window_losses(text: Mapping[str, Any]) -> WindowLosses:
+    return WindowLosses(np.array(text["window_losses"]), np.array(text["window_tokens"]))

@@ -39,18 +39,18 @@ class Shrinkage:
     Attributes:
         best: Accuracy of the best experiment.
         mean: Mean accuracy over experiments.
-        noise_variance: Variance between experiments that the sampling of documents explains; 0 for one experiment.
-        observed_variance: Variance of the observed accuracies; 0 for one experiment.
+        noise_variance: Variance between experiments that the sampling of documents explains; None for one experiment.
+        observed_variance: Variance of the observed accuracies; None for one experiment.
         noise_share: `noise_variance` / `observed_variance`, at most 1.
         optimism: Expected amount by which the observed accuracy of the best experiment exceeds its true accuracy.
         corrected: `best` - `optimism`.
-        reason: Why `noise_share`, `optimism` and `corrected` are None; None if they are defined.
+        reason: Why a value is None; None if all values are defined.
     """
 
     best: float
     mean: float
-    noise_variance: float
-    observed_variance: float
+    noise_variance: float | None
+    observed_variance: float | None
     noise_share: float | None
     optimism: float | None
     corrected: float | None
@@ -93,7 +93,7 @@ def shrinkage(accuracy: Any, draws: Any) -> Shrinkage:
     best, mean = float(theta.max()), float(theta.mean())
     if theta.size < 2:
         reason = Message("too_few", {"n": 1, "needed": 2})
-        return Shrinkage(best, mean, 0.0, 0.0, None, None, None, reason)
+        return Shrinkage(best, mean, None, None, None, None, None, reason)
     deviation = drawn - drawn.mean(axis=1, keepdims=True)
     noise = float(deviation.var(axis=0, ddof=1).sum() / (theta.size - 1))
     if np.ptp(theta) <= TIE:

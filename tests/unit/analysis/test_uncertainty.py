@@ -14,6 +14,7 @@ from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.evidence import Evidence, _groups, draws_table, gather_evidence, read_draws
 from espalier.analysis.message_json import english
 from espalier.analysis.model import analyse_model
+from espalier.analysis.perplexities import ratios_to_unpruned
 from espalier.analysis.profile import calibration_settings, profile_gradients
 from espalier.analysis.selection import rows_of
 from espalier.errors import UserError
@@ -250,3 +251,12 @@ def test_gradient_profile_pools_the_projections_of_a_layer() -> None:
     assert settings == [("c-s0", 16, 32), ("c-s0", 32, 16)]
     (found,) = profile_gradients((one, gradients) for one in settings)  # 16 samples are not in the table
     assert (found["grad_mean"], found["grad_norm"]) == ([2.5], [5.0])
+
+
+def test_perplexities_in_different_windows_are_refused() -> None:
+    text = {"value": 2.0, "window_losses": [1.0, 2.0], "window_tokens": [10, 10]}
+    found = ratios_to_unpruned({"x-1": {"text": text}, "baseline": {"text": text}}, "x-1")
+    assert (found["text"]["ratio"], found["text"]["why"]["code"]) == (1.0, "too_few_windows")
+    other = text | {"window_tokens": [10, 11]}
+    with pytest.raises(UserError, match="measured in different windows"):
+        ratios_to_unpruned({"x-1": {"text": text}, "baseline": {"text": other}}, "x-1")

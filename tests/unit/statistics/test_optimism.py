@@ -31,7 +31,7 @@ def test_shrinkage_by_hand() -> None:
 
 def test_shrinkage_where_undefined() -> None:
     alone = shrinkage([0.5], [[0.4], [0.6]])
-    assert alone.optimism is None
+    assert (alone.noise_variance, alone.observed_variance, alone.optimism) == (None, None, None)
     assert alone.reason is not None
     assert alone.reason.code == "too_few"
     equal = shrinkage([0.5, 0.5], [[0.4, 0.5], [0.6, 0.5]])
