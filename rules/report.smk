@@ -112,7 +112,9 @@ rule compare_structures:
             "reports/structure.py",
             "reports/sections/serving.py",
             "reports/layout.py",
-            "reports/sections/base.py",
+            "reports/formatting.py",
+            "reports/sections/types.py",
+            "analysis/selection.py",
             "reports/messages/*.py",
         ),
     output:

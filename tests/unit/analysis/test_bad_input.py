@@ -8,9 +8,9 @@ import pytest
 from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.model import analyse_model
 from espalier.errors import UserError
+from espalier.reports.chart_rows import experiment_chart_rows
 from espalier.reports.html import cross_model_html, model_html
 from espalier.reports.latex import TABLES
-from espalier.reports.rows import experiment_rows
 from espalier.reports.text import cross_model_text, model_text
 from tests.unit.analysis.test_analysis import missing, row, table
 from tests.unit.analysis.test_uncertainty import evaluations, evidence, experiments
@@ -21,7 +21,7 @@ def everything(frame: pd.DataFrame, model: str = "M") -> str:
     analysis = analyse_model(frame, model, headline_ratio=None)
     analysis = json.loads(json.dumps(analysis, allow_nan=False))
     summary = json.loads(json.dumps(analyse_study(frame, analyses={model: analysis}), allow_nan=False))
-    rows = {key: experiment_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
+    rows = {key: experiment_chart_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
     texts = []
     for language in ("en", "zh"):
         texts += [model_text(analysis, language), cross_model_text(summary, language)]

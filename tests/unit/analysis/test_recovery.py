@@ -12,10 +12,10 @@ from espalier.analysis.model import analyse_model
 from espalier.analysis.recovery import analyse_recovery, joint_draws
 from espalier.analysis.selection import rows_of
 from espalier.errors import UserError
+from espalier.reports.chart_rows import experiment_chart_rows
+from espalier.reports.formatting import MISSING
 from espalier.reports.html import model_html
-from espalier.reports.messages import Words
-from espalier.reports.rows import experiment_rows
-from espalier.reports.sections.base import MISSING
+from espalier.reports.messages import Texts
 from espalier.reports.sections.recovery import recovery_sections, with_recovery
 from espalier.reports.text import model_text
 from espalier.results.recovered import recovered_table
@@ -159,24 +159,24 @@ def reported(frame: pd.DataFrame, after: dict[str, tuple[int, int]]) -> dict[str
 def test_the_report_shows_before_and_after(language: str) -> None:
     frame = recovered({name: KEPT[name] for name in list(KEPT) if name != "y-2"}, y_2="out of memory")
     content = reported(frame, KEPT)
-    words = Words(language)
-    (section,) = recovery_sections(words, content["by_ratio"]["50"])
+    texts = Texts(language)
+    (section,) = recovery_sections(texts, content["by_ratio"]["50"])
     cells = {cells[0]: cells for cells in section.tables[0].rows}
     assert cells["x-2"][1:4] == ["0.7500", "0.8500", "+0.1000"]
     assert cells["x-2"][5:] == ["20.00", "11.00", "61"]
-    assert words("control", name="random-1") in cells
+    assert texts("control", name="random-1") in cells
     assert cells["y-2"][2] == MISSING
     assert any("y-2" in remark and "out of memory" in remark for remark in section.remarks)
     text = model_text(content, language)
-    assert words("s.recovery") in text
+    assert texts("s.recovery") in text
     assert "nan" not in text
-    rows = {key: experiment_rows(experiments(), content, one) for key, one in content["by_ratio"].items()}
-    assert words("s.recovery") in model_html(content, rows, {}, language)
+    rows = {key: experiment_chart_rows(experiments(), content, one) for key, one in content["by_ratio"].items()}
+    assert texts("s.recovery") in model_html(content, rows, {}, language)
 
 
 def test_nothing_is_shown_where_nothing_was_recovered() -> None:
     plain = json.loads(json.dumps(analyse_model(experiments(), "M", headline_ratio=None)))
     assert with_recovery(plain, []) == plain
-    assert Words()("s.recovery") not in model_text(plain)
+    assert Texts()("s.recovery") not in model_text(plain)
     other_ratio = with_recovery(plain, [{"why": None, "by_ratio": {"20": {}}}])
-    assert Words()("s.recovery") not in model_text(other_ratio)
+    assert Texts()("s.recovery") not in model_text(other_ratio)

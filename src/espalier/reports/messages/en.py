@@ -3,7 +3,7 @@
 from espalier.analysis.message_json import CATALOGUE
 from espalier.reports.messages.en_pages import PAGES
 
-TEXT = (
+REPORT_TEXTS = (
     CATALOGUE
     | PAGES
     | {
