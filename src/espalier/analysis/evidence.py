@@ -18,8 +18,8 @@ import pyarrow as pa
 from espalier.analysis.selection import ModelRows, valid_rows
 from espalier.errors import UserError
 from espalier.statistics.bootstrap import N_DRAWS, Bootstrap, bootstrap
+from espalier.statistics.correctness import Correctness, check_means, correctness
 from espalier.statistics.counts import draw_from_counts
-from espalier.statistics.documents import Correctness, check_means, correctness
 from espalier.statistics.messages import Message
 
 SEED = 0

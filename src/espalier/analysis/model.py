@@ -238,8 +238,8 @@ def _extreme_layers_json(valid: pd.DataFrame) -> dict[str, Any]:
 
 def _ppl_accuracy(valid: pd.DataFrame, texts: list[str]) -> dict[str, Any]:
     if not texts:
-        nothing = reason_fields(Message("no_perplexity"))
-        return {"text": None, "r": None, "n": 0, "n_distinct": 0, **nothing, "within": None, "statements": []}
+        reason = reason_fields(Message("no_perplexity"))
+        return {"text": None, "r": None, "n": 0, "n_distinct": 0, **reason, "within": None, "statements": []}
     return {"text": texts[0], **correlation_with_accuracy(valid, f"ppl_{texts[0]}")}
 
 

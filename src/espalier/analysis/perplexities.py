@@ -14,7 +14,7 @@ import numpy as np
 from espalier.analysis.message_json import reason_fields
 from espalier.files import read_json
 from espalier.naming import BASELINE
-from espalier.statistics.bootstrap import LEVEL
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
 from espalier.statistics.perplexities import NO_WINDOWS, WindowLosses, paired_ratio
 
 TextPerplexities = Mapping[str, Mapping[str, Any]]
@@ -54,13 +54,13 @@ def ratios_to_unpruned(perplexities: Mapping[str, TextPerplexities], experiment:
 
 def _ratio_json(pruned: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[str, Any]:
     if "window_losses" not in pruned or "window_losses" not in unpruned:
-        missing = {"interval": None, "level": LEVEL, "n_windows": None, "n_blocks": None}
+        missing = {"interval": None, "level": CONFIDENCE_LEVEL, "n_windows": None, "n_blocks": None}
         return {"ratio": pruned["value"] / unpruned["value"], **missing, **reason_fields(NO_WINDOWS)}
     paired = paired_ratio(_window_losses(pruned), _window_losses(unpruned))
     return {
         "ratio": paired.ratio,
         "interval": None if paired.interval is None else list(paired.interval),
-        "level": LEVEL,
+        "level": CONFIDENCE_LEVEL,
         "n_windows": paired.n_windows,
         "n_blocks": paired.n_blocks,
         **reason_fields(paired.reason),

@@ -20,10 +20,10 @@ from espalier.analysis.message_json import reason_fields, to_json_list, to_plain
 from espalier.analysis.selection import ModelRows, best_row, ratios_of, to_float, to_int, to_str, valid_rows
 from espalier.errors import UserError
 from espalier.naming import ratio_key
-from espalier.statistics.bootstrap import LEVEL, Bootstrap, bootstrap, percentile_interval
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap, bootstrap, percentile_interval
 from espalier.statistics.comparison import check_paired
 from espalier.statistics.confidence_set import confidence_set
-from espalier.statistics.documents import check_means
+from espalier.statistics.correctness import check_means
 from espalier.statistics.messages import Message
 from espalier.statistics.ranking import Ranking, compare_rankings
 
@@ -53,7 +53,7 @@ def analyse_recovery(model: ModelRows, recovered: pd.DataFrame, joint: JointDraw
     ratio_of_row = recovered["pruning_ratio"].map(ratio_key)
     return {
         "model": model.model,
-        "level": LEVEL,
+        "level": CONFIDENCE_LEVEL,
         "source": joint.draws.before.source if joint.draws else None,
         **reason_fields(joint.reason),
         "by_ratio": {
@@ -200,12 +200,12 @@ def _ranking_messages(ranking: Ranking | None, n: int, n_candidates: int) -> lis
         messages.append(Message("ranking_undefined", {"reason": ranking.reason or Message("no_spread")}))
     else:
         lower, upper = ranking.interval or (-1.0, 1.0)
-        related = ranking.p <= 1 - LEVEL and (lower > 0 or upper < 0)
+        related = ranking.p <= 1 - CONFIDENCE_LEVEL and (lower > 0 or upper < 0)
         code = ("ranking_kept" if ranking.tau > 0 else "ranking_reversed") if related else "ranking_open"
         messages.append(Message(code, {"tau": ranking.tau, "n": ranking.n, "p": ranking.p}))
         if ranking.interval is not None:
             messages.append(Message("ranking_interval", {"lower": lower, "upper": upper, "level": ranking.level}))
-        if ranking.smallest_p > 1 - LEVEL:
+        if ranking.smallest_p > 1 - CONFIDENCE_LEVEL:
             messages.append(Message("ranking_few", {"n": ranking.n, "p": ranking.smallest_p}))
     if n < n_candidates:
         messages.append(Message("ranking_part", {"n": n, "total": n_candidates}))
@@ -228,4 +228,4 @@ def _best_messages(comparison: Mapping[str, Any] | None) -> list[Message]:
 
 def _members_message(comparison: Mapping[str, Any]) -> Message:
     code = "best_stays_alone" if comparison["n_members"] == 1 else "best_stays_among"
-    return Message(code, {"members": comparison["n_members"], "n": comparison["n"], "level": LEVEL})
+    return Message(code, {"members": comparison["n_members"], "n": comparison["n"], "level": CONFIDENCE_LEVEL})

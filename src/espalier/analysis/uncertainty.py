@@ -17,7 +17,7 @@ from espalier.analysis.selection import valid_rows
 from espalier.errors import UserError
 from espalier.naming import BASELINE
 from espalier.statistics import conclusions
-from espalier.statistics.bootstrap import LEVEL, Bootstrap
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap
 from espalier.statistics.comparison import accuracy_kept
 from espalier.statistics.confidence_set import ConfidenceSet, confidence_set
 from espalier.statistics.messages import Message
@@ -46,7 +46,7 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None) -> 
     reason_of_none = reason_fields(None if draws else evidence.reason or Message("no_valid_experiment"))
     content: dict[str, Any] = {
         "source": None if draws is None else draws.source,
-        "level": LEVEL,
+        "level": CONFIDENCE_LEVEL,
         "n_draws": None if draws is None else len(draws.draws),
         **reason_of_none,
         "baseline": _interval_json(draws, BASELINE),

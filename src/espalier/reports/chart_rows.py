@@ -61,12 +61,12 @@ def layer_chart_rows(layers: pd.DataFrame, model: str) -> dict[str, list[Row]]:
         layers: The layers table.
         model: Name of the model.
     """
-    found: dict[str, list[Row]] = {}
+    by_experiment: dict[str, list[Row]] = {}
     plans = layers[layers["model"] == model].sort_values(["experiment", "layer"], kind="stable")
     for row in plans.to_dict("records"):
         for block, width in (("attention", "kept_kv_groups"), ("mlp", "kept_mlp_channels")):
             before, after = int(row[f"{block}_before"]), int(row[f"{block}_after"])
-            found.setdefault(str(row["experiment"]), []).append(
+            by_experiment.setdefault(str(row["experiment"]), []).append(
                 {
                     "layer": int(row["layer"]),
                     "block": block,
@@ -74,4 +74,4 @@ def layer_chart_rows(layers: pd.DataFrame, model: str) -> dict[str, list[Row]]:
                     "width": to_int(row[width]),
                 }
             )
-    return found
+    return by_experiment

@@ -23,9 +23,9 @@ def summarise_study(results: Path) -> str:
     files = sorted(results.glob("consolidated/*/global_best_config.json"))
     if not files:
         raise UserError(f"{results}: no results yet; run snakemake first")
-    found = [read_json(file) for file in files]
-    ratios = sorted({f"{100 * best['pruning_ratio']:.10g}%" for best in found if best["pruning_ratio"]})
-    rows = [_model_row(best) for best in found]
+    best_configs = [read_json(file) for file in files]
+    ratios = sorted({f"{100 * best['pruning_ratio']:.10g}%" for best in best_configs if best["pruning_ratio"]})
+    rows = [_model_row(best) for best in best_configs]
     lines = [
         f"Best experiment of each model of study {results.name!r} at {' and '.join(ratios)} of the parameters removed",
         "(accuracy: mean over the tasks; one run each, differences of a point or two are noise)",

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
-from espalier.statistics.documents import Correctness, TaskDocuments
+from espalier.statistics.correctness import Correctness, TaskDocuments
 from espalier.statistics.validation import FloatArray
 
 N_DRAWS = 10_000
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -58,7 +58,7 @@ class Bootstrap:
         """Joint covariance of the accuracies, (n_experiments, n_experiments)."""
         return np.atleast_2d(np.cov(self.draws, rowvar=False))
 
-    def intervals(self, level: float = LEVEL) -> FloatArray:
+    def intervals(self, level: float = CONFIDENCE_LEVEL) -> FloatArray:
         """Compute the percentile interval of each accuracy: lower and upper ends, (n_experiments, 2)."""
         return percentile_interval(self.draws, level)
 
@@ -124,7 +124,7 @@ def bootstrap(correctness: Correctness, *, seed: int, n_draws: int = N_DRAWS) ->
     return Bootstrap(correctness.experiments, correctness.acc_mean, draws, "documents", origin)
 
 
-def percentile_interval(draws: FloatArray, level: float = LEVEL) -> FloatArray:
+def percentile_interval(draws: FloatArray, level: float = CONFIDENCE_LEVEL) -> FloatArray:
     """Compute percentile intervals, which leave out (1 - level) / 2 of the draws at each end.
 
     Args:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import LEVEL, Bootstrap, percentile_interval
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap, percentile_interval
 from espalier.statistics.messages import Message
 from espalier.statistics.validation import FloatArray, accuracy_and_draws, finite_array, same_lengths
 
@@ -108,7 +108,7 @@ def base_vs_instruct(
     instruct_accuracy: Any,
     draws: PairedDraws | None = None,
     *,
-    level: float = LEVEL,
+    level: float = CONFIDENCE_LEVEL,
 ) -> BaseInstructComparison:
     """Compare Instruct with Base on their common settings.
 
@@ -164,7 +164,7 @@ def accuracy_kept(
     draws: Any | None = None,
     baseline_draws: Any | None = None,
     *,
-    level: float = LEVEL,
+    level: float = CONFIDENCE_LEVEL,
 ) -> AccuracyKept:
     """Divide accuracies by the accuracy of the unpruned model.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from espalier.statistics.bootstrap import LEVEL, Bootstrap
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap
 from espalier.statistics.comparison import BaseInstructComparison
 from espalier.statistics.confidence_set import ConfidenceSet
 from espalier.statistics.correlation import GroupedCorrelation
@@ -20,7 +20,7 @@ MIN_REPORTED_SHARE = 0.1
 MIN_PRINTED_SHARE = 0.005
 
 
-def intervals_message(draws: Bootstrap, *, level: float = LEVEL) -> Message:
+def intervals_message(draws: Bootstrap, *, level: float = CONFIDENCE_LEVEL) -> Message:
     """Name the source of the intervals."""
     if draws.source == "counts":
         return Message("from_counts", {"level": level})
@@ -158,5 +158,5 @@ def _seed_messages(errors: SeedErrors) -> list[Message]:
 
 def _effect_message(name: str, effect: AxisEffect, n_seeds: int) -> Message:
     f, p = effect.f or 0.0, 1.0 if effect.p is None else effect.p
-    code = "axis_beyond_seeds" if p <= 1 - LEVEL else "axis_within_seeds"
+    code = "axis_beyond_seeds" if p <= 1 - CONFIDENCE_LEVEL else "axis_within_seeds"
     return Message(code, {"axis": name, "f": f, "p": p, "n_seeds": n_seeds})

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from espalier.statistics.bootstrap import LEVEL
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
 from espalier.statistics.validation import TIE, BoolArray, FloatArray, accuracy_and_draws
 
 
@@ -55,7 +55,7 @@ class ConfidenceSet:
         return int(self.members.sum())
 
 
-def confidence_set(accuracy: Any, draws: Any, *, level: float = LEVEL) -> ConfidenceSet:
+def confidence_set(accuracy: Any, draws: Any, *, level: float = CONFIDENCE_LEVEL) -> ConfidenceSet:
     """Compute the confidence set of the best experiment.
 
     Pass candidates only: leave out the unpruned model and the controls.

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import LEVEL, N_DRAWS, Bootstrap
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, N_DRAWS, Bootstrap
 from espalier.statistics.validation import FloatArray, finite_array
 
 
@@ -43,7 +43,7 @@ class CountIntervals:
     from_counts: bool = True
 
 
-def intervals_from_counts(accuracy: Any, n_documents: Any, *, level: float = LEVEL) -> CountIntervals:
+def intervals_from_counts(accuracy: Any, n_documents: Any, *, level: float = CONFIDENCE_LEVEL) -> CountIntervals:
     """Compute intervals of the unweighted mean accuracy over tasks.
 
     Args:

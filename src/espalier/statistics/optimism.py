@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from espalier.errors import UserError
-from espalier.statistics.documents import Correctness, TaskDocuments
+from espalier.statistics.correctness import Correctness, TaskDocuments
 from espalier.statistics.messages import Message
 from espalier.statistics.validation import TIE, BoolArray, FloatArray, accuracy_and_draws
 

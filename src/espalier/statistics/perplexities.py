@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import LEVEL
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
 from espalier.statistics.messages import Message
 from espalier.statistics.validation import FloatArray, IntArray
 
@@ -65,7 +65,7 @@ class WindowLosses:
     tokens: IntArray
 
 
-def paired_ratio(pruned: WindowLosses, unpruned: WindowLosses, *, level: float = LEVEL) -> PerplexityRatio:
+def paired_ratio(pruned: WindowLosses, unpruned: WindowLosses, *, level: float = CONFIDENCE_LEVEL) -> PerplexityRatio:
     """Compute the perplexity ratio of two models from their losses in the same windows.
 
     Args:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from espalier.statistics.bootstrap import LEVEL, percentile_interval
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, percentile_interval
 from espalier.statistics.messages import Message
 from espalier.statistics.validation import FloatArray, finite_array, same_lengths
 
@@ -57,7 +57,7 @@ class Ranking:
 
 
 def compare_rankings(
-    before: Any, after: Any, draws: tuple[FloatArray, FloatArray] | None = None, *, level: float = LEVEL
+    before: Any, after: Any, draws: tuple[FloatArray, FloatArray] | None = None, *, level: float = CONFIDENCE_LEVEL
 ) -> Ranking:
     """Compare the order of the experiments before and after a change.
 

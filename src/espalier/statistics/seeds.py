@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import LEVEL
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
 from espalier.statistics.messages import Message
 from espalier.statistics.validation import FloatArray, finite_array, same_lengths
 
@@ -79,7 +79,7 @@ class SeedErrors:
 
 
 def seed_errors(
-    accuracy: Any, axes: Mapping[str, Sequence[Hashable]], seeds: Sequence[Hashable], *, level: float = LEVEL
+    accuracy: Any, axes: Mapping[str, Sequence[Hashable]], seeds: Sequence[Hashable], *, level: float = CONFIDENCE_LEVEL
 ) -> SeedErrors:
     """Compute the effects of the axes and their errors between seeds.
 

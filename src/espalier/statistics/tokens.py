@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import LEVEL, percentile_interval
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, percentile_interval
 from espalier.statistics.validation import FloatArray, accuracy_and_draws, finite_array, same_lengths
 
 
@@ -55,7 +55,7 @@ def compare_at_equal_tokens(
     blocks: Sequence[Hashable],
     draws: Any | None = None,
     *,
-    level: float = LEVEL,
+    level: float = CONFIDENCE_LEVEL,
 ) -> list[TokenGroup]:
     """Compare settings that use the same number of calibration tokens.
 

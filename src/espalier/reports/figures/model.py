@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from espalier.reports.chart_rows import Row
-from espalier.reports.figures.tasks import task_profile
+from espalier.reports.figures.task_profile import task_profile
 from espalier.reports.figures.vega import (
     GREY,
     INK,

@@ -95,14 +95,14 @@ def svg_to_pdf(svg: str) -> bytes:
     return bytes(vl_convert.svg_to_pdf(svg))
 
 
-def channel(field: str, title: str | None, kind: str = "quantitative", **more: Any) -> Spec:
+def channel(field: str, title: str | None, kind: str = "quantitative", **properties: Any) -> Spec:
     """Return a Vega-Lite encoding channel."""
-    return {"field": field, "type": kind, "title": title} | more
+    return {"field": field, "type": kind, "title": title} | properties
 
 
-def layer(mark: Spec | str, encoding: Spec, **more: Any) -> Spec:
+def layer(mark: Spec | str, encoding: Spec, **properties: Any) -> Spec:
     """Return a Vega-Lite layer of a panel."""
-    return {"mark": mark, "encoding": encoding} | more
+    return {"mark": mark, "encoding": encoding} | properties
 
 
 def tooltip(*fields: tuple[str, str]) -> list[Spec]:

@@ -250,15 +250,15 @@ class _Layout:
 
     def _order_of(self, columns: _Columns, name: str) -> IntArray:
         """Return the row order that sorts another experiment's table like the table of the first experiment."""
-        ours = self.columns
-        if columns is ours:
+        reference = self.columns
+        if columns is reference:
             return self.order
-        for task in sorted(set(ours.tasks) ^ set(columns.tasks)):
-            has, lacks = (self.first, name) if task in ours.tasks else (name, self.first)
+        for task in sorted(set(reference.tasks) ^ set(columns.tasks)):
+            has, lacks = (self.first, name) if task in reference.tasks else (name, self.first)
             raise UserError(f"experiments {has} and {lacks} were evaluated on different tasks: {lacks} has no {task}")
-        number = np.array([ours.tasks.index(task) for task in columns.tasks])[columns.task]
+        number = np.array([reference.tasks.index(task) for task in columns.tasks])[columns.task]
         order = self.order
-        expected, actual = _row_contents(ours.task, ours, order), _row_contents(number, columns, order)
+        expected, actual = _row_contents(reference.task, reference, order), _row_contents(number, columns, order)
         if expected is None or actual is None or not np.array_equal(expected, actual):
             order = np.lexsort((columns.choice, columns.doc_id, number))
             actual = _row_contents(number, columns, order)
