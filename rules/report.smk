@@ -112,7 +112,9 @@ rule compare_structures:
             "reports/structure.py",
             "reports/sections/serving.py",
             "reports/layout.py",
-            "reports/sections/base.py",
+            "reports/formatting.py",
+            "reports/sections/types.py",
+            "analysis/selection.py",
             "reports/messages/*.py",
         ),
     output:
@@ -150,7 +152,7 @@ rule report_model:
         recovery=study.recovery.analysis,
         code=study.code(
             "naming.py",
-            "analysis/best.py",
+            "analysis/selection.py",
             "analysis/message_json.py",
             "analysis/serving_messages.py",
             "statistics/messages.py",
@@ -208,7 +210,7 @@ rule report_cross_model:
         summary="<results>/reports/cross_model/analysis_summary.json",
         code=study.code(
             "naming.py",
-            "analysis/best.py",
+            "analysis/selection.py",
             "analysis/best_configs.py",
             "analysis/message_json.py",
             "analysis/serving_messages.py",

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from espalier.errors import UserError
 from espalier.files import read_json, write_json
-from espalier.reports.summary import summarise
+from espalier.reports.summary import summarise_study
 from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
@@ -128,7 +128,7 @@ def test_a_model_whose_weights_are_bad_stops_alone(
 
 def test_a_results_folder_without_results_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nothing: no results yet; run snakemake first"):
-        summarise(tmp_path / "nothing")
+        summarise_study(tmp_path / "nothing")
 
 
 def test_a_refused_model_is_in_the_comparison_with_its_reason_and_stops_no_other(
@@ -161,7 +161,7 @@ def test_a_refused_model_is_in_the_comparison_with_its_reason_and_stops_no_other
         report = (results / "reports/cross_model" / name).read_text(encoding="utf-8")
         assert "Bad: could not be checked, so it has no report: " in report
         assert weight in report
-    assert weight in summarise(results)
+    assert weight in summarise_study(results)
     table = pd.read_parquet(results / "consolidated/experiments.parquet")
     refused = table[table.model == "Bad"]
     assert set(refused.status) == {"failed"}

@@ -16,7 +16,7 @@ from espalier.config.evaluation import SEVEN_TASKS
 from espalier.evaluation.tasks import load_tasks
 from espalier.files import read_json, read_table
 from espalier.models.loading import load_tokenizer
-from espalier.reports.summary import summarise
+from espalier.reports.summary import summarise_study
 from espalier.tables import Experiments, Samples
 from tests.conftest import Run
 from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun
@@ -196,7 +196,7 @@ def test_a_second_run_does_nothing(default_run: DefaultRun, snakemake: Run) -> N
 
 
 def test_the_summary_names_the_best_of_every_model(default_run: DefaultRun) -> None:
-    lines = summarise(default_run.results).splitlines()
+    lines = summarise_study(default_run.results).splitlines()
     for model in ALL:
         best = read_json(default_run.results / f"consolidated/{model}/global_best_config.json")
         line = next(line for line in lines if line.startswith(f"{model} "))

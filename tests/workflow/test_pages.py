@@ -8,9 +8,9 @@ import pytest
 
 from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.model import analyse_model
+from espalier.reports.chart_rows import experiment_chart_rows, layer_chart_rows
 from espalier.reports.html import cross_model_html, model_html
 from espalier.reports.layout import write_text
-from espalier.reports.rows import experiment_rows, layer_rows
 from tests.unit.analysis.test_uncertainty import evidence
 from tests.unit.analysis.test_uncertainty import experiments as with_documents
 from tests.unit.reports.test_reports import ODD, experiments, layers, page
@@ -39,8 +39,8 @@ def model_page(folder: Path, language: str = "en") -> Path:
     analysis: dict[str, Any] = analyse_model(
         frame, "M", headline_ratio=None, evidence=evidence(), gradient_profile=PROFILE
     )
-    rows = {key: experiment_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
-    kept = layer_rows(layers(experiment="x-1"), "M") | layer_rows(layers(experiment="y-1"), "M")
+    rows = {key: experiment_chart_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
+    kept = layer_chart_rows(layers(experiment="x-1"), "M") | layer_chart_rows(layers(experiment="y-1"), "M")
     path = folder / "report.html"
     write_text(path, model_html(analysis, rows, kept, language))
     return path

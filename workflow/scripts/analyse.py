@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.analysis.best import rows_of
 from espalier.analysis.costs import costs_of
 from espalier.analysis.evidence import draws_table, gather_evidence
 from espalier.analysis.model import analyse_model
 from espalier.analysis.perplexities import read_perplexities
-from espalier.analysis.profile import gradient_profile, settings_of
+from espalier.analysis.profile import calibration_settings, profile_gradients
+from espalier.analysis.selection import rows_of
 from espalier.files import read_json, read_table, write_parquet, write_result
 from espalier.jobs.log import workflow_job
 from espalier.recipe import read_samples
@@ -26,11 +26,13 @@ def main(
     model: str, headline_ratio: float | None, analysis: Path, draws: Path,
 ) -> None:  # fmt: skip
     experiments, evaluations, layers = (read_table(path) for path in tables.values())
-    documents = {name: partial(read_samples, path) for name, path in samples.items()}
-    evidence = gather_evidence(rows_of(experiments, model), evaluations, documents)
-    gradients = {(calibration, length): path for calibration, length, path in passes}
-    profile = gradient_profile(
-        (one, read_table(gradients[one[:2]])) for one in settings_of(experiments, model) if one[:2] in gradients
+    readers = {name: partial(read_samples, path) for name, path in samples.items()}
+    evidence = gather_evidence(rows_of(experiments, model), evaluations, readers)
+    tables_of_passes = {(calibration, length): path for calibration, length, path in passes}
+    profile = profile_gradients(
+        (setting, read_table(path))
+        for setting in calibration_settings(experiments, model)
+        if (path := tables_of_passes.get((setting.calibration, setting.seq_len)))
     )
     manifest = next((read_json(path) for path in manifests), None)
     costs = costs_of(layers, model, manifest)

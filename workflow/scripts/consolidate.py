@@ -4,8 +4,8 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
-from espalier.analysis.best import global_best_config, method_comparison
 from espalier.analysis.model import analyse_model
+from espalier.analysis.selection import global_best_config, method_comparison
 from espalier.files import read_table, whole_file, write_json, write_result, write_table
 from espalier.jobs.log import workflow_job
 from espalier.tables import Experiments

@@ -12,7 +12,7 @@ from espalier.reports.figures.cross import cross_figures
 from espalier.reports.html import cross_model_html
 from espalier.reports.latex import TABLES
 from espalier.reports.layout import write_text
-from espalier.reports.messages import Words
+from espalier.reports.messages import Texts
 from espalier.reports.text import cross_model_text, write_figures
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def main(
     write_text(html, cross_model_html(content, language))
     for name, path in tex.items():
         write_text(path, TABLES[name](content))
-    write_figures(cross_figures(Words(), content), figures)
+    write_figures(cross_figures(Texts(), content), figures)
 
 
 if __name__ == "__main__":

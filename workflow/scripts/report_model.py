@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_json, read_table
 from espalier.jobs.log import workflow_job
-from espalier.reports.figures.depth import gradient_profile, kept_layers
+from espalier.reports.chart_rows import experiment_chart_rows, layer_chart_rows
+from espalier.reports.figures.layers import best_kept_layers, gradient_profile_figure
 from espalier.reports.figures.model import ratio_figures
 from espalier.reports.html import model_html
 from espalier.reports.layout import write_text
-from espalier.reports.messages import Words
-from espalier.reports.rows import experiment_rows, layer_rows
+from espalier.reports.messages import Texts
 from espalier.reports.sections.recovery import with_recovery
 from espalier.reports.text import model_text, write_figures
 
@@ -27,13 +27,13 @@ def main(
     content: dict[str, Any] = with_recovery(read_json(analysis), [read_json(path) for path in recovery])
     content |= {"inference": [read_json(path) for path in measured]}
     table = read_table(experiments)
-    rows = {key: experiment_rows(table, content, one) for key, one in content["by_ratio"].items()}
-    kept = layer_rows(read_table(layers), content["model"])
+    rows = {key: experiment_chart_rows(table, content, one) for key, one in content["by_ratio"].items()}
+    kept = layer_chart_rows(read_table(layers), content["model"])
     write_text(text, model_text(content, language))
     write_text(html, model_html(content, rows, kept, language))
-    words = Words()  # English labels: for other languages, a PDF may need fonts that are not installed
-    drawn = ratio_figures(words, content, experiment_rows(table, content, content))
-    write_figures([*drawn, kept_layers(words, content, kept), gradient_profile(words, content)], figures)
+    texts = Texts()  # English labels: for other languages, a PDF may need fonts that are not installed
+    drawn = ratio_figures(texts, content, experiment_chart_rows(table, content, content))
+    write_figures([*drawn, best_kept_layers(texts, content, kept), gradient_profile_figure(texts, content)], figures)
 
 
 if __name__ == "__main__":

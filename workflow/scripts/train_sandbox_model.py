@@ -13,7 +13,16 @@ from espalier.calibration.texts import read_texts
 from espalier.files import read_parquet
 from espalier.jobs.log import workflow_job
 from espalier.sandbox.tokenizers import wrap
-from espalier.sandbox.training import chat_rows, continue_model, new_model, page_rows, save, schedule_of, train
+from espalier.sandbox.training import (
+    ModelShape,
+    SandboxSchedule,
+    load_for_training,
+    new_model,
+    rows_of_chats,
+    rows_of_pages,
+    save_model,
+    train,
+)
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -26,17 +35,19 @@ def main(
 ) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # filling costs time and changes no result
     wrapped = wrap(
         Tokenizer.from_file(tokenizer), model_max_length=settings["max_position_embeddings"], chat=parent is not None
     )
-    rows = page_rows(wrapped, read_texts(text, "text"))
+    rows = rows_of_pages(wrapped, read_texts(text, "text"))
     if parent is None:
-        model = new_model(settings, wrapped)
+        shape = ModelShape.from_settings(settings)
+        model = new_model(settings["architecture"], shape, wrapped, seed=settings["seed"])
     else:
-        model = continue_model(parent)
-        rows = chat_rows(wrapped, read_parquet(chats).to_pylist(), rows)
-    loss = train(model, rows, schedule_of(settings), name)
-    save(model, wrapped, folder)
+        model = load_for_training(parent)
+        rows = rows_of_chats(wrapped, read_parquet(chats).to_pylist(), rows)
+    loss = train(model, rows, SandboxSchedule.from_settings(settings), name)
+    save_model(model, wrapped, folder)
     logger.info("%s: %d parameters, final training loss %.3f nats", name, model.num_parameters(), loss)
 
 

@@ -1,1 +1,1 @@
-"""Statistics of the consolidated tables. `best`, `best_configs` and `message_json` do not import scipy."""
+"""Statistics of the consolidated tables. `selection`, `best_configs` and `message_json` do not import scipy."""

@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from espalier.analysis.best import ModelRows, valid_rows
 from espalier.analysis.message_json import reason_fields, to_json_list
+from espalier.analysis.selection import ModelRows, valid_rows
 from espalier.errors import UserError
-from espalier.statistics import words
+from espalier.statistics import conclusions
 from espalier.statistics.bootstrap import Bootstrap
-from espalier.statistics.checks import FloatArray
-from espalier.statistics.comparison import KindsCompared, base_vs_instruct, paired_draws
+from espalier.statistics.comparison import BaseInstructComparison, PairedDraws, base_vs_instruct, paired_draws
 from espalier.statistics.messages import Message
 
-SETTING = ("method", "taylor_seq_len", "taylor_num_samples", "calibration")
+SETTING_COLUMNS = ("method", "taylor_seq_len", "taylor_num_samples", "calibration")
 
 
-def compare_kinds(
+def compare_base_and_instruct(
     base: ModelRows, instruct: ModelRows, ratio: float | None, draws: Mapping[str, Bootstrap | None]
 ) -> dict[str, Any]:
     """Compare the instruct model of a family with its base model at one pruning ratio.
@@ -35,50 +34,50 @@ def compare_kinds(
         The comparison as JSON content. If the models cannot be compared, its values are null and `reason` says why.
     """
     if base.protocol is None or instruct.protocol is None:
-        return _content(_nothing(Message("unknown_protocol")))
+        return _comparison_json(_undefined(Message("unknown_protocol")))
     if base.protocol != instruct.protocol:
-        return _content(_nothing(Message("other_protocols")))
-    if set(base.tasks) != set(instruct.tasks) or base.facts["acc_mean_rule"] != instruct.facts["acc_mean_rule"]:
-        return _content(_nothing(Message("other_tasks")))
-    rows = [valid_rows(one.at(ratio)) for one in (base, instruct)]
-    settings = [_settings(one) for one in rows]
-    accuracies = [one["acc_mean"].astype("float64").to_numpy() for one in rows]
-    if any(len(set(one)) < len(one) for one in settings):
-        return _content(_nothing(Message("setting_twice")))
-    if not all(np.isfinite(one).all() for one in accuracies):
-        return _content(_nothing(Message("not_finite", {"name": "an accuracy"})))
-    pair = _pair([draws.get(one.facts["model"]) for one in (base, instruct)], rows)
-    return _content(base_vs_instruct(settings[0], accuracies[0], settings[1], accuracies[1], pair))
+        return _comparison_json(_undefined(Message("other_protocols")))
+    if set(base.tasks) != set(instruct.tasks) or base.acc_mean_rule != instruct.acc_mean_rule:
+        return _comparison_json(_undefined(Message("other_tasks")))
+    rows = [valid_rows(model.at(ratio)) for model in (base, instruct)]
+    settings = [_settings(frame) for frame in rows]
+    accuracies = [frame["acc_mean"].astype("float64").to_numpy() for frame in rows]
+    if any(len(set(of_model)) < len(of_model) for of_model in settings):
+        return _comparison_json(_undefined(Message("setting_twice")))
+    if not all(np.isfinite(accuracy).all() for accuracy in accuracies):
+        return _comparison_json(_undefined(Message("not_finite", {"name": "an accuracy"})))
+    pair = _paired_draws([draws.get(model.model) for model in (base, instruct)], rows)
+    return _comparison_json(base_vs_instruct(settings[0], accuracies[0], settings[1], accuracies[1], pair))
 
 
 def _settings(rows: pd.DataFrame) -> list[Hashable]:
     """Return the setting of each row, with None for missing values: unlike NaN, None equals None."""
     return [
         tuple(None if pd.isna(value) else str(value) for value in row)
-        for row in rows[list(SETTING)].itertuples(index=False)
+        for row in rows[list(SETTING_COLUMNS)].itertuples(index=False)
     ]
 
 
-def _pair(of: list[Bootstrap | None], rows: list[pd.DataFrame]) -> tuple[FloatArray, FloatArray] | None:
+def _paired_draws(draws: list[Bootstrap | None], rows: list[pd.DataFrame]) -> PairedDraws | None:
     """Return the draws of the experiments in `rows` for both models; None if the draws cannot be compared."""
-    if of[0] is None or of[1] is None:
+    if draws[0] is None or draws[1] is None:
         return None
-    names = [[str(name) for name in one["experiment"]] for one in rows]
+    names = [[str(name) for name in frame["experiment"]] for frame in rows]
     try:
-        return paired_draws(of[0].select(names[0]), of[1].select(names[1]))
+        return paired_draws(draws[0].select(names[0]), draws[1].select(names[1]))
     except UserError:
         return None
 
 
-def _nothing(reason: Message) -> KindsCompared:
-    return KindsCompared((), 0, None, None, None, None, None, 0, None, reason)
+def _undefined(reason: Message) -> BaseInstructComparison:
+    return BaseInstructComparison((), 0, None, None, None, None, None, 0, None, reason)
 
 
-def _content(of: KindsCompared) -> dict[str, Any]:
+def _comparison_json(comparison: BaseInstructComparison) -> dict[str, Any]:
     fields = ("n", "base", "instruct", "difference", "relative_change", "std", "n_instruct_higher")
     return {
-        **{field: getattr(of, field) for field in fields},
-        "interval": None if of.interval is None else list(of.interval),
-        **reason_fields(of.reason),
-        "statements": to_json_list(words.about_kinds(of)),
+        **{field: getattr(comparison, field) for field in fields},
+        "interval": None if comparison.interval is None else list(comparison.interval),
+        **reason_fields(comparison.reason),
+        "statements": to_json_list(conclusions.base_vs_instruct_messages(comparison)),
     }

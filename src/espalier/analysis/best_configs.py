@@ -7,20 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-Best = dict[str, Any]
-
 
 def best_configs_table(summary: Mapping[str, Any]) -> pd.DataFrame:
     """Build the table of best configurations (a row per model and pruning ratio) from the result of `analyse_study`."""
     rows = [row for content in summary["by_ratio"].values() for row in content["best_configs"]]
-    frame = pd.DataFrame([_flat(row) for row in rows], columns=[*_BEST_COLUMNS, "acc_mean_rule"])
+    frame = pd.DataFrame([_with_interval_columns(row) for row in rows], columns=[*_BEST_COLUMNS, "acc_mean_rule"])
     return frame.astype(dict.fromkeys(_WHOLE_COLUMNS, "Int64"))
 
 
 def cross_model_comparison(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Summarise the result of `analyse_study`: best method, accuracy and perplexity of each model."""
 
-    def short(content: Mapping[str, Any]) -> dict[str, Any]:
+    def summarise(content: Mapping[str, Any]) -> dict[str, Any]:
         keys = {"best_method": "method", "best_acc": "acc_mean", "best_ppl": "ppl", "n_valid": "n_valid"}
         return {
             "pruning_ratio": content["pruning_ratio"],
@@ -30,7 +28,7 @@ def cross_model_comparison(summary: Mapping[str, Any]) -> dict[str, Any]:
             "overall_best": content["overall_best"],
         }
 
-    return {**short(summary), "by_ratio": {p: short(content) for p, content in summary["by_ratio"].items()}}
+    return {**summarise(summary), "by_ratio": {p: summarise(content) for p, content in summary["by_ratio"].items()}}
 
 
 _BEST_COLUMNS = (
@@ -45,7 +43,7 @@ _WHOLE_COLUMNS = (
 )  # fmt: skip
 
 
-def _flat(row: Best) -> Best:
+def _with_interval_columns(row: dict[str, Any]) -> dict[str, Any]:
     """Split each interval into two columns, `*_low` and `*_high`."""
     ends = {
         f"{name}_{end}": None if row[f"{name}_interval"] is None else row[f"{name}_interval"][number]

@@ -1,4 +1,7 @@
-"""Inference costs of each plan and of the unpruned model: parameters, KV cache and FLOPs per token."""
+"""Inference costs of each plan and of the unpruned model, as JSON: parameters, KV cache and FLOPs per token.
+
+`espalier.statistics.costs` computes them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pandas as pd
 
 from espalier.analysis.message_json import reason_fields
 from espalier.models.sizes import ModelStructure
-from espalier.statistics.costs import DTYPE_BYTES, Costs, costs
+from espalier.statistics.costs import DTYPE_BYTES, Costs, CostSizes, costs
 from espalier.statistics.messages import Message
 
 
@@ -25,8 +28,8 @@ def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | Non
     Returns:
         `baseline` and `experiments.<name>`, each with `n_params`, `kv_cache_bytes_per_token` and `flops_per_token`.
         Each experiment also has `relative`, the same costs divided by those of the unpruned model. `dtype` is the dtype
-        of the KV cache: the dtype in the model's config, or bfloat16 if that is missing or unknown. `reason` and `why`
-        say why costs are missing.
+        of the KV cache: the dtype in the model's config. If that is missing or unknown, `dtype` and the sizes of the KV
+        cache are None. `reason` and `why` say why costs are missing.
 
     Raises:
         UserError: If a count in the layers table is negative, or a layer has more biases than parameters.
@@ -35,49 +38,63 @@ def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | Non
     if manifest is None or not {"hidden_size", "num_attention_heads", "vocab_size"} <= set(config):
         return {"dtype": None, "baseline": None, "experiments": {}, **reason_fields(Message("no_structure"))}
     structure = ModelStructure.from_dict(manifest["structure"])
-    sizes = _sizes(structure, config)
+    sizes = _cost_sizes(structure, config)
     unpruned = costs(
+        sizes,
         kv_groups=[layer.n_kv_groups for layer in structure.layers],
         attention_params=[layer.attention_params for layer in structure.layers],
         mlp_channels=[layer.n_mlp_channels for layer in structure.layers],
         mlp_params=[layer.mlp_params for layer in structure.layers],
         n_params=structure.total_params,
-        **sizes,
     )
     plans = layers[layers["model"] == model]
-    found = {str(name): _plan(rows, structure, sizes) for name, rows in plans.groupby("experiment", sort=False)}
+    by_experiment = {
+        str(name): _plan_costs(rows, structure, sizes) for name, rows in plans.groupby("experiment", sort=False)
+    }
     return {
-        "dtype": sizes["dtype"],
+        "dtype": sizes.dtype,
         "baseline": asdict(unpruned),
-        "experiments": {name: asdict(one) | {"relative": one.relative_to(unpruned)} for name, one in found.items()},
-        **reason_fields(None if found else Message("no_layers")),
+        "experiments": {
+            name: asdict(plan_costs) | {"relative": plan_costs.relative_to(unpruned)}
+            for name, plan_costs in by_experiment.items()
+        },
+        **reason_fields(_reason(sizes, config) if by_experiment else Message("no_layers")),
     }
 
 
-def _plan(rows: pd.DataFrame, structure: ModelStructure, sizes: Mapping[str, Any]) -> Costs:
+def _reason(sizes: CostSizes, config: Mapping[str, Any]) -> Message | None:
+    """Return why the sizes of the KV cache are missing; None if they are known."""
+    return Message("no_cache_dtype", {"dtype": str(_dtype(config) or "none")}) if sizes.dtype is None else None
+
+
+def _dtype(config: Mapping[str, Any]) -> str | None:
+    return config.get("dtype") or config.get("torch_dtype")
+
+
+def _plan_costs(rows: pd.DataFrame, structure: ModelStructure, sizes: CostSizes) -> Costs:
     kept = int(rows["params_after"].sum()) + structure.other_params
     return costs(
+        sizes,
         kv_groups=rows["kept_kv_groups"],
         attention_params=rows["attention_after"],
         mlp_channels=rows["kept_mlp_channels"],
         mlp_params=rows["mlp_after"],
         n_params=kept,
-        **sizes,
     )
 
 
-def _sizes(structure: ModelStructure, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute the arguments of `costs` that all plans share. Biases of a group are its parameters minus its weights."""
+def _cost_sizes(structure: ModelStructure, config: Mapping[str, Any]) -> CostSizes:
+    """Compute the sizes that all plans share. Biases of a group are its parameters minus its weights."""
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     head_dim = int(config.get("head_dim") or hidden // heads)
     first = structure.layers[0]
     queries = heads // first.n_kv_groups if first.n_kv_groups else 0
     weights = 2 * (queries + 1) * head_dim * hidden
-    dtype = str(config.get("dtype") or config.get("torch_dtype") or "")
-    return {
-        "head_dim": head_dim,
-        "lm_head_params": int(config["vocab_size"]) * hidden,
-        "dtype": dtype if dtype in DTYPE_BYTES else "bfloat16",
-        "kv_group_biases": max(0, first.kv_group_params - weights),
-        "mlp_channel_biases": max(0, first.mlp_channel_params - 3 * hidden),
-    }
+    dtype = _dtype(config)
+    return CostSizes(
+        head_dim=head_dim,
+        lm_head_params=int(config["vocab_size"]) * hidden,
+        dtype=dtype if dtype in DTYPE_BYTES else None,
+        kv_group_biases=max(0, first.kv_group_params - weights),
+        mlp_channel_biases=max(0, first.mlp_channel_params - 3 * hidden),
+    )

@@ -8,30 +8,97 @@ different rules are never averaged or ranked together. The result is then null.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
-from espalier.analysis.base_vs_instruct import compare_kinds
-from espalier.analysis.best import (
+from espalier.analysis.base_vs_instruct import compare_base_and_instruct
+from espalier.analysis.selection import (
+    ExperimentCounts,
     ModelRows,
+    baseline_scores,
     best_row,
-    count,
+    compare_with_baseline,
+    count_experiments,
     ratios_of,
     rows_of,
-    scores,
+    scores_of,
+    to_int,
     valid_rows,
-    versus_baseline,
-    whole,
 )
 from espalier.naming import ratio_key
 from espalier.statistics.bootstrap import Bootstrap
 
-Best = dict[str, Any]
-
-
 Analyses = Mapping[str, Mapping[str, Any]]
-Draws = Mapping[str, Bootstrap | None]
+ModelDraws = Mapping[str, Bootstrap | None]
+
+
+@dataclass(frozen=True)
+class BestConfig:
+    """The best experiment of one model at one pruning ratio; a row of the table of best configurations.
+
+    Attributes:
+        model: Name of the model.
+        family: Family of the model.
+        kind: `base` or `instruct`.
+        acc_mean_rule: Rule of the mean accuracy.
+        protocol: Evaluation protocol of the model; None if it is unknown.
+        pruning_ratio: Pruning ratio.
+        method: Method of the best experiment.
+        experiment: Name of the best experiment.
+        acc_mean: Its mean accuracy.
+        ppl: Its perplexity on the first text; None if it is missing.
+        ppl_text: The first text; None if no perplexity was measured.
+        taylor_seq_len: Sequence length; None for a method without sequences.
+        taylor_num_samples: Number of sequences; None for a method without sequences.
+        baseline_acc_mean: Mean accuracy of the unpruned model; None if it is missing or not comparable.
+        baseline_ppl: Perplexity of the unpruned model; None if it is missing.
+        acc_kept: `acc_mean` divided by `baseline_acc_mean`.
+        ppl_ratio: `ppl` divided by `baseline_ppl`.
+        reason: Why the experiment was not compared with the unpruned model; None if it was.
+        n_valid: Number of candidates.
+        tasks: Tasks that enter the mean accuracy.
+        n_params: Number of parameters.
+        acc_mean_interval: Interval of `acc_mean`. This and all further values are None if they are unknown.
+        acc_kept_interval: Interval of `acc_kept`.
+        interval_source: `documents` or `counts`.
+        n_in_set: Size of the confidence set of the best.
+        acc_mean_corrected: `acc_mean` without the selection bias.
+        kv_cache_bytes_per_token: Size of the KV cache per token.
+        flops_per_token: FLOPs per token.
+        costs_relative: Costs divided by those of the unpruned model.
+    """
+
+    model: str
+    family: str
+    kind: str
+    acc_mean_rule: str
+    protocol: str | None
+    pruning_ratio: float | None
+    method: str
+    experiment: str
+    acc_mean: float
+    ppl: float | None
+    ppl_text: str | None
+    taylor_seq_len: int | None
+    taylor_num_samples: int | None
+    baseline_acc_mean: float | None
+    baseline_ppl: float | None
+    acc_kept: float | None
+    ppl_ratio: float | None
+    reason: str | None
+    n_valid: int
+    tasks: list[str]
+    n_params: int | None
+    acc_mean_interval: list[float] | None
+    acc_kept_interval: list[float] | None
+    interval_source: str | None
+    n_in_set: int | None
+    acc_mean_corrected: float | None
+    kv_cache_bytes_per_token: int | None
+    flops_per_token: int | None
+    costs_relative: dict[str, float | None] | None
 
 
 def analyse_study(
@@ -39,7 +106,7 @@ def analyse_study(
     *,
     headline_ratio: float | None = None,
     analyses: Analyses | None = None,
-    draws: Draws | None = None,
+    draws: ModelDraws | None = None,
     protocols: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Compare the best configurations of all models.
@@ -63,99 +130,105 @@ def analyse_study(
     ratios = ratios_of(ratio for model in models for ratio in model.ratios)
     if headline_ratio is None:
         headline_ratio = max(ratios, default=None)
-    more = (analyses or {}, draws or {})
+    analyses, draws = analyses or {}, draws or {}
     return {
-        "study": models[0].facts["study"] if models else None,
+        "study": models[0].study if models else None,
         "headline_ratio": headline_ratio,
-        "all_ratios": {"experiments": _sum_counts([count(model.experiments) for model in models])},
-        **_compare(models, headline_ratio, *more),
-        "by_ratio": {ratio_key(ratio): _compare(models, ratio, *more) for ratio in ratios},
+        "all_ratios": {"experiments": _total_counts(model.experiments for model in models)},
+        **_compare_models(models, headline_ratio, analyses, draws),
+        "by_ratio": {ratio_key(ratio): _compare_models(models, ratio, analyses, draws) for ratio in ratios},
     }
 
 
 def protocols_of(evaluations: pd.DataFrame) -> dict[str, str]:
     """Return the evaluation protocol of each model from the evaluations table; several protocols are joined by `+`."""
-    found = evaluations.groupby("model")["protocol"].unique()
-    return {str(model): "+".join(sorted(map(str, values))) for model, values in found.items()}
+    protocols = evaluations.groupby("model")["protocol"].unique()
+    return {str(model): "+".join(sorted(map(str, values))) for model, values in protocols.items()}
 
 
-def _compare(models: list[ModelRows], ratio: float | None, analyses: Analyses, draws: Draws) -> dict[str, Any]:
-    rows = {model.facts["model"]: model.at(ratio) for model in models}
+def _compare_models(
+    models: list[ModelRows], ratio: float | None, analyses: Analyses, draws: ModelDraws
+) -> dict[str, Any]:
+    rows = {model.model: model.at(ratio) for model in models}
     tried = {name: frame for name, frame in rows.items() if len(frame)}
-    found = [_best_config(model, ratio, analyses.get(model.facts["model"])) for model in models]
-    best = [row for row in found if row is not None]
+    configs = [_best_config(model, ratio, analyses.get(model.model)) for model in models]
+    best = [config for config in configs if config is not None]
     named_methods = (str(name) for frame in tried.values() for name in frame.loc[~frame["control"], "method"])
     methods = list(dict.fromkeys(named_methods))  # in the order of the config
-    named = {row["model"] for row in best}
+    named = {config.model for config in best}
+    overall_best = _overall_best(best)
     return {
         "pruning_ratio": ratio,
-        "experiments": _sum_counts([count(frame) for frame in rows.values()]),
-        "coverage": {name: count(frame) for name, frame in tried.items()},
-        "best_configs": best,
+        "experiments": _total_counts(rows.values()),
+        "coverage": {name: asdict(count_experiments(frame)) for name, frame in tried.items()},
+        "best_configs": [asdict(config) for config in best],
         "models_without_best": [name for name in tried if name not in named],
         "base_vs_instruct": [
-            _base_vs_instruct(family, best) | {"common_settings": _on_common_settings(family, models, ratio, draws)}
+            _compare_best_of_family(family, best)
+            | {"common_settings": _on_common_settings(family, models, ratio, draws)}
             for family in _families(best)
         ],
         "method_distribution": {
             "overall": _shares(best, "method", methods),
             **{
-                kind: _shares([row for row in best if row["kind"] == kind], "method", methods)
+                kind: _shares([config for config in best if config.kind == kind], "method", methods)
                 for kind in ("base", "instruct")
             },
         },
         "parameter_distribution": {
-            axis: _shares(best, axis, sorted({row[axis] for row in best if row[axis] is not None}))
+            axis: _shares(best, axis, sorted({getattr(config, axis) for config in best} - {None}))
             for axis in ("taylor_seq_len", "taylor_num_samples")
         },
         "architecture_comparison": {
-            family: _architecture([row for row in best if row["family"] == family]) for family in _families(best)
+            family: _architecture([config for config in best if config.family == family]) for family in _families(best)
         },
-        "overall_best": _overall_best(best),
+        "overall_best": None if overall_best is None else asdict(overall_best),
     }
 
 
-def _best_config(of: ModelRows, ratio: float | None, analysis: Mapping[str, Any] | None) -> Best | None:
-    rows = of.at(ratio)
-    row = best_row(rows, of.texts)
+def _best_config(model: ModelRows, ratio: float | None, analysis: Mapping[str, Any] | None) -> BestConfig | None:
+    rows = model.at(ratio)
+    row = best_row(rows, model.texts)
     if row is None:
         return None
-    best = scores(row, of)
-    baseline = None if of.baseline is None else scores(of.baseline, of)
-    compared = versus_baseline(best, baseline)
-    return {
-        **{key: of.facts[key] for key in ("model", "family", "kind", "acc_mean_rule")},
-        "protocol": of.protocol,
-        "pruning_ratio": ratio,
-        "method": row["method"],
-        "experiment": row["experiment"],
-        "acc_mean": best["acc_mean"],
-        "ppl": best["ppl"],
-        "ppl_text": of.texts[0] if of.texts else None,
-        "taylor_seq_len": whole(row["taylor_seq_len"]),
-        "taylor_num_samples": whole(row["taylor_num_samples"]),
-        "baseline_acc_mean": None if baseline is None or compared["reason"] else baseline["acc_mean"],
-        "baseline_ppl": None if baseline is None else baseline["ppl"],
-        "acc_kept": compared["acc_kept"],
-        "ppl_ratio": compared["ppl_ratio"],
-        "reason": compared["reason"],
-        "n_valid": len(valid_rows(rows)),
-        "tasks": of.tasks,
-        "n_params": best["n_params"],
-        **_certainty(analysis, ratio, row["experiment"]),
-    }
+    best, baseline = scores_of(row, model), baseline_scores(model)
+    comparison = compare_with_baseline(best, baseline)
+    return BestConfig(
+        model=model.model,
+        family=model.family,
+        kind=model.kind,
+        acc_mean_rule=model.acc_mean_rule,
+        protocol=model.protocol,
+        pruning_ratio=ratio,
+        method=row["method"],
+        experiment=row["experiment"],
+        acc_mean=best.acc_mean,
+        ppl=best.ppl,
+        ppl_text=model.texts[0] if model.texts else None,
+        taylor_seq_len=to_int(row["taylor_seq_len"]),
+        taylor_num_samples=to_int(row["taylor_num_samples"]),
+        baseline_acc_mean=None if baseline is None or comparison.reason else baseline.acc_mean,
+        baseline_ppl=None if baseline is None else baseline.ppl,
+        acc_kept=comparison.acc_kept,
+        ppl_ratio=comparison.ppl_ratio,
+        reason=comparison.reason,
+        n_valid=len(valid_rows(rows)),
+        tasks=model.tasks,
+        n_params=best.n_params,
+        **_uncertainty_columns(analysis, ratio, row["experiment"]),
+    )
 
 
-def _certainty(analysis: Mapping[str, Any] | None, ratio: float | None, experiment: str) -> Best:
-    """Return intervals, confidence set size and costs of an experiment from its model's analysis; null if missing."""
-    of = (analysis or {}).get("by_ratio", {}).get("" if ratio is None else ratio_key(ratio), {})
-    uncertainty = of.get("uncertainty") or {}
-    one = uncertainty.get("experiments", {}).get(experiment, {})
+def _uncertainty_columns(analysis: Mapping[str, Any] | None, ratio: float | None, experiment: str) -> dict[str, Any]:
+    """Return intervals, confidence set size and costs of an experiment from its model's analysis; None if missing."""
+    content = (analysis or {}).get("by_ratio", {}).get("" if ratio is None else ratio_key(ratio), {})
+    uncertainty = content.get("uncertainty") or {}
+    of_experiment = uncertainty.get("experiments", {}).get(experiment, {})
     costs = ((analysis or {}).get("costs") or {}).get("experiments", {}).get(experiment, {})
     optimism = (uncertainty.get("optimism") or {}).get("shrinkage", {})
     return {
-        "acc_mean_interval": one.get("interval"),
-        "acc_kept_interval": one.get("acc_kept_interval"),
+        "acc_mean_interval": of_experiment.get("interval"),
+        "acc_kept_interval": of_experiment.get("acc_kept_interval"),
         "interval_source": uncertainty.get("source"),
         "n_in_set": (uncertainty.get("set") or {}).get("n_members"),
         "acc_mean_corrected": optimism.get("corrected"),
@@ -166,86 +239,81 @@ def _certainty(analysis: Mapping[str, Any] | None, ratio: float | None, experime
 
 
 def _on_common_settings(
-    family: str, models: list[ModelRows], ratio: float | None, draws: Draws
+    family: str, models: list[ModelRows], ratio: float | None, draws: ModelDraws
 ) -> dict[str, Any] | None:
-    of = {
-        kind: [one for one in models if one.facts["family"] == family and one.facts["kind"] == kind]
-        for kind in ("base", "instruct")
-    }
-    if any(len(found) != 1 for found in of.values()):
-        return None
-    return compare_kinds(of["base"][0], of["instruct"][0], ratio, draws)
-
-
-def _base_vs_instruct(family: str, best: list[Best]) -> dict[str, Any]:
     base, instruct = (
-        [row for row in best if row["family"] == family and row["kind"] == kind] for kind in ("base", "instruct")
+        [model for model in models if model.family == family and model.kind == kind] for kind in ("base", "instruct")
     )
-    found: dict[str, Any] = {"family": family}
-    for name, rows in (("base", base), ("instruct", instruct)):
-        found |= {f"{name}_model": rows[0]["model"], f"{name}_acc": rows[0]["acc_mean"]} if len(rows) == 1 else {
-            f"{name}_model": None, f"{name}_acc": None
-        }  # fmt: skip
+    if len(base) != 1 or len(instruct) != 1:
+        return None
+    return compare_base_and_instruct(base[0], instruct[0], ratio, draws)
+
+
+def _compare_best_of_family(family: str, best: list[BestConfig]) -> dict[str, Any]:
+    base, instruct = (
+        [config for config in best if config.family == family and config.kind == kind] for kind in ("base", "instruct")
+    )
+    comparison: dict[str, Any] = {"family": family}
+    for kind, configs in (("base", base), ("instruct", instruct)):
+        only = configs[0] if len(configs) == 1 else None
+        comparison[f"{kind}_model"] = None if only is None else only.model
+        comparison[f"{kind}_acc"] = None if only is None else only.acc_mean
     reason = next(
         (
-            f"{'no' if not rows else len(rows)} {kind} model{'s' if len(rows) > 1 else ''} of this family with a result"
-            for kind, rows in (("base", base), ("instruct", instruct))
-            if len(rows) != 1
+            f"{len(configs) or 'no'} {kind} model{'s' if len(configs) > 1 else ''} of this family with a result"
+            for kind, configs in (("base", base), ("instruct", instruct))
+            if len(configs) != 1
         ),
         _not_comparable([*base, *instruct]),
     )
-    if reason is None and found["base_acc"] == 0:
+    if reason is None and comparison["base_acc"] == 0:
         reason = "the accuracy of the base model is 0"
-    change = None if reason else found["instruct_acc"] / found["base_acc"] - 1
-    return {**found, "relative_change": change, "reason": reason}
+    change = None if reason else comparison["instruct_acc"] / comparison["base_acc"] - 1
+    return {**comparison, "relative_change": change, "reason": reason}
 
 
-def _architecture(rows: list[Best]) -> dict[str, Any]:
-    reason = _not_comparable(rows)
-    perplexities = [row["ppl"] for row in rows]
-    one_text = len({row["ppl_text"] for row in rows}) == 1
+def _architecture(configs: list[BestConfig]) -> dict[str, Any]:
+    reason = _not_comparable(configs)
+    perplexities = [config.ppl for config in configs if config.ppl is not None]
+    same_text = len({config.ppl_text for config in configs}) == 1
     return {
-        "acc_mean": None if reason else sum(row["acc_mean"] for row in rows) / len(rows),
-        "ppl": sum(perplexities) / len(rows) if one_text and None not in perplexities else None,
-        "n": len(rows),
-        "models": [row["model"] for row in rows],
+        "acc_mean": None if reason else sum(config.acc_mean for config in configs) / len(configs),
+        "ppl": sum(perplexities) / len(configs) if same_text and len(perplexities) == len(configs) else None,
+        "n": len(configs),
+        "models": [config.model for config in configs],
         "reason": reason,
     }
 
 
-def _overall_best(best: list[Best]) -> Best | None:
+def _overall_best(best: list[BestConfig]) -> BestConfig | None:
     if not best or _not_comparable(best):
         return None
-    return min(best, key=lambda row: (-row["acc_mean"], row["model"]))
+    return min(best, key=lambda config: (-config.acc_mean, config.model))
 
 
-def _not_comparable(rows: list[Best]) -> str | None:
-    if len({tuple(sorted(row["tasks"])) for row in rows}) > 1:
+def _not_comparable(configs: list[BestConfig]) -> str | None:
+    if len({tuple(sorted(config.tasks)) for config in configs}) > 1:
         return "the models were evaluated on different tasks"
-    if len({row["protocol"] for row in rows}) > 1:
+    if len({config.protocol for config in configs}) > 1:
         return "the models were evaluated by different protocols"
-    if len({row["acc_mean_rule"] for row in rows}) > 1:
+    if len({config.acc_mean_rule for config in configs}) > 1:
         return "the mean accuracies follow different rules"
     return None
 
 
-def _shares(best: list[Best], column: str, values: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    having = [row for row in best if row[column] is not None]
-    models = {value: [row["model"] for row in having if row[column] == value] for value in values}
+def _shares(best: list[BestConfig], field: str, values: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """Return the number and share of the models whose best configuration has each value, among those with a value."""
+    value_of = {config.model: value for config in best if (value := getattr(config, field)) is not None}
+    models = {value: [model for model, own in value_of.items() if own == value] for value in values}
     return {
-        str(value): {"count": len(names), "share": len(names) / len(having) if having else None, "models": names}
+        str(value): {"count": len(names), "share": len(names) / len(value_of) if value_of else None, "models": names}
         for value, names in models.items()
     }
 
 
-def _families(best: list[Best]) -> list[str]:
-    return list(dict.fromkeys(row["family"] for row in best))
+def _families(best: list[BestConfig]) -> list[str]:
+    return list(dict.fromkeys(config.family for config in best))
 
 
-def _sum_counts(counts: list[dict[str, Any]]) -> dict[str, Any]:
-    reasons: dict[str, int] = {}
-    for one in counts:
-        for reason, n in one["reasons"].items():
-            reasons[reason] = reasons.get(reason, 0) + n
-    sums = {key: sum(one[key] for one in counts) for key in ("total", "valid", "invalid", "controls")}
-    return sums | {"reasons": dict(sorted(reasons.items()))}
+def _total_counts(tables: Iterable[pd.DataFrame]) -> dict[str, Any]:
+    return asdict(sum(map(count_experiments, tables), ExperimentCounts()))

@@ -15,21 +15,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from espalier.analysis.best import ModelRows, valid_rows
+from espalier.analysis.selection import ModelRows, valid_rows
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import Bootstrap, bootstrap
+from espalier.statistics.bootstrap import N_DRAWS, Bootstrap, bootstrap
+from espalier.statistics.correctness import Correctness, check_means, correctness
 from espalier.statistics.counts import draw_from_counts
-from espalier.statistics.documents import Correctness, check_means, correctness
 from espalier.statistics.messages import Message
 
 SEED = 0
-N_DRAWS = 10_000
-Samples = Mapping[str, Callable[[], pd.DataFrame]]
+SamplesReaders = Mapping[str, Callable[[], pd.DataFrame]]
 """For each experiment, a function that reads its samples table (results of single documents)."""
 
 
 @dataclass(frozen=True)
-class Draws:
+class Evidence:
     """Draws and documents of one model, from which the uncertainty of its accuracies is computed.
 
     Attributes:
@@ -50,12 +49,17 @@ class Draws:
 
 
 def gather_evidence(
-    of: ModelRows, evaluations: pd.DataFrame, samples: Samples, *, n_draws: int = N_DRAWS, seed: int = SEED
-) -> Draws:
+    model: ModelRows,
+    evaluations: pd.DataFrame,
+    samples: SamplesReaders,
+    *,
+    n_draws: int = N_DRAWS,
+    seed: int = SEED,
+) -> Evidence:
     """Draw the accuracies of all valid experiments of a model and of the unpruned model.
 
     Args:
-        of: Rows of the model.
+        model: Rows of the model.
         evaluations: The evaluations table.
         samples: Functions that read the samples tables, for each experiment that has one. They are called one at a
             time.
@@ -66,30 +70,30 @@ def gather_evidence(
         UserError: If a samples table is invalid, the experiments were evaluated on different documents, or the
             documents do not give the mean accuracies of the experiments table.
     """
-    means = _means(of)
-    rows = evaluations[(evaluations["model"] == of.facts["model"]) & evaluations["experiment"].isin(list(means))]
-    stderr = _task_stderr(rows, of.tasks, of.facts["acc_mean_rule"])
-    if not means:
-        return Draws(None, None, stderr, Message("no_valid_experiment"))
-    if not set(means) <= set(samples):
-        return _from_counts(of, rows, list(means), stderr, n_draws, seed)
-    documents = judge(of, rows, {name: samples[name] for name in means})
+    acc_means = _mean_accuracies(model)
+    evaluated = evaluations[(evaluations["model"] == model.model) & evaluations["experiment"].isin(list(acc_means))]
+    stderr = _task_stderr(evaluated, model.tasks, model.acc_mean_rule)
+    if not acc_means:
+        return Evidence(None, None, stderr, Message("no_valid_experiment"))
+    if not set(acc_means) <= set(samples):
+        return _from_counts(model, evaluated, list(acc_means), stderr, n_draws, seed)
+    documents = correctness_of(model, evaluated, {name: samples[name] for name in acc_means})
     if documents is None:
-        return _from_counts(of, rows, list(means), stderr, n_draws, seed)
-    check_means(documents, means)
+        return _from_counts(model, evaluated, list(acc_means), stderr, n_draws, seed)
+    check_means(documents, acc_means)
     try:
         draws = bootstrap(documents, seed=seed, n_draws=n_draws)
     except UserError as error:
-        return Draws(None, documents, stderr, Message("no_draws", {"error": str(error)}))
-    return Draws(draws, documents, stderr, None)
+        return Evidence(None, documents, stderr, Message("no_draws", {"error": str(error)}))
+    return Evidence(draws, documents, stderr, None)
 
 
-def judge(of: ModelRows, rows: pd.DataFrame, samples: Samples) -> Correctness | None:
+def correctness_of(model: ModelRows, evaluated: pd.DataFrame, samples: SamplesReaders) -> Correctness | None:
     """Determine which documents some experiments of a model answered correctly.
 
     Args:
-        of: Rows of the model.
-        rows: Evaluations of the model. They show which tasks have acc_norm.
+        model: Rows of the model.
+        evaluated: Evaluations of the model. They show which tasks have acc_norm.
         samples: Functions that read the samples tables of the experiments; at least one.
 
     Returns:
@@ -98,16 +102,16 @@ def judge(of: ModelRows, rows: pd.DataFrame, samples: Samples) -> Correctness | 
     Raises:
         UserError: If a samples table is invalid, or the experiments were evaluated on different documents.
     """
-    groups = _groups(next(iter(samples.values()))(), of.tasks)
+    groups = _groups(next(iter(samples.values()))(), model.tasks)
     if groups is None:
         return None
-    normalised = _acc_norm_tasks(rows, of.facts["acc_mean_rule"])
+    normalised = _acc_norm_tasks(evaluated, model.acc_mean_rule)
     normalised |= {task for task, group in groups.items() if group in normalised}
-    read = ((name, one()) for name, one in samples.items())
-    return correctness(read, acc_norm_tasks=normalised, groups=groups)
+    tables = ((name, read_samples()) for name, read_samples in samples.items())
+    return correctness(tables, acc_norm_tasks=normalised, groups=groups)
 
 
-def draws_table(evidence: Draws) -> pa.Table:
+def draws_table(evidence: Evidence) -> pa.Table:
     """Convert draws to a table with a float32 column for each experiment; source and accuracies are in its metadata."""
     draws = evidence.draws
     if draws is None:
@@ -132,10 +136,12 @@ def read_draws(table: pa.Table) -> Bootstrap | None:
     )  # fmt: skip
 
 
-def _means(of: ModelRows) -> dict[str, float]:
+def _mean_accuracies(model: ModelRows) -> dict[str, float]:
     """Return the mean accuracies of the unpruned model (unless it lacks a task), valid experiments and controls."""
-    rows: list[dict[Any, Any]] = [of.baseline] if of.baseline and not _lacks_a_task(of.baseline, of.tasks) else []
-    rows += valid_rows(of.experiments, controls=True).to_dict("records")
+    rows: list[dict[Any, Any]] = (
+        [model.baseline] if model.baseline and not _lacks_a_task(model.baseline, model.tasks) else []
+    )
+    rows += valid_rows(model.experiments, controls=True).to_dict("records")
     return {str(row["experiment"]): float(row["acc_mean"]) for row in rows}
 
 
@@ -145,9 +151,9 @@ def _groups(samples: pd.DataFrame, tasks: list[str]) -> dict[str, str] | None:
     In lm-eval, the names of a group's tasks begin with the group's name (`mmlu_anatomy` is in `mmlu`). If there is only
     one group, all tasks that are not reported themselves belong to it.
     """
-    found = [str(task) for task in samples["task"].unique()]
-    groups = sorted(set(tasks) - set(found), key=len, reverse=True)
-    members = [task for task in found if task not in tasks]
+    names = [str(task) for task in samples["task"].unique()]
+    groups = sorted(set(tasks) - set(names), key=len, reverse=True)
+    members = [task for task in names if task not in tasks]
     if len(groups) == 1:
         return dict.fromkeys(members, groups[0])
     named = {task: next((group for group in groups if task.startswith(f"{group}_")), None) for task in members}
@@ -163,7 +169,7 @@ def _acc_norm_tasks(rows: pd.DataFrame, rule: str) -> set[str]:
     return set(rows.loc[rows["metric"] == "acc_norm", "task"]) if rule == "acc_norm_else_acc" else set()
 
 
-def _entering(rows: pd.DataFrame, tasks: list[str], rule: str) -> pd.DataFrame:
+def _rows_of_entering_metric(rows: pd.DataFrame, tasks: list[str], rule: str) -> pd.DataFrame:
     """Return the rows with the metric of each task that enters the mean accuracy."""
     normalised = rows["task"].isin(list(_acc_norm_tasks(rows, rule)))
     metric = normalised.map({True: "acc_norm", False: "acc"})
@@ -171,28 +177,30 @@ def _entering(rows: pd.DataFrame, tasks: list[str], rule: str) -> pd.DataFrame:
 
 
 def _task_stderr(rows: pd.DataFrame, tasks: list[str], rule: str) -> dict[str, dict[str, float | None]]:
-    found: dict[str, dict[str, float | None]] = {}
-    for row in _entering(rows, tasks, rule).to_dict("records"):
+    stderrs: dict[str, dict[str, float | None]] = {}
+    for row in _rows_of_entering_metric(rows, tasks, rule).to_dict("records"):
         value = None if pd.isna(row["stderr"]) else float(row["stderr"])
-        found.setdefault(str(row["experiment"]), {})[str(row["task"])] = value
-    return found
+        stderrs.setdefault(str(row["experiment"]), {})[str(row["task"])] = value
+    return stderrs
 
 
 def _from_counts(
-    of: ModelRows, rows: pd.DataFrame, names: list[str], stderr: dict[str, dict[str, float | None]],
+    model: ModelRows, rows: pd.DataFrame, names: list[str], stderr: dict[str, dict[str, float | None]],
     n_draws: int, seed: int,
-) -> Draws:  # fmt: skip
-    entering = _entering(rows, of.tasks, of.facts["acc_mean_rule"])
+) -> Evidence:  # fmt: skip
+    entering = _rows_of_entering_metric(rows, model.tasks, model.acc_mean_rule)
     values, counts = (
-        entering.pivot_table(index="experiment", columns="task", values=column).reindex(index=names, columns=of.tasks)
+        entering.pivot_table(index="experiment", columns="task", values=column).reindex(
+            index=names, columns=model.tasks
+        )
         for column in ("value", "n_samples")
     )
     if values.isna().any(axis=None) or counts.isna().any(axis=None):
-        return Draws(None, None, stderr, Message("no_counts"))
+        return Evidence(None, None, stderr, Message("no_counts"))
     try:
         draws = draw_from_counts(
-            names, values.to_numpy(), counts.to_numpy(), model=of.facts["model"], seed=seed, n_draws=n_draws
+            names, values.to_numpy(), counts.to_numpy(), model=model.model, seed=seed, n_draws=n_draws
         )
     except UserError as error:
-        return Draws(None, None, stderr, Message("no_draws", {"error": str(error)}))
-    return Draws(draws, None, stderr, None)
+        return Evidence(None, None, stderr, Message("no_draws", {"error": str(error)}))
+    return Evidence(draws, None, stderr, None)

@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from espalier.analysis.serving_messages import ENGLISH as DEPLOYMENT
-from espalier.statistics.messages import ENGLISH, Message, render
+from espalier.analysis.serving_messages import SERVING_ENGLISH
+from espalier.statistics.messages import STATISTICS_ENGLISH, Message, render_message
 
-_OF_OTHERS = ENGLISH | DEPLOYMENT
+_IMPORTED_CATALOGUES = STATISTICS_ENGLISH | SERVING_ENGLISH
 # The messages of the statistics, of the verdicts on serving, and of the analysis itself (below).
-CATALOGUE = _OF_OTHERS | {
+CATALOGUE = _IMPORTED_CATALOGUES | {
     "no_valid_experiment": "there is no valid experiment",
     "no_counts": "neither results of single documents nor their numbers are known",
     "no_draws": "{error}",
     "no_perplexity": "no perplexity was measured",
     "no_structure": "the sizes of the unpruned model are not known",
     "no_layers": "no plan is in the layers table",
+    "no_cache_dtype": "the size of the KV cache is not known, as the model's config has no known dtype ({dtype})",
     "unknown_protocol": "the evaluation protocol of a model is not known",
     "other_protocols": "the models were evaluated by different protocols",
     "other_tasks": "the models were evaluated on different tasks or their means follow different rules",
@@ -69,7 +70,7 @@ CATALOGUE = _OF_OTHERS | {
 
 def english(message: Message) -> str:
     """Render a message in English."""
-    return render(message, CATALOGUE)
+    return render_message(message, CATALOGUE)
 
 
 def to_json(message: Message) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def to_json(message: Message) -> dict[str, Any]:
     return {
         "code": message.code,
         "values": {
-            key: to_json(one) if isinstance(one, Message) else plain(one) for key, one in message.values.items()
+            key: to_json(one) if isinstance(one, Message) else to_plain_json(one) for key, one in message.values.items()
         },
         "text": english(message),
     }
@@ -99,12 +100,12 @@ def from_json(content: Mapping[str, Any]) -> Message:
     return Message(content["code"], values)
 
 
-def plain(value: Any) -> Any:
+def to_plain_json(value: Any) -> Any:
     """Convert numpy values to Python values, and numbers that JSON does not have (NaN, infinity) to None."""
     if isinstance(value, np.ndarray):
-        return [plain(one) for one in value.tolist()]
+        return [to_plain_json(one) for one in value.tolist()]
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [to_plain_json(one) for one in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -9,34 +9,37 @@ excluded from correlations, means by setting, and the choice of the best. `uncer
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from espalier.analysis.best import (
-    ModelRows,
-    best_row,
-    count,
-    number,
-    rows_of,
-    scores,
-    string,
-    valid_rows,
-    versus_baseline,
-    whole,
-)
-from espalier.analysis.evidence import Draws
+from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list
-from espalier.analysis.perplexities import Texts, ratios_to_unpruned
+from espalier.analysis.perplexities import TextPerplexities, ratios_to_unpruned
+from espalier.analysis.selection import (
+    ModelRows,
+    Scores,
+    baseline_scores,
+    best_row,
+    compare_with_baseline,
+    count_experiments,
+    rows_of,
+    scores_of,
+    to_float,
+    to_int,
+    to_str,
+    valid_rows,
+)
 from espalier.analysis.uncertainty import uncertainty_of
 from espalier.naming import ratio_key
-from espalier.statistics import words
+from espalier.statistics import conclusions
 from espalier.statistics.comparison import perplexity_ratio
 from espalier.statistics.correlation import GroupedCorrelation, grouped_correlation
 from espalier.statistics.messages import Message
 
-NOT_ASKED = Draws(None, None, {}, Message("no_counts"))
+NO_EVIDENCE = Evidence(None, None, {}, Message("no_counts"))
 
 
 def analyse_model(
@@ -44,10 +47,10 @@ def analyse_model(
     model: str,
     *,
     headline_ratio: float | None,
-    evidence: Draws = NOT_ASKED,
+    evidence: Evidence = NO_EVIDENCE,
     costs: Mapping[str, Any] | None = None,
     gradient_profile: list[dict[str, Any]] | None = None,
-    perplexities: Mapping[str, Texts] | None = None,
+    perplexities: Mapping[str, TextPerplexities] | None = None,
 ) -> dict[str, Any]:
     """Analyse the experiments of one model.
 
@@ -74,13 +77,17 @@ def analyse_model(
     by_ratio = {ratio_key(ratio): _analyse_ratio(rows, ratio, evidence, texts) for ratio in rows.ratios}
     headline = None if headline_ratio is None else by_ratio.get(ratio_key(headline_ratio))
     return {
-        **rows.facts,
+        "study": rows.study,
+        "model": rows.model,
+        "family": rows.family,
+        "kind": rows.kind,
+        "acc_mean_rule": rows.acc_mean_rule,
         "headline_ratio": headline_ratio,
         "missing_columns": rows.missing_columns,
         "tasks": rows.tasks,
         "imported": bool("source" in rows.experiments and (rows.experiments["source"] != "run").any()),
         "notes": _notes(rows.experiments),
-        "all_ratios": {"experiments": count(rows.experiments)},
+        "all_ratios": {"experiments": asdict(count_experiments(rows.experiments))},
         **(headline or _analyse_ratio(rows, headline_ratio, evidence, texts)),
         "by_ratio": by_ratio,
         "costs": costs,
@@ -88,7 +95,7 @@ def analyse_model(
     }
 
 
-def correlation(valid: pd.DataFrame, metric: str) -> dict[str, Any]:
+def correlation_with_accuracy(valid: pd.DataFrame, metric: str) -> dict[str, Any]:
     """Correlate a column with the mean accuracy, pooled and within methods.
 
     Args:
@@ -101,59 +108,63 @@ def correlation(valid: pd.DataFrame, metric: str) -> dict[str, Any]:
         mean), and `statements` about the relation within methods.
     """
     if metric not in valid:
-        nothing = Message("no_values", {"name": metric})
-        return {"r": None, "n": 0, "n_distinct": 0, **reason_fields(nothing), "within": None, "statements": []}
+        reason = Message("no_values", {"name": metric})
+        return {"r": None, "n": 0, "n_distinct": 0, **reason_fields(reason), "within": None, "statements": []}
     x, y = (pd.to_numeric(valid[column]).to_numpy(dtype=np.float64, na_value=np.nan) for column in (metric, "acc_mean"))
-    found = grouped_correlation(x, y, [str(one) for one in valid["method"]], x_name=metric, y_name="acc_mean")
-    pooled = found.pooled
+    grouped = grouped_correlation(x, y, [str(one) for one in valid["method"]], x_name=metric, y_name="acc_mean")
+    pooled = grouped.pooled
     return {
         "r": pooled.r,
         "n": pooled.n,
         "n_distinct": pooled.n_distinct,
         **reason_fields(pooled.reason),
-        "within": _within(found),
-        "statements": to_json_list(words.about_correlation(metric, found)),
+        "within": _within_json(grouped),
+        "statements": to_json_list(conclusions.correlation_messages(metric, grouped)),
     }
 
 
-def _within(of: GroupedCorrelation) -> dict[str, Any]:
-    methods = {name: {"r": one.r, "n": one.n, **reason_fields(one.reason)} for name, one in of.within.items()}
+def _within_json(grouped: GroupedCorrelation) -> dict[str, Any]:
+    methods = {
+        method: {"r": correlation.r, "n": correlation.n, **reason_fields(correlation.reason)}
+        for method, correlation in grouped.within.items()
+    }
     return {
-        "mean": of.mean_within,
-        "n_methods": of.n_groups,
-        "strength": of.strength,
-        "sign_differs": of.sign_differs,
-        "mixed_signs": of.mixed_signs,
-        **reason_fields(of.reason),
+        "mean": grouped.mean_within,
+        "n_methods": grouped.n_groups,
+        "strength": grouped.strength,
+        "sign_differs": grouped.sign_differs,
+        "mixed_signs": grouped.mixed_signs,
+        **reason_fields(grouped.reason),
         "methods": methods,
     }
 
 
 def _analyse_ratio(
-    of: ModelRows, ratio: float | None, evidence: Draws, perplexities: Mapping[str, Texts]
+    model: ModelRows, ratio: float | None, evidence: Evidence, perplexities: Mapping[str, TextPerplexities]
 ) -> dict[str, Any]:
-    rows = of.at(ratio)
+    rows = model.at(ratio)
     valid = valid_rows(rows)
-    methods = _methods(rows)
-    best = _best(rows, of)
-    baseline = None if of.baseline is None else scores(of.baseline, of)
+    methods = _methods_json(rows)
+    best = best_row(rows, model.texts)
+    best_scores = None if best is None else scores_of(best, model)
+    baseline = baseline_scores(model)
     return {
         "pruning_ratio": ratio,
-        "experiments": count(rows),
+        "experiments": asdict(count_experiments(rows)),
         "methods": methods,
         "best_by_mean": _best_by_mean(methods),
         "taylor_seq_len": _by_value(valid, "taylor_seq_len"),
         "taylor_num_samples": _by_value(valid, "taylor_num_samples"),
         "gradient_correlations": {
-            str(metric): correlation(valid, str(metric)) for metric in rows if str(metric).startswith("grad_")
+            metric: correlation_with_accuracy(valid, metric) for metric in map(str, rows) if metric.startswith("grad_")
         },
-        "extreme_layers": _extreme_layers(valid),
-        "ppl_accuracy": _ppl_accuracy(valid, of.texts),
-        "best": best,
-        "baseline": baseline,
-        "best_vs_baseline": versus_baseline(best, baseline),
+        "extreme_layers": _extreme_layers_json(valid),
+        "ppl_accuracy": _ppl_accuracy(valid, model.texts),
+        "best": None if best is None or best_scores is None else _best_json(best, best_scores),
+        "baseline": None if baseline is None else asdict(baseline),
+        "best_vs_baseline": asdict(compare_with_baseline(best_scores, baseline)),
         "uncertainty": uncertainty_of(rows, evidence, best["experiment"] if best else None),
-        "results": _results(rows, of, perplexities),
+        "results": _results_json(rows, model, perplexities),
     }
 
 
@@ -165,44 +176,46 @@ def _notes(rows: pd.DataFrame) -> list[dict[str, str]]:
     return [{"experiment": str(row["experiment"]), "note": str(row["note"])} for row in noted.to_dict("records")]
 
 
-def _results(rows: pd.DataFrame, of: ModelRows, perplexities: Mapping[str, Texts]) -> dict[str, dict[str, Any]]:
+def _results_json(
+    rows: pd.DataFrame, model: ModelRows, perplexities: Mapping[str, TextPerplexities]
+) -> dict[str, dict[str, Any]]:
     """Return the accuracy, perplexity and perplexity ratio of each valid experiment, controls included."""
-    found = {}
-    text = f"ppl_{of.texts[0]}" if of.texts else None
-    unpruned = _perplexity(of.baseline, text)
+    results = {}
+    text = f"ppl_{model.texts[0]}" if model.texts else None
+    unpruned = _perplexity_of(model.baseline, text)
     for row in valid_rows(rows, controls=True).to_dict("records"):
-        ppl = _perplexity(row, text)
-        ratio, reason = perplexity_ratio(ppl, unpruned)
-        found[str(row["experiment"])] = {
-            "acc_mean": number(row["acc_mean"]),
-            "ppl": None if ppl is None else number(ppl),
-            "ppl_ratio": ratio,
+        ppl = _perplexity_of(row, text)
+        ratio = perplexity_ratio(ppl, unpruned)
+        results[str(row["experiment"])] = {
+            "acc_mean": to_float(row["acc_mean"]),
+            "ppl": None if ppl is None else to_float(ppl),
+            "ppl_ratio": ratio.value,
             "ppl_ratios": ratios_to_unpruned(perplexities, str(row["experiment"])),
-            **reason_fields(reason),
+            **reason_fields(ratio.reason),
         }
-    return found
+    return results
 
 
-def _perplexity(row: Mapping[Any, Any] | None, text: str | None) -> float | None:
+def _perplexity_of(row: Mapping[Any, Any] | None, text: str | None) -> float | None:
     """Return the perplexity of a row, even if it is infinite; None if it is missing."""
     return None if row is None or text is None or pd.isna(row[text]) else float(row[text])
 
 
-def _methods(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    found = {}
-    for method, all_of_it in rows.groupby("method", sort=False):
-        values = valid_rows(all_of_it, controls=True)["acc_mean"]
-        found[str(method)] = {
-            **_moments(values),
-            "min": number(values.min()),
-            "max": number(values.max()),
-            "control": bool(all_of_it["control"].iloc[0]),
+def _methods_json(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    methods = {}
+    for method, method_rows in rows.groupby("method", sort=False):
+        values = valid_rows(method_rows, controls=True)["acc_mean"]
+        methods[str(method)] = {
+            **_moments_json(values),
+            "min": to_float(values.min()),
+            "max": to_float(values.max()),
+            "control": bool(method_rows["control"].iloc[0]),
         }
-    return found
+    return methods
 
 
-def _moments(values: pd.Series[float]) -> dict[str, Any]:
-    return {"mean": number(values.mean()), "std": number(values.std(ddof=0)), "n": len(values)}
+def _moments_json(values: pd.Series[float]) -> dict[str, Any]:
+    return {"mean": to_float(values.mean()), "std": to_float(values.std(ddof=0)), "n": len(values)}
 
 
 def _best_by_mean(methods: dict[str, dict[str, Any]]) -> str | None:
@@ -211,37 +224,34 @@ def _best_by_mean(methods: dict[str, dict[str, Any]]) -> str | None:
 
 
 def _by_value(valid: pd.DataFrame, column: str) -> dict[str, dict[str, Any]]:
-    having = valid[valid[column].notna()]
-    return {str(whole(value)): _moments(rows["acc_mean"]) for value, rows in having.groupby(column, sort=True)}
+    groups = valid[valid[column].notna()].groupby(column, sort=True)
+    return {str(to_int(value)): _moments_json(rows["acc_mean"]) for value, rows in groups}
 
 
-def _extreme_layers(valid: pd.DataFrame) -> dict[str, Any]:
+def _extreme_layers_json(valid: pd.DataFrame) -> dict[str, Any]:
     groups = _by_value(valid, "extreme_pruning_layers")
     return {
-        **correlation(valid, "extreme_pruning_layers"),
+        **correlation_with_accuracy(valid, "extreme_pruning_layers"),
         "groups": {value: {"mean": group["mean"], "n": group["n"]} for value, group in groups.items()},
     }
 
 
 def _ppl_accuracy(valid: pd.DataFrame, texts: list[str]) -> dict[str, Any]:
     if not texts:
-        nothing = reason_fields(Message("no_perplexity"))
-        return {"text": None, "r": None, "n": 0, "n_distinct": 0, **nothing, "within": None, "statements": []}
-    return {"text": texts[0], **correlation(valid, f"ppl_{texts[0]}")}
+        reason = reason_fields(Message("no_perplexity"))
+        return {"text": None, "r": None, "n": 0, "n_distinct": 0, **reason, "within": None, "statements": []}
+    return {"text": texts[0], **correlation_with_accuracy(valid, f"ppl_{texts[0]}")}
 
 
-def _best(rows: pd.DataFrame, of: ModelRows) -> dict[str, Any] | None:
-    row = best_row(rows, of.texts)
-    if row is None:
-        return None
+def _best_json(row: Mapping[str, Any], scores: Scores) -> dict[str, Any]:
     return {
         "experiment": row["experiment"],
         "method": row["method"],
-        "taylor_seq_len": whole(row["taylor_seq_len"]),
-        "taylor_num_samples": whole(row["taylor_num_samples"]),
-        "calibration": string(row["calibration"]),
-        "removed_param_fraction": number(row["removed_param_fraction"]),
-        "extreme_pruning_layers": whole(row["extreme_pruning_layers"]),
-        "grad_norm_ratio": number(row.get("grad_norm_ratio", None)),
-        **scores(row, of),
+        "taylor_seq_len": to_int(row["taylor_seq_len"]),
+        "taylor_num_samples": to_int(row["taylor_num_samples"]),
+        "calibration": to_str(row["calibration"]),
+        "removed_param_fraction": to_float(row["removed_param_fraction"]),
+        "extreme_pruning_layers": to_int(row["extreme_pruning_layers"]),
+        "grad_norm_ratio": to_float(row.get("grad_norm_ratio", None)),
+        **asdict(scores),
     }

@@ -1,4 +1,7 @@
-"""Perplexity ratio of each experiment to the unpruned model on each text, with an interval paired over windows."""
+"""Perplexity ratio of each experiment to the unpruned model on each text, as JSON.
+
+`espalier.statistics.perplexities` computes the interval, which is paired over windows.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ import numpy as np
 from espalier.analysis.message_json import reason_fields
 from espalier.files import read_json
 from espalier.naming import BASELINE
-from espalier.statistics.bootstrap import LEVEL
-from espalier.statistics.perplexities import NO_WINDOWS, paired_ratio
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
+from espalier.statistics.perplexities import NO_WINDOWS, WindowLosses, paired_ratio
 
-Texts = Mapping[str, Mapping[str, Any]]
+TextPerplexities = Mapping[str, Mapping[str, Any]]
 """Perplexity of each text as in `metrics.json`: `value` and, except in old results, losses and tokens of windows."""
 
 
-def read_perplexities(samples: Mapping[str, str | Path]) -> dict[str, Texts]:
+def read_perplexities(samples: Mapping[str, str | Path]) -> dict[str, TextPerplexities]:
     """Read the perplexities of experiments from the `metrics.json` next to each samples table.
 
     Args:
@@ -31,7 +34,7 @@ def read_perplexities(samples: Mapping[str, str | Path]) -> dict[str, Texts]:
     return {name: read_json(file)["perplexity"] for name, file in files.items() if file.is_file()}
 
 
-def ratios_to_unpruned(perplexities: Mapping[str, Texts], experiment: str) -> dict[str, dict[str, Any]]:
+def ratios_to_unpruned(perplexities: Mapping[str, TextPerplexities], experiment: str) -> dict[str, dict[str, Any]]:
     """Compare the perplexities of an experiment with those of the unpruned model.
 
     Args:
@@ -43,24 +46,26 @@ def ratios_to_unpruned(perplexities: Mapping[str, Texts], experiment: str) -> di
         `n_blocks`, `reason` (why `interval` is null) and `why` (the reason as a message).
 
     Raises:
-        UserError: If the numbers of windows differ, or the loss of a window is not finite.
+        UserError: If the windows of the two models differ, or the loss of a window is not finite.
     """
-    ours, unpruned = perplexities.get(experiment, {}), perplexities.get(BASELINE, {})
-    return {text: _compare(ours[text], unpruned[text]) for text in ours if text in unpruned}
+    pruned, unpruned = perplexities.get(experiment, {}), perplexities.get(BASELINE, {})
+    return {text: _ratio_json(pruned[text], unpruned[text]) for text in pruned if text in unpruned}
 
 
-def _compare(ours: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[str, Any]:
-    if "window_losses" not in ours or "window_losses" not in unpruned:
-        nothing = {"interval": None, "level": LEVEL, "n_windows": None, "n_blocks": None}
-        return {"ratio": ours["value"] / unpruned["value"], **nothing, **reason_fields(NO_WINDOWS)}
-    found = paired_ratio(
-        np.array(ours["window_losses"]), np.array(unpruned["window_losses"]), np.array(ours["window_tokens"])
-    )
+def _ratio_json(pruned: Mapping[str, Any], unpruned: Mapping[str, Any]) -> dict[str, Any]:
+    if "window_losses" not in pruned or "window_losses" not in unpruned:
+        missing = {"interval": None, "level": CONFIDENCE_LEVEL, "n_windows": None, "n_blocks": None}
+        return {"ratio": pruned["value"] / unpruned["value"], **missing, **reason_fields(NO_WINDOWS)}
+    paired = paired_ratio(_window_losses(pruned), _window_losses(unpruned))
     return {
-        "ratio": found.ratio,
-        "interval": None if found.interval is None else list(found.interval),
-        "level": LEVEL,
-        "n_windows": found.n_windows,
-        "n_blocks": found.n_blocks,
-        **reason_fields(found.reason),
+        "ratio": paired.ratio,
+        "interval": None if paired.interval is None else list(paired.interval),
+        "level": CONFIDENCE_LEVEL,
+        "n_windows": paired.n_windows,
+        "n_blocks": paired.n_blocks,
+        **reason_fields(paired.reason),
     }
+
+
+def _window_losses(text: Mapping[str, Any]) -> WindowLosses:
+    return WindowLosses(np.array(text["window_losses"]), np.array(text["window_tokens"]))

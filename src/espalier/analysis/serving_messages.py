@@ -1,6 +1,6 @@
 """English messages of the verdicts on serving. Other languages are in `espalier.reports.messages`."""
 
-ENGLISH = {
+SERVING_ENGLISH = {
     "other_type": "its export is known for models of type {known}, not {model_type}",
     "has_block_norms": "the model has norms inside its blocks ({names}), for which the format has no place",
     "sliding_window": "the sliding window of {window:,} tokens is shorter than the context of {context:,}",

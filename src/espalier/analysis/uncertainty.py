@@ -11,25 +11,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from espalier.analysis.best import valid_rows
-from espalier.analysis.evidence import Draws
-from espalier.analysis.message_json import plain, reason_fields, to_json_list
+from espalier.analysis.evidence import Evidence
+from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
+from espalier.analysis.selection import valid_rows
 from espalier.errors import UserError
 from espalier.naming import BASELINE
-from espalier.statistics import words
-from espalier.statistics.bootstrap import LEVEL, Bootstrap
+from espalier.statistics import conclusions
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap
 from espalier.statistics.comparison import accuracy_kept
 from espalier.statistics.confidence_set import ConfidenceSet, confidence_set
 from espalier.statistics.messages import Message
 from espalier.statistics.optimism import Shrinkage, SplitHalf, shrinkage, split_half
 from espalier.statistics.seeds import SeedErrors, seed_errors
 from espalier.statistics.tokens import TokenGroup, compare_at_equal_tokens
-from espalier.statistics.variance import Decomposition, Part, decompose
+from espalier.statistics.variance import Decomposition, VariationPart, decompose
 
 AXES = ("method", "taylor_seq_len", "taylor_num_samples")
 
 
-def uncertainty_of(rows: pd.DataFrame, evidence: Draws, best: str | None) -> dict[str, Any]:
+def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None) -> dict[str, Any]:
     """Collect the uncertainty statistics of one model at one pruning ratio.
 
     Args:
@@ -43,14 +43,14 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Draws, best: str | None) -> dic
     valid = valid_rows(rows)
     shown = [str(name) for name in valid_rows(rows, controls=True)["experiment"]]
     draws = evidence.draws if evidence.covers(shown) else None
-    nothing = reason_fields(None if draws else evidence.reason or Message("no_valid_experiment"))
-    found: dict[str, Any] = {
+    reason_of_none = reason_fields(None if draws else evidence.reason or Message("no_valid_experiment"))
+    content: dict[str, Any] = {
         "source": None if draws is None else draws.source,
-        "level": LEVEL,
+        "level": CONFIDENCE_LEVEL,
         "n_draws": None if draws is None else len(draws.draws),
-        **nothing,
-        "baseline": _interval(draws, BASELINE),
-        "experiments": _experiments(shown, draws, evidence),
+        **reason_of_none,
+        "baseline": _interval_json(draws, BASELINE),
+        "experiments": _experiments_json(shown, draws, evidence),
         "methods": {},
         "set": None,
         "optimism": None,
@@ -60,67 +60,67 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Draws, best: str | None) -> dic
         "statements": {},
     }
     if draws is None or best is None:
-        return found
-    return found | _of_candidates(valid, draws, evidence, best, found["experiments"])
+        return content
+    return content | _candidate_statistics(valid, draws, evidence, best, content["experiments"])
 
 
-def _of_candidates(
-    valid: pd.DataFrame, draws: Bootstrap, evidence: Draws, best: str, experiments: dict[str, dict[str, Any]]
+def _candidate_statistics(
+    valid: pd.DataFrame, draws: Bootstrap, evidence: Evidence, best: str, experiments: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     names = [str(name) for name in valid["experiment"]]
     methods = [str(method) for method in valid["method"]]
-    chosen = draws.select(names)
-    theta = chosen.accuracy
-    in_set = confidence_set(theta, chosen.draws)
-    for number, name in enumerate(names):
+    candidates = draws.select(names)
+    accuracy = candidates.accuracy
+    in_set = confidence_set(accuracy, candidates.draws)
+    for index, name in enumerate(names):
         experiments[name] |= {
-            "in_set": bool(in_set.members[number]),
-            "in_simultaneous_set": bool(in_set.simultaneous_members[number]),
+            "in_set": bool(in_set.members[index]),
+            "in_simultaneous_set": bool(in_set.simultaneous_members[index]),
         }
-    by_shrinkage, by_halves = shrinkage(theta, chosen.draws), _split_half(evidence, names)
-    columns = {axis: _values(valid[axis]) for axis in AXES}
-    axes = decompose(theta, columns, chosen.covariance)
-    seeds = seed_errors(theta, columns, _values(valid["calibration"]))
-    blocks = list(zip(methods, _values(valid["calibration"]), strict=True))
+    by_shrinkage, by_halves = shrinkage(accuracy, candidates.draws), _split_half_if_possible(evidence, names)
+    columns = {axis: _column_values(valid[axis]) for axis in AXES}
+    axes = decompose(accuracy, columns, candidates.covariance)
+    seeds = seed_errors(accuracy, columns, _column_values(valid["calibration"]))
+    blocks = list(zip(methods, _column_values(valid["calibration"]), strict=True))
     tokens = compare_at_equal_tokens(
-        theta, columns["taylor_seq_len"], columns["taylor_num_samples"], blocks, chosen.draws
+        accuracy, columns["taylor_seq_len"], columns["taylor_num_samples"], blocks, candidates.draws
     )
-    by_method = chosen.averaged(methods)
+    by_method = candidates.averaged(methods)
     ends = by_method.intervals()
     return {
         "methods": {
-            name: {"mean": float(by_method.accuracy[number]), "interval": plain(ends[number])}
-            for number, name in enumerate(by_method.experiments)
+            name: {"mean": float(by_method.accuracy[index]), "interval": to_plain_json(ends[index])}
+            for index, name in enumerate(by_method.experiments)
         },
-        "set": _set(in_set, names, best),
-        "optimism": _optimism(by_shrinkage, by_halves, names, best),
-        "axes": _axes(axes),
-        "seeds": _seeds(seeds),
-        "tokens": [_tokens(group) for group in tokens],
+        "set": _confidence_set_json(in_set, names, best),
+        "optimism": _optimism_json(by_shrinkage, by_halves, names, best),
+        "axes": _axes_json(axes),
+        "seeds": _seeds_json(seeds),
+        "tokens": [_token_group_json(group) for group in tokens],
         "statements": {
-            "intervals": to_json_list([words.about_intervals(draws)]),
-            "set": to_json_list(words.about_set(in_set, methods, best)),
-            "optimism": to_json_list(words.about_optimism(names, best, by_shrinkage, by_halves)),
-            "axes": to_json_list(words.about_axes(axes, seeds)) if len(names) > 1 else [],
-            "tokens": to_json_list(_about_tokens(group) for group in tokens),
+            "intervals": to_json_list([conclusions.intervals_message(draws)]),
+            "set": to_json_list(conclusions.confidence_set_messages(in_set, methods, best)),
+            "optimism": to_json_list(conclusions.optimism_messages(names, best, by_shrinkage, by_halves)),
+            "axes": to_json_list(conclusions.axes_messages(axes, seeds)) if len(names) > 1 else [],
+            "tokens": to_json_list(_token_message(group) for group in tokens),
         },
     }
 
 
-def _values(column: pd.Series[Any]) -> list[Any]:
+def _column_values(column: pd.Series[Any]) -> list[Any]:
     """Return the values of a column as Python values, with None for missing values."""
-    return [None if pd.isna(value) else plain(value) for value in column]
+    return [None if pd.isna(value) else to_plain_json(value) for value in column]
 
 
-def _interval(draws: Bootstrap | None, name: str) -> dict[str, Any]:
+def _interval_json(draws: Bootstrap | None, name: str) -> dict[str, Any]:
     if draws is None or name not in draws.experiments:
         return {"interval": None, "stderr": None}
-    one = draws.select([name])
-    return {"interval": plain(one.intervals()[0]), "stderr": float(one.stderr[0])}
+    selected = draws.select([name])
+    return {"interval": to_plain_json(selected.intervals()[0]), "stderr": float(selected.stderr[0])}
 
 
-def _experiments(names: list[str], draws: Bootstrap | None, evidence: Draws) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {
+def _experiments_json(names: list[str], draws: Bootstrap | None, evidence: Evidence) -> dict[str, dict[str, Any]]:
+    content: dict[str, dict[str, Any]] = {
         name: {
             "interval": None, "stderr": None, "in_set": None, "in_simultaneous_set": None,
             "acc_kept": None, "acc_kept_interval": None, "task_stderr": evidence.task_stderr.get(name, {}),
@@ -128,22 +128,24 @@ def _experiments(names: list[str], draws: Bootstrap | None, evidence: Draws) -> 
         for name in names
     }  # fmt: skip
     if draws is None or not names:
-        return found
-    chosen = draws.select(names)
-    ends, stderr = chosen.intervals(), chosen.stderr
+        return content
+    shown = draws.select(names)
+    intervals, stderr = shown.intervals(), shown.stderr
     kept = None
     if BASELINE in draws.experiments:
         unpruned = draws.select([BASELINE])
-        kept = accuracy_kept(chosen.accuracy, float(unpruned.accuracy[0]), chosen.draws, unpruned.draws[:, 0])
-    for number, name in enumerate(names):
-        found[name] |= {"interval": plain(ends[number]), "stderr": float(stderr[number])}
+        kept = accuracy_kept(shown.accuracy, float(unpruned.accuracy[0]), shown.draws, unpruned.draws[:, 0])
+    for index, name in enumerate(names):
+        content[name] |= {"interval": to_plain_json(intervals[index]), "stderr": float(stderr[index])}
         if kept is not None and kept.kept is not None:
-            found[name]["acc_kept"] = float(kept.kept[number])
-            found[name]["acc_kept_interval"] = None if kept.intervals is None else plain(kept.intervals[number])
-    return found
+            content[name]["acc_kept"] = float(kept.kept[index])
+            content[name]["acc_kept_interval"] = (
+                None if kept.intervals is None else to_plain_json(kept.intervals[index])
+            )
+    return content
 
 
-def _split_half(evidence: Draws, names: list[str]) -> SplitHalf | None:
+def _split_half_if_possible(evidence: Evidence, names: list[str]) -> SplitHalf | None:
     if evidence.documents is None or len(names) < 2:
         return None
     try:
@@ -152,23 +154,23 @@ def _split_half(evidence: Draws, names: list[str]) -> SplitHalf | None:
         return None
 
 
-def _set(of: ConfidenceSet, names: list[str], best: str) -> dict[str, Any]:
+def _confidence_set_json(in_set: ConfidenceSet, names: list[str], best: str) -> dict[str, Any]:
     members = np.array(names)
     return {
         "best": best,
-        "level": of.level,
+        "level": in_set.level,
         "n": len(names),
-        "members": members[of.members].tolist(),
-        "n_members": of.n_members,
-        "simultaneous_members": members[of.simultaneous_members].tolist(),
-        "n_simultaneous_members": int(of.simultaneous_members.sum()),
-        "deficit": dict(zip(names, plain(of.deficit), strict=True)),
-        "critical": dict(zip(names, plain(of.critical), strict=True)),
-        "simultaneous_critical": of.simultaneous_critical,
+        "members": members[in_set.members].tolist(),
+        "n_members": in_set.n_members,
+        "simultaneous_members": members[in_set.simultaneous_members].tolist(),
+        "n_simultaneous_members": int(in_set.simultaneous_members.sum()),
+        "deficit": dict(zip(names, to_plain_json(in_set.deficit), strict=True)),
+        "critical": dict(zip(names, to_plain_json(in_set.critical), strict=True)),
+        "simultaneous_critical": in_set.simultaneous_critical,
     }
 
 
-def _optimism(by_shrinkage: Shrinkage, by_halves: SplitHalf | None, names: list[str], best: str) -> dict[str, Any]:
+def _optimism_json(by_shrinkage: Shrinkage, by_halves: SplitHalf | None, names: list[str], best: str) -> dict[str, Any]:
     fields = ("best", "mean", "noise_variance", "observed_variance", "noise_share", "optimism", "corrected")
     return {
         "shrinkage": {field: getattr(by_shrinkage, field) for field in fields} | reason_fields(by_shrinkage.reason),
@@ -185,68 +187,76 @@ def _optimism(by_shrinkage: Shrinkage, by_halves: SplitHalf | None, names: list[
     }
 
 
-def _axes(of: Decomposition) -> dict[str, Any]:
-    parts = of.axes | {"interaction": of.interaction, "within": of.within, "total": of.total}
+def _axes_json(decomposition: Decomposition) -> dict[str, Any]:
+    parts = decomposition.axes | {
+        "interaction": decomposition.interaction,
+        "within": decomposition.within,
+        "total": decomposition.total,
+    }
     return {
-        "n": of.n,
-        "noise_share": of.noise_share,
-        "balanced": of.balanced,
-        "parts": {name: _part(part) for name, part in parts.items()},
+        "n": decomposition.n,
+        "noise_share": decomposition.noise_share,
+        "balanced": decomposition.balanced,
+        "parts": {name: _part_json(part) for name, part in parts.items()},
     }
 
 
-def _part(of: Part) -> dict[str, Any]:
-    numbers = {"share": of.share, "sum_of_squares": of.sum_of_squares, "noise": of.noise, "df": of.df}
-    return numbers | reason_fields(of.reason)
+def _part_json(part: VariationPart) -> dict[str, Any]:
+    numbers = {"share": part.share, "sum_of_squares": part.sum_of_squares, "noise": part.noise, "df": part.df}
+    return numbers | reason_fields(part.reason)
 
 
-def _seeds(of: SeedErrors) -> dict[str, Any]:
+def _seeds_json(errors: SeedErrors) -> dict[str, Any]:
     return {
-        "seeds": [str(seed) for seed in of.seeds],
-        "n_settings": of.n_settings,
-        "n_left_out": of.n_left_out,
-        "setting_std": of.setting_std,
-        **reason_fields(of.reason),
+        "seeds": [str(seed) for seed in errors.seeds],
+        "n_settings": errors.n_settings,
+        "n_left_out": errors.n_left_out,
+        "setting_std": errors.setting_std,
+        **reason_fields(errors.reason),
         "axes": {
             name: {
-                "values": plain(list(effect.values)),
-                "effect": plain(effect.effect),
-                "stderr": plain(effect.stderr),
-                "intervals": plain(effect.intervals),
+                "values": to_plain_json(list(effect.values)),
+                "effect": to_plain_json(effect.effect),
+                "stderr": to_plain_json(effect.stderr),
+                "intervals": to_plain_json(effect.intervals),
                 "f": effect.f,
                 "df": list(effect.df),
                 "p": effect.p,
                 **reason_fields(effect.reason),
             }
-            for name, effect in of.axes.items()
+            for name, effect in errors.axes.items()
         },
     }
 
 
-def _tokens(of: TokenGroup) -> dict[str, Any]:
+def _token_group_json(group: TokenGroup) -> dict[str, Any]:
     return {
-        "tokens": of.tokens,
-        "n_blocks": len(of.blocks),
+        "tokens": group.tokens,
+        "n_blocks": len(group.blocks),
         "settings": [
             {
-                "taylor_seq_len": one.taylor_seq_len,
-                "taylor_num_samples": one.taylor_num_samples,
-                "mean": one.mean,
-                "interval": None if one.interval is None else list(one.interval),
+                "taylor_seq_len": setting.taylor_seq_len,
+                "taylor_num_samples": setting.taylor_num_samples,
+                "mean": setting.mean,
+                "interval": None if setting.interval is None else list(setting.interval),
             }
-            for one in of.settings
+            for setting in group.settings
         ],
-        "difference": of.difference,
-        "interval": None if of.interval is None else list(of.interval),
+        "difference": group.difference,
+        "interval": None if group.interval is None else list(group.interval),
     }
 
 
-def _about_tokens(of: TokenGroup) -> Message:
-    lower, upper = of.interval or (of.difference, of.difference)
+def _token_message(group: TokenGroup) -> Message:
+    lower, upper = group.interval or (group.difference, group.difference)
     return Message(
         "tokens_not_told" if lower <= 0 <= upper else "tokens_told",
         {
-            "tokens": of.tokens, "longest": of.settings[-1].taylor_seq_len, "shortest": of.settings[0].taylor_seq_len,
-            "difference": of.difference, "lower": lower, "upper": upper,
+            "tokens": group.tokens,
+            "longest": group.settings[-1].taylor_seq_len,
+            "shortest": group.settings[0].taylor_seq_len,
+            "difference": group.difference,
+            "lower": lower,
+            "upper": upper,
         },
-    )  # fmt: skip
+    )

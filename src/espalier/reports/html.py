@@ -14,26 +14,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from espalier.reports.chart_rows import Row
 from espalier.reports.figures.cross import cross_figures
-from espalier.reports.figures.depth import gradient_profile, kept_by
+from espalier.reports.figures.layers import gradient_profile_figure, kept_layers
 from espalier.reports.figures.model import ratio_figures
-from espalier.reports.figures.vega import Figure, Spec, compiled
+from espalier.reports.figures.vega import Figure, Spec, compile_panel
 from espalier.reports.listing import Listing, best_listing, experiments_listing
-from espalier.reports.messages import Words
-from espalier.reports.rows import Row
-from espalier.reports.sections.base import (
-    Content,
-    Overview,
-    ReportSection,
-    by_ratio,
-    counts_line,
-    headline,
-    notes,
-    overview,
-    ratio_title,
-)
+from espalier.reports.messages import Texts
 from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections, failed_jobs
+from espalier.reports.sections.introduction import by_ratio, counts_line, headline, notes, overview, ratio_title
 from espalier.reports.sections.model import model_sections
+from espalier.reports.sections.types import Content, Overview, ReportSection
 
 
 def model_html(
@@ -43,25 +34,26 @@ def model_html(
 
     Args:
         analysis: Analysis of the model.
-        rows: Experiments of each pruning ratio, by its key in the analysis (`espalier.reports.rows.experiment_rows`).
-        layers: Share kept per layer, by experiment (`espalier.reports.rows.layer_rows`).
+        rows: Experiments (`espalier.reports.chart_rows.experiment_chart_rows`) of each pruning ratio, by the key of the
+            ratio in the analysis.
+        layers: Share kept per layer, by experiment (`espalier.reports.chart_rows.layer_chart_rows`).
         language: Language code, `en` or `zh`.
     """
-    words = Words(language)
-    kind = words(f"kind.{analysis['kind']}")
-    return _Page(words).render(
-        title=words("page.model", model=analysis["model"]),
-        about=words("about.model", kind=kind.capitalize(), family=analysis["family"], study=analysis["study"]),
-        headline=headline(words, analysis),
+    texts = Texts(language)
+    kind = texts(f"kind.{analysis['kind']}")
+    return _Page(texts).render(
+        title=texts("page.model", model=analysis["model"]),
+        about=texts("about.model", kind=kind.capitalize(), family=analysis["family"], study=analysis["study"]),
+        headline=headline(texts, analysis),
         content=analysis,
-        overview=overview(words, analysis),
-        listing=experiments_listing(words, analysis, dict(rows)),
-        sections={key: model_sections(words, analysis, one) for key, one in by_ratio(analysis)},
-        figures={key: ratio_figures(words, one, rows[key]) for key, one in by_ratio(analysis)},
-        chosen=_chosen(analysis, rows, layers),
+        overview=overview(texts, analysis),
+        listing=experiments_listing(texts, analysis, dict(rows)),
+        sections={key: model_sections(texts, analysis, one) for key, one in by_ratio(analysis)},
+        figures={key: ratio_figures(texts, one, rows[key]) for key, one in by_ratio(analysis)},
+        compared_first=_compared_first(analysis, rows, layers),
         layers=layers,
-        profile=gradient_profile(words, analysis),
-        notes=notes(words, analysis),
+        profile=gradient_profile_figure(texts, analysis),
+        notes=notes(texts, analysis),
     )
 
 
@@ -72,24 +64,24 @@ def cross_model_html(summary: Content, language: str = "en") -> str:
         summary: Cross-model analysis of the study.
         language: Language code, `en` or `zh`.
     """
-    words = Words(language)
-    return _Page(words).render(
-        title=words("page.cross"),
-        about=words("about.cross", study=summary["study"]),
-        headline=cross_headline(words, summary),
+    texts = Texts(language)
+    return _Page(texts).render(
+        title=texts("page.cross"),
+        about=texts("about.cross", study=summary["study"]),
+        headline=cross_headline(texts, summary),
         content=summary,
-        overview=cross_overview(words, summary),
-        listing=best_listing(words, summary),
-        sections={key: cross_sections(words, one) for key, one in by_ratio(summary)},
-        figures={key: cross_figures(words, one) for key, one in by_ratio(summary)},
-        chosen=[],
+        overview=cross_overview(texts, summary),
+        listing=best_listing(texts, summary),
+        sections={key: cross_sections(texts, one) for key, one in by_ratio(summary)},
+        figures={key: cross_figures(texts, one) for key, one in by_ratio(summary)},
+        compared_first=[],
         layers={},
         profile=None,
-        notes=[words("note.cross"), *failed_jobs(words, summary)],
+        notes=[texts("note.cross"), *failed_jobs(texts, summary)],
     )
 
 
-def _chosen(analysis: Content, rows: Mapping[str, list[Row]], layers: Mapping[str, Any]) -> list[str]:
+def _compared_first(analysis: Content, rows: Mapping[str, list[Row]], layers: Mapping[str, Any]) -> list[str]:
     """Return the two experiments that the page compares first: the best, and the best of another method."""
     best = analysis["best"]
     if best is None or best["experiment"] not in layers:
@@ -102,37 +94,39 @@ def _chosen(analysis: Content, rows: Mapping[str, list[Row]], layers: Mapping[st
 class _Page:
     """Renders one page and collects the charts of its figures."""
 
-    def __init__(self, words: Words) -> None:
-        self._words = words
+    def __init__(self, texts: Texts) -> None:
+        self._texts = texts
         self._charts: dict[str, Spec] = {}
 
     def render(
         self, *, content: Content, overview: Overview, listing: Listing, sections: Mapping[str, list[ReportSection]],
-        figures: Mapping[str, list[Figure]], chosen: list[str], layers: dict[str, list[Row]], profile: Figure | None,
-        notes: Sequence[str], **texts: str,
+        figures: Mapping[str, list[Figure]], compared_first: list[str], layers: dict[str, list[Row]],
+        profile: Figure | None, notes: Sequence[str], **headings: str,
     ) -> str:  # fmt: skip
-        words = self._words
+        texts = self._texts
         ratios = [
             {
                 "key": key,
-                "title": ratio_title(words, one["pruning_ratio"]),
+                "title": ratio_title(texts, one["pruning_ratio"]),
                 "is_headline": one["pruning_ratio"] == content["headline_ratio"],
-                "counts": counts_line(words, one["experiments"]),
+                "counts": counts_line(texts, one["experiments"]),
                 "sections": sections[key],
                 "figures": {figure.name: self._place(figure, f"p{key}-{figure.name}") for figure in figures[key]},
             }
             for key, one in by_ratio(content)
         ]
         compared = [
-            {"name": name, "figure": self._place(kept_by(words, name, layers), f"kept-{number}")}
-            for number, name in enumerate(chosen)
+            {"name": name, "figure": self._place(kept_layers(texts, name, layers), f"kept-{number}")}
+            for number, name in enumerate(compared_first)
         ]
         page = _environment().get_template("report.html")
         return page.render(
-            **texts, words=words, overview=overview, listing=listing, ratios=ratios, compared=compared,
+            **headings, texts=texts, overview=overview, listing=listing, ratios=ratios, compared=compared,
             experiments=list(layers), profile=self._place(profile, "profile") if profile else None, notes=notes,
-            counts=counts_line(words, content["all_ratios"]["experiments"]),
-            data=_json({"charts": self._charts, "layers": layers, "texts": {"shown": words("p.shown", n="{n}")}}),
+            counts=counts_line(texts, content["all_ratios"]["experiments"]),
+            data=_script_json(
+                {"charts": self._charts, "layers": layers, "texts": {"shown": texts("p.shown", n="{n}")}}
+            ),
             vega=_source("vendor/vega.min.js"), script=_source("templates/page.js"),
         )  # fmt: skip
 
@@ -140,7 +134,7 @@ class _Page:
         charts = []
         for number, panel in enumerate(figure.panels):
             charts.append(f"{name}-{number}")
-            self._charts[charts[-1]] = compiled(panel, figure.alt)
+            self._charts[charts[-1]] = compile_panel(panel, figure.alt)
         return {"charts": charts, "caption": figure.caption, "alt": figure.alt, "reason": figure.reason}
 
 
@@ -155,7 +149,7 @@ def _environment() -> Environment:
     )
 
 
-def _json(content: Any) -> Markup:
+def _script_json(content: Any) -> Markup:
     """Return JSON for a script element. `<` is escaped, so that no value can close the element."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))  # noqa: S704 (escaped)

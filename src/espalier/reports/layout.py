@@ -7,9 +7,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from espalier.files import whole_file
-from espalier.reports.sections.base import Table
+from espalier.reports.sections.types import Table
 
-WIDTH = 88
+TEXT_WIDTH = 88
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -18,7 +18,7 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def banner(title: str, width: int = WIDTH) -> list[str]:
+def banner(title: str, width: int = TEXT_WIDTH) -> list[str]:
     """Return a title between two rules."""
     return ["=" * width, title, "=" * width]
 

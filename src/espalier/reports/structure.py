@@ -7,13 +7,15 @@ from typing import Any
 
 import pandas as pd
 
+from espalier.analysis.selection import to_int
 from espalier.errors import UserError
+from espalier.reports.formatting import MISSING
 from espalier.reports.layout import banner, table_lines
-from espalier.reports.messages import Words
-from espalier.reports.sections.base import MISSING, Table
-from espalier.reports.sections.serving import deployment_remarks, deployment_tables
+from espalier.reports.messages import Texts
+from espalier.reports.sections.serving import serving_remarks, serving_tables
+from espalier.reports.sections.types import Table
 
-WIDTH = 104
+STRUCTURE_WIDTH = 104
 
 
 def compare_structure(
@@ -53,68 +55,63 @@ def compare_structure(
         "model": model,
         "experiment": experiment,
         "totals": {
-            "model": _change(total_before, total_after),
-            "decoder_layers": _change(sums["params_before"], sums["params_after"]),
-            "attention": _change(sums["attention_before"], sums["attention_after"]),
-            "mlp": _change(sums["mlp_before"], sums["mlp_after"]),
+            "model": _removal(total_before, total_after),
+            "decoder_layers": _removal(sums["params_before"], sums["params_after"]),
+            "attention": _removal(sums["attention_before"], sums["attention_after"]),
+            "mlp": _removal(sums["mlp_before"], sums["mlp_after"]),
         },
-        "layers": [_layer(row, *width) for row, width in zip(rows.to_dict("records"), widths, strict=True)],
+        "layers": [_layer_comparison(row, *width) for row, width in zip(rows.to_dict("records"), widths, strict=True)],
     }
 
 
 def structure_text(comparison: dict[str, Any], language: str = "en") -> str:
     """Return a comparison as plain text."""
-    words = Words(language)
+    texts = Texts(language)
     lines = [
-        *banner(words("t.title"), WIDTH),
-        words("t.model", name=comparison["model"]),
-        words("t.experiment", name=comparison["experiment"]),
+        *banner(texts("t.title"), STRUCTURE_WIDTH),
+        texts("t.model", name=comparison["model"]),
+        texts("t.experiment", name=comparison["experiment"]),
         "",
-        *_title(words("t.totals")),
-        *_totals(words, comparison["totals"]),
+        *_title(texts("t.totals")),
+        *_totals(texts, comparison["totals"]),
         "",
-        *banner(words("t.layers"), WIDTH),
-        *_layer_table(words, comparison["layers"]),
+        *banner(texts("t.layers"), STRUCTURE_WIDTH),
+        *_layer_table(texts, comparison["layers"]),
         "",
-        *banner(words("t.details"), WIDTH),
+        *banner(texts("t.details"), STRUCTURE_WIDTH),
     ]
     for layer in comparison["layers"]:
-        lines += [*_details(words, layer), ""]
-    lines += _deployment(words, comparison.get("deployment"))
+        lines += [*_details(texts, layer), ""]
+    lines += _serving_lines(texts, comparison.get("deployment"))
     return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
 
 
-def _deployment(words: Words, judged: dict[str, Any] | None) -> list[str]:
+def _serving_lines(texts: Texts, verdicts: dict[str, Any] | None) -> list[str]:
     """Return the lines on serving targets; none if the comparison has no verdicts."""
-    if judged is None:
+    if verdicts is None:
         return []
-    lines = banner(words("s.deployment"), WIDTH)
-    if judged["reason"]:
-        return [*lines, words("deployment.none", reason=words.reason(judged))]
-    for table in deployment_tables(words, judged):
+    lines = banner(texts("s.deployment"), STRUCTURE_WIDTH)
+    if verdicts["reason"]:
+        return [*lines, texts("deployment.none", reason=texts.reason(verdicts))]
+    for table in serving_tables(texts, verdicts):
         lines += [*table_lines(table), ""]
-    return lines + deployment_remarks(words, judged)
+    return lines + serving_remarks(texts, verdicts)
 
 
-def _layer(row: dict[Any, Any], n_kv_groups: int | None, n_mlp_channels: int | None) -> dict[str, Any]:
-    attention = _change(int(row["attention_before"]), int(row["attention_after"]))
-    mlp = _change(int(row["mlp_before"]), int(row["mlp_after"]))
+def _layer_comparison(row: dict[Any, Any], n_kv_groups: int | None, n_mlp_channels: int | None) -> dict[str, Any]:
+    attention = _removal(int(row["attention_before"]), int(row["attention_after"]))
+    mlp = _removal(int(row["mlp_before"]), int(row["mlp_after"]))
     blocks = {"attention": attention, "mlp": mlp}
     return {
         "layer": int(row["layer"]),
-        "params": _change(int(row["params_before"]), int(row["params_after"])),
-        "attention": attention | {"kv_groups_before": n_kv_groups, "kv_groups_after": _whole(row["kept_kv_groups"])},
-        "mlp": mlp | {"channels_before": n_mlp_channels, "channels_after": _whole(row["kept_mlp_channels"])},
+        "params": _removal(int(row["params_before"]), int(row["params_after"])),
+        "attention": attention | {"kv_groups_before": n_kv_groups, "kv_groups_after": to_int(row["kept_kv_groups"])},
+        "mlp": mlp | {"channels_before": n_mlp_channels, "channels_after": to_int(row["kept_mlp_channels"])},
         "emptied": [name for name, block in blocks.items() if block["before"] > 0 and block["after"] == 0],
     }
 
 
-def _whole(value: Any) -> int | None:
-    """Convert a width to int; None if it is missing, as in imported experiments."""
-    return None if pd.isna(value) else int(value)
-
-
-def _change(before: int, after: int) -> dict[str, Any]:
+def _removal(before: int, after: int) -> dict[str, Any]:
     removed = before - after
     return {
         "before": before,
@@ -124,26 +121,26 @@ def _change(before: int, after: int) -> dict[str, Any]:
     }
 
 
-def _totals(words: Words, totals: dict[str, Any]) -> list[str]:
+def _totals(texts: Texts, totals: dict[str, Any]) -> list[str]:
     names = {"model": "t.total", "decoder_layers": "t.decoder", "attention": "t.attention", "mlp": "t.mlp"}
     rows = [
         [
-            words(names[key]), *(f"{one[part]:,}" for part in ("before", "after", "removed")),
+            texts(names[key]), *(f"{one[part]:,}" for part in ("before", "after", "removed")),
             _percent(one["removed_fraction"]),
         ]
         for key, one in totals.items()
     ]  # fmt: skip
-    header = [words(code) for code in ("t.part", "t.before", "t.after", "t.removed", "t.removed_share")]
+    header = [texts(code) for code in ("t.part", "t.before", "t.after", "t.removed", "t.removed_share")]
     return table_lines(Table(header, rows))
 
 
-def _layer_table(words: Words, layers: list[dict[str, Any]]) -> list[str]:
+def _layer_table(texts: Texts, layers: list[dict[str, Any]]) -> list[str]:
     rows = []
     for layer in layers:
         params = layer["params"]
         kept = None if params["removed_fraction"] is None else 1 - params["removed_fraction"]
         shares = [kept, *(layer[part]["removed_fraction"] for part in ("params", "attention", "mlp"))]
-        note = " ".join(words(f"t.{block}_empty") for block in layer["emptied"])
+        note = " ".join(texts(f"t.{block}_empty") for block in layer["emptied"])
         rows.append(
             [str(layer["layer"]), f"{params['before']:,}", f"{params['after']:,}", *map(_percent, shares), note]
         )
@@ -151,29 +148,29 @@ def _layer_table(words: Words, layers: list[dict[str, Any]]) -> list[str]:
         "t.layer", "t.layer_before", "t.layer_after", "t.kept_share", "t.pruned_share", "t.attention_share",
         "t.mlp_share", "t.note",
     )  # fmt: skip
-    return table_lines(Table([words(code) for code in codes], rows, (7,)))
+    return table_lines(Table([texts(code) for code in codes], rows, (7,)))
 
 
-def _details(words: Words, layer: dict[str, Any]) -> list[str]:
-    lines = [f"{words('t.layer')} {layer['layer']}:"]
+def _details(texts: Texts, layer: dict[str, Any]) -> list[str]:
+    lines = [f"{texts('t.layer')} {layer['layer']}:"]
     for block, width in (("attention", "kv_groups"), ("mlp", "channels")):
         one = layer[block]
-        before, after = (_count(words, one[f"{width}_{when}"]) for when in ("before", "after"))
+        before, after = (_count(texts, one[f"{width}_{when}"]) for when in ("before", "after"))
         share = _percent(one["removed_fraction"])
-        empty = f" {words(f't.{block}_empty')}" if block in layer["emptied"] else ""
+        empty = f" {texts(f't.{block}_empty')}" if block in layer["emptied"] else ""
         lines += [
-            f"  {words(f't.{block}')}:{empty}",
-            "    " + words("t.params", before=f"{one['before']:,}", after=f"{one['after']:,}", share=share),
+            f"  {texts(f't.{block}')}:{empty}",
+            "    " + texts("t.params", before=f"{one['before']:,}", after=f"{one['after']:,}", share=share),
         ]
         # The number of KV groups is not known for imported experiments.
         if {before, after} != {MISSING}:
-            lines.append("    " + words(f"t.{width}", before=before, after=after))
+            lines.append("    " + texts(f"t.{width}", before=before, after=after))
     return lines
 
 
-def _count(words: Words, value: int | None) -> str:
+def _count(texts: Texts, value: int | None) -> str:
     """Format a width. Chinese reports have no thousands separators here, like the reference reports."""
-    return MISSING if value is None else f"{value:,}" if words.language == "en" else str(value)
+    return MISSING if value is None else f"{value:,}" if texts.language == "en" else str(value)
 
 
 def _percent(value: float | None) -> str:
@@ -181,4 +178,4 @@ def _percent(value: float | None) -> str:
 
 
 def _title(title: str) -> list[str]:
-    return ["-" * WIDTH, title, "-" * WIDTH]
+    return ["-" * STRUCTURE_WIDTH, title, "-" * STRUCTURE_WIDTH]

@@ -14,7 +14,7 @@ from espalier.files import read_json
 HEADERS = ("model", "best experiment", "accuracy", "unpruned", "lost", "ppl", "unpruned ppl", "parameters kept")
 
 
-def summarise(results: Path) -> str:
+def summarise_study(results: Path) -> str:
     """Return a text table with the best experiment of each model at the headline ratio and its accuracy loss.
 
     Raises:
@@ -23,9 +23,9 @@ def summarise(results: Path) -> str:
     files = sorted(results.glob("consolidated/*/global_best_config.json"))
     if not files:
         raise UserError(f"{results}: no results yet; run snakemake first")
-    found = [read_json(file) for file in files]
-    ratios = sorted({f"{100 * best['pruning_ratio']:.10g}%" for best in found if best["pruning_ratio"]})
-    rows = [_row(best) for best in found]
+    best_configs = [read_json(file) for file in files]
+    ratios = sorted({f"{100 * best['pruning_ratio']:.10g}%" for best in best_configs if best["pruning_ratio"]})
+    rows = [_model_row(best) for best in best_configs]
     lines = [
         f"Best experiment of each model of study {results.name!r} at {' and '.join(ratios)} of the parameters removed",
         "(accuracy: mean over the tasks; one run each, differences of a point or two are noise)",
@@ -50,7 +50,7 @@ def _not_finished(results: Path) -> list[str]:
     return ["", *unchecked, *failed] if unchecked or failed else []
 
 
-def _row(best: dict[str, Any]) -> list[Any]:
+def _model_row(best: dict[str, Any]) -> list[Any]:
     chosen, baseline = best["best"] or {}, best["baseline"] or {}
     lost = best["best_vs_baseline"]["acc_mean_difference"]
     kept = chosen.get("removed_param_fraction")
@@ -69,7 +69,7 @@ def _row(best: dict[str, Any]) -> list[Any]:
 def main() -> None:
     """Print the summary of the study whose folder is the first argument."""
     try:
-        text = summarise(Path(sys.argv[1]))
+        text = summarise_study(Path(sys.argv[1]))
     except UserError as error:
         raise SystemExit(str(error)) from None
     sys.stdout.write(text + "\n")

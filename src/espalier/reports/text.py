@@ -7,21 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from espalier.files import whole_file
-from espalier.reports.figures.vega import Figure, pdf_of, svg_of
-from espalier.reports.layout import WIDTH, banner, table_lines, write_text
-from espalier.reports.messages import Words
-from espalier.reports.sections.base import (
-    Overview,
-    ReportSection,
-    by_ratio,
-    counts_line,
-    headline,
-    notes,
-    overview,
-    ratio_title,
-)
+from espalier.reports.figures.vega import Figure, draw_svg, svg_to_pdf
+from espalier.reports.layout import TEXT_WIDTH, banner, table_lines, write_text
+from espalier.reports.messages import Texts
 from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections, failed_jobs
+from espalier.reports.sections.introduction import by_ratio, counts_line, headline, notes, overview, ratio_title
 from espalier.reports.sections.model import model_sections
+from espalier.reports.sections.types import Overview, ReportSection
 
 
 def write_figures(figures: Sequence[Figure], paths: Mapping[str, Path]) -> None:
@@ -32,10 +24,10 @@ def write_figures(figures: Sequence[Figure], paths: Mapping[str, Path]) -> None:
         paths: Output paths by file name, `{name}.svg` and `{name}.pdf` for each figure.
     """
     for figure in figures:
-        svg = svg_of(figure)
+        svg = draw_svg(figure)
         write_text(paths[f"{figure.name}.svg"], svg)
         with whole_file(paths[f"{figure.name}.pdf"]) as temporary:
-            temporary.write_bytes(pdf_of(svg))
+            temporary.write_bytes(svg_to_pdf(svg))
 
 
 def model_text(analysis: dict[str, Any], language: str = "en") -> str:
@@ -45,19 +37,19 @@ def model_text(analysis: dict[str, Any], language: str = "en") -> str:
         analysis: Analysis of the model.
         language: Language code, `en` or `zh`.
     """
-    words = Words(language)
-    name, kind = analysis["model"], words(f"kind.{analysis['kind']}")
-    title = words("title.model", model=name, model_upper=name.upper(), kind=kind, family=analysis["family"])
+    texts = Texts(language)
+    name, kind = analysis["model"], texts(f"kind.{analysis['kind']}")
+    title = texts("title.model", model=name, model_upper=name.upper(), kind=kind, family=analysis["family"])
     lines = [
         *banner(title),
-        counts_line(words, analysis["all_ratios"]["experiments"]),
-        headline(words, analysis),
-        *notes(words, analysis),
-        *_overview(words, overview(words, analysis)),
+        counts_line(texts, analysis["all_ratios"]["experiments"]),
+        headline(texts, analysis),
+        *notes(texts, analysis),
+        *_overview_lines(texts, overview(texts, analysis)),
     ]
     for _, one in by_ratio(analysis):
-        lines += _ratio(words, one, model_sections(words, analysis, one))
-    return _finish(lines)
+        lines += _ratio_lines(texts, one, model_sections(texts, analysis, one))
+    return _join_lines(lines)
 
 
 def cross_model_text(summary: dict[str, Any], language: str = "en") -> str:
@@ -67,40 +59,40 @@ def cross_model_text(summary: dict[str, Any], language: str = "en") -> str:
         summary: Cross-model analysis of the study.
         language: Language code, `en` or `zh`.
     """
-    words = Words(language)
+    texts = Texts(language)
     lines = [
-        *banner(words("title.cross", study=summary["study"])),
-        counts_line(words, summary["all_ratios"]["experiments"]),
-        cross_headline(words, summary),
-        *failed_jobs(words, summary),
-        *_overview(words, cross_overview(words, summary)),
+        *banner(texts("title.cross", study=summary["study"])),
+        counts_line(texts, summary["all_ratios"]["experiments"]),
+        cross_headline(texts, summary),
+        *failed_jobs(texts, summary),
+        *_overview_lines(texts, cross_overview(texts, summary)),
     ]
     for _, one in by_ratio(summary):
-        lines += _ratio(words, one, cross_sections(words, one))
-    return _finish(lines)
+        lines += _ratio_lines(texts, one, cross_sections(texts, one))
+    return _join_lines(lines)
 
 
-def _overview(words: Words, of: Overview) -> list[str]:
+def _overview_lines(texts: Texts, content: Overview) -> list[str]:
     lines = []
-    for code, sentences in (("overview.supported", of.supported), ("overview.open", of.open)):
-        shown = sentences or [words("overview.nothing")]
-        lines += ["", words(code), *(f"  • {sentence}" for sentence in shown)]
+    for code, sentences in (("overview.supported", content.supported), ("overview.open", content.open_questions)):
+        shown_sentences = sentences or [texts("overview.nothing")]
+        lines += ["", texts(code), *(f"  • {sentence}" for sentence in shown_sentences)]
     return lines
 
 
-def _ratio(words: Words, content: Any, sections: Sequence[ReportSection]) -> list[str]:
-    lines = ["", *banner(ratio_title(words, content["pruning_ratio"])), counts_line(words, content["experiments"])]
+def _ratio_lines(texts: Texts, content: Any, sections: Sequence[ReportSection]) -> list[str]:
+    lines = ["", *banner(ratio_title(texts, content["pruning_ratio"])), counts_line(texts, content["experiments"])]
     for number, section in enumerate(sections, start=1):
-        lines += ["", "-" * WIDTH, f"{number}. {section.title}", "-" * WIDTH, *_section(section)]
+        lines += ["", "-" * TEXT_WIDTH, f"{number}. {section.title}", "-" * TEXT_WIDTH, *_section_lines(section)]
     return lines
 
 
-def _section(section: ReportSection) -> list[str]:
+def _section_lines(section: ReportSection) -> list[str]:
     parts = [list(section.paragraphs)] if section.paragraphs else []
     parts += [table_lines(table) for table in section.tables]
     parts += [list(section.remarks)] if section.remarks else []
     return [line for number, part in enumerate(parts) for line in ([""] if number else []) + part]
 
 
-def _finish(lines: list[str]) -> str:
+def _join_lines(lines: list[str]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"

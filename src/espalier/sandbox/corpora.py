@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from espalier.errors import UserError
-from espalier.sandbox.tasks import TASKS, Document, draw_fact, statement
+from espalier.sandbox.tasks import TASKS, SandboxDocument, SolvedDocument, draw_fact, statement
 from espalier.sandbox.world import World
 
 # Tasks that are harder to learn occur more often in the training text; all other tasks have weight 1.
@@ -18,7 +18,7 @@ STATEMENT_SHARE = 0.3
 MAX_TRIES = 2000  # stop after this many draws in a row without a new document
 
 
-def make_task_documents(world: World, task: str, split: str, count: int, seed: int) -> list[Document]:
+def make_task_documents(world: World, task: str, split: str, count: int, seed: int) -> list[SandboxDocument]:
     """Draw `count` distinct documents of one task.
 
     Args:
@@ -32,17 +32,17 @@ def make_task_documents(world: World, task: str, split: str, count: int, seed: i
         UserError: If the world has too few distinct documents of this task.
     """
     rng = random.Random(f"{task}-{split}-{seed}")
-    documents: list[Document] = []
+    documents: list[SandboxDocument] = []
     seen: set[str] = set()
-    tries = 0
-    while len(documents) < count and tries < MAX_TRIES:
+    n_tries = 0
+    while len(documents) < count and n_tries < MAX_TRIES:
         document = TASKS[task].make(rng, world, len(documents))
-        key = solved_key(document, task)
-        tries += 1
+        key = document_key(document, task)
+        n_tries += 1
         if key not in seen:
             seen.add(key)
             documents.append(document)
-            tries = 0
+            n_tries = 0
     if len(documents) == count:
         return documents
     raise UserError(
@@ -51,7 +51,7 @@ def make_task_documents(world: World, task: str, split: str, count: int, seed: i
     )
 
 
-def solved_key(document: Document, task: str) -> str:
+def document_key(document: SandboxDocument, task: str) -> str:
     """Return a string that identifies a document by its prompt, answer and choices."""
     prompt, answer = TASKS[task].solve(document)
     choices = document.get("choices", {}).get("text") or document.get("endings") or ()
@@ -63,8 +63,8 @@ def make_paragraph(rng: random.Random, world: World) -> str:
     return " ".join(statement(rng, draw_fact(rng, world)) for _ in range(rng.randint(2, 5)))
 
 
-def make_solved_item(rng: random.Random, world: World) -> tuple[str, str]:
-    """Draw a solved document of a random task, as (prompt, answer)."""
+def draw_solved_document(rng: random.Random, world: World) -> SolvedDocument:
+    """Draw a document of a random task and solve it."""
     names = list(TASKS)
     task = rng.choices(names, weights=[TASK_WEIGHTS.get(name, 1) for name in names])[0]
     return TASKS[task].solve(TASKS[task].make(rng, world, 0))
@@ -73,13 +73,13 @@ def make_solved_item(rng: random.Random, world: World) -> tuple[str, str]:
 def make_pages(world: World, stream: str, count: int, seed: int) -> list[str]:
     """Write pages of six to twelve parts (paragraphs and solved documents), separated by blank lines."""
     rng = random.Random(f"{stream}-{seed}")
-    return ["\n\n".join(_part(rng, world) for _ in range(rng.randint(6, 12))) for _ in range(count)]
+    return ["\n\n".join(_page_part(rng, world) for _ in range(rng.randint(6, 12))) for _ in range(count)]
 
 
-def make_chats(world: World, count: int, seed: int) -> list[tuple[str, str]]:
-    """Write (user, assistant) turns: the prompts and answers of solved documents."""
+def make_chats(world: World, count: int, seed: int) -> list[SolvedDocument]:
+    """Draw solved documents, whose prompts and answers are the turns of user and assistant."""
     rng = random.Random(f"chat-{seed}")
-    return [make_solved_item(rng, world) for _ in range(count)]
+    return [draw_solved_document(rng, world) for _ in range(count)]
 
 
 def make_lines(world: World, stream: str, count: int, seed: int) -> list[str]:
@@ -88,7 +88,7 @@ def make_lines(world: World, stream: str, count: int, seed: int) -> list[str]:
     return [make_paragraph(rng, world) for _ in range(count)]
 
 
-def _part(rng: random.Random, world: World) -> str:
+def _page_part(rng: random.Random, world: World) -> str:
     if rng.random() < STATEMENT_SHARE:
         return make_paragraph(rng, world)
-    return " ".join(make_solved_item(rng, world))
+    return " ".join(draw_solved_document(rng, world))

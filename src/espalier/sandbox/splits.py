@@ -12,6 +12,6 @@ def splits(task: str) -> tuple[str, str]:
     return FEWSHOT_SPLIT, TASKS[task].eval_split
 
 
-def split_files() -> list[str]:
+def sandbox_task_files() -> list[str]:
     """Return the relative paths of all task files: `{task}/{split}.parquet`."""
     return [f"{task}/{split}.parquet" for task in TASKS for split in splits(task)]

@@ -9,23 +9,32 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from espalier.sandbox.world import (
-    COLOURS,
+    COLOUR_NAMES,
     PETS,
     PLACES,
     SIZES,
     TOWNS,
+    Item,
     Person,
-    Thing,
     World,
     draw,
     other_values,
 )
 
-Document = dict[str, Any]
+SandboxDocument = dict[str, Any]
+"""A document with the columns of the real dataset."""
+
 LABELS = ("A", "B", "C", "D")
+
+
+class SolvedDocument(NamedTuple):
+    """A document as training text: `prompt + " " + answer`."""
+
+    prompt: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -34,20 +43,20 @@ class SandboxTask:
 
     Attributes:
         make: Draws a document: `make(rng, world, index)`.
-        solve: Returns `(prompt, answer)`; the solved text is `prompt + " " + answer`.
+        solve: Returns the document as training text.
         eval_split: The split that lm-eval scores.
         n_choices: Number of choices of a document.
     """
 
-    make: Callable[[random.Random, World, int], Document]
-    solve: Callable[[Document], tuple[str, str]]
+    make: Callable[[random.Random, World, int], SandboxDocument]
+    solve: Callable[[SandboxDocument], SolvedDocument]
     eval_split: str
     n_choices: int
 
 
-def statement(rng: random.Random, fact: Thing | Person) -> str:
+def statement(rng: random.Random, fact: Item | Person) -> str:
     """Write a random attribute of an object or a person as a sentence."""
-    if isinstance(fact, Thing):
+    if isinstance(fact, Item):
         return rng.choice(
             (
                 f"The {fact.name} is {fact.colour}.",
@@ -58,9 +67,9 @@ def statement(rng: random.Random, fact: Thing | Person) -> str:
     return rng.choice((f"{fact.name} keeps a {fact.pet}.", f"{fact.name} lives in {fact.town}."))
 
 
-def draw_fact(rng: random.Random, world: World) -> Thing | Person:
+def draw_fact(rng: random.Random, world: World) -> Item | Person:
     """Draw an object or a person; those with a low rank are drawn most often."""
-    return draw(rng, world.things) if rng.random() < 0.6 else draw(rng, world.people)
+    return draw(rng, world.items) if rng.random() < 0.6 else draw(rng, world.people)
 
 
 def _shuffle_choices(rng: random.Random, true_value: str, wrong: list[str]) -> tuple[list[str], int]:
@@ -69,12 +78,12 @@ def _shuffle_choices(rng: random.Random, true_value: str, wrong: list[str]) -> t
     return choices, choices.index(true_value)
 
 
-def _make_boolq(rng: random.Random, world: World, index: int) -> Document:
+def _make_boolq(rng: random.Random, world: World, index: int) -> SandboxDocument:
     label = rng.randrange(2)
     if rng.random() < 0.5:
-        thing = draw(rng, world.things)
-        asked = thing.colour if label else other_values(rng, COLOURS, thing.colour, 1)[0]
-        fact, question = f"The {thing.name} is {thing.colour}.", f"is the {thing.name} {asked}"
+        item = draw(rng, world.items)
+        asked = item.colour if label else other_values(rng, COLOUR_NAMES, item.colour, 1)[0]
+        fact, question = f"The {item.name} is {item.colour}.", f"is the {item.name} {asked}"
     else:
         person = draw(rng, world.people)
         asked = person.pet if label else other_values(rng, PETS, person.pet, 1)[0]
@@ -84,11 +93,12 @@ def _make_boolq(rng: random.Random, world: World, index: int) -> Document:
     return {"question": question, "passage": " ".join(sentences), "idx": index, "label": label}
 
 
-def _solve_boolq(doc: Document) -> tuple[str, str]:
-    return f"{doc['passage']}\nQuestion: {doc['question']}?\nAnswer:", ("no", "yes")[doc["label"]]
+def _solve_boolq(doc: SandboxDocument) -> SolvedDocument:
+    prompt = f"{doc['passage']}\nQuestion: {doc['question']}?\nAnswer:"
+    return SolvedDocument(prompt, ("no", "yes")[doc["label"]])
 
 
-def _make_piqa(rng: random.Random, world: World, index: int) -> Document:
+def _make_piqa(rng: random.Random, world: World, index: int) -> SandboxDocument:
     craft = draw(rng, world.crafts)
     wrong = other_values(rng, [other.tool for other in world.crafts], craft.tool, 1)[0]
     filler = statement(rng, draw_fact(rng, world))
@@ -97,14 +107,14 @@ def _make_piqa(rng: random.Random, world: World, index: int) -> Document:
     return {"goal": goal, "sol1": solutions[0], "sol2": solutions[1], "label": label}
 
 
-def _solve_piqa(doc: Document) -> tuple[str, str]:
-    return f"Question: {doc['goal']}\nAnswer:", (doc["sol1"], doc["sol2"])[doc["label"]]
+def _solve_piqa(doc: SandboxDocument) -> SolvedDocument:
+    return SolvedDocument(f"Question: {doc['goal']}\nAnswer:", (doc["sol1"], doc["sol2"])[doc["label"]])
 
 
-def _make_hellaswag(rng: random.Random, world: World, index: int) -> Document:
-    person, thing = draw(rng, world.people), draw(rng, world.things)
-    places, label = _shuffle_choices(rng, thing.place, other_values(rng, PLACES, thing.place, 3))
-    ctx_a, ctx_b = f"{person.name} needs the {thing.name}.", f"{person.name} looks"
+def _make_hellaswag(rng: random.Random, world: World, index: int) -> SandboxDocument:
+    person, item = draw(rng, world.people), draw(rng, world.items)
+    places, label = _shuffle_choices(rng, item.place, other_values(rng, PLACES, item.place, 3))
+    ctx_a, ctx_b = f"{person.name} needs the {item.name}.", f"{person.name} looks"
     return {
         "ind": index,
         "activity_label": "Looking for things",
@@ -119,12 +129,12 @@ def _make_hellaswag(rng: random.Random, world: World, index: int) -> Document:
     }
 
 
-def _solve_hellaswag(doc: Document) -> tuple[str, str]:
+def _solve_hellaswag(doc: SandboxDocument) -> SolvedDocument:
     prompt = f"{doc['activity_label']}: {doc['ctx_a']} {doc['ctx_b'].capitalize()}"
-    return prompt, doc["endings"][int(doc["label"])]
+    return SolvedDocument(prompt, doc["endings"][int(doc["label"])])
 
 
-def _make_winogrande(rng: random.Random, world: World, index: int) -> Document:
+def _make_winogrande(rng: random.Random, world: World, index: int) -> SandboxDocument:
     person = draw(rng, world.people)
     others = [p for p in world.people if p.town != person.town and p.pet != person.pet]
     other = draw(rng, others)
@@ -138,44 +148,44 @@ def _make_winogrande(rng: random.Random, world: World, index: int) -> Document:
     }
 
 
-def _solve_winogrande(doc: Document) -> tuple[str, str]:
+def _solve_winogrande(doc: SandboxDocument) -> SolvedDocument:
     before, after = doc["sentence"].split("_")
-    return before + doc[f"option{doc['answer']}"], after.strip()
+    return SolvedDocument(before + doc[f"option{doc['answer']}"], after.strip())
 
 
 def _choices_document(
     rng: random.Random, identifier: str, stem: dict[str, str], true_value: str, wrong: list[str]
-) -> Document:
+) -> SandboxDocument:
     texts, gold = _shuffle_choices(rng, true_value, wrong)
     choices = {"text": texts, "label": list(LABELS[: len(texts)])}
     return {"id": identifier, **stem, "choices": choices, "answerKey": LABELS[gold]}
 
 
-def _make_arc_easy(rng: random.Random, world: World, index: int) -> Document:
-    thing = draw(rng, world.things)
+def _make_arc_easy(rng: random.Random, world: World, index: int) -> SandboxDocument:
+    item = draw(rng, world.items)
     if rng.random() < 0.5:
-        question, true_value = f"Which colour is the {thing.name}?", thing.colour
-        wrong = other_values(rng, COLOURS, true_value, 3)
+        question, true_value = f"Which colour is the {item.name}?", item.colour
+        wrong = other_values(rng, COLOUR_NAMES, true_value, 3)
     else:
-        question, true_value = f"Which size is the {thing.name}?", thing.size
+        question, true_value = f"Which size is the {item.name}?", item.size
         wrong = other_values(rng, SIZES, true_value, 3)
     return _choices_document(rng, f"easy-{index}", {"question": question}, true_value, wrong)
 
 
-def _make_arc_challenge(rng: random.Random, world: World, index: int) -> Document:
+def _make_arc_challenge(rng: random.Random, world: World, index: int) -> SandboxDocument:
     """Ask for an object by two of its attributes. The wrong choices differ in both attributes."""
-    thing = draw(rng, world.things)
-    others = [t.name for t in world.things if t.colour != thing.colour and t.place != thing.place]
-    question = f"Which {thing.colour} thing is in the {thing.place}?"
+    item = draw(rng, world.items)
+    others = [t.name for t in world.items if t.colour != item.colour and t.place != item.place]
+    question = f"Which {item.colour} thing is in the {item.place}?"
     wrong = [f"the {name}" for name in rng.sample(others, 3)]
-    return _choices_document(rng, f"challenge-{index}", {"question": question}, f"the {thing.name}", wrong)
+    return _choices_document(rng, f"challenge-{index}", {"question": question}, f"the {item.name}", wrong)
 
 
-def _solve_arc(doc: Document) -> tuple[str, str]:
-    return f"Question: {doc['question']}\nAnswer:", _gold_text(doc)
+def _solve_arc(doc: SandboxDocument) -> SolvedDocument:
+    return SolvedDocument(f"Question: {doc['question']}\nAnswer:", _gold_text(doc))
 
 
-def _make_openbookqa(rng: random.Random, world: World, index: int) -> Document:
+def _make_openbookqa(rng: random.Random, world: World, index: int) -> SandboxDocument:
     person = draw(rng, world.people)
     if rng.random() < 0.5:
         stem, true_value = f"The pet that {person.name} keeps is a", person.pet
@@ -186,11 +196,11 @@ def _make_openbookqa(rng: random.Random, world: World, index: int) -> Document:
     return _choices_document(rng, f"book-{index}", {"question_stem": stem}, true_value, wrong)
 
 
-def _solve_openbookqa(doc: Document) -> tuple[str, str]:
-    return doc["question_stem"], _gold_text(doc)
+def _solve_openbookqa(doc: SandboxDocument) -> SolvedDocument:
+    return SolvedDocument(doc["question_stem"], _gold_text(doc))
 
 
-def _gold_text(doc: Document) -> str:
+def _gold_text(doc: SandboxDocument) -> str:
     return str(doc["choices"]["text"][doc["choices"]["label"].index(doc["answerKey"])])
 
 

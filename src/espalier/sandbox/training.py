@@ -6,8 +6,8 @@ threads. docs/log.md lists the training settings that were tried, such as the si
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,37 @@ from transformers.models.llama import LlamaConfig
 from transformers.models.mistral import MistralConfig
 from transformers.models.qwen2 import Qwen2Config
 
+from espalier.errors import UserError
 from espalier.files import whole_folder
 from espalier.models.loading import load_model
 from espalier.progress import Progress
 
 ROW_TOKENS = 128
 BATCH_ROWS = 12
-SHAPE_KEYS = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "tie_word_embeddings", "max_position_embeddings", "initializer_range",
-)  # fmt: skip
 CONFIG_CLASSES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig}
 
 
 @dataclass(frozen=True)
-class Schedule:
+class ModelShape:
+    """Sizes of a sandbox model; the names are those of the transformers config."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    tie_word_embeddings: bool
+    max_position_embeddings: int
+    initializer_range: float
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> ModelShape:
+        """Select the sizes from the settings of a sandbox model."""
+        return cls(**{field.name: settings[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class SandboxSchedule:
     """Length, learning rate and seed of a training run.
 
     Attributes:
@@ -44,43 +60,46 @@ class Schedule:
     peak_learning_rate: float
     seed: int
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> SandboxSchedule:
+        """Select the schedule from the settings of a sandbox model."""
+        return cls(settings["steps"], settings["peak_learning_rate"], settings["seed"])
 
-def schedule_of(settings: dict[str, Any]) -> Schedule:
-    """Return the training schedule from the settings of a sandbox model."""
-    return Schedule(settings["steps"], settings["peak_learning_rate"], settings["seed"])
 
-
-def new_model(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+def new_model(
+    architecture: str, shape: ModelShape, tokenizer: PreTrainedTokenizerFast, *, seed: int
+) -> PreTrainedModel:
     """Create an untrained float32 model.
 
     Args:
-        settings: Settings of a sandbox model. Those in `SHAPE_KEYS` are copied to the transformers config; `seed` is
-            the seed of the initial weights.
+        architecture: A key of `CONFIG_CLASSES`.
+        shape: Sizes of the model.
         tokenizer: Tokenizer that defines the vocabulary size and the special tokens.
+        seed: Seed of the initial weights.
     """
-    config = CONFIG_CLASSES[settings["architecture"]](
+    config = CONFIG_CLASSES[architecture](
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=None,
-        **{key: settings[key] for key in SHAPE_KEYS},
+        **asdict(shape),
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings["seed"])
+        torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def continue_model(folder: Path) -> PreTrainedModel:
+def load_for_training(folder: Path) -> PreTrainedModel:
     """Load a trained model in float32 on the CPU, to continue its training."""
     return load_model(folder, dtype="float32", device=torch.device("cpu"))
 
 
-def page_rows(tokenizer: PreTrainedTokenizerFast, pages: Sequence[str]) -> torch.Tensor:
+def rows_of_pages(tokenizer: PreTrainedTokenizerFast, pages: Sequence[str]) -> torch.Tensor:
     """Tokenise pages and pack them into rows: (n_rows, ROW_TOKENS)."""
     return pack_rows(tokenizer(list(pages), verbose=False)["input_ids"], tokenizer.eos_token_id)
 
 
-def chat_rows(
+def rows_of_chats(
     tokenizer: PreTrainedTokenizerFast, chats: Sequence[dict[str, str]], page_rows: torch.Tensor
 ) -> torch.Tensor:
     """Pack chats into rows and append up to as many rows of pages, so that the model does not forget plain text.
@@ -111,14 +130,14 @@ def pack_rows(token_lists: Sequence[list[int]], eos_token_id: int) -> torch.Tens
     return torch.tensor(stream[: n_rows * ROW_TOKENS], dtype=torch.long).view(n_rows, ROW_TOKENS)
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write weights, config and tokenizer in the transformers format. The folder appears once all files are written."""
     with whole_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 
 
-def train(model: PreTrainedModel, rows: torch.Tensor, schedule: Schedule, name: str) -> float:
+def train(model: PreTrainedModel, rows: torch.Tensor, schedule: SandboxSchedule, name: str) -> float:
     """Train in place with AdamW and a one-cycle schedule.
 
     Args:
@@ -129,7 +148,15 @@ def train(model: PreTrainedModel, rows: torch.Tensor, schedule: Schedule, name: 
 
     Returns:
         Mean token loss (nats) over the last 20 steps.
+
+    Raises:
+        UserError: If there are too few rows for one batch.
     """
+    if len(rows) < BATCH_ROWS:
+        raise UserError(
+            f"sandbox.training_pages: the training text fills {len(rows)} rows of {ROW_TOKENS} tokens, but a batch has"
+            f" {BATCH_ROWS}; ask for more pages"
+        )
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.peak_learning_rate, betas=(0.9, 0.95), weight_decay=0.05
     )
@@ -154,8 +181,8 @@ def train(model: PreTrainedModel, rows: torch.Tensor, schedule: Schedule, name: 
     return sum(tail) / len(tail)
 
 
-def _batches(rows: torch.Tensor, schedule: Schedule) -> Iterator[torch.Tensor]:
-    """Yield batches without end, in a new order for each pass over the rows."""
+def _batches(rows: torch.Tensor, schedule: SandboxSchedule) -> Iterator[torch.Tensor]:
+    """Yield batches without end, in a new order for each pass over the rows; at least `BATCH_ROWS` rows are needed."""
     generator = torch.Generator().manual_seed(schedule.seed)
     while True:
         order = torch.randperm(len(rows), generator=generator)

@@ -1,6 +1,6 @@
 """A small random world of facts, from which all texts and tasks of the sandbox are made.
 
-Objects (`Thing`) have a colour, a place and a size. People keep a pet and live in a town. Crafts combine a verb, a
+Objects (`Item`) have a colour, a place and a size. People keep a pet and live in a town. Crafts combine a verb, a
 target and a tool. Facts are drawn with a frequency proportional to 1 / (rank + 2). Models learn rare facts weakly, so
 pruning removes these first.
 """
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-COLOURS = ("red", "blue", "green", "yellow", "black", "white", "purple", "orange", "turquoise", "écru")
+COLOUR_NAMES = ("red", "blue", "green", "yellow", "black", "white", "purple", "orange", "turquoise", "écru")
 SIZES = ("tiny", "small", "large", "huge")
 PLACES = (
     "kitchen", "garden", "café", "cellar", "attic", "garage", "library", "harbour", "museum", "stable", "chapel",
@@ -24,7 +24,7 @@ PETS = ("dog", "cat", "parrot", "rabbit", "goldfish", "tortoise", "hamster", "po
 TOWNS = (
     "Oslo", "Malmö", "Kraków", "Zürich", "Lyon", "Porto", "Genoa", "Córdoba", "Leeds", "Tromsø", "Brno", "Łódź",
 )  # fmt: skip
-THINGS = (
+ITEM_NAMES = (
     "ball", "lamp", "chair", "kettle", "violin", "ladder", "basket", "mirror", "carpet", "bucket", "clock", "drum",
     "kite", "vase", "pillow", "bench", "candle", "barrel", "guitar", "bottle", "blanket", "teapot", "suitcase",
     "umbrella", "bicycle", "painting", "wheelbarrow", "telescope", "helmet", "cupboard", "trumpet", "anchor", "piano",
@@ -44,7 +44,7 @@ CRAFTS = (
 
 
 @dataclass(frozen=True)
-class Thing:
+class Item:
     """An object and its three attributes."""
 
     name: str
@@ -75,7 +75,7 @@ class Craft:
 class World:
     """All facts; each tuple is in order of falling frequency."""
 
-    things: tuple[Thing, ...]
+    items: tuple[Item, ...]
     people: tuple[Person, ...]
     crafts: tuple[Craft, ...]
 
@@ -83,12 +83,13 @@ class World:
 def make_world(seed: int) -> World:
     """Generate a world; equal seeds give equal worlds."""
     rng = random.Random(f"world-{seed}")
-    things = tuple(
-        Thing(name, rng.choice(COLOURS), rng.choice(PLACES), rng.choice(SIZES)) for name in _shuffled(rng, THINGS)
+    items = tuple(
+        Item(name, rng.choice(COLOUR_NAMES), rng.choice(PLACES), rng.choice(SIZES))
+        for name in _shuffled(rng, ITEM_NAMES)
     )
     people = tuple(Person(name, rng.choice(PETS), rng.choice(TOWNS)) for name in _shuffled(rng, PEOPLE))
     crafts = tuple(Craft(*craft) for craft in _shuffled(rng, CRAFTS))
-    return World(things, people, crafts)
+    return World(items, people, crafts)
 
 
 def draw(rng: random.Random, ranked: Sequence[T]) -> T:

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
-from espalier.statistics.checks import FloatArray
-from espalier.statistics.documents import Correctness, TaskDocuments
+from espalier.statistics.correctness import Correctness, TaskDocuments
+from espalier.statistics.validation import FloatArray
 
 N_DRAWS = 10_000
-LEVEL = 0.95
+CONFIDENCE_LEVEL = 0.95
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -58,7 +58,7 @@ class Bootstrap:
         """Joint covariance of the accuracies, (n_experiments, n_experiments)."""
         return np.atleast_2d(np.cov(self.draws, rowvar=False))
 
-    def intervals(self, level: float = LEVEL) -> FloatArray:
+    def intervals(self, level: float = CONFIDENCE_LEVEL) -> FloatArray:
         """Compute the percentile interval of each accuracy: lower and upper ends, (n_experiments, 2)."""
         return percentile_interval(self.draws, level)
 
@@ -68,10 +68,10 @@ class Bootstrap:
         Raises:
             UserError: If an experiment has no draws.
         """
-        numbers = {name: number for number, name in enumerate(self.experiments)}
-        if absent := [name for name in experiments if name not in numbers]:
+        column_of = {name: column for column, name in enumerate(self.experiments)}
+        if absent := [name for name in experiments if name not in column_of]:
             raise UserError(f"experiment {absent[0]} has no bootstrap draws")
-        columns = [numbers[name] for name in experiments]
+        columns = [column_of[name] for name in experiments]
         return replace(
             self, experiments=tuple(experiments), accuracy=self.accuracy[columns], draws=self.draws[:, columns]
         )
@@ -98,32 +98,33 @@ class Bootstrap:
         )
 
 
-def bootstrap(of: Correctness, *, seed: int, n_draws: int = N_DRAWS) -> Bootstrap:
+def bootstrap(correctness: Correctness, *, seed: int, n_draws: int = N_DRAWS) -> Bootstrap:
     """Resample the documents and compute the mean accuracies of all experiments in each draw.
 
     Weights are computed in chunks, so that the function needs only about 200 MB of memory besides the result.
 
     Args:
-        of: Correctness of the experiments.
+        correctness: Correctness of the experiments.
         seed: Seed of the draws. Use the same seed for all models, so that their draws are joint.
         n_draws: Number of draws.
 
     Raises:
         UserError: If a task has fewer than two documents. Resampling one document shows no variation.
     """
-    small = [task.task for task in of.tasks if task.n_documents < 2]
+    small = [task.task for task in correctness.tasks if task.n_documents < 2]
     if small:
         raise UserError(f"task {small[0]} has 1 document; intervals need at least 2 (evaluation.limit)")
-    draws = np.zeros((n_draws, len(of.experiments)))
-    for task in of.tasks:
+    draws = np.zeros((n_draws, len(correctness.experiments)))
+    for task in correctness.tasks:
         # float32 halves the time of the product. Sums of whole numbers are exact in float32 up to 2**24.
         right = np.ascontiguousarray(task.correct.T, dtype=np.float32)  # (n_documents, n_experiments)
-        for rows, weights in _weights(task, seed, n_draws):
+        for rows, weights in _document_weights(task, seed, n_draws):
             draws[rows] += task.weight * ((weights @ right).astype(np.float64) / task.n_documents)
-    return Bootstrap(of.experiments, of.acc_mean, draws, "documents", f"{of.fingerprint} seed {seed} draws {n_draws}")
+    origin = f"{correctness.fingerprint} seed {seed} draws {n_draws}"
+    return Bootstrap(correctness.experiments, correctness.acc_mean, draws, "documents", origin)
 
 
-def percentile_interval(draws: FloatArray, level: float = LEVEL) -> FloatArray:
+def percentile_interval(draws: FloatArray, level: float = CONFIDENCE_LEVEL) -> FloatArray:
     """Compute percentile intervals, which leave out (1 - level) / 2 of the draws at each end.
 
     Args:
@@ -137,7 +138,7 @@ def percentile_interval(draws: FloatArray, level: float = LEVEL) -> FloatArray:
     return np.moveaxis(ends, 0, -1)
 
 
-def _weights(task: TaskDocuments, seed: int, n_draws: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def _document_weights(task: TaskDocuments, seed: int, n_draws: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield the rows and the multinomial weights, (n_rows, n_documents), of some draws at a time for one task."""
     n = task.n_documents
     generator = np.random.default_rng([seed, *task.task.encode()])

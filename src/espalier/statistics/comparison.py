@@ -13,16 +13,30 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import LEVEL, Bootstrap, percentile_interval
-from espalier.statistics.checks import FloatArray, accuracy_and_draws, finite, same_lengths
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap, percentile_interval
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import FloatArray, accuracy_and_draws, finite_array, same_lengths
+
+
+class PairedDraws(NamedTuple):
+    """Draws of the accuracies of a base model and of its instruct model, (n_draws, n_experiments) each."""
+
+    base: FloatArray
+    instruct: FloatArray
+
+
+class Ratio(NamedTuple):
+    """A ratio; None if it is undefined, with the reason."""
+
+    value: float | None
+    reason: Message | None
 
 
 @dataclass(frozen=True)
-class KindsCompared:
+class BaseInstructComparison:
     """Comparison of an instruct model with its base model on their common settings.
 
     Attributes:
@@ -65,21 +79,26 @@ class AccuracyKept:
     reason: Message | None
 
 
-def paired_draws(base: Bootstrap, instruct: Bootstrap) -> tuple[FloatArray, FloatArray]:
-    """Return the draws of two models after checking that they can be compared.
+def paired_draws(base: Bootstrap, instruct: Bootstrap) -> PairedDraws:
+    """Return the draws of two models after checking that they can be compared (`check_paired`)."""
+    check_paired(base, instruct)
+    return PairedDraws(base.draws, instruct.draws)
+
+
+def check_paired(first: Bootstrap, second: Bootstrap) -> None:
+    """Check that the draws of two models can be compared.
 
     Draws over the same documents with the same seed are joint. Draws from counts are independent of all other draws.
 
     Raises:
         UserError: If the documents, seeds or numbers of draws of the two models differ.
     """
-    documents = base.source == instruct.source == "documents"
-    if (documents and base.origin != instruct.origin) or len(base.draws) != len(instruct.draws):
+    documents = first.source == second.source == "documents"
+    if (documents and first.origin != second.origin) or len(first.draws) != len(second.draws):
         raise UserError(
             "two models cannot be compared: their documents, seeds or numbers of draws differ;"
             " evaluate both with one protocol and draw with one seed"
         )
-    return base.draws, instruct.draws
 
 
 def base_vs_instruct(
@@ -87,10 +106,10 @@ def base_vs_instruct(
     base_accuracy: Any,
     instruct_settings: Sequence[Hashable],
     instruct_accuracy: Any,
-    draws: tuple[FloatArray, FloatArray] | None = None,
+    draws: PairedDraws | None = None,
     *,
-    level: float = LEVEL,
-) -> KindsCompared:
+    level: float = CONFIDENCE_LEVEL,
+) -> BaseInstructComparison:
     """Compare Instruct with Base on their common settings.
 
     Args:
@@ -98,28 +117,34 @@ def base_vs_instruct(
         base_accuracy: Accuracy of each experiment of the base model.
         instruct_settings: Setting of each experiment of the instruct model.
         instruct_accuracy: Accuracy of each experiment of the instruct model.
-        draws: Draws of Base and Instruct from `paired_draws`, (n_draws, n_experiments) each; None gives no interval.
+        draws: Draws of both models from `paired_draws`; None gives no interval.
         level: Confidence level of the interval.
 
     Raises:
         UserError: If an accuracy is missing or infinite, or a model has a setting twice.
         ValueError: If the numbers of settings and accuracies differ.
     """
-    base, instruct = finite(base_accuracy, "accuracy of Base"), finite(instruct_accuracy, "accuracy of Instruct")
-    rows = [_rows(base_settings, base, "base"), _rows(instruct_settings, instruct, "instruct")]
-    common = tuple(setting for setting in rows[0] if setting in rows[1])
+    base, instruct = (
+        finite_array(base_accuracy, "accuracy of Base"),
+        finite_array(instruct_accuracy, "accuracy of Instruct"),
+    )
+    by_setting = [
+        _row_by_setting(base_settings, base, "base"),
+        _row_by_setting(instruct_settings, instruct, "instruct"),
+    ]
+    common = tuple(setting for setting in by_setting[0] if setting in by_setting[1])
     if not common:
         reason = Message("no_common_settings")
-        return KindsCompared((), 0, None, None, None, None, None, 0, None, reason)
-    of_base, of_instruct = ([by_setting[setting] for setting in common] for by_setting in rows)
-    differences = instruct[of_instruct] - base[of_base]
+        return BaseInstructComparison((), 0, None, None, None, None, None, 0, None, reason)
+    base_rows, instruct_rows = ([row_of[setting] for setting in common] for row_of in by_setting)
+    differences = instruct[instruct_rows] - base[base_rows]
     interval = None
     if draws is not None:
-        path = draws[1][:, of_instruct].mean(axis=1) - draws[0][:, of_base].mean(axis=1)
-        lower, upper = percentile_interval(path, level)
+        drawn = draws.instruct[:, instruct_rows].mean(axis=1) - draws.base[:, base_rows].mean(axis=1)
+        lower, upper = percentile_interval(drawn, level)
         interval = (float(lower), float(upper))
-    means = float(base[of_base].mean()), float(instruct[of_instruct].mean())
-    return KindsCompared(
+    means = float(base[base_rows].mean()), float(instruct[instruct_rows].mean())
+    return BaseInstructComparison(
         settings=common,
         n=len(common),
         base=means[0],
@@ -139,7 +164,7 @@ def accuracy_kept(
     draws: Any | None = None,
     baseline_draws: Any | None = None,
     *,
-    level: float = LEVEL,
+    level: float = CONFIDENCE_LEVEL,
 ) -> AccuracyKept:
     """Divide accuracies by the accuracy of the unpruned model.
 
@@ -154,7 +179,7 @@ def accuracy_kept(
         UserError: If an accuracy or a draw is missing or infinite.
         ValueError: If the numbers of draws differ.
     """
-    y = finite(accuracy, "accuracy")
+    y = finite_array(accuracy, "accuracy")
     if baseline is None or not math.isfinite(baseline):
         return AccuracyKept(None, None, Message("no_baseline"))
     if baseline == 0:
@@ -162,7 +187,7 @@ def accuracy_kept(
     kept = y / baseline
     if draws is None or baseline_draws is None:
         return AccuracyKept(kept, None, None)
-    below = finite(baseline_draws, "draws of the unpruned model")
+    below = finite_array(baseline_draws, "draws of the unpruned model")
     if (below == 0).any():
         return AccuracyKept(kept, None, Message("zero_baseline"))
     drawn = accuracy_and_draws(y, draws)[1]
@@ -171,24 +196,20 @@ def accuracy_kept(
     return AccuracyKept(kept, percentile_interval(drawn / below[:, None], level), None)
 
 
-def perplexity_ratio(perplexity: float | None, baseline: float | None) -> tuple[float | None, Message | None]:
-    """Divide a perplexity by the perplexity of the unpruned model.
-
-    Returns:
-        The ratio and None; or None and the reason why the ratio is undefined.
-    """
+def perplexity_ratio(perplexity: float | None, baseline: float | None) -> Ratio:
+    """Divide a perplexity by the perplexity of the unpruned model."""
     if baseline is None:
-        return None, Message("no_baseline")
+        return Ratio(None, Message("no_baseline"))
     if not math.isfinite(baseline):
-        return None, Message("not_finite", {"name": "the perplexity of the unpruned model"})
+        return Ratio(None, Message("not_finite", {"name": "the perplexity of the unpruned model"}))
     if perplexity is None or not math.isfinite(perplexity):
-        return None, Message("not_finite", {"name": "the perplexity"})
+        return Ratio(None, Message("not_finite", {"name": "the perplexity"}))
     if baseline <= 0:
-        return None, Message("zero_baseline")
-    return perplexity / baseline, None
+        return Ratio(None, Message("zero_baseline"))
+    return Ratio(perplexity / baseline, None)
 
 
-def _rows(settings: Sequence[Hashable], accuracy: FloatArray, kind: str) -> dict[Hashable, int]:
+def _row_by_setting(settings: Sequence[Hashable], accuracy: FloatArray, kind: str) -> dict[Hashable, int]:
     same_lengths(settings=settings, accuracy=accuracy)
     rows = {setting: row for row, setting in enumerate(settings)}
     if len(rows) < len(settings):

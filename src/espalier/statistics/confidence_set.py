@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from espalier.statistics.bootstrap import LEVEL
-from espalier.statistics.checks import TIE, BoolArray, FloatArray, accuracy_and_draws
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
+from espalier.statistics.validation import TIE, BoolArray, FloatArray, accuracy_and_draws
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ConfidenceSet:
         return int(self.members.sum())
 
 
-def confidence_set(accuracy: Any, draws: Any, *, level: float = LEVEL) -> ConfidenceSet:
+def confidence_set(accuracy: Any, draws: Any, *, level: float = CONFIDENCE_LEVEL) -> ConfidenceSet:
     """Compute the confidence set of the best experiment.
 
     Pass candidates only: leave out the unpruned model and the controls.
@@ -74,5 +74,5 @@ def confidence_set(accuracy: Any, draws: Any, *, level: float = LEVEL) -> Confid
     critical = np.quantile(highest[:, None] - error, level, axis=0)
     simultaneous = float(np.quantile(highest - error.min(axis=1), level))
     deficit = theta.max() - theta
-    members, together = deficit <= critical + TIE, deficit <= simultaneous + TIE
-    return ConfidenceSet(level, deficit, critical, members, simultaneous, together)
+    members, simultaneous_members = deficit <= critical + TIE, deficit <= simultaneous + TIE
+    return ConfidenceSet(level, deficit, critical, members, simultaneous, simultaneous_members)

@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from espalier.statistics.checks import FloatArray, same_lengths
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import FloatArray, same_lengths
 
 MIN_POINTS = 3
 MODERATE_FROM = 0.5

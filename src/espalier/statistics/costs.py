@@ -17,9 +17,29 @@ from typing import Any
 import numpy as np
 
 from espalier.errors import UserError
-from espalier.statistics.checks import IntArray, same_lengths
+from espalier.statistics.validation import IntArray, same_lengths
 
 DTYPE_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class CostSizes:
+    """Sizes of a model that pruning does not change.
+
+    Attributes:
+        head_dim: Head size.
+        lm_head_params: Number of weights of the output head, tied or not: vocabulary size times hidden size.
+        dtype: Dtype of the KV cache; a key of `DTYPE_BYTES`, or None if it is unknown.
+        kv_group_biases: Number of biases in one KV group. If q, k and v have biases, it is
+            (query heads of the group + 2) * head size.
+        mlp_channel_biases: Number of biases in one MLP channel.
+    """
+
+    head_dim: int
+    lm_head_params: int
+    dtype: str | None
+    kv_group_biases: int = 0
+    mlp_channel_biases: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,80 +48,67 @@ class Costs:
 
     Attributes:
         n_params: Number of all parameters.
-        kv_cache_bytes_per_token: Size of the KV cache per token.
+        kv_cache_bytes_per_token: Size of the KV cache per token; None if its dtype is unknown.
         flops_per_token: Floating-point operations per token.
     """
 
     n_params: int
-    kv_cache_bytes_per_token: int
+    kv_cache_bytes_per_token: int | None
     flops_per_token: int
 
     def relative_to(self, unpruned: Costs) -> dict[str, float | None]:
-        """Return each cost divided by the same cost of the unpruned model; None if that cost is 0."""
+        """Return each cost divided by the same cost of the unpruned model; None if that cost is 0 or unknown."""
         pairs = {
             "n_params": (self.n_params, unpruned.n_params),
             "kv_cache_bytes_per_token": (self.kv_cache_bytes_per_token, unpruned.kv_cache_bytes_per_token),
             "flops_per_token": (self.flops_per_token, unpruned.flops_per_token),
         }
-        return {name: ours / theirs if theirs else None for name, (ours, theirs) in pairs.items()}
+        return {name: None if cost is None or not base else cost / base for name, (cost, base) in pairs.items()}
 
 
 def costs(
+    sizes: CostSizes,
     *,
     kv_groups: Any,
     attention_params: Any,
     mlp_channels: Any,
     mlp_params: Any,
     n_params: int,
-    head_dim: int,
-    lm_head_params: int,
-    dtype: str,
-    kv_group_biases: int = 0,
-    mlp_channel_biases: int = 0,
 ) -> Costs:
     """Compute the costs of a model, pruned or not.
 
     Args:
+        sizes: Sizes that pruning does not change.
         kv_groups: Number of KV groups of each layer, (n_layers,).
         attention_params: Number of prunable attention parameters of each layer, (n_layers,).
         mlp_channels: Number of MLP channels of each layer, (n_layers,).
         mlp_params: Number of prunable MLP parameters of each layer, (n_layers,).
         n_params: Number of all parameters of the model.
-        head_dim: Head size.
-        lm_head_params: Number of weights of the output head, tied or not: vocabulary size times hidden size.
-        dtype: Dtype of the KV cache; a key of `DTYPE_BYTES`.
-        kv_group_biases: Number of biases in one KV group. If q, k and v have biases, it is
-            (query heads of the group + 2) * head size.
-        mlp_channel_biases: Number of biases in one MLP channel.
 
     Raises:
         UserError: If a count is negative, the dtype is unknown, or a layer has more biases than parameters.
         ValueError: If the arrays have different lengths.
     """
     columns = {
-        name: _whole(values, name)
+        name: _count_array(values, name)
         for name, values in {
             "kv_groups": kv_groups, "attention_params": attention_params,
             "mlp_channels": mlp_channels, "mlp_params": mlp_params,
         }.items()
     }  # fmt: skip
     same_lengths(**columns)
-    if dtype not in DTYPE_BYTES:
-        raise UserError(f"cache type {dtype!r} is unknown; known are {', '.join(DTYPE_BYTES)}")
+    if sizes.dtype is not None and sizes.dtype not in DTYPE_BYTES:
+        raise UserError(f"cache type {sizes.dtype!r} is unknown; known are {', '.join(DTYPE_BYTES)}")
     groups, channels = columns["kv_groups"], columns["mlp_channels"]
-    weights = (
-        columns["attention_params"] - groups * kv_group_biases + columns["mlp_params"] - channels * mlp_channel_biases
-    )
+    biases = groups * sizes.kv_group_biases + channels * sizes.mlp_channel_biases
+    weights = columns["attention_params"] + columns["mlp_params"] - biases
     if (weights < 0).any():
         raise UserError("a layer has more biases than parameters; look at the biases of a KV group")
-    return Costs(
-        n_params=int(n_params),
-        kv_cache_bytes_per_token=int(2 * groups.sum()) * head_dim * DTYPE_BYTES[dtype],
-        flops_per_token=2 * (int(weights.sum()) + lm_head_params),
-    )
+    cache = None if sizes.dtype is None else int(2 * groups.sum()) * sizes.head_dim * DTYPE_BYTES[sizes.dtype]
+    return Costs(int(n_params), cache, 2 * (int(weights.sum()) + sizes.lm_head_params))
 
 
-def _whole(values: Any, name: str) -> IntArray:
+def _count_array(values: Any, name: str) -> IntArray:
     array = np.asarray(values, dtype=np.int64)
     if array.ndim != 1 or (array < 0).any():
         raise UserError(f"{name} must be one count of at least 0 for each layer")

@@ -20,8 +20,8 @@ import numpy as np
 from scipy import stats
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import LEVEL, N_DRAWS, Bootstrap
-from espalier.statistics.checks import FloatArray, finite
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, N_DRAWS, Bootstrap
+from espalier.statistics.validation import FloatArray, finite_array
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CountIntervals:
     from_counts: bool = True
 
 
-def intervals_from_counts(accuracy: Any, n_documents: Any, *, level: float = LEVEL) -> CountIntervals:
+def intervals_from_counts(accuracy: Any, n_documents: Any, *, level: float = CONFIDENCE_LEVEL) -> CountIntervals:
     """Compute intervals of the unweighted mean accuracy over tasks.
 
     Args:
@@ -98,12 +98,12 @@ def draw_from_counts(
 
 
 def _accuracy_and_counts(accuracy: Any, n_documents: Any) -> tuple[FloatArray, FloatArray]:
-    p = finite(accuracy, "task accuracies", ndim=2)
+    p = finite_array(accuracy, "task accuracies", ndim=2)
     if not p.size:
         raise UserError("no task accuracy was given; at least one experiment and one task are needed")
     if ((p < 0) | (p > 1)).any():
         raise UserError(f"task accuracies go from {p.min():g} to {p.max():g}; they must lie between 0 and 1")
-    n = np.broadcast_to(finite(n_documents, "numbers of documents", ndim=np.ndim(n_documents)), p.shape)
+    n = np.broadcast_to(finite_array(n_documents, "numbers of documents", ndim=np.ndim(n_documents)), p.shape)
     if (n < 2).any():
         raise UserError(f"a task has {n.min():g} documents; intervals need at least 2 (evaluation.limit)")
     return p, n

@@ -1,6 +1,6 @@
 """Statements about results as data: a code with values, which a message catalogue renders in any language.
 
-`ENGLISH` is the catalogue of this package. A template may use only the values that its message carries.
+`STATISTICS_ENGLISH` is the catalogue of this package. A template may use only the values that its message carries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Message:
     """A statement about a result.
 
     Attributes:
-        code: Key of the statement in a catalogue such as `ENGLISH`.
+        code: Key of the statement in a catalogue such as `STATISTICS_ENGLISH`.
         values: Names and numbers of the statement, at full precision. A value may be a message, such as a reason.
     """
 
@@ -25,21 +25,16 @@ class Message:
     values: Mapping[str, Value] = field(default_factory=dict)
 
 
-def render(message: Message, catalogue: Mapping[str, str]) -> str:
+def render_message(message: Message, catalogue: Mapping[str, str]) -> str:
     """Render a message, and the messages among its values, with a catalogue (code to template)."""
     values = {
-        name: render(value, catalogue) if isinstance(value, Message) else value
+        name: render_message(value, catalogue) if isinstance(value, Message) else value
         for name, value in message.values.items()
     }  # fmt: skip
     return catalogue[message.code].format(**values)
 
 
-def english(message: Message) -> str:
-    """Render a message in English."""
-    return render(message, ENGLISH)
-
-
-ENGLISH = {
+STATISTICS_ENGLISH = {
     # Reasons why a value is undefined.
     "no_values": "no experiment has {name}",
     "too_few": "only {n} of at least {needed} experiments",

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 
 from espalier.errors import UserError
-from espalier.statistics.checks import TIE, BoolArray, FloatArray, accuracy_and_draws
-from espalier.statistics.documents import Correctness, TaskDocuments
+from espalier.statistics.correctness import Correctness, TaskDocuments
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import TIE, BoolArray, FloatArray, accuracy_and_draws
 
 N_SPLITS = 1_000
-_CHUNK = 8_000_000
+_VALUES_PER_CHUNK = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class Shrinkage:
     Attributes:
         best: Accuracy of the best experiment.
         mean: Mean accuracy over experiments.
-        noise_variance: Variance between experiments that the sampling of documents explains; 0 for one experiment.
-        observed_variance: Variance of the observed accuracies; 0 for one experiment.
+        noise_variance: Variance between experiments that the sampling of documents explains; None for one experiment.
+        observed_variance: Variance of the observed accuracies; None for one experiment.
         noise_share: `noise_variance` / `observed_variance`, at most 1.
         optimism: Expected amount by which the observed accuracy of the best experiment exceeds its true accuracy.
         corrected: `best` - `optimism`.
-        reason: Why `noise_share`, `optimism` and `corrected` are None; None if they are defined.
+        reason: Why a value is None; None if all values are defined.
     """
 
     best: float
     mean: float
-    noise_variance: float
-    observed_variance: float
+    noise_variance: float | None
+    observed_variance: float | None
     noise_share: float | None
     optimism: float | None
     corrected: float | None
@@ -93,7 +93,7 @@ def shrinkage(accuracy: Any, draws: Any) -> Shrinkage:
     best, mean = float(theta.max()), float(theta.mean())
     if theta.size < 2:
         reason = Message("too_few", {"n": 1, "needed": 2})
-        return Shrinkage(best, mean, 0.0, 0.0, None, None, None, reason)
+        return Shrinkage(best, mean, None, None, None, None, None, reason)
     deviation = drawn - drawn.mean(axis=1, keepdims=True)
     noise = float(deviation.var(axis=0, ddof=1).sum() / (theta.size - 1))
     if np.ptp(theta) <= TIE:
@@ -104,19 +104,19 @@ def shrinkage(accuracy: Any, draws: Any) -> Shrinkage:
     return Shrinkage(best, mean, noise, observed, share, optimism, best - optimism, None)
 
 
-def split_half(of: Correctness, *, seed: int, n_splits: int = N_SPLITS) -> SplitHalf:
+def split_half(correctness: Correctness, *, seed: int, n_splits: int = N_SPLITS) -> SplitHalf:
     """Choose the best experiment on one half of the documents and score it on the other half, for many random splits.
 
     Args:
-        of: Correctness of the candidates; leave out the unpruned model and the controls.
+        correctness: Correctness of the candidates; leave out the unpruned model and the controls.
         seed: Seed of the splits.
         n_splits: Number of splits.
 
     Raises:
         UserError: If a task has fewer than two documents.
     """
-    halves = np.zeros((2, n_splits, len(of.experiments)))
-    for task in of.tasks:
+    halves = np.zeros((2, n_splits, len(correctness.experiments)))
+    for task in correctness.tasks:
         halves += task.weight * _halves(task, seed, n_splits)
     chosen = (halves >= halves.max(axis=2, keepdims=True) - TIE).astype(np.float64)
     chosen /= chosen.sum(axis=2, keepdims=True)
@@ -140,8 +140,8 @@ def _halves(task: TaskDocuments, seed: int, n_splits: int) -> FloatArray:
     generator = np.random.default_rng([seed, *f"{task.task} halves".encode()])
     right = np.ascontiguousarray(task.correct.T, dtype=np.float32)
     counts = [
-        _random_halves(generator, min(_CHUNK // n + 1, n_splits - start), n).astype(np.float32) @ right
-        for start in range(0, n_splits, _CHUNK // n + 1)
+        _random_halves(generator, min(_VALUES_PER_CHUNK // n + 1, n_splits - start), n).astype(np.float32) @ right
+        for start in range(0, n_splits, _VALUES_PER_CHUNK // n + 1)
     ]
     first = np.concatenate(counts).astype(np.float64)
     return np.stack([first / (n // 2), (task.correct.sum(axis=1) - first) / (n - n // 2)])

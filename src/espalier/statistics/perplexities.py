@@ -24,11 +24,11 @@ import numpy as np
 from scipy import stats
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import LEVEL
-from espalier.statistics.checks import FloatArray, IntArray
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import FloatArray, IntArray
 
-FEWEST_BLOCKS = 4
+MIN_BLOCKS = 4
 NO_WINDOWS = Message("no_windows")
 """Reason why a ratio has no interval: the results (version 0.1.0 or imported) have no window losses."""
 
@@ -52,35 +52,48 @@ class PerplexityRatio:
     reason: Message | None
 
 
-def paired_ratio(
-    losses: FloatArray, unpruned: FloatArray, tokens: IntArray, *, level: float = LEVEL
-) -> PerplexityRatio:
+@dataclass(frozen=True)
+class WindowLosses:
+    """Losses of one model on one text.
+
+    Attributes:
+        losses: Summed loss of each window (nats), (n_windows,).
+        tokens: Number of scored tokens of each window, (n_windows,).
+    """
+
+    losses: FloatArray
+    tokens: IntArray
+
+
+def paired_ratio(pruned: WindowLosses, unpruned: WindowLosses, *, level: float = CONFIDENCE_LEVEL) -> PerplexityRatio:
     """Compute the perplexity ratio of two models from their losses in the same windows.
 
     Args:
-        losses: Summed loss of the pruned model in each window (nats): (n_windows,).
-        unpruned: Summed loss of the unpruned model in each window (nats): (n_windows,).
-        tokens: Number of scored tokens of each window: (n_windows,).
+        pruned: Losses of the pruned model.
+        unpruned: Losses of the unpruned model.
         level: Confidence level of the interval.
 
     Raises:
-        UserError: If the numbers of windows differ or are 0, or a loss is not finite.
+        UserError: If the windows of the two models differ, there is no window, or a loss is not finite.
     """
-    if not len(losses) == len(unpruned) == len(tokens) or not len(losses):
+    tokens = pruned.tokens
+    if not (len(tokens) and np.array_equal(tokens, unpruned.tokens)):
         raise UserError("perplexity: the two models were measured in different windows; evaluate both again")
-    if not (np.isfinite(losses).all() and np.isfinite(unpruned).all()):
+    if not len(pruned.losses) == len(unpruned.losses) == len(tokens):
+        raise UserError("perplexity: a window has no loss or no number of tokens; evaluate both models again")
+    if not (np.isfinite(pruned.losses).all() and np.isfinite(unpruned.losses).all()):
         raise UserError("perplexity: the loss of a window is not finite; evaluate again in float32 (evaluation.dtype)")
-    n_windows = len(losses)
+    n_windows = len(tokens)
     size = math.isqrt(n_windows - 1) + 1  # ceil(sqrt(n_windows))
     starts = np.arange(0, n_windows, size)
     if len(starts) > 1 and n_windows - starts[-1] < size:
         starts = starts[:-1]  # merge a shorter last block: the standard error treats all blocks alike
-    d = np.add.reduceat(losses - unpruned, starts)
+    d = np.add.reduceat(pruned.losses - unpruned.losses, starts)
     n = np.add.reduceat(tokens, starts)
     r = float(d.sum() / n.sum())
     n_blocks = len(starts)
-    if n_blocks < FEWEST_BLOCKS:
-        reason = Message("too_few_windows", {"n": n_windows, "needed": FEWEST_BLOCKS})
+    if n_blocks < MIN_BLOCKS:
+        reason = Message("too_few_windows", {"n": n_windows, "needed": MIN_BLOCKS})
         return PerplexityRatio(math.exp(r), None, n_windows, n_blocks, reason)
     stderr = math.sqrt(n_blocks / (n_blocks - 1) * float(((d - r * n) ** 2).sum())) / float(n.sum())
     half = float(stats.t.ppf((1 + level) / 2, n_blocks - 1)) * stderr

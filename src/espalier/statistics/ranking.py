@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from espalier.statistics.bootstrap import LEVEL, percentile_interval
-from espalier.statistics.checks import FloatArray, finite, same_lengths
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, percentile_interval
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import FloatArray, finite_array, same_lengths
 
-MIN_POINTS = 3
-ALL_ORDERS_UP_TO = 7  # 5,040 orders
+MIN_EXPERIMENTS = 3
+MAX_EXACT_EXPERIMENTS = 7  # 5,040 orders
 # Draws are stored in float32, so accuracies that differ by no more than this count as equal.
-TIE = 1e-6
-_CHUNK = 256  # draws at a time: the pairs of 100 experiments take 10 MB
+STORED_DRAWS_TIE = 1e-6
+_DRAWS_PER_CHUNK = 256  # draws at a time: the pairs of 100 experiments take 10 MB
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Ranking:
 
 
 def compare_rankings(
-    before: Any, after: Any, draws: tuple[FloatArray, FloatArray] | None = None, *, level: float = LEVEL
+    before: Any, after: Any, draws: tuple[FloatArray, FloatArray] | None = None, *, level: float = CONFIDENCE_LEVEL
 ) -> Ranking:
     """Compare the order of the experiments before and after a change.
 
@@ -71,19 +71,19 @@ def compare_rankings(
         UserError: If an accuracy is missing or infinite.
         ValueError: If the lengths differ.
     """
-    x, y = finite(before, "accuracy before"), finite(after, "accuracy after")
+    x, y = finite_array(before, "accuracy before"), finite_array(after, "accuracy after")
     same_lengths(before=x, after=y)
     n = len(x)
-    if n < MIN_POINTS:
-        return Ranking(n, None, None, None, None, level, Message("too_few", {"n": n, "needed": MIN_POINTS}))
-    tau = float(tau_of(x[None], y[None])[0])
+    if n < MIN_EXPERIMENTS:
+        return Ranking(n, None, None, None, None, level, Message("too_few", {"n": n, "needed": MIN_EXPERIMENTS}))
+    tau = float(kendall_tau_b(x[None], y[None])[0])
     if math.isnan(tau):
         return Ranking(n, None, None, None, None, level, Message("no_spread"))
-    interval = None if draws is None else _interval(*draws, level)
+    interval = None if draws is None else _tau_interval(*draws, level)
     return Ranking(n, tau, _p_value(x, y, tau), 2 / math.factorial(n), interval, level, None)
 
 
-def tau_of(before: FloatArray, after: FloatArray) -> FloatArray:
+def kendall_tau_b(before: FloatArray, after: FloatArray) -> FloatArray:
     """Compute Kendall's tau-b of each row.
 
     Args:
@@ -95,8 +95,8 @@ def tau_of(before: FloatArray, after: FloatArray) -> FloatArray:
     """
     first, second = np.triu_indices(before.shape[1], k=1)
     taus = np.empty(len(before))
-    for start in range(0, len(before), _CHUNK):
-        rows = slice(start, start + _CHUNK)
+    for start in range(0, len(before), _DRAWS_PER_CHUNK):
+        rows = slice(start, start + _DRAWS_PER_CHUNK)
         x, y = (_signs(values[rows, first] - values[rows, second]) for values in (before, after))
         with np.errstate(divide="ignore", invalid="ignore"):
             taus[rows] = (x * y).sum(axis=1) / np.sqrt((x != 0).sum(axis=1) * (y != 0).sum(axis=1))
@@ -104,19 +104,21 @@ def tau_of(before: FloatArray, after: FloatArray) -> FloatArray:
 
 
 def _signs(differences: FloatArray) -> FloatArray:
-    return np.sign(np.where(np.abs(differences) <= TIE, 0.0, differences))
+    return np.sign(np.where(np.abs(differences) <= STORED_DRAWS_TIE, 0.0, differences))
 
 
 def _p_value(x: FloatArray, y: FloatArray, tau: float) -> float:
     """Return the share of all orders of y that give at least this |tau|; for many experiments, scipy's p value."""
-    if len(x) > ALL_ORDERS_UP_TO:
-        return float(stats.kendalltau(np.round(x / TIE), np.round(y / TIE)).pvalue)
+    if len(x) > MAX_EXACT_EXPERIMENTS:
+        return float(stats.kendalltau(np.round(x / STORED_DRAWS_TIE), np.round(y / STORED_DRAWS_TIE)).pvalue)
     orders = np.array([y[list(order)] for order in itertools.permutations(range(len(y)))])
-    return float(np.mean(np.abs(tau_of(np.broadcast_to(x, orders.shape), orders)) >= abs(tau) - TIE))
+    return float(
+        np.mean(np.abs(kendall_tau_b(np.broadcast_to(x, orders.shape), orders)) >= abs(tau) - STORED_DRAWS_TIE)
+    )
 
 
-def _interval(before: FloatArray, after: FloatArray, level: float) -> tuple[float, float] | None:
-    taus = tau_of(before, after)
+def _tau_interval(before: FloatArray, after: FloatArray, level: float) -> tuple[float, float] | None:
+    taus = kendall_tau_b(before, after)
     defined = taus[~np.isnan(taus)]
     if 2 * len(defined) < len(taus):
         return None

@@ -24,11 +24,11 @@ import numpy as np
 from scipy import stats
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import LEVEL
-from espalier.statistics.checks import FloatArray, finite, same_lengths
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import FloatArray, finite_array, same_lengths
 
-_ZERO = 1e-24
+_ZERO_ERROR = 1e-24
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class SeedErrors:
 
 
 def seed_errors(
-    accuracy: Any, axes: Mapping[str, Sequence[Hashable]], seeds: Sequence[Hashable], *, level: float = LEVEL
+    accuracy: Any, axes: Mapping[str, Sequence[Hashable]], seeds: Sequence[Hashable], *, level: float = CONFIDENCE_LEVEL
 ) -> SeedErrors:
     """Compute the effects of the axes and their errors between seeds.
 
@@ -93,7 +93,7 @@ def seed_errors(
         UserError: If an accuracy is missing or infinite, or a setting was run twice with one seed.
         ValueError: If the columns have different lengths.
     """
-    y = finite(accuracy, "accuracy")
+    y = finite_array(accuracy, "accuracy")
     same_lengths(accuracy=y, seeds=seeds, **axes)
     used = tuple(dict.fromkeys(seed for seed in seeds if seed is not None))
     if len(used) < 2:
@@ -109,12 +109,12 @@ def seed_errors(
         return SeedErrors(used, 0, n_left_out, {}, None, Message("no_setting_at_every_seed"))
     table = np.array([[y[by_seed[seed]] for by_seed in complete.values()] for seed in used])  # (S, n_settings)
     levels = {name: [setting[place] for setting in complete] for place, name in enumerate(axes)}
-    effects = {name: _axis(table, name, levels, level) for name in levels}
+    effects = {name: _axis_effect(table, name, levels, level) for name in levels}
     std = float(np.sqrt(table.var(axis=0, ddof=1).mean()))
     return SeedErrors(used, len(complete), n_left_out, effects, std, None)
 
 
-def _axis(table: FloatArray, name: str, levels: Mapping[str, Sequence[Hashable]], level: float) -> AxisEffect:
+def _axis_effect(table: FloatArray, name: str, levels: Mapping[str, Sequence[Hashable]], level: float) -> AxisEffect:
     """Compute the effects of one axis from the accuracies by seed and setting, (S, n_settings)."""
     values = tuple(dict.fromkeys(levels[name]))
     n_seeds, n_values = len(table), len(values)
@@ -126,14 +126,14 @@ def _axis(table: FloatArray, name: str, levels: Mapping[str, Sequence[Hashable]]
     own = _effect_columns(levels[name])
     if np.linalg.matrix_rank(np.hstack([rest, own])) < np.linalg.matrix_rank(rest) + n_values - 1:
         return AxisEffect(values, None, None, None, None, df, None, Message("aliased", {"axis": name}))
-    solved = np.linalg.lstsq(np.hstack([rest, own]), table.T, rcond=None)[0][rest.shape[1] :].T  # (S, K - 1)
-    by_seed = np.hstack([solved, -solved.sum(axis=1, keepdims=True)])  # (S, K)
+    coefficients = np.linalg.lstsq(np.hstack([rest, own]), table.T, rcond=None)[0][rest.shape[1] :].T  # (S, K - 1)
+    by_seed = np.hstack([coefficients, -coefficients.sum(axis=1, keepdims=True)])  # (S, K)
     effect = by_seed.mean(axis=0)
     stderr = by_seed.std(axis=0, ddof=1) / np.sqrt(n_seeds)
-    reach = float(stats.t.ppf((1 + level) / 2, n_seeds - 1)) * stderr
-    intervals = np.stack([effect - reach, effect + reach], axis=1)
+    margin = float(stats.t.ppf((1 + level) / 2, n_seeds - 1)) * stderr
+    intervals = np.stack([effect - margin, effect + margin], axis=1)
     error = float(((by_seed - effect) ** 2).sum()) / df[1]
-    if error <= _ZERO:
+    if error <= _ZERO_ERROR:
         return AxisEffect(values, effect, stderr, intervals, None, df, None, Message("no_seed_variation"))
     f = float(n_seeds * (effect**2).sum() / df[0] / error)
     return AxisEffect(values, effect, stderr, intervals, f, df, float(stats.f.sf(f, *df)), None)

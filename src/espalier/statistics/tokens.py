@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import LEVEL, percentile_interval
-from espalier.statistics.checks import FloatArray, accuracy_and_draws, finite, same_lengths
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, percentile_interval
+from espalier.statistics.validation import FloatArray, accuracy_and_draws, finite_array, same_lengths
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def compare_at_equal_tokens(
     blocks: Sequence[Hashable],
     draws: Any | None = None,
     *,
-    level: float = LEVEL,
+    level: float = CONFIDENCE_LEVEL,
 ) -> list[TokenGroup]:
     """Compare settings that use the same number of calibration tokens.
 
@@ -74,7 +74,7 @@ def compare_at_equal_tokens(
         UserError: If an accuracy or a draw is missing, or one block ran a setting twice.
         ValueError: If the columns have different lengths.
     """
-    y = finite(accuracy, "accuracy")
+    y = finite_array(accuracy, "accuracy")
     same_lengths(accuracy=y, seq_len=taylor_seq_len, num_samples=taylor_num_samples, blocks=blocks)
     drawn = None if draws is None else accuracy_and_draws(y, draws)[1]
     settings: dict[tuple[int, int], dict[Hashable, int]] = {}
@@ -89,21 +89,21 @@ def compare_at_equal_tokens(
         group = {key: rows for key, rows in sorted(settings.items()) if key[0] * key[1] == tokens}
         shared = [block for block in dict.fromkeys(blocks) if all(block in rows for rows in group.values())]
         if len(group) > 1 and shared:
-            groups.append(_group(tokens, group, shared, y, drawn, level))
+            groups.append(_token_group(tokens, group, shared, y, drawn, level))
     return groups
 
 
-def _group(
+def _token_group(
     tokens: int,
     group: dict[tuple[int, int], dict[Hashable, int]],
     shared: list[Hashable],
     y: FloatArray,
-    drawn: FloatArray | None,
+    draws: FloatArray | None,
     level: float,
 ) -> TokenGroup:
     rows = {key: [by_block[block] for block in shared] for key, by_block in group.items()}
     means = {key: float(y[members].mean()) for key, members in rows.items()}
-    paths = {} if drawn is None else {key: drawn[:, members].mean(axis=1) for key, members in rows.items()}
+    mean_draws = {} if draws is None else {key: draws[:, members].mean(axis=1) for key, members in rows.items()}
     shortest, longest = min(rows), max(rows)
 
     def interval(path: FloatArray) -> tuple[float, float]:
@@ -114,8 +114,8 @@ def _group(
         tokens=tokens,
         blocks=tuple(shared),
         settings=tuple(
-            TokenSetting(*key, mean, interval(paths[key]) if paths else None) for key, mean in means.items()
+            TokenSetting(*key, mean, interval(mean_draws[key]) if mean_draws else None) for key, mean in means.items()
         ),
         difference=means[longest] - means[shortest],
-        interval=interval(paths[longest] - paths[shortest]) if paths else None,
+        interval=interval(mean_draws[longest] - mean_draws[shortest]) if mean_draws else None,
     )

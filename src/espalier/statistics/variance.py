@@ -32,14 +32,14 @@ from typing import Any
 import numpy as np
 
 from espalier.errors import UserError
-from espalier.statistics.checks import FloatArray, finite, same_lengths
 from espalier.statistics.messages import Message
+from espalier.statistics.validation import FloatArray, finite_array, same_lengths
 
-_ZERO = 1e-12
+_ZERO_VARIATION = 1e-12
 
 
 @dataclass(frozen=True)
-class Part:
+class VariationPart:
     """One part of the variation.
 
     Attributes:
@@ -73,10 +73,10 @@ class Decomposition:
     """
 
     n: int
-    axes: dict[str, Part]
-    interaction: Part
-    within: Part
-    total: Part
+    axes: dict[str, VariationPart]
+    interaction: VariationPart
+    within: VariationPart
+    total: VariationPart
     noise_share: float | None
     balanced: bool
 
@@ -93,31 +93,31 @@ def decompose(accuracy: Any, axes: Mapping[str, Sequence[Hashable]], covariance:
         UserError: If an accuracy is missing or infinite, or there is no experiment.
         ValueError: If the columns have different lengths.
     """
-    y = finite(accuracy, "accuracy")
+    y = finite_array(accuracy, "accuracy")
     same_lengths(accuracy=y, **axes)
     if not y.size:
         raise UserError("no experiment was given; at least one valid experiment is needed")
-    noise = np.zeros((y.size, y.size)) if covariance is None else finite(covariance, "the covariance", ndim=2)
-    nothing, everything = _Fit(y.size, 0.0, 0.0), _Fit.of([], y, noise)
+    noise = np.zeros((y.size, y.size)) if covariance is None else finite_array(covariance, "the covariance", ndim=2)
+    saturated_fit, mean_fit = _Fit(y.size, 0.0, 0.0), _Fit.of([], y, noise)
     full = _Fit.of(list(axes.values()), y, noise)
     settings = _Fit.of([list(zip(*axes.values(), strict=True))] if axes else [], y, noise)
     parts = {}
     for name, values in axes.items():
         others = _Fit.of([column for other, column in axes.items() if other != name], y, noise)
-        parts[name] = _part(others, full, _why_undefined(name, values, others, full))
-    interaction = _part(full, settings, _unless(full.rank < settings.rank, "no_interaction"))
-    within = _part(settings, nothing, _unless(settings.rank < y.size, "no_replicates"))
-    total = _part(everything, nothing, None)
+        parts[name] = _variation_part(others, full, _why_undefined(name, values, others, full))
+    interaction = _variation_part(full, settings, _unless(full.rank < settings.rank, "no_interaction"))
+    within = _variation_part(settings, saturated_fit, _unless(settings.rank < y.size, "no_replicates"))
+    total = _variation_part(mean_fit, saturated_fit, None)
     *shared, interaction, within, total = _with_shares([*parts.values(), interaction, within], total)
-    gap = abs(sum(part.sum_of_squares for part in (*shared, interaction, within)) - everything.rss)
+    gap = abs(sum(part.sum_of_squares for part in (*shared, interaction, within)) - mean_fit.rss)
     return Decomposition(
         n=y.size,
         axes=dict(zip(parts, shared, strict=True)),
         interaction=interaction,
         within=within,
         total=total,
-        noise_share=min(1.0, everything.noise / everything.rss) if everything.rss > _ZERO else None,
-        balanced=gap <= 1e-9 * max(everything.rss, _ZERO),
+        noise_share=min(1.0, mean_fit.noise / mean_fit.rss) if mean_fit.rss > _ZERO_VARIATION else None,
+        balanced=gap <= 1e-9 * max(mean_fit.rss, _ZERO_VARIATION),
     )
 
 
@@ -144,23 +144,23 @@ def _dummies(values: Sequence[Hashable]) -> FloatArray:
     return np.array([[value == level for level in levels] for value in values], dtype=np.float64)
 
 
-def _part(smaller: _Fit, larger: _Fit, reason: Message | None) -> Part:
+def _variation_part(smaller: _Fit, larger: _Fit, reason: Message | None) -> VariationPart:
     """Return the part that the larger fit explains beyond the smaller fit; `_with_shares` sets its share."""
     squares, noise = max(0.0, smaller.rss - larger.rss), max(0.0, smaller.noise - larger.noise)
-    return Part(squares, noise, larger.rank - smaller.rank, None, reason)
+    return VariationPart(squares, noise, larger.rank - smaller.rank, None, reason)
 
 
-def _with_shares(parts: Sequence[Part], total: Part) -> list[Part]:
+def _with_shares(parts: Sequence[VariationPart], total: VariationPart) -> list[VariationPart]:
     """Return the parts with their shares, followed by the total with its share."""
-    spread = total.sum_of_squares - total.noise
+    variation = total.sum_of_squares - total.noise
     reason = None
-    if spread <= _ZERO:
-        reason = Message("no_spread" if total.sum_of_squares <= _ZERO else "all_noise")
+    if variation <= _ZERO_VARIATION:
+        reason = Message("no_spread" if total.sum_of_squares <= _ZERO_VARIATION else "all_noise")
     explained = [max(0.0, part.sum_of_squares - part.noise) for part in parts]
-    whole = max(spread, sum(explained))  # the sum is larger if a part is smaller than its noise
+    total_explained = max(variation, sum(explained))  # the sum is larger if a part is smaller than its noise
     shared = [
-        replace(part, reason=part.reason or reason, share=None if part.reason or reason else mine / whole)
-        for part, mine in zip(parts, explained, strict=True)
+        replace(part, reason=part.reason or reason, share=None if part.reason or reason else amount / total_explained)
+        for part, amount in zip(parts, explained, strict=True)
     ]
     return [*shared, replace(total, reason=reason, share=None if reason else 1.0)]
 

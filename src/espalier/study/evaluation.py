@@ -10,7 +10,7 @@ from espalier.config.data import HUB, SANDBOX
 from espalier.config.study import StudyConfig
 from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.files import document_files
-from espalier.sandbox.splits import split_files
+from espalier.sandbox.splits import sandbox_task_files
 from espalier.study.paths import CACHE, Paths
 from espalier.study.sources import text_file
 
@@ -57,7 +57,7 @@ class EvaluationSettings:
         """Input files of the tasks: their documents, or for hub data the record of each staged task."""
         data = self._config.data
         if data == SANDBOX:
-            return [self._paths.of("make_world.tasks", name) for name in split_files()]
+            return [self._paths.of("make_world.tasks", name) for name in sandbox_task_files()]
         if data == HUB:
             return [self._paths.of("stage_dataset", task) for task in self._config.tasks]
         return document_files(Path(data).glob("*/*"))

@@ -8,7 +8,7 @@ from typing import Any
 from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
-from espalier.sandbox.splits import split_files
+from espalier.sandbox.splits import sandbox_task_files
 from espalier.study.paths import Paths
 
 Wildcards = Any
@@ -121,7 +121,7 @@ class SandboxSources:
     @property
     def task_files(self) -> list[str]:
         """Task files, as `{task}/{split}.parquet`."""
-        return split_files()
+        return sandbox_task_files()
 
     def training(self, wildcards: Wildcards) -> dict[str, Any]:
         """Return the params of `train_sandbox_model`."""

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from espalier.analysis.base_vs_instruct import compare_kinds
-from espalier.analysis.best import global_best_config, method_comparison, rows_of
+from espalier.analysis.base_vs_instruct import compare_base_and_instruct
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
 from espalier.analysis.cross_model import analyse_study, protocols_of
-from espalier.analysis.model import analyse_model, correlation
+from espalier.analysis.model import analyse_model, correlation_with_accuracy
+from espalier.analysis.selection import global_best_config, method_comparison, rows_of
 from espalier.errors import UserError
 from espalier.naming import ratio_key
 from espalier.reports.html import cross_model_html
@@ -66,8 +66,8 @@ def analyse(*rows: dict[str, Any], headline_ratio: float | None = None) -> dict[
     return analysis
 
 
-def short(of: dict[str, Any]) -> tuple[float | None, int, str | None]:
-    return of["r"], of["n"], of["reason"]
+def r_n_and_reason(correlation: dict[str, Any]) -> tuple[float | None, int, str | None]:
+    return correlation["r"], correlation["n"], correlation["reason"]
 
 
 def test_methods_by_hand() -> None:
@@ -110,8 +110,8 @@ def test_correlations_by_hand() -> None:
         row("x-2", 0.4, grad_norm_ratio=2.0, ppl_text=0.1, extreme_pruning_layers=1),
         row("x-3", 0.3, grad_norm_ratio=3.0, ppl_text=10.05, extreme_pruning_layers=2),
     )
-    assert short(analysis["gradient_correlations"]["grad_norm_ratio"]) == (pytest.approx(0.5), 3, None)
-    assert short(analysis["ppl_accuracy"]) == (pytest.approx(-1), 3, None)
+    assert r_n_and_reason(analysis["gradient_correlations"]["grad_norm_ratio"]) == (pytest.approx(0.5), 3, None)
+    assert r_n_and_reason(analysis["ppl_accuracy"]) == (pytest.approx(-1), 3, None)
     assert analysis["ppl_accuracy"]["text"] == "text"
     assert analysis["ppl_accuracy"]["within"]["mean"] == pytest.approx(-1)  # of the only method
     assert analysis["extreme_layers"]["r"] == pytest.approx(-1)
@@ -120,24 +120,9 @@ def test_correlations_by_hand() -> None:
     }  # fmt: skip
 
 
-def test_undefined_correlations_say_why() -> None:
-    few = analyse(row("x-1", 0.2), row("x-2", 0.3))
-    assert short(few["gradient_correlations"]["grad_norm_ratio"]) == (None, 2, "only 2 of at least 3 experiments")
-    constant = analyse(*(row(f"x-{n}", n / 10, ppl_text=float("inf"), grad_norm_ratio=None) for n in range(1, 5)))
-    assert constant["extreme_layers"]["reason"] == "all values of extreme_pruning_layers are equal"
-    assert constant["gradient_correlations"]["grad_norm_ratio"]["reason"] == "no experiment has grad_norm_ratio"
-    assert constant["ppl_accuracy"]["reason"] == "no experiment has ppl_text"  # infinite values are not used
-    assert constant["best"]["ppl"] is None
-    equal = analyse(*(row(f"x-{n}", 0.5, grad_norm_ratio=float(n)) for n in range(1, 5)))
-    assert equal["gradient_correlations"]["grad_norm_ratio"]["reason"] == "all values of acc_mean are equal"
-
-
-def test_correlation_uses_only_rows_with_both_values() -> None:
-    frame = pd.DataFrame({"x": [1.0, 2.0, 3.0, math.nan, 4.0], "acc_mean": [1.0, 2.0, 3.0, 9.0, math.nan]})
-    found = correlation(frame.assign(method="m"), "x")
-    assert short(found) == (pytest.approx(1.0), 3, None)
-    assert found["n_distinct"] == 3
-    assert short(correlation(frame.assign(method="m"), "absent")) == (None, 0, "no experiment has absent")
+def test_correlation_with_a_missing_column_has_a_reason() -> None:
+    frame = pd.DataFrame({"acc_mean": [1.0, 2.0, 3.0], "method": "m"})
+    assert r_n_and_reason(correlation_with_accuracy(frame, "absent")) == (None, 0, "no experiment has absent")
 
 
 def test_ties_go_to_the_lower_perplexity_then_to_the_name() -> None:
@@ -314,31 +299,31 @@ def test_models_of_different_protocols_are_not_ranked_together() -> None:
     assert analyse_study(rows)["overall_best"]["model"] == "N"
 
 
-def kinds(base: list[dict[str, Any]], instruct: list[dict[str, Any]], *protocols: str | None) -> dict[str, Any]:
+def compare_pair(base: list[dict[str, Any]], instruct: list[dict[str, Any]], *protocols: str | None) -> dict[str, Any]:
     frame = table(*base, *({**one, "model": "N", "kind": "instruct"} for one in instruct))
     of = [rows_of(frame, name, protocol=protocol) for name, protocol in zip("MN", protocols, strict=True)]
-    return compare_kinds(of[0], of[1], 0.5, {})
+    return compare_base_and_instruct(of[0], of[1], 0.5, {})
 
 
-def test_kinds_are_compared_by_one_protocol_whoever_asks() -> None:
-    """`rows_of` stores the protocol with the rows, and `compare_kinds` reads it there."""
+def test_models_with_different_protocols_are_not_compared() -> None:
+    """`rows_of` stores the protocol with the rows, and `compare_base_and_instruct` reads it there."""
     pair = [row("x-1", 0.5)], [row("x-1", 0.6)]
-    assert kinds(*pair, "a", "a")["difference"] == pytest.approx(0.1)
-    assert kinds(*pair, "a", "b")["reason"] == "the models were evaluated by different protocols"
-    assert kinds(*pair, "a", "b")["difference"] is None
+    assert compare_pair(*pair, "a", "a")["difference"] == pytest.approx(0.1)
+    assert compare_pair(*pair, "a", "b")["reason"] == "the models were evaluated by different protocols"
+    assert compare_pair(*pair, "a", "b")["difference"] is None
     for protocols in ((None, None), ("a", None)):
-        assert kinds(*pair, *protocols)["reason"] == "the evaluation protocol of a model is not known"
+        assert compare_pair(*pair, *protocols)["reason"] == "the evaluation protocol of a model is not known"
 
 
-def test_kinds_that_cannot_be_compared_say_why() -> None:
+def test_models_that_cannot_be_compared_have_a_reason() -> None:
     twice = [row("x-1", 0.5), row("x-2", 0.6)]
-    assert kinds(twice, [row("x-1", 0.6)], "a", "a")["reason"] == "a setting is there twice"
+    assert compare_pair(twice, [row("x-1", 0.6)], "a", "a")["reason"] == "a setting is there twice"
     of = rows_of(table(row("x-1", 0.5)), "M", protocol="a")
     endless = dataclasses.replace(of, experiments=of.experiments.assign(acc_mean=math.inf))
-    assert compare_kinds(of, endless, 0.5, {})["reason"] == "an accuracy is not finite"
+    assert compare_base_and_instruct(of, endless, 0.5, {})["reason"] == "an accuracy is not finite"
 
 
-def test_an_error_of_the_comparison_itself_is_not_taken_for_a_setting_that_is_there_twice(
+def test_an_error_of_the_comparison_is_not_reported_as_a_duplicate_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(*_: Any) -> Any:
@@ -346,7 +331,7 @@ def test_an_error_of_the_comparison_itself_is_not_taken_for_a_setting_that_is_th
 
     monkeypatch.setattr("espalier.analysis.base_vs_instruct.base_vs_instruct", broken)
     with pytest.raises(UserError, match="something else"):
-        kinds([row("x-1", 0.5)], [row("x-1", 0.6)], "a", "a")
+        compare_pair([row("x-1", 0.5)], [row("x-1", 0.6)], "a", "a")
 
 
 def test_models_that_could_not_be_checked_and_failed_jobs_are_in_the_comparison() -> None:

@@ -7,15 +7,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from espalier.analysis.best import rows_of
 from espalier.analysis.evidence import draws_table, gather_evidence, read_draws
 from espalier.analysis.model import analyse_model
 from espalier.analysis.recovery import analyse_recovery, joint_draws
+from espalier.analysis.selection import rows_of
 from espalier.errors import UserError
+from espalier.reports.chart_rows import experiment_chart_rows
+from espalier.reports.formatting import MISSING
 from espalier.reports.html import model_html
-from espalier.reports.messages import Words
-from espalier.reports.rows import experiment_rows
-from espalier.reports.sections.base import MISSING
+from espalier.reports.messages import Texts
 from espalier.reports.sections.recovery import recovery_sections, with_recovery
 from espalier.reports.text import model_text
 from espalier.results.recovered import recovered_table
@@ -72,13 +72,12 @@ def recovered(after: dict[str, tuple[int, int]], **failed: str) -> pd.DataFrame:
 
 
 def analyse(frame: pd.DataFrame, after: dict[str, tuple[int, int]]) -> dict[str, Any]:
-    of = rows_of(experiments(), "M")
+    rows = rows_of(experiments(), "M")
     known = {name: partial(samples, right) for name, right in BEFORE.items()}
     # Through a table, as from disk, where draws are float32.
-    before = read_draws(draws_table(gather_evidence(of, evaluations(), known, n_draws=2_000)))
+    before = read_draws(draws_table(gather_evidence(rows, evaluations(), known, n_draws=2_000)))
     own = {name: partial(samples, right) for name, right in after.items()}
-    draws, reason = joint_draws(of, frame, evaluations(), own, before, seed=0)
-    found = analyse_recovery(of, frame, draws, reason=reason)
+    found = analyse_recovery(rows, frame, joint_draws(rows, frame, evaluations(), own, before, seed=0))
     return json.loads(json.dumps(found, allow_nan=False))
 
 
@@ -99,7 +98,7 @@ def test_differences_are_on_the_same_documents() -> None:
     assert found["by_ratio"]["50"]["experiments"]["random-1"]["control"] is True
 
 
-def test_an_order_that_survives_is_said_to() -> None:
+def test_a_kept_ranking_is_stated() -> None:
     found = analyse(recovered(KEPT), KEPT)
     ranking = found["by_ratio"]["50"]["ranking"]
     assert (ranking["n"], ranking["tau"]) == (5, 1.0)  # without the control
@@ -107,7 +106,7 @@ def test_an_order_that_survives_is_said_to() -> None:
     assert codes(found) == ["ranking_kept", "ranking_interval", "best_stays", "best_stays_alone"]
 
 
-def test_a_best_that_changes_is_told_from_the_new_one() -> None:
+def test_a_changed_best_is_distinguishable_from_the_new_best() -> None:
     found = analyse(recovered(SWAPPED), SWAPPED)
     best = found["by_ratio"]["50"]["best"]
     assert (best["before"], best["after"], best["told"]) == ("x-1", "x-2", True)
@@ -116,14 +115,14 @@ def test_a_best_that_changes_is_told_from_the_new_one() -> None:
     assert codes(found) == ["ranking_open", "ranking_interval", "best_changes_told"]
 
 
-def test_a_best_that_changes_by_a_document_is_open() -> None:
+def test_a_best_that_changes_by_one_document_is_not_distinguishable() -> None:
     found = analyse(recovered(CLOSE), CLOSE)
     best = found["by_ratio"]["50"]["best"]
     assert (best["before"], best["after"], best["told"]) == ("x-1", "x-2", False)
     assert "best_changes_open" in codes(found)
 
 
-def test_part_of_the_experiments_is_said_to_be_part() -> None:
+def test_a_partial_ranking_is_stated() -> None:
     few = {name: KEPT[name] for name in ("x-1", "x-3", "y-1")}
     found = analyse(recovered(few), few)
     assert codes(found) == [
@@ -137,10 +136,10 @@ def test_part_of_the_experiments_is_said_to_be_part() -> None:
 
 
 def test_without_documents_there_are_values_and_a_reason() -> None:
-    of = rows_of(experiments(), "M")
-    draws, reason = joint_draws(of, recovered(KEPT), evaluations(), {}, None, seed=0)
-    assert draws is None
-    found = analyse_recovery(of, recovered(KEPT), draws, reason=reason)
+    rows = rows_of(experiments(), "M")
+    joint = joint_draws(rows, recovered(KEPT), evaluations(), {}, None, seed=0)
+    assert joint.draws is None
+    found = analyse_recovery(rows, recovered(KEPT), joint)
     assert found["reason"] == "there are no results of single documents"
     assert found["by_ratio"]["50"]["ranking"]["interval"] is None
     assert "ranking_interval" not in codes(found)
@@ -160,24 +159,24 @@ def reported(frame: pd.DataFrame, after: dict[str, tuple[int, int]]) -> dict[str
 def test_the_report_shows_before_and_after(language: str) -> None:
     frame = recovered({name: KEPT[name] for name in list(KEPT) if name != "y-2"}, y_2="out of memory")
     content = reported(frame, KEPT)
-    words = Words(language)
-    (section,) = recovery_sections(words, content["by_ratio"]["50"])
+    texts = Texts(language)
+    (section,) = recovery_sections(texts, content["by_ratio"]["50"])
     cells = {cells[0]: cells for cells in section.tables[0].rows}
     assert cells["x-2"][1:4] == ["0.7500", "0.8500", "+0.1000"]
     assert cells["x-2"][5:] == ["20.00", "11.00", "61"]
-    assert words("control", name="random-1") in cells
+    assert texts("control", name="random-1") in cells
     assert cells["y-2"][2] == MISSING
     assert any("y-2" in remark and "out of memory" in remark for remark in section.remarks)
     text = model_text(content, language)
-    assert words("s.recovery") in text
+    assert texts("s.recovery") in text
     assert "nan" not in text
-    rows = {key: experiment_rows(experiments(), content, one) for key, one in content["by_ratio"].items()}
-    assert words("s.recovery") in model_html(content, rows, {}, language)
+    rows = {key: experiment_chart_rows(experiments(), content, one) for key, one in content["by_ratio"].items()}
+    assert texts("s.recovery") in model_html(content, rows, {}, language)
 
 
 def test_nothing_is_shown_where_nothing_was_recovered() -> None:
     plain = json.loads(json.dumps(analyse_model(experiments(), "M", headline_ratio=None)))
     assert with_recovery(plain, []) == plain
-    assert Words()("s.recovery") not in model_text(plain)
+    assert Texts()("s.recovery") not in model_text(plain)
     other_ratio = with_recovery(plain, [{"why": None, "by_ratio": {"20": {}}}])
-    assert Words()("s.recovery") not in model_text(other_ratio)
+    assert Texts()("s.recovery") not in model_text(other_ratio)

@@ -9,14 +9,16 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from espalier.analysis.best import rows_of
 from espalier.analysis.costs import costs_of
 from espalier.analysis.cross_model import analyse_study
-from espalier.analysis.evidence import Draws, _groups, draws_table, gather_evidence, read_draws
+from espalier.analysis.evidence import Evidence, _groups, draws_table, gather_evidence, read_draws
 from espalier.analysis.message_json import english
 from espalier.analysis.model import analyse_model
-from espalier.analysis.profile import gradient_profile, settings_of
+from espalier.analysis.perplexities import ratios_to_unpruned
+from espalier.analysis.profile import calibration_settings, profile_gradients
+from espalier.analysis.selection import rows_of
 from espalier.errors import UserError
+from espalier.reports.text import model_text
 from tests.unit.analysis.test_analysis import row, table
 
 N = 40
@@ -61,12 +63,12 @@ def evaluations(model: str = "M") -> pd.DataFrame:
     )  # fmt: skip
 
 
-def evidence(*, documents: bool = True, model: str = "M") -> Draws:
+def evidence(*, documents: bool = True, model: str = "M") -> Evidence:
     given = {name: partial(samples, right) for name, right in RIGHT.items()} if documents else {}
     return gather_evidence(rows_of(experiments(model=model), model), evaluations(model), given, n_draws=2_000)
 
 
-def analyse(of: Draws) -> dict[str, Any]:
+def analyse(of: Evidence) -> dict[str, Any]:
     analysis = analyse_model(experiments(), "M", headline_ratio=None, evidence=of)
     json.dumps(analysis, allow_nan=False)
     return analysis
@@ -224,6 +226,17 @@ def test_costs_by_hand() -> None:
     assert (one["n_params"], one["kv_cache_bytes_per_token"], one["flops_per_token"]) == (140, 8, 2 * (48 + 24 + 40))
     assert one["relative"]["kv_cache_bytes_per_token"] == 0.5
     assert costs_of(plan, "M", None)["reason"] == "the sizes of the unpruned model are not known"
+    for dtype in (None, "float8"):
+        unknown = costs_of(plan, "M", manifest | {"config": config | {"dtype": dtype}})
+        assert (unknown["dtype"], unknown["why"]["code"]) == (None, "no_cache_dtype")
+        assert unknown["baseline"] == {"n_params": 292, "kv_cache_bytes_per_token": None, "flops_per_token": 512}
+        assert unknown["experiments"]["x-1"]["relative"]["kv_cache_bytes_per_token"] is None
+        analysis = json.loads(
+            json.dumps(analyse_model(table(row("x-1", 0.5)), "M", headline_ratio=None, costs=unknown))
+        )
+        text = model_text(analysis)
+        assert f"the model's config has no known dtype ({dtype or 'none'})" in text
+        assert "None" not in text
 
 
 def test_gradient_profile_pools_the_projections_of_a_layer() -> None:
@@ -234,7 +247,16 @@ def test_gradient_profile_pools_the_projections_of_a_layer() -> None:
             "grad_mean": [1.0, 3.0], "grad_std": 0.0, "grad_norm": [3.0, 4.0], "grad_max": 1.0,
         }
     )  # fmt: skip
-    settings = settings_of(experiments(), "M")
+    settings = calibration_settings(experiments(), "M")
     assert settings == [("c-s0", 16, 32), ("c-s0", 32, 16)]
-    (found,) = gradient_profile((one, gradients) for one in settings)  # 16 samples are not in the table
+    (found,) = profile_gradients((one, gradients) for one in settings)  # 16 samples are not in the table
     assert (found["grad_mean"], found["grad_norm"]) == ([2.5], [5.0])
+
+
+def test_perplexities_in_different_windows_are_refused() -> None:
+    text = {"value": 2.0, "window_losses": [1.0, 2.0], "window_tokens": [10, 10]}
+    found = ratios_to_unpruned({"x-1": {"text": text}, "baseline": {"text": text}}, "x-1")
+    assert (found["text"]["ratio"], found["text"]["why"]["code"]) == (1.0, "too_few_windows")
+    other = text | {"window_tokens": [10, 11]}
+    with pytest.raises(UserError, match="measured in different windows"):
+        ratios_to_unpruned({"x-1": {"text": text}, "baseline": {"text": other}}, "x-1")

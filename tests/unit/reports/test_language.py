@@ -8,7 +8,7 @@ import pytest
 from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.model import analyse_model
 from espalier.errors import UserError
-from espalier.reports.messages import CATALOGUES, Words
+from espalier.reports.messages import CATALOGUES, Texts
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import cross_model_text, model_text
 from tests.unit.analysis.test_uncertainty import evidence
@@ -54,7 +54,7 @@ def test_a_template_uses_only_values_that_its_code_is_given(code: str) -> None:
 
 def test_an_unknown_language_is_refused() -> None:
     with pytest.raises(UserError, match=r"report.language: 'fr' is unknown; known are en, zh"):
-        Words("fr")
+        Texts("fr")
 
 
 def test_headings_of_a_model() -> None:

@@ -15,14 +15,14 @@ import vl_convert
 from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.model import analyse_model
 from espalier.errors import UserError
+from espalier.reports.chart_rows import Row, experiment_chart_rows, layer_chart_rows
 from espalier.reports.figures.cross import cross_figures
-from espalier.reports.figures.depth import gradient_profile, kept_layers
+from espalier.reports.figures.layers import best_kept_layers, gradient_profile_figure
 from espalier.reports.figures.model import ratio_figures
-from espalier.reports.figures.vega import Figure, pdf_of, svg_of
+from espalier.reports.figures.vega import Figure, draw_svg, svg_to_pdf
 from espalier.reports.html import cross_model_html, model_html
 from espalier.reports.latex import base_vs_instruct_latex, best_configs_latex, costs_latex
-from espalier.reports.messages import Words
-from espalier.reports.rows import Row, experiment_rows, layer_rows
+from espalier.reports.messages import Texts
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import cross_model_text, model_text
 from espalier.tables import Layers
@@ -78,15 +78,15 @@ def page(model: str = "M", method: str = "x", language: str = "en") -> str:
 def contents(model: str, method: str) -> tuple[dict[str, Any], dict[str, list[Row]], dict[str, list[Row]]]:
     frame = experiments(model, method)
     analysis = analyse_model(frame, model, headline_ratio=None)
-    rows = {key: experiment_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
-    return analysis, rows, layer_rows(layers(model=model, experiment=f"{method}-4"), model)
+    rows = {key: experiment_chart_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
+    return analysis, rows, layer_chart_rows(layers(model=model, experiment=f"{method}-4"), model)
 
 
 def figures_of(model: str, method: str, language: str = "en") -> list[Figure]:
     analysis, rows, kept = contents(model, method)
-    words = Words(language)
-    drawn = ratio_figures(words, analysis, rows["50"])
-    return [*drawn, kept_layers(words, analysis, kept), gradient_profile(words, analysis)]
+    texts = Texts(language)
+    drawn = ratio_figures(texts, analysis, rows["50"])
+    return [*drawn, best_kept_layers(texts, analysis, kept), gradient_profile_figure(texts, analysis)]
 
 
 class _Page(HTMLParser):
@@ -172,26 +172,44 @@ def _rows_in(data: dict[str, Any]) -> list[dict[str, Any]]:
 def test_figures_are_xml_with_text_as_text() -> None:
     figures = figures_of(ODD, ODD)
     assert [figure.name for figure in figures] == MODEL_FIGURES
-    drawn = [svg_of(figure) for figure in figures]
+    drawn = [draw_svg(figure) for figure in figures]
     for figure, svg in zip(figures, drawn, strict=True):
         root = ET.fromstring(svg)  # noqa: S314 (made here)
         assert root.get("aria-label") == figure.alt
     assert ODD in "".join(ET.fromstring(drawn[0]).itertext())  # noqa: S314
     assert "empty in layer 23" in figures[5].alt
-    assert pdf_of(drawn[0]).startswith(b"%PDF")
+    assert svg_to_pdf(drawn[0]).startswith(b"%PDF")
 
 
 def test_figures_say_why_they_are_empty() -> None:
-    words = Words()
+    texts = Texts()
     analysis = analyse_model(table(missing("x-1")), "M", headline_ratio=None)
-    for figure in [*ratio_figures(words, analysis, []), kept_layers(words, analysis, {})]:
+    for figure in [*ratio_figures(texts, analysis, []), best_kept_layers(texts, analysis, {})]:
         assert "o valid experiment" in figure.alt
-        assert figure.alt in svg_of(figure)
+        assert figure.alt in draw_svg(figure)
     frame = table(row("x-1", 0.5, taylor_seq_len=None))
     analysis = analyse_model(frame, "M", headline_ratio=None)
-    figures = ratio_figures(words, analysis, experiment_rows(frame, analysis, analysis))
+    figures = ratio_figures(texts, analysis, experiment_chart_rows(frame, analysis, analysis))
     assert figures[1].alt == "No valid experiment has a sequence length and a number of samples."
-    assert kept_layers(words, analysis, {}).alt == "The plan of the best experiment is not in the layers table."
+    assert best_kept_layers(texts, analysis, {}).alt == "The plan of the best experiment is not in the layers table."
+
+
+def test_a_method_has_one_colour_in_all_figures_of_a_page() -> None:
+    frame = table(
+        row("x-1", 0.5, ppl_text=None), row("y-1", 0.4), row("z-1", 0.3), row("random-1", 0.2, criterion="random")
+    )
+    analysis = analyse_model(frame, "M", headline_ratio=None)
+    figures = ratio_figures(Texts(), analysis, experiment_chart_rows(frame, analysis, analysis))
+    scales = {
+        figure.name: {**dict(zip(scale["domain"], scale["range"], strict=True))}
+        for figure, channel in ((figures[0], "color"), (figures[2], "color"), (figures[4], "color"))
+        for scale in [
+            next(one["encoding"][channel]["scale"] for one in figure.panels[0]["layer"] if channel in one["encoding"])
+        ]
+    }
+    assert set(scales["accuracy_perplexity"]) == {"y", "z", "random"}  # x has no perplexity
+    for colours in scales.values():
+        assert colours.items() <= scales["accuracy_by_method"].items()
 
 
 def test_equal_input_gives_equal_bytes() -> None:
@@ -199,7 +217,9 @@ def test_equal_input_gives_equal_bytes() -> None:
     summary = analyse_study(experiments())
     first, second = ([cross_model_html(summary), best_configs_latex(summary)] for _ in range(2))
     assert first == second
-    assert [svg_of(figure) for figure in figures_of("M", "x")] == [svg_of(figure) for figure in figures_of("M", "x")]
+    assert [draw_svg(figure) for figure in figures_of("M", "x")] == [
+        draw_svg(figure) for figure in figures_of("M", "x")
+    ]
 
 
 def test_cross_model_reports() -> None:
@@ -208,14 +228,14 @@ def test_cross_model_reports() -> None:
     assert "Experiments: 8 total, 7 valid, 1 invalid (1 missing)" in text
     assert "+11.11%" in text  # 0.6 / 0.54 - 1
     assert "highest mean accuracy of 2 models is I with y (0.6000)" in text
-    words = Words()
-    figures = {key: cross_figures(words, content) for key, content in summary["by_ratio"].items()}
+    texts = Texts()
+    figures = {key: cross_figures(texts, content) for key, content in summary["by_ratio"].items()}
     assert cross_model_html(summary).count('class="chart" data-chart="') == 3  # one pair of kinds, at 50%
     assert figures["50"][1].alt == "Change from base to instruct: F +11.1%."
     assert figures["20"][1].alt == "No family has a base and an instruct model with comparable results."
     lone = analyse_study(table(missing("x-1")))
     assert "no valid experiment" in cross_model_text(lone)
-    assert cross_figures(words, lone)[0].alt == "No model has a valid experiment."
+    assert cross_figures(texts, lone)[0].alt == "No model has a valid experiment."
 
 
 def test_latex_escapes_names() -> None:

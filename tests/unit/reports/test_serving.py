@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from espalier.reports.html import model_html
-from espalier.reports.messages import Words
+from espalier.reports.messages import Texts
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import model_text
 from espalier.serving.experiments import deployment_of
@@ -74,7 +74,7 @@ def test_a_gain_is_claimed_only_where_there_is_one(factor: list[float], line: st
 def test_a_measurement_stands_with_its_own_ratio_only(language: str) -> None:
     """A measurement is reported in the section of its own pruning ratio and in no other."""
     analysis, rows, kept = with_measurement([1.5] * 6)
-    title = Words(language)("s.inference", experiment="x-4")
+    title = Texts(language)("s.inference", experiment="x-4")
     assert len(analysis["by_ratio"]) == 2
     assert model_text(analysis, language).count(title) == 1
     assert model_html(analysis, rows, kept, language).count(f"{title}<") >= 1
@@ -84,13 +84,13 @@ def test_a_measurement_stands_with_its_own_ratio_only(language: str) -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_verdicts_of_the_best(language: str) -> None:
     analysis, _, _ = contents("M", "x")
-    judged = deployment_of(layers(), "M", "x-4", MANIFEST)
-    text = model_text(analysis | {"deployment": {"x-4": judged}}, language)
-    words = Words(language)
-    assert words("target.gguf_k") in text
+    verdicts = deployment_of(layers(), "M", "x-4", MANIFEST)
+    text = model_text(analysis | {"deployment": {"x-4": verdicts}}, language)
+    texts = Texts(language)
+    assert texts("target.gguf_k") in text
     # Widths 3,388 and 3,254 need 4 and 10 channels more to be multiples of 64.
-    assert words.say(judged["advice"]) in text
-    assert judged["advice"]["values"]["added"] == (4 + 10) * 12_288
+    assert texts.message(verdicts["advice"]) in text
+    assert verdicts["advice"]["values"]["added"] == (4 + 10) * 12_288
     assert f"{14 * 12_288:,}" in text
 
 

@@ -11,19 +11,26 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from espalier.errors import UserError
 from espalier.evaluation.tasks import load_tasks
 from espalier.files import write_parquet
-from espalier.sandbox.corpora import make_chats, make_lines, make_pages, make_task_documents, solved_key
+from espalier.sandbox.corpora import document_key, make_chats, make_lines, make_pages, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tasks import TASKS
 from espalier.sandbox.training import (
+    BATCH_ROWS,
     ROW_TOKENS,
-    Schedule,
-    chat_rows,
+    ModelShape,
+    SandboxSchedule,
     new_model,
     pack_rows,
-    page_rows,
+    rows_of_chats,
+    rows_of_pages,
     train,
 )
 from espalier.sandbox.world import World, make_world
+
+SHAPE = ModelShape(
+    hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+    tie_word_embeddings=False, max_position_embeddings=128, initializer_range=0.08,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +50,7 @@ def test_equal_seeds_give_equal_worlds_and_texts() -> None:
 
 
 def test_world_has_its_size(world: World) -> None:
-    assert (len(world.things), len(world.people), len(world.crafts)) == (48, 32, 12)
+    assert (len(world.items), len(world.people), len(world.crafts)) == (48, 32, 12)
 
 
 @pytest.mark.parametrize("task", list(TASKS))
@@ -66,7 +73,7 @@ def test_solved_text_is_what_lm_eval_builds(task: str, tasks: TaskDict) -> None:
 @pytest.mark.parametrize("task", list(TASKS))
 def test_documents_differ_and_right_choices_are_spread(task: str, world: World) -> None:
     docs = make_task_documents(world, task, "test", 300, 0)
-    assert len({solved_key(doc, task) for doc in docs}) == 300
+    assert len({document_key(doc, task) for doc in docs}) == 300
     label = next(column for column in ("label", "answer", "answerKey") if column in docs[0])
     counts = [sum(str(doc[label]) == value for doc in docs) for value in {str(doc[label]) for doc in docs}]
     assert len(counts) == TASKS[task].n_choices
@@ -76,18 +83,18 @@ def test_documents_differ_and_right_choices_are_spread(task: str, world: World) 
 
 
 def test_no_right_answer_is_also_a_wrong_one(world: World) -> None:
-    things = {thing.name: thing for thing in world.things}
+    items = {item.name: item for item in world.items}
     for doc in make_task_documents(world, "arc_challenge", "test", 200, 0):
         _, colour, _, _, _, _, place = doc["question"].rstrip("?").split()
         right = doc["choices"]["label"].index(doc["answerKey"])
         for i, choice in enumerate(doc["choices"]["text"]):
-            thing = things[choice.removeprefix("the ")]
-            assert (thing.colour == colour and thing.place == place) == (i == right)
+            item = items[choice.removeprefix("the ")]
+            assert (item.colour == colour and item.place == place) == (i == right)
 
 
 def test_too_many_documents_are_refused_with_the_number(world: World) -> None:
     with pytest.raises(UserError, match=r"sandbox.documents_per_task: 100000 asked for, but the world has only about"):
-        make_task_documents(World(world.things[:1], world.people, world.crafts), "arc_easy", "test", 100_000, 0)
+        make_task_documents(World(world.items[:1], world.people, world.crafts), "arc_easy", "test", 100_000, 0)
 
 
 def test_corpora_share_no_document(world: World) -> None:
@@ -153,19 +160,21 @@ def test_training_learns_and_repeats_to_the_bit(
     world: World, pages: list[str], tokenizer: PreTrainedTokenizerFast, architecture: str
 ) -> None:
     torch.set_num_threads(1)
-    settings = {
-        "architecture": architecture, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": False,
-        "max_position_embeddings": 128, "initializer_range": 0.08, "seed": 0,
-    }  # fmt: skip
-    rows = page_rows(tokenizer, pages)
-    chats = [{"prompt": prompt, "answer": answer} for prompt, answer in make_chats(world, 50, 0)]
-    assert len(chat_rows(tokenizer, chats, rows)) > len(chat_rows(tokenizer, chats[:10], rows)) > 0
+    rows = rows_of_pages(tokenizer, pages)
+    chats = [chat._asdict() for chat in make_chats(world, 50, 0)]
+    assert len(rows_of_chats(tokenizer, chats, rows)) > len(rows_of_chats(tokenizer, chats[:10], rows)) > 0
     losses, weights = [], []
     for _ in range(2):
-        model = new_model(settings, tokenizer)
-        losses.append(train(model, rows, Schedule(40, 8e-3, 0), "test"))
+        model = new_model(architecture, SHAPE, tokenizer, seed=0)
+        losses.append(train(model, rows, SandboxSchedule(40, 8e-3, 0), "test"))
         weights.append(torch.cat([p.flatten() for p in model.parameters()]))
     assert losses[0] == losses[1]
     assert torch.equal(weights[0], weights[1])
     assert losses[0] < 4.5  # an untrained model has ln(600) = 6.4
+
+
+def test_too_few_rows_for_a_batch_are_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = new_model("llama", SHAPE, tokenizer, seed=0)
+    rows = torch.zeros((BATCH_ROWS - 1, ROW_TOKENS), dtype=torch.long)
+    with pytest.raises(UserError, match=r"sandbox\.training_pages: the training text fills 11 rows of 128 tokens"):
+        train(model, rows, SandboxSchedule(2, 8e-3, 0), "test")

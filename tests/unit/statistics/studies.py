@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from espalier.statistics.documents import Correctness, TaskDocuments
+from espalier.statistics.correctness import Correctness, TaskDocuments
 
 TYPES = {"task": "str", "doc_id": "int64", "choice": "int64", "gold": "bool", "loglikelihood": "float64"}
 

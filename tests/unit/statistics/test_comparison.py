@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from espalier.errors import UserError
 from espalier.statistics.bootstrap import bootstrap
 from espalier.statistics.comparison import accuracy_kept, base_vs_instruct, paired_draws, perplexity_ratio
-from espalier.statistics.costs import Costs, costs
+from espalier.statistics.costs import Costs, CostSizes, costs
 from espalier.statistics.counts import draw_from_counts
 from tests.unit.statistics.studies import study
 
@@ -114,8 +114,9 @@ def llama_3_8b(kv_groups: list[int], mlp_channels: list[int]) -> Costs:
     mlp = [12_288 * n for n in mlp_channels]
     other = 2 * 128_256 * 4_096 + 65 * 4_096
     return costs(
-        kv_groups=kv_groups, attention_params=attention, mlp_channels=mlp_channels, mlp_params=mlp,
-        n_params=sum(attention) + sum(mlp) + other, head_dim=128, lm_head_params=128_256 * 4_096, dtype="bfloat16",
+        CostSizes(head_dim=128, lm_head_params=128_256 * 4_096, dtype="bfloat16"), kv_groups=kv_groups,
+        attention_params=attention, mlp_channels=mlp_channels, mlp_params=mlp,
+        n_params=sum(attention) + sum(mlp) + other,
     )  # fmt: skip
 
 
@@ -136,9 +137,9 @@ def test_costs_of_llama_3_8b() -> None:
 
 
 def test_biases_are_no_matrix() -> None:
+    sizes = CostSizes(head_dim=4, lm_head_params=50, dtype="float32", kv_group_biases=12, mlp_channel_biases=2)
     given_costs = costs(
-        kv_groups=[2], attention_params=[2 * 100], mlp_channels=[3], mlp_params=[3 * 30], n_params=400, head_dim=4,
-        lm_head_params=50, dtype="float32", kv_group_biases=12, mlp_channel_biases=2,
+        sizes, kv_groups=[2], attention_params=[2 * 100], mlp_channels=[3], mlp_params=[3 * 30], n_params=400,
     )  # fmt: skip
     # 2 * (200 - 24 + 90 - 6 + 50) = 620; cache 2 * 2 * 4 * 4 bytes = 64.
     assert given_costs == Costs(400, 64, 620)
@@ -146,16 +147,16 @@ def test_biases_are_no_matrix() -> None:
 
 def test_emptied_model_and_bad_counts() -> None:
     empty = {"kv_groups": [0], "attention_params": [0], "mlp_channels": [0], "mlp_params": [0]}
-    common = {"n_params": 10, "head_dim": 4, "lm_head_params": 0}
-    nothing = costs(**empty, **common, dtype="float16")
+    sizes = CostSizes(head_dim=4, lm_head_params=0, dtype="float16")
+    nothing = costs(sizes, **empty, n_params=10)
     assert nothing == Costs(10, 0, 0)
     assert nothing.relative_to(nothing) == {"n_params": 1, "kv_cache_bytes_per_token": None, "flops_per_token": None}
     with pytest.raises(UserError, match=r"int3.*float32, bfloat16, float16"):
-        costs(**empty, **common, dtype="int3")
+        costs(replace(sizes, dtype="int3"), **empty, n_params=10)
     with pytest.raises(UserError, match="kv_groups must be one count"):
-        costs(**empty | {"kv_groups": [-1]}, **common, dtype="float16")
+        costs(sizes, **empty | {"kv_groups": [-1]}, n_params=10)
     with pytest.raises(UserError, match="more biases than parameters"):
-        costs(**empty | {"kv_groups": [1]}, **common, dtype="float16", kv_group_biases=1)
+        costs(replace(sizes, kv_group_biases=1), **empty | {"kv_groups": [1]}, n_params=10)
 
 
 @settings(max_examples=50, deadline=None)

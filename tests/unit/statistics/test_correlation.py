@@ -69,7 +69,7 @@ def test_scale_and_shift_do_not_matter(seed: int, shift: float, scale: float) ->
     ("r", "word"),
     [(0, "none"), (-0.499, "none"), (0.5, "moderate"), (-0.7, "moderate"), (0.701, "strong"), (-1, "strong")],
 )
-def test_words(r: float, word: Strength) -> None:
+def test_strength_of_a_correlation(r: float, word: Strength) -> None:
     assert strength(r) == word
 
 

@@ -31,7 +31,7 @@ def test_shrinkage_by_hand() -> None:
 
 def test_shrinkage_where_undefined() -> None:
     alone = shrinkage([0.5], [[0.4], [0.6]])
-    assert alone.optimism is None
+    assert (alone.noise_variance, alone.observed_variance, alone.optimism) == (None, None, None)
     assert alone.reason is not None
     assert alone.reason.code == "too_few"
     equal = shrinkage([0.5, 0.5], [[0.4, 0.5], [0.6, 0.5]])
@@ -83,7 +83,7 @@ def test_split_half_weighs_tasks_alike_and_takes_odd_counts(monkeypatch: pytest.
     found = split_half(unequal, seed=0, n_splits=30)
     assert (found.optimism, found.chosen_on) == (0, 0.5)
     assert found.chosen_share.tolist() == [0.5, 0.5]
-    monkeypatch.setattr(module, "_CHUNK", 10)
+    monkeypatch.setattr(module, "_VALUES_PER_CHUNK", 10)
     assert split_half(unequal, seed=0, n_splits=30).chosen_on == 0.5
 
 

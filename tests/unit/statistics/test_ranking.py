@@ -5,14 +5,14 @@ import pytest
 from scipy import stats
 
 from espalier.errors import UserError
-from espalier.statistics.ranking import compare_rankings, tau_of
+from espalier.statistics.ranking import compare_rankings, kendall_tau_b
 
 
 def test_tau_is_scipys_with_and_without_ties() -> None:
     generator = np.random.default_rng(0)
     for n in (3, 5, 9, 40):
         before, after = generator.integers(0, n, (2, 300, n)) / n  # many ties
-        ours = tau_of(before, after)
+        ours = kendall_tau_b(before, after)
         theirs = [stats.kendalltau(x, y).statistic for x, y in zip(before, after, strict=True)]
         np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
@@ -46,7 +46,7 @@ def test_float32_rounding_makes_no_order() -> None:
     assert compare_rankings(x, [0.1, 0.2, 0.3]).tau == pytest.approx(2 / np.sqrt(2 * 3))
 
 
-def test_too_few_or_no_spread_is_said() -> None:
+def test_undefined_tau_has_a_reason() -> None:
     two = compare_rankings([0.1, 0.2], [0.1, 0.2])
     assert (two.tau, two.p) == (None, None)
     assert two.reason is not None

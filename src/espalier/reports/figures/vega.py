@@ -8,18 +8,18 @@ as data and never become part of a Vega expression.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import vl_convert
 from markupsafe import escape
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
 GREY = "#6b6b6b"
 INK = "#1b1b1b"
-WIDTH = 520
+PANEL_WIDTH = 520
 Spec = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
@@ -61,19 +61,26 @@ class Figure:
     reason: str | None = None
 
 
-def nothing(name: str, caption: str, reason: str) -> Figure:
+class Style(NamedTuple):
+    """Colour and shape of the points of one method."""
+
+    colour: str
+    shape: str
+
+
+def empty_figure(name: str, caption: str, reason: str) -> Figure:
     """Return a figure without panels that gives the reason why there is nothing to draw."""
     return Figure(name, (), caption, reason, reason)
 
 
-def compiled(panel: Spec, alt: str) -> Spec:
-    """Compile a panel to Vega for the page. Panels of at least `WIDTH` adapt to the width of the page."""
-    wide = panel["width"] >= WIDTH
+def compile_panel(panel: Spec, alt: str) -> Spec:
+    """Compile a panel to Vega for the page. Panels of at least `PANEL_WIDTH` adapt to the width of the page."""
+    wide = panel["width"] >= PANEL_WIDTH
     spec = _styled(panel | ({"autosize": {"type": "fit-x", "contains": "padding"}} if wide else {}), alt)
     return dict(vl_convert.vegalite_to_vega(spec, vl_version="6.4"))
 
 
-def svg_of(figure: Figure) -> str:
+def draw_svg(figure: Figure) -> str:
     """Draw a figure as an SVG document with the alternative text as `aria-label`."""
     if not figure.panels:
         return _empty_svg(figure)
@@ -83,19 +90,19 @@ def svg_of(figure: Figure) -> str:
     return re.sub(r"<svg ", f'<svg role="img" aria-label="{escape(figure.alt)}" ', svg, count=1)
 
 
-def pdf_of(svg: str) -> bytes:
-    """Convert an SVG document from `svg_of` to PDF."""
+def svg_to_pdf(svg: str) -> bytes:
+    """Convert an SVG document from `draw_svg` to PDF."""
     return bytes(vl_convert.svg_to_pdf(svg))
 
 
-def axis(field: str, title: str | None, kind: str = "quantitative", **more: Any) -> Spec:
+def channel(field: str, title: str | None, kind: str = "quantitative", **properties: Any) -> Spec:
     """Return a Vega-Lite encoding channel."""
-    return {"field": field, "type": kind, "title": title} | more
+    return {"field": field, "type": kind, "title": title} | properties
 
 
-def layer(mark: Spec | str, encoding: Spec, **more: Any) -> Spec:
+def layer(mark: Spec | str, encoding: Spec, **properties: Any) -> Spec:
     """Return a Vega-Lite layer of a panel."""
-    return {"mark": mark, "encoding": encoding} | more
+    return {"mark": mark, "encoding": encoding} | properties
 
 
 def tooltip(*fields: tuple[str, str]) -> list[Spec]:
@@ -107,23 +114,37 @@ def tooltip(*fields: tuple[str, str]) -> list[Spec]:
     return [{"field": field, "title": title} for field, title in fields]
 
 
-def look(methods: Mapping[str, Any], field: str = "method") -> tuple[Spec, Spec]:
-    """Return the colour and shape channels of the methods.
+def method_channels(
+    methods: Mapping[str, Any],
+    shown: Collection[str],
+    *,
+    field: str = "method",
+    extra: Mapping[str, Style] | None = None,
+) -> tuple[Spec, Spec]:
+    """Return the colour and shape channels of the methods that a figure shows.
 
-    Colours and shapes follow the order of `methods`. Controls are grey crosses and do not use up a colour.
+    Colours and shapes follow the order of all methods, so a method looks the same in every figure. Controls are grey
+    crosses and do not use up a colour.
 
     Args:
-        methods: Mapping from method name to a mapping with the flag `control`.
+        methods: Mapping from the name of every method of the analysis to a mapping with the flag `control`.
+        shown: Methods that the figure shows.
         field: Field of the data that holds the method name.
+        extra: Further names of the field, such as the unpruned model, with their styles.
     """
-    names, colours, shapes = list(methods), [], []
+    style_of: dict[str, Style] = {}
     place = 0
-    for one in methods.values():
-        colours.append(GREY if one["control"] else COLOURS[place % len(COLOURS)])
-        shapes.append("cross" if one["control"] else SHAPES[place % len(SHAPES)])
-        place += not one["control"]
-    colour = axis(field, None, "nominal", scale={"domain": names, "range": colours})
-    shape = axis(field, None, "nominal", scale={"domain": names, "range": shapes})
+    for name, method in methods.items():
+        style_of[name] = (
+            Style(GREY, "cross")
+            if method["control"]
+            else Style(PALETTE[place % len(PALETTE)], SHAPES[place % len(SHAPES)])
+        )
+        place += not method["control"]
+    styles = {name: style for name, style in style_of.items() if name in shown} | dict(extra or {})
+    colours, shapes = [style.colour for style in styles.values()], [style.shape for style in styles.values()]
+    colour = channel(field, None, "nominal", scale={"domain": list(styles), "range": colours})
+    shape = channel(field, None, "nominal", scale={"domain": list(styles), "range": shapes})
     return colour, shape
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from espalier.analysis.message_json import from_json
 from espalier.errors import UserError
-from espalier.reports.messages import en, en_deployment, zh, zh_deployment
-from espalier.statistics.messages import render
+from espalier.reports.messages import en, en_serving, zh, zh_serving
+from espalier.statistics.messages import render_message
 
 CATALOGUES: Mapping[str, Mapping[str, str]] = {
-    "en": en.TEXT | en_deployment.DEPLOYMENT,
-    "zh": zh.TEXT | zh_deployment.DEPLOYMENT,
+    "en": en.REPORT_TEXTS | en_serving.SERVING,
+    "zh": zh.REPORT_TEXTS | zh_serving.SERVING,
 }
 
 
-class Words:
+class Texts:
     """Texts of the reports in one language, looked up by code.
 
     Args:
@@ -37,31 +37,31 @@ class Words:
         """Return the text of a code, with `values` filled into its template."""
         return self._texts[code].format(**values)
 
-    def say(self, message: Mapping[str, Any]) -> str:
+    def message(self, content: Mapping[str, Any]) -> str:
         """Return the text of a message of an analysis."""
-        return render(from_json(message), self._texts)
+        return render_message(from_json(content), self._texts)
 
-    def reason(self, of: Mapping[str, Any] | str) -> str:
+    def reason(self, result: Mapping[str, Any] | str) -> str:
         """Return the text of a reason.
 
         Args:
-            of: A result with `reason` and possibly `why`, or a reason in English.
+            result: A result with `reason` and possibly `why`, or a reason in English.
 
         Returns:
             The reason in the language of the report. A reason that is not in the catalogue stays in English.
         """
-        if not isinstance(of, str):
-            if of.get("why"):
-                return self.say(of["why"])
-            of = str(of["reason"])
+        if not isinstance(result, str):
+            if result.get("why"):
+                return self.message(result["why"])
+            result = str(result["reason"])
         for code, pattern in _REASONS:
-            if found := pattern.fullmatch(of):
-                return self(code, **found.groupdict())
-        return of
+            if match := pattern.fullmatch(result):
+                return self(code, **match.groupdict())
+        return result
 
 
 def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(template)))
 
 
-_REASONS = [(code, _pattern(text)) for code, text in en.TEXT.items() if code.startswith("reason.")]
+_REASONS = [(code, _pattern(text)) for code, text in en.REPORT_TEXTS.items() if code.startswith("reason.")]

@@ -3,11 +3,11 @@
 from espalier.analysis.message_json import CATALOGUE
 from espalier.reports.messages.en_pages import PAGES
 
-TEXT = (
+REPORT_TEXTS = (
     CATALOGUE
     | PAGES
     | {
-        # Reasons that the analyses store as English text. `Words.reason` matches this text to find the code.
+        # Reasons that the analyses store as English text. `Texts.reason` matches this text to find the code.
         "reason.missing": "missing",
         "reason.failed": "failed",
         "reason.unknown": "unknown",

@@ -3,7 +3,7 @@
 from espalier.reports.messages.zh_pages import PAGES
 from espalier.reports.messages.zh_statistics import STATISTICS
 
-TEXT = (
+REPORT_TEXTS = (
     STATISTICS
     | PAGES
     | {

@@ -70,6 +70,7 @@ STATISTICS = {
     "no_perplexity": "没有测量 PPL",
     "no_structure": "未剪枝模型的大小未知",
     "no_layers": "层表中没有剪枝方案",
+    "no_cache_dtype": "KV 缓存大小未知, 因为模型配置中没有已知的数据类型 ({dtype})",
     "unknown_protocol": "某个模型的评测协议未知",
     "other_protocols": "各模型的评测协议不同",
     "other_tasks": "各模型的评测任务或平均规则不同",

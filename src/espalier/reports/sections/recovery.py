@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from espalier.reports.messages import Words
-from espalier.reports.sections.base import MISSING, Content, ReportSection, Table, fixed, interval, plain
+from espalier.reports.formatting import MISSING, format_fixed, format_interval, format_value
+from espalier.reports.messages import Texts
+from espalier.reports.sections.types import Content, ReportSection, Table
 
 
 def with_recovery(analysis: dict[str, Any], recovery: Sequence[Content]) -> dict[str, Any]:
@@ -18,15 +19,15 @@ def with_recovery(analysis: dict[str, Any], recovery: Sequence[Content]) -> dict
     """
     added = dict(analysis)
     for one in recovery:
-        of_ratio = {
+        by_ratio = {
             key: {**content, "recovery": one["by_ratio"].get(key), "recovery_reason": one["why"]}
             for key, content in analysis["by_ratio"].items()
         }
-        added["by_ratio"] = of_ratio
+        added["by_ratio"] = by_ratio
     return added
 
 
-def recovery_sections(words: Words, content: Content) -> list[ReportSection]:
+def recovery_sections(texts: Texts, content: Content) -> list[ReportSection]:
     """Return the section of one pruning ratio; an empty list if none of its experiments is recovered."""
     recovery = content.get("recovery")
     if not recovery:
@@ -34,32 +35,33 @@ def recovery_sections(words: Words, content: Content) -> list[ReportSection]:
     experiments = recovery["experiments"]
     rows = [
         [
-            words("control", name=name) if one["control"] else name, fixed(one["acc_before"]), fixed(one["acc_after"]),
-            _signed(one["change"]), interval(words, one["change_interval"]), fixed(one["ppl_before"], 2),
-            fixed(one["ppl_after"], 2), fixed(one["seconds"], 0),
+            texts("control", name=name) if one["control"] else name, format_fixed(one["acc_before"]),
+            format_fixed(one["acc_after"]), _format_change(one["change"]),
+            format_interval(texts, one["change_interval"]), format_fixed(one["ppl_before"], 2),
+            format_fixed(one["ppl_after"], 2), format_fixed(one["seconds"], 0),
         ]
-        for name, one in sorted(experiments.items(), key=_by_accuracy)
+        for name, one in sorted(experiments.items(), key=_accuracy_sort_key)
     ]  # fmt: skip
     codes = ("before", "after", "change", "change_ci", "ppl_before", "ppl_after", "seconds")
-    header = [words("experiment"), *(words(f"recovery.{code}") for code in codes)]
+    header = [texts("experiment"), *(texts(f"recovery.{code}") for code in codes)]
     tokens = {one["n_tokens"] for one in experiments.values()} - {None}
-    about = words("recovery.about", tokens=plain(max(tokens, default=None)), text=plain(recovery["text"]))
-    remarks = [words.say(message) for message in recovery["statements"]]
+    about = texts("recovery.about", tokens=format_value(max(tokens, default=None)), text=format_value(recovery["text"]))
+    remarks = [texts.message(message) for message in recovery["statements"]]
     if content["recovery_reason"]:
-        remarks.append(words("recovery.none", reason=words.say(content["recovery_reason"])))
+        remarks.append(texts("recovery.none", reason=texts.message(content["recovery_reason"])))
     remarks += [
-        words("recovery.not_finished", experiment=name, reason=one["note"] or words.reason(one["status"]))
+        texts("recovery.not_finished", experiment=name, reason=one["note"] or texts.reason(one["status"]))
         for name, one in experiments.items()
         if one["status"] != "ok"
     ]
-    return [ReportSection(words("s.recovery"), [about], [Table(header, rows)], remarks)]
+    return [ReportSection(texts("s.recovery"), [about], [Table(header, rows)], remarks)]
 
 
-def _signed(value: float | None) -> str:
+def _format_change(value: float | None) -> str:
     return MISSING if value is None else f"{value:+z.4f}"
 
 
-def _by_accuracy(item: tuple[str, Content]) -> tuple[float, float, str]:
+def _accuracy_sort_key(item: tuple[str, Content]) -> tuple[float, float, str]:
     """Return the sort key of an experiment: accuracy after recovery, then before; missing values last."""
     name, one = item
     return -(one["acc_after"] or 0.0), -(one["acc_before"] or 0.0), name

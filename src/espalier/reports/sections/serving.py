@@ -2,58 +2,59 @@
 
 from __future__ import annotations
 
-from espalier.reports.messages import Words
-from espalier.reports.sections.base import Content, ReportSection, Table, percent, plain
+from espalier.reports.formatting import format_percent, format_value
+from espalier.reports.messages import Texts
+from espalier.reports.sections.types import Content, ReportSection, Table
 
 
-def deployment_section(words: Words, analysis: Content, content: Content) -> ReportSection:
+def serving_section(texts: Texts, analysis: Content, content: Content) -> ReportSection:
     """Return the section on the targets that load the best experiment of a pruning ratio."""
     best = content["best"]
     if best is None:
-        return ReportSection(words("s.deployment"), [words("no_valid")])
-    judged = (analysis.get("deployment") or {}).get(best["experiment"])
-    if judged is None or judged["reason"]:
-        reason = words.say({"code": "no_structure", "values": {}}) if judged is None else words.reason(judged)
-        return ReportSection(words("s.deployment"), [words("deployment.none", reason=reason)])
-    about = words("deployment.about", experiment=best["experiment"])
+        return ReportSection(texts("s.deployment"), [texts("no_valid")])
+    verdicts = (analysis.get("deployment") or {}).get(best["experiment"])
+    if verdicts is None or verdicts["reason"]:
+        reason = texts.message({"code": "no_structure", "values": {}}) if verdicts is None else texts.reason(verdicts)
+        return ReportSection(texts("s.deployment"), [texts("deployment.none", reason=reason)])
+    about = texts("deployment.about", experiment=best["experiment"])
     return ReportSection(
-        words("s.deployment"), [about], deployment_tables(words, judged), deployment_remarks(words, judged)
+        texts("s.deployment"), [about], serving_tables(texts, verdicts), serving_remarks(texts, verdicts)
     )
 
 
-def deployment_tables(words: Words, judged: Content) -> list[Table]:
+def serving_tables(texts: Texts, verdicts: Content) -> list[Table]:
     """Return the table of targets and the table of rounding costs.
 
     Args:
-        words: Language.
-        judged: Result of `espalier.serving.experiments.deployment_of`.
+        texts: Texts in the language of the report.
+        verdicts: Result of `espalier.serving.experiments.deployment_of`.
     """
     targets = [
-        [words(f"target.{one['target']}"), words(f"verdict.{one['verdict']}"), words(f"basis.{one['basis']}")]
-        for one in judged["targets"]
+        [texts(f"target.{one['target']}"), texts(f"verdict.{one['verdict']}"), texts(f"basis.{one['basis']}")]
+        for one in verdicts["targets"]
     ]
     rounding = [
         [
-            str(one["multiple"]), str(one["n_layers"]), plain(one["added_params"]),
-            percent(one["removed_param_fraction"], digits=2),
+            str(one["multiple"]), str(one["n_layers"]), format_value(one["added_params"]),
+            format_percent(one["removed_param_fraction"], digits=2),
         ]
-        for one in judged["rounding"]
+        for one in verdicts["rounding"]
     ]  # fmt: skip
-    header = [words(f"deployment.{code}") for code in ("target", "verdict", "basis")]
-    costs = [words(f"deployment.{code}") for code in ("multiple", "n_layers", "added", "left")]
-    caption = words("deployment.rounding", fraction=percent(judged["removed_param_fraction"], digits=2))
+    header = [texts(f"deployment.{code}") for code in ("target", "verdict", "basis")]
+    costs = [texts(f"deployment.{code}") for code in ("multiple", "n_layers", "added", "left")]
+    caption = texts("deployment.rounding", fraction=format_percent(verdicts["removed_param_fraction"], digits=2))
     return [Table(header, targets, (0, 1, 2)), Table(costs, rounding, (), caption)]
 
 
-def deployment_remarks(words: Words, judged: Content) -> list[str]:
+def serving_remarks(texts: Texts, verdicts: Content) -> list[str]:
     """Return remarks: the messages of each target, the advice on MLP widths, and the meaning of the basis column."""
     details = [
-        words(
+        texts(
             "deployment.details",
-            target=words(f"target.{one['target']}"),
-            details="; ".join(words.say(message) for message in one["said"]),
+            target=texts(f"target.{one['target']}"),
+            details="; ".join(texts.message(message) for message in one["said"]),
         )
-        for one in judged["targets"]
+        for one in verdicts["targets"]
         if one["said"]
     ]
-    return [*(f"  • {line}" for line in details), words.say(judged["advice"]), words("deployment.basis_about")]
+    return [*(f"  • {line}" for line in details), texts.message(verdicts["advice"]), texts("deployment.basis_about")]

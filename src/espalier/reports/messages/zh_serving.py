@@ -1,6 +1,6 @@
 """Chinese texts on serving, including the messages of verdicts (`espalier.analysis.serving_messages`)."""
 
-DEPLOYMENT = {
+SERVING = {
     "s.deployment": "部署: 哪些程序可以加载",
     "deployment.none": "无法判断: {reason}。",
     "deployment.about": "针对 {experiment}。",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espalier.errors import UserError
-from espalier.statistics.documents import Correctness, check_means, correctness
+from espalier.statistics.correctness import Correctness, check_means, correctness
 from tests.unit.statistics.studies import samples
 
 # Choice 1 is right. -4 / 2 = -2 and -5 / 5 = -1 per character: acc takes choice 0 (wrong), acc_norm choice 1 (right).

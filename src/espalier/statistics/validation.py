@@ -17,7 +17,7 @@ IntArray = NDArray[np.int64]
 TIE = 1e-12
 
 
-def finite(values: Any, name: str, *, ndim: int = 1) -> FloatArray:
+def finite_array(values: Any, name: str, *, ndim: int = 1) -> FloatArray:
     """Convert values to a float64 array and check that all of them are finite.
 
     Args:
@@ -49,7 +49,7 @@ def accuracy_and_draws(accuracy: Any, draws: Any) -> tuple[FloatArray, FloatArra
         UserError: If a value is missing or infinite, or there is no experiment.
         ValueError: If the shapes do not match, or there are fewer than two draws.
     """
-    theta, drawn = finite(accuracy, "accuracy"), finite(draws, "the bootstrap draws", ndim=2)
+    theta, drawn = finite_array(accuracy, "accuracy"), finite_array(draws, "the bootstrap draws", ndim=2)
     if drawn.shape[1] != theta.size:
         raise ValueError(f"{theta.size} accuracies, but draws of {drawn.shape[1]} experiments")
     if theta.size == 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -18,11 +18,11 @@ from espalier.errors import UserError
 from espalier.naming import BASELINE, ratio_key
 
 CONTROL_CRITERION = "random"
-REQUIRED = (
+REQUIRED_COLUMNS = (
     "study", "model", "family", "kind", "experiment", "method", "pruning_ratio", "acc_mean", "acc_mean_rule", "status",
 )  # fmt: skip
 # A report does not need these columns, but it lists those that are missing.
-OPTIONAL = (
+OPTIONAL_COLUMNS = (
     "criterion", "calibration", "taylor_seq_len", "taylor_num_samples", "removed_param_fraction", "n_params",
     "extreme_pruning_layers",
 )  # fmt: skip
@@ -33,7 +33,11 @@ class ModelRows:
     """Rows of one model in the experiments table.
 
     Attributes:
-        facts: Study, model, family, kind, and the rule of the mean accuracy.
+        study: Name of the study.
+        model: Name of the model.
+        family: Family of the model.
+        kind: `base` or `instruct`.
+        acc_mean_rule: Rule of the mean accuracy: which metric of each task enters it.
         experiments: The pruned experiments, with two additional columns: `invalid` (why a row is invalid; empty if it
             is valid) and `control`.
         baseline: Row of the unpruned model; None if it has no result.
@@ -43,7 +47,11 @@ class ModelRows:
         protocol: Evaluation protocol of the results; None if it is unknown.
     """
 
-    facts: dict[str, str]
+    study: str
+    model: str
+    family: str
+    kind: str
+    acc_mean_rule: str
     experiments: pd.DataFrame
     baseline: dict[str, Any] | None
     tasks: list[str]
@@ -62,6 +70,74 @@ class ModelRows:
         return self.experiments[keys == (None if ratio is None else ratio_key(ratio))]
 
 
+@dataclass(frozen=True)
+class ExperimentCounts:
+    """Numbers of experiments.
+
+    Attributes:
+        total: Number of experiments.
+        valid: Number of valid experiments, controls included.
+        invalid: Number of invalid experiments.
+        reasons: Number of invalid experiments for each reason.
+        controls: Number of valid controls.
+    """
+
+    total: int = 0
+    valid: int = 0
+    invalid: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    controls: int = 0
+
+    def __add__(self, other: ExperimentCounts) -> ExperimentCounts:
+        reasons = {
+            reason: self.reasons.get(reason, 0) + other.reasons.get(reason, 0)
+            for reason in sorted({*self.reasons, *other.reasons})
+        }
+        return ExperimentCounts(
+            total=self.total + other.total,
+            valid=self.valid + other.valid,
+            invalid=self.invalid + other.invalid,
+            reasons=reasons,
+            controls=self.controls + other.controls,
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Results of one experiment or of the unpruned model.
+
+    Attributes:
+        acc_mean: Mean accuracy.
+        ppl: Perplexity of the first text; None if it is missing.
+        perplexities: Perplexity of each text.
+        tasks: Accuracy of each task.
+        n_params: Number of parameters.
+    """
+
+    acc_mean: float
+    ppl: float | None
+    perplexities: dict[str, float | None]
+    tasks: dict[str, float | None]
+    n_params: int | None
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """Comparison of the best experiment with the unpruned model.
+
+    Attributes:
+        acc_mean_difference: Mean accuracy of the best experiment minus that of the unpruned model.
+        acc_kept: Ratio of the two; None if the accuracy of the unpruned model is 0.
+        ppl_ratio: Ratio of the perplexities of the first text; None if one is missing.
+        reason: Why the models were not compared; all other values are then None.
+    """
+
+    acc_mean_difference: float | None = None
+    acc_kept: float | None = None
+    ppl_ratio: float | None = None
+    reason: str | None = None
+
+
 def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = None) -> ModelRows:
     """Select the rows of one model from the experiments table and mark invalid experiments and controls.
 
@@ -73,7 +149,7 @@ def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = Non
     Raises:
         UserError: If the table has no such model, lacks a required column, or lists an experiment twice.
     """
-    if lacking := [column for column in REQUIRED if column not in experiments]:
+    if lacking := [column for column in REQUIRED_COLUMNS if column not in experiments]:
         raise UserError(f"the experiments table has no column {', '.join(lacking)}; run `snakemake consolidated` again")
     rows = experiments[experiments["model"] == model]
     if rows.empty:
@@ -81,19 +157,19 @@ def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = Non
     if (twice := rows["experiment"].duplicated()).any():
         name = rows.loc[twice, "experiment"].iloc[0]
         raise UserError(f"model {model!r}: experiment {name} is in the experiments table twice; keep one of the two")
-    missing = [column for column in OPTIONAL if column not in rows]
+    missing = [column for column in OPTIONAL_COLUMNS if column not in rows]
     rows = rows.copy()
     rows[missing] = pd.NA
     is_baseline = rows["experiment"] == BASELINE
     pruned = rows[~is_baseline]
     baseline = rows[is_baseline & (rows["status"] == "ok") & rows["acc_mean"].notna()]
     measured = pruned[pruned["status"] == "ok"] if (pruned["status"] == "ok").any() else baseline
-    texts = [column.removeprefix("ppl_") for column in _columns(rows, "ppl_") if rows[column].notna().any()]
+    texts = [column.removeprefix("ppl_") for column in _columns_with_prefix(rows, "ppl_") if rows[column].notna().any()]
     tasks = [column.removeprefix("acc_") for column in _task_columns(measured) if measured[column].notna().any()]
     return ModelRows(
-        facts={key: str(rows[key].iloc[0]) for key in ("study", "model", "family", "kind", "acc_mean_rule")},
-        experiments=pruned.assign(invalid=_invalid(pruned, tasks), control=_control(pruned)),
-        baseline=_records(baseline)[0] if len(baseline) else None,
+        **{key: str(rows[key].iloc[0]) for key in ("study", "model", "family", "kind", "acc_mean_rule")},
+        experiments=pruned.assign(invalid=_invalid_reasons(pruned, tasks), control=_is_control(pruned)),
+        baseline=_row_dicts(baseline)[0] if len(baseline) else None,
         tasks=tasks,
         texts=texts,
         missing_columns=missing,
@@ -107,75 +183,71 @@ def valid_rows(rows: pd.DataFrame, *, controls: bool = False) -> pd.DataFrame:
     return valid if controls else valid[~valid["control"]]
 
 
-def count(rows: pd.DataFrame) -> dict[str, Any]:
-    """Count experiments: total, valid, invalid, invalid for each reason, and valid controls."""
+def count_experiments(rows: pd.DataFrame) -> ExperimentCounts:
+    """Count the valid experiments, the invalid experiments for each reason, and the valid controls."""
     reasons = rows.loc[rows["invalid"] != "", "invalid"].value_counts().sort_index()
     valid = valid_rows(rows, controls=True)
-    return {
-        "total": len(rows),
-        "valid": len(valid),
-        "invalid": len(rows) - len(valid),
-        "reasons": {str(reason): int(n) for reason, n in reasons.items()},
-        "controls": int(valid["control"].sum()),
-    }
+    return ExperimentCounts(
+        total=len(rows),
+        valid=len(valid),
+        invalid=len(rows) - len(valid),
+        reasons={str(reason): int(n) for reason, n in reasons.items()},
+        controls=int(valid["control"].sum()),
+    )
 
 
 def best_row(rows: pd.DataFrame, texts: list[str]) -> dict[str, Any] | None:
     """Return the row of the best experiment of one model and ratio; None if no experiment is valid."""
-    candidates = _records(valid_rows(rows))
+    candidates = _row_dicts(valid_rows(rows))
     text = f"ppl_{texts[0]}" if texts else None
 
     def order(row: Mapping[str, Any]) -> tuple[float, float, str]:
-        perplexity = number(row[text]) if text else None
+        perplexity = to_float(row[text]) if text else None
         return -row["acc_mean"], math.inf if perplexity is None else perplexity, row["experiment"]
 
     return min(candidates, key=order, default=None)
 
 
-def scores(row: Mapping[str, Any], of: ModelRows) -> dict[str, Any]:
-    """Return accuracies, perplexities and number of parameters of a row; `ppl` is the perplexity of the first text."""
-    perplexities = {text: number(row[f"ppl_{text}"]) for text in of.texts}
-    return {
-        "acc_mean": number(row["acc_mean"]),
-        "ppl": perplexities[of.texts[0]] if of.texts else None,
-        "perplexities": perplexities,
-        "tasks": {task: number(row[f"acc_{task}"]) for task in of.tasks},
-        "n_params": whole(row["n_params"]),
-    }
+def scores_of(row: Mapping[str, Any], model: ModelRows) -> Scores:
+    """Return the accuracies, perplexities and number of parameters of a row that has a mean accuracy."""
+    perplexities = {text: to_float(row[f"ppl_{text}"]) for text in model.texts}
+    return Scores(
+        acc_mean=float(row["acc_mean"]),
+        ppl=perplexities[model.texts[0]] if model.texts else None,
+        perplexities=perplexities,
+        tasks={task: to_float(row[f"acc_{task}"]) for task in model.tasks},
+        n_params=to_int(row["n_params"]),
+    )
 
 
-def versus_baseline(best: Mapping[str, Any] | None, baseline: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Compare the best experiment with the unpruned model.
+def baseline_scores(model: ModelRows) -> Scores | None:
+    """Return the scores of the unpruned model; None if it has no result."""
+    return None if model.baseline is None else scores_of(model.baseline, model)
 
-    Returns:
-        `acc_mean_difference` (best - baseline), `acc_kept` (best / baseline), `ppl_ratio` (best / baseline), and
-        `reason` (why all three are null). Without a reason, `acc_kept` is null if the accuracy of the unpruned model
-        is 0, and `ppl_ratio` is null if a perplexity is missing.
-    """
-    nothing = {"acc_mean_difference": None, "acc_kept": None, "ppl_ratio": None}
+
+def compare_with_baseline(best: Scores | None, baseline: Scores | None) -> BaselineComparison:
+    """Compare the best experiment with the unpruned model."""
     if best is None:
-        return nothing | {"reason": "there is no valid experiment"}
+        return BaselineComparison(reason="there is no valid experiment")
     if baseline is None:
-        return nothing | {"reason": "the unpruned model has no result"}
-    if any(baseline["tasks"][task] is None for task in best["tasks"]):
-        return nothing | {"reason": "the unpruned model was not evaluated on the same tasks"}
-    accuracy, unpruned = best["acc_mean"], baseline["acc_mean"]
-    return {
-        "acc_mean_difference": accuracy - unpruned,
-        "acc_kept": accuracy / unpruned if unpruned > 0 else None,
-        "ppl_ratio": best["ppl"] / baseline["ppl"] if best["ppl"] and baseline["ppl"] else None,
-        "reason": None,
-    }
+        return BaselineComparison(reason="the unpruned model has no result")
+    if any(baseline.tasks[task] is None for task in best.tasks):
+        return BaselineComparison(reason="the unpruned model was not evaluated on the same tasks")
+    return BaselineComparison(
+        acc_mean_difference=best.acc_mean - baseline.acc_mean,
+        acc_kept=best.acc_mean / baseline.acc_mean if baseline.acc_mean > 0 else None,
+        ppl_ratio=best.ppl / baseline.ppl if best.ppl and baseline.ppl else None,
+    )
 
 
 def global_best_config(analysis: Mapping[str, Any]) -> dict[str, Any]:
     """Extract the best configuration at each pruning ratio from the analysis of one model."""
-    return _part(analysis, ("pruning_ratio", "best", "baseline", "best_vs_baseline"))
+    return _extract(analysis, ("pruning_ratio", "best", "baseline", "best_vs_baseline"))
 
 
 def method_comparison(analysis: Mapping[str, Any]) -> dict[str, Any]:
     """Extract the comparison of methods at each pruning ratio from the analysis of one model."""
-    return _part(analysis, ("pruning_ratio", "experiments", "methods", "best_by_mean"))
+    return _extract(analysis, ("pruning_ratio", "experiments", "methods", "best_by_mean"))
 
 
 def ratios_of(values: Iterable[float]) -> list[float]:
@@ -183,24 +255,24 @@ def ratios_of(values: Iterable[float]) -> list[float]:
     return sorted({ratio_key(value): float(value) for value in values}.values())
 
 
-def number(value: Any) -> float | None:
+def to_float(value: Any) -> float | None:
     """Convert a table cell to a number for JSON; missing and infinite values become None."""
     if pd.isna(value) or math.isinf(value):
         return None
     return float(value)
 
 
-def whole(value: Any) -> int | None:
+def to_int(value: Any) -> int | None:
     """Convert a table cell to a whole number for JSON; missing values become None."""
     return None if pd.isna(value) else int(value)
 
 
-def string(value: Any) -> str | None:
+def to_str(value: Any) -> str | None:
     """Convert a table cell to a string for JSON; missing values become None."""
     return None if pd.isna(value) else str(value)
 
 
-def _part(analysis: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+def _extract(analysis: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {
         "model": analysis["model"],
         **{key: analysis[key] for key in keys},
@@ -208,7 +280,7 @@ def _part(analysis: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _invalid(rows: pd.DataFrame, tasks: list[str]) -> pd.Series[str]:
+def _invalid_reasons(rows: pd.DataFrame, tasks: list[str]) -> pd.Series[str]:
     lacks_a_task = rows[[f"acc_{task}" for task in tasks]].isna().any(axis=1)
     reasons = pd.Series("", index=rows.index, dtype=object)
     reasons[lacks_a_task] = "evaluated on fewer tasks"
@@ -216,19 +288,19 @@ def _invalid(rows: pd.DataFrame, tasks: list[str]) -> pd.Series[str]:
     return reasons.where(rows["status"] == "ok", rows["status"].astype(object))
 
 
-def _control(rows: pd.DataFrame) -> pd.Series[bool]:
+def _is_control(rows: pd.DataFrame) -> pd.Series[bool]:
     return pd.Series(
         [one == CONTROL_CRITERION for one in rows["criterion"].astype(object).fillna("")], rows.index, bool
     )
 
 
-def _columns(rows: pd.DataFrame, prefix: str) -> list[str]:
+def _columns_with_prefix(rows: pd.DataFrame, prefix: str) -> list[str]:
     return [column for column in rows.columns if column.startswith(prefix)]
 
 
 def _task_columns(rows: pd.DataFrame) -> list[str]:
-    return [column for column in _columns(rows, "acc_") if column not in {"acc_mean", "acc_mean_rule"}]
+    return [column for column in _columns_with_prefix(rows, "acc_") if column not in {"acc_mean", "acc_mean_rule"}]
 
 
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _row_dicts(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]

@@ -1,6 +1,6 @@
 """English texts on serving. The messages of verdicts are in `espalier.analysis.serving_messages`."""
 
-DEPLOYMENT = {
+SERVING = {
     "s.deployment": "Which programs load it",
     "deployment.none": "No verdict: {reason}.",
     "deployment.about": "For {experiment}.",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
 
-from espalier.analysis.best import rows_of, valid_rows
-from espalier.reports.sections.base import Content
+from espalier.analysis.selection import rows_of, to_float, to_int, to_str, valid_rows
+from espalier.reports.sections.types import Content
 
 Row = dict[str, Any]
 
 
-def experiment_rows(experiments: pd.DataFrame, analysis: Content, content: Content) -> list[Row]:
+def experiment_chart_rows(experiments: pd.DataFrame, analysis: Content, content: Content) -> list[Row]:
     """Return the valid experiments of one model at one pruning ratio, controls included, best first.
 
     Args:
@@ -21,66 +20,58 @@ def experiment_rows(experiments: pd.DataFrame, analysis: Content, content: Conte
         analysis: Analysis of the model.
         content: Its results at that ratio.
     """
-    of = rows_of(experiments, analysis["model"])
+    model = rows_of(experiments, analysis["model"])
     text = content["ppl_accuracy"]["text"]
-    certain = content["uncertainty"]["experiments"]
+    uncertainty = content["uncertainty"]["experiments"]
     costs = (analysis["costs"] or {}).get("experiments", {})
     rows = []
-    for row in valid_rows(of.at(content["pruning_ratio"]), controls=True).to_dict("records"):
+    for row in valid_rows(model.at(content["pruning_ratio"]), controls=True).to_dict("records"):
         name = str(row["experiment"])
-        one = certain.get(name, {})
-        low, high = one.get("interval") or (None, None)
+        of_experiment = uncertainty.get(name, {})
+        low, high = of_experiment.get("interval") or (None, None)
         rows.append(
             {
                 "experiment": name,
                 "method": str(row["method"]),
                 "control": bool(row["control"]),
-                "seq_len": _whole(row["taylor_seq_len"]),
-                "samples": _whole(row["taylor_num_samples"]),
-                "calibration": None if pd.isna(row["calibration"]) else str(row["calibration"]),
+                "seq_len": to_int(row["taylor_seq_len"]),
+                "samples": to_int(row["taylor_num_samples"]),
+                "calibration": to_str(row["calibration"]),
                 "ratio": float(row["pruning_ratio"]),
                 "acc": float(row["acc_mean"]),
                 "low": low,
                 "high": high,
-                "in_set": one.get("in_set"),
-                "acc_kept": one.get("acc_kept"),
-                "kept_interval": one.get("acc_kept_interval"),
-                "ppl": _finite(row[f"ppl_{text}"]) if text else None,
-                "extreme": _whole(row["extreme_pruning_layers"]),
-                "n_params": _whole(row["n_params"]),
+                "in_set": of_experiment.get("in_set"),
+                "acc_kept": of_experiment.get("acc_kept"),
+                "kept_interval": of_experiment.get("acc_kept_interval"),
+                "ppl": to_float(row[f"ppl_{text}"]) if text else None,
+                "extreme": to_int(row["extreme_pruning_layers"]),
+                "n_params": to_int(row["n_params"]),
                 "flops": costs.get(name, {}).get("flops_per_token"),
-                "tasks": {task: float(row[f"acc_{task}"]) for task in of.tasks},
+                "tasks": {task: float(row[f"acc_{task}"]) for task in model.tasks},
             }
         )
     return sorted(rows, key=lambda row: (-row["acc"], row["experiment"]))
 
 
-def layer_rows(layers: pd.DataFrame, model: str) -> dict[str, list[Row]]:
+def layer_chart_rows(layers: pd.DataFrame, model: str) -> dict[str, list[Row]]:
     """Return the share of attention and MLP parameters that each layer keeps, by experiment.
 
     Args:
         layers: The layers table.
         model: Name of the model.
     """
-    found: dict[str, list[Row]] = {}
+    by_experiment: dict[str, list[Row]] = {}
     plans = layers[layers["model"] == model].sort_values(["experiment", "layer"], kind="stable")
     for row in plans.to_dict("records"):
         for block, width in (("attention", "kept_kv_groups"), ("mlp", "kept_mlp_channels")):
             before, after = int(row[f"{block}_before"]), int(row[f"{block}_after"])
-            found.setdefault(str(row["experiment"]), []).append(
+            by_experiment.setdefault(str(row["experiment"]), []).append(
                 {
                     "layer": int(row["layer"]),
                     "block": block,
                     "kept": after / before if before else None,
-                    "width": _whole(row[width]),
+                    "width": to_int(row[width]),
                 }
             )
-    return found
-
-
-def _whole(value: Any) -> int | None:
-    return None if pd.isna(value) else int(value)
-
-
-def _finite(value: Any) -> float | None:
-    return None if pd.isna(value) or not math.isfinite(value) else float(value)
+    return by_experiment

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from espalier.errors import UserError
-from espalier.statistics.checks import BoolArray, FloatArray, IntArray
+from espalier.statistics.validation import BoolArray, FloatArray, IntArray
 
 COLUMNS = ("task", "doc_id", "choice", "gold", "loglikelihood", "n_chars")
 
@@ -121,40 +121,41 @@ def correctness(
     for name, frame in samples:
         if name in names:
             raise UserError(f"experiment {name} was given twice")
-        columns = _columns(frame, name)
+        columns = _read_columns(frame, name)
         if layout is None:
             layout = _Layout.of(columns, name)
-        rows.append(layout.judge(columns, name, acc_norm_tasks))
+        rows.append(layout.is_correct(columns, name, acc_norm_tasks))
         names.append(name)
     if layout is None:
         raise UserError("no experiment with results of single documents; evaluate at least one")
     matrix = np.stack(rows)
     parts = np.split(matrix, np.cumsum(layout.n_documents)[:-1], axis=1)
-    weights = _weights(layout.tasks, layout.n_documents, groups or {})
+    weights = _task_weights(layout.tasks, layout.n_documents, groups or {})
     tasks = tuple(TaskDocuments(*one) for one in zip(layout.tasks, weights, parts, strict=True))
     return Correctness(tuple(names), tasks, layout.fingerprint)
 
 
-def check_means(of: Correctness, acc_mean: Mapping[str, float], *, tolerance: float = 1e-9) -> None:
+def check_means(results: Correctness, acc_mean: Mapping[str, float], *, tolerance: float = 1e-9) -> None:
     """Check that the mean accuracies of the experiments table follow from the documents.
 
     Args:
-        of: Correctness of the experiments.
+        results: Correctness of the experiments.
         acc_mean: Mean accuracy of each experiment in the experiments table.
         tolerance: Largest accepted difference.
 
     Raises:
         UserError: If a mean accuracy is missing or differs.
     """
-    for name, ours in zip(of.experiments, of.acc_mean, strict=True):
-        theirs = acc_mean.get(name)
-        if theirs is None or not abs(ours - theirs) <= tolerance:
+    for name, computed in zip(results.experiments, results.acc_mean, strict=True):
+        tabulated = acc_mean.get(name)
+        if tabulated is None or not abs(computed - tabulated) <= tolerance:
             raise UserError(
-                f"experiment {name}: its documents give acc_mean {ours:.6f}, the table says {theirs}; evaluate it again"
+                f"experiment {name}: its documents give acc_mean {computed:.6f}, the table says {tabulated};"
+                " evaluate it again"
             )
 
 
-def _weights(tasks: tuple[str, ...], n_documents: tuple[int, ...], groups: Mapping[str, str]) -> list[float]:
+def _task_weights(tasks: tuple[str, ...], n_documents: tuple[int, ...], groups: Mapping[str, str]) -> list[float]:
     reported = [groups.get(task, task) for task in tasks]
     sizes: dict[str, int] = {}
     for name, n in zip(reported, n_documents, strict=True):
@@ -175,7 +176,7 @@ class _Columns:
     loglikelihood: FloatArray
 
 
-def _columns(frame: pd.DataFrame, name: str) -> _Columns:
+def _read_columns(frame: pd.DataFrame, name: str) -> _Columns:
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         raise UserError(f"samples of experiment {name}: no column {', '.join(missing)}; evaluate it again")
@@ -232,7 +233,7 @@ class _Layout:
             content.update(np.ascontiguousarray(array).tobytes())
         return cls(name, columns, order, document, gold, n_documents, content.hexdigest())
 
-    def judge(self, columns: _Columns, name: str, acc_norm_tasks: Collection[str]) -> BoolArray:
+    def is_correct(self, columns: _Columns, name: str, acc_norm_tasks: Collection[str]) -> BoolArray:
         """Return whether one experiment answered each document correctly, (n_documents,)."""
         order = self._order_of(columns, name)
         choice = self.columns.choice[self.order]
@@ -249,37 +250,37 @@ class _Layout:
 
     def _order_of(self, columns: _Columns, name: str) -> IntArray:
         """Return the row order that sorts another experiment's table like the table of the first experiment."""
-        ours = self.columns
-        if columns is ours:
+        reference = self.columns
+        if columns is reference:
             return self.order
-        for task in sorted(set(ours.tasks) ^ set(columns.tasks)):
-            has, lacks = (self.first, name) if task in ours.tasks else (name, self.first)
+        for task in sorted(set(reference.tasks) ^ set(columns.tasks)):
+            has, lacks = (self.first, name) if task in reference.tasks else (name, self.first)
             raise UserError(f"experiments {has} and {lacks} were evaluated on different tasks: {lacks} has no {task}")
-        number = np.array([ours.tasks.index(task) for task in columns.tasks])[columns.task]
+        number = np.array([reference.tasks.index(task) for task in columns.tasks])[columns.task]
         order = self.order
-        mine, theirs = _keys(ours.task, ours, order), _keys(number, columns, order)
-        if mine is None or theirs is None or not np.array_equal(mine, theirs):
+        expected, actual = _row_contents(reference.task, reference, order), _row_contents(number, columns, order)
+        if expected is None or actual is None or not np.array_equal(expected, actual):
             order = np.lexsort((columns.choice, columns.doc_id, number))
-            theirs = _keys(number, columns, order)
-        if mine is None or theirs is None or not np.array_equal(mine, theirs):
+            actual = _row_contents(number, columns, order)
+        if expected is None or actual is None or not np.array_equal(expected, actual):
             raise UserError(
                 f"experiments {self.first} and {name} were evaluated on different documents"
-                f"{_first_difference(self.tasks, mine, theirs)}; evaluate both with one protocol"
+                f"{_describe_first_difference(self.tasks, expected, actual)}; evaluate both with one protocol"
             )
         return order
 
 
-def _keys(task: IntArray, columns: _Columns, order: IntArray) -> IntArray | None:
+def _row_contents(task: IntArray, columns: _Columns, order: IntArray) -> IntArray | None:
     """Return task, document, choice, gold and length of each sorted row, (5, n_rows); None if the lengths differ."""
     if len(order) != len(task):
         return None
     return np.stack([task, columns.doc_id, columns.choice, columns.gold, columns.n_chars.astype(np.int64)])[:, order]
 
 
-def _first_difference(tasks: tuple[str, ...], mine: IntArray | None, theirs: IntArray | None) -> str:
-    if mine is None or theirs is None:
+def _describe_first_difference(tasks: tuple[str, ...], expected: IntArray | None, actual: IntArray | None) -> str:
+    if expected is None or actual is None:
         return ""
-    both = min(mine.shape[1], theirs.shape[1])
-    differs = np.r_[(mine[:, :both] != theirs[:, :both]).any(axis=0), True]
-    row, longer = int(np.argmax(differs)), max(mine, theirs, key=lambda keys: keys.shape[1])
+    n_common = min(expected.shape[1], actual.shape[1])
+    differs = np.r_[(expected[:, :n_common] != actual[:, :n_common]).any(axis=0), True]
+    row, longer = int(np.argmax(differs)), max(expected, actual, key=lambda contents: contents.shape[1])
     return f" (first difference: task {tasks[longer[0, row]]}, document {longer[1, row]})"
