@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import read_json, read_table, whole_folder, write_json
+from espalier.files import atomic_folder, read_json, read_table, write_json
 from espalier.jobs.log import workflow_job
 from espalier.models.sizes import ModelStructure
 from espalier.reports.layout import write_text
@@ -33,7 +33,7 @@ def main(
 ) -> None:  # fmt: skip
     table = read_table(layers)
     manifest = next((read_json(path) for path in manifests), None)
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         for experiment, total_params, widths in sizes(manifests, imported, experiments):
             comparison = compare_structure(table, total_params, experiment, model, widths_before=widths)
             comparison["deployment"] = deployment_of(table, model, experiment, manifest)

@@ -17,7 +17,7 @@ from espalier.config.base import (
     check_path,
     repeated,
 )
-from espalier.files import OTHER_FILES, TEXT_FORMS, TEXT_SUFFIXES
+from espalier.files import TEXT_FORMATS, TEXT_SUFFIXES, UNSUPPORTED_SUFFIXES
 
 SANDBOX = "sandbox"
 HUB = "hub"
@@ -47,10 +47,10 @@ class TextSource(Section):
         if value == SANDBOX:
             return value
         # A local folder at the path owner/name may hold a dataset in the layout of a hub repository. A file cannot.
-        is_file = value.lower().endswith(OTHER_FILES) or Path(value).is_file()
+        is_file = value.lower().endswith(UNSUPPORTED_SUFFIXES) or Path(value).is_file()
         if re.match(REPOSITORY_PATTERN, value) and not is_file:
             return value
-        raise ValueError(f"got {value!r}; give 'sandbox', a file ({TEXT_FORMS}), or a hub repository 'owner/name'")
+        raise ValueError(f"got {value!r}; give 'sandbox', a file ({TEXT_FORMATS}), or a hub repository 'owner/name'")
 
     @property
     def is_local(self) -> bool:

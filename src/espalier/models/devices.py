@@ -27,7 +27,7 @@ from espalier.files import try_lock
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
-POLL_S = 1.0
+GPU_POLL_S = 1.0
 logger = logging.getLogger(__name__)
 _held: list[BaseFileLock] = []  # locks that this process holds
 
@@ -97,7 +97,7 @@ def _wait_for(count: int, devices: Sequence[str], folder: Path) -> list[str]:
         if not waited:
             logger.info("waiting for %d of %d GPUs", count, len(devices))
             waited = True
-        time.sleep(POLL_S)
+        time.sleep(GPU_POLL_S)
 
 
 def _try_to_take(count: int, devices: Sequence[str], folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from espalier.files import whole_file
+from espalier.files import atomic_file
 from espalier.reports.figures.vega import Figure, pdf_of, svg_of
 from espalier.reports.layout import WIDTH, banner, table_lines, write_text
 from espalier.reports.messages import Words
@@ -34,7 +34,7 @@ def write_figures(figures: Sequence[Figure], paths: Mapping[str, Path]) -> None:
     for figure in figures:
         svg = svg_of(figure)
         write_text(paths[f"{figure.name}.svg"], svg)
-        with whole_file(paths[f"{figure.name}.pdf"]) as temporary:
+        with atomic_file(paths[f"{figure.name}.pdf"]) as temporary:
             temporary.write_bytes(pdf_of(svg))
 
 

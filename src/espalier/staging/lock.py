@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from espalier.errors import UserError
-from espalier.files import locked, read_json, sha256_of, whole_file
+from espalier.files import atomic_file, locked, read_json, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def write_lock(path: Path) -> None:
         for section, key, entry in _staged(path.parent):
             _compare(path, key, lock[section].get(key), entry)
             lock[section][key] = entry
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_text(yaml.safe_dump(lock, sort_keys=True, allow_unicode=True), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.config import StudyConfig, load_study
-from espalier.config.duplicate_keys import keys_given_twice
+from espalier.config.duplicate_keys import find_duplicate_keys
 from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
 from espalier.study.lookups import Study
@@ -86,7 +86,7 @@ def open_study(
 
 
 def _check_files(files: Sequence[str | Path]) -> None:
-    if twice := keys_given_twice(files):
+    if twice := find_duplicate_keys(files):
         raise UserError("\n".join(twice))
 
 

@@ -26,7 +26,7 @@ sys.stdin.readline()
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in (devices.VISIBLE, *devices.SCHEDULERS):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(devices, "POLL_S", 0.02)
+    monkeypatch.setattr(devices, "GPU_POLL_S", 0.02)
     yield
     release_gpus()
 
