@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.files import read_table, write_table
 from espalier.jobs.log import workflow_job
 from espalier.results.recovered import recovered_rows, recovered_table
-from espalier.tables import Recovered
+from espalier.tables import RecoveredExperiments
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -24,7 +24,7 @@ def main(
     frame = read_table(experiments)
     texts = [text["name"] for text in configured["protocol"]["texts"]]
     rows = recovered_rows(entries, frame, texts, configured=configured, missing=missing)
-    write_table(table, Recovered.validate(recovered_table(rows, texts)))
+    write_table(table, RecoveredExperiments.validate(recovered_table(rows, texts)))
 
 
 if __name__ == "__main__":

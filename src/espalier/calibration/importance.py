@@ -81,7 +81,7 @@ class Collected:
 
     Attributes:
         importance: Columns of `espalier.tables.Importance`.
-        statistics: Columns of `espalier.tables.Gradients`, or None if the criterion takes no gradients.
+        statistics: Columns of `espalier.tables.GradientStatistics`, or None if the criterion takes no gradients.
     """
 
     importance: Columns

@@ -15,7 +15,7 @@ from espalier.config.base import (
     PositiveInt,
     Section,
     check_path,
-    repeated,
+    duplicates,
 )
 from espalier.files import TEXT_FORMATS, TEXT_SUFFIXES, UNSUPPORTED_SUFFIXES
 
@@ -106,8 +106,8 @@ class Calibration(TextSource):
     @field_validator("seeds")
     @classmethod
     def _unique(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if twice := repeated(values):
-            raise ValueError(f"seed {twice[0]} is listed twice; list each seed once")
+        if repeated := duplicates(values):
+            raise ValueError(f"seed {repeated[0]} is listed twice; list each seed once")
         return values
 
 

@@ -16,7 +16,7 @@ from espalier.files import read_json, read_table, sha256_of_json
 from espalier.models.sizes import ModelStructure
 from espalier.naming import BASELINE
 from espalier.planning.plan import kept_counts
-from espalier.recipe import check_made_from, evaluation_settings, plan_settings, requests_of
+from espalier.recipe import check_settings, evaluation_settings, plan_settings, requests_sha256
 
 NOTE = "note"
 
@@ -249,7 +249,7 @@ def _model(entry: Entry) -> Model | None:
     if not path.exists():  # happens only if results may be missing
         return None
     manifest = read_json(path)
-    return Model(manifest, ModelStructure.from_dict(manifest["structure"]), requests_of(entry["requests"]))
+    return Model(manifest, ModelStructure.from_dict(manifest["structure"]), requests_sha256(entry["requests"]))
 
 
 def _check(
@@ -261,7 +261,7 @@ def _check(
 ) -> None:
     names = {key: entry["facts"][key] for key in ("model", "experiment")}
     if plan is not None:
-        check_made_from(
+        check_settings(
             entry["plan"], plan, **names, settings=plan_settings(model.manifest, entry["settings"]),
             remedy="run `snakemake plans` again",
         )  # fmt: skip
@@ -269,7 +269,7 @@ def _check(
         _check_facts(entry, plan, metrics)
     if metrics is not None:
         settings = evaluation_settings(model.manifest, plan, **evaluation, requests=model.requests)
-        check_made_from(
+        check_settings(
             entry["metrics"], metrics, **names, settings=settings, remedy="run `snakemake evaluations` again"
         )
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from espalier.evaluation.protocol import mean_accuracy
 from espalier.files import read_json
-from espalier.recipe import check_made_from, evaluation_settings, recovery_settings, requests_of
+from espalier.recipe import check_settings, evaluation_settings, recovery_settings, requests_sha256
 
 Entry = Mapping[str, Any]
 _WHOLE = ("n_tokens", "n_trainable", "peak_memory_bytes")
@@ -75,12 +75,12 @@ def check_configured(
     manifest, plan = read_json(entry["manifest"]), read_json(entry["plan"])
     remedy = "run `snakemake recovered` again"
     made = recovery_settings(manifest, plan, recovery=configured["settings"], text=None)
-    check_made_from(entry["training"], training, **names, settings=made, remedy=remedy)
+    check_settings(entry["training"], training, **names, settings=made, remedy=remedy)
     evaluated = evaluation_settings(
-        manifest, plan, protocol=configured["protocol"], requests=requests_of(entry["requests"]),
+        manifest, plan, protocol=configured["protocol"], requests=requests_sha256(entry["requests"]),
         dtype=configured["dtype"], adapter=training["adapter"],
     )  # fmt: skip
-    check_made_from(entry["metrics"], metrics, **names, settings=evaluated, remedy=remedy)
+    check_settings(entry["metrics"], metrics, **names, settings=evaluated, remedy=remedy)
 
 
 def _missing_row(before: Mapping[Any, Any], texts: Sequence[str], reason: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
+from espalier.config.base import BEST
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.failures import Job
@@ -13,7 +14,6 @@ from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 
 Wildcards = Any
-BEST = "best"
 RECOVERED = "-recovered"
 """Suffix of the name of a recovered experiment, whose LoRA adapter is merged before the export."""
 FOLDERS = {"transformers": "{name}", "vllm": "{name}-vllm"}

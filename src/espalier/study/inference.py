@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from espalier.config.inference import BEST
+from espalier.config.base import BEST
 from espalier.config.study import StudyConfig
 from espalier.study.failures import Job
 from espalier.study.paths import Paths
@@ -98,7 +98,7 @@ class Measured:
 
     def _is_current(self, path: Path) -> bool:
         from espalier.files import read_json  # imported only when needed, so that jobs start faster
-        from espalier.recipe import difference, inference_settings
+        from espalier.recipe import first_difference, inference_settings
 
         if not path.is_file():
             return False
@@ -109,7 +109,7 @@ class Measured:
         if not (manifest.is_file() and plan.is_file()):
             return False
         settings = inference_settings(read_json(manifest), read_json(plan), dtype=self._dtype)
-        return difference(measured, model=model, experiment=experiment, settings=settings) is None
+        return first_difference(measured, model=model, experiment=experiment, settings=settings) is None
 
     def _asked(self) -> list[tuple[str, str]]:
         """Return pairs of model and configured experiment, or `best`. Experiments that a model lacks are skipped."""

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from espalier.config.base import BEST
 from espalier.config.data import SANDBOX, TextSource
-from espalier.config.recovery import ALL, BEST, Recovery
+from espalier.config.recovery import ALL, Recovery
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.experiments import Experiment

@@ -14,7 +14,7 @@ from espalier.results.legacy.scan import COMPARISON, EVALUATION, GRADIENTS
 from espalier.results.legacy.table import import_table, listing, listing_lines
 from espalier.study.legacy import Imports
 from espalier.study.paths import Paths
-from espalier.tables import Evaluations, Experiments, Imported, Layers
+from espalier.tables import Evaluations, Experiments, ImportedValues, Layers
 from tests.published import METHODS, edit, experiment_folder, write_model
 
 FACTS = {"study": "published", "family": "Qwen", "kind": "base"}
@@ -36,7 +36,7 @@ def tables(folders: list[Path]) -> tuple[list[pd.DataFrame], list[dict[str, Any]
             for one in names["experiments"]
         ]  # fmt: skip
         frames.append(
-            Imported.validate(import_table(names["search"], zip(names["experiments"], readings, strict=True)))
+            ImportedValues.validate(import_table(names["search"], zip(names["experiments"], readings, strict=True)))
         )
         listings.append(listing(names["search"], frames[-1], names["not_read"]))
     return frames, listings
