@@ -211,13 +211,13 @@ def test_a_killed_job_keeps_nobody_from_the_lock_file_of_the_cache(
 
 
 def test_gpus_are_shared_out_without_locks(no_locks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(devices.VISIBLE, "0,1")
+    monkeypatch.setenv(devices.VISIBLE_DEVICES_VARIABLE, "0,1")
     for name in devices.SCHEDULERS:
         monkeypatch.delenv(name, raising=False)
     try:
-        assert devices.take_gpus(1, n_present=0, folder=tmp_path) == ["0"]
-        assert devices._try_to_take(2, ["0", "1"], tmp_path) == []
-        other = devices._try_to_take(1, ["0", "1"], tmp_path)
+        assert devices.lock_gpus(1, n_present=0, folder=tmp_path) == ["0"]
+        assert devices._try_to_lock(2, ["0", "1"], tmp_path) == []
+        other = devices._try_to_lock(1, ["0", "1"], tmp_path)
         assert other == ["1"]
     finally:
         devices.release_gpus()

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.analysis.message_json import reason_fields
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.statistics.costs import DTYPE_BYTES, Costs, costs
 from espalier.statistics.messages import Message
 
@@ -34,7 +34,7 @@ def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | Non
     config = manifest["config"] if manifest else {}
     if manifest is None or not {"hidden_size", "num_attention_heads", "vocab_size"} <= set(config):
         return {"dtype": None, "baseline": None, "experiments": {}, **reason_fields(Message("no_structure"))}
-    structure = ModelStructure.from_dict(manifest["structure"])
+    structure = ModelSizes.from_dict(manifest["structure"])
     sizes = _sizes(structure, config)
     unpruned = costs(
         kv_groups=[layer.n_kv_groups for layer in structure.layers],
@@ -54,7 +54,7 @@ def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | Non
     }
 
 
-def _plan(rows: pd.DataFrame, structure: ModelStructure, sizes: Mapping[str, Any]) -> Costs:
+def _plan(rows: pd.DataFrame, structure: ModelSizes, sizes: Mapping[str, Any]) -> Costs:
     kept = int(rows["params_after"].sum()) + structure.other_params
     return costs(
         kv_groups=rows["kept_kv_groups"],
@@ -66,7 +66,7 @@ def _plan(rows: pd.DataFrame, structure: ModelStructure, sizes: Mapping[str, Any
     )
 
 
-def _sizes(structure: ModelStructure, config: Mapping[str, Any]) -> dict[str, Any]:
+def _sizes(structure: ModelSizes, config: Mapping[str, Any]) -> dict[str, Any]:
     """Compute the arguments of `costs` that all plans share. Biases of a group are its parameters minus its weights."""
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     head_dim = int(config.get("head_dim") or hidden // heads)

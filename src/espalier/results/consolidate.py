@@ -13,7 +13,7 @@ from espalier.calibration.gradient_statistics import model_metrics, moments_of, 
 from espalier.errors import UserError
 from espalier.evaluation.protocol import mean_accuracy, task_accuracy
 from espalier.files import read_json, read_table, sha256_of_json
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.naming import BASELINE
 from espalier.planning.plan import kept_counts
 from espalier.recipe import check_settings, evaluation_settings, plan_settings, requests_sha256
@@ -156,15 +156,15 @@ def layers_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=columns).astype(types | {"model": "str", "experiment": "str"})
 
 
-def layer_rows(plan: Mapping[str, Any], structure: ModelStructure) -> list[dict[str, Any]]:
+def layer_rows(plan: Mapping[str, Any], sizes: ModelSizes) -> list[dict[str, Any]]:
     """Return the rows of an experiment in the layers table.
 
     Args:
         plan: Content of `plan.json`.
-        structure: Sizes of the unpruned model.
+        sizes: Sizes of the unpruned model.
     """
     rows = []
-    for number, (layer, n_kv, n_mlp) in enumerate(zip(structure.layers, *kept_counts(plan), strict=True)):
+    for number, (layer, n_kv, n_mlp) in enumerate(zip(sizes.layers, *kept_counts(plan), strict=True)):
         attention, mlp = n_kv * layer.kv_group_params, n_mlp * layer.mlp_channel_params
         rows.append(
             {
@@ -223,7 +223,7 @@ def gather(
         model = models[entry["manifest"]]
         if model:
             _check(entry, model, plan, one.metrics, evaluation)
-            layers += layer_rows(plan, model.structure) if plan else []
+            layers += layer_rows(plan, model.sizes) if plan else []
         finished.append(one)
     return finished, layers
 
@@ -234,12 +234,12 @@ class Model:
 
     Attributes:
         manifest: Content of its manifest.
-        structure: Sizes of the unpruned model.
+        sizes: Sizes of the unpruned model.
         requests: SHA-256 of its tokenised requests; None if the file was deleted.
     """
 
     manifest: dict[str, Any]
-    structure: ModelStructure
+    sizes: ModelSizes
     requests: str | None
 
 
@@ -249,7 +249,7 @@ def _model(entry: Entry) -> Model | None:
     if not path.exists():  # happens only if results may be missing
         return None
     manifest = read_json(path)
-    return Model(manifest, ModelStructure.from_dict(manifest["structure"]), requests_sha256(entry["requests"]))
+    return Model(manifest, ModelSizes.from_dict(manifest["structure"]), requests_sha256(entry["requests"]))
 
 
 def _check(

@@ -25,7 +25,7 @@ def planned_jobs(study: Study) -> dict[str, Any]:
     jobs = [job for model in computed for job in _jobs(study, model.name, model.gpus if study.uses_gpu else 0)]
     return {
         "jobs": jobs,
-        "n_params": {name: sizes.structure.total_params if sizes else None for name, sizes in known.items()},
+        "n_params": {name: sizes.sizes.total_params if sizes else None for name, sizes in known.items()},
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 from tools.data_dictionary import PAGE, insert_tables
 
 from espalier.config import load_study
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 from espalier.results.consolidate import (
     Finished,
@@ -20,7 +20,7 @@ from espalier.study.lookups import Study
 from espalier.tables import Evaluations, Experiments, Layers
 from tests.conftest import REPOSITORY
 
-STRUCTURE = ModelStructure((LayerStructure(2, 10, 4, 3, 5), LayerStructure(2, 10, 4, 3, 5)), other_params=20)
+STRUCTURE = ModelSizes((LayerSizes(2, 10, 4, 3, 5), LayerSizes(2, 10, 4, 3, 5)), other_params=20)
 PROTOCOL = {"window": 8, "tasks": ["piqa"]}
 
 

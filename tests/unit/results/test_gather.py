@@ -7,12 +7,12 @@ import pytest
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_json, write_result
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, plan_settings
 from espalier.results.consolidate import gather
 
-STRUCTURE = ModelStructure((LayerStructure(2, 10, 4, 3, 5), LayerStructure(2, 10, 4, 3, 5)), other_params=20)
+STRUCTURE = ModelSizes((LayerSizes(2, 10, 4, 3, 5), LayerSizes(2, 10, 4, 3, 5)), other_params=20)
 MANIFEST = {"model": "A", "files": {"w": {"bytes": 1, "sha256": "a"}}, "structure": STRUCTURE.to_dict()}
 EVALUATION = {"protocol": {"window": 8, "tasks": ["piqa"]}, "dtype": "auto"}
 FIGURES = {"pruning_ratio": 0.2, "removed_param_fraction": 0.25, "extreme_pruning_layers": 1}

@@ -62,7 +62,7 @@ def test_methods_without_text_may_name_any_length() -> None:
 
 
 def test_a_folder_is_read_when_it_is_there(model_folder: Path) -> None:
-    """Sizes are known only from a readable folder; other checks report a folder that is missing or broken."""
+    """KnownSizes are known only from a readable folder; other checks report a folder that is missing or broken."""
     model = {"name": "A", "family": "Llama", "kind": "base", "path": str(model_folder)}
     assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder))[0].endswith("give at most 128")
     assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder / "absent")) == []
@@ -153,7 +153,7 @@ def test_sizes_of_a_sandbox_model_are_those_of_the_trained_one(architecture: str
     parsed = load_study(study(entry))
     sizes = known_sizes(parsed.models[0], "nowhere", parsed.sandbox)
     assert sizes is not None
-    assert sizes.structure == inspect_folder(tmp_path).structure
+    assert sizes.sizes == inspect_folder(tmp_path).sizes
 
 
 def test_the_driver_says_it_and_stops() -> None:
