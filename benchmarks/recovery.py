@@ -135,8 +135,8 @@ def count_saved(shape: str) -> None:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             sequence_losses(adapted, torch.zeros(1, 128, dtype=torch.long))
         saved.append(sum(storage.nbytes() for storage in kept.values()) / 128)
-    on_cpu = layer_bytes(sizes, config.hidden_size, 2, mask=4)  # the CPU keeps a float, the GPU a byte
-    report("computed: kept of a token by a layer in bfloat16, CPU dropout", f"{on_cpu:,} bytes")
+    cpu_mb = layer_bytes(sizes, config.hidden_size, 2, mask=4)  # the CPU keeps a float, the GPU a byte
+    report("computed: kept of a token by a layer in bfloat16, CPU dropout", f"{cpu_mb:,} bytes")
     report("counted: the same", f"{saved[1] - saved[0]:,.0f} bytes")
 
 

@@ -39,7 +39,8 @@ def check_token_ids(tokens: npt.NDArray[np.integer[Any]], vocab_size: int, what:
     """
     smallest, largest = int(tokens.min(initial=0)), int(tokens.max(initial=0))
     if smallest < 0 or largest >= vocab_size:
+        wrong = smallest if smallest < 0 else largest
         raise UserError(
-            f"{what}: has token {smallest if smallest < 0 else largest}, but the model's embedding has {vocab_size} rows (tokens 0 to "
+            f"{what}: has token {wrong}, but the model's embedding has {vocab_size} rows (tokens 0 to "
             f"{vocab_size - 1}); tokenizer and weights do not belong together: copy or stage the model again"
         )

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from espalier.errors import UserError
 from espalier.planning.groups import ATTENTION_ID, MLP_ID, GroupTable
 
-Array = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class ScoreSettings:
 class PriorColumns:
     """Priors of all layers, attention blocks and MLP blocks by one measure: three arrays of shape (n_layers,)."""
 
-    layer: Array
-    attention: Array
-    mlp: Array
+    layer: Float64Array
+    attention: Float64Array
+    mlp: Float64Array
 
 
 def score_groups(
-    groups: GroupTable, importance: Array, settings: ScoreSettings, priors: PriorColumns | None = None
-) -> tuple[Array, int]:
+    groups: GroupTable, importance: Float64Array, settings: ScoreSettings, priors: PriorColumns | None = None
+) -> tuple[Float64Array, int]:
     """Compute the score of every group.
 
     Args:
@@ -82,7 +82,7 @@ def score_groups(
     return scores, n_floored
 
 
-def _check_importance(groups: GroupTable, importance: Array) -> None:
+def _check_importance(groups: GroupTable, importance: Float64Array) -> None:
     if importance.shape != (len(groups),):
         where = f"; the first without one is {groups.name(len(importance))}" if importance.size < len(groups) else ""
         raise UserError(
@@ -97,17 +97,17 @@ def _check_importance(groups: GroupTable, importance: Array) -> None:
         )
 
 
-def _normalised(groups: GroupTable, importance: Array, within: str) -> Array:
+def _normalised(groups: GroupTable, importance: Float64Array, within: str) -> Float64Array:
     """Divide importances by their sum within the layer or the block; a sum of zero gives zeros."""
     if within == "none":
         return importance
     part = groups.layer.astype(np.int64) * 2 + (groups.block if within == "block" else 0)
     sums = np.bincount(part, weights=importance)[part]
-    shares: Array = np.divide(importance, sums, out=np.zeros_like(importance), where=sums > 0)
+    shares: Float64Array = np.divide(importance, sums, out=np.zeros_like(importance), where=sums > 0)
     return shares
 
 
-def _prior_array(groups: GroupTable, priors: PriorColumns) -> Array:
+def _prior_array(groups: GroupTable, priors: PriorColumns) -> Float64Array:
     """Check the priors and return them as one array, (n_layers, 3), with columns attention, MLP, layer."""
     columns = {"attention": priors.attention, "mlp": priors.mlp, "layer": priors.layer}
     for name, values in columns.items():
@@ -123,7 +123,7 @@ def _prior_array(groups: GroupTable, priors: PriorColumns) -> Array:
     return np.stack([np.asarray(values, dtype=np.float64) for values in columns.values()], axis=1)
 
 
-def _priors_by_block(table: Array, settings: ScoreSettings) -> tuple[Array, int]:
+def _priors_by_block(table: Float64Array, settings: ScoreSettings) -> tuple[Float64Array, int]:
     """Return the prior that each block uses, (n_layers, 2), and how many of the used priors were floored."""
     floored = np.maximum(table, settings.prior_floor)
     n_layers = len(table)

@@ -29,7 +29,7 @@ def recovered_rows(
     """Read the results of all recovered experiments and return the rows of the table.
 
     Args:
-        entries: Model, experiment, and the paths of the results and their inputs (`Recoveries.entries`).
+        entries: Model, experiment, and the paths of the results and their inputs (`RecoveryResults.entries`).
         experiments: The experiments table, which has the results before recovery.
         texts: Names of the perplexity texts.
         configured: `settings` of the recovery, `protocol` and `dtype` of the evaluation.

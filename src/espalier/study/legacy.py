@@ -13,12 +13,10 @@ from espalier.errors import UserError
 from espalier.naming import NAME_PATTERN
 from espalier.results.legacy.names import plain
 from espalier.results.legacy.scan import COMPARISON, SearchFolder, scan
-from espalier.study.paths import Paths
-
-Wildcards = Any
+from espalier.study.paths import Paths, Wildcards
 
 
-class Imports:
+class LegacyResults:
     """Imported models of a study, with their search folders.
 
     Args:
@@ -75,7 +73,7 @@ class Imports:
         """Return the JSON files of one search folder that are read."""
         return self._find(wildcards).files
 
-    def params(self, wildcards: Wildcards) -> dict[str, Any]:
+    def import_params(self, wildcards: Wildcards) -> dict[str, Any]:
         """Return the params of `import_legacy`: what was parsed from the names in one search folder."""
         folder = self._find(wildcards)
         return {

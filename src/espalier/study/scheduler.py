@@ -15,7 +15,7 @@ SETS_A_TIMER = "_schedule_reevalutation"
 """Name of the `JobScheduler` method that starts a timer. The spelling error is Snakemake's."""
 
 
-def look_once_per_delay() -> None:
+def limit_scheduler_timers() -> None:
     """Allow one timer at a time for each delay in this process. Call this while the Snakefile is read."""
     try:
         scheduler = importlib.import_module("snakemake.scheduling.job_scheduler").JobScheduler

@@ -22,7 +22,7 @@ STOP_FILE = "ESPALIER_STOP_FILE"
 """Environment variable of jobs: path of a file that exists once the workflow has received a stop signal."""
 
 
-def tell_jobs_when_stopped() -> None:
+def install_stop_handlers() -> None:
     """Install the signal handlers in the driver process. Call this while the Snakefile is read."""
     if threading.current_thread() is not threading.main_thread():
         return  # a program that uses Snakemake's API handles signals itself

@@ -67,6 +67,6 @@ def test_only_the_driver_reads_the_files(tmp_path: Path, caplog: pytest.LogCaptu
     (tmp_path / "study.yaml").write_text("study: a\nstudy: b\n", encoding="utf-8")
     config = {"study": "b", "models": [MODEL]}
     with pytest.raises(SystemExit, match=r"^The config has problems:\n  .*study.yaml: study is given twice, "):
-        open_study(config, is_driver=True, files=[tmp_path / "study.yaml"])
+        open_study(config, is_driver=True, config_files=[tmp_path / "study.yaml"])
     with caplog.at_level(logging.WARNING):
-        assert open_study(config, is_driver=False, files=[tmp_path / "study.yaml"]).config.study == "b"
+        assert open_study(config, is_driver=False, config_files=[tmp_path / "study.yaml"]).config.study == "b"

@@ -12,7 +12,7 @@ from espalier.results.legacy import rows
 from espalier.results.legacy.read import read_experiment
 from espalier.results.legacy.scan import COMPARISON, EVALUATION, GRADIENTS
 from espalier.results.legacy.table import import_table, listing, listing_lines
-from espalier.study.legacy import Imports
+from espalier.study.legacy import LegacyResults
 from espalier.study.paths import Paths
 from espalier.tables import Evaluations, Experiments, ImportedValues, Layers
 from tests.published import METHODS, edit, experiment_folder, write_model
@@ -23,11 +23,11 @@ FACTS = {"study": "published", "family": "Qwen", "kind": "base"}
 def tables(folders: list[Path]) -> tuple[list[pd.DataFrame], list[dict[str, Any]]]:
     """Do what the jobs do, in one process."""
     entry = {"name": "Qwen", "family": "Qwen", "kind": "base", "legacy": [str(folder) for folder in folders]}
-    imports = Imports(load_study({"study": "published", "models": [entry]}), Paths("results"))
+    legacy = LegacyResults(load_study({"study": "published", "models": [entry]}), Paths("results"))
     frames, listings = [], []
     for folder in folders:
         wildcards = type("Wildcards", (), {"model": "Qwen", "search_folder": folder.name})
-        names = imports.params(wildcards)
+        names = legacy.import_params(wildcards)
         keys = {key: names[key] for key in ("methods", "model_names")}
         readings = [
             read_experiment(
