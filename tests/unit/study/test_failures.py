@@ -7,7 +7,7 @@ import pytest
 
 from espalier.config import load_study
 from espalier.files import write_json
-from espalier.results.consolidate import gather
+from espalier.results.consolidate import ExperimentEntry, read_results
 from espalier.study.lookups import Study
 
 TAYLOR, BLOCK, WEIGHTS, WANDA = "t-seq16-n8-p20", "v1.5-seq16-n8-p20", "m-p20", "w-seq16-n8-p20"
@@ -135,8 +135,9 @@ def test_reasons_reach_the_table() -> None:
     study = make_study()
     record_failure("collect_gradients/A/c-s0/16", "out of memory")
     missing = study.failures.missing_experiments()
-    finished, layers = gather(study.tables.entries(), evaluation=study.evaluation.settings, missing=missing)
-    assert {one.facts["experiment"]: one.failure for one in finished} == {
+    entries = [ExperimentEntry(**entry) for entry in study.tables.entries()]
+    results, layers = read_results(entries, evaluation=study.evaluation.settings, missing=missing)
+    assert {one.facts["experiment"]: one.failure for one in results} == {
         "baseline": None, TAYLOR: "gradients: out of memory", BLOCK: "gradients: out of memory", WEIGHTS: None,
         WANDA: None,
     }  # fmt: skip
@@ -150,8 +151,9 @@ def test_a_plan_of_a_model_that_is_refused_by_now_stops_no_table() -> None:
     write_json(f"results/s/experiments/A/{WEIGHTS}/plan.json", {"recipe": {"settings": settings}, "layers": []})
     record_failure("check_model/A", "weights are not finite")
     missing = study.failures.missing_experiments()
-    finished, layers = gather(study.tables.entries(), evaluation=study.evaluation.settings, missing=missing)
-    assert {one.failure for one in finished} == {"model: weights are not finite"}
+    entries = [ExperimentEntry(**entry) for entry in study.tables.entries()]
+    results, layers = read_results(entries, evaluation=study.evaluation.settings, missing=missing)
+    assert {one.failure for one in results} == {"model: weights are not finite"}
     assert layers == []
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from espalier.config import load_study
-from espalier.results.consolidate import Finished, evaluations_table, experiments_table, layers_table
+from espalier.results.consolidate import ExperimentResults, evaluations_table, experiments_table, layers_table
 from espalier.results.legacy import rows
 from espalier.results.legacy.read import read_experiment
 from espalier.results.legacy.scan import COMPARISON, EVALUATION, GRADIENTS
@@ -165,7 +165,7 @@ def test_computed_and_imported_rows_share_a_table(folders: list[Path]) -> None:
     metrics = {
         "n_params": 100, "tasks": {"copa": task}, "perplexity": {"c4": {"value": 5.0, "n_tokens": 7}}, "protocol": {},
     }  # fmt: skip
-    computed = Finished(facts, metrics, None, None)
+    computed = ExperimentResults(facts, metrics, None, None)
     frames, _ = tables(folders[:1])
     rule = "acc_norm_else_acc"
     table = Experiments.validate(experiments_table([computed], rule, rows.experiment_rows(frames[0], FACTS, rule)))

@@ -10,7 +10,7 @@ from espalier.files import read_json, sha256_of, write_json, write_result
 from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, plan_settings
-from espalier.results.consolidate import gather
+from espalier.results.consolidate import ExperimentEntry, read_results
 
 STRUCTURE = ModelSizes((LayerSizes(2, 10, 4, 3, 5), LayerSizes(2, 10, 4, 3, 5)), other_params=20)
 MANIFEST = {"model": "A", "files": {"w": {"bytes": 1, "sha256": "a"}}, "structure": STRUCTURE.to_dict()}
@@ -21,7 +21,7 @@ KEPT = {"x-p20": ((0,), (0, 1)), "y-p20": ((1,), (0, 1))}
 
 @pytest.fixture
 def entries(tmp_path: Path) -> list[dict[str, Any]]:
-    """The files of a model with two experiments, as `Sweep.entries` lists them."""
+    """The files of a model with two experiments, as `TableSources.entries` lists them."""
     write_result(tmp_path / "models/A.json", MANIFEST)
     (tmp_path / "requests").mkdir()
     (tmp_path / "requests/A.parquet").write_bytes(b"requests")
@@ -52,8 +52,10 @@ def entries(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 def read(entries: list[dict[str, Any]], **evaluation: Any) -> list[str]:
-    finished, _ = gather(entries, evaluation=EVALUATION | evaluation, missing={})
-    return [one.facts["experiment"] for one in finished]
+    results, _ = read_results(
+        [ExperimentEntry(**entry) for entry in entries], evaluation=EVALUATION | evaluation, missing={}
+    )
+    return [experiment.facts["experiment"] for experiment in results]
 
 
 def test_what_is_configured_is_read(entries: list[dict[str, Any]]) -> None:
