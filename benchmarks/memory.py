@@ -25,7 +25,7 @@ from espalier.files import read_json
 from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
-from espalier.study.memory import MEMORY_PER_PARAM, cpu_mb
+from espalier.study.host_memory import MEMORY_PER_PARAM, cpu_mb
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOBS = {  # by rule, the kind of job

@@ -21,7 +21,7 @@ from espalier.errors import UserError
 from espalier.files import read_json, read_parquet, read_table
 from espalier.models.sizes import ModelSizes
 from espalier.planning.criteria import CRITERIA
-from espalier.planning.make import PlanSettings, score_from_tables
+from espalier.planning.make_plan import PlanSettings, score_from_tables
 from espalier.planning.plan import Plan
 from tools.plan_differences import PlanDifference, compare_plans
 

@@ -125,7 +125,7 @@ HEAVY = {"torch", "transformers", "lm_eval", "datasets", "pandas"}
     "module",
     [
         "espalier", "espalier.config", "espalier.study.driver", "espalier.versions", "espalier.reports.summary",
-        "espalier.planning.make", "espalier.jobs.evaluation", "espalier.evaluation.store",
+        "espalier.planning.make_plan", "espalier.jobs.evaluation", "espalier.evaluation.store",
     ],
 )  # fmt: skip
 def test_light_modules_import_nothing_heavy(module: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.files import read_json, read_parquet, write_json
 from espalier.jobs.log import workflow_job
 from espalier.models.sizes import ModelSizes
-from espalier.planning.make import PlanSettings, make_plan
+from espalier.planning.make_plan import PlanSettings, make_plan
 from espalier.recipe import plan_settings
 
 if TYPE_CHECKING:

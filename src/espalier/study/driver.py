@@ -110,7 +110,13 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
     Raises:
         UserError: With one line per problem.
     """
-    from espalier.study.checks import data_problems, folder_problems, infeasible_problems, known_sizes, text_problems
+    from espalier.study.config_checks import (
+        data_problems,
+        folder_problems,
+        infeasible_problems,
+        known_sizes,
+        text_problems,
+    )
 
     sizes = {model.name: known_sizes(model, lookups.model_folder(model), study.sandbox) for model in study.models}
     # A study with only imported models evaluates nothing, so it does not need lm-eval.

@@ -20,7 +20,7 @@ from espalier.study.failure_records import failure_file, older_file, read_failur
 from espalier.study.paths import CACHE, Paths, Wildcards
 from espalier.study.sources import model_slug, text_slug
 from espalier.study.sweep import Sweep
-from espalier.study.tables import TableSources
+from espalier.study.table_sources import TableSources
 
 Reasons = dict[str, str | None]
 _STAGES = {
@@ -259,11 +259,11 @@ class Failures:
     def _why_unchecked(self, model: str) -> str:
         if reason := _first_failure(self._model_jobs(model)):
             return reason.removeprefix(f"{_STAGES['check_model']}: ")
-        from espalier.study.checks import folder_problems  # reads models, so it is imported only when needed
+        from espalier.study.config_checks import folder_problems  # reads models, so it is imported only when needed
 
         problems = folder_problems(self._models[model], self._manifest(model))
-        said = [problem.removeprefix(f"model {model!r}: ") for problem in problems]
-        return said[0] if said else "no job has checked it yet; run `snakemake evaluations`"
+        reasons = [problem.removeprefix(f"model {model!r}: ") for problem in problems]
+        return reasons[0] if reasons else "no job has checked it yet; run `snakemake evaluations`"
 
 
 class _FailureCache:

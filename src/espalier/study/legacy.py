@@ -29,7 +29,7 @@ class LegacyResults:
         self._paths = paths
         self._criteria = {method.name: method.criterion for method in (*REFERENCE_METHODS, *config.methods)}
         self._models = {model.name: model for model in config.models if model.legacy is not None}
-        self._found = {name: scan(m.legacy or (), self._criteria, _names(m)) for name, m in self._models.items()}
+        self._folders = {name: scan(m.legacy or (), self._criteria, _names(m)) for name, m in self._models.items()}
 
     @property
     def models(self) -> list[str]:
@@ -39,14 +39,14 @@ class LegacyResults:
     @property
     def search_folders(self) -> list[str]:
         """Names of search folders, each once."""
-        return list(dict.fromkeys(folder.name for found in self._found.values() for folder in found))
+        return list(dict.fromkeys(folder.name for found in self._folders.values() for folder in found))
 
     @property
     def models_with_structures(self) -> list[str]:
         """Names of the models with a layer comparison in at least one usable experiment."""
         return [
             name
-            for name, found in self._found.items()
+            for name, found in self._folders.items()
             if any(COMPARISON in e.files and e.status is None for folder in found for e in folder.experiments)
         ]
 
@@ -64,7 +64,7 @@ class LegacyResults:
                 "facts": {"study": self._config.study, "family": model.family, "kind": model.kind},
             }
             for name, model in self._models.items()
-            for folder in self._found[name]
+            for folder in self._folders[name]
         ]
 
     # -- params and inputs of rules ------------------------------------------------------------------------------
@@ -92,14 +92,14 @@ class LegacyResults:
 
     def tables_of(self, wildcards: Wildcards) -> list[str]:
         """Return the tables of one model; none if it is not imported."""
-        return [self._table(wildcards.model, folder) for folder in self._found.get(wildcards.model, [])]
+        return [self._table(wildcards.model, folder) for folder in self._folders.get(wildcards.model, [])]
 
     # -- problems ------------------------------------------------------------------------------------------------
 
     def problems(self) -> Iterator[str]:
         """Yield one line for each problem that makes an import impossible."""
         for number, model in enumerate(self._config.models):
-            found = self._found.get(model.name, [])
+            found = self._folders.get(model.name, [])
             lines = [line for line in map(_folder_problem, _paths(number, found), found) if line]
             names = [folder.name for folder in found]
             lines += [
@@ -120,7 +120,7 @@ class LegacyResults:
             line
             for number, model in enumerate(self._config.models)
             for path, folder in zip(
-                _paths(number, self._found.get(model.name, [])), self._found.get(model.name, []), strict=True
+                _paths(number, self._folders.get(model.name, [])), self._folders.get(model.name, []), strict=True
             )
             for line in (*_folder_warnings(path, folder), *self._other_model(path, model, folder))
         ]
@@ -131,7 +131,7 @@ class LegacyResults:
         return self._paths.of("import_legacy", model, folder.name)
 
     def _find(self, wildcards: Wildcards) -> SearchFolder:
-        folders = {folder.name: folder for folder in self._found.get(wildcards.model, [])}
+        folders = {folder.name: folder for folder in self._folders.get(wildcards.model, [])}
         if wildcards.search_folder not in folders:
             raise UserError(
                 f"model {wildcards.model!r} has no search folder {wildcards.search_folder!r}; "
@@ -140,8 +140,8 @@ class LegacyResults:
         return folders[wildcards.search_folder]
 
     def _other_model(self, path: str, model: ModelEntry, folder: SearchFolder) -> Iterator[str]:
-        said = plain(folder.model_in_name or "")
-        if said in {plain(other.name) for other in self._config.models} - {plain(name) for name in _names(model)}:
+        named = plain(folder.model_in_name or "")
+        if named in {plain(other.name) for other in self._config.models} - {plain(name) for name in _names(model)}:
             yield f"{path}: {folder.path} is named after {folder.model_in_name!r}, another model of this study"
 
     @staticmethod
@@ -174,8 +174,8 @@ def _folder_warnings(path: str, folder: SearchFolder) -> Iterator[str]:
         yield f"{path}: {folder.path}: {folder.problem}; its {len(folder.experiments)} experiments are listed, not used"
     elif not folder.experiments:
         yield f"{path}: {folder.path}: holds no folder exp_*"
-    elif aside := [e for e in folder.experiments if e.status]:
+    elif unused := [e for e in folder.experiments if e.status]:
         yield (
-            f"{path}: {folder.path}: {len(aside)} of {len(folder.experiments)} experiments are listed, not used "
-            f"(first: {aside[0].folder}: {aside[0].notes[0]})"
+            f"{path}: {folder.path}: {len(unused)} of {len(folder.experiments)} experiments are listed, not used "
+            f"(first: {unused[0].folder}: {unused[0].notes[0]})"
         )

@@ -18,15 +18,15 @@ from espalier.study.calibrations import Calibrations
 from espalier.study.evaluation import EvaluationSettings
 from espalier.study.exports import Exports
 from espalier.study.failures import Failures
+from espalier.study.host_memory import Memory
 from espalier.study.inference import InferenceTimings
 from espalier.study.legacy import LegacyResults
-from espalier.study.memory import Memory
 from espalier.study.paths import Paths, Wildcards, results_folder
 from espalier.study.recovery import RecoverySettings
 from espalier.study.recovery_results import RecoveryResults
 from espalier.study.sources import SandboxSources, StagedSources, model_slug
 from espalier.study.sweep import Sweep
-from espalier.study.tables import TableSources
+from espalier.study.table_sources import TableSources
 
 
 class Study:

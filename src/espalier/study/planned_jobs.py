@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espalier.calibration.ladder import prior_samples
-from espalier.study.checks import known_sizes
+from espalier.study.config_checks import known_sizes
 from espalier.study.experiments import Experiment
 from espalier.study.forecast import PlannedJob
 

@@ -30,11 +30,11 @@ def limit_scheduler_timers() -> None:
             return
         waiting.add(delay)
 
-        def look() -> None:
+        def wake_up() -> None:
             waiting.discard(delay)
             self._open_jobs.release()
 
-        timer = threading.Timer(delay, look)
+        timer = threading.Timer(delay, wake_up)
         timer.daemon = True
         timer.start()
 

@@ -11,7 +11,7 @@ from espalier.config.models import SandboxModel
 from espalier.config.sandbox import Sandbox
 from espalier.errors import UserError
 from espalier.files import write_json
-from espalier.study.checks import infeasible_problems, known_sizes
+from espalier.study.config_checks import infeasible_problems, known_sizes
 from espalier.study.lookups import Study
 from espalier.study.planned_jobs import planned_jobs
 

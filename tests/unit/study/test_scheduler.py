@@ -25,7 +25,7 @@ class Timers(list[Callable[[], object]]):
         return len(ended)
 
 
-def test_many_requests_for_a_look_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_timer_per_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the patch, every request sets a timer; with it, there is one timer at a time for each delay."""
     monkeypatch.setattr(JobScheduler, SETS_A_TIMER, getattr(JobScheduler, SETS_A_TIMER))  # restored after the test
     timers = Timers()

@@ -9,7 +9,7 @@ import pytest
 from espalier.config import load_study
 from espalier.files import write_json
 from espalier.models.folder import inspect_folder
-from espalier.study.checks import (
+from espalier.study.config_checks import (
     data_problems,
     folder_problems,
     infeasible_problems,

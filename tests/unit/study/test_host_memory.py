@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from espalier.files import write_json
-from espalier.study.memory import GPU_PROCESS_MB, PROCESS_MB, Memory, stored_dtype
+from espalier.study.host_memory import GPU_PROCESS_MB, PROCESS_MB, Memory, stored_dtype
 
 N_PARAMS = 8_030_261_248  # Llama-3-8B
 

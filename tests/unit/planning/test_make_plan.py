@@ -9,7 +9,7 @@ import pytest
 
 from espalier.errors import UserError
 from espalier.models.sizes import LayerSizes, ModelSizes
-from espalier.planning.make import PlanSettings, PlanSummary, make_plan, score_from_tables
+from espalier.planning.make_plan import PlanSettings, PlanSummary, make_plan, score_from_tables
 
 # Two layers of one KV group (10 parameters), three MLP channels (4) and norms (6); 44 outside: 2 * 28 + 44 = 100.
 SMALL = ModelSizes((LayerSizes(1, 10, 3, 4, 6),) * 2, other_params=44)

@@ -30,7 +30,7 @@ from espalier.planning.select import SelectionOptions, check_feasible
 from espalier.study.experiments import experiments_of
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
-from espalier.study.tables import TableSources
+from espalier.study.table_sources import TableSources
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     if data in {SANDBOX, HUB} or Path(data).is_dir():
         return []
     models = [model.name for model in study.models if model.legacy is None]
-    made = [paths.of("tokenize_requests", name) for name in models]
-    made += [paths.of("evaluate_baseline", name) for name in models]
-    made += [paths.of("evaluate", one.model, one.name) for one in sweep.experiments]
-    if all(map(os.path.exists, made)):
+    outputs = [paths.of("tokenize_requests", name) for name in models]
+    outputs += [paths.of("evaluate_baseline", name) for name in models]
+    outputs += [paths.of("evaluate", one.model, one.name) for one in sweep.experiments]
+    if all(map(os.path.exists, outputs)):
         return []
     holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
     return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
@@ -108,7 +108,7 @@ def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
         (
             "calibration",
             study.calibration,
-            lambda: [*_made_of_calibration(study, paths, sweep), *([] if own else checks)],
+            lambda: [*_calibration_outputs(study, paths, sweep), *([] if own else checks)],
         ),
         ("recovery.text", own, lambda: checks),
     ]
@@ -118,18 +118,18 @@ def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     ]
     return [
         f"{key}.dataset: got {text.dataset!r}, but there is no such file; give one, or a hub repository"
-        for key, text, made in texts
-        if text and text.is_local and not Path(text.dataset).is_file() and not all(map(os.path.exists, made()))
+        for key, text, outputs in texts
+        if text and text.is_local and not Path(text.dataset).is_file() and not all(map(os.path.exists, outputs()))
     ]
 
 
-def _made_of_calibration(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
-    made = [*TableSources(study, paths, sweep).calibration_checks(None), *sweep.gradient_tables]
+def _calibration_outputs(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
+    outputs = [*TableSources(study, paths, sweep).calibration_checks(None), *sweep.gradient_tables]
     for experiment in sweep.experiments:
         names = SimpleNamespace(model=experiment.model, experiment=experiment.name)
-        made += sweep.importance_table(names) if experiment.criterion.reads_text else []
-        made += sweep.prior_table(names)
-    return list(dict.fromkeys(made))
+        outputs += sweep.importance_table(names) if experiment.criterion.reads_text else []
+        outputs += sweep.prior_table(names)
+    return list(dict.fromkeys(outputs))
 
 
 def infeasible_problems(study: StudyConfig, sizes: Mapping[str, KnownSizes | None]) -> list[str]:
