@@ -11,9 +11,9 @@ sys.path.insert(0, str(workflow.current_basedir.join("src")))
 try:
     from espalier import versions
     from espalier.study.lookups import per_attempt
-    from espalier.study.driver import asked_targets, open_study
-    from espalier.study.scheduler import look_once_per_delay
-    from espalier.study.stopping import tell_jobs_when_stopped
+    from espalier.study.driver import requested_targets, open_study
+    from espalier.study.scheduler import limit_scheduler_timers
+    from espalier.study.stopping import install_stop_handlers
 except ModuleNotFoundError as error:
     # When the workflow is a module of a remote repository, Snakemake fetches rules and scripts, but not src/.
     sys.exit(
@@ -30,19 +30,19 @@ study = open_study(
     config,
     is_driver=workflow.is_main_process,
     targets=(
-        asked_targets(
+        requested_targets(
             get_argument_parser(), sys.argv[1:], workflow.modifier.avail_rulename
         )
         if workflow.is_main_process
         else ()
     ),
-    files=workflow.configfiles,
+    config_files=workflow.configfiles,
 )
 
 
 if workflow.is_main_process:
-    tell_jobs_when_stopped()
-    look_once_per_delay()
+    install_stop_handlers()
+    limit_scheduler_timers()
 
 
 pathvars:
@@ -50,17 +50,17 @@ pathvars:
 
 
 wildcard_constraints:
-    model=study.any_of(study.model_names),
-    hub_model=study.any_of(study.staged.models),
-    task=study.any_of(study.staged.tasks),
-    text=study.any_of(study.staged.texts),
+    model=study.constraint_of(study.model_names),
+    hub_model=study.constraint_of(study.staged.models),
+    task=study.constraint_of(study.staged.tasks),
+    text=study.constraint_of(study.staged.texts),
     architecture="llama|qwen2|mistral",
-    calibration=study.any_of(study.calibration.names),
+    calibration=study.constraint_of(study.calibration.names),
     experiment=study.sweep.name_pattern,
-    search_folder=study.any_of(study.imports.search_folders),
+    search_folder=study.constraint_of(study.legacy.search_folders),
     seq_len=r"\d+",
-    text_criterion=study.any_of(study.calibration.text_criteria),
-    weight_criterion=study.any_of(study.calibration.weight_criteria),
+    text_criterion=study.constraint_of(study.calibration.text_criteria),
+    weight_criterion=study.constraint_of(study.calibration.weight_criteria),
 
 
 include: "rules/stage.smk"
@@ -74,7 +74,7 @@ include: "rules/legacy.smk"
 include: "rules/results.smk"
 include: "rules/report.smk"
 include: "rules/recovery.smk"
-include: "rules/serving.smk"
+include: "rules/inference.smk"
 include: "rules/export.smk"
 include: "rules/forecast.smk"
 
@@ -97,7 +97,7 @@ rule all:
 rule stage:
     """Download models, tasks and texts into cache/; run it where there is a network."""
     input:
-        "cache/lock.yaml" if study.staged.are_any else [],
+        "cache/lock.yaml" if study.staged.has_any else [],
 
 
 rule evaluations:
@@ -123,7 +123,7 @@ rule plans:
 rule legacy:
     """Import the legacy results of all search folders."""
     input:
-        study.imports.tables,
+        study.legacy.tables,
 
 
 rule consolidated:
@@ -142,8 +142,8 @@ rule consolidated:
 rule recovered:
     """Fine-tune the experiments of config section `recovery` and evaluate them again."""
     input:
-        study.recovery.chosen_files(checkpoints),
-        study.recovery.table,
+        study.recovered.result_files(checkpoints),
+        study.recovered.table,
 
 
 rule reports:
@@ -172,7 +172,7 @@ rule cross_model:
 rule inference:
     """Time pruned models against unpruned ones (needs the config section `inference`)."""
     input:
-        study.measured.files,
+        study.inference.files,
 
 
 rule structures:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import transformers
-from random_models import SHAPES, random_model, structure_of
+from random_models import SHAPES, model_sizes, random_model
 from transformers import PreTrainedModel
 
 from espalier.calibration.gradients import sequence_losses
@@ -31,7 +31,7 @@ from espalier.models.surgery import prune
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
-from espalier.planning.select import SelectionOptions, select
+from espalier.planning.select import SelectionOptions, select_groups
 
 N_METHODS = 3  # number of methods in the reference grid
 
@@ -114,15 +114,15 @@ def benchmark_priors(model: PreTrainedModel, length: int, n_samples: int, token_
 
 def benchmark_plan_and_surgery(model: PreTrainedModel) -> None:
     """Time a plan at 20% from random importances and priors, and the pruning of the weights."""
-    structure = structure_of(model)
+    sizes = model_sizes(model)
     generator = np.random.default_rng(0)
-    groups = GroupTable.of(structure)
+    groups = GroupTable.of(sizes)
     importance = generator.lognormal(size=len(groups)) * groups.cost
-    priors = PriorColumns(*generator.lognormal(size=(3, structure.n_layers)))
+    priors = PriorColumns(*generator.lognormal(size=(3, sizes.n_layers)))
     start = time.perf_counter()
     scores, _ = score_groups(groups, importance, ScoreSettings("block"), priors)
-    removed = select(groups, structure, scores, 0.2, SelectionOptions())
-    plan = Plan.from_mask(groups, structure, removed)
+    removed = select_groups(groups, sizes, scores, 0.2, SelectionOptions())
+    plan = Plan.from_mask(groups, sizes, removed)
     report(f"plan, {len(groups):,} groups", f"{time.perf_counter() - start:.3f} s")
     cut_s = seconds(model, lambda: prune(model, plan.kept_kv_groups, plan.kept_mlp_channels))
     report("surgery", f"{cut_s:.2f} s, {model.num_parameters():,} parameters left")

@@ -26,15 +26,15 @@ import yaml
 
 from espalier.config.load import load_study
 from espalier.files import read_json, sha256_of, write_json, write_result
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_settings, plan_settings
 from espalier.study.lookups import Study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LAYER = LayerStructure(8, 5_242_880, 14_336, 12_288, 8_192)
-STRUCTURE = ModelStructure((LAYER,) * 32, other_params=2 * 128_256 * 4_096 + 4_096)
+LAYER = LayerSizes(8, 5_242_880, 14_336, 12_288, 8_192)
+STRUCTURE = ModelSizes((LAYER,) * 32, other_params=2 * 128_256 * 4_096 + 4_096)
 GROUPS = GroupTable.of(STRUCTURE)
 PLAN = Plan.from_mask(GROUPS, STRUCTURE, np.random.default_rng(0).random(len(GROUPS)) < 0.2).to_dict()
 INPUTS = ("calibration.parquet", "perplexity.parquet", "tasks/piqa/validation.parquet")

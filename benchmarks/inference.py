@@ -17,14 +17,14 @@ import platform
 import numpy as np
 import torch
 import transformers
-from random_models import SHAPES, random_model, structure_of
+from random_models import SHAPES, model_sizes, random_model
 from transformers import PreTrainedModel
 
 from espalier.jobs.inference import sizes
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
-from espalier.planning.select import SelectionOptions, select
+from espalier.planning.select import SelectionOptions, select_groups
 from espalier.serving.timing import UNPRUNED, Load, measure, versions_of
 from espalier.serving.timing_summary import SPEEDS, gain, summarise
 from espalier.serving.verdict import ADVISED
@@ -51,7 +51,7 @@ def pruned_versions(model: PreTrainedModel, ratio: float) -> dict[str, PreTraine
     """Prune by random scores: with any width, with those widths padded to multiples, and with planned multiples."""
     made = {}
     for multiple in (1, ADVISED):
-        plan = random_plan(structure_of(model), ratio, multiple)
+        plan = random_plan(model_sizes(model), ratio, multiple)
         found = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=ADVISED)
         name = f"{ratio:.0%}, any width" if multiple == 1 else f"{ratio:.0%}, planned in multiples of {multiple}"
         made[name] = found["pruned"]
@@ -60,11 +60,11 @@ def pruned_versions(model: PreTrainedModel, ratio: float) -> dict[str, PreTraine
     return made
 
 
-def random_plan(structure: ModelStructure, ratio: float, multiple: int) -> Plan:
-    groups = GroupTable.of(structure)
+def random_plan(sizes: ModelSizes, ratio: float, multiple: int) -> Plan:
+    groups = GroupTable.of(sizes)
     scores = np.random.default_rng(0).lognormal(size=len(groups))
-    removed = select(groups, structure, scores, ratio, SelectionOptions(mlp_multiple_of=multiple))
-    return Plan.from_mask(groups, structure, removed)
+    removed = select_groups(groups, sizes, scores, ratio, SelectionOptions(mlp_multiple_of=multiple))
+    return Plan.from_mask(groups, sizes, removed)
 
 
 def print_header(options: argparse.Namespace, model: PreTrainedModel, load: Load) -> None:

@@ -25,7 +25,7 @@ from espalier.files import read_json
 from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
-from espalier.study.memory import HELD, on_cpu
+from espalier.study.host_memory import MEMORY_PER_PARAM, cpu_mb
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOBS = {  # kind of job, by rule
@@ -115,8 +115,8 @@ def main() -> None:
         print(f"{manifest['n_params']:,} parameters stored as bfloat16, evaluated in {arguments.dtype}\n")
         print("| job | RssAnon (MB) | RSS (MB) | asked for (MB) |\n|---|---:|---:|---:|")
         for rule, kind in JOBS.items():
-            held = HELD[kind]
-            asked = on_cpu(manifest, held, "auto" if held.dtype == "stored" else arguments.dtype)
+            held = MEMORY_PER_PARAM[kind]
+            asked = cpu_mb(manifest, held, "auto" if held.dtype == "stored" else arguments.dtype)
             print(f"| `{rule}` | {peaks[rule][0] / 1e6:,.0f} | {peaks[rule][1] / 1e6:,.0f} | {asked:,} |")
 
 

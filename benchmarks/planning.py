@@ -11,14 +11,14 @@ import tracemalloc
 
 import numpy as np
 
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
-from espalier.planning.select import Allocation, SelectionOptions, select
+from espalier.planning.select import Allocation, SelectionOptions, select_groups
 
-LAYER = LayerStructure(8, 5_242_880, 14_336, 12_288, 8_192)
-MODEL = ModelStructure((LAYER,) * 32, other_params=2 * 128_256 * 4_096 + 4_096)
+LAYER = LayerSizes(8, 5_242_880, 14_336, 12_288, 8_192)
+MODEL = ModelSizes((LAYER,) * 32, other_params=2 * 128_256 * 4_096 + 4_096)
 GENERATOR = np.random.default_rng(0)
 IMPORTANCE = GENERATOR.lognormal(size=32 * (8 + 14_336))
 PRIORS = PriorColumns(*GENERATOR.lognormal(size=(3, 32)))
@@ -34,7 +34,7 @@ VARIANTS: dict[str, tuple[SelectionOptions, Allocation]] = {
 def plan(options: SelectionOptions, allocation: Allocation) -> str:
     groups = GroupTable.of(MODEL)
     scores, _ = score_groups(groups, IMPORTANCE, ScoreSettings("gated", tau=0.5, normalise="block"), PRIORS)
-    removed = select(groups, MODEL, scores, 0.2, options, allocation)
+    removed = select_groups(groups, MODEL, scores, 0.2, options, allocation)
     return json.dumps(Plan.from_mask(groups, MODEL, removed).to_dict())
 
 

@@ -4,7 +4,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from espalier.models.decoder import decoder_layers, n_kv_groups, n_mlp_channels, params_per_group
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 
 SHAPES = {
     "sandbox": LlamaConfig(
@@ -37,10 +37,10 @@ def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> PreTra
         return AutoModelForCausalLM.from_config(SHAPES[shape], dtype=dtype).eval()
 
 
-def structure_of(model: PreTrainedModel) -> ModelStructure:
+def model_sizes(model: PreTrainedModel) -> ModelSizes:
     """Return the sizes of a model in memory."""
     layers = tuple(
-        LayerStructure(
+        LayerSizes(
             n_kv_groups(layer),
             params_per_group(layer, "attention"),
             n_mlp_channels(layer),
@@ -49,4 +49,4 @@ def structure_of(model: PreTrainedModel) -> ModelStructure:
         )
         for layer in decoder_layers(model)
     )
-    return ModelStructure(layers, model.num_parameters() - sum(layer.params for layer in layers))
+    return ModelSizes(layers, model.num_parameters() - sum(layer.params for layer in layers))

@@ -48,7 +48,7 @@ rule collect_gradients:
     threads: 1
     resources:
         **study.calibration.resources,
-        mem_mb=study.memory.of("gradients"),
+        mem_mb=study.memory.mem_mb("gradients"),
         runtime=per_attempt(60),
         gpu=study.gpus,
         # These affect speed and memory only; as resources they cause no rerun when they change.
@@ -81,7 +81,7 @@ rule measure_importance:
     threads: 1
     resources:
         **study.calibration.resources,
-        mem_mb=study.memory.of("gradients"),
+        mem_mb=study.memory.mem_mb("gradients"),
         runtime=per_attempt(60),
         gpu=study.gpus,
         # These affect speed and memory only; as resources they cause no rerun when they change.
@@ -110,7 +110,7 @@ rule measure_weights:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of("weights"),
+        mem_mb=study.memory.mem_mb("weights"),
         runtime=per_attempt(60),
         gpu=study.gpus,
         device=study.config.evaluation.device,
@@ -138,7 +138,7 @@ rule measure_priors:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of("priors"),
+        mem_mb=study.memory.mem_mb("priors"),
         runtime=per_attempt(60),
         gpu=study.gpus,
         device=study.config.evaluation.device,

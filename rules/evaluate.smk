@@ -18,7 +18,7 @@ rule evaluate_baseline:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of("evaluation"),
+        mem_mb=study.memory.mem_mb("evaluation"),
         runtime=per_attempt(60),
         gpu=study.gpus,
         # These affect speed and memory only; as resources they cause no rerun when they change.
@@ -51,7 +51,7 @@ rule evaluate:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of("evaluation"),
+        mem_mb=study.memory.mem_mb("evaluation"),
         runtime=per_attempt(60),
         gpu=study.gpus,
         # These affect speed and memory only; as resources they cause no rerun when they change.

@@ -12,7 +12,9 @@ rule describe_export:
         metrics=study.exports.metrics,
         baseline="<results>/baseline/{model}/metrics.json",
         manifest="<results>/models/{model}.json",
-        code=study.code("export/describe.py", "naming.py", "recipe.py", "versions.py"),
+        code=study.source_files(
+            "export/describe.py", "naming.py", "recipe.py", "versions.py"
+        ),
     output:
         "<results>/exports/{model}/{exported}.json",
     log:
@@ -20,7 +22,7 @@ rule describe_export:
     benchmark:
         "<results>/benchmarks/describe_export/{model}/{exported}.tsv"
     wildcard_constraints:
-        model=study.any_of(study.models),
+        model=study.constraint_of(study.models),
         exported=study.exports.name_pattern,
     conda:
         "../envs/report.yaml"
@@ -49,13 +51,13 @@ rule export_checkpoint:
         "<results>/benchmarks/export_checkpoint/{model}/{checkpoint}.tsv"
     wildcard_constraints:
         # Imported models have no weights, so they are left out.
-        model=study.any_of(study.models),
+        model=study.constraint_of(study.models),
         checkpoint=study.exports.checkpoint_pattern,
     conda:
         "../envs/export.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of("export"),
+        mem_mb=study.memory.mem_mb("export"),
         runtime=per_attempt(60),
     params:
         version=versions.EXPORT_CHECKPOINT,

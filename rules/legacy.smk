@@ -4,8 +4,8 @@
 rule import_legacy:
     """Import the legacy results of one search folder."""
     input:
-        files=study.imports.files,
-        code=study.code(
+        files=study.legacy.files,
+        code=study.source_files(
             "results/legacy/*.py", "evaluation/protocol.py", "naming.py", "tables.py"
         ),
     output:
@@ -22,6 +22,6 @@ rule import_legacy:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     params:
-        names=study.imports.params,
+        names=study.legacy.import_params,
     script:
         "../workflow/scripts/import_legacy.py"

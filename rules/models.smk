@@ -14,7 +14,7 @@ rule check_model:
         "<results>/benchmarks/check_model/{model}.tsv"
     wildcard_constraints:
         # Imported models are left out, so that nothing is computed for them.
-        model=study.any_of(study.models),
+        model=study.constraint_of(study.models),
     conda:
         "../envs/evaluate.yaml"
     threads: 1

@@ -70,7 +70,7 @@ rule recover:
     threads: 1
     resources:
         **study.recovery.resources,
-        mem_mb=study.memory.of("recovery"),
+        mem_mb=study.memory.mem_mb("recovery"),
         runtime=per_attempt(240),
         gpu=study.gpus,
         # These affect speed and memory only; as resources they cause no rerun when they change.
@@ -102,7 +102,7 @@ rule evaluate_recovered:
         "../envs/recover.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.of("evaluation"),
+        mem_mb=study.memory.mem_mb("evaluation"),
         runtime=per_attempt(60),
         gpu=study.gpus,
         # These affect speed and memory only; as resources they cause no rerun when they change.
@@ -120,10 +120,10 @@ rule evaluate_recovered:
 rule consolidate_recovery:
     """Make the table of all recovered experiments, before and after recovery."""
     input:
-        study.recovery.chosen_files(checkpoints),
-        checks=study.recovery.checks,
+        study.recovered.result_files(checkpoints),
+        checks=study.recovered.overlap_checks,
         experiments="<results>/consolidated/experiments.parquet",
-        code=study.code(
+        code=study.source_files(
             "evaluation/protocol.py",
             "recipe.py",
             "results/recovered.py",
@@ -143,8 +143,8 @@ rule consolidate_recovery:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     params:
-        entries=study.recovery.entries(checkpoints),
-        missing=study.recovery.missing(checkpoints),
+        entries=study.recovered.entries(checkpoints),
+        missing=study.recovered.missing(checkpoints),
         settings=study.recovery.settings,
         evaluation=study.evaluation.settings,
     script:
@@ -158,8 +158,8 @@ rule analyse_recovery:
         evaluations="<results>/consolidated/evaluations.parquet",
         recovery="<results>/consolidated/recovery.parquet",
         draws="<results>/reports/{model}/draws.parquet",
-        samples=study.recovery.sample_files(checkpoints),
-        code=study.code(
+        samples=study.recovered.sample_files(checkpoints),
+        code=study.source_files(
             "analysis/*.py",
             "naming.py",
             "recipe.py",
@@ -179,6 +179,6 @@ rule analyse_recovery:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(20),
     params:
-        samples=study.recovery.samples(checkpoints),
+        samples=study.recovered.samples(checkpoints),
     script:
         "../workflow/scripts/analyse_recovery.py"

@@ -19,10 +19,10 @@ rule analyse:
         experiments="<results>/consolidated/experiments.parquet",
         evaluations="<results>/consolidated/evaluations.parquet",
         layers="<results>/consolidated/layers.parquet",
-        samples=study.tables.samples_of,
+        samples=study.tables.sample_files,
         manifest=study.manifest,
-        gradients=study.tables.gradients_of,
-        code=study.code(
+        gradients=study.tables.gradient_files,
+        code=study.source_files(
             "analysis/*.py",
             "serving/experiments.py",
             "serving/verdict.py",
@@ -68,7 +68,7 @@ rule analyse_study:
         draws=expand(
             "<results>/reports/{model}/draws.parquet", model=study.reported_models
         ),
-        code=study.code("analysis/*.py", "statistics/*.py", "naming.py"),
+        code=study.source_files("analysis/*.py", "statistics/*.py", "naming.py"),
     output:
         summary="<results>/reports/cross_model/analysis_summary.json",
     log:
@@ -84,7 +84,7 @@ rule analyse_study:
     params:
         headline_ratio=study.config.report.ratio,
         unchecked=study.failures.unchecked_models,
-        failed=study.failures.jobs,
+        failed=study.failures.failed_jobs,
     script:
         "../workflow/scripts/analyse_study.py"
 
@@ -95,8 +95,8 @@ rule compare_structures:
     input:
         layers="<results>/consolidated/layers.parquet",
         manifest=study.manifest,
-        imported=study.imports.tables_of,
-        code=study.code(
+        imported=study.legacy.tables_of,
+        code=study.source_files(
             "serving/experiments.py",
             "analysis/message_json.py",
             "analysis/serving_messages.py",
@@ -137,7 +137,7 @@ rule compare_structures:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     params:
-        experiments=study.sweep.names_of,
+        experiments=study.sweep.names_of_model,
         language=study.config.report.language,
     script:
         "../workflow/scripts/compare_structures.py"
@@ -149,8 +149,8 @@ rule report_model:
         analysis="<results>/reports/{model}/analysis.json",
         experiments="<results>/consolidated/experiments.parquet",
         layers="<results>/consolidated/layers.parquet",
-        recovery=study.recovery.analysis,
-        code=study.code(
+        recovery=study.recovered.analysis,
+        code=study.source_files(
             "naming.py",
             "analysis/selection.py",
             "analysis/message_json.py",
@@ -199,7 +199,7 @@ rule report_model:
         runtime=per_attempt(10),
     params:
         language=study.config.report.language,
-        measured=study.measured.found,
+        measured=study.inference.current,
     script:
         "../workflow/scripts/report_model.py"
 
@@ -208,7 +208,7 @@ rule report_cross_model:
     """Write the page, text, figures and tables that compare all models."""
     input:
         summary="<results>/reports/cross_model/analysis_summary.json",
-        code=study.code(
+        code=study.source_files(
             "naming.py",
             "analysis/selection.py",
             "analysis/best_configs.py",

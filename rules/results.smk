@@ -7,8 +7,8 @@ rule consolidate_study:
         study.tables.results,
         calibration=study.tables.calibration_checks,
         manifests=study.tables.manifests,
-        imported=study.imports.tables,
-        code=study.code(
+        imported=study.legacy.tables,
+        code=study.source_files(
             "results/consolidate.py",
             "naming.py",
             "tables.py",
@@ -38,8 +38,8 @@ rule consolidate_study:
         runtime=per_attempt(30),
     params:
         entries=study.tables.entries,
-        missing=study.failures.experiments,
-        imports=study.imports.entries,
+        missing=study.failures.missing_experiments,
+        imports=study.legacy.entries,
         evaluation=study.evaluation.settings,
         acc_mean_rule=study.config.report.acc_mean_rule,
     script:
@@ -50,7 +50,7 @@ rule consolidate:
     """Make the tables of one model, and find its best experiment."""
     input:
         experiments="<results>/consolidated/experiments.parquet",
-        code=study.code(
+        code=study.source_files(
             "analysis/*.py",
             "naming.py",
             "statistics/*.py",

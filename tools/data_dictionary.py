@@ -17,9 +17,9 @@ BEGIN, END = "<!-- tables: generated, do not edit -->", "<!-- end of tables -->"
 # Title of the section, path under results/{study}/, and schema.
 DOCUMENTED = (
     ("Importance of groups", "importance/{model}/{criterion}/{calibration}/seq{L}.parquet", tables.Importance),
-    ("Gradient statistics", "gradients/{model}/{calibration}/seq{L}.parquet", tables.Gradients),
+    ("Gradient statistics", "gradients/{model}/{calibration}/seq{L}.parquet", tables.GradientStatistics),
     ("Priors", "priors/{model}/{calibration}/seq{L}.parquet", tables.PriorTable),
-    ("Imported results", "legacy/{model}/{search_folder}.parquet", tables.Imported),
+    ("Imported results", "legacy/{model}/{search_folder}.parquet", tables.ImportedValues),
     ("Samples", "baseline/{model}/samples.parquet, experiments/{model}/{experiment}/samples.parquet", tables.Samples),
     (
         "Experiments",
@@ -28,7 +28,7 @@ DOCUMENTED = (
     ),
     ("Evaluations", "consolidated/evaluations.parquet", tables.Evaluations),
     ("Layers", "consolidated/layers.parquet", tables.Layers),
-    ("Recovered experiments", "consolidated/recovery.parquet", tables.Recovered),
+    ("Recovered experiments", "consolidated/recovery.parquet", tables.RecoveredExperiments),
 )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from espalier.planning.groups import ATTENTION, GroupTable
+from espalier.planning.groups import ATTENTION_ID, GroupTable
 from espalier.planning.plan import Plan
 
 
@@ -52,7 +52,7 @@ def kept_mask(plan: Plan, groups: GroupTable) -> NDArray[np.bool_]:
     """Return a mask of the groups that a plan keeps, (n_groups,)."""
     kept = np.zeros(len(groups), dtype=bool)
     for layer, blocks in enumerate(zip(plan.kept_kv_groups, plan.kept_mlp_channels, strict=True)):
-        for block, indices in enumerate(blocks, start=ATTENTION):
+        for block, indices in enumerate(blocks, start=ATTENTION_ID):
             first_row = np.searchsorted(groups.layer * 2 + groups.block, layer * 2 + block)
             kept[first_row + np.array(indices, dtype=np.int64)] = True
     return kept

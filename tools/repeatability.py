@@ -19,9 +19,9 @@ import pyarrow as pa
 
 from espalier.errors import UserError
 from espalier.files import read_json, read_parquet, read_table
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.planning.criteria import CRITERIA
-from espalier.planning.make import scored_groups
+from espalier.planning.make_plan import PlanSettings, score_from_tables
 from espalier.planning.plan import Plan
 from tools.plan_differences import PlanDifference, compare_plans
 
@@ -75,13 +75,13 @@ def _plan_differences(
         if not twin.exists():
             raise UserError(f"{twin} is missing; give two runs of one study, both finished")
         plan = read_json(path)
-        structure = ModelStructure.from_dict(read_json(first / f"models/{model}.json")["structure"])
+        sizes = ModelSizes.from_dict(read_json(first / f"models/{model}.json")["structure"])
         settings = plan["recipe"]["settings"]
         calibration_set = f"{calibration}/seq{settings['seq_len']}.parquet"
         importance = _importance(first / "importance" / model, settings["method"]["criterion"], calibration_set)
         has_priors = settings["method"]["scope"] != "none"
         priors = read_parquet(first / "priors" / model / calibration_set) if has_priors else None
-        groups, scores, _ = scored_groups(structure, settings, importance, priors)
+        groups, scores, _ = score_from_tables(sizes, PlanSettings.from_params(settings), importance, priors)
         yield (
             (model, name),
             compare_plans(Plan.from_dict(plan), Plan.from_dict(read_json(twin)), groups, scores),

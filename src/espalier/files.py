@@ -34,11 +34,11 @@ CHECKSUM = "content_sha256"
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, and delete it otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(path, "part")
+    temporary = _temporary_path(path, "part")
     try:
         yield temporary
         temporary.replace(path)
@@ -47,44 +47,49 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` if the block succeeds, and delete it otherwise.
 
-    An existing folder is first renamed to `.{name}.*.old`. It is deleted after the new folder is in place. If the
-    process is killed between the two renames, the existing folder remains under that name.
+    An existing folder is first renamed to `.{name}.*.old`. It is deleted only after `path` exists again. If the process
+    is killed between the two renames, the existing folder remains under that name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = _beside(path, "part"), _beside(path, "old")
+    temporary = _temporary_path(path, "part")
     try:
         temporary.mkdir()
         yield temporary
-        _put_in_place(temporary, path, old)
+        _replace_folder(path, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _temporary_path(path: Path, suffix: str) -> Path:
     """Return a temporary path beside `path`; hosts that share a folder may have equal process ids."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.{suffix}")
 
 
-def _put_in_place(new: Path, path: Path, old: Path) -> None:
-    """Rename `new` to `path`; first move an existing folder to `old`, and move it back if the rename fails."""
-    while True:
-        with contextlib.suppress(FileNotFoundError):
-            path.rename(old)
-        try:
-            new.rename(path)
-        except OSError as error:
-            if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:  # another process created `path` in the meantime
-                shutil.rmtree(old, ignore_errors=True)
-                continue
-            if old.exists():
+def _replace_folder(path: Path, new: Path) -> None:
+    """Rename `new` to `path`; first move an existing folder aside, and move it back if that fails."""
+    old = _temporary_path(path, "old")
+    try:
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(old)
+            try:
+                new.rename(path)
+            except OSError as error:
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+                shutil.rmtree(old, ignore_errors=True)  # another process created `path` in the meantime
+            else:
+                return
+    finally:
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # the error that is being raised says more
                 old.rename(path)
-            raise
-        return
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -94,7 +99,7 @@ def write_json(path: str | Path, content: Any) -> None:
         ValueError: If a number is not finite. JSON has no NaN: store null and a reason instead.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -142,7 +147,7 @@ def write_parquet(path: str | Path, table: pa.Table) -> None:
     """Write a Parquet file with a checksum for each page; equal tables give identical files."""
     import pyarrow.parquet as pq
 
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
@@ -162,7 +167,7 @@ def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> p
     """
     import pyarrow.parquet as pq
 
-    with _damage_named(path):
+    with _parquet_errors(path):
         return pq.read_table(path, columns=columns, page_checksum_verification=True)
 
 
@@ -175,13 +180,13 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """
     import pyarrow.parquet as pq
 
-    with _damage_named(path):
+    with _parquet_errors(path):
         frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
         return frame
 
 
 @contextlib.contextmanager
-def _damage_named(path: str | Path) -> Iterator[None]:
+def _parquet_errors(path: str | Path) -> Iterator[None]:
     """Convert the errors that a damaged Parquet file causes into a `UserError` of one line.
 
     The footer of a Parquet file has no checksum, so a damaged footer can cause errors of many types.
@@ -221,28 +226,29 @@ def sha256_of_json(content: Any) -> str:
 # `lock_cache` adds them again.)
 
 LEASE_S = 120.0
-POLL_S = 0.5
+LOCK_POLL_S = 0.5
 _NO_LINKS = {
     errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EINVAL,
 }  # fmt: skip
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
-_said: set[str] = set()
-_touched: dict[Path, tuple[int, float]] = {}  # lease -> its mtime (ns), and when this process first saw that mtime
+_logged: set[str] = set()
+_lease_mtimes: dict[Path, tuple[int, float]] = {}  # lease -> its mtime (ns), and when this process first saw that mtime
 
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Create `target` as a hard link to `source`, or as a copy if the file system has no hard links.
 
     Raises:
-        OSError: If the source is missing, the target exists, or the source can be neither linked nor copied.
+        OSError: If the source is missing or can be neither linked nor copied, or if a link would replace a file.
     """
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        _say_once("links", f"{target.parent}: no hard links here ({error.strerror}); files are copied")
-        shutil.copyfile(source, target)
+        _warn_once("links", f"{target.parent}: no hard links here ({error.strerror}); files are copied")
+        with atomic_file(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 @contextlib.contextmanager
@@ -258,7 +264,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """
     lock = try_lock(path)
     while lock is None and wait:
-        time.sleep(POLL_S)
+        time.sleep(LOCK_POLL_S)
         lock = try_lock(path)
     if lock is None:
         yield False
@@ -286,7 +292,7 @@ def try_lock(path: Path) -> BaseFileLock | None:
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
-        _say_once("locks", f"{path.parent}: no file locks here ({error}); leases of {LEASE_S:.0f} s take their place")
+        _warn_once("locks", f"{path.parent}: no file locks here ({error}); leases of {LEASE_S:.0f} s take their place")
         return _try_lease(path.with_name(f"{path.name}.lease"))
     return lock
 
@@ -296,34 +302,34 @@ def _try_lease(path: Path) -> BaseFileLock | None:
     try:
         lease.acquire(timeout=0)
     except Timeout:
-        if not _is_abandoned(path):
+        if not _is_stale(path):
             return None
         lease.force_break()  # filelock breaks a stale lease only on file systems that can swap two files atomically
         try:
             lease.acquire(timeout=0)
         except Timeout:
             return None
-    _touched.pop(path, None)
+    _lease_mtimes.pop(path, None)
     return lease
 
 
-def _is_abandoned(path: Path) -> bool:
+def _is_stale(path: Path) -> bool:
     """Return whether this process has seen no touch of a lease for `LEASE_S` seconds."""
     try:
-        touched = path.stat().st_mtime_ns
+        mtime = path.stat().st_mtime_ns
     except FileNotFoundError:
         return False
     now = time.monotonic()
-    seen = _touched.get(path)
-    if seen is None or seen[0] != touched:
-        _touched[path] = (touched, now)
+    seen = _lease_mtimes.get(path)
+    if seen is None or seen[0] != mtime:
+        _lease_mtimes[path] = (mtime, now)
         return False
     return now - seen[1] >= LEASE_S
 
 
-def _say_once(what: str, message: str) -> None:
-    if what not in _said:
-        _said.add(what)
+def _warn_once(topic: str, message: str) -> None:
+    if topic not in _logged:
+        _logged.add(topic)
         logger.warning("%s", message)
 
 
@@ -340,11 +346,11 @@ DOCUMENT_SUFFIXES = {
 }
 """Suffixes of the document files of a task, and the builder of `datasets` that reads each."""
 
-TEXT_FORMS = f".parquet, .json, .jsonl, .txt, the last three also compressed: {', '.join(COMPRESSIONS)}"
-DOCUMENT_FORMS = ".parquet, .json or .jsonl (or .json.gz and the like: .gz, .bz2, .xz)"
+TEXT_FORMATS = f".parquet, .json, .jsonl, .txt, the last three also compressed: {', '.join(COMPRESSIONS)}"
+DOCUMENT_FORMATS = ".parquet, .json or .jsonl (or .json.gz and the like: .gz, .bz2, .xz)"
 
 # Suffixes of files that are not supported as texts. Without this list, data/c4.csv would look like a hub repository.
-OTHER_FILES = (*COMPRESSIONS, ".csv", ".tsv", ".ndjson", ".arrow", ".zip", ".tar", ".tgz")
+UNSUPPORTED_SUFFIXES = (*COMPRESSIONS, ".csv", ".tsv", ".ndjson", ".arrow", ".zip", ".tar", ".tgz")
 
 
 def document_suffix(name: str) -> str | None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espalier import versions
 from espalier.errors import UserError
@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 
 def make_recipe(**settings: Any) -> dict[str, Any]:
     """Return a recipe: the settings and the versions of the installed libraries (None for a missing library)."""
-    return {"settings": settings, "versions": {name: _version(name) for name in LIBRARIES}}
+    return {"settings": settings, "versions": {name: _library_version(name) for name in LIBRARIES}}
 
 
-def weights_of(manifest: Mapping[str, Any]) -> str:
+def weights_hash(manifest: Mapping[str, Any]) -> str:
     """Return the identifier of a model's weights in recipes: a hash of the sizes and checksums of its files."""
     return sha256_of_json(manifest["files"])
 
 
-def plan_of(plan: Mapping[str, Any]) -> str:
+def plan_hash(plan: Mapping[str, Any]) -> str:
     """Return the identifier of a plan in recipes: a hash of the groups that it keeps, not of how they were chosen."""
     return sha256_of_json(plan["layers"])
 
@@ -48,7 +48,7 @@ def plan_settings(manifest: Mapping[str, Any], settings: Mapping[str, Any]) -> d
         manifest: Manifest of the model.
         settings: All settings of the plan, as configured.
     """
-    return {"version": versions.PLAN, "settings": dict(settings), "weights": weights_of(manifest)}
+    return {"version": versions.PLAN, "settings": dict(settings), "weights": weights_hash(manifest)}
 
 
 def evaluation_settings(
@@ -72,8 +72,8 @@ def evaluation_settings(
     """
     return {
         "version": versions.EVALUATE,
-        "weights": weights_of(manifest),
-        "plan": None if plan is None else plan_of(plan),
+        "weights": weights_hash(manifest),
+        "plan": None if plan is None else plan_hash(plan),
         "protocol": dict(protocol),
         **({} if requests is None else {"requests": requests}),
         "dtype": dtype,
@@ -110,8 +110,8 @@ def recovery_settings(
     return {
         "version": versions.RECOVER,
         "recovery": dict(recovery),
-        "weights": weights_of(manifest),
-        "plan": plan_of(plan),
+        "weights": weights_hash(manifest),
+        "plan": plan_hash(plan),
         **({} if text is None else {"text": text}),
     }
 
@@ -120,13 +120,13 @@ def inference_settings(manifest: Mapping[str, Any], plan: Mapping[str, Any], *, 
     """Return the settings in the recipe of an inference measurement."""
     return {
         "version": versions.MEASURE_INFERENCE,
-        "weights": weights_of(manifest),
-        "plan": plan_of(plan),
+        "weights": weights_hash(manifest),
+        "plan": plan_hash(plan),
         "dtype": dtype,
     }
 
 
-def requests_of(path: str | Path) -> str | None:
+def requests_sha256(path: str | Path) -> str | None:
     """Return the SHA-256 of a file of tokenised requests, or None if the file does not exist.
 
     Requests may be deleted after all evaluations are done. Results can then not be compared with them.
@@ -137,16 +137,30 @@ def requests_of(path: str | Path) -> str | None:
     return None
 
 
-def settings_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def recipe_settings(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings in the recipe of a result; the recipe of a plan has them at its top level."""
     recipe: Mapping[str, Any] = content["recipe"]
     return recipe if "weights" in recipe else recipe.get("settings", {})
 
 
-def difference(
+class Difference(NamedTuple):
+    """A setting in which a result differs from the config.
+
+    Attributes:
+        setting: Its path in the recipe, such as `protocol.stride`; or `model` or `experiment`.
+        found: Value in the result.
+        wanted: Configured value.
+    """
+
+    setting: str
+    found: Any
+    wanted: Any
+
+
+def first_difference(
     content: Mapping[str, Any], *, model: str, experiment: str, settings: Mapping[str, Any]
-) -> tuple[str, Any, Any] | None:
-    """Compare a result with the config and return the first difference.
+) -> Difference | None:
+    """Compare a result with the config and return the first difference, or None if nothing differs.
 
     Args:
         content: Content of a result file: `model`, `experiment` and `recipe`.
@@ -154,21 +168,18 @@ def difference(
         experiment: Expected name of the experiment.
         settings: Expected settings. Further settings in the recipe are not compared, except `adapter`: if `settings`
             has no adapter, the recipe must not have one either, since a recovered model is not the pruned model.
-
-    Returns:
-        Name of the setting that differs, the value in the result and the configured value; None if nothing differs.
     """
     for name, wanted in (("model", model), ("experiment", experiment)):
         if content.get(name) != wanted:
-            return name, content.get(name), wanted
-    found = settings_of(content)
+            return Difference(name, content.get(name), wanted)
+    found = recipe_settings(content)
     for name, wanted in {"adapter": None, **settings}.items():
-        if different := _first_difference(name, found.get(name), wanted):
-            return different
+        if difference := _compare_values(name, found.get(name), wanted):
+            return difference
     return None
 
 
-def check_made_from(
+def check_settings(
     path: str | Path,
     content: Mapping[str, Any],
     *,
@@ -184,17 +195,17 @@ def check_made_from(
         content: Content of the file.
         model: Expected name of the model.
         experiment: Expected name of the experiment.
-        settings: Expected settings (see `difference`).
+        settings: Expected settings (see `first_difference`).
         remedy: How to make the configured result, for the message.
 
     Raises:
         UserError: If a setting differs. The message has both values.
     """
-    different = difference(content, model=model, experiment=experiment, settings=settings)
-    if different:
-        name, found, wanted = different
+    difference = first_difference(content, model=model, experiment=experiment, settings=settings)
+    if difference:
+        found, wanted = _format_value(difference.found), _format_value(difference.wanted)
         raise UserError(
-            f"{path}: was made with another {name} ({_show(found)}) than configured ({_show(wanted)}); {remedy}, or "
+            f"{path}: was made with another {difference.setting} ({found}) than configured ({wanted}); {remedy}, or "
             "restore the file"
         )
 
@@ -219,18 +230,18 @@ def read_samples(path: str | Path) -> pd.DataFrame:
     return read_table(path)
 
 
-def _first_difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any] | None:
-    """Return the path of the first value that differs and both values, such as `protocol.stride`, 16, 32."""
+def _compare_values(setting: str, found: Any, wanted: Any) -> Difference | None:
+    """Return the first difference in two values, which may be nested; None if they are equal."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         keys = [*wanted, *(key for key in found if key not in wanted)]
-        pairs = (_first_difference(f"{name}.{key}", found.get(key), wanted.get(key)) for key in keys)
-        return next((pair for pair in pairs if pair), None)
+        differences = (_compare_values(f"{setting}.{key}", found.get(key), wanted.get(key)) for key in keys)
+        return next((difference for difference in differences if difference), None)
     if isinstance(wanted, list | tuple) and isinstance(found, list | tuple):
-        return None if list(found) == list(wanted) else (name, found, wanted)
-    return None if found == wanted else (name, found, wanted)
+        found, wanted = list(found), list(wanted)
+    return None if found == wanted else Difference(setting, found, wanted)
 
 
-def _show(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Format a value for a message; checksums and long texts are cut."""
     if isinstance(value, str) and len(value) == 64:
         return value[:12]
@@ -238,7 +249,7 @@ def _show(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _version(name: str) -> str | None:
+def _library_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:

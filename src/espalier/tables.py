@@ -45,7 +45,7 @@ class Importance(_Table):
         unique = ["n_samples", "layer", "block", "group"]  # noqa: RUF012
 
 
-class Gradients(_Table):
+class GradientStatistics(_Table):
     """Each row describes g, the mean gradient of one projection (weight and bias) over `n_samples` sequences."""
 
     n_samples: Series[int] = pa.Field(ge=1, description="Calibration sequences that the gradient is the mean of.")
@@ -181,7 +181,7 @@ class Layers(_Table):
         unique = ["model", "experiment", "layer"]  # noqa: RUF012
 
 
-class Imported(_Table):
+class ImportedValues(_Table):
     """Each row is one value that was read from one imported search folder.
 
     The numbers are those in the imported files. Every experiment has one row with its status. The column `part` says
@@ -232,7 +232,7 @@ class Imported(_Table):
         unique = ["source", "part", "item", "name", "layer"]  # noqa: RUF012
 
 
-class Recovered(_Table):
+class RecoveredExperiments(_Table):
     """Each row gives the results of one recovered experiment, before and after fine-tuning."""
 
     model: Series[pa.String] = pa.Field(description="Name of the model.")

@@ -174,8 +174,8 @@ def test_two_jobs_that_want_one_gpu_take_turns(tmp_path: Path) -> None:
     code = f"""
         import sys, time
         from pathlib import Path
-        from espalier.models.devices import take_gpus
-        taken = take_gpus(1, n_present=1, folder=Path({str(tmp_path)!r}))
+        from espalier.models.devices import lock_gpus
+        taken = lock_gpus(1, n_present=1, folder=Path({str(tmp_path)!r}))
         print(time.time(), *taken, flush=True)
         time.sleep(2)
         print(time.time(), flush=True)

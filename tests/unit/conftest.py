@@ -20,7 +20,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import World, make_world
@@ -128,17 +128,17 @@ def plain_tokenizer(pages: list[str]) -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def llama_3_8b() -> ModelStructure:
+def llama_3_8b() -> ModelSizes:
     """Return the sizes of Llama-3-8B.
 
     Hidden size 4096, 32 query heads of size 128, 8 KV heads, MLP width 14336, vocabulary 128256, untied head.
     """
     hidden, head_dim, group = 4096, 128, 4
-    layer = LayerStructure(
+    layer = LayerSizes(
         n_kv_groups=8,
         kv_group_params=hidden * head_dim * (2 * group + 2),  # q_proj and o_proj: 4 heads each; k_proj, v_proj: one
         n_mlp_channels=14336,
         mlp_channel_params=3 * hidden,
         fixed_params=2 * hidden,
     )
-    return ModelStructure((layer,) * 32, other_params=2 * 128256 * hidden + hidden)
+    return ModelSizes((layer,) * 32, other_params=2 * 128256 * hidden + hidden)

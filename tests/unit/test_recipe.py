@@ -11,13 +11,13 @@ from espalier.errors import UserError
 from espalier.files import sha256_of, write_json, write_result, write_table
 from espalier.recipe import (
     SAMPLES_SHA256,
-    check_made_from,
-    difference,
+    check_settings,
     evaluation_recipe,
     evaluation_settings,
+    first_difference,
     plan_settings,
     read_samples,
-    requests_of,
+    requests_sha256,
 )
 
 MANIFEST = {"model": "A", "files": {"model.safetensors": {"bytes": 1, "sha256": "a"}}}
@@ -36,12 +36,12 @@ def result(**changes: Any) -> dict[str, Any]:
 
 def test_what_is_configured_passes() -> None:
     settings = evaluation_settings(MANIFEST, PLAN, **MADE)
-    assert difference(result(), **NAMES, settings=settings) is None
+    assert first_difference(result(), **NAMES, settings=settings) is None
     # Deleted requests and versions of libraries are not compared.
     content = result()
     content["recipe"]["versions"] = {"torch": "1.0"}
     assert (
-        difference(content, **NAMES, settings=evaluation_settings(MANIFEST, PLAN, **(MADE | {"requests": None})))
+        first_difference(content, **NAMES, settings=evaluation_settings(MANIFEST, PLAN, **(MADE | {"requests": None})))
         is None
     )
 
@@ -65,13 +65,13 @@ def test_what_is_configured_passes() -> None:
 def test_each_difference_is_named_with_both_values(changes: dict[str, Any], message: str) -> None:
     settings = evaluation_settings(MANIFEST, PLAN, **MADE)
     with pytest.raises(UserError, match=rf"^m.json: was made with {message}.*; run it again, or restore the file$"):
-        check_made_from("m.json", result(**changes), **NAMES, settings=settings, remedy="run it again")
+        check_settings("m.json", result(**changes), **NAMES, settings=settings, remedy="run it again")
 
 
 def test_a_plan_is_compared_too() -> None:
     plan = {**NAMES, "recipe": plan_settings(MANIFEST, {"pruning_ratio": 0.2})}
-    assert difference(plan, **NAMES, settings=plan_settings(MANIFEST, {"pruning_ratio": 0.2})) is None
-    found = difference(plan, **NAMES, settings=plan_settings(MANIFEST, {"pruning_ratio": 0.5}))
+    assert first_difference(plan, **NAMES, settings=plan_settings(MANIFEST, {"pruning_ratio": 0.2})) is None
+    found = first_difference(plan, **NAMES, settings=plan_settings(MANIFEST, {"pruning_ratio": 0.5}))
     assert found == ("settings.pruning_ratio", 0.2, 0.5)
 
 
@@ -84,10 +84,10 @@ def test_a_recipe_of_version_0_1_0_is_as_it_was() -> None:
 
 def test_requests_that_are_gone_are_not_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="espalier"):
-        assert requests_of(tmp_path / "A.parquet") is None
+        assert requests_sha256(tmp_path / "A.parquet") is None
     assert "A.parquet: is gone, so results were not compared with it" in caplog.text
     (tmp_path / "A.parquet").write_bytes(b"x")
-    assert requests_of(tmp_path / "A.parquet") == sha256_of(tmp_path / "A.parquet")
+    assert requests_sha256(tmp_path / "A.parquet") == sha256_of(tmp_path / "A.parquet")
 
 
 def test_exchanged_samples_are_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

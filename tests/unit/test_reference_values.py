@@ -17,12 +17,12 @@ from espalier.calibration.importance import collect_importance, importance_of_we
 from espalier.calibration.memory import PassSettings
 from espalier.calibration.priors import measure_priors
 from espalier.models.decoder import decoder_layers, n_kv_groups, n_mlp_channels, params_per_group
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.models.surgery import prune
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
-from espalier.planning.select import SelectionOptions, select
+from espalier.planning.select import SelectionOptions, select_groups
 from espalier.scoring import Request, score_requests
 from tests.unit.conftest import random_model
 
@@ -59,7 +59,7 @@ def values() -> dict[str, Any]:
     found["MEASURE_WEIGHTS"] = importance_of_weights(model, "magnitude")["importance"][::7].tolist()
     priors = measure_priors(model, tokens, token_budget=50)
     found["MEASURE_PRIORS"] = [*priors.loss_increase.mean(0).ravel(), *priors.cosine_distance.mean(0).ravel()]
-    plan = plan_of(model)
+    plan = plan_hash(model)
     found["PLAN"] = [plan.kept_kv_groups, plan.kept_mlp_channels]
     prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
     requests = [Request(row[:5].tolist(), row[5 : 6 + i % 3].tolist()) for i, row in enumerate(tokens)]
@@ -68,23 +68,23 @@ def values() -> dict[str, Any]:
     return json.loads(json.dumps(found, default=float))
 
 
-def plan_of(model: torch.nn.Module) -> Plan:
+def plan_hash(model: torch.nn.Module) -> Plan:
     """Make a plan at pruning ratio 0.2 from fixed, artificial importances and priors."""
     layers = [
-        LayerStructure(
+        LayerSizes(
             n_kv_groups(layer), params_per_group(layer, "attention"), n_mlp_channels(layer),
             params_per_group(layer, "mlp"), 64,
         )
         for layer in decoder_layers(model)
     ]  # fmt: skip
-    structure = ModelStructure(tuple(layers), 40 * 64 + 32)
-    groups = GroupTable.of(structure)
+    sizes = ModelSizes(tuple(layers), 40 * 64 + 32)
+    groups = GroupTable.of(sizes)
     importance = (1 + torch.arange(len(groups)).numpy() * 7 % 11) * groups.cost / 1000
     prior = torch.tensor([[0.5, 0.3], [0.2, 0.4], [0.1, 0.6]]).double().numpy()
     settings = ScoreSettings("gated", temperature=0.7, tau=0.5, normalise="block")
     scores, _ = score_groups(groups, importance, settings, PriorColumns(*prior))
     options = SelectionOptions(max_layer_ratio=0.7, mlp_multiple_of=4)
-    return Plan.from_mask(groups, structure, select(groups, structure, scores, 0.2, options))
+    return Plan.from_mask(groups, sizes, select_groups(groups, sizes, scores, 0.2, options))
 
 
 @pytest.mark.parametrize("stage", list(STAGES))

@@ -118,7 +118,7 @@ def sources_of(script: Path) -> set[str]:
 @pytest.mark.parametrize("name", sorted(CHEAP - WITHOUT_OUTPUT - WITHOUT_CODE))
 def test_a_cheap_rule_lists_every_source_of_its_script(name: str) -> None:
     """Or tables and reports would stay as they were when the code behind them changes."""
-    listed = re.search(r"study\.code\((.*?)\)", rules()[name], re.DOTALL)
+    listed = re.search(r"study\.source_files\((.*?)\)", rules()[name], re.DOTALL)
     assert listed is not None
     patterns = re.findall(r'"([^"]+)"', listed[1])
     by_pattern = {pattern: {str(path.relative_to(LIBRARY)) for path in LIBRARY.glob(pattern)} for pattern in patterns}

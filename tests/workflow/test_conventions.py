@@ -73,13 +73,13 @@ def test_rule_before_a_gpu_rule_carries_a_version(name: str) -> None:
     if name == "tokenize_requests":
         expected = "study.evaluation.request_version"  # which of its versions depends on the protocol
     assert f"version={expected}" in rules()[name]
-    assert "study.code(" not in rules()[name]
+    assert "study.source_files(" not in rules()[name]
     assert "ancient(" not in rules()[name]
 
 
 @pytest.mark.parametrize("name", sorted(CHEAP - WITHOUT_OUTPUT - WITHOUT_CODE))
 def test_cheap_rule_depends_on_its_sources(name: str) -> None:
-    assert "code=study.code(" in rules()[name]
+    assert "code=study.source_files(" in rules()[name]
 
 
 def test_no_expensive_rule_reads_what_a_cheap_one_writes() -> None:
@@ -125,7 +125,7 @@ HEAVY = {"torch", "transformers", "lm_eval", "datasets", "pandas"}
     "module",
     [
         "espalier", "espalier.config", "espalier.study.driver", "espalier.versions", "espalier.reports.summary",
-        "espalier.planning.make", "espalier.jobs.evaluation", "espalier.evaluation.store",
+        "espalier.planning.make_plan", "espalier.jobs.evaluation", "espalier.evaluation.store",
     ],
 )  # fmt: skip
 def test_light_modules_import_nothing_heavy(module: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from espalier.files import read_json, read_parquet, write_parquet
-from espalier.tables import Recovered
+from espalier.tables import RecoveredExperiments
 from tests.conftest import REPOSITORY, Run, job_counts
 
 RECOVERY = {"seq_len": 32, "n_sequences": 16, "batch_size": 8, "epochs": 4, "learning_rate": 0.01}
@@ -51,7 +51,7 @@ def test_the_best_is_recovered_and_reported(snakemake: Run, tmp_path: Path, reco
     (name,) = (path.name for path in (results / "recovered/A").iterdir() if path.is_dir() and path.name[0] != ".")
     assert name == "taylor-seq16-n3-p20" == read_json(results / "recovered/A/chosen.json")["best"]
 
-    table = Recovered.validate(pd.read_parquet(results / "consolidated/recovery.parquet"))
+    table = RecoveredExperiments.validate(pd.read_parquet(results / "consolidated/recovery.parquet"))
     (row,) = table.to_dict("records")
     before, after = (read_json(results / kind / "A" / name / "metrics.json") for kind in ("experiments", "recovered"))
     assert row["ppl_before_plain"] == before["perplexity"]["plain"]["value"]

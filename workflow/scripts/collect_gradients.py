@@ -9,7 +9,7 @@ import pandas as pd
 from espalier.files import write_table
 from espalier.jobs.calibration import CalibrationJob, collect
 from espalier.jobs.log import workflow_job
-from espalier.tables import Gradients, Importance
+from espalier.tables import GradientStatistics, Importance
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def main(*, job: CalibrationJob, gradients: str, importance: str) -> None:
     collected = collect(job, "taylor")
     write_table(importance, Importance.validate(pd.DataFrame(collected.importance)))
-    write_table(gradients, Gradients.validate(pd.DataFrame(collected.statistics)))
+    write_table(gradients, GradientStatistics.validate(pd.DataFrame(collected.statistics)))
 
 
 if __name__ == "__main__":

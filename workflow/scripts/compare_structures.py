@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import read_json, read_table, whole_folder, write_json
+from espalier.files import atomic_folder, read_json, read_table, write_json
 from espalier.jobs.log import workflow_job
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.reports.layout import write_text
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.results.legacy.rows import unpruned_sizes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def sizes(manifests: list[str], imported: list[str], experiments: list[str]) -> Iterator[tuple[str, int, Any]]:
     for manifest in manifests:
-        structure = ModelStructure.from_dict(read_json(manifest)["structure"])
+        structure = ModelSizes.from_dict(read_json(manifest)["structure"])
         widths = [(layer.n_kv_groups, layer.n_mlp_channels) for layer in structure.layers]
         yield from ((experiment, structure.total_params, widths) for experiment in experiments)
     for table in imported:
@@ -33,7 +33,7 @@ def main(
 ) -> None:  # fmt: skip
     table = read_table(layers)
     manifest = next((read_json(path) for path in manifests), None)
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         for experiment, total_params, widths in sizes(manifests, imported, experiments):
             comparison = compare_structure(table, total_params, experiment, model, widths_before=widths)
             comparison["deployment"] = deployment_of(table, model, experiment, manifest)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from espalier.analysis.model import analyse_model
 from espalier.analysis.selection import global_best_config, method_comparison
-from espalier.files import read_table, whole_file, write_json, write_result, write_table
+from espalier.files import atomic_file, read_table, write_json, write_result, write_table
 from espalier.jobs.log import workflow_job
 from espalier.tables import Experiments
 
@@ -21,7 +21,7 @@ def main(
     frame = Experiments.validate(frame[frame.model == model].reset_index(drop=True))
     analysis = analyse_model(frame, model, headline_ratio=ratio)
     write_table(table, frame)
-    with whole_file(csv) as path:
+    with atomic_file(csv) as path:
         frame.to_csv(path, index=False)
     write_json(best, global_best_config(analysis))
     write_result(comparison, method_comparison(analysis))

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_table, write_table
 from espalier.jobs.log import workflow_job
-from espalier.results.consolidate import evaluations_table, experiments_table, gather, layers_table
+from espalier.results.consolidate import (
+    ExperimentEntry,
+    evaluations_table,
+    experiments_table,
+    layers_table,
+    read_results,
+)
 from espalier.results.legacy import rows as legacy
 from espalier.tables import Evaluations, Experiments, Layers
 
@@ -14,25 +20,32 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, study: dict[str, Any], imports: list[dict[str, Any]], rule: str, tables: dict[str, str]) -> None:
-    finished, layers = gather(**study)
+def main(
+    *,
+    entries: list[dict[str, Any]],
+    evaluation: dict[str, Any],
+    missing: dict[str, str | None],
+    imports: list[dict[str, Any]],
+    rule: str,
+    tables: dict[str, str],
+) -> None:
+    computed = [ExperimentEntry(**entry) for entry in entries]
+    results, layers = read_results(computed, evaluation=evaluation, missing=missing)
     found = [(read_table(one["table"]), one["facts"]) for one in imports]
     experiments = [row for frame, facts in found for row in legacy.experiment_rows(frame, facts, rule)]
     evaluations = [row for frame, _ in found for row in legacy.evaluation_rows(frame)]
     layers += [row for frame, _ in found for row in legacy.layer_rows(frame)]
-    write_table(tables["experiments"], Experiments.validate(experiments_table(finished, rule, experiments)))
-    write_table(tables["evaluations"], Evaluations.validate(evaluations_table(finished, evaluations)))
+    write_table(tables["experiments"], Experiments.validate(experiments_table(results, rule, experiments)))
+    write_table(tables["evaluations"], Evaluations.validate(evaluations_table(results, evaluations)))
     write_table(tables["layers"], Layers.validate(layers_table(layers)))
 
 
 if __name__ == "__main__":
     with workflow_job(snakemake, "consolidate_study", "consolidate study"):
         main(
-            study={
-                "entries": snakemake.params.entries,
-                "evaluation": snakemake.params.evaluation,
-                "missing": snakemake.params.missing,
-            },
+            entries=snakemake.params.entries,
+            evaluation=snakemake.params.evaluation,
+            missing=snakemake.params.missing,
             imports=snakemake.params.imports,
             rule=snakemake.params.acc_mean_rule,
             tables=dict(snakemake.output.items()),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def planned(config: Mapping[str, Any], model: str) -> Iterator[Planned]:
     from espalier.config import load_study  # not imported by a job whose result is in the store already
-    from espalier.study.waiting import planned_experiments
+    from espalier.study.planned_experiments import planned_experiments
 
     yield from (Planned(**one) for one in planned_experiments(load_study(config), model))
 

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from espalier.jobs.log import workflow_job
-from espalier.study.forecast import PlannedJob, disk_of, forecast, render
+from espalier.study.forecast import PlannedJob, estimate_disk_bytes, forecast, format_forecast
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,8 +15,8 @@ logger = logging.getLogger("espalier.forecast")
 
 
 def main(*, jobs: list[dict[str, Any]], n_params: dict[str, int | None]) -> None:
-    work = [PlannedJob(**job) for job in jobs]
-    logger.info("\n%s", render(forecast(work, n_params), disk_bytes=disk_of(work)))
+    planned = [PlannedJob(**job) for job in jobs]
+    logger.info("\n%s", format_forecast(forecast(planned, n_params), disk_bytes=estimate_disk_bytes(planned)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from espalier.files import write_json, write_table
 from espalier.jobs.log import workflow_job
 from espalier.results.legacy.read import read_experiment
 from espalier.results.legacy.table import import_table, listing, listing_lines
-from espalier.tables import Imported
+from espalier.tables import ImportedValues
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -29,7 +29,7 @@ def main(*, names: dict[str, Any], table: str, listed: str) -> None:
         )
         for found in names["experiments"]
     ]
-    frame = Imported.validate(import_table(search, zip(names["experiments"], readings, strict=True)))
+    frame = ImportedValues.validate(import_table(search, zip(names["experiments"], readings, strict=True)))
     content = listing(search, frame, names["not_read"])
     for line in listing_lines(content):
         logger.warning("%s", line)

@@ -3,13 +3,14 @@
 import espalier.jobs.offline  # noqa: F401 (before all others)
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.files import read_json, read_parquet, write_json
 from espalier.jobs.log import workflow_job
-from espalier.models.sizes import ModelStructure
-from espalier.planning.make import make_plan
+from espalier.models.sizes import ModelSizes
+from espalier.planning.make_plan import PlanSettings, make_plan
 from espalier.recipe import plan_settings
 
 if TYPE_CHECKING:
@@ -20,15 +21,15 @@ logger = logging.getLogger("espalier.plan")
 
 def main(*, manifest: str, importance: list[str], priors: list[str], settings: dict[str, Any], plan: Path) -> None:
     model = read_json(manifest)
-    made, facts = make_plan(
-        ModelStructure.from_dict(model["structure"]),
-        settings,
+    made, summary = make_plan(
+        ModelSizes.from_dict(model["structure"]),
+        PlanSettings.from_params(settings),
         read_parquet(importance[0]) if importance else None,
         read_parquet(priors[0]) if priors else None,
     )
     header = {"model": model["model"], "experiment": plan.parent.name}
-    write_json(plan, {**header, **facts, "recipe": plan_settings(model, settings), **made.to_dict()})
-    logger.info("removes %.4f of the parameters", facts["removed_param_fraction"])
+    write_json(plan, {**header, **asdict(summary), "recipe": plan_settings(model, settings), **made.to_dict()})
+    logger.info("removes %.4f of the parameters", summary.removed_param_fraction)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
-from espalier.files import read_json, whole_file, write_result
+from espalier.files import atomic_file, read_json, write_result
 from espalier.jobs.log import workflow_job
 from espalier.reports.figures.cross import cross_figures
 from espalier.reports.html import cross_model_html
@@ -24,7 +24,7 @@ def main(
     figures: dict[str, Path],
 ) -> None:  # fmt: skip
     content: dict[str, Any] = read_json(summary)
-    with whole_file(table) as temporary:
+    with atomic_file(table) as temporary:
         best_configs_table(content).to_csv(temporary, index=False)
     write_result(comparison, cross_model_comparison(content))
     write_text(text, cross_model_text(content, language))

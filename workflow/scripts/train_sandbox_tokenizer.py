@@ -5,7 +5,7 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 from typing import TYPE_CHECKING
 
 from espalier.calibration.texts import read_texts
-from espalier.files import whole_file
+from espalier.files import atomic_file
 from espalier.jobs.log import workflow_job
 from espalier.sandbox.tokenizers import train_tokenizer
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def main(*, text: str, tokenizer: str, architecture: str, vocab_size: int) -> None:
     trained = train_tokenizer(architecture, read_texts(text, "text"), vocab_size)
-    with whole_file(tokenizer) as path:
+    with atomic_file(tokenizer) as path:
         trained.save(str(path))
 
 

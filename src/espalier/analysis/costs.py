@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.analysis.message_json import reason_fields
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.statistics.costs import DTYPE_BYTES, Costs, CostSizes, costs
 from espalier.statistics.messages import Message
 
@@ -37,7 +37,7 @@ def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | Non
     config = manifest["config"] if manifest else {}
     if manifest is None or not {"hidden_size", "num_attention_heads", "vocab_size"} <= set(config):
         return {"dtype": None, "baseline": None, "experiments": {}, **reason_fields(Message("no_structure"))}
-    structure = ModelStructure.from_dict(manifest["structure"])
+    structure = ModelSizes.from_dict(manifest["structure"])
     sizes = _cost_sizes(structure, config)
     unpruned = costs(
         sizes,
@@ -71,7 +71,7 @@ def _dtype(config: Mapping[str, Any]) -> str | None:
     return config.get("dtype") or config.get("torch_dtype")
 
 
-def _plan_costs(rows: pd.DataFrame, structure: ModelStructure, sizes: CostSizes) -> Costs:
+def _plan_costs(rows: pd.DataFrame, structure: ModelSizes, sizes: CostSizes) -> Costs:
     kept = int(rows["params_after"].sum()) + structure.other_params
     return costs(
         sizes,
@@ -83,7 +83,7 @@ def _plan_costs(rows: pd.DataFrame, structure: ModelStructure, sizes: CostSizes)
     )
 
 
-def _cost_sizes(structure: ModelStructure, config: Mapping[str, Any]) -> CostSizes:
+def _cost_sizes(structure: ModelSizes, config: Mapping[str, Any]) -> CostSizes:
     """Compute the sizes that all plans share. Biases of a group are its parameters minus its weights."""
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     head_dim = int(config.get("head_dim") or hidden // heads)

@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models.context import context_length
-from espalier.models.decoder import Projection, decoder_layers, linear_of, projections
-from espalier.planning.criteria import Need, ParameterStats, takes_gradients
+from espalier.models.decoder import Projection, decoder_layers, get_projection_by_name, projections
+from espalier.planning.criteria import ParameterStats, Statistic, needs_backward
 from espalier.progress import Progress
 
 NO_TARGET = -100
@@ -49,7 +49,7 @@ class Sums:
     squared_input: torch.Tensor | None = None
 
     @classmethod
-    def zero(cls, projection: Projection, parameter: nn.Parameter, needs: Collection[Need]) -> Sums:
+    def zero(cls, projection: Projection, parameter: nn.Parameter, needs: Collection[Statistic]) -> Sums:
         """Return sums of zero for `needs`, on the device of the parameter."""
 
         def zeros(shape: torch.Size) -> torch.Tensor:
@@ -96,7 +96,7 @@ def accumulate(
     model: PreTrainedModel,
     sequences: torch.Tensor,
     counts: Sequence[int],
-    needs: Collection[Need],
+    needs: Collection[Statistic],
     *,
     layers: Collection[int],
     rows: int,
@@ -131,7 +131,7 @@ def accumulate(
     ]
     rows = min(rows, most_rows(needs, len(sequences)))
     done = 0
-    with _folding(model, sums, gradients=takes_gradients(needs), checkpointing=checkpointing):
+    with _folding(model, sums, gradients=needs_backward(needs), checkpointing=checkpointing):
         for count in counts:
             while done < count:
                 batch = sequences[done : min(done + rows, count)].to(model.device)
@@ -142,7 +142,7 @@ def accumulate(
             yield count, sums
 
 
-def most_rows(needs: Collection[Need], n_sequences: int) -> int:
+def most_rows(needs: Collection[Statistic], n_sequences: int) -> int:
     """Return the most sequences that a forward pass may take: 1 with squared gradients, otherwise `n_sequences`.
 
     The square of a single sequence's gradient needs a backward pass for that sequence alone.
@@ -207,11 +207,11 @@ def losses_of(logits: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
     return losses.view(batch.shape).sum(dim=1) / (batch.shape[1] - 1)
 
 
-def _add_batch(model: PreTrainedModel, sums: Sequence[Sums], batch: torch.Tensor, needs: Collection[Need]) -> None:
+def _add_batch(model: PreTrainedModel, sums: Sequence[Sums], batch: torch.Tensor, needs: Collection[Statistic]) -> None:
     if "input_norm" in needs:
         with torch.no_grad(), _recording_inputs(model, sums):
             model.get_decoder()(input_ids=batch, use_cache=False)
-    if takes_gradients(needs):
+    if needs_backward(needs):
         sequence_losses(model, batch).sum().backward()
 
 
@@ -285,13 +285,13 @@ def _recording_inputs(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[
             by_projection.setdefault(key, []).append(each.squared_input)
     with ExitStack() as stack:
         for (layer, name), totals in by_projection.items():
-            hook = linear_of(model, layer, name).register_forward_pre_hook(partial(record, totals))
+            hook = get_projection_by_name(model, layer, name).register_forward_pre_hook(partial(record, totals))
             stack.callback(hook.remove)
         yield
 
 
 def _check_finite(
-    model: PreTrainedModel, sums: Sequence[Sums], sequences: torch.Tensor, done: int, needs: Collection[Need]
+    model: PreTrainedModel, sums: Sequence[Sums], sequences: torch.Tensor, done: int, needs: Collection[Statistic]
 ) -> None:
     """Check that all sums are finite.
 

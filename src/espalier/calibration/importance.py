@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from espalier.calibration.gradient_statistics import Moments, pool
 from espalier.calibration.gradients import Sums, accumulate, check_length
 from espalier.calibration.memory import PassSettings, PassSize, out_of_memory, pass_size
-from espalier.models.decoder import INPUT_SIDE, decoder_layers, n_kv_groups, projections
+from espalier.models.decoder import COLUMN_GROUPED, decoder_layers, n_kv_groups, projections
 from espalier.planning.criteria import CRITERIA, Criterion
 from espalier.progress import Progress
 
@@ -46,10 +46,10 @@ def group_importance(
     importance: GroupImportance = {}
     for each in sums:
         projection, is_bias = each.projection, each.parameter.dim() == 1
-        if is_bias and projection.name in INPUT_SIDE:
+        if is_bias and projection.name in COLUMN_GROUPED:
             continue  # the bias of o_proj or down_proj belongs to no group
         values = criterion.of_weights(each.evidence(n_samples))
-        per_feature = values if is_bias else values.sum(dim=0 if projection.name in INPUT_SIDE else 1)
+        per_feature = values if is_bias else values.sum(dim=0 if projection.name in COLUMN_GROUPED else 1)
         n_groups = n_kv_groups[projection.layer] if projection.block == ATTENTION else len(per_feature)
         per_group = per_feature.double().view(n_groups, -1).sum(dim=1).cpu().numpy()
         key = (projection.layer, projection.block)
@@ -81,7 +81,7 @@ class Collected:
 
     Attributes:
         importance: Columns of `espalier.tables.Importance`.
-        statistics: Columns of `espalier.tables.Gradients`, or None if the criterion takes no gradients.
+        statistics: Columns of `espalier.tables.GradientStatistics`, or None if the criterion takes no gradients.
     """
 
     importance: Columns

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from espalier.calibration.gradients import most_rows, run_once
 from espalier.errors import UserError
 from espalier.models.decoder import projections
-from espalier.planning.criteria import Need, takes_gradients
+from espalier.planning.criteria import Statistic, needs_backward
 
 RESERVE = 0.1  # fraction of the free memory left unused, for fragmentation of the allocator
 GIB = 1024**3
@@ -56,7 +56,7 @@ class PassSize:
 def pass_size(
     model: PreTrainedModel,
     sequences: torch.Tensor,
-    needs: Collection[Need],
+    needs: Collection[Statistic],
     settings: PassSettings,
     *,
     n_between: int | None = None,
@@ -79,7 +79,7 @@ def pass_size(
     n_layers = 1 + max(projection.layer for projection in projections(model))
     rows = min(settings.token_budget // sequences.shape[1], most_rows(needs, n_between or len(sequences)))
     wanted = PassSize(min(settings.layers_per_pass or n_layers, n_layers), max(1, rows))
-    if model.device.type == "cuda" and takes_gradients(needs):
+    if model.device.type == "cuda" and needs_backward(needs):
         devices = {parameter.device for parameter in model.parameters()}
         free = int((1 - RESERVE) * min(_free_bytes(device) for device in devices))
         size = fit(
@@ -131,7 +131,7 @@ def out_of_memory(numbers: str) -> UserError:
     )
 
 
-def bytes_per_layer(model: PreTrainedModel, needs: Collection[Need]) -> int:
+def bytes_per_layer(model: PreTrainedModel, needs: Collection[Statistic]) -> int:
     """Return the bytes of the float32 gradient sums of the largest layer. Sums of inputs are small and not counted."""
     n_params: dict[int, int] = {}
     for projection in projections(model):

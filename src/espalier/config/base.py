@@ -18,6 +18,9 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
+BEST = "best"
+"""Stands for the best experiment of each model, where a section lists names of experiments."""
+
 
 class Section(BaseModel):
     """Base class of all config sections. Unknown keys are errors; values are not coerced and cannot be changed."""
@@ -40,7 +43,7 @@ def check_path(path: str) -> str:
     return path
 
 
-def repeated(values: Iterable[object]) -> list[object]:
+def duplicates(values: Iterable[object]) -> list[object]:
     """Return the values that occur more than once, in order of their second appearance."""
     seen: set[object] = set()
     found: list[object] = []

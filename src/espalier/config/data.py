@@ -15,9 +15,9 @@ from espalier.config.base import (
     PositiveInt,
     Section,
     check_path,
-    repeated,
+    duplicates,
 )
-from espalier.files import OTHER_FILES, TEXT_FORMS, TEXT_SUFFIXES
+from espalier.files import TEXT_FORMATS, TEXT_SUFFIXES, UNSUPPORTED_SUFFIXES
 
 SANDBOX = "sandbox"
 HUB = "hub"
@@ -47,10 +47,10 @@ class TextSource(Section):
         if value == SANDBOX:
             return value
         # A local folder at the path owner/name may hold a dataset in the layout of a hub repository. A file cannot.
-        is_file = value.lower().endswith(OTHER_FILES) or Path(value).is_file()
+        is_file = value.lower().endswith(UNSUPPORTED_SUFFIXES) or Path(value).is_file()
         if re.match(REPOSITORY_PATTERN, value) and not is_file:
             return value
-        raise ValueError(f"got {value!r}; give 'sandbox', a file ({TEXT_FORMS}), or a hub repository 'owner/name'")
+        raise ValueError(f"got {value!r}; give 'sandbox', a file ({TEXT_FORMATS}), or a hub repository 'owner/name'")
 
     @property
     def is_local(self) -> bool:
@@ -106,8 +106,8 @@ class Calibration(TextSource):
     @field_validator("seeds")
     @classmethod
     def _unique(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if twice := repeated(values):
-            raise ValueError(f"seed {twice[0]} is listed twice; list each seed once")
+        if repeated := duplicates(values):
+            raise ValueError(f"seed {repeated[0]} is listed twice; list each seed once")
         return values
 
 

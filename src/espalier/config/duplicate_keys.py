@@ -17,16 +17,16 @@ Location = tuple[int | str, ...]
 _MERGE = "tag:yaml.org,2002:merge"  # `<<`: it may occur twice, and its keys may be overridden
 
 
-def keys_given_twice(files: Iterable[str | Path]) -> list[str]:
+def find_duplicate_keys(files: Iterable[str | Path]) -> list[str]:
     """Return one line for each key that occurs more than once in a mapping of a file, at any depth.
 
     Args:
         files: Config files. Files that cannot be read or parsed are skipped, because Snakemake reports them.
     """
-    return [line for file in files for line in _keys_given_twice(Path(file))]
+    return [line for file in files for line in _duplicate_keys_in(Path(file))]
 
 
-def _keys_given_twice(file: Path) -> list[str]:
+def _duplicate_keys_in(file: Path) -> list[str]:
     name = os.path.relpath(file)
     try:
         text = file.read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from espalier.config.base import PositiveInt, Section, check_path, repeated
+from espalier.config.base import PositiveInt, Section, check_path, duplicates
 from espalier.config.data import PerplexityText
 
 SEVEN_TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
@@ -42,8 +42,8 @@ class Perplexity(Section):
     def _consistent(self) -> Perplexity:
         if self.stride > self.window:
             raise ValueError(f"stride {self.stride} is larger than window {self.window}; give at most the window")
-        if twice := repeated(text.name for text in self.texts):
-            raise ValueError(f"two texts are named {twice[0]!r}; give each its own name")
+        if repeated := duplicates(text.name for text in self.texts):
+            raise ValueError(f"two texts are named {repeated[0]!r}; give each its own name")
         return self
 
 
@@ -84,12 +84,12 @@ class Evaluation(Section):
     @field_validator("tasks")
     @classmethod
     def _unique(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := repeated(values):
-            raise ValueError(f"{twice[0]!r} is listed twice; list each task once")
+        if repeated := duplicates(values):
+            raise ValueError(f"{repeated[0]!r} is listed twice; list each task once")
         return values
 
     @model_validator(mode="after")
-    def _turns_need_a_chat(self) -> Evaluation:
+    def _multiturn_needs_chat_template(self) -> Evaluation:
         if self.fewshot_as_multiturn and not self.chat_template:
             raise ValueError("fewshot_as_multiturn is true, but chat_template is not; turns need a chat template")
         return self

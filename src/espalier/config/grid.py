@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from espalier.config.base import Fraction, Name, PositiveInt, Section, repeated
+from espalier.config.base import Fraction, Name, PositiveInt, Section, duplicates
 from espalier.planning.criteria import CRITERIA
 
 SeqLen = Annotated[int, Field(ge=2)]
@@ -74,8 +74,8 @@ class GridOverrides(Section):
     @field_validator("methods", "taylor_seq_len", "taylor_num_samples", "pruning_ratio")
     @classmethod
     def _unique(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
-        if values and (twice := repeated(values)):
-            raise ValueError(f"{twice[0]!r} is listed twice; list each value once")
+        if values and (repeated := duplicates(values)):
+            raise ValueError(f"{repeated[0]!r} is listed twice; list each value once")
         return values
 
 

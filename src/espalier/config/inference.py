@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from espalier.config.base import Name, PositiveInt, Section, repeated
-
-BEST = "best"
+from espalier.config.base import BEST, Name, PositiveInt, Section, duplicates
 
 
 class Inference(Section):
@@ -30,6 +28,6 @@ class Inference(Section):
     @field_validator("experiments", "batch_sizes")
     @classmethod
     def _unique(cls, values: tuple[object, ...]) -> tuple[object, ...]:
-        if twice := repeated(values):
-            raise ValueError(f"{twice[0]!r} is listed twice; list each value once")
+        if repeated := duplicates(values):
+            raise ValueError(f"{repeated[0]!r} is listed twice; list each value once")
         return values

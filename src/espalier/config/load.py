@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from espalier.config.problems import NOT_A_TEXT, describe_problems, format_path
+from espalier.config.problems import NON_TEXT_ERRORS, describe_problems, format_path
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 
@@ -26,7 +26,7 @@ def load_study(config: Mapping[str, Any]) -> StudyConfig:
     """
     if not config:
         raise UserError("config: is empty; give a study name and models (see config/README.md)")
-    if secrets := [format_path(path) for path, text in _texts(config) if _SECRET.search(text)]:
+    if secrets := [format_path(path) for path, text in _strings_with_paths(config) if _SECRET.search(text)]:
         raise UserError(
             "\n".join(f"{path}: looks like an access token; remove it and set HF_TOKEN instead" for path in secrets)
         )
@@ -52,7 +52,7 @@ def _parse_texts(content: dict[str, Any], error: ValidationError) -> None:
     """
     for detail in error.errors(include_url=False):
         text = detail["input"]
-        if detail["type"] not in NOT_A_TEXT or not isinstance(text, str):
+        if detail["type"] not in NON_TEXT_ERRORS or not isinstance(text, str):
             continue
         holder: Any = content
         for part in detail["loc"][:-1]:
@@ -61,14 +61,14 @@ def _parse_texts(content: dict[str, Any], error: ValidationError) -> None:
             holder[detail["loc"][-1]] = json.loads(text.lower())
 
 
-def _texts(value: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], str]]:
+def _strings_with_paths(value: Any, path: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], str]]:
     """Yield every text in a config with its path, and every key with the path of its mapping."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield path, str(key)
-            yield from _texts(inner, (*path, str(key)))
+            yield from _strings_with_paths(inner, (*path, str(key)))
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
-            yield from _texts(inner, (*path, index))
+            yield from _strings_with_paths(inner, (*path, index))

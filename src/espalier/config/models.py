@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN, Name, PositiveInt, Section
 from espalier.config.grid import GridOverrides
 
-TAKEN = {
+RESERVED_NAMES = {
     "cross_model": "the folder of the cross-model reports",
     "index.html": "a file beside the reports of the models",
     **{
@@ -101,6 +101,6 @@ class ModelEntry(Section):
             raise ValueError(f"revision {self.revision!r} given without hub; only a hub repository has revisions")
         if self.legacy is not None and self.grid != GridOverrides():
             raise ValueError("grid given with legacy; imported results have the settings of their folders")
-        if self.name in TAKEN:
-            raise ValueError(f"name {self.name!r} is {TAKEN[self.name]}; choose another name")
+        if self.name in RESERVED_NAMES:
+            raise ValueError(f"name {self.name!r} is {RESERVED_NAMES[self.name]}; choose another name")
         return self

@@ -17,7 +17,7 @@ _PATTERNS = {
     REPOSITORY_PATTERN: "a hub repository, 'owner/name'",
     REVISION_PATTERN: "a branch, tag or commit",
 }
-NOT_A_TEXT = {"int_type", "int_parsing", "float_type", "float_parsing", "bool_type", "bool_parsing"}
+NON_TEXT_ERRORS = {"int_type", "int_parsing", "float_type", "float_parsing", "bool_type", "bool_parsing"}
 _TYPES = {
     "string_type": "a text",
     "int_type": "a whole number",
@@ -42,10 +42,12 @@ def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str
         root: The pydantic model that was validated. It has the known keys and their descriptions.
     """
     details = error.errors(include_url=False)
-    return [line for detail in details if not _follows(detail, details) for line in _describe(detail, root)]
+    return [
+        line for detail in details if not _is_consequence(detail, details) for line in _describe_problem(detail, root)
+    ]
 
 
-def _follows(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
+def _is_consequence(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
     """Return whether an error is only a consequence of another one.
 
     Examples are a list that is too short because its elements are invalid, and a default that depends on an invalid
@@ -67,9 +69,9 @@ def format_path(location: tuple[int | str, ...]) -> str:
     return path
 
 
-def _describe(detail: ErrorDetails, root: type[BaseModel]) -> list[str]:
+def _describe_problem(detail: ErrorDetails, root: type[BaseModel]) -> list[str]:
     path, kind, context = format_path(detail["loc"]), detail["type"], detail.get("ctx", {})
-    given = _shorten(detail["input"])
+    given = _format_given(detail["input"])
     if kind == "extra_forbidden":
         return [_unknown_key(detail["loc"], root)]
     if kind == "missing":
@@ -81,7 +83,7 @@ def _describe(detail: ErrorDetails, root: type[BaseModel]) -> list[str]:
         return [f"{path}: {line}" if path else line for line in lines]
     if kind == "literal_error":
         allowed = re.sub(r" or (?=[^ ]*$)", ", ", context["expected"]).replace("'", "")
-        return [f"{path}: got {given}; allowed: {allowed}{_closest(detail['input'], allowed.split(', '))}"]
+        return [f"{path}: got {given}; allowed: {allowed}{_suggestion(detail['input'], allowed.split(', '))}"]
     if kind == "string_pattern_mismatch":
         return [f"{path}: got {given}; allowed: {_PATTERNS.get(context['pattern'], context['pattern'])}"]
     if kind in {"too_short", "string_too_short"}:
@@ -95,10 +97,12 @@ def _describe(detail: ErrorDetails, root: type[BaseModel]) -> list[str]:
 def _unknown_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     section = _section_at(location[:-1], root)
     allowed = list(section.model_fields) if section else []
-    return f"{format_path(location)}: unknown key{_closest(location[-1], allowed)}; allowed here: {', '.join(allowed)}"
+    return (
+        f"{format_path(location)}: unknown key{_suggestion(location[-1], allowed)}; allowed here: {', '.join(allowed)}"
+    )
 
 
-def _closest(given: object, allowed: list[str]) -> str:
+def _suggestion(given: object, allowed: list[str]) -> str:
     match = difflib.get_close_matches(str(given), allowed, n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
 
@@ -121,6 +125,6 @@ def section_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for arg in get_args(annotation) if (found := section_in(arg))), None)
 
 
-def _shorten(value: object, limit: int = 60) -> str:
+def _format_given(value: object, limit: int = 60) -> str:
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from espalier.config.base import Name, PositiveInt, Section, repeated
+from espalier.config.base import BEST, Name, PositiveInt, Section, duplicates
 from espalier.config.data import TextSource
 from espalier.models.architecture import PROJECTION_NAMES
 
-BEST, ALL = "best", "all"
+ALL = "all"
+"""Stands for all experiments of the headline ratio."""
 if TYPE_CHECKING:
-    Projection = str
+    ProjectionName = str
 else:
-    Projection = Literal[PROJECTION_NAMES]  # mypy does not accept a Literal of a variable
+    ProjectionName = Literal[PROJECTION_NAMES]  # mypy does not accept a Literal of a variable
 
 
 class Recovery(Section):
@@ -44,7 +45,7 @@ class Recovery(Section):
     """Adapters are multiplied by `alpha / rank`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of an adapter's inputs that is dropped in training."""
-    target_modules: Annotated[tuple[Projection, ...], Field(min_length=1)] = PROJECTION_NAMES
+    target_modules: Annotated[tuple[ProjectionName, ...], Field(min_length=1)] = PROJECTION_NAMES
     """Projections that get an adapter, in every layer where they are left."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the documents drawn, their order, the adapters' first weights and dropout."""
@@ -58,6 +59,6 @@ class Recovery(Section):
     @field_validator("experiments", "target_modules")
     @classmethod
     def _unique(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := repeated(values):
-            raise ValueError(f"{twice[0]!r} is listed twice; list each once")
+        if repeated := duplicates(values):
+            raise ValueError(f"{repeated[0]!r} is listed twice; list each once")
         return values

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from espalier.config.base import Name, Section, repeated
+from espalier.config.base import Name, Section, duplicates
 from espalier.config.data import Calibration, TextSource
 from espalier.config.evaluation import Evaluation
 from espalier.config.export import Export
@@ -59,7 +59,7 @@ class StudyConfig(Section):
         problems = [
             f"{section}: two entries are named {name!r}; give each its own name"
             for section, entries in (("models", self.models), ("methods", self.methods))
-            for name in repeated(entry.name for entry in entries)
+            for name in duplicates(entry.name for entry in entries)
         ]
         known = [method.name for method in self.methods]
         grids = {"grid": self.grid, **{f"models[{i}].grid": model.grid for i, model in enumerate(self.models)}}
@@ -100,7 +100,7 @@ class StudyConfig(Section):
         return [
             f"{section}: {source.dataset!r}{'' if source.is_local else f' split {source.split!r}'} is also "
             f"evaluation.perplexity.texts[{i}]; {use} on another {'file' if source.is_local else 'split or dataset'}"
-            for section, use, source in self._read_texts
+            for section, use, source in self._used_texts
             for i, text in enumerate(self.evaluation.perplexity.texts)
             if text.same_text(source)
         ]
@@ -109,13 +109,13 @@ class StudyConfig(Section):
         """Return one line for each choice of data that is allowed but doubtful."""
         return [
             f"{section}: {source.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
-            for section, _, source in self._read_texts
+            for section, _, source in self._used_texts
             for text in self.evaluation.perplexity.texts
             if text.dataset != "sandbox" and text.same_dataset(source) and not text.same_text(source)
         ]
 
     @property
-    def _read_texts(self) -> list[tuple[str, str, TextSource]]:
+    def _used_texts(self) -> list[tuple[str, str, TextSource]]:
         """The texts that calibration and recovery read: (section, verb for messages, source)."""
         own = self.recovery.text if self.recovery else None
         calibration = [("calibration", "calibrate", self.calibration)]

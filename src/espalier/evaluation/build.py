@@ -17,7 +17,7 @@ from espalier.evaluation.explain import load_checked_tasks
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.requests import TokenisedRequests, read_requests
 from espalier.evaluation.zeroshot import encode_tasks
-from espalier.files import link_or_copy, locked, sha256_of, sha256_of_json, whole_file
+from espalier.files import atomic_file, link_or_copy, locked, sha256_of, sha256_of_json
 from espalier.models.loading import special_tokens
 from espalier.models.vocabulary import check_token_ids
 from espalier.recipe import make_recipe
@@ -74,7 +74,7 @@ def build_or_reuse(
             build(tokenizer, protocol, recipe, data_folder=data_folder, texts=texts, scratch=scratch).write(shared)
         requests = read_requests(shared)
     check_requests(requests, vocab_size=vocab_size, context=context)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         link_or_copy(shared, temporary)
     return len(requests.requests), reused
 

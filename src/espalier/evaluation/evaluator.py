@@ -19,7 +19,7 @@ from espalier.evaluation.tasks import Tasks, load_tasks
 from espalier.evaluation.timing import Stopwatch
 from espalier.evaluation.zeroshot import evaluate_tasks
 from espalier.files import sha256_of, write_result, write_table
-from espalier.models.from_manifest import load_from_manifest, take_devices
+from espalier.models.from_manifest import load_from_manifest, lock_and_choose_device
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.surgery import prune
@@ -170,7 +170,7 @@ class Evaluator:
         self._protocol = Protocol.from_dict(protocol)
         self._placing: dict[str, Any] = {"dtype": dtype, "device": device, "gpus": gpus}
         self._token_budget = token_budget
-        take_devices(device, gpus)
+        lock_and_choose_device(device, gpus)
         self._preparing = Stopwatch()
         with self._preparing.part("requests"):
             self._tokenizer = load_tokenizer(

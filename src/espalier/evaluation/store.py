@@ -21,14 +21,14 @@ from typing import Any
 
 from espalier.errors import UserError
 from espalier.files import (
+    atomic_file,
+    atomic_folder,
     link_or_copy,
     locked,
     read_json,
     read_table,
     sha256_of,
     sha256_of_json,
-    whole_file,
-    whole_folder,
     write_json,
     write_result,
 )
@@ -65,7 +65,7 @@ class Store:
     @contextmanager
     def adding(self, key: str) -> Iterator[Path]:
         """Yield a folder for `metrics.json` and `samples.parquet`. It becomes the entry when the block succeeds."""
-        with whole_folder(self.folder / key) as folder:
+        with atomic_folder(self.folder / key) as folder:
             yield folder
             write_json(folder / CHECKSUMS, {name: _checksum(folder / name) for name in (METRICS, SAMPLES)})
 
@@ -97,7 +97,7 @@ class Store:
             metrics: File `metrics.json` to write.
             samples: File `samples.parquet` to write.
         """
-        with whole_file(samples) as temporary:
+        with atomic_file(samples) as temporary:
             link_or_copy(self.folder / key / SAMPLES, temporary)
         content = {**header, **read_json(self.folder / key / METRICS), SAMPLES_SHA256: sha256_of(samples)}
         write_result(metrics, content)

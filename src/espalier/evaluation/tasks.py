@@ -20,7 +20,7 @@ from lm_eval.tasks.manager import TaskDict
 
 from espalier.errors import UserError
 from espalier.evaluation.definitions import packaged_manager, packaged_tasks
-from espalier.files import DOCUMENT_FORMS, DOCUMENT_SUFFIXES, document_suffix, split_name
+from espalier.files import DOCUMENT_FORMATS, DOCUMENT_SUFFIXES, document_suffix, split_name
 
 
 def packaged_entries(names: Iterable[str]) -> dict[str, Entry]:
@@ -206,7 +206,7 @@ def split_files(task: str, folder: Path) -> dict[str, Path]:
         files[split_name(path)] = path
     if not files:
         raise UserError(
-            f"evaluation.data: no documents of task {task!r} in {folder}; it needs one {DOCUMENT_FORMS} file per "
+            f"evaluation.data: no documents of task {task!r} in {folder}; it needs one {DOCUMENT_FORMATS} file per "
             "split, named after the split"
         )
     return files

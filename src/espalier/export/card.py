@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from espalier.export.build import STUB_CHANNELS
 from espalier.export.words import check_lines, licence_line, origin_lines, plan_lines, protocol_lines, result_rows
 from espalier.files import read_json
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.planning.plan import Plan
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|&~$])")
@@ -93,7 +93,7 @@ def _head(base: Mapping[str, Any], licence: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _layer_rows(plan: Plan, manifest: Mapping[str, Any], n_query: int) -> list[dict[str, int]]:
-    structure = ModelStructure.from_dict(manifest["structure"])
+    structure = ModelSizes.from_dict(manifest["structure"])
     before = Plan.identity(structure).layer_params(structure)
     return [
         {

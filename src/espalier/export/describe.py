@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from espalier.naming import BASELINE
-from espalier.recipe import check_made_from, evaluation_settings, weights_of
+from espalier.recipe import check_settings, evaluation_settings, weights_hash
 
 _RESULTS = ("n_params", "tasks", "acc_mean", "perplexity", "protocol")
 
@@ -71,14 +71,14 @@ def _check(
 ) -> None:
     model = manifest["model"]
     what = f"export: model {model!r}, experiment {experiment!r}"
-    check_made_from(
-        f"{what}, plan.json", plan, model=model, experiment=experiment, settings={"weights": weights_of(manifest)},
+    check_settings(
+        f"{what}, plan.json", plan, model=model, experiment=experiment, settings={"weights": weights_hash(manifest)},
         remedy="restore that revision of the model, or make the plan again",
     )  # fmt: skip
     adapter = metrics["recipe"]["settings"].get("adapter")  # `check_adapter` compares it with the adapter's files
     for content, cut, name, merged in ((metrics, plan, experiment, adapter), (baseline, None, BASELINE, None)):
         settings = evaluation_settings(manifest, cut, **evaluation, requests=None, adapter=merged)
-        check_made_from(
+        check_settings(
             f"{what}, metrics.json of {name!r}", content, model=model, experiment=name, settings=settings,
             remedy="run `snakemake evaluations` again",
         )  # fmt: skip

@@ -34,7 +34,7 @@ def write_model(model: PreTrainedModel, sizes: Mapping[str, Any], folder: Path) 
     write_json(folder / "config.json", config | {"per_layer_config": dict(sizes)})
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # save_pretrained writes files that only their owner can read
-    for name in pruned.CODE:
+    for name in pruned.EXPORTED_FILES:
         shutil.copyfile(Path(pruned.__file__).with_name(name), folder / name)
 
 

@@ -22,7 +22,7 @@ from espalier.export.fresh_process import TEXTS, check_in_fresh_process
 from espalier.export.licence import licence_of
 from espalier.export.parity import Tensors, logits_of, make_prompts, reference
 from espalier.export.sources import BYTES, check_adapter, check_plan, check_space, check_weights
-from espalier.files import whole_folder, write_json
+from espalier.files import atomic_folder, write_json
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.loading import load_tokenizer
 from espalier.models.surgery import prune
@@ -61,7 +61,7 @@ def export_checkpoint(
     n_params = description["results"]["n_params"] + (_stub_params(manifest, plan) if stubs else 0)
     check_space(checkpoint.parent, manifest, n_params, dtype)
     base = check_weights(manifest)
-    with full_disk_named(checkpoint), whole_folder(checkpoint) as folder:
+    with full_disk_named(checkpoint), atomic_folder(checkpoint) as folder:
         tokenizer = load_tokenizer(base)
         model = _prepare(manifest, plan, adapter)
         expected, cast = _write(model, plan, dtype, stubs=stubs, folder=folder, n_params=n_params)

@@ -10,10 +10,10 @@ from typing import Any
 from espalier.errors import UserError
 from espalier.files import sha256_of
 from espalier.models.manifest import check_unchanged
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.planning.plan import Plan
 from espalier.progress import Progress
-from espalier.recipe import check_made_from, plan_of, weights_of
+from espalier.recipe import check_settings, plan_hash, weights_hash
 from espalier.recovery.fingerprint import adapter_fingerprint
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -36,17 +36,18 @@ def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], results: Ma
         UserError: If a checksum or the number of parameters differs. The message has both values.
     """
     names = {"model": manifest["model"], "experiment": plan["experiment"]}
-    check_made_from(
+    weights = weights_hash(manifest)
+    check_settings(
         f"export: the plan of {plan['model']!r}, {plan['experiment']!r}", plan, **names,
-        settings={"weights": weights_of(manifest)}, remedy="restore that revision of the model, or make the plan again",
+        settings={"weights": weights}, remedy="restore that revision of the model, or make the plan again",
     )  # fmt: skip
-    check_made_from(
+    check_settings(
         f"export: the metrics of {plan['experiment']!r}", {**names, "recipe": {"settings": results}},
-        **names, settings={"weights": weights_of(manifest), "plan": plan_of(plan), "adapter": results.get("adapter")},
+        **names, settings={"weights": weights, "plan": plan_hash(plan), "adapter": results.get("adapter")},
         remedy="evaluate it again",
     )  # fmt: skip
     checked = Plan.from_dict(plan)
-    n_params = sum(checked.layer_params(structure := ModelStructure.from_dict(manifest["structure"])))
+    n_params = sum(checked.layer_params(structure := ModelSizes.from_dict(manifest["structure"])))
     if (n_params := n_params + structure.other_params) != results["n_params"]:
         raise UserError(
             f"export: the plan keeps {n_params:,} parameters, but {results['n_params']:,} were evaluated; "

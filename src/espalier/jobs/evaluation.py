@@ -19,7 +19,7 @@ from espalier.evaluation.store import METRICS, SAMPLES, Store
 from espalier.files import read_json, sha256_of, write_result, write_table
 from espalier.jobs.interrupts import told_to_stop
 from espalier.planning.plan import Plan
-from espalier.recipe import difference, evaluation_recipe, plan_settings
+from espalier.recipe import evaluation_recipe, first_difference, plan_settings
 from espalier.recovery.fingerprint import adapter_fingerprint
 
 if TYPE_CHECKING:
@@ -224,8 +224,8 @@ def _current_plan(planned: Planned, manifest: dict[str, Any]) -> dict[str, Any] 
     except (FileNotFoundError, UserError):  # the file was removed by another job, or is damaged
         return None
     names = {"model": manifest["model"], "experiment": Path(planned.plan).parent.name}
-    different = difference(content, **names, settings=plan_settings(manifest, planned.settings))
-    return content if different is None else None
+    difference = first_difference(content, **names, settings=plan_settings(manifest, planned.settings))
+    return content if difference is None else None
 
 
 def _first(count: int, plans: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

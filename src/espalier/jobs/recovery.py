@@ -37,7 +37,7 @@ class RecoveryJob:
         manifest: File of the model's manifest.
         plan: File of the experiment's plan.
         text: File of the training text.
-        settings: All settings that determine the adapter (`Recoveries.settings`).
+        settings: All settings that determine the adapter (`RecoverySettings.settings`).
         resources: `device`, `gpu`, `token_budget` and `checkpointing`.
         threads: CPU threads.
     """

@@ -64,7 +64,7 @@ def _check_layers(config: PreTrainedConfig) -> None:
             )
 
 
-def _sized_by_layer(config: PreTrainedConfig, arguments: dict[str, Any]) -> dict[str, Any]:
+def _per_layer_arguments(config: PreTrainedConfig, arguments: dict[str, Any]) -> dict[str, Any]:
     """Set `head_dim` and return the arguments for `__post_init__` of the stock config.
 
     In a pruned model, `head_dim` does not follow from the number of heads. The returned arguments make transformers
@@ -75,7 +75,7 @@ def _sized_by_layer(config: PreTrainedConfig, arguments: dict[str, Any]) -> dict
     return {"serialize_explicit_per_layer_config": True} | arguments
 
 
-class _SizedByLayer:
+class _PerLayerSizes:
     """Mixin that raises an AttributeError when a size that differs between layers is read from the top level.
 
     Other programs read sizes with `getattr(config, name, None)` or `hasattr`. transformers raises a RuntimeError, which
@@ -93,13 +93,13 @@ class _SizedByLayer:
 
 
 @strict
-class PrunedLlamaConfig(_SizedByLayer, LlamaConfig):  # type: ignore[misc]
+class PrunedLlamaConfig(_PerLayerSizes, LlamaConfig):  # type: ignore[misc]
     """Config of a pruned Llama."""
 
     model_type = "pruned_llama"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**_sized_by_layer(self, kwargs))
+        super().__post_init__(**_per_layer_arguments(self, kwargs))
 
     def validate_architecture(self) -> None:
         """Check the sizes of the layers."""
@@ -107,13 +107,13 @@ class PrunedLlamaConfig(_SizedByLayer, LlamaConfig):  # type: ignore[misc]
 
 
 @strict
-class PrunedMistralConfig(_SizedByLayer, MistralConfig):  # type: ignore[misc]
+class PrunedMistralConfig(_PerLayerSizes, MistralConfig):  # type: ignore[misc]
     """Config of a pruned Mistral."""
 
     model_type = "pruned_mistral"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**_sized_by_layer(self, kwargs))
+        super().__post_init__(**_per_layer_arguments(self, kwargs))
 
     def validate_architecture(self) -> None:
         """Check the sizes of the layers."""
@@ -121,13 +121,13 @@ class PrunedMistralConfig(_SizedByLayer, MistralConfig):  # type: ignore[misc]
 
 
 @strict
-class PrunedQwen2Config(_SizedByLayer, Qwen2Config):  # type: ignore[misc]
+class PrunedQwen2Config(_PerLayerSizes, Qwen2Config):  # type: ignore[misc]
     """Config of a pruned Qwen2."""
 
     model_type = "pruned_qwen2"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**_sized_by_layer(self, kwargs))
+        super().__post_init__(**_per_layer_arguments(self, kwargs))
 
     def validate_architecture(self) -> None:
         """Check the sizes of the layers."""
@@ -135,13 +135,13 @@ class PrunedQwen2Config(_SizedByLayer, Qwen2Config):  # type: ignore[misc]
 
 
 @strict
-class PrunedQwen3Config(_SizedByLayer, Qwen3Config):  # type: ignore[misc]
+class PrunedQwen3Config(_PerLayerSizes, Qwen3Config):  # type: ignore[misc]
     """Config of a pruned Qwen3."""
 
     model_type = "pruned_qwen3"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**_sized_by_layer(self, kwargs))
+        super().__post_init__(**_per_layer_arguments(self, kwargs))
 
     def validate_architecture(self) -> None:
         """Check the sizes of the layers."""

@@ -19,8 +19,7 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from espalier.errors import UserError
-from espalier.models.architecture import ATTENTION, LAYERS, MLP
-from espalier.models.architecture import BLOCKS as NAMES
+from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, MLP
 
 Block = Literal["attention", "mlp"]
 
@@ -41,7 +40,7 @@ class Role(NamedTuple):
     @property
     def path(self) -> str:
         """Name within the layer, such as `self_attn.q_proj`."""
-        return f"{BLOCKS[self.block]}.{self.name}"
+        return f"{BLOCK_PATHS[self.block]}.{self.name}"
 
 
 class Projection(NamedTuple):
@@ -62,11 +61,11 @@ class Projection(NamedTuple):
     bias: nn.Parameter | None
 
 
-BLOCKS: dict[Block, str] = {"attention": ATTENTION.path, "mlp": MLP.path}
+BLOCK_PATHS: dict[Block, str] = {"attention": ATTENTION.path, "mlp": MLP.path}
 ROLES = tuple(
-    Role(name, block, 1 if name == NAMES[block].writer else 0) for block in BLOCKS for name in NAMES[block].names
+    Role(name, block, 1 if name == BLOCKS[block].writer else 0) for block in BLOCK_PATHS for name in BLOCKS[block].names
 )
-INPUT_SIDE = frozenset(role.name for role in ROLES if role.group_dim == 1)
+COLUMN_GROUPED = frozenset(role.name for role in ROLES if role.group_dim == 1)
 """Names of the projections whose groups are columns (inputs). Their bias belongs to no group."""
 
 
@@ -105,7 +104,7 @@ def block_roles(block: Block) -> tuple[Role, ...]:
 
 def get_block(layer: nn.Module, block: Block) -> nn.Module:
     """Return the attention or MLP module of a layer."""
-    return layer.get_submodule(BLOCKS[block])
+    return layer.get_submodule(BLOCK_PATHS[block])
 
 
 def get_projection(layer: nn.Module, role: Role) -> nn.Linear:
@@ -113,7 +112,7 @@ def get_projection(layer: nn.Module, role: Role) -> nn.Linear:
     return layer.get_submodule(role.path)
 
 
-def linear_of(model: nn.Module, layer: int, name: str) -> nn.Linear:
+def get_projection_by_name(model: nn.Module, layer: int, name: str) -> nn.Linear:
     """Return a projection of a model by the index of its layer and its name, such as `q_proj`."""
     role = next(role for role in ROLES if role.name == name)
     return get_projection(decoder_layers(model)[layer], role)
@@ -126,18 +125,18 @@ def head_dim(layer: nn.Module) -> int:
 
 def n_kv_groups(layer: nn.Module) -> int:
     """Return the number of key/value heads of a layer."""
-    return _rows(layer, ATTENTION.counted_path) // head_dim(layer)
+    return _count_rows(layer, ATTENTION.counted_path) // head_dim(layer)
 
 
 def n_query_heads_per_group(layer: nn.Module) -> int:
     """Return how many query heads share a key/value head."""
     columns = int(layer.get_submodule(ATTENTION.writer_path).weight.shape[1])
-    return columns // _rows(layer, ATTENTION.counted_path)
+    return columns // _count_rows(layer, ATTENTION.counted_path)
 
 
 def n_mlp_channels(layer: nn.Module) -> int:
     """Return the width of the MLP of a layer."""
-    return _rows(layer, MLP.counted_path)
+    return _count_rows(layer, MLP.counted_path)
 
 
 def n_groups(layer: nn.Module, block: Block) -> int:
@@ -188,7 +187,7 @@ def _shape_problem(layer: nn.Module) -> str | None:
 
 def _leftover_problem(layer: nn.Module) -> str | None:
     """Describe a parameter that several groups share, such as OLMo 2's norm over all heads; None if there is none."""
-    for block, path in BLOCKS.items():
+    for block, path in BLOCK_PATHS.items():
         names = {role.name for role in block_roles(block)}
         for name, parameter in get_block(layer, block).named_parameters():
             shared = block == "attention" and "norm" in name and parameter.shape == (head_dim(layer),)
@@ -197,7 +196,7 @@ def _leftover_problem(layer: nn.Module) -> str | None:
     return None
 
 
-def _rows(layer: nn.Module, path: str) -> int:
+def _count_rows(layer: nn.Module, path: str) -> int:
     return int(layer.get_submodule(path).weight.shape[0])
 
 

@@ -25,21 +25,21 @@ from filelock import BaseFileLock
 from espalier.errors import UserError
 from espalier.files import try_lock
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
-POLL_S = 1.0
+GPU_POLL_S = 1.0
 logger = logging.getLogger(__name__)
 _held: list[BaseFileLock] = []  # locks that this process holds
 
 
-def take_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list[str]:
+def lock_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list[str]:
     """Lock devices for the rest of this process and make only them visible; wait until enough devices are free.
 
     Call it before CUDA is first used.
 
     Args:
         count: Number of devices that this job asks for; 0 locks none.
-        n_present: Number of devices of this machine (`n_present()`), used if CUDA_VISIBLE_DEVICES is not set.
+        n_present: Number of devices of this machine (`count_gpus()`), used if CUDA_VISIBLE_DEVICES is not set.
         folder: Folder of the lock files; by default a folder of this user in the directory for temporary files.
 
     Returns:
@@ -56,7 +56,7 @@ def take_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list
     if count > len(devices):
         raise UserError(
             f"this job asks for {count} GPUs, but only {len(devices)} are visible ({', '.join(devices)}); lower "
-            f"models[].gpus or widen {VISIBLE}"
+            f"models[].gpus or widen {VISIBLE_DEVICES_VARIABLE}"
         )
     if folder is None:
         parts = ("espalier-gpus", getpass.getuser(), *([allocation] if allocation else []))
@@ -64,20 +64,22 @@ def take_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     taken = _wait_for(count, devices, folder)
     atexit.register(release_gpus)  # a lock ends with its process, but the lease that replaces it does not
-    os.environ[VISIBLE] = ",".join(taken)
-    logger.info("GPU %s", os.environ[VISIBLE])
+    os.environ[VISIBLE_DEVICES_VARIABLE] = ",".join(taken)
+    logger.info("GPU %s", os.environ[VISIBLE_DEVICES_VARIABLE])
     return taken
 
 
-def n_present() -> int:
+def count_gpus() -> int:
     """Count the NVIDIA devices of this machine without CUDA, which would fix the list of visible devices."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def visible_devices(environment: Mapping[str, str], n_present: int) -> list[str]:
     """Return the names of the devices that this process may use."""
-    if VISIBLE in environment:
-        return [name.strip() for name in environment[VISIBLE].split(",") if name.strip() not in {"", "-1"}]
+    if VISIBLE_DEVICES_VARIABLE in environment:
+        return [
+            name.strip() for name in environment[VISIBLE_DEVICES_VARIABLE].split(",") if name.strip() not in {"", "-1"}
+        ]
     return [str(number) for number in range(n_present)]
 
 
@@ -91,16 +93,16 @@ def _wait_for(count: int, devices: Sequence[str], folder: Path) -> list[str]:
     """Lock all devices at once or none, so that two jobs never wait for each other."""
     waited = False
     while True:
-        taken = _try_to_take(count, devices, folder)
+        taken = _try_to_lock(count, devices, folder)
         if taken:
             return taken
         if not waited:
             logger.info("waiting for %d of %d GPUs", count, len(devices))
             waited = True
-        time.sleep(POLL_S)
+        time.sleep(GPU_POLL_S)
 
 
-def _try_to_take(count: int, devices: Sequence[str], folder: Path) -> list[str]:
+def _try_to_lock(count: int, devices: Sequence[str], folder: Path) -> list[str]:
     locks: dict[str, BaseFileLock] = {}
     for device in devices:
         lock = try_lock(folder / f"{device.replace('/', '-')}.lock")

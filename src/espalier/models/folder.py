@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from espalier.errors import UserError
 from espalier.files import read_json
 from espalier.models.architecture import BLOCKS, EMBEDDINGS, LAYERS, OUTPUT_EMBEDDINGS, PROJECTIONS
-from espalier.models.sizes import ModelStructure, structure_of
+from espalier.models.sizes import ModelSizes, sizes_from_shapes
 
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 # Dtypes of full precision, as safetensors names them.
@@ -30,7 +30,7 @@ _INNER_CONFIGS = (
 )  # fmt: skip
 # Buffers that older checkpoints store. They are not parameters: transformers computes them from the config.
 _BUFFER = re.compile(r"(^|\.)rotary_emb\.")
-_LAYER = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)\.weight$")
+_LAYER_WEIGHT = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)\.weight$")
 _PATHS = "|".join(re.escape(block.path) for block in BLOCKS.values())
 _IN_BLOCK = re.compile(rf"^{re.escape(LAYERS)}\.\d+\.((?:{_PATHS})\.\w+)\.(weight|bias)$")
 
@@ -52,7 +52,7 @@ class ModelFolder:
         n_layers: Number of decoder layers.
         n_params: Number of parameters; tied embeddings count once.
         weight_files: Names of the safetensors files.
-        structure: Sizes of the model, layer by layer.
+        sizes: Sizes of the model, layer by layer.
         biases: Projections that have a bias in some layer, such as `self_attn.q_proj`.
         block_norms: Norms inside attention or MLP blocks, such as `self_attn.q_norm`.
     """
@@ -62,7 +62,7 @@ class ModelFolder:
     n_layers: int
     n_params: int
     weight_files: tuple[str, ...]
-    structure: ModelStructure
+    sizes: ModelSizes
     biases: tuple[str, ...]
     block_norms: tuple[str, ...]
 
@@ -79,22 +79,22 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
     config = _read_config(folder, trust_remote_code)
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
         raise UserError(f"{folder}: has no tokenizer (tokenizer.json); save it there with tokenizer.save_pretrained")
-    weight_files = _weight_files(folder)
+    weight_files = _find_weight_files(folder)
     headers = _tensor_headers(folder, weight_files)
     _check_precision(folder, config, headers)
     architecture = (config.get("architectures") or ["unnamed"])[0]
     _check_is_no_wrapper(folder, architecture, config)
     n_layers = _check_projections(folder, architecture, config, set(headers))
     shapes = parameter_shapes(headers, config)
-    structure = structure_of(shapes, config)
+    sizes = sizes_from_shapes(shapes, config)
     parts = {match.groups() for name in shapes if (match := _IN_BLOCK.match(name))}
     return ModelFolder(
         architecture=architecture,
         model_type=config.get("model_type", ""),
         n_layers=n_layers,
-        n_params=structure.total_params,
+        n_params=sizes.total_params,
         weight_files=weight_files,
-        structure=structure,
+        sizes=sizes,
         biases=tuple(sorted(part for part, kind in parts if kind == "bias")),
         block_norms=tuple(sorted({part for part, _ in parts} - set(PROJECTIONS))),
     )
@@ -112,7 +112,7 @@ def _read_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
     return config
 
 
-def _weight_files(folder: Path) -> tuple[str, ...]:
+def _find_weight_files(folder: Path) -> tuple[str, ...]:
     if (folder / "model.safetensors").is_file():  # transformers prefers this file to an index
         return ("model.safetensors",)
     index = folder / "model.safetensors.index.json"
@@ -163,7 +163,7 @@ def check_precision(folder: str | Path) -> None:
         UserError: If it is quantised. The message has the remedy.
     """
     folder = Path(folder)
-    _check_precision(folder, read_json(folder / "config.json"), _tensor_headers(folder, _weight_files(folder)))
+    _check_precision(folder, read_json(folder / "config.json"), _tensor_headers(folder, _find_weight_files(folder)))
 
 
 def _check_precision(folder: Path, config: Mapping[str, Any], headers: Mapping[str, TensorHeader]) -> None:
@@ -196,7 +196,7 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
     """Check that every layer has the seven projections; return the number of layers."""
     layers: dict[int, set[str]] = {}
     for name in tensors:
-        if match := _LAYER.match(name):
+        if match := _LAYER_WEIGHT.match(name):
             layers.setdefault(int(match[1]), set()).add(match[2])
     absent = [part for part in PROJECTIONS if not any(part in found for found in layers.values())]
     if absent:

@@ -11,17 +11,17 @@ from transformers import PreTrainedModel
 from espalier.errors import UserError
 from espalier.files import read_json
 from espalier.models.architecture import EMBEDDINGS, HEAD, LAYERS, NORM, ROTARY
-from espalier.models.devices import n_present, take_gpus
+from espalier.models.devices import count_gpus, lock_gpus
 from espalier.models.loading import choose_device, load_model
 from espalier.models.manifest import check_unchanged
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 
 
-def device_map(structure: ModelStructure, n_devices: int, *, tied: bool) -> Mapping[str, int]:
+def device_map(sizes: ModelSizes, n_devices: int, *, tied: bool) -> Mapping[str, int]:
     """Assign consecutive layers to each GPU, so that all GPUs get about the same number of parameters.
 
     Args:
-        structure: Sizes of the model. Half of the parameters outside the layers are counted on the first GPU, and half
+        sizes: Sizes of the model. Half of the parameters outside the layers are counted on the first GPU, and half
             on the last GPU. With tied embeddings, all of them are counted on the first GPU.
         n_devices: Number of GPUs.
         tied: Whether input and output embeddings are one matrix.
@@ -29,18 +29,18 @@ def device_map(structure: ModelStructure, n_devices: int, *, tied: bool) -> Mapp
     Returns:
         The GPU number of each module, for `from_pretrained(device_map=...)`.
     """
-    before = structure.other_params if tied else structure.other_params // 2
-    total, last = structure.total_params, n_devices - 1
+    before = sizes.other_params if tied else sizes.other_params // 2
+    total, last = sizes.total_params, n_devices - 1
     devices = {EMBEDDINGS.removesuffix(".weight"): 0, ROTARY: 0}
     passed = before
-    for number, layer in enumerate(structure.layers):
+    for number, layer in enumerate(sizes.layers):
         middle = passed + layer.params / 2
         devices[f"{LAYERS}.{number}"] = min(last, int(middle / total * n_devices))
         passed += layer.params
     return devices | {NORM: last, HEAD: 0 if tied else last}
 
 
-def take_devices(device: str, gpus: int) -> torch.device:
+def lock_and_choose_device(device: str, gpus: int) -> torch.device:
     """Lock the GPUs of this process and return the torch device; a second call locks no more GPUs.
 
     Args:
@@ -51,7 +51,7 @@ def take_devices(device: str, gpus: int) -> torch.device:
         UserError: If `cuda` is requested and there is no GPU, or too few GPUs are visible.
     """
     if device != "cpu":
-        take_gpus(gpus, n_present=n_present())  # before CUDA is first used
+        lock_gpus(gpus, n_present=count_gpus())  # before CUDA is first used
     return choose_device(device)
 
 
@@ -68,13 +68,13 @@ def load_from_manifest(manifest: Mapping[str, Any], *, dtype: str, device: str, 
         UserError: If the folder has changed since it was checked, it cannot be loaded, or too few GPUs are visible.
     """
     folder = check_unchanged(manifest)
-    chosen = take_devices(device, gpus)
-    spread = None
+    chosen = lock_and_choose_device(device, gpus)
+    devices = None
     if chosen.type == "cuda" and gpus > 1:
         if gpus > torch.cuda.device_count():
             raise UserError(f"models[].gpus: got {gpus}, but {torch.cuda.device_count()} are visible to this job")
         tied = bool(read_json(folder / "config.json").get("tie_word_embeddings", False))
-        spread = device_map(ModelStructure.from_dict(manifest["structure"]), gpus, tied=tied)
+        devices = device_map(ModelSizes.from_dict(manifest["structure"]), gpus, tied=tied)
     return load_model(
-        folder, dtype=dtype, device=chosen, trust_remote_code=manifest["trust_remote_code"], spread=spread
+        folder, dtype=dtype, device=chosen, trust_remote_code=manifest["trust_remote_code"], device_map=devices
     )

@@ -35,7 +35,7 @@ def load_model(
     dtype: str,
     device: torch.device,
     trust_remote_code: bool = False,
-    spread: Mapping[str, int] | None = None,
+    device_map: Mapping[str, int] | None = None,
 ) -> PreTrainedModel:
     """Load weights for inference; every parameter comes from the folder.
 
@@ -45,7 +45,7 @@ def load_model(
         device: Device of the weights. Weights for a GPU are loaded directly from the files, so the host memory holds
             one tensor at a time. With `meta`, only the headers of the weight files are read.
         trust_remote_code: Whether code in the folder may run.
-        spread: GPU of each module (`espalier.models.from_manifest.device_map`), used instead of `device`.
+        device_map: GPU of each module (`espalier.models.from_manifest.device_map`), used instead of `device`.
 
     Raises:
         UserError: If the model is quantised, or a tensor of the decoder is missing, unexpected or of a wrong shape.
@@ -59,7 +59,7 @@ def load_model(
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=trust_remote_code,
-        device_map=dict(spread) if spread else None if device.type == "cpu" else {"": device},
+        device_map=dict(device_map) if device_map else None if device.type == "cpu" else {"": device},
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # `_check_tensors` raises an error that names them
     )
@@ -81,19 +81,19 @@ def _check_tensors(folder: str | Path, model: PreTrainedModel, found: Mapping[st
             f"do not belong together: {again}"
         )
     if missing := sorted(found["missing_keys"]):
-        raise UserError(f"{folder}: {_some(missing)} missing from the weights of {architecture}; {again}")
+        raise UserError(f"{folder}: {_name_tensors(missing)} missing from the weights of {architecture}; {again}")
     unexpected = sorted(found["unexpected_keys"])
     in_decoder = [name for name in unexpected if name.startswith((f"{model.base_model_prefix}.", f"{HEAD}."))]
     if in_decoder:
         raise UserError(
-            f"{folder}: {_some(in_decoder)} in the weights, but {architecture} as config.json describes it does not "
-            f"read it, so the model would compute something else; correct config.json, or {again}"
+            f"{folder}: {_name_tensors(in_decoder)} in the weights, but {architecture} as config.json describes it "
+            f"does not read it, so the model would compute something else; correct config.json, or {again}"
         )
     if unexpected:
         logger.warning("%s: tensors outside the decoder are ignored, such as %s", folder, unexpected[0])
 
 
-def _some(names: Sequence[str]) -> str:
+def _name_tensors(names: Sequence[str]) -> str:
     """Name the first tensor and count the others."""
     more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
     return f"tensor {names[0]}{more}"

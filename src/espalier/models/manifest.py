@@ -19,7 +19,7 @@ from espalier.models.architecture import EMBEDDINGS, OUTPUT_EMBEDDINGS
 from espalier.models.decoder import decoder_layers
 from espalier.models.folder import ModelFolder, inspect_folder
 from espalier.models.loading import load_model
-from espalier.models.sizes import structure_of
+from espalier.models.sizes import sizes_from_shapes
 from espalier.progress import Progress
 
 # Keys of config.json that reports need for costs and for verdicts on serving programs. Reports do not read the model.
@@ -54,9 +54,9 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
         "folder": str(folder),
         "commit": commit,
         "trust_remote_code": trust_remote_code,
-        **{key: value for key, value in asdict(summary).items() if key != "structure"},
+        **{key: value for key, value in asdict(summary).items() if key != "sizes"},
         **{key: list(getattr(summary, key)) for key in ("weight_files", "biases", "block_norms")},
-        "structure": summary.structure.to_dict(),
+        "structure": summary.sizes.to_dict(),
         "config": {key: value for key, value in read_json(folder / "config.json").items() if key in _CONFIG_KEYS},
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
@@ -76,8 +76,8 @@ def _as_loaded(folder: Path, summary: ModelFolder, trust_remote_code: bool) -> M
         model.tie_weights()
     decoder_layers(model)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    structure = structure_of(shapes, read_json(folder / "config.json"))
-    return replace(summary, structure=structure, n_params=structure.total_params)
+    sizes = sizes_from_shapes(shapes, read_json(folder / "config.json"))
+    return replace(summary, sizes=sizes, n_params=sizes.total_params)
 
 
 def _has_equal_embeddings(folder: Path, summary: ModelFolder) -> bool:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from . import configuration_pruned, modeling_pruned
 
-CODE = ("architecture.py", "configuration_pruned.py", "modeling_pruned.py", "pruned_blocks.py")
+EXPORTED_FILES = ("architecture.py", "configuration_pruned.py", "modeling_pruned.py", "pruned_blocks.py")
 """Files of this package that are copied to exported model folders."""
 
 for _name in ("Llama", "Mistral", "Qwen2", "Qwen3"):

@@ -107,7 +107,7 @@ def resize_block(layer: nn.Module, block: str, n_groups: int) -> None:
         return
     for name in names.names:
         _resize(module.get_submodule(name), 0 if name in names.readers else 1, n_groups, n_before)
-    _remember_sizes(module, block, n_groups)
+    _update_size_attributes(module, block, n_groups)
 
 
 def _count_groups(module: nn.Module, block: str) -> int:
@@ -118,17 +118,17 @@ def _count_groups(module: nn.Module, block: str) -> int:
 def _resize(linear: nn.Linear, dim: int, n_groups: int, n_before: int) -> None:
     shape = list(linear.weight.shape)
     shape[dim] = shape[dim] // n_before * n_groups
-    linear.weight = _room(linear.weight, shape)
+    linear.weight = _new_parameter(linear.weight, shape)
     if dim == 0 and linear.bias is not None:
-        linear.bias = _room(linear.bias, shape[:1])
+        linear.bias = _new_parameter(linear.bias, shape[:1])
     linear.out_features, linear.in_features = shape
 
 
-def _room(parameter: nn.Parameter, shape: list[int]) -> nn.Parameter:
+def _new_parameter(parameter: nn.Parameter, shape: list[int]) -> nn.Parameter:
     return nn.Parameter(parameter.detach().new_empty(shape), requires_grad=parameter.requires_grad)
 
 
-def _remember_sizes(module: nn.Module, block: str, n_groups: int) -> None:
+def _update_size_attributes(module: nn.Module, block: str, n_groups: int) -> None:
     """Update the sizes that a module stores as attributes to the shapes of its weights.
 
     `num_key_value_groups` is the number of query heads per key/value head, which pruning does not change. Current

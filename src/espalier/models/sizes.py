@@ -19,7 +19,7 @@ from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, MLP
 
 
 @dataclass(frozen=True)
-class LayerStructure:
+class LayerSizes:
     """Sizes of one decoder layer. `fixed_params` are never removed: norms, biases of o_proj and down_proj."""
 
     n_kv_groups: int
@@ -56,10 +56,10 @@ class LayerStructure:
 
 
 @dataclass(frozen=True)
-class ModelStructure:
+class ModelSizes:
     """Sizes of a decoder. `other_params` are outside the layers: embeddings, final norm, an untied head."""
 
-    layers: tuple[LayerStructure, ...]
+    layers: tuple[LayerSizes, ...]
     other_params: int
 
     @property
@@ -82,19 +82,19 @@ class ModelStructure:
         return {"layers": [asdict(layer) for layer in self.layers], "other_params": self.other_params}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelStructure:
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelSizes:
         """Read the JSON values that `to_dict` returned."""
-        return cls(tuple(LayerStructure(**layer) for layer in values["layers"]), values["other_params"])
+        return cls(tuple(LayerSizes(**layer) for layer in values["layers"]), values["other_params"])
 
 
 # The bias of an output projection is added even if all groups are removed, so it belongs to no group.
 _UNGROUPED = {f"{block.writer_path}.bias" for block in BLOCKS.values()}
-_LAYER = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)$")
+_LAYER_PARAMETER = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)$")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def structure_of(shapes: Shapes, config: Mapping[str, Any]) -> ModelStructure:
+def sizes_from_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSizes:
     """Compute the sizes of a decoder from the shapes of its parameters.
 
     Args:
@@ -104,20 +104,20 @@ def structure_of(shapes: Shapes, config: Mapping[str, Any]) -> ModelStructure:
     layers: dict[int, dict[str, tuple[int, ...]]] = {}
     other_params = 0
     for name, shape in shapes.items():
-        if match := _LAYER.match(name):
+        if match := _LAYER_PARAMETER.match(name):
             layers.setdefault(int(match[1]), {})[match[2]] = shape
         else:
             other_params += math.prod(shape)
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    return ModelStructure(tuple(_layer(layers[number], head_dim) for number in sorted(layers)), other_params)
+    return ModelSizes(tuple(_layer_sizes(layers[number], head_dim) for number in sorted(layers)), other_params)
 
 
-def _layer(shapes: Shapes, head_dim: int) -> LayerStructure:
+def _layer_sizes(shapes: Shapes, head_dim: int) -> LayerSizes:
     n_kv_groups = shapes[f"{ATTENTION.counted_path}.weight"][0] // head_dim
     n_mlp_channels = shapes[f"{MLP.counted_path}.weight"][0]
     attention = _grouped_params(shapes, ATTENTION.paths)
     mlp = _grouped_params(shapes, MLP.paths)
-    return LayerStructure(
+    return LayerSizes(
         n_kv_groups=n_kv_groups,
         kv_group_params=attention // n_kv_groups,
         n_mlp_channels=n_mlp_channels,

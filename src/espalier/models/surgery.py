@@ -54,7 +54,7 @@ def prune(
             not fit the model. The model is then unchanged.
         RuntimeError: If the result has wrong shapes, a weight that is not finite, or the wrong number of parameters.
     """
-    layers = _uncut_layers(model)
+    layers = _unpruned_layers(model)
     plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels)
     n_expected = _count_parameters(model)
     for index, (layer, kept) in enumerate(zip(layers, plan, strict=True)):
@@ -75,7 +75,7 @@ def mask(model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_cha
     Raises:
         UserError: As for `prune`. The model is then unchanged.
     """
-    layers = _uncut_layers(model)
+    layers = _unpruned_layers(model)
     plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels)
     for layer, kept in zip(layers, plan, strict=True):
         for block, groups in kept.items():
@@ -84,7 +84,7 @@ def mask(model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_cha
                 _mask_projection(layer, role, removed)
 
 
-def _uncut_layers(model: nn.Module) -> list[nn.Module]:
+def _unpruned_layers(model: nn.Module) -> list[nn.Module]:
     if any(isinstance(module, RemovedBlock) for module in model.modules()):
         raise UserError("the model is already pruned: it has blocks without weights; load the base model again")
     layers = decoder_layers(model)
@@ -134,12 +134,12 @@ def _cut_block(layer: nn.Module, block: Block, groups: list[int]) -> None:
     for role, width, weight, bias in old:
         linear = get_projection(layer, role)
         positions = _positions(groups, width, weight.device)
-        _select(weight, role.group_dim, positions, linear.weight)
+        _copy_slices(weight, role.group_dim, positions, linear.weight)
         if role.group_dim == 0 and bias is not None:
-            _select(bias, 0, positions, linear.bias)
+            _copy_slices(bias, 0, positions, linear.bias)
 
 
-def _select(parameter: nn.Parameter, dim: int, positions: torch.Tensor, into: nn.Parameter) -> None:
+def _copy_slices(parameter: nn.Parameter, dim: int, positions: torch.Tensor, into: nn.Parameter) -> None:
     """Copy slices of a parameter into another one. A copy, unlike a view, lets the old memory be freed."""
     torch.index_select(parameter.detach(), dim, positions, out=into.detach())
 

@@ -35,11 +35,12 @@ def check_token_ids(tokens: npt.NDArray[np.integer[Any]], vocab_size: int, what:
         what: Source of the tokens, for the message.
 
     Raises:
-        UserError: If a token id has no row. The message has the largest token id and the number of rows.
+        UserError: If a token id has no row. The message has such a token id and the number of rows.
     """
-    largest = int(tokens.max(initial=0))
-    if largest >= vocab_size:
+    smallest, largest = int(tokens.min(initial=0)), int(tokens.max(initial=0))
+    if smallest < 0 or largest >= vocab_size:
+        wrong = smallest if smallest < 0 else largest
         raise UserError(
-            f"{what}: has token {largest}, but the model's embedding has {vocab_size} rows (tokens 0 to "
+            f"{what}: has token {wrong}, but the model's embedding has {vocab_size} rows (tokens 0 to "
             f"{vocab_size - 1}); tokenizer and weights do not belong together: copy or stage the model again"
         )

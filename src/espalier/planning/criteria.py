@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-Need = Literal["gradient", "squared_gradient", "input_norm"]
+Statistic = Literal["gradient", "squared_gradient", "input_norm"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Criterion:
     """
 
     of_weights: Callable[[ParameterStats], Tensor] | None = None
-    needs: frozenset[Need] = frozenset()
+    needs: frozenset[Statistic] = frozenset()
     of_groups: Callable[[NDArray[np.int64], int], NDArray[np.float64]] | None = None
 
     @property
@@ -70,27 +70,27 @@ class Criterion:
         return bool(self.needs)
 
 
-def taylor(known: ParameterStats) -> Tensor:
+def taylor(stats: ParameterStats) -> Tensor:
     """Return |w g|, the first-order change of the loss. Source: Ma et al., LLM-Pruner (2023)."""
-    return (known.weight * _given(known.gradient)).abs_()
+    return (stats.weight * _require(stats.gradient)).abs_()
 
 
-def taylor2(known: ParameterStats) -> Tensor:
+def taylor2(stats: ParameterStats) -> Tensor:
     """Return |w g| + w^2 F / 2, the second-order change of the loss. Source: Ma et al., LLM-Pruner (2023).
 
     F, the diagonal of the empirical Fisher matrix, replaces the Hessian.
     """
-    return taylor(known) + 0.5 * known.weight.square() * _given(known.squared_gradient)
+    return taylor(stats) + 0.5 * stats.weight.square() * _require(stats.squared_gradient)
 
 
-def wanda(known: ParameterStats) -> Tensor:
+def wanda(stats: ParameterStats) -> Tensor:
     """Return |w| ||x||, the weight times the norm of its input feature. Source: Sun et al., Wanda (2024)."""
-    return known.weight.abs() * _given(known.input_norm)
+    return stats.weight.abs() * _require(stats.input_norm)
 
 
-def magnitude(known: ParameterStats) -> Tensor:
+def magnitude(stats: ParameterStats) -> Tensor:
     """Return |w|."""
-    return known.weight.abs()
+    return stats.weight.abs()
 
 
 def random(costs: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
@@ -112,12 +112,12 @@ CRITERIA = {
 }
 
 
-def takes_gradients(needs: Collection[Need]) -> bool:
+def needs_backward(needs: Collection[Statistic]) -> bool:
     """Return whether any of the needed statistics requires backward passes."""
     return not {"gradient", "squared_gradient"}.isdisjoint(needs)
 
 
-def _given(value: Tensor | None) -> Tensor:
+def _require(value: Tensor | None) -> Tensor:
     if value is None:
         raise ValueError("a criterion uses what it does not list in `needs`")
     return value

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 
-ATTENTION, MLP = 0, 1
+ATTENTION_ID, MLP_ID = 0, 1
+"""Numbers of the blocks in `GroupTable.block`."""
 
 
 @dataclass(frozen=True, eq=False)
 class GroupTable:
     """All groups of a model: four arrays of shape (n_groups,).
 
-    `layer` and `group` count from 0. `block` is ATTENTION or MLP. `cost` is the number of parameters of the group.
+    `layer` and `group` count from 0. `block` is ATTENTION_ID or MLP_ID. `cost` is the number of parameters of the
+    group.
     """
 
     n_layers: int
@@ -29,22 +31,22 @@ class GroupTable:
     cost: NDArray[np.int64]
 
     @classmethod
-    def of(cls, structure: ModelStructure) -> GroupTable:
+    def of(cls, sizes: ModelSizes) -> GroupTable:
         """Return the table of the KV groups and MLP channels of a model."""
         blocks = [
             (layer, block, n_groups, cost)
-            for layer, sizes in enumerate(structure.layers)
+            for layer, layer_sizes in enumerate(sizes.layers)
             for block, n_groups, cost in (
-                (ATTENTION, sizes.n_kv_groups, sizes.kv_group_params),
-                (MLP, sizes.n_mlp_channels, sizes.mlp_channel_params),
+                (ATTENTION_ID, layer_sizes.n_kv_groups, layer_sizes.kv_group_params),
+                (MLP_ID, layer_sizes.n_mlp_channels, layer_sizes.mlp_channel_params),
             )
         ]
-        layers, kinds, counts, costs = np.array(blocks, dtype=np.int64).reshape(-1, 4).T
+        layers, block_ids, counts, costs = np.array(blocks, dtype=np.int64).reshape(-1, 4).T
         starts = np.cumsum(counts) - counts
         return cls(
-            n_layers=structure.n_layers,
+            n_layers=sizes.n_layers,
             layer=np.repeat(layers, counts).astype(np.int32),
-            block=np.repeat(kinds, counts).astype(np.int8),
+            block=np.repeat(block_ids, counts).astype(np.int8),
             group=(np.arange(counts.sum()) - np.repeat(starts, counts)).astype(np.int32),
             cost=np.repeat(costs, counts),
         )
@@ -54,5 +56,5 @@ class GroupTable:
 
     def name(self, index: int) -> str:
         """Return the name of a row for messages, such as "layer 3, MLP channel 17"."""
-        kind = "KV group" if self.block[index] == ATTENTION else "MLP channel"
+        kind = "KV group" if self.block[index] == ATTENTION_ID else "MLP channel"
         return f"layer {self.layer[index]}, {kind} {self.group[index]}"

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
-from espalier.models.sizes import ModelStructure
-from espalier.planning.groups import ATTENTION, GroupTable
+from espalier.models.sizes import ModelSizes
+from espalier.planning.groups import ATTENTION_ID, GroupTable
 
 REMEDY = "make the plan again"
 
@@ -38,7 +38,7 @@ class Plan:
     kept_mlp_channels: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def from_mask(cls, groups: GroupTable, structure: ModelStructure, removed: NDArray[np.bool_]) -> Plan:
+    def from_mask(cls, groups: GroupTable, sizes: ModelSizes, removed: NDArray[np.bool_]) -> Plan:
         """Return the plan that removes the groups marked in `removed`, (n_groups,).
 
         Raises:
@@ -47,15 +47,15 @@ class Plan:
         if removed.shape != (len(groups),) or removed.dtype != np.bool_:
             raise ValueError(f"a mask over {len(groups)} groups is needed")
         kept = np.flatnonzero(~removed)
-        part = groups.layer[kept] * 2 + (groups.block[kept] != ATTENTION)
-        ends = np.searchsorted(part, np.arange(2 * structure.n_layers), side="right")
+        part = groups.layer[kept] * 2 + (groups.block[kept] != ATTENTION_ID)
+        ends = np.searchsorted(part, np.arange(2 * sizes.n_layers), side="right")
         blocks = [tuple(indices.tolist()) for indices in np.split(groups.group[kept], ends[:-1])]
-        return cls(*_sizes(structure), tuple(blocks[0::2]), tuple(blocks[1::2]))
+        return cls(*_group_counts(sizes), tuple(blocks[0::2]), tuple(blocks[1::2]))
 
     @classmethod
-    def identity(cls, structure: ModelStructure) -> Plan:
+    def identity(cls, sizes: ModelSizes) -> Plan:
         """Return the plan that removes nothing."""
-        n_kv_groups, n_mlp_channels = _sizes(structure)
+        n_kv_groups, n_mlp_channels = _group_counts(sizes)
         kept = (tuple(tuple(range(count)) for count in counts) for counts in (n_kv_groups, n_mlp_channels))
         return cls(n_kv_groups, n_mlp_channels, *kept)
 
@@ -79,36 +79,36 @@ class Plan:
         """Number of layers whose MLP lost more than half of its channels."""
         return sum(2 * kept < count for kept, count in zip(self.n_kept_mlp_channels, self.n_mlp_channels, strict=True))
 
-    def layer_params(self, structure: ModelStructure) -> tuple[int, ...]:
+    def layer_params(self, sizes: ModelSizes) -> tuple[int, ...]:
         """Return the number of parameters that each layer keeps, including its fixed parameters.
 
         Raises:
             UserError: If the plan was made for a model of other sizes.
         """
-        self._check_sizes(structure)
+        self._check_sizes(sizes)
         return tuple(
             n_kv_groups * layer.kv_group_params + n_mlp_channels * layer.mlp_channel_params + layer.fixed_params
             for layer, n_kv_groups, n_mlp_channels in zip(
-                structure.layers, self.n_kept_kv_groups, self.n_kept_mlp_channels, strict=True
+                sizes.layers, self.n_kept_kv_groups, self.n_kept_mlp_channels, strict=True
             )
         )
 
-    def removed_params(self, structure: ModelStructure) -> int:
+    def removed_params(self, sizes: ModelSizes) -> int:
         """Return the number of parameters that the plan removes.
 
         Raises:
             UserError: If the plan was made for a model of other sizes.
         """
-        kept = sum(self.layer_params(structure)) + structure.other_params
-        return structure.total_params - kept
+        kept = sum(self.layer_params(sizes)) + sizes.other_params
+        return sizes.total_params - kept
 
-    def removed_param_fraction(self, structure: ModelStructure) -> float:
+    def removed_param_fraction(self, sizes: ModelSizes) -> float:
         """Return the removed parameters as a fraction of all parameters of the model.
 
         Raises:
             UserError: If the plan was made for a model of other sizes.
         """
-        return self.removed_params(structure) / structure.total_params
+        return self.removed_params(sizes) / sizes.total_params
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -136,8 +136,11 @@ class Plan:
             kept_mlp_channels=tuple(block.kept() for block in mlp_channels),
         )
 
-    def _check_sizes(self, structure: ModelStructure) -> None:
-        planned, given = zip(self.n_kv_groups, self.n_mlp_channels, strict=True), zip(*_sizes(structure), strict=True)
+    def _check_sizes(self, sizes: ModelSizes) -> None:
+        planned, given = (
+            zip(self.n_kv_groups, self.n_mlp_channels, strict=True),
+            zip(*_group_counts(sizes), strict=True),
+        )
         for index, (ours, theirs) in enumerate(zip_longest(planned, given)):
             if ours != theirs:
                 raise UserError(
@@ -158,7 +161,7 @@ def kept_counts(values: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, 
     return tuple(block.n_kept for block in kv_groups), tuple(block.n_kept for block in mlp_channels)
 
 
-def _read_blocks(values: Mapping[str, Any]) -> tuple[list[_Block], list[_Block]]:
+def _read_blocks(values: Mapping[str, Any]) -> tuple[list[_BlockMask], list[_BlockMask]]:
     """Read and check the KV groups and the MLP channels of each layer."""
     n_layers, layers = _value(values, "n_layers", int, "plan"), _value(values, "layers", list, "plan")
     numbers = [_value(layer, "layer", int, f"plan.layers[{index}]") for index, layer in enumerate(layers)]
@@ -168,9 +171,9 @@ def _read_blocks(values: Mapping[str, Any]) -> tuple[list[_Block], list[_Block]]
     return kv_groups, [_read_block(layer, "mlp_channels", index) for index, layer in enumerate(layers)]
 
 
-def _sizes(structure: ModelStructure) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _group_counts(sizes: ModelSizes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the number of KV groups and the number of MLP channels of each layer."""
-    layers = structure.layers
+    layers = sizes.layers
     return tuple(layer.n_kv_groups for layer in layers), tuple(layer.n_mlp_channels for layer in layers)
 
 
@@ -181,7 +184,7 @@ def _pack(count: int, kept: Sequence[int]) -> dict[str, Any]:
     return {"n": count, "n_kept": len(kept), "mask": base64.b64encode(np.packbits(mask).tobytes()).decode()}
 
 
-class _Block(NamedTuple):
+class _BlockMask(NamedTuple):
     """Bit mask of the kept groups of one block.
 
     The bits are decoded only when needed: consolidating tables reads millions of groups and only counts them.
@@ -196,7 +199,7 @@ class _Block(NamedTuple):
         return tuple(np.flatnonzero(np.unpackbits(np.frombuffer(self.bits, dtype=np.uint8))).tolist())
 
 
-def _read_block(layer: Mapping[str, Any], block: str, index: int) -> _Block:
+def _read_block(layer: Mapping[str, Any], block: str, index: int) -> _BlockMask:
     """Read and check the JSON values that `_pack` returned."""
     where = f"plan.layers[{index}].{block}"
     values = _value(layer, block, dict, f"plan.layers[{index}]")
@@ -207,7 +210,7 @@ def _read_block(layer: Mapping[str, Any], block: str, index: int) -> _Block:
         raise UserError(f"{where}.mask is not base64 ({error}); {REMEDY}") from None
     if count < 0 or len(bits) != -(-count // 8):
         raise UserError(f"{where}.mask has {len(bits)} bytes for {count} groups; {REMEDY}")
-    found = _Block(count, n_kept, bits)
+    found = _BlockMask(count, n_kept, bits)
     mask = int.from_bytes(bits, "big")
     if mask & ((1 << 8 * len(bits) - count) - 1):
         raise UserError(f"{where}.mask keeps group {found.kept()[-1]}, but there are {count}; {REMEDY}")

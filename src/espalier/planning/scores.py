@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
-from espalier.planning.groups import ATTENTION, MLP, GroupTable
+from espalier.planning.groups import ATTENTION_ID, MLP_ID, GroupTable
 
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class ScoreSettings:
 class PriorColumns:
     """Priors of all layers, attention blocks and MLP blocks by one measure: three arrays of shape (n_layers,)."""
 
-    layer: Floats
-    attention: Floats
-    mlp: Floats
+    layer: Float64Array
+    attention: Float64Array
+    mlp: Float64Array
 
 
 def score_groups(
-    groups: GroupTable, importance: Floats, settings: ScoreSettings, priors: PriorColumns | None = None
-) -> tuple[Floats, int]:
+    groups: GroupTable, importance: Float64Array, settings: ScoreSettings, priors: PriorColumns | None = None
+) -> tuple[Float64Array, int]:
     """Compute the score of every group.
 
     Args:
@@ -74,7 +74,7 @@ def score_groups(
         return base, 0
     if priors is None:
         raise UserError(f"scope {settings.scope!r} needs priors, and none are given; measure them or use scope 'none'")
-    by_block, n_floored = _priors_by_block(_table(groups, priors), settings)
+    by_block, n_floored = _priors_by_block(_prior_array(groups, priors), settings)
     with np.errstate(over="ignore", invalid="ignore"):
         scores = base * (np.log1p(by_block) ** settings.temperature)[groups.layer, groups.block]
     if not np.isfinite(scores).all():
@@ -82,7 +82,7 @@ def score_groups(
     return scores, n_floored
 
 
-def _check_importance(groups: GroupTable, importance: Floats) -> None:
+def _check_importance(groups: GroupTable, importance: Float64Array) -> None:
     if importance.shape != (len(groups),):
         where = f"; the first without one is {groups.name(len(importance))}" if importance.size < len(groups) else ""
         raise UserError(
@@ -97,17 +97,17 @@ def _check_importance(groups: GroupTable, importance: Floats) -> None:
         )
 
 
-def _normalised(groups: GroupTable, importance: Floats, within: str) -> Floats:
+def _normalised(groups: GroupTable, importance: Float64Array, within: str) -> Float64Array:
     """Divide importances by their sum within the layer or the block; a sum of zero gives zeros."""
     if within == "none":
         return importance
     part = groups.layer.astype(np.int64) * 2 + (groups.block if within == "block" else 0)
     sums = np.bincount(part, weights=importance)[part]
-    shares: Floats = np.divide(importance, sums, out=np.zeros_like(importance), where=sums > 0)
+    shares: Float64Array = np.divide(importance, sums, out=np.zeros_like(importance), where=sums > 0)
     return shares
 
 
-def _table(groups: GroupTable, priors: PriorColumns) -> Floats:
+def _prior_array(groups: GroupTable, priors: PriorColumns) -> Float64Array:
     """Check the priors and return them as one array, (n_layers, 3), with columns attention, MLP, layer."""
     columns = {"attention": priors.attention, "mlp": priors.mlp, "layer": priors.layer}
     for name, values in columns.items():
@@ -123,7 +123,7 @@ def _table(groups: GroupTable, priors: PriorColumns) -> Floats:
     return np.stack([np.asarray(values, dtype=np.float64) for values in columns.values()], axis=1)
 
 
-def _priors_by_block(table: Floats, settings: ScoreSettings) -> tuple[Floats, int]:
+def _priors_by_block(table: Float64Array, settings: ScoreSettings) -> tuple[Float64Array, int]:
     """Return the prior that each block uses, (n_layers, 2), and how many of the used priors were floored."""
     floored = np.maximum(table, settings.prior_floor)
     n_layers = len(table)
@@ -133,6 +133,6 @@ def _priors_by_block(table: Floats, settings: ScoreSettings) -> tuple[Floats, in
         takes_layer = floored[:, 2] < np.quantile(floored[:, 2], settings.tau)
     else:
         takes_layer = np.full(n_layers, settings.scope == "layer")
-    chosen = np.where(takes_layer[:, None], floored[:, [2, 2]], floored[:, [ATTENTION, MLP]])
+    chosen = np.where(takes_layer[:, None], floored[:, [2, 2]], floored[:, [ATTENTION_ID, MLP_ID]])
     used = np.stack([~takes_layer, ~takes_layer, takes_layer], axis=1)
     return chosen, int((used & (table < settings.prior_floor)).sum())

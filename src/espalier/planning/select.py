@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.planning.groups import GroupTable
 from espalier.planning.widths import fit_widths
 
@@ -51,7 +51,7 @@ class SelectionOptions:
 
 
 def check_feasible(
-    structure: ModelStructure, pruning_ratio: float, options: SelectionOptions, allocation: Allocation = "global"
+    sizes: ModelSizes, pruning_ratio: float, options: SelectionOptions, allocation: Allocation = "global"
 ) -> None:
     """Check that a request is possible, whatever the scores.
 
@@ -66,13 +66,13 @@ def check_feasible(
             f"collapse_below {options.collapse_below} removes whole layers, which max_layer_ratio "
             f"{options.max_layer_ratio} forbids; set only one of the two"
         )
-    limits = _layer_limits(structure, options, allocation)
-    _check_budget(structure, pruning_ratio, options, sum(limits))
+    limits = _layer_limits(sizes, options, allocation)
+    _check_budget(sizes, pruning_ratio, options, sum(limits))
 
 
-def select(
+def select_groups(
     groups: GroupTable,
-    structure: ModelStructure,
+    sizes: ModelSizes,
     scores: NDArray[np.float64],
     pruning_ratio: float,
     options: SelectionOptions,
@@ -82,7 +82,7 @@ def select(
 
     Args:
         groups: The model's groups.
-        structure: The model's sizes.
+        sizes: The model's sizes.
         scores: Score of each group, finite, (n_groups,).
         pruning_ratio: Share of all parameters to remove, in [0, 1).
         options: Constraints.
@@ -97,21 +97,21 @@ def select(
     """
     if scores.shape != (len(groups),) or not np.isfinite(scores).all():
         raise ValueError(f"{len(groups)} finite scores are needed, one per group")
-    check_feasible(structure, pruning_ratio, options, allocation)
-    budget = _floor_share(pruning_ratio, structure.total_params)
-    limits = np.array(_layer_limits(structure, options, allocation), dtype=np.int64)
+    check_feasible(sizes, pruning_ratio, options, allocation)
+    budget = _floor_share(pruning_ratio, sizes.total_params)
+    limits = np.array(_layer_limits(sizes, options, allocation), dtype=np.int64)
     order = np.argsort(scores, kind="stable")  # stable: groups with equal scores keep their order
     if allocation == "uniform":
-        removed = _take_uniformly(groups, structure, order, budget, limits)
+        removed = _take_uniformly(groups, sizes, order, budget, limits)
     elif options.collapse_below > 0:
-        removed = _take_with_collapse(groups, structure, order, pruning_ratio, options)
+        removed = _take_with_collapse(groups, sizes, order, pruning_ratio, options)
     else:
         removed = _take(groups, order, budget, limits)
     if options.mlp_multiple_of > 1:
         if options.collapse_below > 0:
-            limits = _limits_after_collapse(groups, structure, removed, limits, options.collapse_below)
-        near = allocation == "uniform"
-        return fit_widths(groups, scores, removed, budget, limits, options.mlp_multiple_of, near=near)
+            limits = _limits_after_collapse(groups, sizes, removed, limits, options.collapse_below)
+        adjacent_only = allocation == "uniform"
+        return fit_widths(groups, scores, removed, budget, limits, options.mlp_multiple_of, adjacent_only=adjacent_only)
     return removed
 
 
@@ -125,11 +125,11 @@ def _least_kept(params: int, collapse_below: float) -> int:
     return math.ceil(Fraction(repr(float(collapse_below))) * params)
 
 
-def _layer_limits(structure: ModelStructure, options: SelectionOptions, allocation: Allocation) -> list[int]:
+def _layer_limits(sizes: ModelSizes, options: SelectionOptions, allocation: Allocation) -> list[int]:
     """Return how many parameters each layer may lose."""
-    last = structure.n_layers - options.freeze_last_layers
+    last = sizes.n_layers - options.freeze_last_layers
     limits = []
-    for index, layer in enumerate(structure.layers):
+    for index, layer in enumerate(sizes.layers):
         limit = _floor_share(options.max_layer_ratio, layer.prunable_params)
         if allocation == "uniform":  # all layers lose the same share, so none may collapse
             limit = min(limit, layer.prunable_params - _least_kept(layer.prunable_params, options.collapse_below))
@@ -137,9 +137,9 @@ def _layer_limits(structure: ModelStructure, options: SelectionOptions, allocati
     return limits
 
 
-def _check_budget(structure: ModelStructure, pruning_ratio: float, options: SelectionOptions, most: int) -> None:
+def _check_budget(sizes: ModelSizes, pruning_ratio: float, options: SelectionOptions, most: int) -> None:
     """Check that the budget is at most `most` parameters."""
-    total = structure.total_params
+    total = sizes.total_params
     budget = _floor_share(pruning_ratio, total)
     if budget <= most:
         return
@@ -204,14 +204,14 @@ def _fit_layers(groups: GroupTable, candidates: Ints, room: Ints) -> Ints:
     return candidates[fits[candidates]]
 
 
-def _take_uniformly(groups: GroupTable, structure: ModelStructure, order: Ints, budget: int, limits: Ints) -> Mask:
+def _take_uniformly(groups: GroupTable, sizes: ModelSizes, order: Ints, budget: int, limits: Ints) -> Mask:
     """Remove the same share of every layer that may lose groups; carry the unused budget of a layer to the next."""
     free = [index for index, limit in enumerate(limits) if limit > 0]
-    all_free = sum(structure.layers[index].prunable_params for index in free)
+    all_free = sum(sizes.layers[index].prunable_params for index in free)
     removed = np.zeros(len(groups), dtype=bool)
     seen, spent = 0, 0
     for index in free:
-        seen += structure.layers[index].prunable_params
+        seen += sizes.layers[index].prunable_params
         candidates = order[groups.layer[order] == index]
         taken = _take(groups, candidates, budget * seen // all_free - spent, limits)
         spent += int(groups.cost[taken].sum())
@@ -220,16 +220,16 @@ def _take_uniformly(groups: GroupTable, structure: ModelStructure, order: Ints, 
 
 
 def _take_with_collapse(
-    groups: GroupTable, structure: ModelStructure, order: Ints, pruning_ratio: float, options: SelectionOptions
+    groups: GroupTable, sizes: ModelSizes, order: Ints, pruning_ratio: float, options: SelectionOptions
 ) -> Mask:
     """Remove the groups with the lowest scores, and completely remove layers that would keep too little."""
-    params = [layer.prunable_params for layer in structure.layers]
+    params = [layer.prunable_params for layer in sizes.layers]
     least = [_least_kept(count, options.collapse_below) for count in params]
-    limits = np.array(_layer_limits(structure, options, "global"), dtype=np.int64)
-    budget = _floor_share(pruning_ratio, structure.total_params)
-    collapsed = np.zeros(structure.n_layers, dtype=bool)
+    limits = np.array(_layer_limits(sizes, options, "global"), dtype=np.int64)
+    budget = _floor_share(pruning_ratio, sizes.total_params)
+    collapsed = np.zeros(sizes.n_layers, dtype=bool)
     while True:
-        _check_budget(structure, pruning_ratio, options, int(np.where(collapsed, params, limits).sum()))
+        _check_budget(sizes, pruning_ratio, options, int(np.where(collapsed, params, limits).sum()))
         removed = _take(groups, order[~collapsed[groups.layer[order]]], budget, limits)
         kept = np.array(params) - _per_layer(groups, removed)
         sparse = [index for index in np.flatnonzero(~collapsed) if kept[index] < least[index]]
@@ -244,10 +244,10 @@ def _take_with_collapse(
 
 
 def _limits_after_collapse(
-    groups: GroupTable, structure: ModelStructure, removed: Mask, limits: Ints, collapse_below: float
+    groups: GroupTable, sizes: ModelSizes, removed: Mask, limits: Ints, collapse_below: float
 ) -> Ints:
     """Return the limits for `fit_widths`: 0 for collapsed layers; the other layers keep at least `collapse_below`."""
-    params = np.array([layer.prunable_params for layer in structure.layers])
+    params = np.array([layer.prunable_params for layer in sizes.layers])
     least = np.array([_least_kept(int(count), collapse_below) for count in params])
     is_empty = _per_layer(groups, removed) == params
     return np.where(is_empty, 0, np.minimum(limits, params - least))

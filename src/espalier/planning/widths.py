@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from espalier.planning.groups import ATTENTION, MLP, GroupTable
+from espalier.planning.groups import ATTENTION_ID, MLP_ID, GroupTable
 
 
 def fit_widths(
@@ -29,7 +29,7 @@ def fit_widths(
     limits: NDArray[np.int64],
     multiple: int,
     *,
-    near: bool,
+    adjacent_only: bool,
 ) -> NDArray[np.bool_]:
     """Change which MLP channels are removed, so that all widths are allowed.
 
@@ -40,30 +40,30 @@ def fit_widths(
         budget: Number of parameters to remove.
         limits: Number of parameters that each layer may lose, (n_layers,). Layers with limit 0 are not changed.
         multiple: Number of which widths must be multiples.
-        near: Whether each width may only change to one of the two allowed widths next to it.
+        adjacent_only: Whether each width may only change to one of the two allowed widths next to it.
 
     Returns:
         Mask of the groups to remove, (n_groups,).
     """
-    blocks = []
+    mlps = []
     for layer in np.flatnonzero(limits > 0):
         in_layer = groups.layer == layer
-        channels = np.flatnonzero(in_layer & (groups.block == MLP))
-        attention = int(groups.cost[in_layer & (groups.block == ATTENTION) & removed].sum())
+        channels = np.flatnonzero(in_layer & (groups.block == MLP_ID))
+        attention = int(groups.cost[in_layer & (groups.block == ATTENTION_ID) & removed].sum())
         if channels.size:
-            block = _describe(groups, scores, removed, channels, multiple)
-            block.bound(int(limits[layer]) - attention, near=near)
-            blocks.append(block)
+            mlp = _mlp_width(groups, scores, removed, channels, multiple)
+            mlp.bound(int(limits[layer]) - attention, adjacent_only=adjacent_only)
+            mlps.append(mlp)
     left = budget - int(groups.cost[removed].sum())
-    _step_to_budget(blocks, left + sum(block.move(block.nearest()) for block in blocks))
+    _step_to_budget(mlps, left + sum(mlp.move(mlp.nearest()) for mlp in mlps))
     removed = removed.copy()
-    for block in blocks:
-        removed[block.channels] = np.arange(block.full) < block.full - block.width
+    for mlp in mlps:
+        removed[mlp.channels] = np.arange(mlp.full) < mlp.full - mlp.width
     return removed
 
 
 @dataclass
-class _Block:
+class _MlpWidth:
     """The MLP of one layer, whose width is changed step by step."""
 
     channels: NDArray[np.int64]  # rows of the table, lowest score first
@@ -78,11 +78,11 @@ class _Block:
     def full(self) -> int:
         return len(self.channels)
 
-    def bound(self, limit: int, *, near: bool) -> None:
+    def bound(self, limit: int, *, adjacent_only: bool) -> None:
         """Set the smallest and largest width, so that the MLP loses at most `limit` parameters."""
         self.lowest = self.ceil(max(0, self.full - limit // self.cost))
         self.highest = self.full
-        if near:
+        if adjacent_only:
             self.lowest = max(self.lowest, self.floor(self.width))
             self.highest = self.ceil(self.width)
 
@@ -112,29 +112,29 @@ class _Block:
         return float(self.scores[first:last].mean())
 
 
-def _describe(
+def _mlp_width(
     groups: GroupTable,
     scores: NDArray[np.float64],
     removed: NDArray[np.bool_],
     channels: NDArray[np.int64],
     multiple: int,
-) -> _Block:
+) -> _MlpWidth:
     """Return the MLP with the given channels, sorted by score."""
     channels = channels[np.argsort(scores[channels], kind="stable")]
     width = int((~removed[channels]).sum())
-    return _Block(channels, scores[channels], int(groups.cost[channels[0]]), multiple, width)
+    return _MlpWidth(channels, scores[channels], int(groups.cost[channels[0]]), multiple, width)
 
 
-def _step_to_budget(blocks: list[_Block], left: int) -> None:
+def _step_to_budget(mlps: list[_MlpWidth], left: int) -> None:
     """Undo steps while the budget is exceeded (`left` < 0), then take steps that fit the remaining budget."""
     while left < 0:
-        narrowed = [block for block in reversed(blocks) if block.width < block.highest]
-        block = max(narrowed, key=lambda block: block.step_score(block.ceil(block.width + 1)))
-        left += block.move(block.ceil(block.width + 1))
+        narrowed = [mlp for mlp in reversed(mlps) if mlp.width < mlp.highest]
+        mlp = max(narrowed, key=lambda mlp: mlp.step_score(mlp.ceil(mlp.width + 1)))
+        left += mlp.move(mlp.ceil(mlp.width + 1))
     while steps := [
-        (block.step_score(width), index, width)
-        for index, block in enumerate(blocks)
-        if block.width > block.lowest and (block.width - (width := block.floor(block.width - 1))) * block.cost <= left
+        (mlp.step_score(width), index, width)
+        for index, mlp in enumerate(mlps)
+        if mlp.width > mlp.lowest and (mlp.width - (width := mlp.floor(mlp.width - 1))) * mlp.cost <= left
     ]:
         _, index, width = min(steps)
-        left += blocks[index].move(width)
+        left += mlps[index].move(width)

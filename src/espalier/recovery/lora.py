@@ -25,7 +25,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.files import sha256_of_json, whole_folder, write_json
+from espalier.files import atomic_folder, sha256_of_json, write_json
 from espalier.models.architecture import LAYERS
 from espalier.models.decoder import ROLES
 from espalier.models.from_manifest import load_from_manifest
@@ -102,7 +102,7 @@ def save_adapter(model: PeftModel, folder: str | Path, plan: Plan) -> None:
     config = model.peft_config["default"]
     config.base_model_name_or_path = None  # the base model is pruned in memory and exists in no folder
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         # Write a single metadata entry: with several, safetensors varies their order between processes.
         save_file(weights, temporary / WEIGHTS, metadata={"plan": _hash(plan)})
         # Do not use peft's writer: it writes sets in an order that varies between runs.

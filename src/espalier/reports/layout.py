@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from espalier.files import whole_file
+from espalier.files import atomic_file
 from espalier.reports.sections.types import Table
 
 TEXT_WIDTH = 88
@@ -14,7 +14,7 @@ TEXT_WIDTH = 88
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file atomically, with the same line endings on every system."""
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 

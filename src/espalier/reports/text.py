@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from espalier.files import whole_file
+from espalier.files import atomic_file
 from espalier.reports.figures.vega import Figure, draw_svg, svg_to_pdf
 from espalier.reports.layout import TEXT_WIDTH, banner, table_lines, write_text
 from espalier.reports.messages import Texts
@@ -26,7 +26,7 @@ def write_figures(figures: Sequence[Figure], paths: Mapping[str, Path]) -> None:
     for figure in figures:
         svg = draw_svg(figure)
         write_text(paths[f"{figure.name}.svg"], svg)
-        with whole_file(paths[f"{figure.name}.pdf"]) as temporary:
+        with atomic_file(paths[f"{figure.name}.pdf"]) as temporary:
             temporary.write_bytes(svg_to_pdf(svg))
 
 

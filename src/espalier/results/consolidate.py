@@ -13,16 +13,16 @@ from espalier.calibration.gradient_statistics import model_metrics, moments_of, 
 from espalier.errors import UserError
 from espalier.evaluation.protocol import mean_accuracy, task_accuracy
 from espalier.files import read_json, read_table, sha256_of_json
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.naming import BASELINE
 from espalier.planning.plan import kept_counts
-from espalier.recipe import check_made_from, evaluation_settings, plan_settings, requests_of
+from espalier.recipe import check_settings, evaluation_settings, plan_settings, requests_sha256
 
 NOTE = "note"
 
 
 @dataclass(frozen=True)
-class Finished:
+class ExperimentResults:
     """The results of an experiment or of the baseline, read from its files.
 
     Attributes:
@@ -40,47 +40,47 @@ class Finished:
     failure: str | None = None
 
 
-def experiment_row(finished: Finished, rule: str) -> dict[str, Any]:
+def experiment_row(results: ExperimentResults, rule: str) -> dict[str, Any]:
     """Return the row of an experiment in the experiments table.
 
     Args:
-        finished: Results of the experiment.
+        results: Results of the experiment.
         rule: Which accuracy of each task enters the mean (`espalier.evaluation.protocol.task_accuracy`).
     """
-    metrics, plan = finished.metrics, finished.plan
+    metrics, plan = results.metrics, results.plan
     row: dict[str, Any] = {
-        **finished.facts,
+        **results.facts,
         "removed_param_fraction": 0.0
-        if finished.facts["experiment"] == BASELINE
-        else _of(plan, "removed_param_fraction"),
-        "n_params": _of(metrics, "n_params"),
+        if results.facts["experiment"] == BASELINE
+        else _value_or_none(plan, "removed_param_fraction"),
+        "n_params": _value_or_none(metrics, "n_params"),
         "acc_mean": mean_accuracy(metrics["tasks"], rule) if metrics else None,
         "acc_mean_rule": rule,
     }
     if metrics:
         row |= {f"ppl_{name}": text["value"] for name, text in metrics["perplexity"].items()}
         row |= {f"acc_{name}": task_accuracy(task["metrics"], rule) for name, task in metrics["tasks"].items()}
-    if finished.gradients is not None:
-        row |= finished.gradients
-    row["extreme_pruning_layers"] = _of(plan, "extreme_pruning_layers")
-    row["status"] = "ok" if metrics else "failed" if finished.failure else "missing"
-    if finished.failure:
-        row[NOTE] = finished.failure
+    if results.gradients is not None:
+        row |= results.gradients
+    row["extreme_pruning_layers"] = _value_or_none(plan, "extreme_pruning_layers")
+    row["status"] = "ok" if metrics else "failed" if results.failure else "missing"
+    if results.failure:
+        row[NOTE] = results.failure
     row["source"] = "run"
     return row
 
 
 def experiments_table(
-    finished: Iterable[Finished], rule: str, imported: Iterable[Mapping[str, Any]] = ()
+    results: Iterable[ExperimentResults], rule: str, imported: Iterable[Mapping[str, Any]] = ()
 ) -> pd.DataFrame:
-    """Return the experiments table: `finished` in the given order, then the imported rows.
+    """Return the experiments table: `results` in the given order, then the imported rows.
 
     Args:
-        finished: Results of the baseline and the experiments.
+        results: Results of the baseline and the experiments.
         rule: Which accuracy of each task enters the mean.
         imported: Rows of imported experiments.
     """
-    frame = pd.DataFrame([*(experiment_row(one, rule) for one in finished), *imported])
+    frame = pd.DataFrame([*(experiment_row(experiment, rule) for experiment in results), *imported])
     columns = list(frame.columns)
     order = [c for c in columns if not c.startswith(("ppl_", "grad_")) and c != NOTE]
     order = [c for c in order if not _is_task_column(c)]
@@ -109,12 +109,12 @@ def gradient_metrics(statistics: pd.DataFrame) -> dict[str, float | None]:
     return model_metrics(layers)
 
 
-def evaluation_rows(finished: Finished) -> list[dict[str, Any]]:
+def evaluation_rows(results: ExperimentResults) -> list[dict[str, Any]]:
     """Return the rows of an experiment in the evaluations table: one per task and metric, one per perplexity text."""
-    metrics = finished.metrics
+    metrics = results.metrics
     if metrics is None:
         return []
-    names = {"model": finished.facts["model"], "experiment": finished.facts["experiment"]}
+    names = {"model": results.facts["model"], "experiment": results.facts["experiment"]}
     protocol = sha256_of_json(metrics["protocol"])[:16]
     rows = [
         {
@@ -135,9 +135,9 @@ def evaluation_rows(finished: Finished) -> list[dict[str, Any]]:
     return rows
 
 
-def evaluations_table(finished: Iterable[Finished], imported: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
+def evaluations_table(results: Iterable[ExperimentResults], imported: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
     """Return the evaluations table, with imported rows last."""
-    rows = [row for one in finished for row in evaluation_rows(one)]
+    rows = [row for experiment in results for row in evaluation_rows(experiment)]
     columns = (
         "model", "experiment", "task", "metric", "value", "stderr", "n_samples", "limit", "n_shot", "task_version",
         "protocol",
@@ -156,15 +156,15 @@ def layers_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=columns).astype(types | {"model": "str", "experiment": "str"})
 
 
-def layer_rows(plan: Mapping[str, Any], structure: ModelStructure) -> list[dict[str, Any]]:
+def layer_rows(plan: Mapping[str, Any], sizes: ModelSizes) -> list[dict[str, Any]]:
     """Return the rows of an experiment in the layers table.
 
     Args:
         plan: Content of `plan.json`.
-        structure: Sizes of the unpruned model.
+        sizes: Sizes of the unpruned model.
     """
     rows = []
-    for number, (layer, n_kv, n_mlp) in enumerate(zip(structure.layers, *kept_counts(plan), strict=True)):
+    for number, (layer, n_kv, n_mlp) in enumerate(zip(sizes.layers, *kept_counts(plan), strict=True)):
         attention, mlp = n_kv * layer.kv_group_params, n_mlp * layer.mlp_channel_params
         rows.append(
             {
@@ -177,7 +177,7 @@ def layer_rows(plan: Mapping[str, Any], structure: ModelStructure) -> list[dict[
     return rows
 
 
-def _of(content: Mapping[str, Any] | None, key: str) -> Any:
+def _value_or_none(content: Mapping[str, Any] | None, key: str) -> Any:
     return None if content is None else content[key]
 
 
@@ -185,23 +185,45 @@ def _is_task_column(column: str) -> bool:
     return column.startswith("acc_") and column not in {"acc_mean", "acc_mean_rule"}
 
 
-Entry = Mapping[str, Any]
-FACTS = ("pruning_ratio", "removed_param_fraction", "extreme_pruning_layers")
+REPEATED_PLAN_VALUES = ("pruning_ratio", "removed_param_fraction", "extreme_pruning_layers")
 """Values of `plan.json` that `metrics.json` repeats."""
 Summaries = dict[str, dict[int, dict[str, float | None]]]
 """Gradient metrics by path of the gradient table and by sample count."""
 
 
-def gather(
-    entries: Sequence[Entry], *, evaluation: Mapping[str, Any], missing: Mapping[str, str | None]
-) -> tuple[list[Finished], list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class ExperimentEntry:
+    """Configured values and files of a row of the experiments table (`TableSources.entries`).
+
+    Attributes:
+        facts: Columns of the experiments table that the config gives: study, model, family, ..., pruning_ratio.
+        metrics: Its `metrics.json`.
+        plan: Its `plan.json`; None for the baseline.
+        settings: Configured settings of its plan; None for the baseline.
+        gradients: Table of its gradient pass; None if it uses no gradient.
+        manifest: Manifest of its model.
+        requests: Tokenised requests of its model.
+    """
+
+    facts: Mapping[str, Any]
+    metrics: str
+    plan: str | None
+    settings: Mapping[str, Any] | None
+    gradients: str | None
+    manifest: str
+    requests: str
+
+
+def read_results(
+    entries: Sequence[ExperimentEntry], *, evaluation: Mapping[str, Any], missing: Mapping[str, str | None]
+) -> tuple[list[ExperimentResults], list[dict[str, Any]]]:
     """Read the results of all experiments of a study.
 
     A stale result is refused. A result is stale if its names of model and experiment, its weights, plan, requests,
     protocol, dtype or version differ from the configured ones (`espalier.recipe`).
 
     Args:
-        entries: Settings and file paths of each experiment (`Sweep.entries`).
+        entries: Configured values and files of each experiment.
         evaluation: The configured `protocol` and `dtype`.
         missing: Paths of `metrics.json` files that may be missing. The value is the reason why the experiment failed,
             or None if the reason is not known.
@@ -213,106 +235,104 @@ def gather(
         UserError: If a result is stale. The message gives the file, the stored value and the configured value.
     """
     summaries: Summaries = {}
-    models: dict[str, Model | None] = {}
-    finished, layers = [], []
+    models: dict[str, ModelInputs | None] = {}
+    results, layers = [], []
     for entry in entries:
-        plan = _plan(entry, is_missing=entry["metrics"] in missing)
-        one = _read(entry, plan, _summary(entry, summaries), missing)
-        if entry["manifest"] not in models:
-            models[entry["manifest"]] = _model(entry)
-        model = models[entry["manifest"]]
+        plan = _read_plan(entry, is_missing=entry.metrics in missing)
+        experiment = _read_experiment(entry, plan, _gradient_summary(entry, summaries), missing)
+        if entry.manifest not in models:
+            models[entry.manifest] = _read_model_inputs(entry)
+        model = models[entry.manifest]
         if model:
-            _check(entry, model, plan, one.metrics, evaluation)
-            layers += layer_rows(plan, model.structure) if plan else []
-        finished.append(one)
-    return finished, layers
+            _check_results(entry, model, plan, experiment.metrics, evaluation)
+            layers += layer_rows(plan, model.sizes) if plan else []
+        results.append(experiment)
+    return results, layers
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelInputs:
     """Current inputs of one model, against which results are checked.
 
     Attributes:
         manifest: Content of its manifest.
-        structure: Sizes of the unpruned model.
+        sizes: Sizes of the unpruned model.
         requests: SHA-256 of its tokenised requests; None if the file was deleted.
     """
 
     manifest: dict[str, Any]
-    structure: ModelStructure
+    sizes: ModelSizes
     requests: str | None
 
 
-def _model(entry: Entry) -> Model | None:
+def _read_model_inputs(entry: ExperimentEntry) -> ModelInputs | None:
     """Read the current inputs of a model; return None if it has no manifest."""
-    path = Path(entry["manifest"])
+    path = Path(entry.manifest)
     if not path.exists():  # happens only if results may be missing
         return None
     manifest = read_json(path)
-    return Model(manifest, ModelStructure.from_dict(manifest["structure"]), requests_of(entry["requests"]))
+    return ModelInputs(manifest, ModelSizes.from_dict(manifest["structure"]), requests_sha256(entry.requests))
 
 
-def _check(
-    entry: Entry,
-    model: Model,
+def _check_results(
+    entry: ExperimentEntry,
+    model: ModelInputs,
     plan: Mapping[str, Any] | None,
     metrics: Mapping[str, Any] | None,
     evaluation: Mapping[str, Any],
 ) -> None:
-    names = {key: entry["facts"][key] for key in ("model", "experiment")}
-    if plan is not None:
-        check_made_from(
-            entry["plan"], plan, **names, settings=plan_settings(model.manifest, entry["settings"]),
+    names = {key: entry.facts[key] for key in ("model", "experiment")}
+    if plan is not None and entry.plan is not None and entry.settings is not None:
+        check_settings(
+            entry.plan, plan, **names, settings=plan_settings(model.manifest, entry.settings),
             remedy="run `snakemake plans` again",
         )  # fmt: skip
     if plan is not None and metrics is not None:
-        _check_facts(entry, plan, metrics)
+        _check_plan_values(entry, plan, metrics)
     if metrics is not None:
         settings = evaluation_settings(model.manifest, plan, **evaluation, requests=model.requests)
-        check_made_from(
-            entry["metrics"], metrics, **names, settings=settings, remedy="run `snakemake evaluations` again"
-        )
+        check_settings(entry.metrics, metrics, **names, settings=settings, remedy="run `snakemake evaluations` again")
 
 
-def _check_facts(entry: Entry, plan: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-    for fact in FACTS:
+def _check_plan_values(entry: ExperimentEntry, plan: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    for fact in REPEATED_PLAN_VALUES:
         if plan[fact] != metrics[fact]:
             raise UserError(
-                f"{entry['plan']}: {fact} is {plan[fact]}, but {entry['metrics']} was made with {metrics[fact]}; "
+                f"{entry.plan}: {fact} is {plan[fact]}, but {entry.metrics} was made with {metrics[fact]}; "
                 "one of the two was changed or damaged. Restore it, or delete it and run again"
             )
 
 
-def _plan(entry: Entry, *, is_missing: bool) -> dict[str, Any] | None:
+def _read_plan(entry: ExperimentEntry, *, is_missing: bool) -> dict[str, Any] | None:
     """Read the plan of an experiment; return None if it has no plan, or if results and plan are missing."""
-    if not entry["plan"] or (is_missing and not Path(entry["plan"]).exists()):
+    if not entry.plan or (is_missing and not Path(entry.plan).exists()):
         return None
-    plan: dict[str, Any] = read_json(entry["plan"])
+    plan: dict[str, Any] = read_json(entry.plan)
     return plan
 
 
-def _summary(entry: Entry, summaries: Summaries) -> Mapping[str, float | None] | None:
+def _gradient_summary(entry: ExperimentEntry, summaries: Summaries) -> Mapping[str, float | None] | None:
     """Return the gradient metrics of an experiment. They are cached: experiments with equal settings share them."""
-    path = entry["gradients"]
+    path = entry.gradients
     if not path or not Path(path).exists():
         return None
     if path not in summaries:
         table: Any = read_table(path)
         summaries[path] = {int(n): gradient_metrics(rows) for n, rows in table.groupby("n_samples")}
-    n_samples = entry["facts"]["taylor_num_samples"]
+    n_samples = entry.facts["taylor_num_samples"]
     if n_samples not in summaries[path]:
         raise UserError(f"{path}: has no statistics of {n_samples} samples; run `snakemake gradients` first")
     return summaries[path][n_samples]
 
 
-def _read(
-    entry: Entry,
+def _read_experiment(
+    entry: ExperimentEntry,
     plan: Mapping[str, Any] | None,
     gradients: Mapping[str, float | None] | None,
     missing: Mapping[str, str | None],
-) -> Finished:
+) -> ExperimentResults:
     # Drop the layers: ten thousand plans of a large model would take a gigabyte of memory.
     facts = plan and {key: value for key, value in plan.items() if key != "layers"}
-    if entry["metrics"] in missing:
-        return Finished(entry["facts"], None, facts, gradients, missing[entry["metrics"]])
-    return Finished(entry["facts"], read_json(entry["metrics"]), facts, gradients)
+    if entry.metrics in missing:
+        return ExperimentResults(entry.facts, None, facts, gradients, missing[entry.metrics])
+    return ExperimentResults(entry.facts, read_json(entry.metrics), facts, gradients)

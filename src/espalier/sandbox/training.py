@@ -18,7 +18,7 @@ from transformers.models.mistral import MistralConfig
 from transformers.models.qwen2 import Qwen2Config
 
 from espalier.errors import UserError
-from espalier.files import whole_folder
+from espalier.files import atomic_folder
 from espalier.models.loading import load_model
 from espalier.progress import Progress
 
@@ -132,7 +132,7 @@ def pack_rows(token_lists: Sequence[list[int]], eos_token_id: int) -> torch.Tens
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write weights, config and tokenizer in the transformers format. The folder appears once all files are written."""
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.analysis.message_json import reason_fields, to_json, to_json_list
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.serving.verdict import Kept, ModelFacts, Verdict, advice, rounding_costs, verdicts
 from espalier.statistics.messages import Message
 
@@ -41,7 +41,7 @@ def deployment_of(
     counts = rows[["kept_kv_groups", "kept_mlp_channels"]]
     if counts.empty or counts.isna().to_numpy().any():
         return nothing | reason_fields(Message("no_plan"))
-    structure = ModelStructure.from_dict(manifest["structure"])
+    structure = ModelSizes.from_dict(manifest["structure"])
     kept = Kept(*(tuple(int(value) for value in counts[column]) for column in counts))
     return {
         "removed_param_fraction": 1 - kept.n_params(structure) / structure.total_params,

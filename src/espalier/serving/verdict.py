@@ -21,7 +21,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from espalier.models.architecture import ATTENTION, MLP
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.planning.plan import Plan
 from espalier.statistics.messages import Message
 
@@ -146,7 +146,7 @@ class Kept:
         """Count the kept groups of a plan."""
         return cls(plan.n_kept_kv_groups, plan.n_kept_mlp_channels)
 
-    def n_params(self, structure: ModelStructure) -> int:
+    def n_params(self, structure: ModelSizes) -> int:
         """Return the number of parameters of the pruned model."""
         layers = zip(structure.layers, self.kv_groups, self.mlp_channels, strict=True)
         return structure.other_params + sum(
@@ -208,12 +208,12 @@ class Verdict:
         return bool(self.attention_stubs or self.mlp_stubs)
 
 
-def verdicts(kept: Kept, structure: ModelStructure, facts: ModelFacts) -> list[Verdict]:
+def verdicts(kept: Kept, structure: ModelSizes, facts: ModelFacts) -> list[Verdict]:
     """Return the verdict of every target on a plan, in the order of `TARGETS`."""
     return [judge(target, kept, structure, facts) for target in TARGETS]
 
 
-def judge(target: Target, kept: Kept, structure: ModelStructure, facts: ModelFacts) -> Verdict:
+def judge(target: Target, kept: Kept, structure: ModelSizes, facts: ModelFacts) -> Verdict:
     """Return the verdict of one target on a plan.
 
     Args:
@@ -248,7 +248,7 @@ def judge(target: Target, kept: Kept, structure: ModelStructure, facts: ModelFac
     )
 
 
-def rounding_costs(kept: Kept, structure: ModelStructure) -> list[dict[str, Any]]:
+def rounding_costs(kept: Kept, structure: ModelSizes) -> list[dict[str, Any]]:
     """Compute the cost of padding MLP widths with zeros.
 
     Returns:
@@ -273,7 +273,7 @@ def rounding_costs(kept: Kept, structure: ModelStructure) -> list[dict[str, Any]
     return found
 
 
-def advice(kept: Kept, structure: ModelStructure) -> Message:
+def advice(kept: Kept, structure: ModelSizes) -> Message:
     """Return the recommendation about MLP widths as a message."""
     aligned = [multiple for multiple in MULTIPLES if not any(width % multiple for width in kept.mlp_channels)]
     if aligned and aligned[-1] >= ADVISED:
@@ -296,7 +296,7 @@ def spans(layers: Iterable[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def _refusals(target: Target, kept: Kept, structure: ModelStructure, facts: ModelFacts) -> Iterable[Message]:
+def _refusals(target: Target, kept: Kept, structure: ModelSizes, facts: ModelFacts) -> Iterable[Message]:
     if target.model_types and facts.model_type not in target.model_types:
         yield Message("other_type", {"model_type": facts.model_type, "known": ", ".join(target.model_types)})
     if facts.block_norms and not target.block_norms:
@@ -315,7 +315,7 @@ def _differ(kept: Kept) -> Message | None:
     return Message("shapes_differ", {"n_kv": n_kv, "n_mlp": n_mlp}) if max(n_kv, n_mlp) > 1 else None
 
 
-def _uniform_padding(kept: Kept, structure: ModelStructure) -> Message:
+def _uniform_padding(kept: Kept, structure: ModelSizes) -> Message:
     kv_groups, channels = max(kept.kv_groups), max(kept.mlp_channels)
     padded = Kept((kv_groups,) * structure.n_layers, (channels,) * structure.n_layers)
     fraction = 1 - padded.n_params(structure) / structure.total_params

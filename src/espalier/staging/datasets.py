@@ -52,10 +52,10 @@ def stage_task(task: str, folder: Path, lock: Path) -> dict[str, Any]:
         if revision != "main":
             revisions[path] = revision
         with _pinned(lock, locked):
-            splits = _load(path, name=definition.get("dataset_name"), revision=commits[path], **arguments)
+            splits = _load_splits(path, name=definition.get("dataset_name"), revision=commits[path], **arguments)
         for split, documents in splits.items():
             file = folder / leaf / f"{split}.parquet"
-            _write(documents, file, {})
+            _write_documents(documents, file, {})
             files[str(file)] = sha256_of(file)
     # An empty `revisions` is left out: requests depend on this record, so a new key would rerun their tokenisation.
     return {"task": task, "commits": commits, **({"revisions": revisions} if revisions else {}), "files": files}
@@ -75,7 +75,7 @@ def stage_text(source: Mapping[str, Any], path: Path, lock: Path) -> None:
     locked = locked_dataset(lock, source["dataset"], source["revision"], section="texts", key=path.stem)
     commit = resolve_commit(source["dataset"], source["revision"], locked)
     with _pinned(lock, locked):
-        splits = _load(
+        splits = _load_splits(
             source["dataset"],
             name=source["config"],
             data_files={source["split"]: source["data_files"]} if source["data_files"] else None,
@@ -83,7 +83,7 @@ def stage_text(source: Mapping[str, Any], path: Path, lock: Path) -> None:
         )
     if source["split"] not in splits:
         raise UserError(f"{source['dataset']}: has no split {source['split']!r}; it has {', '.join(splits)}")
-    _write(splits[source["split"]], path, {**source, "commit": commit})
+    _write_documents(splits[source["split"]], path, {**source, "commit": commit})
 
 
 def resolve_commit(repository: str, revision: str, locked: str | None) -> str | None:
@@ -128,7 +128,7 @@ def _pinned(lock: Path, locked: str | None) -> Iterator[None]:
         ) from None
 
 
-def _load(path: str, **arguments: Any) -> DatasetDict:
+def _load_splits(path: str, **arguments: Any) -> DatasetDict:
     try:
         return load_dataset(path, **arguments)
     except (OSError, ValueError, RuntimeError) as error:
@@ -139,7 +139,7 @@ def _load(path: str, **arguments: Any) -> DatasetDict:
         ) from None
 
 
-def _write(documents: Dataset, path: Path, source: Mapping[str, Any]) -> None:
+def _write_documents(documents: Dataset, path: Path, source: Mapping[str, Any]) -> None:
     """Write documents to a Parquet file, without the metadata of `datasets`, which depends on its version."""
     table: pa.Table = documents.with_format("arrow")[:]
     metadata = {STAGED: json.dumps(source, sort_keys=True).encode()} if source else None

@@ -10,13 +10,13 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import yaml
 
 from espalier.errors import UserError
-from espalier.files import locked, read_json, sha256_of, whole_file
+from espalier.files import atomic_file, locked, read_json, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,22 +58,37 @@ def locked_dataset(path: Path, dataset: str, revision: str, *, section: str, key
         section: `tasks` or `texts`.
         key: Entry to search first. A pin holds for the whole dataset, so other entries are searched next.
     """
-    pins = list(_pins(read_lock(path)))
-    own = [commit for where, name, _, commit in pins if where == (section, key) and name == dataset]
-    others = [commit for _, *pin, commit in pins if pin == [dataset, revision]]
+    pins = [pin for pin in _pins(read_lock(path)) if pin.dataset == dataset]
+    own = [pin.commit for pin in pins if (pin.section, pin.key) == (section, key)]
+    others = [pin.commit for pin in pins if pin.revision == revision]
     return next((commit for commit in (*own, *others) if commit), None)
 
 
-def _pins(lock: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], str, str, str | None]]:
-    """Yield each pinned dataset: (section, key) of its entry, repository, revision, commit (None for a local folder).
+class Pin(NamedTuple):
+    """A pinned dataset.
 
-    The entry of a task gives a revision only if it is not `main`.
+    Attributes:
+        section: Section of its entry, `tasks` or `texts`.
+        key: Key of its entry.
+        dataset: Repository of the dataset.
+        revision: Branch, tag or commit.
+        commit: Commit that the revision is pinned to; None for a local folder.
     """
+
+    section: str
+    key: str
+    dataset: str
+    revision: str
+    commit: str | None
+
+
+def _pins(lock: Mapping[str, Any]) -> Iterator[Pin]:
+    """Yield each pinned dataset. The entry of a task gives a revision only if it is not `main`."""
     for key, text in lock["texts"].items():
-        yield ("texts", key), text.get("dataset", ""), text.get("revision", "main"), text.get("commit")
+        yield Pin("texts", key, text.get("dataset", ""), text.get("revision", "main"), text.get("commit"))
     for key, task in lock["tasks"].items():
         for dataset, commit in task["commits"].items():
-            yield ("tasks", key), dataset, task.get("revisions", {}).get(dataset, "main"), commit
+            yield Pin("tasks", key, dataset, task.get("revisions", {}).get(dataset, "main"), commit)
 
 
 def read_staged(path: Path) -> dict[str, Any]:
@@ -100,9 +115,9 @@ def write_lock(path: Path) -> None:
     with locked(path.with_name(f".{path.name}.lock")):
         lock = read_lock(path)
         for section, key, entry in _staged(path.parent):
-            _compare(path, key, lock[section].get(key), entry)
+            _warn_about_changes(path, key, lock[section].get(key), entry)
             lock[section][key] = entry
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_text(yaml.safe_dump(lock, sort_keys=True, allow_unicode=True), encoding="utf-8")
 
 
@@ -119,7 +134,7 @@ def _staged(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield "texts", file.stem, {**read_staged(file), "sha256": sha256_of(file)}
 
 
-def _compare(path: Path, key: str, pinned: Mapping[str, Any] | None, staged: Mapping[str, Any]) -> None:
+def _warn_about_changes(path: Path, key: str, pinned: Mapping[str, Any] | None, staged: Mapping[str, Any]) -> None:
     """Log a warning for each file whose checksum differs from the locked one of the same commit."""
     commits = ("commit", "commits")
     if pinned is None or any(pinned.get(name) != staged.get(name) for name in commits):

@@ -21,7 +21,7 @@ from espalier.files import read_json, sha256_of
 logger = logging.getLogger(__name__)
 
 # Files of config and tokenizer, in the top folder of a repository; never code. `*` also matches slashes.
-BESIDE_WEIGHTS = (
+CONFIG_PATTERNS = (
     "config.json", "generation_config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json",
     "tokenizer.model", "vocab.json", "merges.txt", "*.jinja", "LICENSE*", "README.md",
 )  # fmt: skip
@@ -50,7 +50,7 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
         info = api.model_info(repository, revision=locked_commit or revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         logger.info("%s: %s is commit %s", repository, revision, info.sha)
-        names = [*filter(beside_weights, sizes), *_weights(api, info, sizes, folder)]
+        names = [*filter(is_config_file, sizes), *_weight_names(api, info, sizes, folder)]
         _check_space(repository, {name: sizes[name] for name in names}, folder)
         patterns = [glob.escape(name) for name in names]
         api.snapshot_download(repository, revision=info.sha, local_dir=folder, allow_patterns=patterns)
@@ -61,7 +61,7 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
     except (HfHubHTTPError, TransportError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{repository}: could not be fetched ({reason}); run `snakemake stage` again") from None
-    _remove_others(folder, names)
+    _remove_stale_files(folder, names)
     return {
         "repository": repository,
         "revision": revision,
@@ -70,14 +70,14 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
     }
 
 
-def beside_weights(name: str) -> bool:
+def is_config_file(name: str) -> bool:
     """Return whether a file of a repository is fetched besides the weights: config, tokenizer, licence or README."""
-    patterns = ("*.jinja",) if name.startswith(TEMPLATES) else BESIDE_WEIGHTS
+    patterns = ("*.jinja",) if name.startswith(TEMPLATES) else CONFIG_PATTERNS
     name = name.removeprefix(TEMPLATES)
     return "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _weights(api: HfApi, info: ModelInfo, sizes: Mapping[str, int], folder: Path) -> list[str]:
+def _weight_names(api: HfApi, info: ModelInfo, sizes: Mapping[str, int], folder: Path) -> list[str]:
     """Return the weight files that transformers loads: `model.safetensors`, or else the index and its shards.
 
     Other precisions, formats and adapters in the repository are left out.
@@ -115,12 +115,12 @@ def _check_space(repository: str, sizes: Mapping[str, int], folder: Path) -> Non
         )
 
 
-def _remove_others(folder: Path, names: Iterable[str]) -> None:
+def _remove_stale_files(folder: Path, names: Iterable[str]) -> None:
     """Remove files of another commit that transformers would load in addition to, or instead of, those of this one."""
     keep = set(names)
     for path in (*folder.iterdir(), *(folder / TEMPLATES).glob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in keep and (name == WEIGHTS or beside_weights(name)):
+        if path.is_file() and name not in keep and (name == WEIGHTS or is_config_file(name)):
             logger.info("%s: not in this commit, removed", path)
             path.unlink()
 

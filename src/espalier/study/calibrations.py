@@ -9,11 +9,9 @@ from espalier.calibration.ladder import off_ladder
 from espalier.config.study import StudyConfig
 from espalier.planning.criteria import CRITERIA
 from espalier.study.experiments import Experiment
-from espalier.study.paths import Paths
+from espalier.study.paths import Paths, Wildcards
 from espalier.study.sources import calibration_text
 from espalier.study.sweep import Sweep
-
-Wildcards = Any
 
 
 class Calibrations:
@@ -68,7 +66,7 @@ class Calibrations:
     def settings(self, wildcards: Wildcards) -> list[dict[str, Any]]:
         """Return the params of `check_calibration`: each sequence length with its largest sample count."""
         largest: dict[int, int] = {}
-        for experiment in self._sweep.of_model(wildcards.model):
+        for experiment in self._sweep.experiments_of_model(wildcards.model):
             if experiment.seq_len and experiment.n_samples:
                 largest[experiment.seq_len] = max(experiment.n_samples, largest.get(experiment.seq_len, 0))
         return [
@@ -105,7 +103,7 @@ class Calibrations:
     def _counts(self, wildcards: Wildcards, uses: Callable[[Experiment], bool]) -> dict[str, Any]:
         counts = {
             e.n_samples
-            for e in self._sweep.of_model(wildcards.model)
+            for e in self._sweep.experiments_of_model(wildcards.model)
             if e.seq_len == int(wildcards.seq_len) and e.n_samples is not None and uses(e)
         }
         return {"largest": max(counts), "extra": off_ladder(counts)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.config import StudyConfig, load_study
-from espalier.config.duplicate_keys import keys_given_twice
+from espalier.config.duplicate_keys import find_duplicate_keys
 from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
 from espalier.study.lookups import Study
@@ -25,7 +25,7 @@ PARTIAL_REPORTS, INFERENCE = "partial_reports", "inference"
 """Targets that change the checks: the first allows missing results, the second requires the section `inference`."""
 
 
-def asked_targets(
+def requested_targets(
     parser: argparse.ArgumentParser, arguments: Sequence[str], rule_name: Callable[[str], str | None]
 ) -> set[str]:
     """Return which of `PARTIAL_REPORTS` and `INFERENCE` the user requests.
@@ -52,7 +52,7 @@ def open_study(
     *,
     is_driver: bool,
     targets: Collection[str] = (),
-    files: Sequence[str | Path] = (),
+    config_files: Sequence[str | Path] = (),
 ) -> Study:
     """Check a config and build its look-up tables.
 
@@ -60,34 +60,34 @@ def open_study(
         config: The config as Snakemake merged it.
         is_driver: Whether this is the process that the user started. Only the driver looks up task names in lm-eval,
             compares sizes of models with the grid, and shows warnings.
-        targets: Result of `asked_targets`; `partial_reports` allows missing results.
-        files: Config files. Snakemake's loader keeps only the last of two equal keys, so the driver searches the files
-            themselves for duplicate keys.
+        targets: Result of `requested_targets`; `partial_reports` allows missing results.
+        config_files: Config files. Snakemake's loader keeps only the last of two equal keys, so the driver searches
+            the files themselves for duplicate keys.
 
     Raises:
         SystemExit: If the config has problems, with one line for each.
     """
     try:
         if is_driver:
-            _check_files(files)
+            _check_duplicate_keys(config_files)
         study = load_study(config)
         if is_driver and PARTIAL_REPORTS in targets:
             _allow_missing(study.study)
         lookups = Study(study, Path(__file__).resolve().parents[1])
-        unusable = _check_in_driver(study, lookups, targets) if is_driver else []
+        warnings = _check_in_driver(study, lookups, targets) if is_driver else []
     except UserError as error:
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise SystemExit(f"The config has problems:\n{lines}") from None
     if is_driver:
         # Snakemake's log handler ignores the arguments of a message, so the text is complete here.
-        for line in (f"warning: {line}" for line in [*unusable, *study.warnings(), *lookups.imports.warnings()]):
+        for line in (f"warning: {line}" for line in [*warnings, *study.warnings(), *lookups.legacy.warnings()]):
             logger.warning(line)
     return lookups
 
 
-def _check_files(files: Sequence[str | Path]) -> None:
-    if twice := keys_given_twice(files):
-        raise UserError("\n".join(twice))
+def _check_duplicate_keys(config_files: Sequence[str | Path]) -> None:
+    if lines := find_duplicate_keys(config_files):
+        raise UserError("\n".join(lines))
 
 
 def _allow_missing(study: str) -> None:
@@ -110,26 +110,34 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
     Raises:
         UserError: With one line per problem.
     """
-    from espalier.study.checks import data_problems, folder_problems, infeasible_problems, known_sizes, text_problems
+    from espalier.study.config_checks import (
+        data_problems,
+        folder_problems,
+        infeasible_problems,
+        known_sizes,
+        text_problems,
+    )
 
     sizes = {model.name: known_sizes(model, lookups.model_folder(model), study.sandbox) for model in study.models}
     # A study with only imported models evaluates nothing, so it does not need lm-eval.
     problems = unknown_task_problems(study.evaluation.tasks) if lookups.models else []
-    problems = [*problems, *infeasible_problems(study, sizes), *lookups.imports.problems()]
-    unusable: list[str] = []
+    problems = [*problems, *infeasible_problems(study, sizes), *lookups.legacy.problems()]
+    warnings: list[str] = []
     if not lookups.sweep.allows_missing:
-        unknown = [model for model in study.models if sizes[model.name] is None]
-        for model in unknown:
-            unusable += folder_problems(model, lookups.paths.of("check_model", model.name))
-        is_absent = any(model.path and not Path(model.path).is_dir() for model in unknown)
-        if problems or (is_absent and unusable) or len(unusable) == len(lookups.models):
-            problems, unusable = [*problems, *unusable], []
+        is_absent = False
+        for model in study.models:
+            if sizes[model.name] is None:
+                found = folder_problems(model, lookups.paths.of("check_model", model.name))
+                is_absent |= bool(found and model.path and not Path(model.path).is_dir())
+                warnings += found
+        if problems or is_absent or len(warnings) == len(lookups.models):
+            problems, warnings = [*problems, *warnings], []
     if lookups.models and not lookups.sweep.allows_missing:
         problems += data_problems(study, lookups.paths, lookups.sweep)
         problems += text_problems(study, lookups.paths, lookups.sweep)
     problems += lookups.exports.problems()
-    problems += lookups.measured.problems(is_target=INFERENCE in targets)
-    problems += lookups.recovery.problems()
+    problems += lookups.inference.problems(is_target=INFERENCE in targets)
+    problems += lookups.recovered.problems()
     if problems:
-        raise UserError("\n".join([*problems, *unusable]))
-    return [f"{line}; the other models go on without it" for line in unusable]
+        raise UserError("\n".join([*problems, *warnings]))
+    return [f"{line}; the other models go on without it" for line in warnings]

@@ -11,10 +11,8 @@ from espalier.config.study import StudyConfig
 from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.files import document_files
 from espalier.sandbox.splits import sandbox_task_files
-from espalier.study.paths import CACHE, Paths
+from espalier.study.paths import CACHE, Paths, Wildcards
 from espalier.study.sources import text_file
-
-Wildcards = Any
 
 
 class EvaluationSettings:
@@ -54,13 +52,19 @@ class EvaluationSettings:
 
     @property
     def data(self) -> list[str]:
-        """Input files of the tasks: their documents, or for hub data the record of each staged task."""
+        """Input files of the tasks: their documents, or for hub data the record of each staged task.
+
+        If the folder of the documents does not exist, it is the only input. Results whose input is missing stay valid
+        for Snakemake, while a shorter list of inputs would rerun them. `data_problems` reports the folder if it is
+        still needed.
+        """
         data = self._config.data
         if data == SANDBOX:
             return [self._paths.of("make_world.tasks", name) for name in sandbox_task_files()]
         if data == HUB:
             return [self._paths.of("stage_dataset", task) for task in self._config.tasks]
-        return document_files(Path(data).glob("*/*"))
+        folder = Path(data)
+        return document_files(folder.glob("*/*")) if folder.is_dir() else [str(folder)]
 
     @property
     def texts(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from espalier.config.base import repeated
+from espalier.config.base import duplicates
 from espalier.config.grid import Method
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
@@ -72,8 +72,10 @@ def experiments_of(config: StudyConfig, model: ModelEntry) -> list[Experiment]:
             config.calibration.seeds,
         )
     )
-    if twice := repeated(experiment.name for experiment in found):
-        raise UserError(f"grid: two experiments of model {model.name!r} would be named {twice[0]!r}; rename a method")
+    if repeated := duplicates(experiment.name for experiment in found):
+        raise UserError(
+            f"grid: two experiments of model {model.name!r} would be named {repeated[0]!r}; rename a method"
+        )
     return found
 
 

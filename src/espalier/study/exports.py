@@ -6,17 +6,16 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
+from espalier.config.base import BEST
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.failures import Job
-from espalier.study.paths import Paths
+from espalier.study.paths import Paths, Wildcards
 from espalier.study.sweep import Sweep
 
-Wildcards = Any
-BEST = "best"
 RECOVERED = "-recovered"
 """Suffix of the name of a recovered experiment, whose LoRA adapter is merged before the export."""
-FOLDERS = {"transformers": "{name}", "vllm": "{name}-vllm"}
+FOLDER_PATTERNS = {"transformers": "{name}", "vllm": "{name}-vllm"}
 """Name of a checkpoint's folder under `checkpoints/{model}/`, for each format that `export_checkpoint` writes."""
 _MOST_NAMES = 20
 
@@ -40,7 +39,7 @@ class Exports:
     def files(self) -> list[str]:
         """Outputs that target `export` requests: folders of `export_checkpoint` and files of `export_gguf`."""
         export = self._config.export
-        paths = FOLDERS | {"gguf": f"{{name}}.{export.gguf_type}.gguf"}
+        paths = FOLDER_PATTERNS | {"gguf": f"{{name}}.{export.gguf_type}.gguf"}
         return [
             self._paths.of("export_checkpoint", model, paths[form].format(name=name))
             for model, name in self.exported
@@ -110,7 +109,7 @@ class Exports:
         for name in (name for of, name in self.exported if of == model):
             yield self._job("describe_export", model, name)
             for form in export.formats:
-                checkpoint = FOLDERS.get(form, FOLDERS["transformers"]).format(name=name)
+                checkpoint = FOLDER_PATTERNS.get(form, FOLDER_PATTERNS["transformers"]).format(name=name)
                 yield self._job("export_checkpoint", model, checkpoint)
             if "gguf" in export.formats:
                 yield self._job("export_gguf", model, name, export.gguf_type)
@@ -124,7 +123,7 @@ class Exports:
             if name not in names:
                 needs = name.endswith(RECOVERED) and self._config.recovery is None
                 remedy = "; recovered ones need the section `recovery`" if needs else ""
-                yield f"export.experiments[{index}]: got {name!r}; allowed: {_some(names, name)}{remedy}"
+                yield f"export.experiments[{index}]: got {name!r}; allowed: {_join_names(names, name)}{remedy}"
 
     def _job(self, rule: str, *wildcards: str) -> Job:
         return Job(self._paths.results, rule, wildcards, self._paths.of(rule, *wildcards))
@@ -137,14 +136,14 @@ class Exports:
     def _files(self, wildcards: Wildcards, output: str) -> list[str]:
         self._check(wildcards.model, wildcards.exported)
         is_best = wildcards.exported == BEST
-        names = self._sweep.names_of(wildcards) if is_best else [wildcards.exported.removesuffix(RECOVERED)]
+        names = self._sweep.names_of_model(wildcards) if is_best else [wildcards.exported.removesuffix(RECOVERED)]
         paths = [self._paths.of(output, wildcards.model, name) for name in names]
-        return self._sweep.present(paths) if is_best else paths
+        return self._sweep.available(paths) if is_best else paths
 
     def _find(self, wildcards: Wildcards) -> tuple[str, str]:
         """Return the exported name and the format of a checkpoint's folder."""
         names = self._names(wildcards.model)
-        folders = {folder.format(name=name): (name, form) for name in names for form, folder in FOLDERS.items()}
+        folders = {folder.format(name=name): (name, form) for name in names for form, folder in FOLDER_PATTERNS.items()}
         if wildcards.checkpoint not in folders:
             self._check(wildcards.model, wildcards.checkpoint)
         return folders[wildcards.checkpoint]
@@ -152,10 +151,12 @@ class Exports:
     def _check(self, model: str, name: str) -> None:
         known = list(self._names(model)[1:]) if model in self._models else []
         if name not in {BEST, *known}:
-            raise UserError(f"model {model!r} has no experiment {name!r} to export; allowed: {_some(known, name)}")
+            raise UserError(
+                f"model {model!r} has no experiment {name!r} to export; allowed: {_join_names(known, name)}"
+            )
 
 
-def _some(names: list[str], wrong: str) -> str:
+def _join_names(names: list[str], wrong: str) -> str:
     """Join names for a message; if there are many, only those most similar to the wrong one."""
     if len(names) <= _MOST_NAMES:
         return ", ".join(names) or "none here"

@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.study import StudyConfig
 from espalier.study.experiments import Experiment
 from espalier.study.failure_records import failure_file, older_file, read_failure
-from espalier.study.paths import CACHE, Paths
+from espalier.study.paths import CACHE, Paths, Wildcards
 from espalier.study.sources import model_slug, text_slug
 from espalier.study.sweep import Sweep
-from espalier.study.tables import TableSources
+from espalier.study.table_sources import TableSources
 
-Wildcards = Any
 Reasons = dict[str, str | None]
 _STAGES = {
     "stage_model": "staging", "stage_dataset": "staging", "stage_text": "staging", "make_world": "sandbox",
@@ -69,7 +67,7 @@ class Failures:
         paths: Paths of the study.
         sweep: Experiments of the study.
         tables: Inputs of the tables of the study.
-        more: Functions that return further jobs of a model that may fail: exports and timings.
+        more_jobs: Functions that return further jobs of a model that may fail: exports and timings.
     """
 
     def __init__(
@@ -79,41 +77,41 @@ class Failures:
         sweep: Sweep,
         tables: TableSources,
         *,
-        more: Sequence[Callable[[str], Iterable[Job]]] = (),
+        more_jobs: Sequence[Callable[[str], Iterable[Job]]] = (),
     ) -> None:
-        self._config, self._paths, self._sweep, self._tables, self._more = config, paths, sweep, tables, more
+        self._config, self._paths, self._sweep, self._tables, self._more_jobs = config, paths, sweep, tables, more_jobs
         self._models = {model.name: model for model in config.models if model.legacy is None}
 
     # -- params of rules -----------------------------------------------------------------------------------------
 
-    def experiments(self, wildcards: Wildcards = None) -> Reasons:
+    def missing_experiments(self, wildcards: Wildcards = None) -> Reasons:
         """Return the missing metrics files, each with its reason; None if the reason is not known.
 
         As a param of the tables, this reruns them when an experiment finishes or fails for another reason.
         """
         absent = set(self._tables.missing(wildcards))
-        first = _FirstFailure()
+        cache = _FailureCache()
         found: Reasons = {}
         for name in self._models:
             path = self._paths.of("evaluate_baseline", name)
             if path in absent:
-                found[path] = self._why_no_baseline(name, first)
+                found[path] = self._why_no_baseline(name, cache)
         for experiment in self._sweep.experiments:
             path = self._paths.of("evaluate", experiment.model, experiment.name)
             if path in absent:
-                found[path] = self._why_no_metrics(experiment, first)
+                found[path] = self._why_no_metrics(experiment, cache)
         return dict(sorted(found.items()))
 
-    def recovered(self, experiments: Iterable[tuple[str, str]]) -> Reasons:
-        """Return the metrics files of recovered experiments that are missing, as `experiments` does.
+    def missing_recovered(self, experiments: Iterable[tuple[str, str]]) -> Reasons:
+        """Return the metrics files of recovered experiments that are missing, as `missing_experiments` does.
 
         Args:
             experiments: Pairs of model and experiment whose metrics are missing.
         """
-        first = _FirstFailure()
+        cache = _FailureCache()
         by_name = {(one.model, one.name): one for one in self._sweep.experiments}
         return {
-            self._paths.of("evaluate_recovered", model, name): self._why_not_recovered(by_name[model, name], first)
+            self._paths.of("evaluate_recovered", model, name): self._why_not_recovered(by_name[model, name], cache)
             for model, name in experiments
         }
 
@@ -122,10 +120,10 @@ class Failures:
 
         Empty unless results may be missing: otherwise the reports wait for the manifest of every model.
         """
-        unchecked = [name for name in self._models if not self._sweep.present([self._manifest(name)])]
+        unchecked = [name for name in self._models if not self._sweep.available([self._manifest(name)])]
         return [{"model": name, "reason": self._why_unchecked(name)} for name in unchecked]
 
-    def jobs(self, wildcards: Wildcards = None) -> list[dict[str, str]]:
+    def failed_jobs(self, wildcards: Wildcards = None) -> list[dict[str, str]]:
         """Return failed jobs, with the reason: those that several results depend on, checks, exports and timings.
 
         Plans, recoveries and evaluations of single experiments are left out, because the tables show their failures.
@@ -134,57 +132,57 @@ class Failures:
         if not self._sweep.allows_missing:
             return []
         unchecked = {one["model"] for one in self.unchecked_models()}
-        jobs = {job.name: job for name in self._models if name not in unchecked for job in self._shared(name)}
+        jobs = {job.name: job for name in self._models if name not in unchecked for job in self._reported_jobs(name)}
         return [{"job": name, "reason": reason} for name, job in jobs.items() if (reason := job.failure())]
 
     # -- chains of jobs ------------------------------------------------------------------------------------------
 
-    def _why_no_baseline(self, model: str, first: _FirstFailure) -> str | None:
+    def _why_no_baseline(self, model: str, cache: _FailureCache) -> str | None:
         own = self._job("evaluate_baseline", model)
         return (
-            first.of(("model", model), partial(self._before_model, model))
-            or first.of(("requests", model), partial(self._before_requests, model))
+            cache.first_failure(("model", model), partial(self._model_jobs, model))
+            or cache.first_failure(("requests", model), partial(self._request_jobs, model))
             or own.failure()
-            or self._older("evaluate_baseline", (model,))
+            or self._reason_of_0_1_0("evaluate_baseline", (model,))
         )
 
-    def _why_no_metrics(self, experiment: Experiment, first: _FirstFailure) -> str | None:
+    def _why_no_metrics(self, experiment: Experiment, cache: _FailureCache) -> str | None:
         names = (experiment.model, experiment.name)
         own = self._job("evaluate", *names)
         return (
-            self._why_no_plan(experiment, first)
-            or first.of(("requests", experiment.model), partial(self._before_requests, experiment.model))
+            self._why_no_plan(experiment, cache)
+            or cache.first_failure(("requests", experiment.model), partial(self._request_jobs, experiment.model))
             or own.failure()
-            or self._older("evaluate", names)
+            or self._reason_of_0_1_0("evaluate", names)
         )
 
-    def _why_not_recovered(self, experiment: Experiment, first: _FirstFailure) -> str | None:
+    def _why_not_recovered(self, experiment: Experiment, cache: _FailureCache) -> str | None:
         names = (experiment.model, experiment.name)
         text = (self._config.recovery.text if self._config.recovery else None) or self._config.calibration
-        training = [*self._before_text(text), self._job("recover", *names)]
+        training = [*self._text_jobs(text), self._job("recover", *names)]
         own = self._job("evaluate_recovered", *names)
         return (
-            self._why_no_plan(experiment, first)
+            self._why_no_plan(experiment, cache)
             or _first_failure(training)
-            or first.of(("requests", experiment.model), partial(self._before_requests, experiment.model))
+            or cache.first_failure(("requests", experiment.model), partial(self._request_jobs, experiment.model))
             or own.failure()
-            or self._older("evaluate_recovered", names)
+            or self._reason_of_0_1_0("evaluate_recovered", names)
         )
 
-    def _why_no_plan(self, experiment: Experiment, first: _FirstFailure) -> str | None:
+    def _why_no_plan(self, experiment: Experiment, cache: _FailureCache) -> str | None:
         shared = (experiment.method.criterion, experiment.needs_priors, experiment.seed, experiment.seq_len)
         return (
-            first.of(("model", experiment.model), partial(self._before_model, experiment.model))
-            or first.of(("passes", experiment.model, *shared), partial(self._passes, experiment))
+            cache.first_failure(("model", experiment.model), partial(self._model_jobs, experiment.model))
+            or cache.first_failure(("passes", experiment.model, *shared), partial(self._pass_jobs, experiment))
             or _first_failure([self._job("plan", experiment.model, experiment.name)])
         )
 
-    def _passes(self, experiment: Experiment) -> Iterator[Job]:
+    def _pass_jobs(self, experiment: Experiment) -> Iterator[Job]:
         """Yield the jobs that make the importance and priors of a plan, in the order of docs/method.md."""
         names = SimpleNamespace(model=experiment.model, experiment=experiment.name)
         importance, priors = self._sweep.importance_table(names), self._sweep.prior_table(names)
         if experiment.seq_len is not None and (experiment.criterion.reads_text or priors):
-            yield from self._before_text(self._config.calibration)
+            yield from self._text_jobs(self._config.calibration)
         calibration = (self._sweep.calibration(experiment), str(experiment.seq_len))
         criterion = experiment.method.criterion
         if importance and not experiment.criterion.reads_text:
@@ -196,7 +194,7 @@ class Failures:
         if priors:
             yield self._job("measure_priors", experiment.model, *calibration)
 
-    def _before_model(self, name: str) -> Iterator[Job]:
+    def _model_jobs(self, name: str) -> Iterator[Job]:
         model = self._models[name]
         if model.hub:
             yield self._staging("stage_model", model_slug(model))
@@ -207,7 +205,7 @@ class Failures:
                 yield self._job("train_sandbox_model", trained)
         yield self._job("check_model", name)
 
-    def _before_requests(self, model: str) -> Iterator[Job]:
+    def _request_jobs(self, model: str) -> Iterator[Job]:
         evaluation = self._config.evaluation
         if evaluation.data == HUB:
             for task in evaluation.tasks:
@@ -215,21 +213,21 @@ class Failures:
         if evaluation.data == SANDBOX:
             yield self._job("make_world")
         for text in evaluation.perplexity.texts:
-            yield from self._before_text(text)
+            yield from self._text_jobs(text)
         yield self._job("tokenize_requests", model)
 
-    def _before_text(self, text: TextSource) -> Iterator[Job]:
+    def _text_jobs(self, text: TextSource) -> Iterator[Job]:
         if text.dataset == SANDBOX:
             yield self._job("make_world")
         elif text.is_hub:
             yield self._staging("stage_text", text_slug(text))
 
-    def _shared(self, model: str) -> Iterator[Job]:
+    def _reported_jobs(self, model: str) -> Iterator[Job]:
         """Yield the jobs of a model, except the plan, recovery and evaluation of each experiment."""
-        yield from self._before_requests(model)
+        yield from self._request_jobs(model)
         yield self._job("evaluate_baseline", model)
         for experiment in (one for one in self._sweep.experiments if one.model == model):
-            yield from self._passes(experiment)
+            yield from self._pass_jobs(experiment)
             calibration, seq_len = self._sweep.calibration(experiment), experiment.seq_len
             if experiment.needs_gradients:
                 yield self._job("collect_gradients", model, calibration, str(seq_len))
@@ -238,7 +236,7 @@ class Failures:
         if self._config.recovery:
             yield self._job("check_recovery", model)
             yield self._job("choose_recovered", model)
-        for jobs in self._more:
+        for jobs in self._more_jobs:
             yield from jobs(model)
 
     # -- helpers -------------------------------------------------------------------------------------------------
@@ -252,38 +250,38 @@ class Failures:
     def _manifest(self, model: str) -> str:
         return self._paths.of("check_model", model)
 
-    def _older(self, rule: str, wildcards: tuple[str, ...]) -> str | None:
+    def _reason_of_0_1_0(self, rule: str, wildcards: tuple[str, ...]) -> str | None:
         """Return the reason that version 0.1.0 recorded, if any. A record with a rule is from a later version."""
         path = older_file(self._paths.results, rule, wildcards)
         found = read_failure(path) if path else None
         return None if found is None or "rule" in found else found["reason"]
 
     def _why_unchecked(self, model: str) -> str:
-        if reason := _first_failure(self._before_model(model)):
+        if reason := _first_failure(self._model_jobs(model)):
             return reason.removeprefix(f"{_STAGES['check_model']}: ")
-        from espalier.study.checks import folder_problems  # reads models, so it is imported only when needed
+        from espalier.study.config_checks import folder_problems  # reads models, so it is imported only when needed
 
         problems = folder_problems(self._models[model], self._manifest(model))
-        said = [problem.removeprefix(f"model {model!r}: ") for problem in problems]
-        return said[0] if said else "no job has checked it yet; run `snakemake evaluations`"
+        reasons = [problem.removeprefix(f"model {model!r}: ") for problem in problems]
+        return reasons[0] if reasons else "no job has checked it yet; run `snakemake evaluations`"
 
 
-class _FirstFailure:
+class _FailureCache:
     """Cache of the first failure in each chain of jobs, since many experiments share a chain."""
 
     def __init__(self) -> None:
-        self._found: dict[Hashable, str | None] = {}
+        self._reasons: dict[Hashable, str | None] = {}
 
-    def of(self, name: Hashable, jobs: Callable[[], Iterable[Job]]) -> str | None:
+    def first_failure(self, name: Hashable, jobs: Callable[[], Iterable[Job]]) -> str | None:
         """Return the stage and reason of the first failed job of a chain; None if none failed.
 
         Args:
             name: Key of the chain in the cache.
             jobs: Returns the jobs of the chain, in order.
         """
-        if name not in self._found:
-            self._found[name] = _first_failure(jobs())
-        return self._found[name]
+        if name not in self._reasons:
+            self._reasons[name] = _first_failure(jobs())
+        return self._reasons[name]
 
 
 def _first_failure(jobs: Iterable[Job]) -> str | None:

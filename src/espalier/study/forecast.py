@@ -44,7 +44,7 @@ class PlannedJob:
 
 
 @dataclass(frozen=True)
-class Line:
+class ForecastLine:
     """Forecast for the jobs of one rule and model.
 
     Attributes:
@@ -66,30 +66,29 @@ class Line:
     source: str
 
 
-def forecast(work: Iterable[PlannedJob], n_params: dict[str, int | None]) -> list[Line]:
+def forecast(jobs: Sequence[PlannedJob], n_params: dict[str, int | None]) -> list[ForecastLine]:
     """Forecast every rule and model.
 
     Args:
-        work: All jobs of the study.
+        jobs: All jobs of the study.
         n_params: Number of parameters of each model; None if it is not known yet.
 
     Returns:
         One line for each rule and model, in the order of the jobs.
     """
-    jobs = list(work)
-    shares = {job.output: made_share(job) for job in jobs}
+    fractions = {job.output: done_fraction(job) for job in jobs}
     rates: dict[tuple[str, str], list[float]] = {}
     for job in jobs:
-        if shares[job.output] and (seconds := read_seconds(job.benchmark)) is not None:
-            rates.setdefault((job.rule, job.model), []).append(seconds / (job.amount * shares[job.output]))
-    finished = {output for output, share in shares.items() if share == 1}
+        if fractions[job.output] and (seconds := read_seconds(job.benchmark)) is not None:
+            rates.setdefault((job.rule, job.model), []).append(seconds / (job.amount * fractions[job.output]))
+    finished = {output for output, fraction in fractions.items() if fraction == 1}
     groups: dict[tuple[str, str], list[PlannedJob]] = {}
     for job in jobs:
         groups.setdefault((job.rule, job.model), []).append(job)
-    return [_line(key, members, finished, rates, n_params) for key, members in groups.items()]
+    return [_forecast_line(key, members, finished, rates, n_params) for key, members in groups.items()]
 
 
-def made_share(job: PlannedJob) -> float:
+def done_fraction(job: PlannedJob) -> float:
     """Return the fraction of a job's work that is done.
 
     It is 0 if the output does not exist. It is below or above 1 for a pass that was made for another sample count; such
@@ -104,13 +103,15 @@ def made_share(job: PlannedJob) -> float:
     return (largest or 0) / job.n_samples
 
 
-def render(lines: Sequence[Line], *, n_processes: Sequence[int] = GPU_COUNTS, disk_bytes: int | None = None) -> str:
+def format_forecast(
+    lines: Sequence[ForecastLine], *, n_processes: Sequence[int] = GPU_COUNTS, disk_bytes: int | None = None
+) -> str:
     """Format a forecast as text.
 
     Args:
         lines: Result of `forecast`.
         n_processes: Numbers of parallel jobs to estimate the wall time for.
-        disk_bytes: Result of `disk_of`; None leaves the disk out.
+        disk_bytes: Result of `estimate_disk_bytes`; None leaves the disk out.
     """
     left = [line for line in lines if line.n_left]
     unknown = [line for line in left if line.seconds_left is None]
@@ -141,10 +142,10 @@ def render(lines: Sequence[Line], *, n_processes: Sequence[int] = GPU_COUNTS, di
     return "\n".join(rows)
 
 
-def disk_of(work: Iterable[PlannedJob]) -> int | None:
+def estimate_disk_bytes(jobs: Iterable[PlannedJob]) -> int | None:
     """Estimate the disk space in bytes of the experiments still to run; None if none has finished yet."""
-    folders = [Path(job.output).parent for job in work if job.rule == "evaluate"]
-    sizes = [_size(folder) for folder in folders if (folder / "metrics.json").exists()]
+    folders = [Path(job.output).parent for job in jobs if job.rule == "evaluate"]
+    sizes = [_folder_bytes(folder) for folder in folders if (folder / "metrics.json").exists()]
     return round((len(folders) - len(sizes)) * sum(sizes) / len(sizes)) if sizes else None
 
 
@@ -158,19 +159,19 @@ def read_seconds(benchmark: str | Path) -> float | None:
     return sum(times) / len(times) if times else None
 
 
-def _line(
+def _forecast_line(
     key: tuple[str, str],
     members: Sequence[PlannedJob],
     finished: set[str],
     rates: dict[tuple[str, str], list[float]],
     n_params: dict[str, int | None],
-) -> Line:
+) -> ForecastLine:
     rule, model = key
     left = [job for job in members if job.output not in finished]
     rate, source = _rate(rule, model, rates, n_params)
     seconds = None if rate is None else rate * sum(job.amount for job in left)
     gpu_seconds = None if rate is None else rate * sum(job.amount * job.gpus for job in left)
-    return Line(rule, model, len(members) - len(left), len(left), seconds, gpu_seconds, source)
+    return ForecastLine(rule, model, len(members) - len(left), len(left), seconds, gpu_seconds, source)
 
 
 def _rate(
@@ -191,7 +192,7 @@ def _rate(
     return None, "unknown: no such job has finished"
 
 
-def _size(folder: Path) -> int:
+def _folder_bytes(folder: Path) -> int:
     """Return the bytes of the files in a folder; files that are hard links of each other count once."""
     sizes = {file.stat().st_ino: file.stat().st_size for file in folder.iterdir() if file.is_file()}
     return sum(sizes.values())

@@ -8,16 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from espalier.config.inference import BEST
+from espalier.config.base import BEST
 from espalier.config.study import StudyConfig
 from espalier.study.failures import Job
-from espalier.study.paths import Paths
+from espalier.study.paths import Paths, Wildcards
 from espalier.study.sweep import Sweep
 
-Wildcards = Any
 
-
-class Measured:
+class InferenceTimings:
     """Experiments of a study whose inference is measured.
 
     Args:
@@ -41,7 +39,7 @@ class Measured:
     @property
     def files(self) -> list[str]:
         """Files of all configured measurements; none without the section `inference`."""
-        return [self._paths.of("measure_inference", model, name) for model, name in self._asked()]
+        return [self._paths.of("measure_inference", model, name) for model, name in self._requested()]
 
     def choice(self, wildcards: Wildcards) -> str:
         """Return the file that determines the plan to measure: the plan, or the model's best configuration."""
@@ -63,19 +61,19 @@ class Measured:
         """CPU threads of a measurement."""
         return self._inference.threads if self._inference else 1
 
-    def found(self, wildcards: Wildcards) -> dict[str, str]:
+    def current(self, wildcards: Wildcards) -> dict[str, str]:
         """Return the current measurements of a model, with their SHA-256.
 
         A measurement is current if it was made from the present weights and plan. Reports take measurements as a param,
         not as inputs, so that making a report never starts a measurement.
         """
-        names = [name for model, name in self._asked() if model == wildcards.model]
+        names = [name for model, name in self._requested() if model == wildcards.model]
         paths = [Path(self._paths.of("measure_inference", wildcards.model, name)) for name in names]
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if self._is_current(path)}
 
     def jobs(self, model: str) -> Iterator[Job]:
         """Yield the jobs of the configured measurements of a model."""
-        for name in (name for of, name in self._asked() if of == model):
+        for name in (name for of, name in self._requested() if of == model):
             output = self._paths.of("measure_inference", model, name)
             yield Job(self._paths.results, "measure_inference", (model, name), output)
 
@@ -98,7 +96,7 @@ class Measured:
 
     def _is_current(self, path: Path) -> bool:
         from espalier.files import read_json  # imported only when needed, so that jobs start faster
-        from espalier.recipe import difference, inference_settings
+        from espalier.recipe import first_difference, inference_settings
 
         if not path.is_file():
             return False
@@ -109,9 +107,9 @@ class Measured:
         if not (manifest.is_file() and plan.is_file()):
             return False
         settings = inference_settings(read_json(manifest), read_json(plan), dtype=self._dtype)
-        return difference(measured, model=model, experiment=experiment, settings=settings) is None
+        return first_difference(measured, model=model, experiment=experiment, settings=settings) is None
 
-    def _asked(self) -> list[tuple[str, str]]:
+    def _requested(self) -> list[tuple[str, str]]:
         """Return pairs of model and configured experiment, or `best`. Experiments that a model lacks are skipped."""
         names = self._inference.experiments if self._inference else ()
         having = {(one.model, one.name) for one in self._sweep.experiments}

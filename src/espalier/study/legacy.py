@@ -13,12 +13,10 @@ from espalier.errors import UserError
 from espalier.naming import NAME_PATTERN
 from espalier.results.legacy.names import plain
 from espalier.results.legacy.scan import COMPARISON, SearchFolder, scan
-from espalier.study.paths import Paths
-
-Wildcards = Any
+from espalier.study.paths import Paths, Wildcards
 
 
-class Imports:
+class LegacyResults:
     """Imported models of a study, with their search folders.
 
     Args:
@@ -31,7 +29,7 @@ class Imports:
         self._paths = paths
         self._criteria = {method.name: method.criterion for method in (*REFERENCE_METHODS, *config.methods)}
         self._models = {model.name: model for model in config.models if model.legacy is not None}
-        self._found = {name: scan(m.legacy or (), self._criteria, _names(m)) for name, m in self._models.items()}
+        self._folders = {name: scan(m.legacy or (), self._criteria, _names(m)) for name, m in self._models.items()}
 
     @property
     def models(self) -> list[str]:
@@ -41,14 +39,14 @@ class Imports:
     @property
     def search_folders(self) -> list[str]:
         """Names of search folders, each once."""
-        return list(dict.fromkeys(folder.name for found in self._found.values() for folder in found))
+        return list(dict.fromkeys(folder.name for found in self._folders.values() for folder in found))
 
     @property
     def models_with_structures(self) -> list[str]:
         """Names of the models with a layer comparison in at least one usable experiment."""
         return [
             name
-            for name, found in self._found.items()
+            for name, found in self._folders.items()
             if any(COMPARISON in e.files and e.status is None for folder in found for e in folder.experiments)
         ]
 
@@ -66,7 +64,7 @@ class Imports:
                 "facts": {"study": self._config.study, "family": model.family, "kind": model.kind},
             }
             for name, model in self._models.items()
-            for folder in self._found[name]
+            for folder in self._folders[name]
         ]
 
     # -- params and inputs of rules ------------------------------------------------------------------------------
@@ -75,7 +73,7 @@ class Imports:
         """Return the JSON files of one search folder that are read."""
         return self._find(wildcards).files
 
-    def params(self, wildcards: Wildcards) -> dict[str, Any]:
+    def import_params(self, wildcards: Wildcards) -> dict[str, Any]:
         """Return the params of `import_legacy`: what was parsed from the names in one search folder."""
         folder = self._find(wildcards)
         return {
@@ -94,14 +92,14 @@ class Imports:
 
     def tables_of(self, wildcards: Wildcards) -> list[str]:
         """Return the tables of one model; none if it is not imported."""
-        return [self._table(wildcards.model, folder) for folder in self._found.get(wildcards.model, [])]
+        return [self._table(wildcards.model, folder) for folder in self._folders.get(wildcards.model, [])]
 
     # -- problems ------------------------------------------------------------------------------------------------
 
     def problems(self) -> Iterator[str]:
         """Yield one line for each problem that makes an import impossible."""
         for number, model in enumerate(self._config.models):
-            found = self._found.get(model.name, [])
+            found = self._folders.get(model.name, [])
             lines = [line for line in map(_folder_problem, _paths(number, found), found) if line]
             names = [folder.name for folder in found]
             lines += [
@@ -122,7 +120,7 @@ class Imports:
             line
             for number, model in enumerate(self._config.models)
             for path, folder in zip(
-                _paths(number, self._found.get(model.name, [])), self._found.get(model.name, []), strict=True
+                _paths(number, self._folders.get(model.name, [])), self._folders.get(model.name, []), strict=True
             )
             for line in (*_folder_warnings(path, folder), *self._other_model(path, model, folder))
         ]
@@ -133,7 +131,7 @@ class Imports:
         return self._paths.of("import_legacy", model, folder.name)
 
     def _find(self, wildcards: Wildcards) -> SearchFolder:
-        folders = {folder.name: folder for folder in self._found.get(wildcards.model, [])}
+        folders = {folder.name: folder for folder in self._folders.get(wildcards.model, [])}
         if wildcards.search_folder not in folders:
             raise UserError(
                 f"model {wildcards.model!r} has no search folder {wildcards.search_folder!r}; "
@@ -142,8 +140,8 @@ class Imports:
         return folders[wildcards.search_folder]
 
     def _other_model(self, path: str, model: ModelEntry, folder: SearchFolder) -> Iterator[str]:
-        said = plain(folder.model_in_name or "")
-        if said in {plain(other.name) for other in self._config.models} - {plain(name) for name in _names(model)}:
+        named = plain(folder.model_in_name or "")
+        if named in {plain(other.name) for other in self._config.models} - {plain(name) for name in _names(model)}:
             yield f"{path}: {folder.path} is named after {folder.model_in_name!r}, another model of this study"
 
     @staticmethod
@@ -176,8 +174,8 @@ def _folder_warnings(path: str, folder: SearchFolder) -> Iterator[str]:
         yield f"{path}: {folder.path}: {folder.problem}; its {len(folder.experiments)} experiments are listed, not used"
     elif not folder.experiments:
         yield f"{path}: {folder.path}: holds no folder exp_*"
-    elif aside := [e for e in folder.experiments if e.status]:
+    elif unused := [e for e in folder.experiments if e.status]:
         yield (
-            f"{path}: {folder.path}: {len(aside)} of {len(folder.experiments)} experiments are listed, not used "
-            f"(first: {aside[0].folder}: {aside[0].notes[0]})"
+            f"{path}: {folder.path}: {len(unused)} of {len(folder.experiments)} experiments are listed, not used "
+            f"(first: {unused[0].folder}: {unused[0].notes[0]})"
         )

@@ -18,16 +18,15 @@ from espalier.study.calibrations import Calibrations
 from espalier.study.evaluation import EvaluationSettings
 from espalier.study.exports import Exports
 from espalier.study.failures import Failures
-from espalier.study.inference import Measured
-from espalier.study.legacy import Imports
-from espalier.study.memory import Memory
-from espalier.study.paths import Paths, results_folder
-from espalier.study.recovery import Recoveries
+from espalier.study.host_memory import Memory
+from espalier.study.inference import InferenceTimings
+from espalier.study.legacy import LegacyResults
+from espalier.study.paths import Paths, Wildcards, results_folder
+from espalier.study.recovery import RecoverySettings
+from espalier.study.recovery_results import RecoveryResults
 from espalier.study.sources import SandboxSources, StagedSources, model_slug
 from espalier.study.sweep import Sweep
-from espalier.study.tables import TableSources
-
-Wildcards = Any
+from espalier.study.table_sources import TableSources
 
 
 class Study:
@@ -50,19 +49,20 @@ class Study:
         self.sweep = Sweep(config, self.paths)
         self.calibration = Calibrations(config, self.paths, self.sweep)
         self.tables = TableSources(config, self.paths, self.sweep)
-        self.imports = Imports(config, self.paths)
+        self.legacy = LegacyResults(config, self.paths)
         self.exports = Exports(config, self.paths, self.sweep)
-        self.measured = Measured(config, self.paths, self.sweep)
+        self.inference = InferenceTimings(config, self.paths, self.sweep)
         self.failures = Failures(
-            config, self.paths, self.sweep, self.tables, more=(self.exports.jobs, self.measured.jobs)
+            config, self.paths, self.sweep, self.tables, more_jobs=(self.exports.jobs, self.inference.jobs)
         )
-        self.recovery = Recoveries(config, self.paths, self.sweep, self.failures)
+        self.recovery = RecoverySettings(config, self.paths, self.sweep)
+        self.recovered = RecoveryResults(config, self.paths, self.sweep, self.failures)
         recovery_dtype = config.recovery.dtype if config.recovery else "auto"
         self.memory = Memory(
             {"evaluation": config.evaluation.dtype, "recovery": recovery_dtype}, uses_gpu=self.uses_gpu
         )
 
-    def code(self, *patterns: str) -> list[str]:
+    def source_files(self, *patterns: str) -> list[str]:
         """Return the library's source files that match. As inputs of a cheap rule, they rerun it when edited."""
         found = [path for pattern in patterns for path in sorted(self._sources.glob(pattern))]
         return [os.path.relpath(path) for path in found]
@@ -85,16 +85,16 @@ class Study:
 
         If results may be missing, models of `Failures.unchecked_models` are left out, unless no other model remains.
         """
-        unchecked = [name for name in self.models if not self.sweep.present([self.paths.of("check_model", name)])]
+        unchecked = [name for name in self.models if not self.sweep.available([self.paths.of("check_model", name)])]
         return [name for name in self.model_names if name not in unchecked] or self.model_names
 
     @property
     def models_with_structures(self) -> list[str]:
         """Names of the models whose experiments are compared layer by layer."""
-        return [*self.models, *self.imports.models_with_structures]
+        return [*self.models, *self.legacy.models_with_structures]
 
     @staticmethod
-    def any_of(names: Iterable[str]) -> str:
+    def constraint_of(names: Iterable[str]) -> str:
         """Return a wildcard constraint that allows only these names; without names it allows nothing."""
         return "|".join(re.escape(name) for name in names) or "(?!)"
 

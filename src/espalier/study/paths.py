@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from functools import cache
 from string import Formatter
+from typing import Any
 
+Wildcards = Any
+"""The wildcards that Snakemake passes to a look-up: an object with one attribute for each wildcard."""
 CACHE = "cache"
 """Folder of the files that are staged from a hub. All studies share it."""
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espalier.calibration.ladder import prior_samples
-from espalier.study.checks import known_sizes
+from espalier.study.config_checks import known_sizes
 from espalier.study.experiments import Experiment
+from espalier.study.forecast import PlannedJob
 
 if TYPE_CHECKING:
     from espalier.study.lookups import Study
+
+
+class _PassSize(NamedTuple):
+    """Tokens and largest sample count of a calibration pass."""
+
+    n_tokens: int
+    n_samples: int
 
 
 def planned_jobs(study: Study) -> dict[str, Any]:
@@ -24,44 +33,49 @@ def planned_jobs(study: Study) -> dict[str, Any]:
     computed = [model for model in config.models if model.legacy is None]
     jobs = [job for model in computed for job in _jobs(study, model.name, model.gpus if study.uses_gpu else 0)]
     return {
-        "jobs": jobs,
-        "n_params": {name: sizes.structure.total_params if sizes else None for name, sizes in known.items()},
+        "jobs": [asdict(job) for job in jobs],
+        "n_params": {name: sizes.sizes.total_params if sizes else None for name, sizes in known.items()},
     }
 
 
-def _jobs(study: Study, model: str, gpus: int) -> Iterator[dict[str, Any]]:
+def _jobs(study: Study, model: str, gpus: int) -> Iterator[PlannedJob]:
     paths = study.paths
-    experiments = study.sweep.of_model(model)
+    experiments = study.sweep.experiments_of_model(model)
 
     def job(
         rule: str, *wildcards: str, amount: int = 1, on_gpu: bool = True, n_samples: int | None = None
-    ) -> dict[str, Any]:
-        return {
-            "rule": rule, "model": model, "amount": amount, "gpus": gpus if on_gpu else 0, "n_samples": n_samples,
-            "output": paths.of(rule, *wildcards), "benchmark": paths.benchmark(rule, *wildcards),
-        }  # fmt: skip
+    ) -> PlannedJob:
+        return PlannedJob(
+            rule=rule,
+            model=model,
+            amount=amount,
+            gpus=gpus if on_gpu else 0,
+            output=paths.of(rule, *wildcards),
+            benchmark=paths.benchmark(rule, *wildcards),
+            n_samples=n_samples,
+        )
 
     if model in study.sandbox.models:
         yield job("train_sandbox_model", model, on_gpu=False)
     yield job("tokenize_requests", model, on_gpu=False)
     yield job("evaluate_baseline", model)
-    for (rule, *wildcards), (n_tokens, n_samples) in _passes(study, model, experiments).items():
-        yield job(rule, *wildcards, amount=n_tokens, n_samples=n_samples)
+    for (rule, *wildcards), size in _passes(study, model, experiments).items():
+        yield job(rule, *wildcards, amount=size.n_tokens, n_samples=size.n_samples)
     for experiment in experiments:
         yield job("plan", model, experiment.name, on_gpu=False)
         yield job("evaluate", model, experiment.name)
-    for name in study.recovery.planned(model):
+    for name in study.recovered.planned_names(model):
         yield job("recover", model, name, amount=study.recovery.n_tokens)
         yield job("evaluate_recovered", model, name)
 
 
-def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, ...], tuple[int, int]]:
-    """Return the tokens and the largest sample count of each calibration pass, by rule and wildcards."""
+def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, ...], _PassSize]:
+    """Return the size of each calibration pass, by rule and wildcards."""
     configured = study.config.calibration.prior_samples
-    found: dict[tuple[str, ...], tuple[int, int]] = {}
+    found: dict[tuple[str, ...], _PassSize] = {}
 
     def add(*rule_and_wildcards: str, n_tokens: int, n_samples: int) -> None:
-        found[rule_and_wildcards] = max((n_tokens, n_samples), found.get(rule_and_wildcards, (0, 0)))
+        found[rule_and_wildcards] = max(_PassSize(n_tokens, n_samples), found.get(rule_and_wildcards, _PassSize(0, 0)))
 
     for experiment in experiments:
         if not (experiment.seq_len and experiment.n_samples):

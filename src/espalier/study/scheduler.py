@@ -15,7 +15,7 @@ SETS_A_TIMER = "_schedule_reevalutation"
 """Name of the `JobScheduler` method that starts a timer. The spelling error is Snakemake's."""
 
 
-def look_once_per_delay() -> None:
+def limit_scheduler_timers() -> None:
     """Allow one timer at a time for each delay in this process. Call this while the Snakefile is read."""
     try:
         scheduler = importlib.import_module("snakemake.scheduling.job_scheduler").JobScheduler
@@ -30,11 +30,11 @@ def look_once_per_delay() -> None:
             return
         waiting.add(delay)
 
-        def look() -> None:
+        def wake_up() -> None:
             waiting.discard(delay)
             self._open_jobs.release()
 
-        timer = threading.Timer(delay, look)
+        timer = threading.Timer(delay, wake_up)
         timer.daemon = True
         timer.start()
 

@@ -9,9 +9,7 @@ from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.sandbox.splits import sandbox_task_files
-from espalier.study.paths import Paths
-
-Wildcards = Any
+from espalier.study.paths import Paths, Wildcards
 
 
 def model_slug(model: ModelEntry) -> str:
@@ -76,7 +74,7 @@ class StagedSources:
         return list(self._texts) if self._is_computed else []
 
     @property
-    def are_any(self) -> bool:
+    def has_any(self) -> bool:
         """Whether anything is staged from a hub."""
         return bool(self.models or self.tasks or self.texts)
 

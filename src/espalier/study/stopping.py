@@ -22,7 +22,7 @@ STOP_FILE = "ESPALIER_STOP_FILE"
 """Environment variable of jobs: path of a file that exists once the workflow has received a stop signal."""
 
 
-def tell_jobs_when_stopped() -> None:
+def install_stop_handlers() -> None:
     """Install the signal handlers in the driver process. Call this while the Snakefile is read."""
     if threading.current_thread() is not threading.main_thread():
         return  # a program that uses Snakemake's API handles signals itself
@@ -30,22 +30,22 @@ def tell_jobs_when_stopped() -> None:
     os.environ[STOP_FILE] = str(path)
     atexit.register(path.unlink, missing_ok=True)
 
-    def tell() -> None:
+    def create_stop_file() -> None:
         with contextlib.suppress(OSError):
             path.parent.mkdir(exist_ok=True)
             path.touch()
 
     def interrupted(number: int, frame: Any) -> None:
-        tell()
+        create_stop_file()
         signal.default_int_handler(number, frame)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # do not replace an ignored SIGINT
         signal.signal(signal.SIGINT, interrupted)
-    _before_sigterm(tell)
+    _before_sigterm(create_stop_file)
 
 
-def _before_sigterm(tell: Any) -> None:
-    """Call `tell` before Snakemake's own handler of SIGTERM.
+def _before_sigterm(create_stop_file: Any) -> None:
+    """Call `create_stop_file` before Snakemake's own handler of SIGTERM.
 
     Snakemake sets its handler, a method, only after it has read the Snakefile. So the method itself is extended.
     """
@@ -56,7 +56,7 @@ def _before_sigterm(tell: Any) -> None:
         return
 
     def exit_gracefully(self: Any, *arguments: Any) -> None:
-        tell()
+        create_stop_file()
         own(self, *arguments)
 
     scheduler.exit_gracefully = exit_gracefully

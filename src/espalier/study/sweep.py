@@ -12,9 +12,8 @@ from espalier.config.grid import Method
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.experiments import Experiment, experiments_of
-from espalier.study.paths import Paths
+from espalier.study.paths import Paths, Wildcards
 
-Wildcards = Any
 ALLOW_MISSING = "ESPALIER_ALLOW_MISSING"
 """Environment variable: names of the studies whose results may be missing.
 
@@ -35,7 +34,7 @@ class Sweep:
         self._paths = paths
         self._allow_missing = config.report.allow_missing or config.study in os.environ.get(ALLOW_MISSING, "").split()
         self._experiments = {model.name: experiments_of(config, model) for model in config.models}
-        self._by_name = {(e.model, e.name): e for found in self._experiments.values() for e in found}
+        self._by_name = {(e.model, e.name): e for group in self._experiments.values() for e in group}
 
     @property
     def allows_missing(self) -> bool:
@@ -62,17 +61,17 @@ class Sweep:
         methods = {experiment.method.name for experiment in self.experiments}
         return rf"(?:{'|'.join(map(re.escape, sorted(methods)))})(?:-seq\d+)?(?:-n\d+)?-p[\d_]+(?:-s\d+)?"
 
-    def present(self, paths: Iterable[str]) -> list[str]:
+    def available(self, paths: Iterable[str]) -> list[str]:
         """Return the paths; if results may be missing, only those that exist."""
         return [path for path in paths if not self._allow_missing or Path(path).exists()]
 
-    def of_model(self, model: str) -> list[Experiment]:
+    def experiments_of_model(self, model: str) -> list[Experiment]:
         """Return the experiments of one model; none for an imported model."""
         return self._experiments.get(model, [])
 
-    def names_of(self, wildcards: Wildcards) -> list[str]:
+    def names_of_model(self, wildcards: Wildcards) -> list[str]:
         """Return the names of the experiments of one model."""
-        return [experiment.name for experiment in self.of_model(wildcards.model)]
+        return [experiment.name for experiment in self.experiments_of_model(wildcards.model)]
 
     def files(self, pattern: str) -> list[str]:
         """Return the path of every experiment: the pattern with `{model}` and `{experiment}` filled in."""

@@ -19,7 +19,7 @@ from espalier.reports.messages import Texts
 from espalier.reports.sections.recovery import recovery_sections, with_recovery
 from espalier.reports.text import model_text
 from espalier.results.recovered import recovered_table
-from espalier.tables import Recovered
+from espalier.tables import RecoveredExperiments
 from tests.unit.analysis.test_analysis import row, table
 from tests.unit.analysis.test_uncertainty import N, samples
 
@@ -68,7 +68,7 @@ def recovered(after: dict[str, tuple[int, int]], **failed: str) -> pd.DataFrame:
             {**rows[0], "experiment": name, "acc_mean_after": None, "ppl_after_text": None, "n_tokens": None,
              "n_trainable": None, "seconds": None, "peak_memory_bytes": None, "status": "failed", "note": reason}
         )  # fmt: skip
-    return Recovered.validate(recovered_table(rows, ["text"]))
+    return RecoveredExperiments.validate(recovered_table(rows, ["text"]))
 
 
 def analyse(frame: pd.DataFrame, after: dict[str, tuple[int, int]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from espalier.errors import UserError
 from espalier.models.decoder import Projection
 from espalier.planning.criteria import CRITERIA, Criterion
 from espalier.progress import Progress
-from espalier.tables import Gradients, Importance
+from espalier.tables import GradientStatistics, Importance
 from tests.unit.conftest import random_model, with_biases
 
 SHAPES = {
@@ -57,7 +57,7 @@ def collect(
         model, sequences, counts, criterion=criterion, settings=PassSettings(**({"token_budget": 50} | settings))
     )
     importance = Importance.validate(pd.DataFrame(found.importance))
-    return importance, None if found.statistics is None else Gradients.validate(pd.DataFrame(found.statistics))
+    return importance, None if found.statistics is None else GradientStatistics.validate(pd.DataFrame(found.statistics))
 
 
 def accumulated(model: PreTrainedModel, sequences: torch.Tensor, needs: set[str]) -> list[Sums]:

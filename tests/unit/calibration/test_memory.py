@@ -8,7 +8,7 @@ import torch
 from espalier.calibration.memory import GIB, RESERVE, PassSettings, PassSize, bytes_per_layer, fit, pass_size
 from espalier.errors import UserError
 from espalier.models.from_manifest import device_map
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from tests.unit.conftest import random_model
 
 LLAMA_8B_LAYER = 218_103_808 * 4  # bytes of the float32 sums of its seven projections
@@ -91,8 +91,8 @@ def test_smaller_halves_sequences_first() -> None:
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_model_is_spread_evenly_and_in_order(tied: bool) -> None:
-    structure = ModelStructure((LayerStructure(2, 100, 10, 30, 8),) * 8, other_params=1000)
-    devices = device_map(structure, 3, tied=tied)
+    sizes = ModelSizes((LayerSizes(2, 100, 10, 30, 8),) * 8, other_params=1000)
+    devices = device_map(sizes, 3, tied=tied)
     of_layers = [devices[f"model.layers.{number}"] for number in range(8)]
     assert of_layers == sorted(of_layers)
     assert set(of_layers) == {0, 1, 2}
@@ -101,4 +101,4 @@ def test_a_model_is_spread_evenly_and_in_order(tied: bool) -> None:
     load = [508 * of_layers.count(device) for device in range(3)]
     load[0] += 1000 if tied else 500
     load[2] += 0 if tied else 500
-    assert max(load) <= structure.total_params / 3 + 508  # within one layer of an even share
+    assert max(load) <= sizes.total_params / 3 + 508  # within one layer of an even share

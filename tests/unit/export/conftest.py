@@ -10,7 +10,7 @@ import pytest
 from espalier.export.describe import describe_export
 from espalier.files import sha256_of_json
 from espalier.models.manifest import make_manifest
-from espalier.models.sizes import ModelStructure
+from espalier.models.sizes import ModelSizes
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
@@ -47,14 +47,14 @@ def source_in(folder: Path, architecture: str, pages: list[str], *, scale: float
     with_biases(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     manifest = make_manifest("A", folder, trust_remote_code=False, commit=None)
-    structure = ModelStructure.from_dict(manifest["structure"])
+    structure = ModelSizes.from_dict(manifest["structure"])
     kv_groups = ((), (1,), (0, 1), ())
     channels = (tuple(range(0, N_CHANNELS, 2)), (), (3, 5, 7), ())
     plan = Plan((N_KV,) * N_LAYERS, (N_CHANNELS,) * N_LAYERS, kv_groups, channels)
     return Source(folder, manifest, description_of(manifest, plan, structure), plan)
 
 
-def description_of(manifest: dict[str, Any], plan: Plan, structure: ModelStructure) -> dict[str, Any]:
+def description_of(manifest: dict[str, Any], plan: Plan, structure: ModelSizes) -> dict[str, Any]:
     """Return the description of the export of a plan, with made-up results."""
     weights = sha256_of_json(manifest["files"])
     selection = {"freeze_first_layers": 1, "freeze_last_layers": 0, "max_layer_ratio": 1.0}

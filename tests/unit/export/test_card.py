@@ -9,7 +9,7 @@ import yaml
 from espalier.export.card import escape, write_card
 from espalier.export.parity import TOLERANCE
 from espalier.files import write_json
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 from tests.unit.export.conftest import description_of
 
@@ -20,7 +20,7 @@ PARITY = {
     "tokenizer": {"n_texts": 5, "equal": True},
     "weights_dtype": "bfloat16",
 }  # fmt: skip
-STRUCTURE = ModelStructure((LayerStructure(2, 1000, 4, 30, 64),) * 2, 500)
+STRUCTURE = ModelSizes((LayerSizes(2, 1000, 4, 30, 64),) * 2, 500)
 
 
 @pytest.fixture

@@ -206,7 +206,9 @@ def test_a_checkpoint_that_differs_is_deleted_with_the_reason(reference_of_anoth
 def test_code_that_does_not_load_is_deleted_with_the_reason(
     make_source: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing.pruned, "CODE", ("architecture.py", "configuration_pruned.py", "modeling_pruned.py"))
+    monkeypatch.setattr(
+        writing.pruned, "EXPORTED_FILES", ("architecture.py", "configuration_pruned.py", "modeling_pruned.py")
+    )
     with pytest.raises(UserError, match=r"a fresh process could not load the checkpoint \(.*pruned_blocks.*deleted"):
         export(make_source("llama"), tmp_path / "out/best")
     assert nothing_left(tmp_path / "out/best")

@@ -174,13 +174,13 @@ def test_sizes_that_are_no_cut_are_refused(sizes: dict[str, object], message: st
 
 def test_the_code_that_travels_imports_only_what_a_stranger_has() -> None:
     """The code in an exported folder imports only torch, transformers, huggingface_hub and the standard library."""
-    for name in pruned.CODE:
+    for name in pruned.EXPORTED_FILES:
         tree = ast.parse(Path(pruned.__file__).with_name(name).read_text(encoding="utf-8"))
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom | ast.Import)]
         for node in imports:
             modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             if isinstance(node, ast.ImportFrom) and node.level:
-                assert f"{node.module}.py" in pruned.CODE
+                assert f"{node.module}.py" in pruned.EXPORTED_FILES
                 continue
             allowed = {"torch", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
             assert {module.split(".")[0] for module in modules} <= allowed, (name, modules)

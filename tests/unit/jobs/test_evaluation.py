@@ -18,7 +18,7 @@ from espalier.files import read_json, read_parquet, sha256_of_json, write_json, 
 from espalier.jobs.evaluation import EvaluationJob, Planned, evaluate_recovered, evaluate_with_others
 from espalier.planning.plan import Plan
 from espalier.recipe import read_samples
-from espalier.study.waiting import planned_experiments
+from espalier.study.planned_experiments import planned_experiments
 
 PROTOCOL = {"window": 8}
 ROW = {

@@ -41,13 +41,13 @@ def test_folder_says_what_the_modules_hold(
 ) -> None:
     model.save_pretrained(tmp_path)
     PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(tmp_path)
-    structure = inspect_folder(tmp_path).structure
-    assert structure.total_params == sum(parameter.numel() for parameter in model.parameters())
-    for layer, sizes in zip(decoder_layers(model), structure.layers, strict=True):
-        assert sizes.n_kv_groups == n_groups(layer, "attention")
-        assert sizes.n_mlp_channels == n_groups(layer, "mlp")
-        assert sizes.kv_group_params == params_per_group(layer, "attention")
-        assert sizes.mlp_channel_params == params_per_group(layer, "mlp")
+    sizes = inspect_folder(tmp_path).sizes
+    assert sizes.total_params == sum(parameter.numel() for parameter in model.parameters())
+    for layer, layer_sizes in zip(decoder_layers(model), sizes.layers, strict=True):
+        assert layer_sizes.n_kv_groups == n_groups(layer, "attention")
+        assert layer_sizes.n_mlp_channels == n_groups(layer, "mlp")
+        assert layer_sizes.kv_group_params == params_per_group(layer, "attention")
+        assert layer_sizes.mlp_channel_params == params_per_group(layer, "mlp")
     loaded = load_model(tmp_path, dtype="auto", device=torch.device("cpu"))
     with torch.no_grad():
         torch.testing.assert_close(loaded(sequences).logits, model(sequences).logits)

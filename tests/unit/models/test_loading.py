@@ -16,7 +16,7 @@ class AskedError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("device", "spread", "expected"),
+    ("device", "device_map", "expected"),
     [
         ("cpu", None, None),
         ("cuda", None, {"": torch.device("cuda")}),
@@ -25,7 +25,7 @@ class AskedError(Exception):
     ],
 )
 def test_transformers_is_asked_to_put_weights_straight_onto_the_device(
-    device: str, spread: dict[str, int] | None, expected: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, device_map: dict[str, int] | None, expected: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test checks arguments only, so it needs no GPU; tests/gpu measures the memory."""
     save_random_model(tmp_path)
@@ -37,7 +37,7 @@ def test_transformers_is_asked_to_put_weights_straight_onto_the_device(
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
     with pytest.raises(AskedError):
-        load_model(tmp_path, dtype="float32", device=torch.device(device), spread=spread)
+        load_model(tmp_path, dtype="float32", device=torch.device(device), device_map=device_map)
     assert asked[0]["device_map"] == expected
 
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.groups import GroupTable
 
-UNEVEN = ModelStructure(
-    (LayerStructure(2, 40, 3, 6, 8), LayerStructure(0, 40, 2, 7, 8), LayerStructure(1, 30, 0, 6, 8)), other_params=100
+UNEVEN = ModelSizes(
+    (LayerSizes(2, 40, 3, 6, 8), LayerSizes(0, 40, 2, 7, 8), LayerSizes(1, 30, 0, 6, 8)), other_params=100
 )
 
 
@@ -21,19 +21,19 @@ def test_parameters_add_up() -> None:
     assert UNEVEN.total_params == 98 + 14 + 30 + 3 * 8 + 100
 
 
-def test_llama_3_8b_has_its_published_size(llama_3_8b: ModelStructure) -> None:
+def test_llama_3_8b_has_its_published_size(llama_3_8b: ModelSizes) -> None:
     assert llama_3_8b.total_params == 8_030_261_248
 
 
-def test_structure_survives_json() -> None:
-    assert ModelStructure.from_dict(json.loads(json.dumps(UNEVEN.to_dict()))) == UNEVEN
+def test_sizes_survive_json() -> None:
+    assert ModelSizes.from_dict(json.loads(json.dumps(UNEVEN.to_dict()))) == UNEVEN
 
 
 def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="counts cannot be negative"):
-        LayerStructure(-1, 40, 3, 6, 8)
+        LayerSizes(-1, 40, 3, 6, 8)
     with pytest.raises(ValueError, match="at least one parameter"):
-        LayerStructure(1, 40, 3, 0, 8)
+        LayerSizes(1, 40, 3, 0, 8)
 
 
 def test_groups_are_listed_by_layer_block_and_group() -> None:
@@ -54,4 +54,4 @@ def test_groups_are_listed_by_layer_block_and_group() -> None:
 
 
 def test_model_without_layers_has_no_groups() -> None:
-    assert len(GroupTable.of(ModelStructure((), 10))) == 0
+    assert len(GroupTable.of(ModelSizes((), 10))) == 0

@@ -128,7 +128,7 @@ def n_params(model: PreTrainedModel) -> int:
 
 def test_projections_are_those_that_the_folder_check_asks_for() -> None:
     assert tuple(role.path for role in decoder.ROLES) == folder.PROJECTIONS
-    assert {"o_proj", "down_proj"} == decoder.INPUT_SIDE
+    assert {"o_proj", "down_proj"} == decoder.COLUMN_GROUPED
 
 
 def test_sizes_are_read_from_the_modules(case: Case) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.groups import GroupTable
 
 
@@ -16,20 +16,20 @@ from espalier.planning.groups import GroupTable
 class Case:
     """A random model, with scores that are often equal."""
 
-    structure: ModelStructure
+    sizes: ModelSizes
     scores: NDArray[np.float64]
 
     @property
     def groups(self) -> GroupTable:
         """Table of the model's groups."""
-        return GroupTable.of(self.structure)
+        return GroupTable.of(self.sizes)
 
 
 @st.composite
 def cases(draw: st.DrawFn, min_layers: int = 1, max_channels: int = 8) -> Case:
     """Draw a model of up to six layers of unequal sizes."""
     layer = st.builds(
-        LayerStructure,
+        LayerSizes,
         n_kv_groups=st.integers(0, 3),
         kv_group_params=st.integers(1, 30),
         n_mlp_channels=st.integers(0, max_channels),
@@ -37,10 +37,10 @@ def cases(draw: st.DrawFn, min_layers: int = 1, max_channels: int = 8) -> Case:
         fixed_params=st.integers(0, 5),
     )
     layers = draw(st.lists(layer, min_size=min_layers, max_size=6))
-    structure = ModelStructure(tuple(layers), draw(st.integers(1, 50)))
+    sizes = ModelSizes(tuple(layers), draw(st.integers(1, 50)))
     n_groups = sum(layer.n_kv_groups + layer.n_mlp_channels for layer in layers)
     scores = draw(st.lists(st.integers(0, 6), min_size=n_groups, max_size=n_groups))
-    return Case(structure, np.array(scores, dtype=np.float64))
+    return Case(sizes, np.array(scores, dtype=np.float64))
 
 
 def greedy(case: Case, budget: int, limits: Sequence[int]) -> list[bool]:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.errors import UserError
-from espalier.models.sizes import LayerStructure, ModelStructure
-from espalier.planning.groups import ATTENTION, MLP, GroupTable
+from espalier.models.sizes import LayerSizes, ModelSizes
+from espalier.planning.groups import ATTENTION_ID, MLP_ID, GroupTable
 from espalier.planning.plan import Plan
 from tests.unit.planning.reference import Case, cases
 
 # 2 KV groups of 10, 9 MLP channels of 3, norms of 6: 53 per layer, 12 outside, 118 in all.
-SMALL = ModelStructure((LayerStructure(2, 10, 9, 3, 6),) * 2, other_params=12)
+SMALL = ModelSizes((LayerSizes(2, 10, 9, 3, 6),) * 2, other_params=12)
 GROUPS = GroupTable.of(SMALL)
 
 
@@ -53,10 +53,12 @@ def test_identity_removes_nothing() -> None:
     assert (plan.removed_params(SMALL), plan.extreme_pruning_layers) == (0, 0)
 
 
-def test_emptied_attention_leaves_the_norms_of_the_reference(llama_3_8b: ModelStructure) -> None:
+def test_emptied_attention_leaves_the_norms_of_the_reference(llama_3_8b: ModelSizes) -> None:
     # Layer 23 of the reference: no KV group, 3254 channels of 12288 = 39,985,152, and two norms of 4096 = 8,192.
     groups = GroupTable.of(llama_3_8b)
-    removed = (groups.layer == 23) & ((groups.block == ATTENTION) | ((groups.block == MLP) & (groups.group >= 3254)))
+    removed = (groups.layer == 23) & (
+        (groups.block == ATTENTION_ID) | ((groups.block == MLP_ID) & (groups.group >= 3254))
+    )
     plan = Plan.from_mask(groups, llama_3_8b, removed)
     assert plan.layer_params(llama_3_8b)[23] == 39_985_152 + 8_192
     assert plan.removed_params(llama_3_8b) == 8 * 5_242_880 + (14336 - 3254) * 12_288
@@ -66,12 +68,12 @@ def test_emptied_attention_leaves_the_norms_of_the_reference(llama_3_8b: ModelSt
 @given(cases(), st.randoms())
 def test_plan_survives_json(case: Case, random: Any) -> None:
     removed = np.array([random.random() < 0.5 for _ in range(len(case.groups))], dtype=bool)
-    plan = Plan.from_mask(case.groups, case.structure, removed)
+    plan = Plan.from_mask(case.groups, case.sizes, removed)
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
-    assert plan.removed_params(case.structure) == case.groups.cost[removed].sum()
+    assert plan.removed_params(case.sizes) == case.groups.cost[removed].sum()
 
 
-def test_plan_of_llama_3_8b_is_small(llama_3_8b: ModelStructure) -> None:
+def test_plan_of_llama_3_8b_is_small(llama_3_8b: ModelSizes) -> None:
     groups = GroupTable.of(llama_3_8b)
     plan = Plan.from_mask(groups, llama_3_8b, np.random.default_rng(0).random(len(groups)) < 0.2)
     text = json.dumps(plan.to_dict(), indent=1)
@@ -109,11 +111,11 @@ def test_damaged_plans_are_refused(damage: Callable[[dict[str, Any]], Any], mess
 
 
 def test_plan_of_another_model_is_refused() -> None:
-    other = ModelStructure((SMALL.layers[0], LayerStructure(2, 10, 8, 3, 6)), 12)
+    other = ModelSizes((SMALL.layers[0], LayerSizes(2, 10, 8, 3, 6)), 12)
     with pytest.raises(UserError, match=r"layer 1 has \(KV groups, MLP channels\) \(2, 9\) in the plan and \(2, 8\)"):
         small_plan().removed_params(other)
     with pytest.raises(UserError, match=r"layer 1 .* \(2, 9\) in the plan and None in the model"):
-        small_plan().removed_params(ModelStructure(SMALL.layers[:1], 12))
+        small_plan().removed_params(ModelSizes(SMALL.layers[:1], 12))
 
 
 def test_mask_of_another_length_is_refused() -> None:

@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.groups import GroupTable
 from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
 
-GROUPS = GroupTable.of(ModelStructure((LayerStructure(1, 8, 2, 2, 4),) * 2, 10))
+GROUPS = GroupTable.of(ModelSizes((LayerSizes(1, 8, 2, 2, 4),) * 2, 10))
 IMPORTANCE = np.array([16.0, 1, 3, 8, 0, 6])
 BASE = [2, 0.5, 1.5, 1, 0, 3]  # 16/8, 1/2, 3/2; 8/8, 0/2, 6/2
 

@@ -5,9 +5,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from espalier.errors import UserError
-from espalier.models.sizes import LayerStructure, ModelStructure
-from espalier.planning.groups import MLP, GroupTable
-from espalier.planning.select import SelectionOptions, select
+from espalier.models.sizes import LayerSizes, ModelSizes
+from espalier.planning.groups import MLP_ID, GroupTable
+from espalier.planning.select import SelectionOptions, select_groups
 from tests.unit.planning.reference import Case, cases, share_of
 
 RATIOS = st.integers(0, 90).map(lambda percent: percent / 100)
@@ -15,16 +15,16 @@ RATIOS = st.integers(0, 90).map(lambda percent: percent / 100)
 
 def widths(case: Case, removed: np.ndarray) -> list[int]:
     """Return how many MLP channels each layer keeps."""
-    mlp = case.groups.block == MLP
-    return [int((~removed & mlp & (case.groups.layer == index)).sum()) for index in range(case.structure.n_layers)]
+    mlp = case.groups.block == MLP_ID
+    return [int((~removed & mlp & (case.groups.layer == index)).sum()) for index in range(case.sizes.n_layers)]
 
 
 def mlp_only(scores: list[float], n_layers: int, ratio: float, options: SelectionOptions, **settings: str) -> list[int]:
     """Select in a model of MLPs only, with one parameter per channel; return the width of each layer."""
     n_channels = len(scores) // n_layers
-    structure = ModelStructure((LayerStructure(0, 1, n_channels, 1, 0),) * n_layers, 0)
-    case = Case(structure, np.array(scores, dtype=float))
-    removed = select(case.groups, structure, case.scores, ratio, options, **settings)
+    sizes = ModelSizes((LayerSizes(0, 1, n_channels, 1, 0),) * n_layers, 0)
+    case = Case(sizes, np.array(scores, dtype=float))
+    removed = select_groups(case.groups, sizes, case.scores, ratio, options, **settings)
     lowest_first = case.scores.reshape(n_layers, -1).argsort(axis=1, kind="stable")
     result = widths(case, removed)
     for layer, order, width in zip(removed.reshape(n_layers, -1), lowest_first, result, strict=True):
@@ -101,12 +101,12 @@ def test_widths_are_admissible_and_the_budget_met_within_a_step(
 ) -> None:
     options = SelectionOptions(freeze_first_layers=first, mlp_multiple_of=multiple)
     try:
-        removed = select(case.groups, case.structure, case.scores, ratio, options, allocation)
+        removed = select_groups(case.groups, case.sizes, case.scores, ratio, options, allocation)
     except UserError:
         assume(False)
-    missed = share_of(ratio, case.structure.total_params) - int(case.groups.cost[removed].sum())
+    missed = share_of(ratio, case.sizes.total_params) - int(case.groups.cost[removed].sum())
     assert missed >= 0
-    for index, (layer, width) in enumerate(zip(case.structure.layers, widths(case, removed), strict=True)):
+    for index, (layer, width) in enumerate(zip(case.sizes.layers, widths(case, removed), strict=True)):
         assert width % multiple == 0 or width == layer.n_mlp_channels
         if index < first:
             assert width == layer.n_mlp_channels
@@ -118,22 +118,22 @@ def test_widths_are_admissible_and_the_budget_met_within_a_step(
 def test_collapse_holds_with_multiples(case: Case, ratio: float, multiple: int, share: float) -> None:
     options = SelectionOptions(collapse_below=share, mlp_multiple_of=multiple)
     try:
-        removed = select(case.groups, case.structure, case.scores, ratio, options)
+        removed = select_groups(case.groups, case.sizes, case.scores, ratio, options)
     except UserError:
         assume(False)
     groups = case.groups
-    assert groups.cost[removed].sum() <= share_of(ratio, case.structure.total_params)
-    for index, (layer, width) in enumerate(zip(case.structure.layers, widths(case, removed), strict=True)):
+    assert groups.cost[removed].sum() <= share_of(ratio, case.sizes.total_params)
+    for index, (layer, width) in enumerate(zip(case.sizes.layers, widths(case, removed), strict=True)):
         kept = int(groups.cost[~removed & (groups.layer == index)].sum())
         assert kept == 0 or kept >= share * layer.prunable_params - 1e-9
         assert width % multiple == 0 or width == layer.n_mlp_channels
 
 
-def test_llama_3_8b_is_within_one_multiple(llama_3_8b: ModelStructure) -> None:
+def test_llama_3_8b_is_within_one_multiple(llama_3_8b: ModelSizes) -> None:
     groups = GroupTable.of(llama_3_8b)
     case = Case(llama_3_8b, np.random.default_rng(1).random(len(groups)) * (1 + groups.layer % 5))
     for allocation in ("global", "uniform"):
-        removed = select(groups, llama_3_8b, case.scores, 0.2, SelectionOptions(mlp_multiple_of=256), allocation)
+        removed = select_groups(groups, llama_3_8b, case.scores, 0.2, SelectionOptions(mlp_multiple_of=256), allocation)
         assert all(width % 256 == 0 for width in widths(case, removed))
         missed = 0.2 * llama_3_8b.total_params - int(groups.cost[removed].sum())
         assert 0 <= missed < 256 * 3 * 4096

@@ -7,10 +7,10 @@ import pytest
 from tools.data_dictionary import PAGE, insert_tables
 
 from espalier.config import load_study
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 from espalier.results.consolidate import (
-    Finished,
+    ExperimentResults,
     evaluations_table,
     experiments_table,
     gradient_metrics,
@@ -20,7 +20,7 @@ from espalier.study.lookups import Study
 from espalier.tables import Evaluations, Experiments, Layers
 from tests.conftest import REPOSITORY
 
-STRUCTURE = ModelStructure((LayerStructure(2, 10, 4, 3, 5), LayerStructure(2, 10, 4, 3, 5)), other_params=20)
+STRUCTURE = ModelSizes((LayerSizes(2, 10, 4, 3, 5), LayerSizes(2, 10, 4, 3, 5)), other_params=20)
 PROTOCOL = {"window": 8, "tasks": ["piqa"]}
 
 
@@ -37,7 +37,7 @@ def metrics(acc: float, acc_norm: float, ppl: float, n_params: int) -> dict[str,
 
 
 @pytest.fixture
-def finished() -> list[Finished]:
+def finished() -> list[ExperimentResults]:
     config = {
         "study": "s", "models": [{"name": "A", "family": "Llama", "kind": "base", "path": "a"}],
         "methods": [{"name": "taylor"}, {"name": "random", "criterion": "random"}],
@@ -54,13 +54,13 @@ def finished() -> list[Finished]:
          "grad_norm": [1.0, 5.1961524, 10.0], "grad_max": [1.0, 3.0, 5.0]}
     )  # fmt: skip
     return [
-        Finished(entries[0]["facts"], metrics(0.9, 0.8, 3.0, 94), None, None),
-        Finished(entries[1]["facts"], metrics(0.5, 0.6, 5.0, 69), plan, gradient_metrics(gradients)),
-        Finished(entries[2]["facts"], None, None, None, failure="too hot"),
+        ExperimentResults(entries[0]["facts"], metrics(0.9, 0.8, 3.0, 94), None, None),
+        ExperimentResults(entries[1]["facts"], metrics(0.5, 0.6, 5.0, 69), plan, gradient_metrics(gradients)),
+        ExperimentResults(entries[2]["facts"], None, None, None, failure="too hot"),
     ]
 
 
-def test_experiments_table(finished: list[Finished]) -> None:
+def test_experiments_table(finished: list[ExperimentResults]) -> None:
     table = Experiments.validate(experiments_table(finished, "acc_norm_else_acc"))
     assert table.experiment.tolist() == ["baseline", "taylor-seq16-n4-p20", "random-p20"]
     assert table.acc_mean.tolist()[:2] == [0.8, 0.6]
@@ -73,7 +73,7 @@ def test_experiments_table(finished: list[Finished]) -> None:
     assert experiments_table(finished, "acc").acc_mean.tolist()[:2] == [0.9, 0.5]
 
 
-def test_gradient_metrics_pool_projections_by_their_size(finished: list[Finished]) -> None:
+def test_gradient_metrics_pool_projections_by_their_size(finished: list[ExperimentResults]) -> None:
     """Layer 0: mean (1*1 + 3*3) / 4 = 2.5, norm sqrt(1 + 27) = 5.29; layer 1: mean 5, norm 10."""
     found = finished[1].gradients
     assert found is not None
@@ -82,7 +82,7 @@ def test_gradient_metrics_pool_projections_by_their_size(finished: list[Finished
     assert found["grad_norm_ratio"] == pytest.approx(10 / 28**0.5)
 
 
-def test_evaluations_table(finished: list[Finished]) -> None:
+def test_evaluations_table(finished: list[ExperimentResults]) -> None:
     table = Evaluations.validate(evaluations_table(finished))
     assert len(table) == 6  # acc, acc_norm and one perplexity of two experiments
     row = table[(table.experiment == "baseline") & (table.metric == "acc")].iloc[0]
@@ -90,7 +90,7 @@ def test_evaluations_table(finished: list[Finished]) -> None:
     assert set(table.protocol) == {table.protocol[0]}
 
 
-def test_layers_table(finished: list[Finished]) -> None:
+def test_layers_table(finished: list[ExperimentResults]) -> None:
     table = Layers.validate(pd.DataFrame(layer_rows(finished[1].plan, STRUCTURE)))
     assert table.kept_kv_groups.tolist() == [1, 2]
     assert table.kept_mlp_channels.tolist() == [0, 3]

@@ -9,8 +9,8 @@ import pytest
 from espalier.errors import UserError
 from espalier.files import write_json
 from espalier.recipe import evaluation_settings, recovery_settings
-from espalier.results.recovered import recovered_rows, recovered_table
-from espalier.tables import Recovered
+from espalier.results.recovered import RecoveredEntry, recovered_rows, recovered_table
+from espalier.tables import RecoveredExperiments
 
 PROTOCOL = {"window": 8}
 CONFIGURED = {"settings": {"rank": 8}, "protocol": PROTOCOL, "dtype": "auto"}
@@ -55,8 +55,9 @@ def result(folder: Path, name: str, **changes: Any) -> dict[str, str]:
 
 
 def table(entries: list[dict[str, str]], missing: dict[str, str | None] | None = None) -> pd.DataFrame:
-    rows = recovered_rows(entries, EXPERIMENTS, ["plain"], configured=CONFIGURED, missing=missing or {})
-    return Recovered.validate(recovered_table(rows, ["plain"]))
+    read = [RecoveredEntry(**entry, samples="") for entry in entries]
+    rows = recovered_rows(read, EXPERIMENTS, ["plain"], configured=CONFIGURED, missing=missing or {})
+    return RecoveredExperiments.validate(recovered_table(rows, ["plain"]))
 
 
 def test_before_and_after_stand_side_by_side(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 from espalier.serving.verdict import TARGETS, Kept, ModelFacts, Verdict, advice, judge, rounding_costs, spans, verdicts
 
 # 4 layers of 4 KV groups (3,072 parameters each) and 512 channels (192 each).
-STRUCTURE = ModelStructure((LayerStructure(4, 3_072, 512, 192, 128),) * 4, other_params=100_000)
+STRUCTURE = ModelSizes((LayerSizes(4, 3_072, 512, 192, 128),) * 4, other_params=100_000)
 LLAMA = ModelFacts("llama", 4_096, None, head_dim=64, queries_per_group=2, biases=(), block_norms=())
 WHOLE = Kept((4,) * 4, (512,) * 4)
 

@@ -11,7 +11,7 @@ from snakemake.cli import get_argument_parser
 from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.naming import experiment_name
-from espalier.study.driver import asked_targets, open_study
+from espalier.study.driver import open_study, requested_targets
 from espalier.study.experiments import experiments_of
 from espalier.study.lookups import Study
 from espalier.study.sweep import ALLOW_MISSING, Sweep
@@ -138,13 +138,13 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("arguments", "targets"), COMMANDS, ids=" ".join)
 def test_a_target_is_what_snakemake_takes_for_one(arguments: list[str], targets: list[str]) -> None:
-    assert sorted(asked_targets(get_argument_parser(), arguments, lambda rule: rule)) == targets
+    assert sorted(requested_targets(get_argument_parser(), arguments, lambda rule: rule)) == targets
 
 
 def test_a_target_has_the_name_that_a_module_import_gives_it() -> None:
     arguments = ["-n", "x_partial_reports", "inference"]
-    assert asked_targets(get_argument_parser(), arguments, lambda rule: f"x_{rule}") == {"partial_reports"}
-    assert asked_targets(get_argument_parser(), arguments, lambda _: None) == set()
+    assert requested_targets(get_argument_parser(), arguments, lambda rule: f"x_{rule}") == {"partial_reports"}
+    assert requested_targets(get_argument_parser(), arguments, lambda _: None) == set()
 
 
 def test_two_experiments_of_one_name_are_refused() -> None:

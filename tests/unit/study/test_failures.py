@@ -7,7 +7,7 @@ import pytest
 
 from espalier.config import load_study
 from espalier.files import write_json
-from espalier.results.consolidate import gather
+from espalier.results.consolidate import ExperimentEntry, read_results
 from espalier.study.lookups import Study
 
 TAYLOR, BLOCK, WEIGHTS, WANDA = "t-seq16-n8-p20", "v1.5-seq16-n8-p20", "m-p20", "w-seq16-n8-p20"
@@ -15,11 +15,11 @@ NAMES = ["baseline", TAYLOR, BLOCK, WEIGHTS, WANDA]
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def lookups(model: dict[str, Any] | None = None, **changes: Any) -> Study:
+def make_study(model: dict[str, Any] | None = None, **changes: Any) -> Study:
     config: dict[str, Any] = {
         "study": "s",
         "models": [{"name": "A", "family": "Llama", "kind": "base", **(model or {"path": "a"})}],
@@ -35,7 +35,7 @@ def lookups(model: dict[str, Any] | None = None, **changes: Any) -> Study:
     return Study(load_study(config | changes), Path("src/espalier"))
 
 
-def fail(job: str, reason: str, folder: str = "results/s") -> None:
+def record_failure(job: str, reason: str, folder: str = "results/s") -> None:
     write_json(
         f"{folder}/failures/{job}.json", {"rule": job.split("/", maxsplit=1)[0], "reason": reason, "log": "x.log"}
     )
@@ -43,7 +43,7 @@ def fail(job: str, reason: str, folder: str = "results/s") -> None:
 
 def reasons(study: Study) -> dict[str, str | None]:
     """Return the reasons of model A by experiment; experiments without a reason are left out."""
-    found = {tuple(path.split("/")[2:-1]): reason for path, reason in study.failures.experiments().items()}
+    found = {tuple(path.split("/")[2:-1]): reason for path, reason in study.failures.missing_experiments().items()}
     of_a = {"baseline" if kind == "baseline" else rest[-1]: found[kind, *rest] for kind, *rest in found if "A" in rest}
     return {name: reason for name, reason in of_a.items() if reason}
 
@@ -70,32 +70,32 @@ SHARED = [
 def test_every_experiment_behind_a_failed_job_has_its_reason(
     job: str, folder: str, experiments: list[str], stage: str | None
 ) -> None:
-    study = lookups({"hub": "o/m"}, calibration={"dataset": "o/c"})
+    study = make_study({"hub": "o/m"}, calibration={"dataset": "o/c"})
     assert reasons(study) == {}
-    fail(job, "disk on fire", folder)
-    said = f"{stage}: disk on fire" if stage else "disk on fire"
-    assert reasons(study) == dict.fromkeys(experiments, said)
+    record_failure(job, "disk on fire", folder)
+    expected = f"{stage}: disk on fire" if stage else "disk on fire"
+    assert reasons(study) == dict.fromkeys(experiments, expected)
 
 
-def test_jobs_of_the_sandbox_are_waited_for_too() -> None:
+def test_failures_of_sandbox_jobs_are_reasons() -> None:
     sandbox = {"sandbox": {"architecture": "llama", "continue_from": "B"}}
     models = [{"name": "B", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}]
     models.append({"name": "A", "family": "Llama", "kind": "instruct", **sandbox})
-    study = lookups(models=models)
-    fail("train_sandbox_model/A", "nan")
+    study = make_study(models=models)
+    record_failure("train_sandbox_model/A", "nan")
     assert reasons(study) == dict.fromkeys(NAMES, "training: nan")
-    fail("train_sandbox_model/B", "of the parent")
-    fail("make_world", "no world")
+    record_failure("train_sandbox_model/B", "of the parent")
+    record_failure("make_world", "no world")
     assert set(reasons(study).values()) == {"sandbox: no world"}
     write_json("results/s/sandbox/texts/training.parquet", {})
     assert set(reasons(study).values()) == {"training: of the parent"}
 
 
 def test_the_first_failed_job_of_the_chain_is_the_reason_unless_its_output_was_made_since() -> None:
-    study = lookups()
-    fail(f"evaluate/A/{BLOCK}", "of the evaluation")
-    fail(f"plan/A/{BLOCK}", "of the plan")
-    fail("measure_priors/A/c-s0/16", "of the priors")
+    study = make_study()
+    record_failure(f"evaluate/A/{BLOCK}", "of the evaluation")
+    record_failure(f"plan/A/{BLOCK}", "of the plan")
+    record_failure("measure_priors/A/c-s0/16", "of the priors")
     assert reasons(study) == {BLOCK: "priors: of the priors"}
     write_json("results/s/priors/A/c-s0/seq16.parquet", {})  # copied from another machine, for example
     assert reasons(study) == {BLOCK: "plan: of the plan"}
@@ -106,37 +106,38 @@ def test_the_first_failed_job_of_the_chain_is_the_reason_unless_its_output_was_m
 
 
 def test_reasons_of_version_0_1_0_are_read_where_there_is_no_newer_one() -> None:
-    study = lookups()
+    study = make_study()
     for name in ("baseline", BLOCK):
         write_json(f"results/s/failures/A/{name}.json", {"reason": "older", "log": "x.log"})
     assert reasons(study) == {"baseline": "older", BLOCK: "older"}
-    fail(f"evaluate/A/{BLOCK}", "newer")
+    record_failure(f"evaluate/A/{BLOCK}", "newer")
     assert reasons(study) == {"baseline": "older", BLOCK: "newer"}
 
 
-def test_what_an_older_grid_left_is_not_mixed_in() -> None:
-    study = lookups()
-    fail("collect_gradients/A/c-s0/32", "of another length")
-    fail("plan/A/t-seq32-n8-p20", "of another experiment")
-    fail("check_model/B", "of another model")
+def test_failures_outside_the_study_are_ignored() -> None:
+    study = make_study()
+    record_failure("collect_gradients/A/c-s0/32", "of another length")
+    record_failure("plan/A/t-seq32-n8-p20", "of another experiment")
+    record_failure("check_model/B", "of another model")
     assert reasons(study) == {}
-    assert study.failures.jobs() == []
+    assert study.failures.failed_jobs() == []
 
 
-def test_nothing_is_asked_where_nothing_may_be_missing() -> None:
-    study = lookups(report={"allow_missing": False})
-    fail("check_model/A", "refused")
-    assert study.failures.experiments() == {}
+def test_failures_are_not_read_without_allow_missing() -> None:
+    study = make_study(report={"allow_missing": False})
+    record_failure("check_model/A", "refused")
+    assert study.failures.missing_experiments() == {}
     assert study.failures.unchecked_models() == []
-    assert study.failures.jobs() == []
+    assert study.failures.failed_jobs() == []
 
 
 def test_reasons_reach_the_table() -> None:
-    study = lookups()
-    fail("collect_gradients/A/c-s0/16", "out of memory")
-    missing = study.failures.experiments()
-    finished, layers = gather(study.tables.entries(), evaluation=study.evaluation.settings, missing=missing)
-    assert {one.facts["experiment"]: one.failure for one in finished} == {
+    study = make_study()
+    record_failure("collect_gradients/A/c-s0/16", "out of memory")
+    missing = study.failures.missing_experiments()
+    entries = [ExperimentEntry(**entry) for entry in study.tables.entries()]
+    results, layers = read_results(entries, evaluation=study.evaluation.settings, missing=missing)
+    assert {one.facts["experiment"]: one.failure for one in results} == {
         "baseline": None, TAYLOR: "gradients: out of memory", BLOCK: "gradients: out of memory", WEIGHTS: None,
         WANDA: None,
     }  # fmt: skip
@@ -145,13 +146,14 @@ def test_reasons_reach_the_table() -> None:
 
 def test_a_plan_of_a_model_that_is_refused_by_now_stops_no_table() -> None:
     """The manifest was deleted so that the model would be checked again, and this check failed."""
-    study = lookups()
+    study = make_study()
     settings = study.tables.entries()[3]["settings"]
     write_json(f"results/s/experiments/A/{WEIGHTS}/plan.json", {"recipe": {"settings": settings}, "layers": []})
-    fail("check_model/A", "weights are not finite")
-    missing = study.failures.experiments()
-    finished, layers = gather(study.tables.entries(), evaluation=study.evaluation.settings, missing=missing)
-    assert {one.failure for one in finished} == {"model: weights are not finite"}
+    record_failure("check_model/A", "weights are not finite")
+    missing = study.failures.missing_experiments()
+    entries = [ExperimentEntry(**entry) for entry in study.tables.entries()]
+    results, layers = read_results(entries, evaluation=study.evaluation.settings, missing=missing)
+    assert {one.failure for one in results} == {"model: weights are not finite"}
     assert layers == []
 
 
@@ -163,9 +165,9 @@ def test_models_that_could_not_be_checked_are_listed_with_the_reason(tmp_path: P
         {"name": "D", "family": "Llama", "kind": "base", "hub": "o/d"},
         {"name": "E", "family": "Llama", "kind": "base", "hub": "o/e"},
     ]
-    study = lookups(models=models)
-    fail("stage_model/o--a@main", "no such repository", "cache")
-    fail("check_model/B", "up_proj is not finite")
+    study = make_study(models=models)
+    record_failure("stage_model/o--a@main", "no such repository", "cache")
+    record_failure("check_model/B", "up_proj is not finite")
     write_json("results/s/models/E.json", {})
     assert study.failures.unchecked_models() == [
         {"model": "A", "reason": "staging: no such repository"},
@@ -181,7 +183,7 @@ def test_models_that_could_not_be_checked_are_listed_with_the_reason(tmp_path: P
 
 def test_other_failed_jobs_are_listed_once() -> None:
     """Failures of single experiments are not listed here, but in the table of experiments."""
-    study = lookups(
+    study = make_study(
         recovery={}, inference={"experiments": [TAYLOR]},
         export={"experiments": [BLOCK], "formats": ["transformers", "vllm", "gguf"]},
     )  # fmt: skip
@@ -193,8 +195,8 @@ def test_other_failed_jobs_are_listed_once() -> None:
         f"export_gguf/A/{BLOCK}/F16", f"measure_inference/A/{TAYLOR}",
     ]  # fmt: skip
     for job in jobs:
-        fail(job, f"of {job}")
-    fail(f"plan/A/{BLOCK}", "of one experiment")
-    listed = study.failures.jobs()
+        record_failure(job, f"of {job}")
+    record_failure(f"plan/A/{BLOCK}", "of one experiment")
+    listed = study.failures.failed_jobs()
     assert sorted(one["job"].replace(" ", "/") for one in listed) == sorted(jobs)
     assert all(one["reason"] == f"of {one['job'].replace(' ', '/')}" for one in listed)

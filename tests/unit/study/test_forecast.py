@@ -8,13 +8,15 @@ import yaml
 
 from espalier.config import load_study
 from espalier.files import write_parquet
-from espalier.study.forecast import PlannedJob, disk_of, forecast, render
+from espalier.study.forecast import PlannedJob, estimate_disk_bytes, forecast, format_forecast
 from espalier.study.lookups import Study
 from espalier.study.planned_jobs import planned_jobs
 from tests.conftest import REPOSITORY
 
 
-def work(folder: Path, rule: str, model: str, number: int, amount: int, *, seconds: float | None = None) -> PlannedJob:
+def planned_job(
+    folder: Path, rule: str, model: str, number: int, amount: int, *, seconds: float | None = None
+) -> PlannedJob:
     job = PlannedJob(
         rule, model, amount, 1, str(folder / f"{rule}-{model}-{number}"), str(folder / f"{rule}-{model}-{number}.tsv")
     )
@@ -30,11 +32,11 @@ def test_times_grow_with_tokens_and_parameters(tmp_path: Path) -> None:
     A: 6 tokens left are 12 s. B (300 parameters): 5 tokens are 5 * 300 * 0.02 = 30 s. C: size unknown.
     """
     jobs = [
-        work(tmp_path, "collect_gradients", "A", 0, 4, seconds=8.0),
-        work(tmp_path, "collect_gradients", "A", 1, 6),
-        work(tmp_path, "collect_gradients", "B", 0, 5),
-        work(tmp_path, "collect_gradients", "C", 0, 5),
-        work(tmp_path, "plan", "A", 0, 1),
+        planned_job(tmp_path, "collect_gradients", "A", 0, 4, seconds=8.0),
+        planned_job(tmp_path, "collect_gradients", "A", 1, 6),
+        planned_job(tmp_path, "collect_gradients", "B", 0, 5),
+        planned_job(tmp_path, "collect_gradients", "C", 0, 5),
+        planned_job(tmp_path, "plan", "A", 0, 1),
     ]
     lines = forecast(jobs, {"A": 100, "B": 300, "C": None})
     assert [(line.n_done, line.n_left, line.seconds_left) for line in lines] == [
@@ -45,14 +47,14 @@ def test_times_grow_with_tokens_and_parameters(tmp_path: Path) -> None:
     ]
     sources = ["1 finished jobs", "by size, from A", "unknown: no such job has finished"]
     assert [line.source for line in lines[:3]] == sources
-    text = render(lines)
+    text = format_forecast(lines)
     assert "jobs left: 4 of 5" in text
     assert "of unknown time: 2 jobs" in text
     assert "GPU time of the rest: 42 s" in text
     assert "1: 42 s, 2: 21 s" in text
 
 
-def test_a_pass_for_another_sample_count_is_to_be_made_anew(tmp_path: Path) -> None:
+def test_a_pass_for_another_sample_count_runs_again(tmp_path: Path) -> None:
     """The finished pass took 16 s for 4 sequences (64 tokens), so 8 sequences (128 tokens) take 32 s."""
     table, benchmark = tmp_path / "seq16.parquet", tmp_path / "seq16.tsv"
     write_parquet(table, pa.table({"n_samples": [1, 2, 4], "importance": [0.1, 0.2, 0.3]}))
@@ -71,11 +73,11 @@ def test_disk_is_that_of_finished_experiments(tmp_path: Path) -> None:
         if number < 2:
             folder.mkdir()
             (folder / "metrics.json").write_bytes(b"x" * (100 + 100 * number))
-    assert disk_of(jobs) == 150  # one is left, as large as the mean of 100 and 200
-    assert disk_of(jobs[2:]) is None
+    assert estimate_disk_bytes(jobs) == 150  # one is left, as large as the mean of 100 and 200
+    assert estimate_disk_bytes(jobs[2:]) is None
 
 
-def test_the_outlook_of_the_paper_study() -> None:
+def test_planned_jobs_of_the_paper_study() -> None:
     """3 models have 3 x 5 x 3 experiments and 3 have 3 x 4 x 5; each length has one pass, at its largest count."""
     config = yaml.safe_load((REPOSITORY / "config/paper.yaml").read_text(encoding="utf-8"))
     jobs = planned_jobs(Study(load_study(config), REPOSITORY / "src/espalier"))["jobs"]

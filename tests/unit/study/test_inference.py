@@ -9,7 +9,7 @@ import pytest
 from espalier.config import load_study
 from espalier.files import read_json, write_json
 from espalier.recipe import inference_settings
-from espalier.study.inference import Measured
+from espalier.study.inference import InferenceTimings
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 
@@ -25,9 +25,9 @@ STUDY: dict[str, Any] = {
 A = SimpleNamespace(model="A")
 
 
-def measured(results: Path, **inference: Any) -> Measured:
+def timings(results: Path, **inference: Any) -> InferenceTimings:
     config = load_study(STUDY | {"inference": inference})
-    return Measured(config, Paths(str(results)), Sweep(config, Paths(str(results))))
+    return InferenceTimings(config, Paths(str(results)), Sweep(config, Paths(str(results))))
 
 
 def write(results: Path) -> Path:
@@ -43,9 +43,9 @@ def write(results: Path) -> Path:
 
 def test_a_measurement_of_what_is_there(tmp_path: Path) -> None:
     path = write(tmp_path)
-    assert list(measured(tmp_path).found(A)) == [str(path)]
-    assert measured(tmp_path).found(SimpleNamespace(model="B")) == {}
-    assert measured(tmp_path, experiments=["magnitude-p20"]).found(A) == {}  # no longer configured
+    assert list(timings(tmp_path).current(A)) == [str(path)]
+    assert timings(tmp_path).current(SimpleNamespace(model="B")) == {}
+    assert timings(tmp_path, experiments=["magnitude-p20"]).current(A) == {}  # no longer configured
 
 
 @pytest.mark.parametrize(
@@ -56,16 +56,16 @@ def test_a_measurement_of_what_is_there(tmp_path: Path) -> None:
 def test_a_measurement_of_what_was_there(tmp_path: Path, file: str, content: dict[str, Any]) -> None:
     write(tmp_path)
     write_json(tmp_path / file, content)
-    assert measured(tmp_path).found(A) == {}
+    assert timings(tmp_path).current(A) == {}
     (tmp_path / file).unlink()
-    assert measured(tmp_path).found(A) == {}
+    assert timings(tmp_path).current(A) == {}
 
 
 @pytest.mark.parametrize("change", [{"model": "B"}, {"experiment": "x"}], ids=["model", "experiment"])
 def test_a_measurement_copied_from_elsewhere(tmp_path: Path, change: dict[str, str]) -> None:
     path = write(tmp_path)
     write_json(path, read_json(path) | change)
-    assert measured(tmp_path).found(A) == {}
+    assert timings(tmp_path).current(A) == {}
 
 
 @pytest.mark.parametrize(("key", "value"), [("dtype", "float16"), ("version", 99)])
@@ -74,16 +74,16 @@ def test_a_measurement_by_other_settings(tmp_path: Path, key: str, value: object
     content = read_json(path)
     content["recipe"]["settings"][key] = value
     write_json(path, content)
-    assert measured(tmp_path).found(A) == {}
+    assert timings(tmp_path).current(A) == {}
 
 
 def test_a_model_without_a_named_experiment_is_passed_over() -> None:
-    files = measured(Path("r"), experiments=["best", "magnitude-p50"]).files
+    files = timings(Path("r"), experiments=["best", "magnitude-p50"]).files
     assert files == ["r/inference/A/best.json", "r/inference/B/best.json", "r/inference/B/magnitude-p50.json"]
 
 
 def test_no_section_measures_nothing() -> None:
     config = load_study(STUDY)
-    none = Measured(config, Paths("r"), Sweep(config, Paths("r")))
-    assert (none.files, none.settings, none.found(A), none.problems(is_target=False)) == ([], {}, {}, [])
+    none = InferenceTimings(config, Paths("r"), Sweep(config, Paths("r")))
+    assert (none.files, none.settings, none.current(A), none.problems(is_target=False)) == ([], {}, {}, [])
     assert none.problems(is_target=True) != []

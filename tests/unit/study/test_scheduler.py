@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from snakemake.scheduling.job_scheduler import JobScheduler
 
-from espalier.study.scheduler import SETS_A_TIMER, look_once_per_delay
+from espalier.study.scheduler import SETS_A_TIMER, limit_scheduler_timers
 
 
 class Timers(list[Callable[[], object]]):
@@ -25,7 +25,7 @@ class Timers(list[Callable[[], object]]):
         return len(ended)
 
 
-def test_many_requests_for_a_look_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_timer_per_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the patch, every request sets a timer; with it, there is one timer at a time for each delay."""
     monkeypatch.setattr(JobScheduler, SETS_A_TIMER, getattr(JobScheduler, SETS_A_TIMER))  # restored after the test
     timers = Timers()
@@ -38,7 +38,7 @@ def test_many_requests_for_a_look_make_one(monkeypatch: pytest.MonkeyPatch) -> N
         return timers.run()
 
     assert ask(*[1] * 20) == 20
-    look_once_per_delay()
+    limit_scheduler_timers()
     assert ask(*[1] * 20) == 1
     assert ask(1) == 1  # when a timer has ended, the next request sets a new one
     assert ask(1, 10, 1, 10) == 2  # each delay has its own timer

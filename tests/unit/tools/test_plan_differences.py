@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from tools.plan_differences import compare_plans, kept_mask
 
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 
 # Two layers of 1 KV group and 3 channels; rows: KV 0, channels 1-3, KV 4, channels 5-7.
-STRUCTURE = ModelStructure((LayerStructure(1, 8, 3, 3, 2),) * 2, other_params=5)
+STRUCTURE = ModelSizes((LayerSizes(1, 8, 3, 3, 2),) * 2, other_params=5)
 GROUPS = GroupTable.of(STRUCTURE)
 SCORES = np.array([9.0, 1.0, 4.0, 2.0, 8.0, 3.0, 7.0, 2.002])
 

@@ -10,11 +10,16 @@ from tools.plan_differences import PlanDifference
 from tools.repeatability import compare_studies
 
 from espalier.files import write_json, write_parquet
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 
 PLAN = Plan((3,), (2,), ((0,),), ((0, 1),))
-STRUCTURE = ModelStructure((LayerStructure(3, 100, 2, 30, 8),), other_params=1000)
+METHOD = {
+    "prior": "loss_increase", "temperature": 1.0, "tau": None, "prior_floor": 1e-4, "normalise": "none",
+    "allocation": "global",
+}  # fmt: skip
+SETTINGS = {"selection": {}, "pruning_ratio": 0.1, "seq_len": 16, "n_samples": 8, "seed": 0}
+STRUCTURE = ModelSizes((LayerSizes(3, 100, 2, 30, 8),), other_params=1000)
 
 
 def write_run(results: Path, experiments: dict[str, tuple[str, str, str | None]]) -> None:
@@ -27,7 +32,7 @@ def write_run(results: Path, experiments: dict[str, tuple[str, str, str | None]]
     weights = results / "importance/A/magnitude.parquet"
     write_parquet(weights, pa.table({"file": [str(weights.relative_to(results))]}))
     for name, (criterion, scope, _) in experiments.items():
-        settings = {"method": {"criterion": criterion, "scope": scope}, "seed": 0, "seq_len": 16}
+        settings = SETTINGS | {"method": METHOD | {"criterion": criterion, "scope": scope}}
         content = {"recipe": {"settings": settings}, **PLAN.to_dict()}
         write_json(results / f"experiments/A/{name}/plan.json", content)
     frame = pd.DataFrame(
@@ -49,7 +54,7 @@ def test_plans_are_scored_with_the_tables_that_made_them(tmp_path: Path, monkeyp
         scored.append([table and table["file"][0].as_py() for table in (importance, priors)])
         return None, None, 0
 
-    monkeypatch.setattr("tools.repeatability.scored_groups", score)
+    monkeypatch.setattr("tools.repeatability.score_from_tables", score)
     monkeypatch.setattr("tools.repeatability.compare_plans", lambda *_: PlanDifference(1, 0, 0.0))
     experiments = {
         "t-p10": ("taylor", "none", "c4-s0"), "b-p10": ("taylor", "block", "z-s0"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from espalier.export.gguf.source import LayerSizes
+from espalier.export.gguf.source import LayerShape
 
 STUB_WIDTH = 32
 
@@ -38,7 +38,7 @@ class Block:
     n_padded: int
 
 
-def lay_out(layers: Sequence[LayerSizes], width_multiple: int) -> list[Block]:
+def lay_out(layers: Sequence[LayerShape], width_multiple: int) -> list[Block]:
     """Return the blocks of the file.
 
     A layer without attention and MLP is left out, unless the bias of an output projection remains. That bias is added
@@ -52,11 +52,11 @@ def lay_out(layers: Sequence[LayerSizes], width_multiple: int) -> list[Block]:
     return [_block(index, layers[index], width_multiple, is_first=index == kept[0]) for index in kept]
 
 
-def _adds_anything(sizes: LayerSizes) -> bool:
+def _adds_anything(sizes: LayerShape) -> bool:
     return bool(sizes.n_heads or sizes.n_ff or sizes.has_attention_bias or sizes.has_mlp_bias)
 
 
-def _block(index: int, sizes: LayerSizes, multiple: int, *, is_first: bool) -> Block:
+def _block(index: int, sizes: LayerShape, multiple: int, *, is_first: bool) -> Block:
     attention_stub = not sizes.n_heads and (is_first or sizes.has_attention_bias)
     n_ff = -(-sizes.n_ff // multiple) * multiple
     return Block(

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from espalier.export.gguf.rope import check_rope, inverse_frequencies
-from espalier.export.gguf.source import LayerSizes, Source
+from espalier.export.gguf.source import LayerShape, Source
 from espalier.models.architecture import (
     ATTENTION,
     ATTENTION_NORM,
@@ -47,7 +47,7 @@ def reference_logits(source: Source, ids: Sequence[int]) -> torch.Tensor:
 class _Layer:
     """The attention and the MLP of one layer; weights are read when they are used."""
 
-    def __init__(self, source: Source, index: int, sizes: LayerSizes) -> None:
+    def __init__(self, source: Source, index: int, sizes: LayerShape) -> None:
         self._source, self._sizes = source, sizes
         self._prefix = f"{LAYERS}.{index}."
 

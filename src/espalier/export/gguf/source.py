@@ -24,7 +24,7 @@ QUERIES, KEYS, _ = ATTENTION.readers
 
 
 @dataclass(frozen=True)
-class LayerSizes:
+class LayerShape:
     """Sizes of one decoder layer, taken from the shapes of its tensors.
 
     Attributes:
@@ -79,7 +79,7 @@ class Source:
         with safe_open(self.folder / self.files[name], framework="pt") as tensors:
             return tensors.get_tensor(name).to(torch.float32)
 
-    def layers(self) -> list[LayerSizes]:
+    def layers(self) -> list[LayerShape]:
         """Return the sizes of every layer.
 
         Raises:
@@ -88,7 +88,7 @@ class Source:
         """
         return [self._layer(index) for index in range(self.config.num_hidden_layers)]
 
-    def _layer(self, index: int) -> LayerSizes:
+    def _layer(self, index: int) -> LayerShape:
         prefix = f"{LAYERS}.{index}."
         rows: dict[str, int] = {}
         for block in BLOCKS.values():
@@ -99,7 +99,7 @@ class Source:
             rows |= {name: self.shapes[f"{prefix}{block.path}.{name}.weight"][0] for name in found}
         if rows.get(QUERIES, 0) % self.head_dim or rows.get(KEYS, 0) % self.head_dim:
             raise UserError(f"{self.folder}: layer {index} has rows that are no multiple of head_dim {self.head_dim}")
-        return LayerSizes(
+        return LayerShape(
             n_heads=rows.get(QUERIES, 0) // self.head_dim,
             n_kv_heads=rows.get(KEYS, 0) // self.head_dim,
             n_ff=rows.get(MLP.counted, 0),

@@ -16,7 +16,7 @@ from espalier.export.gguf.metadata import ARCHITECTURE, check_config, context_le
 from espalier.export.gguf.source import Source, open_source
 from espalier.export.gguf.tensors import FILE_TYPES, Tensor, fallbacks, tensors_of
 from espalier.export.gguf.vocabulary import Vocabulary, describe
-from espalier.files import read_json, whole_file, write_json
+from espalier.files import atomic_file, read_json, write_json
 from espalier.models.architecture import EMBEDDINGS
 from espalier.progress import Progress
 
@@ -56,7 +56,7 @@ def export_gguf(folder: str | Path, output: str | Path, *, gguf_type: str, name:
     tensors = tensors_of(source, blocks, gguf_type)
     facts = _facts(source, blocks, tensors, vocabulary, gguf_type)
     _tell(facts)
-    with whole_file(output) as temporary:
+    with atomic_file(output) as temporary:
         _write(temporary, source, blocks, tensors, vocabulary, gguf_type=gguf_type, name=name)
         facts["n_bytes"] = temporary.stat().st_size
         facts["llama_cpp"] = check_file(temporary, source, tokenizer, vocabulary, gguf_type)

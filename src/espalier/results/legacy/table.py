@@ -1,4 +1,4 @@
-"""Build the table of one search folder (`espalier.tables.Imported`) and the listing of its problems.
+"""Build the table of one search folder (`espalier.tables.ImportedValues`) and the listing of its problems.
 
 The table has one row per value, so that any number of tasks, texts and layers fits one strict schema. The column `part`
 gives the meaning of a row. Every experiment has one row with part `status`.

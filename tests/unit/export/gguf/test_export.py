@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from espalier.errors import UserError
 from espalier.export.gguf import check, write
 from espalier.export.gguf.blocks import lay_out
-from espalier.export.gguf.source import LayerSizes, open_source
+from espalier.export.gguf.source import LayerShape, open_source
 from espalier.export.gguf.tensors import interleave
 from espalier.export.gguf.vocabulary import describe
 from espalier.export.gguf.write import export_gguf
@@ -174,11 +174,11 @@ def test_rows_go_into_pairs() -> None:
 
 def test_blocks_of_a_file() -> None:
     sizes = [
-        LayerSizes(0, 0, 0),  # empty: left out
-        LayerSizes(0, 0, 40),  # now the first block: one head of zeros
-        LayerSizes(4, 2, 0),  # 32 channels of zeros
-        LayerSizes(0, 0, 33),  # no attention
-        LayerSizes(0, 0, 0, has_attention_bias=True),  # not left out: the bias remains
+        LayerShape(0, 0, 0),  # empty: left out
+        LayerShape(0, 0, 40),  # now the first block: one head of zeros
+        LayerShape(4, 2, 0),  # 32 channels of zeros
+        LayerShape(0, 0, 33),  # no attention
+        LayerShape(0, 0, 0, has_attention_bias=True),  # not left out: the bias remains
     ]
     blocks = lay_out(sizes, 32)
     assert [block.layer for block in blocks] == [1, 2, 3, 4]
@@ -186,7 +186,7 @@ def test_blocks_of_a_file() -> None:
         (1, 1, 64), (4, 2, 32), (0, 0, 64), (1, 1, 32),
     ]  # fmt: skip
     assert [block.n_padded for block in blocks] == [24, 0, 31, 0]
-    assert len(lay_out([LayerSizes(0, 0, 0)] * 3, 1)) == 1
+    assert len(lay_out([LayerShape(0, 0, 0)] * 3, 1)) == 1
 
 
 CONFIGS = {

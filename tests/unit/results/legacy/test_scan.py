@@ -9,7 +9,7 @@ from espalier.errors import UserError
 from espalier.results.legacy import scan as scanning
 from espalier.results.legacy.scan import EVALUATION, FILES, GRADIENTS, SearchFolder, scan
 from espalier.study.driver import open_study
-from espalier.study.legacy import Imports
+from espalier.study.legacy import LegacyResults
 from espalier.study.paths import Paths
 from tests.published import experiment_folder, write, write_model
 
@@ -123,11 +123,11 @@ def test_folders_that_cannot_be_imported_are_refused(names: tuple[str, ...], mes
 def test_look_ups(folders: list[Path], tmp_path: Path) -> None:
     write_model(tmp_path / "more", "Llama")
     study = config(entry("Qwen", *folders), entry("Llama", tmp_path / "more/search_Llama_30", folders[1]))
-    imports = Imports(load_study(study), Paths("results/published"))
-    assert imports.tables[0] == "results/published/legacy/Qwen/search_Qwen_30.parquet"
-    assert len(imports.tables) == 5
-    assert imports.models_with_structures == ["Qwen", "Llama"]
-    (line,) = imports.warnings()
+    legacy = LegacyResults(load_study(study), Paths("results/published"))
+    assert legacy.tables[0] == "results/published/legacy/Qwen/search_Qwen_30.parquet"
+    assert len(legacy.tables) == 5
+    assert legacy.models_with_structures == ["Qwen", "Llama"]
+    (line,) = legacy.warnings()
     assert line.startswith("models[1].legacy[1]: ")
     assert line.endswith("search_Qwen_layerwise_30 is named after 'Qwen', another model of this study")
 
@@ -135,4 +135,4 @@ def test_look_ups(folders: list[Path], tmp_path: Path) -> None:
         model, search_folder = "Qwen", "search_Llama_30"
 
     with pytest.raises(UserError, match="model 'Qwen' has no search folder 'search_Llama_30'; allowed: search_Qwen_30"):
-        imports.params(Wildcards())
+        legacy.import_params(Wildcards())

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from espalier.config import load_study
-from espalier.results.consolidate import Finished, evaluations_table, experiments_table, layers_table
+from espalier.results.consolidate import ExperimentResults, evaluations_table, experiments_table, layers_table
 from espalier.results.legacy import rows
 from espalier.results.legacy.read import read_experiment
 from espalier.results.legacy.scan import COMPARISON, EVALUATION, GRADIENTS
 from espalier.results.legacy.table import import_table, listing, listing_lines
-from espalier.study.legacy import Imports
+from espalier.study.legacy import LegacyResults
 from espalier.study.paths import Paths
-from espalier.tables import Evaluations, Experiments, Imported, Layers
+from espalier.tables import Evaluations, Experiments, ImportedValues, Layers
 from tests.published import METHODS, edit, experiment_folder, write_model
 
 FACTS = {"study": "published", "family": "Qwen", "kind": "base"}
@@ -23,11 +23,11 @@ FACTS = {"study": "published", "family": "Qwen", "kind": "base"}
 def tables(folders: list[Path]) -> tuple[list[pd.DataFrame], list[dict[str, Any]]]:
     """Import search folders as the jobs do; return the table and the listing of each."""
     entry = {"name": "Qwen", "family": "Qwen", "kind": "base", "legacy": [str(folder) for folder in folders]}
-    imports = Imports(load_study({"study": "published", "models": [entry]}), Paths("results"))
+    legacy = LegacyResults(load_study({"study": "published", "models": [entry]}), Paths("results"))
     frames, listings = [], []
     for folder in folders:
         wildcards = type("Wildcards", (), {"model": "Qwen", "search_folder": folder.name})
-        names = imports.params(wildcards)
+        names = legacy.import_params(wildcards)
         keys = {key: names[key] for key in ("methods", "model_names")}
         readings = [
             read_experiment(
@@ -36,7 +36,7 @@ def tables(folders: list[Path]) -> tuple[list[pd.DataFrame], list[dict[str, Any]
             for one in names["experiments"]
         ]  # fmt: skip
         frames.append(
-            Imported.validate(import_table(names["search"], zip(names["experiments"], readings, strict=True)))
+            ImportedValues.validate(import_table(names["search"], zip(names["experiments"], readings, strict=True)))
         )
         listings.append(listing(names["search"], frames[-1], names["not_read"]))
     return frames, listings
@@ -165,7 +165,7 @@ def test_computed_and_imported_rows_share_a_table(folders: list[Path]) -> None:
     metrics = {
         "n_params": 100, "tasks": {"copa": task}, "perplexity": {"c4": {"value": 5.0, "n_tokens": 7}}, "protocol": {},
     }  # fmt: skip
-    computed = Finished(facts, metrics, None, None)
+    computed = ExperimentResults(facts, metrics, None, None)
     frames, _ = tables(folders[:1])
     rule = "acc_norm_else_acc"
     table = Experiments.validate(experiments_table([computed], rule, rows.experiment_rows(frames[0], FACTS, rule)))

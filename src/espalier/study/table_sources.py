@@ -8,10 +8,8 @@ from typing import Any
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.study.experiments import Experiment
-from espalier.study.paths import Paths
+from espalier.study.paths import Paths, Wildcards
 from espalier.study.sweep import Sweep
-
-Wildcards = Any
 
 
 class TableSources:
@@ -41,24 +39,24 @@ class TableSources:
         plans = (entry["plan"] for entry in self._entries if entry["plan"] and entry["metrics"] in absent)
         gradients = (entry["gradients"] for entry in self._entries if entry["gradients"])
         metrics = (entry["metrics"] for entry in self._entries)
-        return self._sweep.present(dict.fromkeys([*metrics, *plans, *gradients]))
+        return self._sweep.available(dict.fromkeys([*metrics, *plans, *gradients]))
 
     def missing(self, wildcards: Wildcards) -> list[str]:
         """Return the metrics files that do not exist; empty unless results may be missing.
 
-        `Failures.experiments` gives the reasons.
+        `Failures.missing_experiments` gives the reasons.
         """
         metrics = [entry["metrics"] for entry in self._entries]
-        return sorted(set(metrics) - set(self._sweep.present(metrics)))
+        return sorted(set(metrics) - set(self._sweep.available(metrics)))
 
     def manifests(self, wildcards: Wildcards) -> list[str]:
         """Return the manifests of all computed models."""
-        return self._sweep.present(self._paths.of("check_model", model.name) for model in self._models)
+        return self._sweep.available(self._paths.of("check_model", model.name) for model in self._models)
 
     def calibration_checks(self, wildcards: Wildcards) -> list[str]:
         """Return the checks of all calibration sets that experiments use."""
         used = dict.fromkeys((e.model, self._sweep.calibration(e)) for e in self._sweep.experiments if e.seq_len)
-        return self._sweep.present(self._paths.of("check_calibration", *names) for names in used)
+        return self._sweep.available(self._paths.of("check_calibration", *names) for names in used)
 
     def samples(self, wildcards: Wildcards) -> dict[str, str]:
         """Return the per-document results of one model, by experiment; `baseline` is the unpruned model."""
@@ -66,11 +64,11 @@ class TableSources:
         if model not in {computed.name for computed in self._models}:
             return {}
         files = {"baseline": self._paths.of("evaluate_baseline.samples", model)} | {
-            name: self._paths.of("evaluate.samples", model, name) for name in self._sweep.names_of(wildcards)
+            name: self._paths.of("evaluate.samples", model, name) for name in self._sweep.names_of_model(wildcards)
         }
-        return {name: path for name, path in files.items() if self._sweep.present([path])}
+        return {name: path for name, path in files.items() if self._sweep.available([path])}
 
-    def samples_of(self, wildcards: Wildcards) -> list[str]:
+    def sample_files(self, wildcards: Wildcards) -> list[str]:
         """Return the files of `samples`."""
         return list(self.samples(wildcards).values())
 
@@ -79,13 +77,13 @@ class TableSources:
 
         Empty for an imported model.
         """
-        experiments = [e for e in self._sweep.of_model(wildcards.model) if e.needs_gradients]
+        experiments = [e for e in self._sweep.experiments_of_model(wildcards.model) if e.needs_gradients]
         passes = {
             (self._sweep.calibration(e), e.seq_len, self._sweep.gradient_table(e)) for e in experiments if e.seq_len
         }
-        return sorted(each for each in passes if self._sweep.present([each[2]]))
+        return sorted(each for each in passes if self._sweep.available([each[2]]))
 
-    def gradients_of(self, wildcards: Wildcards) -> list[str]:
+    def gradient_files(self, wildcards: Wildcards) -> list[str]:
         """Return the tables of `gradient_passes`."""
         return [table for _, _, table in self.gradient_passes(wildcards)]
 
@@ -95,7 +93,7 @@ class TableSources:
             entry
             for model in self._models
             for entry in [self._baseline_entry(model)]
-            + [self._entry(model, experiment) for experiment in self._sweep.of_model(model.name)]
+            + [self._entry(model, experiment) for experiment in self._sweep.experiments_of_model(model.name)]
         ]
 
     def _baseline_entry(self, model: ModelEntry) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from espalier.config import load_study
 from espalier.files import write_json
 from espalier.models.folder import inspect_folder
-from espalier.study.checks import (
+from espalier.study.config_checks import (
     data_problems,
     folder_problems,
     infeasible_problems,
@@ -17,6 +17,7 @@ from espalier.study.checks import (
     text_problems,
 )
 from espalier.study.driver import open_study
+from espalier.study.evaluation import EvaluationSettings
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 from tests.unit.conftest import random_model
@@ -87,6 +88,24 @@ def test_a_folder_that_cannot_be_pruned_is_refused_until_it_was_checked(model_fo
     assert folder_problems(model, str(manifest)) == []
 
 
+def test_a_checked_folder_that_is_gone_does_not_turn_other_problems_into_errors(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Folder A was deleted after its check, and B has no weights, so the study goes on without B."""
+    monkeypatch.chdir(tmp_path)
+    (model_folder / "model.safetensors").rename(model_folder / "pytorch_model.bin")
+    write_json("results/s/models/A.json", {})
+    models = [
+        {"name": name, "family": "Llama", "kind": "base", "path": path}
+        for name, path in (("A", "deleted"), ("B", str(model_folder)))
+    ]
+    open_study(study(models=models), is_driver=True)
+    assert "warning: model 'B': " in caplog.text
+    Path("results/s/models/A.json").unlink()
+    with pytest.raises(SystemExit, match="model 'A': deleted: no such model folder"):
+        open_study(study(models=models), is_driver=True)
+
+
 def test_a_missing_folder_of_tasks_is_refused_until_all_is_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +123,9 @@ def test_a_missing_folder_of_tasks_is_refused_until_all_is_evaluated(
     (line,) = missing("taskz", "requests/A.parquet", "baseline/A/metrics.json")  # the experiment still needs it
     assert line.startswith("evaluation.data: got 'taskz', but there is no such folder; give one that holds")
     assert missing("taskz", "experiments/A/t-seq16-n8-p35/metrics.json") == []
+    # The missing folder stays an input: a job with other inputs than before would run again.
+    deleted = load_study(study(evaluation={"data": "taskz/"}))
+    assert EvaluationSettings(deleted, Paths("results/s")).data == ["taskz"]
     config = study(evaluation={"data": "tasky", "perplexity": {"window": 128, "stride": 64}}, study="x")
     with pytest.raises(SystemExit, match=r"config has problems:\n  evaluation\.data: got"):
         open_study(config, is_driver=True)
@@ -153,9 +175,9 @@ def test_sizes_of_a_sandbox_model_are_those_of_the_trained_one(architecture: str
     parsed = load_study(study(entry))
     sizes = known_sizes(parsed.models[0], "nowhere", parsed.sandbox)
     assert sizes is not None
-    assert sizes.structure == inspect_folder(tmp_path).structure
+    assert sizes.sizes == inspect_folder(tmp_path).sizes
 
 
-def test_the_driver_says_it_and_stops() -> None:
+def test_the_driver_exits_with_the_problem() -> None:
     with pytest.raises(SystemExit, match=r"config has problems:\n  model 'A': pruning_ratio 0.8 means removing"):
         open_study(study(grid={"pruning_ratio": [0.8]}), is_driver=True)

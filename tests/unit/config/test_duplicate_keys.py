@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier.config.duplicate_keys import keys_given_twice
+from espalier.config.duplicate_keys import find_duplicate_keys
 from espalier.study.driver import open_study
 from tests.conftest import REPOSITORY
 
@@ -33,7 +33,7 @@ MODEL = {"name": "A", "family": "L", "kind": "base", "sandbox": {"architecture":
 )  # fmt: skip
 def test_keys_that_are_given_twice_are_named(content: str, expected: list[str], tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(content, encoding="utf-8")
-    assert keys_given_twice([tmp_path / "study.yaml"]) == [
+    assert find_duplicate_keys([tmp_path / "study.yaml"]) == [
         f"{tmp_path / 'study.yaml'}: {line}; keep one" for line in expected
     ]
 
@@ -54,19 +54,19 @@ def test_keys_that_are_given_twice_are_named(content: str, expected: list[str], 
 def test_what_is_no_repetition_is_accepted(content: str, tmp_path: Path) -> None:
     """Files that are missing or cannot be parsed are not reported here; Snakemake reports them."""
     (tmp_path / "study.yaml").write_text(content, encoding="utf-8")
-    assert keys_given_twice([tmp_path / "study.yaml", tmp_path / "none.yaml"]) == []
+    assert find_duplicate_keys([tmp_path / "study.yaml", tmp_path / "none.yaml"]) == []
 
 
 def test_shipped_configs_give_each_key_once() -> None:
     files = sorted((REPOSITORY / "config").glob("*.yaml"))
     assert files
-    assert keys_given_twice(files) == []
+    assert find_duplicate_keys(files) == []
 
 
 def test_only_the_driver_reads_the_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "study.yaml").write_text("study: a\nstudy: b\n", encoding="utf-8")
     config = {"study": "b", "models": [MODEL]}
     with pytest.raises(SystemExit, match=r"^The config has problems:\n  .*study.yaml: study is given twice, "):
-        open_study(config, is_driver=True, files=[tmp_path / "study.yaml"])
+        open_study(config, is_driver=True, config_files=[tmp_path / "study.yaml"])
     with caplog.at_level(logging.WARNING):
-        assert open_study(config, is_driver=False, files=[tmp_path / "study.yaml"]).config.study == "b"
+        assert open_study(config, is_driver=False, config_files=[tmp_path / "study.yaml"]).config.study == "b"

@@ -7,7 +7,7 @@ rule measure_inference:
     """Measure the speed and memory of a pruned model against the unpruned one."""
     input:
         manifest="<results>/models/{model}.json",
-        choice=study.measured.choice,
+        choice=study.inference.choice,
     output:
         "<results>/inference/{model}/{measured}.json",
     log:
@@ -15,19 +15,19 @@ rule measure_inference:
     benchmark:
         "<results>/benchmarks/measure_inference/{model}/{measured}.tsv"
     wildcard_constraints:
-        model=study.any_of(study.models),
-        measured=study.measured.pattern,
+        model=study.constraint_of(study.models),
+        measured=study.inference.pattern,
     conda:
         "../envs/evaluate.yaml"
-    threads: study.measured.threads
+    threads: study.inference.threads
     resources:
-        mem_mb=study.memory.of("inference"),
+        mem_mb=study.memory.mem_mb("inference"),
         runtime=per_attempt(60),
         gpu=study.gpus,
     params:
         version=versions.MEASURE_INFERENCE,
-        settings=study.measured.settings,
-        experiments=study.measured.experiments,
+        settings=study.inference.settings,
+        experiments=study.inference.experiments,
         dtype=study.config.evaluation.dtype,
         # The measured times depend on the device, so here it is a param.
         device=study.config.evaluation.device,

@@ -21,7 +21,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
-class Held:
+class MemoryPerParam:
     """Memory of a kind of job for each parameter of its model, in addition to `PROCESS_MB`.
 
     Attributes:
@@ -37,15 +37,16 @@ class Held:
     may_use_gpu: bool = True
 
 
-HELD = {
-    "evaluation": Held(weights=2),  # pruning copies the weights of a layer before it frees the old ones
-    "priors": Held(weights=1),
-    "gradients": Held(weights=2, float32=8),  # weights and gradients; a sum and, for some criteria, a sum of squares
-    "weights": Held(weights=1, float32=4),
-    "inference": Held(weights=3),  # the unpruned, the pruned and the padded model
-    "recovery": Held(weights=2, float32=4, dtype="recovery"),
+MEMORY_PER_PARAM = {
+    "evaluation": MemoryPerParam(weights=2),  # pruning copies the weights of a layer before it frees the old ones
+    "priors": MemoryPerParam(weights=1),
+    # Weights and gradients; a sum and, for some criteria, a sum of squares.
+    "gradients": MemoryPerParam(weights=2, float32=8),
+    "weights": MemoryPerParam(weights=1, float32=4),
+    "inference": MemoryPerParam(weights=3),  # the unpruned, the pruned and the padded model
+    "recovery": MemoryPerParam(weights=2, float32=4, dtype="recovery"),
     # Weights are cast to float32 for the comparison, and another process loads them again.
-    "export": Held(weights=1, float32=8, dtype="stored", may_use_gpu=False),
+    "export": MemoryPerParam(weights=1, float32=8, dtype="stored", may_use_gpu=False),
 }
 
 
@@ -61,43 +62,43 @@ class Memory:
         self._dtypes = dtypes
         self._uses_gpu = uses_gpu
 
-    def of(self, kind: str) -> Callable[..., int]:
+    def mem_mb(self, job: str) -> Callable[..., int]:
         """Return a function that computes `mem_mb` for a job that runs a model.
 
         The function reads the manifest among the inputs of the job. A dry run shows `<TBD>` until the manifest exists.
 
         Args:
-            kind: Kind of the job, a key of `HELD`.
+            job: Kind of the job, a key of `MEMORY_PER_PARAM`.
         """
-        held = HELD[kind]
+        memory = MEMORY_PER_PARAM[job]
 
         def resource(_wildcards: Any, input: Any, attempt: int) -> int:  # noqa: A002 (Snakemake's name)
-            if held.may_use_gpu and self._uses_gpu:
+            if memory.may_use_gpu and self._uses_gpu:
                 return GPU_PROCESS_MB * attempt
-            dtype = self._dtypes.get(held.dtype, "auto")
-            return on_cpu(_manifest(input.manifest), held, dtype) * attempt
+            dtype = self._dtypes.get(memory.dtype, "auto")
+            return cpu_mb(_manifest(input.manifest), memory, dtype) * attempt
 
         return resource
 
 
-def on_cpu(manifest: Mapping[str, Any], held: Held, dtype: str) -> int:
+def cpu_mb(manifest: Mapping[str, Any], memory: MemoryPerParam, dtype: str) -> int:
     """Compute the host memory that a job needs on the CPU, in MB.
 
     Args:
         manifest: Manifest of the model.
-        held: Memory per parameter of this kind of job.
+        memory: Memory per parameter of this kind of job.
         dtype: Dtype of the loaded weights; `auto` is the stored dtype.
     """
-    n_bytes = held.weights * DTYPE_BYTES[stored_dtype(manifest) if dtype == "auto" else dtype] + held.float32
+    n_bytes = memory.weights * DTYPE_BYTES[stored_dtype(manifest) if dtype == "auto" else dtype] + memory.float32
     return PROCESS_MB + int(manifest["n_params"] * n_bytes / 1e6)
 
 
 def _manifest(path: str) -> Mapping[str, Any]:
-    return _read(path, Path(path).stat().st_mtime_ns)
+    return _read_manifest(path, Path(path).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
-def _read(path: str, _mtime_ns: int) -> Mapping[str, Any]:
+def _read_manifest(path: str, _mtime_ns: int) -> Mapping[str, Any]:
     """Read a manifest. It is cached, because every experiment of the model needs it."""
     from espalier.files import read_json  # imports pyarrow, which parsing the Snakefile does not need
 

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,12 +18,12 @@ import pytest
 from espalier import files
 from espalier.evaluation.store import Store
 from espalier.files import (
+    atomic_file,
+    atomic_folder,
     link_or_copy,
     locked,
     read_parquet,
     try_lock,
-    whole_file,
-    whole_folder,
     write_json,
     write_table,
 )
@@ -51,13 +52,13 @@ time.sleep(60)
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def forget_warnings_and_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget which warnings were logged and which leases were seen."""
-    monkeypatch.setattr(files, "_said", set())
-    monkeypatch.setattr(files, "_touched", {})
+    monkeypatch.setattr(files, "_logged", set())
+    monkeypatch.setattr(files, "_lease_mtimes", {})
 
 
-def refuse(number: int) -> Callable[..., None]:
+def raise_error(number: int) -> Callable[..., None]:
     """Return a function that raises OSError with this errno."""
 
     def refused(*_: Any, **__: Any) -> None:
@@ -69,15 +70,15 @@ def refuse(number: int) -> Callable[..., None]:
 @pytest.fixture(params=NO_LOCKS, ids=errno.errorcode.get)
 def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Simulate a mount without `flock` and without atomic exchange of two files (Lustre, NFS); return the errno."""
-    monkeypatch.setattr(fcntl, "flock", refuse(request.param))
+    monkeypatch.setattr(fcntl, "flock", raise_error(request.param))
     monkeypatch.setattr("filelock._soft.exchange_names", lambda *_: False)
     monkeypatch.setattr(files, "LEASE_S", LEASE_S)
-    monkeypatch.setattr(files, "POLL_S", 0.05)
+    monkeypatch.setattr(files, "LOCK_POLL_S", 0.05)
     return request.param
 
 
 @pytest.fixture
-def held_elsewhere(no_locks: int) -> Iterator[Callable[[Path], "subprocess.Popen[str]"]]:
+def lock_in_another_process(no_locks: int) -> Iterator[Callable[[Path], "subprocess.Popen[str]"]]:
     """Return a function that starts a process with another host name, which holds a lock until it is killed."""
     started = []
 
@@ -109,7 +110,7 @@ def test_without_links_files_are_copied_and_the_log_says_it_once(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`Store.hand_over` copies files where hard links fail, and logs one warning for all of them."""
-    monkeypatch.setattr(os, "link", refuse(number))
+    monkeypatch.setattr(os, "link", raise_error(number))
     store = Store(tmp_path / ".store")
     with store.adding("key") as folder:
         import pandas as pd
@@ -131,10 +132,23 @@ def test_an_error_that_is_not_about_links_is_raised(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a").write_text("x")
-    monkeypatch.setattr(os, "link", refuse(number))
+    monkeypatch.setattr(os, "link", raise_error(number))
     with pytest.raises(OSError, match=os.strerror(number)):
         link_or_copy(tmp_path / "a", tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+def test_a_copy_that_fails_leaves_no_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_disk(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:1])
+        raise OSError(errno.ENOSPC, "disk full")
+
+    (tmp_path / "a").write_text("xyz")
+    monkeypatch.setattr(os, "link", raise_error(errno.EPERM))
+    monkeypatch.setattr(shutil, "copyfile", fill_disk)
+    with pytest.raises(OSError, match="disk full"):
+        link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_missing_source_is_no_reason_to_copy(tmp_path: Path) -> None:
@@ -145,7 +159,7 @@ def test_a_missing_source_is_no_reason_to_copy(tmp_path: Path) -> None:
 def test_without_locks_a_lease_keeps_others_out_and_the_log_says_it_once(
     no_locks: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "link", refuse(errno.EPERM))  # a lease needs no links
+    monkeypatch.setattr(os, "link", raise_error(errno.EPERM))  # a lease needs no links
     with caplog.at_level(logging.WARNING):
         with locked(tmp_path / "x.lock") as held, locked(tmp_path / "x.lock", wait=False) as twice:
             assert (held, twice) == (True, False)
@@ -160,9 +174,9 @@ def test_without_locks_a_lease_keeps_others_out_and_the_log_says_it_once(
 
 @pytest.mark.parametrize("no_locks", [errno.ENOLCK], indirect=True)
 def test_a_lease_of_a_process_that_lives_is_respected(
-    held_elsewhere: Callable[[Path], "subprocess.Popen[str]"], tmp_path: Path
+    lock_in_another_process: Callable[[Path], "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
-    held_elsewhere(tmp_path / "x.lock")
+    lock_in_another_process(tmp_path / "x.lock")
     until = time.monotonic() + 1.5 * LEASE_S
     while time.monotonic() < until:
         assert try_lock(tmp_path / "x.lock") is None
@@ -171,10 +185,10 @@ def test_a_lease_of_a_process_that_lives_is_respected(
 
 @pytest.mark.parametrize("no_locks", [errno.ENOLCK], indirect=True)
 def test_a_lease_of_a_process_that_was_killed_elsewhere_is_taken_over(
-    held_elsewhere: Callable[[Path], "subprocess.Popen[str]"], tmp_path: Path
+    lock_in_another_process: Callable[[Path], "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     """A process on another host cannot be checked, so its lease is taken over after it has expired."""
-    process = held_elsewhere(tmp_path / "x.lock")
+    process = lock_in_another_process(tmp_path / "x.lock")
     process.kill()
     process.wait()
     began = time.monotonic()
@@ -186,9 +200,9 @@ def test_a_lease_of_a_process_that_was_killed_elsewhere_is_taken_over(
 
 @pytest.mark.parametrize("no_locks", [errno.ENOLCK], indirect=True)
 def test_a_killed_job_keeps_nobody_from_the_lock_file_of_the_cache(
-    held_elsewhere: Callable[[Path], "subprocess.Popen[str]"], tmp_path: Path
+    lock_in_another_process: Callable[[Path], "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
-    process = held_elsewhere(tmp_path / ".lock.yaml.lock")
+    process = lock_in_another_process(tmp_path / ".lock.yaml.lock")
     process.kill()
     process.wait()
     write_json(tmp_path / "datasets/boolq.json", {"task": "boolq", "commits": {"x/boolq": "abc"}, "files": {}})
@@ -197,13 +211,13 @@ def test_a_killed_job_keeps_nobody_from_the_lock_file_of_the_cache(
 
 
 def test_gpus_are_shared_out_without_locks(no_locks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(devices.VISIBLE, "0,1")
+    monkeypatch.setenv(devices.VISIBLE_DEVICES_VARIABLE, "0,1")
     for name in devices.SCHEDULERS:
         monkeypatch.delenv(name, raising=False)
     try:
-        assert devices.take_gpus(1, n_present=0, folder=tmp_path) == ["0"]
-        assert devices._try_to_take(2, ["0", "1"], tmp_path) == []
-        other = devices._try_to_take(1, ["0", "1"], tmp_path)
+        assert devices.lock_gpus(1, n_present=0, folder=tmp_path) == ["0"]
+        assert devices._try_to_lock(2, ["0", "1"], tmp_path) == []
+        other = devices._try_to_lock(1, ["0", "1"], tmp_path)
         assert other == ["1"]
     finally:
         devices.release_gpus()
@@ -211,22 +225,22 @@ def test_gpus_are_shared_out_without_locks(no_locks: int, tmp_path: Path, monkey
 
 
 def test_a_lock_that_fails_for_another_reason_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcntl, "flock", refuse(errno.EIO))
+    monkeypatch.setattr(fcntl, "flock", raise_error(errno.EIO))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         try_lock(tmp_path / "x.lock")
 
 
-def add(folder: Path, key: str, text: str) -> None:
+def write_folder_repeatedly(folder: Path, key: str, text: str) -> None:
     """Write a folder 30 times, as each of two processes does that hold the same lease by mistake."""
     for _ in range(30):
-        with whole_folder(folder / key) as new:
+        with atomic_folder(folder / key) as new:
             for number in range(5):
                 (new / str(number)).write_text(text)
 
 
 def test_two_processes_that_write_one_folder_leave_a_whole_one(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=add, args=(tmp_path, "key", text)) for text in "ab"]
+    processes = [context.Process(target=write_folder_repeatedly, args=(tmp_path, "key", text)) for text in "ab"]
     for process in processes:
         process.start()
     for process in processes:
@@ -241,7 +255,7 @@ def test_a_folder_that_is_there_stays_until_the_new_one_is_in_its_place(
 ) -> None:
     """At any moment, a complete old or new folder exists; between the two renames it has a temporary name."""
     path = tmp_path / "results"
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         (folder / "old").touch()
     seen = []
 
@@ -254,7 +268,7 @@ def test_a_folder_that_is_there_stays_until_the_new_one_is_in_its_place(
 
     for name in ("rename", "rmdir", "unlink", "replace"):
         monkeypatch.setattr(os, name, watched(getattr(os, name)))
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         (folder / "new").touch()
     monkeypatch.undo()
     assert len(seen) >= 3
@@ -263,30 +277,51 @@ def test_a_folder_that_is_there_stays_until_the_new_one_is_in_its_place(
     assert [file.name for file in tmp_path.rglob("*")] == ["results", "new"]
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "no"), KeyboardInterrupt("no")], ids=["error", "interrupt"])
 def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "results"
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         (folder / "old").touch()
     rename = Path.rename
 
     def refused(self: Path, target: Path) -> Path:
         if self.name.endswith(".part"):
-            raise OSError(errno.EIO, "no")
+            raise error
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refused)
-    with pytest.raises(OSError, match="no"), whole_folder(path) as folder:
+    with pytest.raises(type(error), match="no"), atomic_folder(path) as folder:
         (folder / "new").touch()
     assert [file.name for file in tmp_path.rglob("*")] == ["results", "old"]
 
 
+def test_an_old_folder_that_cannot_be_moved_back_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results"
+    with atomic_folder(path) as folder:
+        (folder / "old").touch()
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if target == path:
+            raise OSError(errno.EIO, f"no: {self.suffix}")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match=r"no: \.part"), atomic_folder(path) as folder:
+        (folder / "new").touch()
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.startswith(".results.")
+    assert kept.suffix == ".old"
+    assert [file.name for file in kept.iterdir()] == ["old"]
+
+
 def test_processes_of_equal_number_on_two_hosts_do_not_share_a_temporary_file(tmp_path: Path) -> None:
     """Temporary names have a random part, because processes on two hosts may have the same id."""
-    with whole_file(tmp_path / "x") as one, whole_file(tmp_path / "x") as other:
+    with atomic_file(tmp_path / "x") as one, atomic_file(tmp_path / "x") as other:
         assert one != other
         one.write_text("1")
         other.write_text("2")
-    with whole_folder(tmp_path / "y") as one, whole_folder(tmp_path / "y") as other:
+    with atomic_folder(tmp_path / "y") as one, atomic_folder(tmp_path / "y") as other:
         assert one != other

@@ -7,12 +7,12 @@ import pytest
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_json, write_result
-from espalier.models.sizes import LayerStructure, ModelStructure
+from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, plan_settings
-from espalier.results.consolidate import gather
+from espalier.results.consolidate import ExperimentEntry, read_results
 
-STRUCTURE = ModelStructure((LayerStructure(2, 10, 4, 3, 5), LayerStructure(2, 10, 4, 3, 5)), other_params=20)
+STRUCTURE = ModelSizes((LayerSizes(2, 10, 4, 3, 5), LayerSizes(2, 10, 4, 3, 5)), other_params=20)
 MANIFEST = {"model": "A", "files": {"w": {"bytes": 1, "sha256": "a"}}, "structure": STRUCTURE.to_dict()}
 EVALUATION = {"protocol": {"window": 8, "tasks": ["piqa"]}, "dtype": "auto"}
 FIGURES = {"pruning_ratio": 0.2, "removed_param_fraction": 0.25, "extreme_pruning_layers": 1}
@@ -52,8 +52,10 @@ def entries(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 def read(entries: list[dict[str, Any]], **evaluation: Any) -> list[str]:
-    finished, _ = gather(entries, evaluation=EVALUATION | evaluation, missing={})
-    return [one.facts["experiment"] for one in finished]
+    results, _ = read_results(
+        [ExperimentEntry(**entry) for entry in entries], evaluation=EVALUATION | evaluation, missing={}
+    )
+    return [experiment.facts["experiment"] for experiment in results]
 
 
 def test_what_is_configured_is_read(entries: list[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ def planned_experiments(config: StudyConfig, model: str) -> Iterator[dict[str, A
     """
     paths = Paths(results_folder(config.study))
     sweep = Sweep(config, paths)
-    for name in sweep.names_of(SimpleNamespace(model=model)):
+    for name in sweep.names_of_model(SimpleNamespace(model=model)):
         wildcards = SimpleNamespace(model=model, experiment=name)
         yield {
             "plan": paths.of("plan", model, name),

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 from espalier.errors import UserError
-from espalier.models.sizes import LayerStructure, ModelStructure
-from espalier.planning.make import make_plan, scored_groups
+from espalier.models.sizes import LayerSizes, ModelSizes
+from espalier.planning.make_plan import PlanSettings, PlanSummary, make_plan, score_from_tables
 
 # Two layers of one KV group (10 parameters), three MLP channels (4) and norms (6); 44 outside: 2 * 28 + 44 = 100.
-SMALL = ModelStructure((LayerStructure(1, 10, 3, 4, 6),) * 2, other_params=44)
+SMALL = ModelSizes((LayerSizes(1, 10, 3, 4, 6),) * 2, other_params=44)
 SELECTION = {
     "freeze_first_layers": 0, "freeze_last_layers": 0, "max_layer_ratio": 1.0, "collapse_below": 0.0,
     "mlp_multiple_of": 1,
@@ -23,10 +23,13 @@ METHOD = {
 }  # fmt: skip
 
 
-def settings(ratio: float = 0.18, n_samples: int = 8, seed: int = 0, **method: Any) -> dict[str, Any]:
-    return {
-        "method": METHOD | method, "selection": SELECTION, "pruning_ratio": ratio, "n_samples": n_samples, "seed": seed,
-    }  # fmt: skip
+def settings(ratio: float = 0.18, n_samples: int = 8, seed: int = 0, **method: Any) -> PlanSettings:
+    return PlanSettings.from_params(
+        {
+            "method": METHOD | method, "selection": SELECTION, "pruning_ratio": ratio, "n_samples": n_samples,
+            "seed": seed,
+        }
+    )  # fmt: skip
 
 
 def importances(counts: tuple[int, ...] = (4, 8)) -> pa.Table:
@@ -56,35 +59,35 @@ def priors() -> pa.Table:
 
 def test_a_plan_by_hand() -> None:
     # Budget 18: the KV group of layer 0 (10), then channel 1 of layer 0 and channel 2 of layer 1 (4 each).
-    plan, facts = make_plan(SMALL, settings(), importances(), None)
+    plan, summary = make_plan(SMALL, settings(), importances(), None)
     assert plan.kept_kv_groups == ((), (0,))
     assert plan.kept_mlp_channels == ((0, 2), (0, 1))
-    assert facts == {
-        "pruning_ratio": 0.18,
-        "removed_param_fraction": 0.18,
-        "removed_params": 18,
-        "extreme_pruning_layers": 0,
-        "n_floored_priors": 0,
-    }
+    assert summary == PlanSummary(
+        pruning_ratio=0.18,
+        removed_param_fraction=0.18,
+        removed_params=18,
+        extreme_pruning_layers=0,
+        n_floored_priors=0,
+    )
 
 
 def test_scores_take_the_priors_of_their_sample_count() -> None:
-    _, scores, n_floored = scored_groups(SMALL, settings(scope="block"), importances(), priors())
+    _, scores, n_floored = score_from_tables(SMALL, settings(scope="block"), importances(), priors())
     factors = [math.log(2), *[math.log(4)] * 3, math.log(3), *[math.log(1.0001)] * 3]
     assert scores == pytest.approx(np.array([0, 5, 1, 2, 9, 3, 4, 1]) * factors)
     assert n_floored == 1  # the MLP of layer 1
-    other = scored_groups(SMALL, settings(scope="block", prior="cosine_distance"), importances(), priors())
-    assert other[1] == pytest.approx(np.array([0, 5, 1, 2, 9, 3, 4, 1]) * math.log(8))
+    other = score_from_tables(SMALL, settings(scope="block", prior="cosine_distance"), importances(), priors())
+    assert other.scores == pytest.approx(np.array([0, 5, 1, 2, 9, 3, 4, 1]) * math.log(8))
 
 
 def test_a_random_score_is_the_plain_draw() -> None:
-    _, scores, _ = scored_groups(SMALL, settings(criterion="random", seed=3), None, None)
+    _, scores, _ = score_from_tables(SMALL, settings(criterion="random", seed=3), None, None)
     assert scores == pytest.approx(np.random.default_rng(3).random(8))
 
 
 def test_a_criterion_that_reads_no_text_has_one_sample_count() -> None:
     table = importances((8,)).set_column(0, "n_samples", pa.array([0] * 8))
-    _, scores, _ = scored_groups(SMALL, settings(criterion="magnitude", n_samples=64), table, None)
+    _, scores, _ = score_from_tables(SMALL, settings(criterion="magnitude", n_samples=64), table, None)
     assert scores.tolist() == [0, 5, 1, 2, 9, 3, 4, 1]
 
 
@@ -92,6 +95,6 @@ def test_tables_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="0 groups with n_samples 16, but the model has 8; delete the"):
         make_plan(SMALL, settings(n_samples=16), importances(), None)
     with pytest.raises(UserError, match="8 groups with n_samples 8, but the model has 4"):
-        make_plan(ModelStructure(SMALL.layers[:1], 0), settings(), importances(), None)
+        make_plan(ModelSizes(SMALL.layers[:1], 0), settings(), importances(), None)
     with pytest.raises(ValueError, match="taylor needs an importance table"):
         make_plan(SMALL, settings(), None, None)

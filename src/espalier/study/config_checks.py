@@ -25,28 +25,28 @@ from espalier.models.architecture import (
     OUTPUT_EMBEDDINGS,
 )  # fmt: skip
 from espalier.models.folder import inspect_folder
-from espalier.models.sizes import ModelStructure, structure_of
+from espalier.models.sizes import ModelSizes, sizes_from_shapes
 from espalier.planning.select import SelectionOptions, check_feasible
 from espalier.study.experiments import experiments_of
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
-from espalier.study.tables import TableSources
+from espalier.study.table_sources import TableSources
 
 
 @dataclass(frozen=True)
-class Sizes:
+class KnownSizes:
     """Sizes of a model.
 
     Attributes:
-        structure: Sizes of the layers.
+        sizes: Sizes of the layers.
         context_length: Longest input in tokens; None if the model's config does not give it.
     """
 
-    structure: ModelStructure
+    sizes: ModelSizes
     context_length: int | None
 
 
-def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> Sizes | None:
+def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> KnownSizes | None:
     """Return the sizes of a model; None if they are not known yet.
 
     Sizes of a sandbox model follow from the config. Sizes of other models are read from the folder if it exists. An
@@ -57,10 +57,10 @@ def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> Sizes | Non
     if model.legacy is not None or not (Path(folder) / "config.json").is_file():
         return None
     try:
-        structure = inspect_folder(folder, trust_remote_code=model.trust_remote_code).structure
+        sizes = inspect_folder(folder, trust_remote_code=model.trust_remote_code).sizes
     except UserError:
         return None
-    return Sizes(structure, read_json(Path(folder) / "config.json").get("max_position_embeddings"))
+    return KnownSizes(sizes, read_json(Path(folder) / "config.json").get("max_position_embeddings"))
 
 
 def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
@@ -86,10 +86,10 @@ def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     if data in {SANDBOX, HUB} or Path(data).is_dir():
         return []
     models = [model.name for model in study.models if model.legacy is None]
-    made = [paths.of("tokenize_requests", name) for name in models]
-    made += [paths.of("evaluate_baseline", name) for name in models]
-    made += [paths.of("evaluate", one.model, one.name) for one in sweep.experiments]
-    if all(map(os.path.exists, made)):
+    outputs = [paths.of("tokenize_requests", name) for name in models]
+    outputs += [paths.of("evaluate_baseline", name) for name in models]
+    outputs += [paths.of("evaluate", one.model, one.name) for one in sweep.experiments]
+    if all(map(os.path.exists, outputs)):
         return []
     holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
     return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
@@ -108,7 +108,7 @@ def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
         (
             "calibration",
             study.calibration,
-            lambda: [*_made_of_calibration(study, paths, sweep), *([] if own else checks)],
+            lambda: [*_calibration_outputs(study, paths, sweep), *([] if own else checks)],
         ),
         ("recovery.text", own, lambda: checks),
     ]
@@ -118,64 +118,69 @@ def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     ]
     return [
         f"{key}.dataset: got {text.dataset!r}, but there is no such file; give one, or a hub repository"
-        for key, text, made in texts
-        if text and text.is_local and not Path(text.dataset).is_file() and not all(map(os.path.exists, made()))
+        for key, text, outputs in texts
+        if text and text.is_local and not Path(text.dataset).is_file() and not all(map(os.path.exists, outputs()))
     ]
 
 
-def _made_of_calibration(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
-    made = [*TableSources(study, paths, sweep).calibration_checks(None), *sweep.gradient_tables]
+def _calibration_outputs(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
+    outputs = [*TableSources(study, paths, sweep).calibration_checks(None), *sweep.gradient_tables]
     for experiment in sweep.experiments:
         names = SimpleNamespace(model=experiment.model, experiment=experiment.name)
-        made += sweep.importance_table(names) if experiment.criterion.reads_text else []
-        made += sweep.prior_table(names)
-    return list(dict.fromkeys(made))
+        outputs += sweep.importance_table(names) if experiment.criterion.reads_text else []
+        outputs += sweep.prior_table(names)
+    return list(dict.fromkeys(outputs))
 
 
-def infeasible_problems(study: StudyConfig, sizes: Mapping[str, Sizes | None]) -> list[str]:
+def infeasible_problems(study: StudyConfig, sizes: Mapping[str, KnownSizes | None]) -> list[str]:
     """Return one line for each setting that a model cannot meet: longer than its context, or an impossible ratio.
 
     Models whose sizes are not known are skipped.
     """
-    found = (problem for model in study.models if (known := sizes[model.name]) for problem in _of(study, model, known))
+    found = (
+        problem
+        for model in study.models
+        if (known := sizes[model.name])
+        for problem in _setting_problems(study, model, known)
+    )
     return list(dict.fromkeys(found))
 
 
-def _of(study: StudyConfig, model: ModelEntry, sizes: Sizes) -> Iterator[str]:
+def _setting_problems(study: StudyConfig, model: ModelEntry, known: KnownSizes) -> Iterator[str]:
     experiments = experiments_of(study, model)
     longest = max((e.seq_len for e in experiments if e.seq_len), default=0)
-    if sizes.context_length and longest > sizes.context_length:
+    if known.context_length and longest > known.context_length:
         yield (
-            f"grid.taylor_seq_len: got {longest}, but the context of model {model.name!r} is {sizes.context_length} "
-            f"tokens; give at most {sizes.context_length}"
+            f"grid.taylor_seq_len: got {longest}, but the context of model {model.name!r} is {known.context_length} "
+            f"tokens; give at most {known.context_length}"
         )
     perplexity = study.evaluation.perplexity
-    if sizes.context_length and perplexity.texts and perplexity.window > sizes.context_length:
+    if known.context_length and perplexity.texts and perplexity.window > known.context_length:
         yield (
             f"evaluation.perplexity.window: got {perplexity.window}, but the context of model {model.name!r} is "
-            f"{sizes.context_length} tokens; give at most {sizes.context_length}"
+            f"{known.context_length} tokens; give at most {known.context_length}"
         )
     run = study.inference
-    if run and sizes.context_length and run.prompt_tokens + run.new_tokens > sizes.context_length:
+    if run and known.context_length and run.prompt_tokens + run.new_tokens > known.context_length:
         yield (
             f"model {model.name!r}: inference: prompt_tokens {run.prompt_tokens} and new_tokens {run.new_tokens} "
-            f"exceed the context of {sizes.context_length} tokens; give fewer"
+            f"exceed the context of {known.context_length} tokens; give fewer"
         )
     fine_tuned = study.recovery.seq_len if study.recovery else 0
-    if sizes.context_length and fine_tuned > sizes.context_length:
+    if known.context_length and fine_tuned > known.context_length:
         yield (
-            f"recovery.seq_len: got {fine_tuned}, but the context of model {model.name!r} is {sizes.context_length} "
-            f"tokens; give at most {sizes.context_length}"
+            f"recovery.seq_len: got {fine_tuned}, but the context of model {model.name!r} is {known.context_length} "
+            f"tokens; give at most {known.context_length}"
         )
     options = SelectionOptions(**study.selection.model_dump())
     for ratio, allocation in dict.fromkeys((e.pruning_ratio, e.method.allocation) for e in experiments):
         try:
-            check_feasible(sizes.structure, ratio, options, allocation)
+            check_feasible(known.sizes, ratio, options, allocation)
         except UserError as error:
             yield f"model {model.name!r}: {error}"
 
 
-def _sandbox_sizes(model: SandboxModel, vocab_size: int) -> Sizes:
+def _sandbox_sizes(model: SandboxModel, vocab_size: int) -> KnownSizes:
     """Compute the sizes of a sandbox model, given that its tokenizer has exactly `vocab_size` tokens."""
     hidden, head_dim = model.hidden_size, model.hidden_size // model.num_attention_heads
     kv = model.num_key_value_heads * head_dim
@@ -197,4 +202,4 @@ def _sandbox_sizes(model: SandboxModel, vocab_size: int) -> Sizes:
     if not model.tie_word_embeddings:
         shapes[OUTPUT_EMBEDDINGS] = (vocab_size, hidden)
     config = {"head_dim": head_dim, "tie_word_embeddings": model.tie_word_embeddings}
-    return Sizes(structure_of(shapes, config), model.max_position_embeddings)
+    return KnownSizes(sizes_from_shapes(shapes, config), model.max_position_embeddings)

@@ -1,0 +1,159 @@
+"""Make the plan of one experiment from its importance and prior tables. Does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from espalier.errors import UserError
+from espalier.models.sizes import ModelSizes
+from espalier.planning.criteria import CRITERIA
+from espalier.planning.groups import GroupTable
+from espalier.planning.plan import Plan
+from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
+from espalier.planning.select import Allocation, SelectionOptions, select_groups
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """Settings of a plan.
+
+    Attributes:
+        criterion: Name of the criterion.
+        prior: Which measurement of a removed block is the prior.
+        score: How importances and priors are combined.
+        allocation: Whether all layers compete, or each loses the same share.
+        selection: Constraints on what may be removed.
+        pruning_ratio: Share of all parameters to remove.
+        n_samples: Number of calibration sequences; None if the method reads no text.
+        seed: Seed of a group criterion, or of the calibration set; None if the method uses neither.
+    """
+
+    criterion: str
+    prior: Literal["loss_increase", "cosine_distance"]
+    score: ScoreSettings
+    allocation: Allocation
+    selection: SelectionOptions
+    pruning_ratio: float
+    n_samples: int | None
+    seed: int | None
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> PlanSettings:
+        """Read the params of the rule `plan`, which the recipe of a plan repeats."""
+        method = params["method"]
+        return cls(
+            criterion=method["criterion"],
+            prior=method["prior"],
+            score=ScoreSettings(**{field.name: method[field.name] for field in fields(ScoreSettings)}),
+            allocation=method["allocation"],
+            selection=SelectionOptions(**params["selection"]),
+            pruning_ratio=params["pruning_ratio"],
+            n_samples=params["n_samples"],
+            seed=params["seed"],
+        )
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """Numbers that describe a plan, as `plan.json` holds them.
+
+    Attributes:
+        pruning_ratio: Requested share of all parameters.
+        removed_param_fraction: Achieved share.
+        removed_params: Number of removed parameters.
+        extreme_pruning_layers: Number of layers whose MLP lost more than half of its channels.
+        n_floored_priors: Number of priors raised to the floor.
+    """
+
+    pruning_ratio: float
+    removed_param_fraction: float
+    removed_params: int
+    extreme_pruning_layers: int
+    n_floored_priors: int
+
+
+class ScoredGroups(NamedTuple):
+    """All groups of a model with their scores.
+
+    Attributes:
+        groups: The groups.
+        scores: Score of each group, (n_groups,).
+        n_floored_priors: Number of priors raised to the floor.
+    """
+
+    groups: GroupTable
+    scores: NDArray[np.float64]
+    n_floored_priors: int
+
+
+def make_plan(
+    sizes: ModelSizes, settings: PlanSettings, importance: pa.Table | None, priors: pa.Table | None
+) -> tuple[Plan, PlanSummary]:
+    """Score all groups and select those to remove.
+
+    Args:
+        sizes: Sizes of the model.
+        settings: Settings of the plan.
+        importance: Importance table of the criterion (`espalier.tables.Importance`); None for a group criterion.
+        priors: Prior table (`espalier.tables.PriorTable`); None if the method uses no priors.
+
+    Raises:
+        UserError: If the request is infeasible, or a table does not have the sample count.
+        ValueError: If the criterion needs an importance table and none is given.
+    """
+    groups, scores, n_floored = score_from_tables(sizes, settings, importance, priors)
+    ratio = settings.pruning_ratio
+    removed = select_groups(groups, sizes, scores, ratio, settings.selection, settings.allocation)
+    plan = Plan.from_mask(groups, sizes, removed)
+    return plan, PlanSummary(
+        pruning_ratio=ratio,
+        removed_param_fraction=plan.removed_param_fraction(sizes),
+        removed_params=plan.removed_params(sizes),
+        extreme_pruning_layers=plan.extreme_pruning_layers,
+        n_floored_priors=n_floored,
+    )
+
+
+def score_from_tables(
+    sizes: ModelSizes, settings: PlanSettings, importance: pa.Table | None, priors: pa.Table | None
+) -> ScoredGroups:
+    """Score all groups; `make_plan` describes the arguments and errors."""
+    groups = GroupTable.of(sizes)
+    criterion = CRITERIA[settings.criterion]
+    if criterion.of_groups is not None:
+        values = criterion.of_groups(groups.cost, settings.seed or 0)
+    elif importance is not None:
+        values = _importance_of(importance, settings.n_samples if criterion.reads_text else 0, len(groups))
+    else:
+        raise ValueError(f"criterion {settings.criterion} needs an importance table")
+    prior = None if priors is None else _priors_of(priors, settings.n_samples, settings.prior)
+    return ScoredGroups(groups, *score_groups(groups, values, settings.score, prior))
+
+
+def _importance_of(table: pa.Table, n_samples: int | None, n_groups: int) -> NDArray[np.float64]:
+    """Return the importances of one sample count, in the order (layer, block, group), attention first."""
+    rows = table.filter(pc.equal(table["n_samples"], n_samples))
+    rows = rows.sort_by([("layer", "ascending"), ("block", "ascending"), ("group", "ascending")])
+    if len(rows) != n_groups:
+        raise UserError(
+            f"importance: {len(rows)} groups with n_samples {n_samples}, but the model has {n_groups}; delete the "
+            "importance table and run again"
+        )
+    values: NDArray[np.float64] = rows["importance"].to_numpy()
+    return values
+
+
+def _priors_of(table: pa.Table, n_samples: int | None, measure: str) -> PriorColumns:
+    def column(scope: str) -> NDArray[np.float64]:
+        chosen = pc.and_(pc.equal(table["n_samples"], n_samples), pc.equal(table["scope"], scope))
+        values: NDArray[np.float64] = table.filter(chosen).sort_by("layer")[measure].to_numpy()
+        return values
+
+    return PriorColumns(column("layer"), column("attention"), column("mlp"))
