@@ -27,7 +27,7 @@ from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions, select
 from espalier.serving.timing import UNPRUNED, Load, measure, versions_of
 from espalier.serving.timing_summary import SPEEDS, gain, summarise
-from espalier.serving.verdict import ADVISED
+from espalier.serving.verdict import RECOMMENDED_MULTIPLE
 
 
 def main() -> None:
@@ -50,13 +50,13 @@ def main() -> None:
 def pruned_versions(model: PreTrainedModel, ratio: float) -> dict[str, PreTrainedModel]:
     """Prune by random scores: any width, the same padded, and widths planned as multiples."""
     made = {}
-    for multiple in (1, ADVISED):
+    for multiple in (1, RECOMMENDED_MULTIPLE):
         plan = random_plan(structure_of(model), ratio, multiple)
-        found = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=ADVISED)
+        found = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=RECOMMENDED_MULTIPLE)
         name = f"{ratio:.0%}, any width" if multiple == 1 else f"{ratio:.0%}, planned in multiples of {multiple}"
         made[name] = found["pruned"]
         if "padded" in found and multiple == 1:
-            made[f"{ratio:.0%}, padded to multiples of {ADVISED}"] = found["padded"]
+            made[f"{ratio:.0%}, padded to multiples of {RECOMMENDED_MULTIPLE}"] = found["padded"]
     return made
 
 

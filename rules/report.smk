@@ -24,7 +24,7 @@ rule analyse:
         gradients=study.tables.gradients_of,
         code=study.code(
             "analysis/*.py",
-            "serving/experiments.py",
+            "serving/verdict_json.py",
             "serving/verdict.py",
             "statistics/*.py",
             "naming.py",
@@ -97,7 +97,7 @@ rule compare_structures:
         manifest=study.manifest,
         imported=study.imports.tables_of,
         code=study.code(
-            "serving/experiments.py",
+            "serving/verdict_json.py",
             "analysis/message_json.py",
             "analysis/serving_messages.py",
             "serving/verdict.py",

@@ -12,7 +12,7 @@ from espalier.models.sizes import ModelStructure
 from espalier.reports.layout import write_text
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.results.legacy.rows import unpruned_sizes
-from espalier.serving.experiments import deployment_of
+from espalier.serving.verdict_json import serving_verdicts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -36,7 +36,7 @@ def main(
     with whole_folder(folder) as temporary:
         for experiment, total_params, widths in sizes(manifests, imported, experiments):
             comparison = compare_structure(table, total_params, experiment, model, widths_before=widths)
-            comparison["deployment"] = deployment_of(table, model, experiment, manifest)
+            comparison["deployment"] = serving_verdicts(table, model, experiment, manifest)
             write_text(temporary / f"{experiment}.txt", structure_text(comparison, language))
             write_json(temporary / f"{experiment}.json", comparison)
 

@@ -19,7 +19,7 @@ from espalier.planning.plan import Plan
 from espalier.recipe import inference_settings, make_recipe
 from espalier.serving.timing import PADDED, Load, kv_cache_bytes_per_token, measure, versions_of, weights_bytes
 from espalier.serving.timing_summary import summarise
-from espalier.serving.verdict import ADVISED
+from espalier.serving.verdict import RECOMMENDED_MULTIPLE
 
 logger = logging.getLogger(__name__)
 _FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")
@@ -76,13 +76,13 @@ def measure_plan(
     load = Load(**{key: settings[key] for key in ("batch_sizes", "prompt_tokens", "new_tokens", "repeats")})
     plan = Plan.from_dict(content)
     model = load_from_manifest(manifest, dtype=dtype, device=device, gpus=gpus)
-    models = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=ADVISED)
+    models = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=RECOMMENDED_MULTIPLE)
     runs = [asdict(run) for run in measure(models, load)]
     found = {
         **{key: content[key] for key in _FACTS},
         "machine": machine(model, settings["threads"]),
         "load": asdict(load),
-        "padded_to": ADVISED if PADDED in models else None,
+        "padded_to": RECOMMENDED_MULTIPLE if PADDED in models else None,
         "models": {name: sizes(one) for name, one in models.items()},
         "batches": summarise(runs, list(models), prompt_tokens=load.prompt_tokens, new_tokens=load.new_tokens),
         "runs": runs,

@@ -8,8 +8,8 @@ from espalier.reports.html import model_html
 from espalier.reports.messages import Words
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import model_text
-from espalier.serving.experiments import deployment_of
 from espalier.serving.timing_summary import summarise
+from espalier.serving.verdict_json import serving_verdicts
 from tests.unit.reports.test_reports import contents, layers
 
 # Llama-3-8B's sizes, cut to the two layers of the table.
@@ -83,7 +83,7 @@ def test_a_measurement_stands_with_its_own_ratio_only(language: str) -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_verdicts_of_the_best(language: str) -> None:
     analysis, _, _ = contents("M", "x")
-    judged = deployment_of(layers(), "M", "x-4", MANIFEST)
+    judged = serving_verdicts(layers(), "M", "x-4", MANIFEST)
     text = model_text(analysis | {"deployment": {"x-4": judged}}, language)
     words = Words(language)
     assert words("target.gguf_k") in text
@@ -96,7 +96,7 @@ def test_verdicts_of_the_best(language: str) -> None:
 def test_verdicts_in_the_comparison_of_layers() -> None:
     comparison = compare_structure(layers(), 436_225_000, "x-4", "M", widths_before=[(8, 14_336)] * 2)
     assert "Which programs load it" not in structure_text(comparison)
-    comparison["deployment"] = deployment_of(layers(), "M", "x-4", MANIFEST)
+    comparison["deployment"] = serving_verdicts(layers(), "M", "x-4", MANIFEST)
     lines = structure_text(comparison).splitlines()
     assert "  • vLLM (Transformers backend): attention of zeros (layers 1)." in lines
     assert any(line.split() == ["64", "2", "172,032", *line.split()[-1:]] for line in lines)
@@ -104,5 +104,5 @@ def test_verdicts_in_the_comparison_of_layers() -> None:
 
 def test_an_imported_experiment_has_a_reason_instead() -> None:
     comparison = compare_structure(layers(), 436_225_000, "x-4", "M")
-    comparison["deployment"] = deployment_of(layers(), "M", "x-4", None)
+    comparison["deployment"] = serving_verdicts(layers(), "M", "x-4", None)
     assert "No verdict: the sizes of the unpruned model are not known." in structure_text(comparison).splitlines()

@@ -26,7 +26,7 @@ def deployment_tables(words: Words, judged: Content) -> list[Table]:
 
     Args:
         words: Language.
-        judged: Result of `espalier.serving.experiments.deployment_of`.
+        judged: Result of `espalier.serving.verdict_json.serving_verdicts`.
     """
     targets = [
         [words(f"target.{one['target']}"), words(f"verdict.{one['verdict']}"), words(f"basis.{one['basis']}")]
