@@ -1,5 +1,6 @@
 """Verdicts and measured inference in words: in both languages, and honest where there is no gain."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from espalier.reports.html import model_html
 from espalier.reports.messages import Words
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import model_text
-from espalier.serving.timing_summary import summarise
+from espalier.serving.inference_summary import TimedRun, Workload, summarise_runs
 from espalier.serving.verdict_json import serving_verdicts
 from tests.unit.reports.test_reports import contents, layers
 
@@ -28,21 +29,19 @@ MANIFEST: dict[str, Any] = {
 def measured(factor: list[float]) -> dict[str, Any]:
     """Make a measurement in which the pruned model is this many times as fast, and padding changes nothing."""
     runs = [
-        {
-            "batch_size": 1, "version": version, "repeat": repeat, "prefill_s": 0.5 / speed, "decode_s": 2.0 / speed,
-            "cache_bytes": 1_000, "beyond_weights_bytes": None,
-        }
+        TimedRun(1, repeat, version, 0.5 / speed, 2.0 / speed, cache_bytes=1_000, beyond_weights_bytes=None)
         for repeat, one in enumerate(factor)
         for version, speed in (("unpruned", 1.0), ("pruned", one), ("padded", one))
-    ]  # fmt: skip
+    ]
+    workload = Workload([1], prompt_tokens=10, new_tokens=5, repeats=len(factor))
     sizes = {"n_params": 436_225_000, "weights_bytes": 872_450_000, "kv_cache_bytes_per_token": 8_192}
     return {
         "experiment": "x-4", "pruning_ratio": 0.5, "padded_to": 64,
         "machine": {"device": "cpu", "name": "x86_64", "threads": 2, "dtype": "float32"},
-        "load": {"batch_sizes": [1], "prompt_tokens": 10, "new_tokens": 5, "repeats": len(factor)},
+        "load": asdict(workload),
         "models": dict.fromkeys(("unpruned", "pruned", "padded"), sizes),
-        "batches": summarise(runs, ["unpruned", "pruned", "padded"], prompt_tokens=10, new_tokens=5),
-        "runs": runs,
+        "batches": summarise_runs(runs, ["unpruned", "pruned", "padded"], workload),
+        "runs": [asdict(run) for run in runs],
     }  # fmt: skip
 
 
