@@ -26,7 +26,7 @@ from espalier.models.architecture import PROJECTION_NAMES
 from espalier.models.decoder import ROLES, decoder_layers, get_projection, n_kv_groups, n_mlp_channels
 from espalier.models.surgery import prune
 from espalier.recovery.lora import LoraSettings, attach
-from espalier.recovery.training import Schedule, fine_tune
+from espalier.recovery.training import TrainingSchedule, fine_tune
 
 DEFAULTS = Recovery()
 LORA = LoraSettings(DEFAULTS.rank, DEFAULTS.alpha, DEFAULTS.dropout, PROJECTION_NAMES, 0)
@@ -144,14 +144,15 @@ def measure(model: PreTrainedModel, options: argparse.Namespace) -> None:
     """Train some steps; the first ones, in which memory is laid out, are left out of the time."""
     adapted = attach(model, LORA)
     rows = max(1, options.token_budget // options.seq_len)
-    schedule = Schedule(1, rows, DEFAULTS.learning_rate, 0.0, DEFAULTS.max_grad_norm, 0)
+    schedule = TrainingSchedule(1, rows, DEFAULTS.learning_rate, 0.0, DEFAULTS.max_grad_norm, 0)
     how = {"token_budget": options.token_budget, "checkpointing": not options.no_checkpointing}
     fine_tune(adapted, random_sequences(model, 2 * rows, options.seq_len), schedule, **how)
     reset_peak(model)
     trained = fine_tune(adapted, random_sequences(model, options.steps * rows, options.seq_len), schedule, **how)
     report("measured: peak", f"{peak_memory(model.device) / GIB:.2f} GiB")
     report(
-        f"measured: {options.steps} steps of {rows} x {options.seq_len} tokens, {trained.rows} sequences at once",
+        f"measured: {options.steps} steps of {rows} x {options.seq_len} tokens, "
+        f"{trained.micro_batch_size} sequences at once",
         f"{trained.seconds:.2f} s, {trained.n_tokens / trained.seconds:,.0f} tokens/s",
     )
 

@@ -10,14 +10,14 @@ from espalier.calibration.gradients import sequence_losses
 from espalier.errors import UserError
 from espalier.recovery import training
 from espalier.recovery.lora import attach
-from espalier.recovery.training import Schedule, Trained, batches_of, fine_tune
+from espalier.recovery.training import TrainingRecord, TrainingSchedule, batches_of, fine_tune
 from tests.unit.conftest import random_model
 from tests.unit.recovery.conftest import LORA, SCHEDULE, Pruned
 
 
 def train(
     model: PreTrainedModel, sequences: torch.Tensor, *, token_budget: int = 128, checkpointing: bool = False
-) -> Trained:
+) -> TrainingRecord:
     return fine_tune(attach(model, LORA), sequences, SCHEDULE, token_budget=token_budget, checkpointing=checkpointing)
 
 
@@ -59,9 +59,9 @@ def test_checkpointing_changes_nothing(pruned: Pruned, sequences: torch.Tensor) 
 def test_parts_of_a_batch_add_up_to_the_batch(sequences: torch.Tensor) -> None:
     """Without dropout, gradients of 8 sequences at once are those of 3 + 3 + 2."""
     gradients = []
-    for rows in (8, 3):
+    for micro_batch_size in (8, 3):
         model = random_model("llama", 64)
-        assert training._gradient(model, sequences[:8], rows, 0)[1] == rows
+        assert training._gradient(model, sequences[:8], micro_batch_size, 0)[1] == micro_batch_size
         gradients.append([parameter.grad for parameter in model.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -81,7 +81,7 @@ def test_out_of_memory_halves_what_is_held_and_keeps_the_batch(
     monkeypatch.setattr(training, "sequence_losses", small_gpu)
     with caplog.at_level(logging.WARNING):
         found = train(random_model("llama", 64), sequences, token_budget=10_000)
-    assert (with_room.rows, found.rows) == (2, 2)
+    assert (with_room.micro_batch_size, found.micro_batch_size) == (2, 2)
     assert found.losses == with_room.losses  # dropout as well: a step done again begins with its own seed
     assert [record.args for record in caplog.records] == [(4,), (2,)]
 
@@ -113,7 +113,7 @@ def test_sequences_longer_than_the_context_are_refused() -> None:
 
 
 def test_every_epoch_sees_every_sequence_once_in_its_own_order() -> None:
-    schedule = Schedule(epochs=2, batch_size=4, learning_rate=1.0, warmup_fraction=0, max_grad_norm=1.0, seed=3)
+    schedule = TrainingSchedule(epochs=2, batch_size=4, learning_rate=1.0, warmup_fraction=0, max_grad_norm=1.0, seed=3)
     batches = [batch.tolist() for batch in batches_of(10, schedule)]
     assert [len(batch) for batch in batches] == [4, 4, 2] * 2
     first, second = ([number for batch in part for number in batch] for part in (batches[:3], batches[3:]))
