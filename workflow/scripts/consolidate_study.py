@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from espalier.files import read_table, write_table
 from espalier.jobs.log import workflow_job
 from espalier.results.consolidate import evaluations_table, experiments_table, gather, layers_table
-from espalier.results.legacy import rows as legacy
+from espalier.results.legacy.study_rows import (
+    StudyFacts,
+    legacy_evaluation_rows,
+    legacy_experiment_rows,
+    legacy_layer_rows,
+)
 from espalier.tables import Evaluations, Experiments, Layers
 
 if TYPE_CHECKING:
@@ -16,10 +21,10 @@ if TYPE_CHECKING:
 
 def main(*, study: dict[str, Any], imports: list[dict[str, Any]], rule: str, tables: dict[str, str]) -> None:
     finished, layers = gather(**study)
-    found = [(read_table(one["table"]), one["facts"]) for one in imports]
-    experiments = [row for frame, facts in found for row in legacy.experiment_rows(frame, facts, rule)]
-    evaluations = [row for frame, _ in found for row in legacy.evaluation_rows(frame)]
-    layers += [row for frame, _ in found for row in legacy.layer_rows(frame)]
+    found = [(read_table(one["table"]), StudyFacts(**one["facts"])) for one in imports]
+    experiments = [row for frame, facts in found for row in legacy_experiment_rows(frame, facts, rule)]
+    evaluations = [row for frame, _ in found for row in legacy_evaluation_rows(frame)]
+    layers += [row for frame, _ in found for row in legacy_layer_rows(frame)]
     write_table(tables["experiments"], Experiments.validate(experiments_table(finished, rule, experiments)))
     write_table(tables["evaluations"], Evaluations.validate(evaluations_table(finished, evaluations)))
     write_table(tables["layers"], Layers.validate(layers_table(layers)))
