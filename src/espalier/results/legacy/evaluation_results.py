@@ -142,7 +142,7 @@ def _possible_documents(metric: Metric) -> int | None:
 
 
 def _read_perplexities(metrics: Mapping[str, Any], notes: Notes) -> dict[str, float]:
-    """Read perplexities with window 2048 and stride 512 from `ppl`, or else from `ppl_standard_2048_512`.
+    """Read perplexities with window 2048 and stride 512 from `ppl`, and other texts from `ppl_standard_2048_512`.
 
     If both give a text and differ, the text is skipped. Other keys, such as `ppl_quick_128`, follow another protocol
     and are ignored.
@@ -154,7 +154,9 @@ def _read_perplexities(metrics: Mapping[str, Any], notes: Notes) -> dict[str, fl
         if not math.isclose(perplexities[text], standard[text], rel_tol=ROUNDING_TOLERANCE):
             notes.add(f"{PERPLEXITY} and {STANDARD} of {text} differ; neither is used")
             del perplexities[text]
-    return perplexities if PERPLEXITY in metrics else standard
+    # A text whose value under `ppl` is not used must not come back.
+    names = {_text_name(label) for label in listed}
+    return perplexities | {text: value for text, value in standard.items() if text not in names}
 
 
 def _text_perplexities(values: Mapping[str, Any], key: str, notes: Notes) -> dict[str, float]:

@@ -254,6 +254,17 @@ def test_quick_perplexities_never_stand_in() -> None:
     assert notes == ["e: ppl_standard_2048_512 of ptb is not finite"]
 
 
+def test_texts_that_only_the_standard_perplexities_have_are_read() -> None:
+    """Both keys follow one protocol. A text whose value under `ppl` is not valid is not read from the other key."""
+    notes = Notes("e")
+    metrics = {
+        "ppl": {"ptb": 9.0, "wikitext2 (x)": math.nan},
+        "ppl_standard_2048_512": {"c4 (en)": 8.0, "ptb": 9.0, "wikitext2": 7.0},
+    }
+    assert read_evaluation({"metrics": metrics}, notes).perplexity == {"ptb": 9.0, "c4": 8.0}
+    assert notes == ["e: ppl of wikitext2 is not finite"]
+
+
 @pytest.mark.parametrize(
     ("change", "note"),
     [
