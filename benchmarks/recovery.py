@@ -25,8 +25,8 @@ from espalier.jobs.recovery import peak_memory
 from espalier.models.architecture import PROJECTION_NAMES
 from espalier.models.decoder import ROLES, decoder_layers, get_projection, n_kv_groups, n_mlp_channels
 from espalier.models.surgery import prune
+from espalier.recovery.fine_tuning import TrainingSchedule, fine_tune
 from espalier.recovery.lora import LoraSettings, attach
-from espalier.recovery.training import TrainingSchedule, fine_tune
 
 DEFAULTS = Recovery()
 LORA = LoraSettings(DEFAULTS.rank, DEFAULTS.alpha, DEFAULTS.dropout, PROJECTION_NAMES, 0)

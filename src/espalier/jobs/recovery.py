@@ -18,10 +18,10 @@ from espalier.models.from_manifest import load_from_manifest
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from espalier.recipe import make_recipe, recovery_settings
+from espalier.recovery.fine_tuning import TrainingRecord, TrainingSchedule, check_context, fine_tune
 from espalier.recovery.fingerprint import adapter_fingerprint
 from espalier.recovery.lora import LoraSettings, attach, save_adapter
-from espalier.recovery.training import TrainingRecord, TrainingSchedule, check_context, fine_tune
-from espalier.recovery.training_sequences import SequenceSettings, load_sequences
+from espalier.recovery.training_sequences import SequenceSettings, load_training_sequences
 
 logger = logging.getLogger(__name__)
 SCHEDULE = ("epochs", "batch_size", "learning_rate", "warmup_fraction", "max_grad_norm", "seed")
@@ -76,7 +76,7 @@ def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trai
     """
     torch.set_num_threads(job.threads)
     manifest, plan = read_json(job.manifest), read_json(job.plan)
-    sequences = load_sequences(manifest, job.text, SequenceSettings(**job.part(TEXT)))
+    sequences = load_training_sequences(manifest, job.text, SequenceSettings(**job.part(TEXT)))
     model = load_pruned(manifest, plan, job)
     check_context(model, sequences.tokens.shape[1])
     adapted = attach(model, LoraSettings(**job.part(LORA)))

@@ -86,7 +86,7 @@ class TrainingSequences:
     documents: list[int]
 
 
-def load_sequences(manifest: Mapping[str, Any], text: str, settings: SequenceSettings) -> TrainingSequences:
+def load_training_sequences(manifest: Mapping[str, Any], text: str, settings: SequenceSettings) -> TrainingSequences:
     """Read a text file, tokenise it with the tokenizer of a model, and return the sequences to fine-tune on.
 
     Args:

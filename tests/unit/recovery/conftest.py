@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
+from espalier.recovery.fine_tuning import TrainingSchedule
 from espalier.recovery.lora import LoraSettings
-from espalier.recovery.training import TrainingSchedule
 from tests.unit.conftest import random_model, with_biases
 
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -18,6 +18,7 @@ from espalier.models.decoder import ROLES
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.manifest import make_manifest
 from espalier.models.surgery import prune
+from espalier.recovery.fine_tuning import fine_tune
 from espalier.recovery.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_fingerprint
 from espalier.recovery.lora import (
     LoraSettings,
@@ -27,7 +28,6 @@ from espalier.recovery.lora import (
     remaining_projections,
     save_adapter,
 )
-from espalier.recovery.training import fine_tune
 from tests.conftest import REPOSITORY
 from tests.unit.recovery.conftest import LORA, PLANS, SCHEDULE, SEVEN, Pruned
 

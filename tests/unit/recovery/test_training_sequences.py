@@ -18,7 +18,7 @@ from espalier.recovery.training_sequences import (
     SequenceSettings,
     check_not_calibrated,
     check_not_evaluated,
-    load_sequences,
+    load_training_sequences,
     make_sequences,
     training_order,
 )
@@ -86,7 +86,7 @@ def test_calibration_and_recovery_share_no_document(
     text: str, pages: list[str], model_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
-    sequences = load_sequences(manifest, text, SETTINGS)
+    sequences = load_training_sequences(manifest, text, SETTINGS)
     calibrations = [CalibrationDraw(seed=0, seq_len=length, n_samples=100) for length in (16, 64)]
     check_not_calibrated(sequences, manifest, text, "text", calibrations)
     for one in calibrations:
@@ -99,7 +99,7 @@ def test_fifty_tokens_of_what_is_evaluated_are_refused(
     text: str, pages: list[str], model_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
-    sequences = load_sequences(manifest, text, replace(SETTINGS, seq_len=64))
+    sequences = load_training_sequences(manifest, text, replace(SETTINGS, seq_len=64))
     number = sequences.documents[1]
     apart = TokenisedRequests({}, {"plain": tokenizer("The ball is red. " * 30)["input_ids"]}, {})
     compared = check_not_evaluated(sequences, manifest, text, "text", apart)

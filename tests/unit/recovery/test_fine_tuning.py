@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 
 from espalier.calibration.gradients import sequence_losses
 from espalier.errors import UserError
-from espalier.recovery import training
+from espalier.recovery import fine_tuning
+from espalier.recovery.fine_tuning import TrainingRecord, TrainingSchedule, batches_of, fine_tune
 from espalier.recovery.lora import attach
-from espalier.recovery.training import TrainingRecord, TrainingSchedule, batches_of, fine_tune
 from tests.unit.conftest import random_model
 from tests.unit.recovery.conftest import LORA, SCHEDULE, Pruned
 
@@ -61,7 +61,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(sequences: torch.Tensor) -> None:
     gradients = []
     for micro_batch_size in (8, 3):
         model = random_model("llama", 64)
-        assert training._gradient(model, sequences[:8], micro_batch_size, 0)[1] == micro_batch_size
+        assert fine_tuning._gradient(model, sequences[:8], micro_batch_size, 0)[1] == micro_batch_size
         gradients.append([parameter.grad for parameter in model.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -70,7 +70,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(sequences: torch.Tensor) -> None:
 def test_out_of_memory_halves_what_is_held_and_keeps_the_batch(
     sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    losses_of = training.sequence_losses
+    losses_of = fine_tuning.sequence_losses
 
     def small_gpu(model: PreTrainedModel, part: torch.Tensor) -> torch.Tensor:
         if len(part) > 2:
@@ -78,7 +78,7 @@ def test_out_of_memory_halves_what_is_held_and_keeps_the_batch(
         return losses_of(model, part)
 
     with_room = train(random_model("llama", 64), sequences, token_budget=32)
-    monkeypatch.setattr(training, "sequence_losses", small_gpu)
+    monkeypatch.setattr(fine_tuning, "sequence_losses", small_gpu)
     with caplog.at_level(logging.WARNING):
         found = train(random_model("llama", 64), sequences, token_budget=10_000)
     assert (with_room.micro_batch_size, found.micro_batch_size) == (2, 2)
@@ -90,19 +90,19 @@ def test_one_sequence_that_does_not_fit_is_refused(sequences: torch.Tensor, monk
     def no_gpu(_model: PreTrainedModel, _part: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "sequence_losses", no_gpu)
+    monkeypatch.setattr(fine_tuning, "sequence_losses", no_gpu)
     with pytest.raises(UserError, match=r"GPU memory exhausted by one sequence of 16 tokens; use a shorter"):
         train(random_model("llama", 64), sequences)
 
 
 def test_a_loss_that_is_not_finite_names_its_step(sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses_of, calls = training.sequence_losses, []
+    losses_of, calls = fine_tuning.sequence_losses, []
 
     def overflowing(model: PreTrainedModel, part: torch.Tensor) -> torch.Tensor:
         calls.append(part)
         return losses_of(model, part) * (float("inf") if len(calls) == 3 else 1)
 
-    monkeypatch.setattr(training, "sequence_losses", overflowing)
+    monkeypatch.setattr(fine_tuning, "sequence_losses", overflowing)
     with pytest.raises(UserError, match=r"the loss is not finite at step 3 of 16; give a smaller recovery.learning_"):
         train(random_model("llama", 64), sequences)
 
