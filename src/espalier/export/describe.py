@@ -42,7 +42,7 @@ def describe_export(
         UserError: If plan or metrics are of another model or experiment, or made from other weights, another plan or by
             another protocol.
     """
-    _check(plan, metrics, baseline, manifest=manifest, experiment=experiment, evaluation=evaluation)
+    _check_results(plan, metrics, baseline, manifest=manifest, experiment=experiment, evaluation=evaluation)
     recipe = metrics["recipe"]["settings"]
     return {
         "chosen": None if best is None else {"pruning_ratio": best["pruning_ratio"], "by": "acc_mean"},
@@ -59,7 +59,7 @@ def describe_export(
     }
 
 
-def _check(
+def _check_results(
     plan: Mapping[str, Any],
     metrics: Mapping[str, Any],
     baseline: Mapping[str, Any],
