@@ -1,4 +1,4 @@
-"""Cost of a gradient pass, priors, planning and surgery, on random weights, against doing it the plain way.
+"""Time of gradient passes, priors, planning and surgery with random weights, compared with a simple implementation.
 
     PYTHONPATH=src python benchmarks/calibration.py                                   50 M parameters, on the CPU
     PYTHONPATH=src python benchmarks/calibration.py --shape sandbox
@@ -6,8 +6,9 @@
     PYTHONPATH=src python benchmarks/calibration.py --shape qwen2.5-7b --device cuda
     PYTHONPATH=src python benchmarks/calibration.py --shape llama-3-8b --device cuda --memory-gib 24
 
-Needs torch, transformers and numpy only. Weights are random and made on the device, so times are those after loading.
-The plain way: one pass for every experiment (method, length, count), and one run of the whole model for every removal.
+Needs only torch, transformers and numpy. The weights are random and made on the device, so times do not include
+loading. The simple implementation runs one gradient pass for each experiment (method, length, count). For the priors it
+runs the whole model once for each removal.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from espalier.planning.plan import Plan
 from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select
 
-N_METHODS = 3  # of the reference grid
+N_METHODS = 3  # number of methods in the reference grid
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
 def benchmark_gradients(
     model: PreTrainedModel, lengths: list[int], counts: list[int], settings: PassSettings, *, plain: bool
 ) -> None:
-    """Time one pass per length with its ladder of snapshots; where asked for, also one pass per experiment."""
+    """Time one pass per length, with a snapshot for each count; if `plain`, also one pass per experiment."""
     rate = matmul_rate(model) if model.device.type == "cuda" else None
     one_pass_s = {}
     for length in lengths:
@@ -84,13 +85,13 @@ def benchmark_gradients(
 
 
 def separate_pass_s(model: PreTrainedModel, n_samples: int, length: int, settings: PassSettings) -> float:
-    """Time the pass of one experiment: its own sample count only."""
+    """Return the time of a pass for one experiment, with a single sample count."""
     sequences = random_sequences(model, n_samples, length)
     return seconds(model, lambda: collect_importance(model, sequences, [n_samples], settings=settings))
 
 
 def benchmark_priors(model: PreTrainedModel, length: int, n_samples: int, token_budget: int) -> None:
-    """Time priors against running the whole model once for each removal (and once intact)."""
+    """Time the priors; compare with running the whole model once unpruned and once for each removal."""
     sequences = random_sequences(model, prior_samples(n_samples), length)
     n_runs = 1 + PER_LAYER * len(decoder_layers(model))
     rows = max(1, token_budget // length)
@@ -112,7 +113,7 @@ def benchmark_priors(model: PreTrainedModel, length: int, n_samples: int, token_
 
 
 def benchmark_plan_and_surgery(model: PreTrainedModel) -> None:
-    """Time a plan at 20% from random importances and priors, and cutting the weights."""
+    """Time a plan at 20% from random importances and priors, and the pruning of the weights."""
     structure = structure_of(model)
     generator = np.random.default_rng(0)
     groups = GroupTable.of(structure)
@@ -128,13 +129,16 @@ def benchmark_plan_and_surgery(model: PreTrainedModel) -> None:
 
 
 def pass_flops(model: PreTrainedModel, n_samples: int, length: int) -> int:
-    """Count 6 operations for each weight of a projection and token, 4 for the frozen head; attention is left out."""
+    """Return the operations of a gradient pass: 6 per projection weight and token, 4 per weight of the frozen head.
+
+    Attention is not counted.
+    """
     head = model.get_output_embeddings().weight.numel()
     return n_samples * length * (6 * sum(p.weight.numel() for p in projections(model)) + 4 * head)
 
 
 def matmul_rate(model: PreTrainedModel) -> float:
-    """Measure operations per second of 8192 x 8192 products in the model's dtype."""
+    """Measure the operations per second of 8192 x 8192 matrix products in the model's dtype."""
     size, repeats = 8_192, 20
     a, b = (torch.randn(size, size, device=model.device, dtype=model.dtype) for _ in range(2))
     a @ b

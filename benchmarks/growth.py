@@ -1,10 +1,10 @@
-"""How the workflow itself grows: dry run and consolidation of studies of up to 10,000 experiments.
+"""Time and memory of the workflow itself: dry run and consolidation of studies with up to 10,000 experiments.
 
     PYTHONPATH=src .venv/bin/python benchmarks/growth.py --study build/default-run/results/sandbox [--sizes 300 10200]
 
-Plans of Llama-3-8B's shape (32 layers, 14,336 channels) and results with the numbers of a finished study stand in for
-computed ones: 10,000 files of each. Time and memory are those of the whole `snakemake` command with all its jobs, and
-of the job that makes the tables, as Snakemake's benchmark file has them. Budgets: 40 s; 60 s and 4 GB.
+The script writes plans of Llama-3-8B's shape (32 layers, 14,336 channels) and results copied from a finished study, one
+file per experiment. It reports time and memory of the whole `snakemake` command with all its jobs, and of the job that
+makes the tables, from Snakemake's benchmark file. Budgets: 40 s for the dry run; 60 s and 4 GB for the consolidation.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ N_RATIOS, N_COUNTS = 20, 10  # with 3 methods: 600 experiments for each sequence
 
 
 def config(n_experiments: int) -> dict[str, Any]:
-    """A study of one model with about so many experiments."""
+    """Return the config of a study of one model with about `n_experiments` experiments."""
     n_lengths = max(1, round(n_experiments / (3 * N_RATIOS * N_COUNTS)))
     n_ratios = min(N_RATIOS, round(n_experiments / (3 * N_COUNTS * n_lengths)))
     methods = [{"name": "taylor"}, {"name": "layerwise", "scope": "layer"}, {"name": "blockwise", "scope": "block"}]
@@ -63,7 +63,7 @@ def config(n_experiments: int) -> dict[str, Any]:
 
 
 def fabricate(folder: Path, settings: dict[str, Any], finished: Path) -> int:
-    """Write what consolidation reads, and empty files for what was needed before it; return the number of rows."""
+    """Write the files that consolidation reads, and empty files for earlier outputs; return the number of rows."""
     study = Study(load_study(settings), REPOSITORY / "src/espalier")
     sweep = study.sweep
     model = next((finished / "models").glob("*.json")).stem
@@ -84,7 +84,7 @@ def fabricate(folder: Path, settings: dict[str, Any], finished: Path) -> int:
 
 
 def write_manifest(folder: Path, finished: Path) -> None:
-    """Say of the model, which is nowhere, that it was checked."""
+    """Write the manifest of a model that does not exist, so that the workflow does not check the model."""
     found = read_json(next((finished / "models").glob("*.json")))
     manifest = found | {"model": "M", "structure": STRUCTURE.to_dict()}
     write_json(folder / "results/growth/models/M.json", manifest)
@@ -96,7 +96,7 @@ def place(path: Path, content: bytes) -> None:
 
 
 def gradients(path: Path, settings: dict[str, Any]) -> bytes:
-    """The statistics of one sample count of a finished pass, repeated for every count and 32 layers."""
+    """Return gradient statistics as Parquet: those of one layer and count, repeated for each count and layer."""
     table = pd.read_parquet(path)
     layer = table[(table.n_samples == table.n_samples.max()) & (table.layer == 0)]
     counts = settings["grid"]["taylor_num_samples"]
@@ -107,7 +107,7 @@ def gradients(path: Path, settings: dict[str, Any]) -> bytes:
 def write_results(
     folder: Path, entry: dict[str, Any], metrics: dict[str, Any], manifest: dict[str, Any], evaluation: dict[str, Any]
 ) -> None:
-    """Write plan and metrics of one row, whose recipes are the configured ones."""
+    """Write the plan and the metrics of one row, with recipes that match the config."""
     row = {"model": "M", "experiment": entry["facts"]["experiment"]}
     plan = None
     if entry["plan"]:
@@ -126,7 +126,7 @@ def write_results(
 
 
 def measure(folder: Path, *arguments: str) -> tuple[float, float, str]:
-    """Run snakemake; return seconds, the peak memory of all its processes together in GiB, and what it printed."""
+    """Run snakemake; return its time in seconds, the peak memory of all processes together in GiB, and its output."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     start, peak = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as printed:
@@ -142,7 +142,7 @@ def measure(folder: Path, *arguments: str) -> tuple[float, float, str]:
 
 
 def resident(process: psutil.Process) -> int:
-    """Bytes of memory of a process and its children; what ended meanwhile counts nothing."""
+    """Return the resident bytes of a process and its children, skipping processes that ended in the meantime."""
     total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         for one in [process, *process.children(recursive=True)]:

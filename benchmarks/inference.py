@@ -1,13 +1,13 @@
-"""What pruning buys at inference, on random weights: prefill, decoding, first token, memory, at ratios and widths.
+"""Speed and memory of pruned models at inference, with random weights, for several pruning ratios and MLP widths.
 
     PYTHONPATH=src python benchmarks/inference.py                                      58.5 M parameters, on the CPU
     PYTHONPATH=src python benchmarks/inference.py --shape sandbox
     PYTHONPATH=src python benchmarks/inference.py --shape llama-3-8b --device cuda     an 8B model on a GPU, bfloat16
     PYTHONPATH=src python benchmarks/inference.py --shape qwen2.5-7b --device cuda --batch-sizes 1 16 64
 
-Plans come from random scores through the planner, at each ratio once with any width and once with multiples of 64, and
-are measured as the rule `measure_inference` does: all versions in one process, in turn. Random scores take about
-the same share of MLP channels from every layer; a real plan does not. Prints Markdown.
+The planner makes the plans from random scores: for each ratio one with any width and one with multiples of 64. The
+versions are measured as in the rule `measure_inference`: all in one process, in turn. Random scores remove about the
+same fraction of MLP channels from each layer; a real plan does not. Prints Markdown.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def pruned_versions(model: PreTrainedModel, ratio: float) -> dict[str, PreTrainedModel]:
-    """Prune by random scores: any width, the same padded, and widths planned as multiples."""
+    """Prune by random scores: with any width, with those widths padded to multiples, and with planned multiples."""
     made = {}
     for multiple in (1, RECOMMENDED_MULTIPLE):
         plan = random_plan(structure_of(model), ratio, multiple)
@@ -102,7 +102,7 @@ def print_speeds(runs: list[TimedRun], versions: list[str], workload: Workload) 
 
 
 def print_gains(runs: list[TimedRun], versions: list[str], workload: Workload) -> None:
-    """Print each version's speeds as multiples of the unpruned model's, repeat by repeat."""
+    """Print the speed of each version divided by that of the unpruned model in the same repeat."""
     print("| batch | version | prefill, times as fast as unpruned | decode, times as fast as unpruned |")
     print("|---:|---|---:|---:|")
     for size in workload.batch_sizes:
@@ -111,7 +111,7 @@ def print_gains(runs: list[TimedRun], versions: list[str], workload: Workload) -
         for name in versions[1:]:
             measured = [run for run in here if run.version == name]
             cells = []
-            for seconds in ("prefill_s", "decode_s"):  # in the order of the repeats, as they were run
+            for seconds in ("prefill_s", "decode_s"):  # `speed_gain` pairs the repeats by their order
                 speeds = ([1 / getattr(run, seconds) for run in of] for of in (measured, unpruned))
                 gain = speed_gain(*speeds)
                 low, high = gain.interval

@@ -1,10 +1,10 @@
-"""Host memory that jobs take, beside what they ask for.
+"""Host memory that jobs use, compared with the memory that they request.
 
     PYTHONPATH=src python benchmarks/memory.py [--layers 16 --hidden 2048 --dtype bfloat16]
 
-A Llama of random weights runs through the workflow on the CPU: few sequences and few documents, since the size of the
-model is what counts. The memory of each job is the peak of its anonymous pages (RssAnon; pages of mapped files can be
-dropped), and the peak of all its pages (RSS), sampled ten times a second.
+The workflow runs on the CPU for a Llama with random weights. Memory depends on the size of the model, so few sequences
+and documents are enough. For each job, the script reports the peak of its anonymous pages (RssAnon) and of all its
+pages (RSS), sampled ten times a second. RssAnon excludes pages of mapped files, which the system can drop.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from espalier.sandbox.world import make_world
 from espalier.study.memory import HELD, on_cpu
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-JOBS = {  # by rule, the kind of job
+JOBS = {  # kind of job, by rule
     "collect_gradients": "gradients",
     "measure_importance": "gradients",
     "measure_weights": "weights",
@@ -41,7 +41,7 @@ VOCABULARY = 32_000
 
 
 def prepare(folder: Path, arguments: argparse.Namespace) -> None:
-    """Write the model, as bfloat16, and a study of it."""
+    """Write a model in bfloat16 and the config of a study of it."""
     pages = make_pages(make_world(0), "training", 60, 0)
     tokenizer = wrap(train_tokenizer("llama", pages, 400), model_max_length=256, chat=False)
     config = LlamaConfig(
@@ -76,7 +76,7 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def watch(root: psutil.Process, peaks: dict[str, list[int]], done: threading.Event) -> None:
-    """Keep the largest anonymous and whole memory of the processes of each rule."""
+    """Record the largest RssAnon and RSS of the processes of each rule, in bytes, until `done` is set."""
     while not done.wait(0.1):
         for process in root.children(recursive=True):
             try:

@@ -2,7 +2,7 @@
 
     PYTHONPATH=src .venv/bin/python benchmarks/planning.py
 
-Budget: one plan under 1 s and under 300 MB. Time is the best of three, memory is traced in a run of its own.
+Budget: one plan takes less than 1 s and 300 MB. Time is the best of three runs; memory is traced in a separate run.
 """
 
 import json

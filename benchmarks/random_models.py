@@ -1,4 +1,4 @@
-"""Models with random weights at the shapes that are benchmarked, made on the device."""
+"""Models with random weights for the benchmarks, created on the device."""
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
@@ -15,7 +15,7 @@ SHAPES = {
         vocab_size=32_000, hidden_size=512, intermediate_size=1_536, num_hidden_layers=8, num_attention_heads=8,
         num_key_value_heads=4, max_position_embeddings=2_048,
     ),
-    # Few words and many layers: with more words in so small a model, half of it could not be pruned.
+    # A small vocabulary and many layers, so that half of the parameters can be pruned.
     "58m": LlamaConfig(
         vocab_size=8_000, hidden_size=512, intermediate_size=1_536, num_hidden_layers=16, num_attention_heads=8,
         num_key_value_heads=4, max_position_embeddings=2_048,
@@ -38,7 +38,7 @@ def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> PreTra
 
 
 def structure_of(model: PreTrainedModel) -> ModelStructure:
-    """Read the sizes of a model in memory."""
+    """Return the sizes of a model in memory."""
     layers = tuple(
         LayerStructure(
             n_kv_groups(layer),

@@ -1,12 +1,12 @@
-"""Memory and speed of recovery on random weights, beside the memory that its arithmetic gives.
+"""Measured memory and speed of recovery with random weights, and the computed memory.
 
     PYTHONPATH=src python benchmarks/recovery.py                                   50 M parameters, on the CPU
     PYTHONPATH=src python benchmarks/recovery.py --shape sandbox
     PYTHONPATH=src python benchmarks/recovery.py --shape llama-3-8b --device cuda  an 8B model on a GPU
-    PYTHONPATH=src python benchmarks/recovery.py --shape llama-3-8b --computed     the arithmetic alone, no weights
+    PYTHONPATH=src python benchmarks/recovery.py --shape llama-3-8b --computed     computed memory only, no weights
 
-Every layer loses the given share of its KV groups and MLP channels. On the CPU the peak is that of the whole process,
-which holds Python and its libraries too.
+The same fraction of KV groups and MLP channels is removed from each layer. On the CPU the peak is that of the whole
+process, including Python and its libraries.
 """
 
 import argparse
@@ -57,7 +57,10 @@ def main() -> None:
 
 
 def cut(model: PreTrainedModel, ratio: float) -> dict[str, int]:
-    """Cut the last groups of every layer; return sizes that memory follows from. On `meta` only the sizes are made."""
+    """Prune the last groups of each layer; return the sizes that determine memory.
+
+    A model on the device `meta` is not changed; only its sizes are computed.
+    """
     layers = decoder_layers(model)
     groups = [range(max(1, round(n_kv_groups(layer) * (1 - ratio)))) for layer in layers]
     channels = [range(max(1, round(n_mlp_channels(layer) * (1 - ratio)))) for layer in layers]
@@ -86,7 +89,7 @@ def cut(model: PreTrainedModel, ratio: float) -> dict[str, int]:
 
 
 def print_budget(model: PreTrainedModel, sizes: dict[str, int], tokens: int, *, checkpointing: bool) -> None:
-    """Add up memory part by part; what is kept of a layer for one token is written out in docs/recovery.md."""
+    """Print the computed memory of each part, and their sum. docs/recovery.md has the formulas."""
     config, width = model.config, model.dtype.itemsize
     layer = layer_bytes(sizes, config.hidden_size, width, mask=1)
     kept = layer if checkpointing else sizes["n_layers"] * layer
@@ -108,12 +111,22 @@ def print_budget(model: PreTrainedModel, sizes: dict[str, int], tokens: int, *, 
 
 
 def layer_bytes(sizes: dict[str, int], hidden: int, width: int, *, mask: int) -> int:
-    """Return what a layer keeps of one token: dropped inputs and their masks, projections, norms."""
+    """Return the bytes that a layer stores per token for the backward pass: dropout, projections and norms.
+
+    Args:
+        sizes: Result of `cut`.
+        hidden: Hidden size.
+        width: Bytes of a value.
+        mask: Bytes of an element of a dropout mask.
+    """
     return sizes["inputs"] * (4 + mask) + (sizes["attention"] + sizes["mlp"]) * width + 2 * hidden * (4 + width)
 
 
 def count_saved(shape: str) -> None:
-    """Count the tensors that one more layer keeps for the backward pass in bfloat16, against the arithmetic."""
+    """Count the bytes that one layer stores for the backward pass in bfloat16, and print the computed number beside it.
+
+    The count is the difference between a model of two layers and a model of one layer.
+    """
     saved = []
     for n_layers in (1, 2):
         config = copy.deepcopy(SHAPES[shape])
@@ -135,13 +148,13 @@ def count_saved(shape: str) -> None:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             sequence_losses(adapted, torch.zeros(1, 128, dtype=torch.long))
         saved.append(sum(storage.nbytes() for storage in kept.values()) / 128)
-    on_cpu = layer_bytes(sizes, config.hidden_size, 2, mask=4)  # the CPU keeps a float, the GPU a byte
+    on_cpu = layer_bytes(sizes, config.hidden_size, 2, mask=4)  # masks: 4 bytes on the CPU, 1 on the GPU
     report("computed: kept of a token by a layer in bfloat16, CPU dropout", f"{on_cpu:,} bytes")
     report("counted: the same", f"{saved[1] - saved[0]:,.0f} bytes")
 
 
 def measure(model: PreTrainedModel, options: argparse.Namespace) -> None:
-    """Train some steps; the first ones, in which memory is laid out, are left out of the time."""
+    """Measure some training steps. The first two steps, which allocate memory, are not timed."""
     adapted = attach(model, LORA)
     rows = max(1, options.token_budget // options.seq_len)
     schedule = TrainingSchedule(1, rows, DEFAULTS.learning_rate, 0.0, DEFAULTS.max_grad_norm, 0)

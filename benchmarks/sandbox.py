@@ -1,8 +1,9 @@
-"""Is the sandbox an experiment? Prints what a finished run of the default study shows, as Markdown.
+"""Summary of a finished run of the default study, as Markdown.
 
     PYTHONPATH=src python benchmarks/sandbox.py results/sandbox
 
-Training time, accuracy of the unpruned models, and what each method keeps at each ratio.
+Prints training times, the accuracy of the unpruned models, the mean accuracy of each method at each ratio, and the
+times of the jobs.
 """
 
 import sys
@@ -14,7 +15,7 @@ from espalier.files import read_json, read_parquet
 
 
 def seconds(results: Path, rule: str) -> list[float]:
-    """Wall time of every job of a rule."""
+    """Return the wall time of each job of a rule."""
     files = (results / "benchmarks" / rule).rglob("*.tsv")
     return [float(pd.read_csv(path, sep="\t").s.iloc[0]) for path in files]
 
@@ -36,7 +37,7 @@ def unpruned(results: Path) -> str:
 
 
 def pruned(experiments: pd.DataFrame) -> str:
-    """Mean accuracy over settings, method by method."""
+    """Return a table of the mean accuracy over settings, for each model, ratio and method."""
     rows = experiments[experiments.experiment != "baseline"]
     means = rows.pivot_table(index=["model", "pruning_ratio"], columns="method", values="acc_mean", aggfunc="mean")
     return means.reset_index().to_markdown(index=False, floatfmt=".3f")

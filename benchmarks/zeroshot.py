@@ -1,14 +1,18 @@
-"""Zero-shot evaluation against lm-eval's own `hf` backend: one model, the same requests, one run.
+"""Speed of zero-shot evaluation compared with lm-eval's `hf` backend: one model, the same requests, one process.
 
     PYTHONPATH=src .venv/bin/python benchmarks/zeroshot.py --documents 400
     PYTHONPATH=src .venv/bin/python benchmarks/zeroshot.py --device cuda --documents 20465
 
-On the CPU: Llama architecture, about 56 M parameters, 32,000 words, float32. On a GPU: the shape of Llama-3-8B with
-random weights made on the device, bfloat16. Requests are drawn with the counts and about the lengths of the seven real
-tasks; `--documents` of all 20,465 in proportion. Where lm-eval is not installed, a plain loop does what its backend
-does: longest first, contexts encoded anew for each choice, padded, log-softmax over all positions, one-token choices
-of one context together. Where espalier takes its products from oneDNN, both run with either library. Prints Markdown.
-Every repeat runs each setting once, in turn; times are medians.
+On the CPU the model is a Llama with about 56 M parameters and a vocabulary of 32,000 tokens, in float32. On a GPU it
+has the shape of Llama-3-8B, in bfloat16. The weights are random and made on the device.
+
+Requests are random tokens. The numbers of documents are in the proportions of the seven real tasks, and the lengths are
+about the same; `--documents` sets the total (the tasks have 20,465).
+
+If lm-eval is not installed, a simple loop does the same as its backend: it sorts by length (longest first), encodes the
+context again for each choice, pads, computes the log-softmax over all positions, and scores one-token choices of one
+context together. If espalier uses oneDNN for matrix products, both backends run with both libraries. Each repeat runs
+each setting once, in turn; reported times are medians. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ COUNTS = {
     "boolq": 3270, "piqa": 1838, "hellaswag": 10042, "winogrande": 1267, "arc_easy": 2376, "arc_challenge": 1172,
     "openbookqa": 500,
 }  # fmt: skip
-# Context and continuation (median tokens, spread of the logarithm), and choices.
+# Context and continuation (median of the tokens, standard deviation of their logarithm each), and number of choices.
 LENGTHS = {
     "boolq": (125, 0.5, 1, 0.0, 2), "piqa": (14, 0.5, 20, 0.6, 2), "hellaswag": (70, 0.35, 26, 0.4, 4),
     "winogrande": (19, 0.25, 6, 0.5, 2), "arc_easy": (28, 0.5, 4, 0.6, 4), "arc_challenge": (31, 0.5, 5, 0.7, 4),
@@ -57,14 +61,14 @@ LLAMA_3_8B = {
 
 
 def draw_requests(n_documents: int, vocab_size: int, seed: int = 0) -> list[Request]:
-    """Draw documents in the proportions of the seven tasks; nothing but a document's own context is shared."""
+    """Return the requests of random documents, in the proportions of the tasks. Documents share no prefix."""
     rng = np.random.default_rng(seed)
     requests = []
     for task, count in COUNTS.items():
         context_median, context_spread, median, spread, n_choices = LENGTHS[task]
         for _ in range(max(1, round(count * n_documents / sum(COUNTS.values())))):
             context = _draw(rng, context_median, context_spread, vocab_size)
-            if task == "winogrande":  # contexts differ by the name at their end, the continuation is the same
+            if task == "winogrande":  # the contexts differ in the name at their end; the continuation is the same
                 ending = _draw(rng, median, spread, vocab_size)
                 names = rng.integers(0, vocab_size, (n_choices, 2)).tolist()
                 requests += [Request([*context, *name], ending) for name in names]
@@ -79,7 +83,7 @@ def _draw(rng: np.random.Generator, median: float, spread: float, vocab_size: in
 
 
 def make_model(device: str, layers: int | None) -> PreTrainedModel:
-    """Make random weights on the device itself."""
+    """Return a model with random weights, created on the device."""
     shape = LLAMA_3_8B if device == "cuda" else CPU_SHAPE
     if layers:
         shape = {**shape, "num_hidden_layers": layers}
@@ -91,7 +95,7 @@ def make_model(device: str, layers: int | None) -> PreTrainedModel:
 
 @torch.inference_mode()
 def plain_backend(model: PreTrainedModel, requests: Sequence[Request], batch_size: int) -> list[tuple[float, bool]]:
-    """Do what the `hf` backend does, for machines without lm-eval."""
+    """Score requests as the `hf` backend does, for machines without lm-eval."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, request in enumerate(requests):
         groups.setdefault((*request.context, *request.continuation[:-1]), []).append(i)
@@ -117,7 +121,7 @@ def _chunks(items: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tu
 
 
 def reference(model: PreTrainedModel) -> tuple[str, Callable[[Sequence[Request], int], list[tuple[float, bool]]]]:
-    """Return lm-eval's backend, or the plain loop, with its name."""
+    """Return the name and the scoring function of lm-eval's backend, or of the simple loop without lm-eval."""
     try:
         from lm_eval.models.huggingface import HFLM
     except ImportError:
@@ -127,13 +131,13 @@ def reference(model: PreTrainedModel) -> tuple[str, Callable[[Sequence[Request],
     def run(requests: Sequence[Request], batch_size: int) -> list[tuple[float, bool]]:
         lm.batch_size_per_gpu = batch_size
         pairs = [(("", ""), list(request.context), list(request.continuation)) for request in requests]
-        return lm._loglikelihood_tokens(pairs, disable_tqdm=True)  # noqa: SLF001 (what lm-eval times)
+        return lm._loglikelihood_tokens(pairs, disable_tqdm=True)  # noqa: SLF001 (scores token ids, without tokenising)
 
     return "lm-eval hf", run
 
 
 def _tokenizer() -> object:
-    """Return a tokenizer for a backend that asks for one and, given tokens, never uses it."""
+    """Return a tokenizer with one token. The backend requires a tokenizer, but does not use it for token ids."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
@@ -144,7 +148,7 @@ def _tokenizer() -> object:
 
 @torch.inference_mode()
 def matmul_rate(model: PreTrainedModel) -> float:
-    """Measure multiply-adds of one large product, twice the number per second, by the faster library."""
+    """Measure the operations per second (two per multiply-add) of a large matrix product, with the faster library."""
     device, dtype = model.device.type, model.dtype
     n = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
@@ -163,7 +167,7 @@ def _seconds(run: Callable[[], object], device: str) -> float:
 def describe_packing(
     model: PreTrainedModel, requests: Sequence[Request], budget: int, width: int
 ) -> tuple[int, float, float]:
-    """Return tokens to compute, share of padding, and operations of the matrix products."""
+    """Return the number of computed tokens, the fraction of padding, and the operations of the matrix products."""
     limit = model.config.max_position_embeddings
     forest = build_forest(requests, limit=limit, width=min(512, budget), widest=min(4096, budget))
     if width:
@@ -179,7 +183,7 @@ def describe_packing(
 
 
 def run_all(arguments: argparse.Namespace) -> None:
-    """Measure and print."""
+    """Time each setting and print the table."""
     model = make_model(arguments.device, arguments.layers)
     requests = draw_requests(arguments.documents, model.config.vocab_size)
     name, run_reference = reference(model)
@@ -205,7 +209,7 @@ def run_all(arguments: argparse.Namespace) -> None:
 def with_other_library(
     model: PreTrainedModel, settings: dict[tuple[str, int, int], Callable[[], list]]
 ) -> dict[tuple[str, int, int], Callable[[], list]]:
-    """Run espalier with the products of the reference, and the reference with those of espalier."""
+    """Return settings that run espalier with MKL and the reference with oneDNN."""
 
     def swapped(run: Callable[[], list], *, is_ours: bool) -> list:
         with torch.backends.mkldnn.flags(enabled=False) if is_ours else fast_linear(model):
@@ -227,7 +231,7 @@ def print_table(
     times: dict[tuple[str, int, int], list[float]],
     answers: dict[tuple[str, int, int], list[Score] | list[tuple[float, bool]]],
 ) -> None:
-    """Print versions and one row per setting; ratios are to the reference's best setting, pair by pair."""
+    """Print versions and one row per setting. Ratios compare with the best setting of the reference in each repeat."""
     best = min((key for key in times if key[0] == name), key=lambda key: statistics.median(times[key]))
     n_parameters = sum(p.numel() for p in model.parameters())
     n_request_tokens = sum(len(r.context) + len(r.continuation) - 1 for r in requests)
@@ -269,7 +273,7 @@ def _machine(device: str) -> str:
 
 
 def main() -> None:
-    """Read the arguments."""
+    """Read the arguments and run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--documents", type=int, default=400, help="documents of all tasks together (20465: all)")

@@ -3,12 +3,13 @@
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+
+from tests.snakemake_server import SnakemakeServer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HANG_S = 1800  # after which a command hangs, on the slowest machine and beside other work
@@ -75,11 +76,20 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def snakemake() -> Run:
-    """Run snakemake on the repository's Snakefile: `snakemake(arguments, directory=...)`."""
+def snakemake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run snakemake on the repository's Snakefile: `snakemake(arguments, directory=...)`.
+
+    It gets one core unless the arguments say otherwise, because two processes run the tests.
+    """
+    server = SnakemakeServer()
+    output = tmp_path_factory.mktemp("snakemake") / "printed"
 
     def run(*arguments: str, directory: Path, timeout_s: int = HANG_S) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile"), *arguments]
-        return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=timeout_s)
+        cores = [] if "--cores" in arguments else ["--cores", "1"]
+        command = ["--snakefile", str(REPOSITORY / "Snakefile"), *cores, *arguments]
+        status = server.run(command, directory, output, timeout_s)
+        printed = (Path(f"{output}.{name}").read_text(encoding="utf-8") for name in ("out", "err"))
+        return subprocess.CompletedProcess(["snakemake", *command], status, *printed)
 
-    return run
+    yield run
+    server.close()

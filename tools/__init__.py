@@ -1,1 +1,1 @@
-"""Generators of documents and schemas, and comparisons of runs. Not part of the wheel."""
+"""Scripts that generate documentation and schemas, and scripts that compare two runs. Not part of the wheel."""

@@ -1,6 +1,6 @@
-"""Write what is generated from the config models: the JSON schema and the table of options.
+"""Generate the JSON schema and the table of options from the config models.
 
-`python -m tools.config_options` writes both; a test shows the difference when they are stale.
+`python -m tools.config_options` writes both. A test fails and shows the difference when they are stale.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BEGIN, END = "<!-- options: generated, do not edit -->", "<!-- end of options --
 
 
 def json_schema() -> str:
-    """Return the JSON schema of a config file, for editors."""
+    """Return the JSON schema of a config file, which editors use."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **StudyConfig.model_json_schema()}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
@@ -32,7 +32,7 @@ def options_table() -> str:
 
 
 def insert_options(page: str) -> str:
-    """Put the options table between its markers."""
+    """Return a page with the options table inserted between its markers."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{options_table()}\n{END}{after}"
@@ -42,7 +42,7 @@ def _sections(path: str, section: type[BaseModel]) -> Iterator[tuple[str, type[B
     yield path, section
     for name, field in section.model_fields.items():
         inner = section_in(field.annotation)
-        # The overrides of a model's grid are those of the grid.
+        # A model's `grid` has the same options as the top-level `grid`, which has its own table.
         if inner and path + name != "models[].grid":
             many = "[]" if "tuple[" in str(field.annotation) else ""
             yield from _sections(f"{path}{name}{many}.", inner)
@@ -63,7 +63,7 @@ def _type(section: type[BaseModel], name: str) -> str:
 
 
 def _schema_type(schema: dict[str, Any]) -> str:
-    """Describe a JSON schema in a few words."""
+    """Return a short description of a JSON schema, such as `list of number ≥ 0`."""
     if "anyOf" in schema:
         return " or ".join(_schema_type(option) for option in schema["anyOf"])
     if "enum" in schema or "const" in schema:
@@ -103,7 +103,7 @@ def _plain(value: Any) -> str:
 
 
 def main() -> None:
-    """Write schema and table into `config/`."""
+    """Write `config/schema.json`, and the table into `config/README.md`."""
     (CONFIG_FOLDER / "schema.json").write_text(json_schema(), encoding="utf-8")
     readme = CONFIG_FOLDER / "README.md"
     readme.write_text(insert_options(readme.read_text(encoding="utf-8")), encoding="utf-8")

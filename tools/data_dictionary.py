@@ -1,6 +1,6 @@
-"""The data dictionary: `docs/results.md`, generated from the table schemas.
+"""Generate the data dictionary, `docs/results.md`, from the table schemas.
 
-`python -m tools.data_dictionary` writes it; a test shows the difference when it is stale.
+`python -m tools.data_dictionary` writes it. A test fails and shows the difference when it is stale.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from espalier import tables
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/results.md"
 BEGIN, END = "<!-- tables: generated, do not edit -->", "<!-- end of tables -->"
-# Table, where it lies under results/{study}/, and its schema.
+# Title of the section, path under results/{study}/, and schema.
 DOCUMENTED = (
     ("Importance of groups", "importance/{model}/{criterion}/{calibration}/seq{L}.parquet", tables.Importance),
     ("Gradient statistics", "gradients/{model}/{calibration}/seq{L}.parquet", tables.Gradients),
@@ -33,7 +33,7 @@ DOCUMENTED = (
 
 
 def insert_tables(page: str) -> str:
-    """Put the generated part between its markers."""
+    """Return a page with the generated part inserted between its markers."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     parts = "\n\n".join(_table(title, path, schema) for title, path, schema in DOCUMENTED)
@@ -54,12 +54,12 @@ def _cell(text: str) -> str:
 
 
 def _name(column: str) -> str:
-    """Write a column pattern as a name: `^ppl_.+` is `ppl_*`."""
+    """Return a readable name for a column pattern: `ppl_*` for `^ppl_.+`."""
     return re.sub(r"\(\?!.*?\)", "", column).removeprefix("^").replace(".+", "*")
 
 
 def main() -> None:
-    """Write the data dictionary."""
+    """Write the generated part of `docs/results.md`."""
     PAGE.write_text(insert_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -1,7 +1,9 @@
-"""How two plans of one experiment differ: computed with other batch sizes, on other machines, by another version.
+"""Compare two plans of the same experiment, for example from another batch size, machine or version.
 
-threshold = the lowest score among the groups that the first plan keeps
-distance  = |score - threshold| / threshold
+    threshold = lowest score of the groups that the first plan keeps
+    distance  = |score - threshold| / threshold
+
+A small distance means that the group was nearly on the other side of the threshold.
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from espalier.planning.plan import Plan
 
 @dataclass(frozen=True)
 class PlanDifference:
-    """What differs between two plans.
+    """Result of the comparison of two plans.
 
     Attributes:
-        n_groups: Groups of the model.
-        n_differing: Groups that one plan keeps and the other removes.
-        farthest: Largest distance of such a group's score from the threshold, relative; 0 where none differs.
+        n_groups: Number of groups of the model.
+        n_differing: Number of groups that one plan keeps and the other removes.
+        farthest: Largest distance of a differing group from the threshold (see the module); 0 if no group differs.
     """
 
     n_groups: int
@@ -31,13 +33,13 @@ class PlanDifference:
 
 
 def compare_plans(first: Plan, second: Plan, groups: GroupTable, scores: NDArray[np.float64]) -> PlanDifference:
-    """Compare two plans for one model.
+    """Compare two plans of one model.
 
     Args:
-        first: The plan whose scores are given; it keeps at least one group.
-        second: The other one.
-        groups: The model's groups.
-        scores: Score of each group in the first plan, (n_groups,).
+        first: A plan that keeps at least one group.
+        second: The other plan.
+        groups: Groups of the model.
+        scores: Scores that the first plan was made from, (n_groups,).
     """
     kept = kept_mask(first, groups)
     differing = kept != kept_mask(second, groups)
@@ -47,7 +49,7 @@ def compare_plans(first: Plan, second: Plan, groups: GroupTable, scores: NDArray
 
 
 def kept_mask(plan: Plan, groups: GroupTable) -> NDArray[np.bool_]:
-    """Mark the groups that a plan keeps, (n_groups,)."""
+    """Return a mask of the groups that a plan keeps, (n_groups,)."""
     kept = np.zeros(len(groups), dtype=bool)
     for layer, blocks in enumerate(zip(plan.kept_kv_groups, plan.kept_mlp_channels, strict=True)):
         for block, indices in enumerate(blocks, start=ATTENTION):

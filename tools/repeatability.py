@@ -1,9 +1,9 @@
-"""Compare two runs of one study: other cores, other batch sizes, another machine.
+"""Compare two runs of one study, for example with other cores or batch sizes, or on another machine.
 
     PYTHONPATH=src python -m tools.repeatability results/sandbox elsewhere/results/sandbox
 
-Plans are compared group by group, with the distance of the groups that differ from the threshold of selection
-(`tools.plan_differences`); results of the experiments whose plans are equal by their largest difference.
+Plans are compared group by group (`tools.plan_differences`). For experiments whose plans are equal, the largest
+difference of the results is reported.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ KEYS = ["model", "experiment"]
 
 @dataclass(frozen=True)
 class StudyDifference:
-    """What differs between two runs of a study.
+    """Result of the comparison of two runs of a study.
 
     Attributes:
-        plans: Difference of each plan, by (model, experiment).
-        results: Largest differences over experiments of equal plans, by metric: `acc` absolute, `ppl` relative.
-        n_compared: Experiments of equal plans, baselines included.
+        plans: Difference of each pair of plans, by (model, experiment).
+        results: Largest difference over the experiments with equal plans: `acc` (accuracies, absolute) and `ppl`
+            (perplexities, relative).
+        n_compared: Number of experiments with equal plans, including baselines and imported experiments.
     """
 
     plans: dict[tuple[str, str], PlanDifference]
@@ -47,7 +48,7 @@ def compare_studies(first: Path, second: Path) -> StudyDifference:
     """Compare the results folders of two runs of one study.
 
     Raises:
-        UserError: If they do not hold the same experiments.
+        UserError: If the folders do not have the same experiments, or a plan is missing in the second.
     """
     tables = [_results(folder) for folder in (first, second)]
     if set(tables[0].index) != set(tables[1].index):
@@ -66,11 +67,11 @@ def compare_studies(first: Path, second: Path) -> StudyDifference:
 def _plan_differences(
     first: Path, second: Path, experiments: pd.DataFrame
 ) -> Iterator[tuple[tuple[str, str], PlanDifference]]:
-    """Compare the plans of the experiments in the table; others that lie in the folders are of another grid."""
+    """Compare the plans of the experiments in the table. The folders may also have plans of an earlier grid."""
     for model, name, calibration in experiments.reset_index()[[*KEYS, "calibration"]].itertuples(index=False):
         path, twin = (folder / f"experiments/{model}/{name}/plan.json" for folder in (first, second))
         if not path.exists():
-            continue  # the unpruned model, or imported
+            continue  # unpruned models and imported experiments have no plan
         if not twin.exists():
             raise UserError(f"{twin} is missing; give two runs of one study, both finished")
         plan = read_json(path)
@@ -88,7 +89,7 @@ def _plan_differences(
 
 
 def _importance(folder: Path, criterion: str, calibration_set: str) -> pa.Table | None:
-    """Read the importances that a plan was made from; None for a criterion that needs no model."""
+    """Read the importances that a plan was made from; return None for a criterion that does not read the model."""
     if not CRITERIA[criterion].reads_model:
         return None
     reads_text = CRITERIA[criterion].reads_text
@@ -104,7 +105,7 @@ def _results(results: Path) -> pd.DataFrame:
 
 
 def describe(difference: StudyDifference) -> str:
-    """Say what differs, in a few lines."""
+    """Return a summary of the differences, a few lines of text."""
     plans = difference.plans.values()
     differing = [plan for plan in plans if plan.n_differing]
     n_differing, n_groups = sum(plan.n_differing for plan in differing), sum(plan.n_groups for plan in plans)
@@ -124,7 +125,7 @@ def main() -> None:
     parser.add_argument("first", type=Path, help="results of a study, results/{study}")
     parser.add_argument("second", type=Path, help="results of another run of it")
     arguments = parser.parse_args()
-    print(describe(compare_studies(arguments.first, arguments.second)))  # noqa: T201 (a command)
+    print(describe(compare_studies(arguments.first, arguments.second)))  # noqa: T201 (a command-line tool)
 
 
 if __name__ == "__main__":

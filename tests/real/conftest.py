@@ -69,7 +69,7 @@ def real_study(snakemake: Run, tmp_path_factory: pytest.TempPathFactory) -> Real
     model, data = (Path(os.environ[name]).resolve(strict=True) for name in (MODEL, DATA))
     folder = tmp_path_factory.mktemp("real")
     (folder / "study.yaml").write_text(yaml.safe_dump(study(model, data)), encoding="utf-8")
-    done = snakemake("all", "export", "--configfile", "study.yaml", directory=folder)
+    done = snakemake("all", "export", "--cores", "all", "--configfile", "study.yaml", directory=folder)
     assert done.returncode == 0, done.stderr[-5000:]
     return RealStudy(model, data, folder / "results/real")
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from espalier.files import write_parquet
+from espalier.files import sha256_of, write_parquet
 from espalier.sandbox.corpora import make_lines, make_pages, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
@@ -37,7 +37,9 @@ def default_run(snakemake: Run, testrun_uid: str) -> DefaultRun:
     directory = REPOSITORY / "build/default-run"
     with run_once(directory, testrun_uid) as is_first:
         if is_first:
-            done = snakemake("--configfile", DEFAULT_CONFIG, directory=directory, timeout_s=2 * HANG_S)
+            done = snakemake(
+                "--cores", "all", "--configfile", DEFAULT_CONFIG, directory=directory, timeout_s=2 * HANG_S
+            )
             assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return DefaultRun(directory, directory / "results/sandbox")
 
@@ -51,8 +53,11 @@ def tiny_run(snakemake: Run, testrun_uid: str) -> Path:
             for path in (directory / name for name in ("results", ".snakemake", "model", "tasks")):
                 shutil.rmtree(path, ignore_errors=True)
             (directory / "study.yaml").write_text(yaml.safe_dump(write_tiny_study(directory)), encoding="utf-8")
+            inputs = [*directory.glob("*.parquet"), *(directory / "model").iterdir(), *directory.glob("tasks/*/*")]
+            before = {path: sha256_of(path) for path in inputs}
             done = snakemake("--configfile", "study.yaml", directory=directory)
             assert done.returncode == 0, done.stderr[-4000:]
+            assert {path: sha256_of(path) for path in inputs} == before, "a run changes nothing that it reads"
     return directory
 
 
@@ -80,16 +85,21 @@ def study(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def planned_study(tiny_run: Path, tmp_path: Path) -> dict[str, Any]:
-    """The tiny study in `tmp_path`, computed up to its plans and the unpruned model: no pruned one is evaluated."""
+    """The tiny study in `tmp_path`, computed up to its plans and the unpruned model: no pruned model is evaluated."""
+    return copy_planned(tiny_run, tmp_path)
+
+
+def copy_planned(tiny_run: Path, folder: Path) -> dict[str, Any]:
+    """Copy the finished tiny study without what follows its plans; return the study."""
     shutil.copytree(
-        tiny_run, tmp_path, dirs_exist_ok=True,
-        ignore=lambda folder, names: {
+        tiny_run, folder, dirs_exist_ok=True,
+        ignore=lambda source, names: {
             name for name in names
             if name in {".store", "consolidated", "finished.txt", "log", "reports", "running.lock"}
-            or (name in {"metrics.json", "samples.parquet"} and "/experiments/" in folder)
+            or (name in {"metrics.json", "samples.parquet"} and "/experiments/" in source)
         },
     )  # fmt: skip
-    content: dict[str, Any] = yaml.safe_load((tmp_path / "study.yaml").read_text(encoding="utf-8"))
+    content: dict[str, Any] = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
     return content
 
 
@@ -116,7 +126,7 @@ def write_tiny_study(folder: Path) -> dict[str, Any]:
         },
         "calibration": {"dataset": "calibration.parquet"},
         "evaluation": {
-            "tasks": ["piqa"], "data": "tasks", "device": "cpu",
+            "tasks": ["piqa"], "data": "tasks", "device": "cpu", "experiments_per_job": 8,
             "perplexity": {"window": 64, "stride": 32, "texts": [text]},
         },
     }  # fmt: skip

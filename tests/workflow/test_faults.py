@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from espalier.files import read_json, sha256_of
+from espalier.files import read_json
 from tests.conftest import HANG_S, REPOSITORY, Run, job_counts
+from tests.workflow.conftest import copy_planned
 
 pytestmark = pytest.mark.long
 
@@ -73,19 +74,10 @@ def with_more_experiments(study: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_run: Path, snakemake: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
-    """The tables of a run that nothing disturbs. What it reads is write-protected, and not changed by it."""
+    """The tables of a run that nothing disturbs."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    inputs = ("model", "tasks", "calibration.parquet", "perplexity.parquet")
-    for name in inputs:
-        copy = shutil.copytree if (tiny_run / name).is_dir() else shutil.copy2
-        copy(tiny_run / name, folder / name)
-    write_study(folder, with_more_experiments(yaml.safe_load((tiny_run / "study.yaml").read_text(encoding="utf-8"))))
-    files = [path for name in inputs for path in [folder / name, *(folder / name).rglob("*")]]
-    before = {path: (sha256_of(path), path.stat().st_mtime_ns) for path in files if path.is_file()}
-    for path in files:
-        path.chmod(0o444 if path.is_file() else 0o555)
+    write_study(folder, with_more_experiments(copy_planned(tiny_run, folder)))
     finish(snakemake, folder)
-    assert {path: (sha256_of(path), path.stat().st_mtime_ns) for path in files if path.is_file()} == before
     return tables(folder)
 
 
@@ -210,16 +202,20 @@ def test_two_runs_on_one_folder(undisturbed: dict[str, pd.DataFrame], tmp_path: 
     assert_same_tables(tmp_path, undisturbed)
 
 
-@pytest.mark.usefixtures("from_nothing")
+@pytest.mark.usefixtures("planned")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 def test_a_full_disk(undisturbed: dict[str, pd.DataFrame], tmp_path: Path, snakemake: Run) -> None:
-    """Results on a file system of 300 kB: jobs fail in one line, and end well once there is room."""
+    """Evaluations fill a file system. Jobs fail in one line, and succeed once there is space."""
     results = tmp_path / "results"
+    planned = results.rename(tmp_path / "planned")
+    n_bytes = sum(-(-path.stat().st_size // 4096) * 4096 for path in planned.rglob("*"))  # tmpfs allocates pages
+    size = f"size={n_bytes // 1024 + 200}k"
     results.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", results], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", results], check=False)
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:
+        shutil.copytree(planned, results, dirs_exist_ok=True)
         done = snakemake(TARGET, "--configfile", "study.yaml", directory=tmp_path)
         assert done.returncode != 0
         assert "No space left on device" in done.stderr

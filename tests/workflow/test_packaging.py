@@ -37,6 +37,25 @@ model = {"name": "A", "family": "Llama", "kind": "base", "path": "a"}
 assert load_study({"study": "s", "models": [model]}).grid.pruning_ratio == (0.2,)
 print(espalier.__version__)
 """
+# Import all modules where Snakemake is missing. Those that need torch are left out: importing it takes long.
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+missing = {"snakemake", "torch", "transformers", "lm_eval", "datasets", "peft"}
+class Missing:
+    def find_spec(name, path=None, target=None):
+        if name in missing:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Missing)
+import espalier
+for module in pkgutil.walk_packages(espalier.__path__, "espalier."):
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        if error.name.split(".")[0] not in missing - {"snakemake"}:
+            raise
+    else:
+        print(module.name)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -84,18 +103,32 @@ def test_the_source_distribution_can_run_the_workflow_and_its_tests(built: dict[
     assert {"Snakefile", "Makefile", "LICENSE", "CHANGELOG.md", "CITATION.cff", "requirements.lock"} <= names
 
 
-def test_the_wheel_works_outside_the_repository(built: dict[str, Path], tmp_path: Path) -> None:
-    """In a fresh environment, which sees the dependencies of this one."""
-    venv.create(tmp_path / "venv", with_pip=False)
-    python = tmp_path / "venv/bin/python"
-    packages = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "venv")}))
+@pytest.fixture(scope="module")
+def python(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment that has the wheel and sees the dependencies of this environment."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    program = folder / "bin/python"
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     others = [path for path in sys.path if path.endswith("-packages")]
     (packages / "dependencies.pth").write_text("\n".join(others) + "\n", encoding="utf-8")
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(built["-py3-none-any.whl"])]
-    subprocess.run(pip, cwd=tmp_path, env={"PIP_DISABLE_PIP_VERSION_CHECK": "1"}, check=True)
-    done = subprocess.run([str(python), "-c", USE], cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
+    pip = [str(program), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(built["-py3-none-any.whl"])]
+    subprocess.run(pip, cwd=folder, env={"PIP_DISABLE_PIP_VERSION_CHECK": "1"}, check=True)
+    return program
+
+
+def run(python: Path, code: str, folder: Path) -> str:
+    done = subprocess.run([str(python), "-c", code], cwd=folder, env={}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == __version__
+    return done.stdout.strip()
+
+
+def test_the_wheel_works_outside_the_repository(python: Path, tmp_path: Path) -> None:
+    assert run(python, USE, tmp_path) == __version__
+
+
+def test_modules_import_without_snakemake(python: Path, tmp_path: Path) -> None:
+    assert len(run(python, IMPORT_ALL, tmp_path).split()) > 80
 
 
 def test_every_place_says_the_same_version() -> None:

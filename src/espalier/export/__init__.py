@@ -1,1 +1,1 @@
-"""Pruned models for other programs: folders that transformers loads, GGUF files. See docs/export.md, docs/gguf.md."""
+"""Export of pruned models: folders that transformers loads and GGUF files. See docs/export.md and docs/gguf.md."""

@@ -1,4 +1,4 @@
-"""The model that is exported: the pruned one in memory, as a transformers class that its config describes."""
+"""Conversion of a model that was pruned in memory to a transformers class whose config stores the layer sizes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from espalier.models import configuration_pruned, modeling_pruned
 from espalier.planning.plan import Plan
 
 CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-"""Names of transformers' classes by `model_type`, for what can be exported."""
+"""Prefixes of the transformers class names, by `model_type`, of the models that can be exported."""
 
 STUB_CHANNELS = 32
-"""Width of an MLP of zeros; kernels and tensor parallelism want no single channel."""
+"""Width of an MLP of zeros. A width of 1 is unsuitable for kernels and tensor parallelism."""
 
 
 def check_target(model: str, model_type: str) -> None:
-    """Refuse models that no modelling class here can express.
+    """Check that a model type can be exported.
 
     Raises:
-        UserError: With the types that can be exported.
+        UserError: If it cannot be. The message lists the allowed types.
     """
     if model_type not in CLASSES:
         raise UserError(
@@ -32,12 +32,13 @@ def check_target(model: str, model_type: str) -> None:
 
 
 def layer_sizes(plan: Plan, n_query_heads_per_group: int, *, stubs: bool) -> dict[str, dict[str, Any]]:
-    """Return what `per_layer_config` holds: the sizes of every layer and the blocks that it skips.
+    """Return the content of `per_layer_config`: the sizes of each layer and the blocks that it skips.
 
     Args:
-        plan: What each layer keeps.
-        n_query_heads_per_group: Query heads on each key/value head.
-        stubs: Whether a removed block gets room for zeros (one KV group, `STUB_CHANNELS` channels).
+        plan: Pruning plan of the model.
+        n_query_heads_per_group: Query heads per key/value head.
+        stubs: Whether a removed block becomes a block of zeros (one KV group, or `STUB_CHANNELS` channels) instead of
+            being skipped.
     """
     sizes: dict[str, dict[str, Any]] = {}
     for layer, (kept_kv, kept_mlp) in enumerate(zip(plan.n_kept_kv_groups, plan.n_kept_mlp_channels, strict=True)):
@@ -53,13 +54,13 @@ def layer_sizes(plan: Plan, n_query_heads_per_group: int, *, stubs: bool) -> dic
 
 
 def export_config(base: PreTrainedConfig, plan: Plan, *, stubs: bool, tied: bool) -> PreTrainedConfig:
-    """Make the config of an exported model from that of its base model, which `check_target` let through.
+    """Return the config of an exported model.
 
     Args:
-        base: Config of the base model.
-        plan: What each layer keeps.
-        stubs: As `layer_sizes`.
-        tied: Whether input and output embeddings are one matrix; the base model's config may say so and be wrong.
+        base: Config of the base model, of a type that `check_target` accepts.
+        plan: Pruning plan of the model.
+        stubs: As in `layer_sizes`.
+        tied: Whether input and output embeddings share one matrix. The base model's config may be wrong about this.
     """
     name = CLASSES[base.model_type]
     own = {"model_type", "architectures", "auto_map", "tie_word_embeddings"}
@@ -81,18 +82,18 @@ def export_config(base: PreTrainedConfig, plan: Plan, *, stubs: bool, tied: bool
 
 
 def export_model(pruned: PreTrainedModel, plan: Plan, *, stubs: bool) -> PreTrainedModel:
-    """Give the weights of a pruned model to the class that its export is loaded with.
+    """Return a pruned model as an instance of the class that loads the exported folder.
 
-    Weights are shared, not copied; those of stubs are zeros.
+    The new model shares its weights with `pruned`. Only the weights of stubs are new tensors, all zeros.
 
     Args:
         pruned: The model after `espalier.models.surgery.prune`, on one device.
-        plan: The plan that it was pruned by.
-        stubs: As `layer_sizes`.
+        plan: The plan that the model was pruned with.
+        stubs: As in `layer_sizes`.
 
     Raises:
         UserError: If the base model cannot be exported.
-        RuntimeError: If names or shapes of the weights are not those of the class.
+        RuntimeError: If the names or shapes of the weights do not match the class.
     """
     check_target(pruned.name_or_path, pruned.config.model_type)
     if not type(pruned).__module__.startswith("transformers."):

@@ -1,4 +1,4 @@
-"""The model card: README.md of an exported folder, from what was measured."""
+"""The model card: README.md of an exported folder, filled with the results of the study."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|&~$])")
 
 
 class Plain(str):
-    """Markdown as it is, not to be escaped."""
+    """Text that `escape` returns unchanged."""
 
     __slots__ = ()
 
 
 def escape(value: Any) -> Any:
-    """Write text so that Markdown shows it as it is, on one line."""
+    """Escape the special characters of Markdown and join lines; return other values and `Plain` unchanged."""
     if not isinstance(value, str) or isinstance(value, Plain):
         return value
     return _SPECIAL.sub(r"\\\1", " ".join(value.split()))
@@ -42,16 +42,16 @@ def write_card(
     stubs: bool,
     folder: Path,
 ) -> None:
-    """Write README.md.
+    """Write the model card, README.md.
 
     Args:
-        description: As `espalier.export.describe.describe_export` makes it.
+        description: Result of `espalier.export.describe.describe_export`.
         manifest: Manifest of the base model.
-        licence: As `espalier.export.licence.licence_of` reads it.
+        licence: Result of `espalier.export.licence.licence_of`.
         parity: Content of `parity.json`.
-        plan: What each layer keeps.
+        plan: Pruning plan of the model.
         stubs: Whether removed blocks are written as zeros.
-        folder: The exported folder.
+        folder: The exported folder, which already has its `config.json`.
     """
     content, base = description["plan"], description["base"]
     text = environment().get_template("card.md").render(
@@ -74,8 +74,8 @@ def write_card(
 
 
 def environment() -> Environment:
-    """Make the Jinja environment of cards; what is inserted is escaped for Markdown."""
-    return Environment(  # noqa: S701 (Markdown: `escape` does it)
+    """Return the Jinja environment of model cards, which escapes inserted values for Markdown."""
+    return Environment(  # noqa: S701 (Markdown, not HTML: `escape` escapes it)
         loader=PackageLoader("espalier.export"),
         finalize=escape,
         undefined=StrictUndefined,
@@ -86,7 +86,7 @@ def environment() -> Environment:
 
 
 def _head(base: Mapping[str, Any], licence: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata that hubs read."""
+    """Return the metadata at the top of the card, which model hubs read."""
     said = {key: licence[key] for key in ("license", "license_name", "license_link") if key in licence}
     origin = {"base_model": base["hub"]} if base["hub"] else {}
     return {"library_name": "transformers", "pipeline_tag": "text-generation", **said, **origin, "tags": ["pruned"]}
@@ -116,5 +116,5 @@ def _layer_rows(plan: Plan, manifest: Mapping[str, Any], n_query: int) -> list[d
 
 
 def _query_heads_per_group(folder: Path) -> int:
-    config = read_json(folder / "config.json")  # at its top level, that of the base model
+    config = read_json(folder / "config.json")  # its top level has the sizes of the base model
     return int(config["num_attention_heads"]) // int(config["num_key_value_heads"])

@@ -1,7 +1,8 @@
-"""The process that loads an exported folder as a stranger would: with the code in the folder, not with this package.
+"""Load an exported folder with the code in the folder, and compare it with the reference.
 
-`python -m espalier.export.check FOLDER REFERENCE RESULT`: reads `reference.safetensors` and `texts.json` in REFERENCE,
-writes RESULT. Must not import `espalier.models.pruned`, whose classes would be taken instead.
+Run as `python -m espalier.export.check FOLDER REFERENCE RESULT`. The process reads `reference.safetensors` and
+`texts.json` in the folder REFERENCE and writes the file RESULT. This module must not import `espalier.models.pruned`:
+transformers would use the classes that it registers instead of the code in the folder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from espalier.export.parity import compare
 
 
 def main(folder: str, reference: Path, result: Path) -> None:
-    """Compare a folder with the reference and write the result as JSON."""
+    """Compare the logits, generated tokens and token ids of a folder with the reference; write the result as JSON."""
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, trust_remote_code=True, local_files_only=True, use_safetensors=True
     )

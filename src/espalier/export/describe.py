@@ -1,7 +1,8 @@
-"""What is exported: one experiment with its plan and its numbers, in a small file that changes only when they do.
+"""Description of an export: the plan and the results of one experiment, in a small file.
 
-Times and library versions of the evaluations are left out, so that evaluating again with equal results exports nothing
-anew. Imports no torch.
+The export job reads this file instead of the result files. It leaves out times and library versions of the evaluations:
+a repeated evaluation with equal results does not change the file, so the export is not repeated. This module does not
+import torch.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ def describe_export(
     experiment: str,
     evaluation: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Join what a checkpoint is made from and what its card says.
+    """Return the description of an export: what a checkpoint is made from and what its model card reports.
 
     Args:
         plan: Content of `plan.json`.
-        metrics: Content of its `metrics.json`.
+        metrics: Content of the experiment's `metrics.json`.
         baseline: Content of the unpruned model's `metrics.json`.
-        best: Content of `global_best_config.json` if the experiment is exported as the best one.
-        settings: `base` (name, family, kind, hub, revision) and `calibration` (dataset, config, split), as configured.
+        best: Content of `global_best_config.json` if the experiment is exported as the best one, else None.
+        settings: Configured `base` (name, family, kind, hub, revision) and `calibration` (dataset, config, split).
         manifest: Manifest of the model.
         experiment: Name of the experiment.
-        evaluation: `protocol` and `dtype`, as configured.
+        evaluation: Configured `protocol` and `dtype`.
 
     Raises:
-        UserError: If plan or metrics are of another model or experiment, or made from other weights, another plan or by
-            another protocol.
+        UserError: If the plan or the metrics belong to another model or experiment, or were made from other weights or
+            another plan, or with another protocol or dtype.
     """
     _check_results(plan, metrics, baseline, manifest=manifest, experiment=experiment, evaluation=evaluation)
     recipe = metrics["recipe"]["settings"]
@@ -74,7 +75,7 @@ def _check_results(
         f"{what}, plan.json", plan, model=model, experiment=experiment, settings={"weights": weights_of(manifest)},
         remedy="restore that revision of the model, or make the plan again",
     )  # fmt: skip
-    adapter = metrics["recipe"]["settings"].get("adapter")  # compared with the adapter itself when it is merged
+    adapter = metrics["recipe"]["settings"].get("adapter")  # `check_adapter` compares it with the adapter's files
     for content, cut, name, merged in ((metrics, plan, experiment, adapter), (baseline, None, BASELINE, None)):
         settings = evaluation_settings(manifest, cut, **evaluation, requests=None, adapter=merged)
         check_made_from(

@@ -1,4 +1,4 @@
-"""Write what an exported folder holds besides its card: weights, config, code, tokenizer, plan."""
+"""Write the files of an exported folder except its model card: weights, config, code, tokenizer and plan."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _GENERATION = "generation_config.json"
 
 
 def write_model(model: PreTrainedModel, sizes: Mapping[str, Any], folder: Path) -> None:
-    """Write weights (sharded by transformers' default), config and the code that loads them.
+    """Write the weights (sharded as transformers does by default), the config and the code that loads them.
 
     Args:
-        model: As `espalier.export.build.export_model` makes it.
-        sizes: What `per_layer_config` is to hold; transformers would pad its keys with zeros and leave out empty
-            `skip` lists, which readers then have to allow for.
-        folder: Where to write.
+        model: Result of `espalier.export.build.export_model`.
+        sizes: Result of `espalier.export.build.layer_sizes`. It replaces the `per_layer_config` that transformers
+            writes, which pads the layer numbers with zeros and leaves out empty `skip` lists.
+        folder: Folder to write to.
     """
     model.save_pretrained(folder)
     config = read_json(folder / "config.json")
     write_json(folder / "config.json", config | {"per_layer_config": dict(sizes)})
     for path in folder.glob("*.safetensors"):
-        path.chmod(0o644)  # they are written for their owner alone
+        path.chmod(0o644)  # save_pretrained writes files that only their owner can read
     for name in pruned.CODE:
         shutil.copyfile(Path(pruned.__file__).with_name(name), folder / name)
 
@@ -41,10 +41,10 @@ def write_model(model: PreTrainedModel, sizes: Mapping[str, Any], folder: Path) 
 def write_beside(
     base: Path, tokenizer: PreTrainedTokenizerBase, plan: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path
 ) -> None:
-    """Write tokenizer, generation config, licence texts and the plan with the checksums of the base model.
+    """Write tokenizer, generation config, licence texts, and the plan with the checksums of the base model.
 
-    The tokenizer is saved, not copied: its class is then named, where the base model's may follow from a `model_type`
-    that the export no longer has.
+    The tokenizer is saved instead of copied, because saving records its class. transformers may derive the class of the
+    base model's tokenizer from the `model_type`, and the export has another `model_type`.
     """
     tokenizer.save_pretrained(folder)
     if (base / _GENERATION).is_file():
@@ -56,10 +56,13 @@ def write_beside(
 
 @contextlib.contextmanager
 def full_disk_named(place: Path) -> Iterator[None]:
-    """Say in one line that the disk is full, whichever library finds out.
+    """Turn the errors of different libraries about a full disk into one message.
+
+    Args:
+        place: Path that the block writes to, for the message.
 
     Raises:
-        UserError: Instead of an error that means so.
+        UserError: If the block fails because the disk is full.
     """
     try:
         yield
@@ -72,5 +75,5 @@ def full_disk_named(place: Path) -> Iterator[None]:
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: tuple[str, ...]) -> dict[str, list[int]]:
-    """Return the tokens of texts."""
+    """Return the token ids of each text."""
     return {text: list(tokenizer(text)["input_ids"]) for text in texts}

@@ -1,4 +1,4 @@
-"""Have a fresh process load an exported folder and compare it with the reference."""
+"""Run a new process that loads an exported folder and compares it with the reference."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _SOURCES = Path(__file__).resolve().parents[2]
 
 
 def check_in_fresh_process(folder: Path, expected: Tensors, texts: Mapping[str, list[int]]) -> dict[str, Any]:
-    """Load a folder in a process of its own, with the code that it carries, and compare.
+    """Load an exported folder in a new process, with the code in the folder, and compare it with the reference.
 
     Args:
         folder: Exported folder.
-        expected: As `espalier.export.parity.reference` returns.
-        texts: Tokens of texts by the tokenizer of the base model.
+        expected: Result of `espalier.export.parity.reference`.
+        texts: Texts and their token ids from the tokenizer of the base model.
 
     Returns:
         The content of `parity.json`.
 
     Raises:
-        UserError: If the folder cannot be loaded, or what it computes differs.
+        UserError: If the folder cannot be loaded, or if its logits, generated tokens or token ids differ.
     """
     with tempfile.TemporaryDirectory() as scratch:
         save_file(expected, Path(scratch) / "reference.safetensors")
@@ -46,7 +46,7 @@ def check_in_fresh_process(folder: Path, expected: Tensors, texts: Mapping[str, 
         result = Path(scratch) / "result.json"
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, [str(_SOURCES), os.environ.get("PYTHONPATH")])),
-            "HF_MODULES_CACHE": f"{scratch}/modules",  # where transformers copies code from folders to
+            "HF_MODULES_CACHE": f"{scratch}/modules",  # transformers copies the code of model folders here
             "HF_HUB_OFFLINE": "1",
         }
         command = [sys.executable, "-m", "espalier.export.check", str(folder), scratch, str(result)]

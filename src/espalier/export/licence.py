@@ -1,4 +1,4 @@
-"""What the folder of a base model says of its licence."""
+"""The licence of a base model, as stated in its folder."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _KEYS = ("license", "license_name", "license_link")
 
 
 def licence_of(folder: Path) -> dict[str, Any]:
-    """Read the licence from the head of README.md, and which licence files there are.
+    """Read the licence from the metadata of README.md, and list the licence files.
 
     Returns:
-        Those of `license`, `license_name`, `license_link` that the folder says, and `files`.
+        `license`, `license_name` and `license_link`, as far as README.md has them, and `files`, a list of file names.
     """
     return {**_said(folder / "README.md"), "files": [path.name for path in licence_files(folder)]}
 
 
 def licence_files(folder: Path) -> list[Path]:
-    """Licence texts and notices of a folder."""
+    """Return the licence texts and notices in a folder, sorted."""
     return sorted(path for pattern in _FILES for path in folder.glob(pattern) if path.is_file())
 
 
 def copy_licences(folder: Path, to: Path) -> None:
-    """Copy licence texts and notices, which most licences ask to hand on."""
+    """Copy licence texts and notices to another folder. Most licences require this of redistributed models."""
     for path in licence_files(folder):
         shutil.copyfile(path, to / path.name)
 

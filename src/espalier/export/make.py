@@ -1,4 +1,7 @@
-"""Make one checkpoint: check what it is made from, cut, write, load again, compare; all of it or nothing."""
+"""Export one checkpoint: check its sources, prune the model, write it, load it again and compare.
+
+The checkpoint folder is written completely or not at all.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +44,16 @@ def export_checkpoint(
 
     Args:
         manifest: Manifest of the base model.
-        description: What is exported (`espalier.export.describe`).
+        description: Description of the export (`espalier.export.describe`).
         dtype: `stored`, `float32`, `bfloat16` or `float16`.
         stubs: Whether removed blocks are written as zeros, for vLLM.
         checkpoint: The folder to write.
         adapter: Folder of a LoRA adapter to merge (`espalier.recovery`); None for a model that was only pruned.
 
     Raises:
-        UserError: If plan, results and weights do not belong together, the model cannot be expressed, the disk is too
-            small, or what was loaded again is not the evaluated model. Nothing is left behind then.
+        UserError: If plan, results and weights do not belong together, if the model type cannot be exported, if `dtype`
+            cannot hold the values, if the disk is too small, or if the loaded checkpoint differs from the evaluated
+            model. No incomplete folder is left behind.
     """
     check_target(manifest["model"], manifest["model_type"])
     check_adapter(description["results"], adapter)
@@ -70,12 +74,12 @@ def export_checkpoint(
 
 
 def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> PreTrainedModel:
-    """Load and prune the model as the evaluation does, and merge its adapter if it has one."""
+    """Load and prune the model as the evaluation does, and merge the adapter if there is one."""
     if adapter is None:
         model = load_from_manifest(manifest, dtype="auto", device="cpu")
         prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
         return model
-    from espalier.recovery.lora import load_recovered  # needs peft, which other exports do without
+    from espalier.recovery.lora import load_recovered  # needs peft, which exports without adapter do not need
 
     return load_recovered(manifest, plan, adapter, dtype="auto", device="cpu")
 
@@ -83,7 +87,10 @@ def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> P
 def _write_export(
     model: PreTrainedModel, plan: Plan, dtype: str, *, stubs: bool, folder: Path, n_params: int
 ) -> tuple[Tensors, dict[str, Any]]:
-    """Write the model, which is used up, and compute what its export must reproduce."""
+    """Write the exported model; return the reference for the check and the dtype entries of `parity.json`.
+
+    The weights of `model` are cast in place: first to the exported dtype, then to float32 for the reference.
+    """
     n_query = model.config.num_attention_heads // model.config.num_key_value_heads
     prompts = make_prompts(model.config.vocab_size, model.config.max_position_embeddings)
     stored, before = model.dtype, None
@@ -115,7 +122,7 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 
 def _cast(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
-    """Convert the parameters one by one; buffers (rotary frequencies) are never rounded, as in loading."""
+    """Cast the parameters in place, one at a time. Buffers (rotary frequencies) keep their dtype, as in loading."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(getattr(torch, dtype))
     return model
@@ -128,7 +135,7 @@ def _check_cast_finite(model: PreTrainedModel, dtype: str) -> None:
 
 
 def _stub_params(manifest: Mapping[str, Any], plan: Plan) -> int:
-    """Count the zeros that stand for removed blocks."""
+    """Return the number of parameters in the blocks of zeros that replace removed blocks."""
     layers = manifest["structure"]["layers"]
     return sum(
         (0 if n_kv else layer["kv_group_params"]) + (0 if n_mlp else STUB_CHANNELS * layer["mlp_channel_params"])

@@ -1,11 +1,17 @@
-"""Parity: does a loaded checkpoint compute and generate what the evaluated model does?
+"""Parity check: a loaded checkpoint must compute and generate the same as the evaluated model.
 
-The reference is the model that was pruned in memory, in float32 and without a cache. Compared are the logits of one
-pass, those of the same tokens fed in pieces with a cache, and what is generated greedily with a dynamic and with a
-static cache, by beam search, and from a left-padded batch. Tokens must be the same; where they are not, both must be
-the best choice of the uncached model within the tolerance (a tie, counted).
+The reference is the model that was pruned in memory, in float32 and without a KV cache. The check compares
 
-Runs in the job that exports (`reference`) and in a process of its own that knows only the folder (`compare`).
+- the logits of one forward pass,
+- the logits of the same tokens, passed in pieces with a cache,
+- the tokens generated greedily with a dynamic cache and with a static cache, by beam search, and from a left-padded
+  batch.
+
+Generated tokens must be equal. Different tokens are a `tie`, and pass, if a forward pass without a cache confirms them
+within the tolerance: each generated token has the largest logit, or, in beam search, both sequences have the same
+log-probability.
+
+The export job calls `reference`. A new process, which loads only the exported folder, calls `compare`.
 """
 
 from __future__ import annotations
@@ -17,23 +23,24 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
 LOGIT_TOLERANCE = 1e-3
-"""Largest difference of float32 logits that passes."""
+"""Largest allowed difference of float32 logits, and of log-probabilities in beam search."""
 N_ROWS, N_PROMPT, N_NEW, N_BEAMS = 3, 24, 12, 3
 Tensors = dict[str, torch.Tensor]
 
 
 def make_prompts(vocab_size: int, max_tokens: int) -> torch.Tensor:
-    """Draw seeded random tokens: (rows, tokens); fewer where the model's context is short."""
+    """Return seeded random tokens, (rows, tokens). A model with a short context gets fewer tokens."""
     n_tokens = max(N_ROWS + 1, min(N_PROMPT, max_tokens - N_NEW))
     return torch.randint(vocab_size, (N_ROWS, n_tokens), generator=torch.Generator().manual_seed(0))
 
 
 def reference(model: PreTrainedModel, prompts: torch.Tensor) -> Tensors:
-    """Compute without a cache what a loaded checkpoint must reproduce.
+    """Compute, without a cache, the logits and tokens that a loaded checkpoint must reproduce.
 
     Returns:
-        `prompts`, `logits` (rows, tokens, vocabulary), and tokens: `greedy`, `beam`, `padded_{row}` of each row cut to
-        the length that it has in the left-padded batch.
+        `prompts` (rows, tokens), their `logits` (rows, tokens, vocabulary), and prompts with generated tokens: `greedy`
+        and `beam` for all prompts, and `padded_{row}` for the prompt in row `row` without its first `row` tokens, as it
+        is in the left-padded batch.
     """
     forget_generation_config(model)
     prompts = prompts.to(model.device)
@@ -52,7 +59,7 @@ def compare(model: PreTrainedModel, expected: Tensors) -> dict[str, Any]:
     """Compare a loaded checkpoint with the reference.
 
     Returns:
-        The content of `parity.json`: `passed`, `reason` if not, and what was compared.
+        The content of `parity.json`: `passed`, the `reason` if it did not pass, and the results of the comparisons.
     """
     forget_generation_config(model)
     prompts = expected["prompts"].to(model.device)
@@ -71,7 +78,7 @@ def compare(model: PreTrainedModel, expected: Tensors) -> dict[str, Any]:
     problems = [
         f"{what} differ by {found:.2g} (allowed: {LOGIT_TOLERANCE:g})"
         for what, found in (("logits", difference), ("logits with a cache", cached))
-        if not found <= LOGIT_TOLERANCE  # nor is NaN
+        if not found <= LOGIT_TOLERANCE  # `not <=` instead of `>`: NaN must not pass
     ]
     problems += [] if argmax_equal else ["another token is the most probable one"]
     problems += [f"generation {name} differs" for name, result in generation.items() if result == "different"]
@@ -92,13 +99,13 @@ def compare(model: PreTrainedModel, expected: Tensors) -> dict[str, Any]:
 
 
 def logits_of(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
-    """Compute logits in one pass without a cache: (rows, tokens, vocabulary), float32."""
+    """Return the logits of one forward pass without a cache, (rows, tokens, vocabulary), float32."""
     with torch.no_grad():
         return model(input_ids=tokens, use_cache=False).logits.float()
 
 
 def _cached_logits(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
-    """Compute the same with a cache: all but three tokens, then one, then two."""
+    """Return the logits of three forward passes with a cache: all but three tokens, then one, then two."""
     cache, pieces = None, []
     with torch.no_grad():
         for piece in tokens.split([tokens.shape[1] - 3, 1, 2], dim=1):
@@ -109,17 +116,17 @@ def _cached_logits(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor
 
 
 def forget_generation_config(model: PreTrainedModel) -> None:
-    """Drop sampling settings, penalties and end tokens, which would hide differences."""
+    """Reset the generation config: sampling settings, penalties and end tokens would hide differences."""
     model.generation_config = GenerationConfig(pad_token_id=0)
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no NaN; the reason says what happened."""
+    """Replace infinity and NaN by None, since JSON has neither. The `reason` contains the value."""
     return value if value < float("inf") else None
 
 
 def _greedy(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
-    """Decode greedily, computing everything anew for each token."""
+    """Generate tokens greedily, with a full forward pass without a cache for each token."""
     for _ in range(N_NEW):
         tokens = torch.cat([tokens, logits_of(model, tokens)[:, -1:].argmax(dim=-1)], dim=1)
     return tokens
@@ -135,7 +142,7 @@ def _generate(model: PreTrainedModel, tokens: torch.Tensor, **options: Any) -> t
 
 
 def _padded(model: PreTrainedModel, prompts: torch.Tensor, expected: Tensors) -> str:
-    """Generate from rows of different lengths at once; each must come out as it does alone."""
+    """Generate from a left-padded batch of rows of different lengths; compare each row with the row alone."""
     rows = [nn.functional.pad(row[index:], (index, 0)) for index, row in enumerate(prompts)]
     mask = torch.stack([(torch.arange(len(row)) >= index).long() for index, row in enumerate(prompts)])
     generated = _generate(model, torch.stack(rows), attention_mask=mask.to(prompts.device))
@@ -146,7 +153,10 @@ def _padded(model: PreTrainedModel, prompts: torch.Tensor, expected: Tensors) ->
 
 
 def _same_choices(model: PreTrainedModel, generated: torch.Tensor, expected: torch.Tensor) -> str:
-    """Say whether tokens are `equal`, differ by a `tie` in the uncached model, or are `different`."""
+    """Compare greedily generated tokens; return `equal`, `tie` or `different`.
+
+    The result is `tie` if, without a cache, each generated token has the largest logit within the tolerance.
+    """
     if torch.equal(generated.cpu(), expected):
         return "equal"
     if generated.shape != expected.shape:
@@ -157,7 +167,10 @@ def _same_choices(model: PreTrainedModel, generated: torch.Tensor, expected: tor
 
 
 def _same_score(model: PreTrainedModel, generated: torch.Tensor, expected: torch.Tensor) -> str:
-    """The same for beam search, whose result is judged by the log-probability of the whole sequence."""
+    """Compare tokens generated by beam search; return `equal`, `tie` or `different`.
+
+    The result is `tie` if, without a cache, the log-probabilities of both sequences are equal within the tolerance.
+    """
     if torch.equal(generated.cpu(), expected):
         return "equal"
     if generated.shape != expected.shape:

@@ -1,4 +1,4 @@
-"""Do plan, metrics and weights belong together? Asked before anything is loaded or written."""
+"""Checks before an export: plan, metrics, adapter and weights belong together, and the disk has enough space."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ _ROOM_BESIDE_WEIGHTS = 32 * 2**20  # tokenizer, card, plan, parity
 
 
 def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], results: Mapping[str, Any]) -> Plan:
-    """Check that a plan was made from these weights, and its results with this plan.
+    """Check that the plan was made from these weights and that the results were made with this plan.
 
     Args:
         manifest: Manifest of the model.
         plan: Content of `plan.json`.
-        results: `weights` and `plan` as the recipe of `metrics.json` has them, and `n_params`.
+        results: `weights`, `plan` and, for a recovered model, `adapter` from the recipe of `metrics.json`, and the
+            evaluated `n_params`.
+
+    Returns:
+        The plan.
 
     Raises:
-        UserError: Naming both checksums.
+        UserError: If a checksum or the number of parameters differs. The message has both values.
     """
     names = {"model": manifest["model"], "experiment": plan["experiment"]}
     check_made_from(
@@ -52,14 +56,14 @@ def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], results: Ma
 
 
 def check_adapter(results: Mapping[str, Any], adapter: Path | None) -> None:
-    """Check that results were made with this adapter, or with none.
+    """Check that the results were made with this adapter, or without an adapter.
 
     Args:
-        results: `adapter` as the recipe of `metrics.json` has it; missing where there was none.
-        adapter: Its folder.
+        results: `adapter` from the recipe of `metrics.json`; missing or None for a model without adapter.
+        adapter: Folder of the adapter that the export merges; None for an export without adapter.
 
     Raises:
-        UserError: Naming both checksums.
+        UserError: If they differ. The message has both checksums.
     """
     evaluated = results.get("adapter")
     found = None if adapter is None else adapter_fingerprint(adapter)
@@ -74,7 +78,7 @@ def check_weights(manifest: Mapping[str, Any]) -> Path:
     """Check every file of the base model against its checksum, and return its folder.
 
     Raises:
-        UserError: If a file is missing or not the one that was pruned and evaluated.
+        UserError: If a file is missing, or its content has changed since the manifest was written.
     """
     folder = check_unchanged(manifest)
     files = manifest["files"]
@@ -93,13 +97,13 @@ def check_space(place: Path, manifest: Mapping[str, Any], n_params: int, dtype: 
     """Check that a checkpoint fits on the disk.
 
     Args:
-        place: Folder that it is written into.
+        place: Folder to write to; it is created if it does not exist.
         manifest: Manifest of the base model.
-        n_params: Parameters that are written.
-        dtype: `stored`, or as in `BYTES`.
+        n_params: Number of parameters to write.
+        dtype: `stored` or a key of `BYTES`.
 
     Raises:
-        UserError: With what is needed and what is free.
+        UserError: If it does not fit. The message has the needed and the free space.
     """
     stored = sum(manifest["files"][name]["bytes"] for name in manifest["weight_files"]) / manifest["n_params"]
     needed = int(n_params * (BYTES.get(dtype) or stored)) + _ROOM_BESIDE_WEIGHTS

@@ -1,4 +1,4 @@
-"""Plan, protocol, numbers and checks as the lines of a model card."""
+"""Text of a model card: lines about plan, protocol, results, checks, origin and licence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from espalier.planning.select import SelectionOptions
 
 
 def plan_lines(description: Mapping[str, Any], plan: Plan) -> list[str]:
-    """Say how the plan came about and what it leaves."""
+    """Return lines that describe how the plan was made and what it keeps."""
     content = description["plan"]
     settings = content["recipe"]["settings"]
     lines = [_choice(description), _method(settings)]
@@ -35,7 +35,11 @@ def plan_lines(description: Mapping[str, Any], plan: Plan) -> list[str]:
 
 
 def protocol_lines(description: Mapping[str, Any]) -> list[str]:
-    """Say how the numbers were measured, for both models alike."""
+    """Return lines that describe how both models were evaluated.
+
+    Raises:
+        ValueError: If the two models were evaluated with different protocols.
+    """
     protocol = description["results"]["protocol"]
     if protocol != description["baseline"]["protocol"]:
         raise ValueError("metrics of different protocols are never set side by side")
@@ -56,14 +60,18 @@ def protocol_lines(description: Mapping[str, Any]) -> list[str]:
 
 
 def result_rows(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the numbers of the pruned model beside those of its base model."""
+    """Return one row for each result of the pruned model, with the result of the base model beside it."""
     pairs = [*_numbers(results)]
     others = dict(_numbers(baseline))
     return [{"name": name, "pruned": number, "baseline": others.get(name, "-")} for name, number in pairs]
 
 
 def check_lines(parity: Mapping[str, Any]) -> list[str]:
-    """Say what was compared."""
+    """Return lines that describe the parity check.
+
+    Args:
+        parity: Content of `parity.json`.
+    """
     logits, generation = parity["logits"], parity["generation"]
     results = [name for name, value in generation.items() if isinstance(value, str)]
     ties = [name for name in results if generation[name] == "tie"]
@@ -87,7 +95,7 @@ def check_lines(parity: Mapping[str, Any]) -> list[str]:
 
 
 def origin_lines(description: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
-    """Say which model was pruned."""
+    """Return lines that identify the base model."""
     base = description["base"]
     lines = [f"{base['name']} ({base['family']}, {base['kind']}), {manifest['n_params']:,} parameters"]
     if base["hub"]:
@@ -97,7 +105,11 @@ def origin_lines(description: Mapping[str, Any], manifest: Mapping[str, Any]) ->
 
 
 def licence_line(licence: Mapping[str, Any]) -> str:
-    """Say what is known of the licence."""
+    """Return a line with the licence of the base model, as far as it is known.
+
+    Args:
+        licence: Result of `espalier.export.licence.licence_of`.
+    """
     said = ", ".join(str(licence[key]) for key in ("license", "license_name", "license_link") if key in licence)
     texts = f" Its texts are in this folder: {', '.join(licence['files'])}." if licence["files"] else ""
     if said:

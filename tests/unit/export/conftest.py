@@ -1,4 +1,4 @@
-"""A random model with its tokenizer, and a plan with results that belong to it."""
+"""Fixtures of the export tests: a random model with a tokenizer, a plan, and made-up results of the plan."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ N_LAYERS, N_KV, N_CHANNELS = 4, 2, 48
 
 @dataclass(frozen=True)
 class Source:
-    """What an export is made from."""
+    """Everything that an export is made from."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -31,7 +31,7 @@ class Source:
 
 @pytest.fixture
 def make_source(tmp_path: Path, pages: list[str]) -> Callable[..., Source]:
-    """Write a base model and describe the export of a plan that empties blocks of it."""
+    """Return a function that writes a base model and describes an export with empty blocks."""
 
     def make(architecture: str = "llama", **changes: Any) -> Source:
         return source_in(tmp_path / "base", architecture, pages, **changes)
@@ -40,7 +40,7 @@ def make_source(tmp_path: Path, pages: list[str]) -> Callable[..., Source]:
 
 
 def source_in(folder: Path, architecture: str, pages: list[str], *, scale: float = 1.0, **changes: Any) -> Source:
-    """Write a seeded random model, its embeddings `scale` times as large."""
+    """Write a seeded random model, with embeddings multiplied by `scale`, and describe the export of a plan."""
     tokenizer = wrap(train_tokenizer("llama", pages, 400), model_max_length=128, chat=True)
     model = random_model(architecture, len(tokenizer), num_hidden_layers=N_LAYERS, **changes)
     model.get_input_embeddings().weight.data *= scale
@@ -55,7 +55,7 @@ def source_in(folder: Path, architecture: str, pages: list[str], *, scale: float
 
 
 def description_of(manifest: dict[str, Any], plan: Plan, structure: ModelStructure) -> dict[str, Any]:
-    """Describe the export of a plan, with made-up results."""
+    """Return the description of the export of a plan, with made-up results."""
     weights = sha256_of_json(manifest["files"])
     selection = {"freeze_first_layers": 1, "freeze_last_layers": 0, "max_layer_ratio": 1.0}
     method = {"criterion": "random", "scope": "none", "prior": "loss_increase", "allocation": "global"}

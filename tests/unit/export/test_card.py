@@ -1,4 +1,4 @@
-"""The model card: what it says, and that nothing in it can break out of its place."""
+"""The model card: its content, and the escaping of inserted text."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def card(parts: dict[str, Any], folder: Path) -> str:
 
 def test_plan_and_numbers_are_said(parts: dict[str, Any], tmp_path: Path) -> None:
     text = card(parts, tmp_path)
-    # Layer 0 keeps one of two groups of 1,000 and three of four channels of 30, with 64 parameters of norms.
+    # Layer 0 keeps 1 of 2 groups of 1,000 parameters, 3 of 4 channels of 30, and norms with 64.
     assert "| 0 | 1 of 2 | 4 | 3 of 4 | 1,154 of 2,184 |" in text
     assert "| 1 | 0 of 2 | 0 | 0 of 4 | 64 of 2,184 |" in text
     assert "1 of 4 KV groups and 3 of 8 MLP channels are kept" in text

@@ -1,4 +1,4 @@
-"""Making a checkpoint: all of it or nothing, and nothing that was not compared."""
+"""The export of a checkpoint: it is written completely and checked, or not at all."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def nothing_left(checkpoint: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, pages: list[str]) -> tuple[Source, Path]:
-    """One export of a tied Qwen2 with a licence, for all tests that only look at it."""
+    """Export a Qwen2 with tied embeddings and a licence, for tests that do not change it."""
     place = tmp_path_factory.mktemp("exported")
     source = source_in(place / "base", "qwen2", pages, tie_word_embeddings=True)
     (source.folder / "LICENSE").write_text("Do as you like.\n")
@@ -49,7 +49,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, pages: list[str]) -> tupl
     return source, place / "best"
 
 
-# --- what is written ---
+# --- content of the folder ---
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, pages: list[str]) -> tupl
 def test_a_fresh_process_finds_the_evaluated_model(
     make_source: Make, tmp_path: Path, architecture: str, changes: dict[str, Any], stubs: bool
 ) -> None:
-    """Layer 0 has no attention, layer 1 no MLP, layer 3 neither."""
+    """The parity check passes for a model without attention in layer 0, MLP in layer 1, and both in layer 3."""
     source = make_source(architecture, **changes)
     checkpoint = tmp_path / "out/best"
     export(source, checkpoint, stubs=stubs)
@@ -73,7 +73,7 @@ def test_a_fresh_process_finds_the_evaluated_model(
     assert parity["passed"]
     assert parity["logits"]["max_abs_difference"] == 0.0
     assert parity["logits"]["argmax_equal"]
-    assert 0 < parity["logits"]["max_abs_difference_cached"] < 1e-4  # added up in another order
+    assert 0 < parity["logits"]["max_abs_difference_cached"] < 1e-4  # summed in another order
     assert parity["weights_dtype"] == str(changes.get("dtype", "torch.float32")).removeprefix("torch.")
     assert "rounding" not in parity
     assert {parity["generation"][name] for name in ("greedy_cached", "greedy_static_cache", "beam_cached")} == {"equal"}
@@ -101,7 +101,7 @@ def test_the_folder_holds_what_others_build_on(exported: tuple[Source, Path]) ->
     assert config["head_dim"] == 8
     assert (config["num_attention_heads"], config["num_key_value_heads"], config["intermediate_size"]) == (4, 2, 48)
     sizes = [("attention",), ("mlp",), (), ("attention", "mlp")]
-    kept = [(0, 24), (1, 0), (2, 3), (0, 0)]  # KV groups and channels of the plan; two query heads on each group
+    kept = [(0, 24), (1, 0), (2, 3), (0, 0)]  # KV groups and channels of the plan; each group has two query heads
     assert config["per_layer_config"] == {
         str(layer): {
             "num_attention_heads": 2 * n_kv, "num_key_value_heads": n_kv, "intermediate_size": n_mlp,
@@ -120,6 +120,7 @@ def test_the_folder_holds_what_others_build_on(exported: tuple[Source, Path]) ->
 
 
 def test_a_stranger_needs_trust_remote_code_and_we_do_not(exported: tuple[Source, Path], tmp_path: Path) -> None:
+    """The folder loads with `trust_remote_code`, or without it after `import espalier.models.pruned`."""
     code = (
         "import sys, torch; from transformers import AutoModelForCausalLM\n"
         "model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=sys.argv[2] == 'yes')\n"
@@ -153,7 +154,7 @@ def test_sharded_weights_load(make_source: Make, tmp_path: Path, monkeypatch: py
     assert read_json(tmp_path / "best/parity.json")["passed"]
 
 
-# --- types of weights ---
+# --- dtypes ---
 
 
 def test_another_dtype_is_compared_after_rounding(make_source: Make, tmp_path: Path) -> None:
@@ -175,18 +176,18 @@ def test_another_dtype_is_compared_after_rounding(make_source: Make, tmp_path: P
 
 
 def test_float16_that_overflows_is_refused(make_source: Make, tmp_path: Path) -> None:
-    source = make_source("llama", scale=1e5)  # float16 ends at 65,504
+    source = make_source("llama", scale=1e5)  # the largest float16 is 65,504
     with pytest.raises(UserError, match=r"export\.dtype: float16 cannot hold the values of .*weight; give bfloat16"):
         export(source, tmp_path / "out/best", dtype="float16")
     assert nothing_left(tmp_path / "out/best")
 
 
-# --- the gate ---
+# --- the parity check ---
 
 
 @pytest.fixture
 def reference_of_another(make_source: Make, monkeypatch: pytest.MonkeyPatch) -> Source:
-    """Weights that are written wrongly: the reference is computed after one of them changed."""
+    """Simulate wrong weights in the folder: the reference is computed after a weight has changed."""
 
     def changed(model: Any, prompts: torch.Tensor) -> dict[str, torch.Tensor]:
         model.lm_head.weight.data[7] += 0.5
@@ -220,7 +221,7 @@ def test_another_tokenizer_is_noticed(make_source: Make, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("what", ["greedy_cached", "greedy_static_cache", "beam_cached", "left_padded"])
 def test_each_way_to_generate_is_judged(make_source: Make, what: str) -> None:
-    """A reference with one token changed fails just that comparison, unless the change is a tie."""
+    """With one token of the reference changed, beam search is `different` and the other comparisons are a `tie`."""
     source = make_source("llama")
     model = load_model(source.folder, dtype="float32", device=torch.device("cpu"))
     expected = reference(model, make_prompts(model.config.vocab_size, 128))
@@ -228,14 +229,14 @@ def test_each_way_to_generate_is_judged(make_source: Make, what: str) -> None:
     key = {"beam_cached": "beam", "left_padded": "padded_1"}.get(what, "greedy")
     expected[key] = expected[key].clone()
     expected[key][0, -1] = (expected[key][0, -1] + 1) % model.config.vocab_size
-    # Greedy and padded: what the model generated is still its own best choice, so only a wrong *model* may fail.
+    # Greedy and padded: the generated tokens still have the largest logits, so only a wrong model makes a difference.
     found = compare(model, expected)
     verdict = found["generation"][what]
     assert verdict == ("different" if what == "beam_cached" else "tie")
 
 
 def test_a_cache_that_goes_wrong_is_noticed(make_source: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its count of tokens, attention that was removed from layer 0 breaks cached decoding."""
+    """Cached decoding goes wrong if the removed attention of layer 0 does not count tokens in the cache."""
     source = make_source("llama")
     model = load_model(source.folder, dtype="float32", device=torch.device("cpu"))
     prune(model, source.plan.kept_kv_groups, source.plan.kept_mlp_channels)
@@ -253,7 +254,7 @@ def test_a_cache_that_goes_wrong_is_noticed(make_source: Make, monkeypatch: pyte
     assert re.search(r"logits with a cache differ by .*; generation greedy_static_cache differs", found["reason"])
 
 
-# --- refusals ---
+# --- errors ---
 
 
 def test_a_plan_of_another_revision(make_source: Make, tmp_path: Path) -> None:
@@ -326,7 +327,7 @@ def test_a_model_that_no_class_expresses(make_source: Make, tmp_path: Path) -> N
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 kB."""
+    """Mount a disk of 256 kB; skip the test if that is not possible."""
     place = tmp_path / "disk"
     place.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]

@@ -1,4 +1,4 @@
-"""The transformers classes of pruned models: equal to what surgery makes in memory, whatever is done with them."""
+"""The transformers classes of pruned models compute the same as the models that were pruned in memory."""
 
 import ast
 import json
@@ -45,7 +45,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.mark.parametrize("stubs", [False, True], ids=["removed", "stubs"])
 @pytest.mark.parametrize("empty", EMPTY.values(), ids=EMPTY.keys())
 def test_loaded_equals_pruned(case: Case, empty: tuple[list[int], list[int]], stubs: bool, tmp_path: Path) -> None:
-    """Logits bit by bit, and every way to generate: the same arithmetic on the same weights (stubs add zeros)."""
+    """A loaded model gives identical logits and generates the same tokens, with and without stubs."""
     model = saved(case, empty, tmp_path, stubs=stubs)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(logits(loaded, tokens()), logits(model, tokens()))
@@ -92,7 +92,7 @@ def test_saving_a_loaded_model_again_loses_nothing(case: Case, tmp_path: Path) -
 
 
 def test_the_headless_model_loads(case: Case, tmp_path: Path) -> None:
-    """The Transformers backend of vLLM asks for it (`AutoModel`)."""
+    """`AutoModel` loads the model without its head, as vLLM's Transformers backend does."""
     model = saved(case, EMPTY["first"], tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_the_headless_model_loads(case: Case, tmp_path: Path) -> None:
 def test_other_ways_to_load(options: dict[str, str], tmp_path: Path) -> None:
     model = saved(CASES["qwen2"], EMPTY["first"], tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, **options)
-    # Another attention implementation adds up in another order.
+    # Another attention implementation sums in another order.
     torch.testing.assert_close(logits(loaded, tokens()), logits(model, tokens()), atol=1e-4, rtol=0)
 
 
@@ -133,6 +133,7 @@ def test_bfloat16_and_a_training_step(tmp_path: Path) -> None:
 
 
 def test_weights_made_anew_are_drawn_like_those_of_the_base_model() -> None:
+    """A pruned model made from a config has random weights with the base model's standard deviation."""
     config = CASES["llama"].model().config
     per_layer = {"0": SIZES | {"num_attention_heads": 2}, "1": SIZES | {"skip": ["attention"]}}
     values = {key: value for key, value in config.to_diff_dict().items() if key != "model_type"}
@@ -140,12 +141,12 @@ def test_weights_made_anew_are_drawn_like_those_of_the_base_model() -> None:
     model = AutoModelForCausalLM.from_config(PrunedLlamaConfig(**values, per_layer_config=per_layer))
     std = {name: p.std().item() for name, p in model.named_parameters() if "proj" in name and p.numel() > 500}
     assert len(std) > 10
-    # A standard deviation of 500 values or more is within 10% of the true one (three standard errors).
+    # The sample standard deviation of 500 values is within 10% of the true one (three standard errors).
     assert all(abs(value / config.initializer_range - 1) < 0.1 for value in std.values()), std
 
 
 def test_a_cache_that_is_made_in_advance(tmp_path: Path) -> None:
-    """With the heads of each layer, as `generate` does for chunked prefill."""
+    """A static cache can be allocated before the first forward pass, as `generate` does for chunked prefill."""
     model = saved(CASES["llama"], EMPTY["first"], tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     cache = StaticCache(config=loaded.config, max_cache_len=16)
@@ -172,6 +173,7 @@ def test_sizes_that_are_no_cut_are_refused(sizes: dict[str, object], message: st
 
 
 def test_the_code_that_travels_imports_only_what_a_stranger_has() -> None:
+    """The code in an exported folder imports only torch, transformers, huggingface_hub and the standard library."""
     for name in pruned.CODE:
         tree = ast.parse(Path(pruned.__file__).with_name(name).read_text(encoding="utf-8"))
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom | ast.Import)]
@@ -185,7 +187,7 @@ def test_the_code_that_travels_imports_only_what_a_stranger_has() -> None:
 
 
 def test_every_layer_is_written_out(tmp_path: Path) -> None:
-    """Also those that keep the size of the base model."""
+    """`per_layer_config` also has the layers that keep the size of the base model."""
     case = CASES["llama"]
     everything = ([list(range(case.n_kv_heads))] * N_LAYERS, [list(range(N_CHANNELS))] * N_LAYERS)
     plan = Plan(
@@ -201,7 +203,7 @@ def test_every_layer_is_written_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["num_attention_heads", "num_key_value_heads", "intermediate_size"])
 def test_a_size_that_differs_between_layers_is_no_attribute(case: Case, name: str, tmp_path: Path) -> None:
-    """Other programs ask with a default; the sizes of the base model would be wrong."""
+    """Programs that read the attribute with a default must not get the sizes of the base model."""
     saved(case, next(iter(EMPTY.values())), tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
     assert getattr(config, name, None) is None
@@ -213,7 +215,7 @@ def test_a_size_that_differs_between_layers_is_no_attribute(case: Case, name: st
 
 
 def test_prefix_tuning_fails_and_does_not_compute_something_else(case: Case, tmp_path: Path) -> None:
-    """Peft takes the heads of the base model from the saved config; its prefixes do not fit the layers that are cut."""
+    """Peft makes prefixes for the heads of the base model, which do not fit pruned layers."""
     import peft  # takes seconds
 
     saved(case, EMPTY["first"], tmp_path)
@@ -224,7 +226,7 @@ def test_prefix_tuning_fails_and_does_not_compute_something_else(case: Case, tmp
 
 
 def test_a_head_of_its_own_is_exported_whatever_the_base_config_ties(tmp_path: Path) -> None:
-    """Transformers loads such a checkpoint untied; the export must not tie it again."""
+    """A checkpoint with an output matrix is exported with it, even if its config says that embeddings are tied."""
     torch.manual_seed(0)
     base = LlamaConfig(
         vocab_size=50, hidden_size=32, intermediate_size=N_CHANNELS, num_hidden_layers=2, num_attention_heads=4,

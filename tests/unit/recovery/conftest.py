@@ -1,4 +1,4 @@
-"""A pruned tiny model, made anew for each use, and text that it can learn."""
+"""Fixtures of the recovery tests: tiny pruned models and sequences that they can learn."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,10 @@ PLANS = {name: Plan((2, 2), (48, 48), *(tuple(map(tuple, one)) for one in kept))
 
 @pytest.fixture(params=["llama", "qwen2", "mistral", "qwen3"])
 def pruned(request: pytest.FixtureRequest) -> Pruned:
-    """Make equal pruned models: `pruned("whole")`; with `emptied`, layer 1 has neither attention nor MLP."""
+    """Return a function that makes a pruned model; with `emptied`, layer 1 has neither attention nor MLP.
+
+    Two calls with the same arguments return equal models.
+    """
 
     def make(kept: str = "whole", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         model = with_biases(random_model(request.param, VOCABULARY, dtype))
@@ -38,5 +41,5 @@ def pruned(request: pytest.FixtureRequest) -> Pruned:
 
 @pytest.fixture
 def sequences() -> torch.Tensor:
-    """Sequences over an eighth of the vocabulary, which is soon learnt: (32, 16)."""
+    """Return sequences, (32, 16), that use an eighth of the vocabulary, so that they are learnt quickly."""
     return torch.randint(0, VOCABULARY // 8, (32, 16), generator=torch.Generator().manual_seed(0))

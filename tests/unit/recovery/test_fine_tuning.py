@@ -1,4 +1,4 @@
-"""The training loop: it lowers the loss, two runs are equal, and what goes wrong is said."""
+"""The training loop: it lowers the loss, two runs give equal results, and failures have clear messages."""
 
 import logging
 
@@ -43,7 +43,7 @@ def test_recovery_lowers_the_loss_and_leaves_the_base_alone(pruned: Pruned, sequ
 def test_two_runs_are_equal(pruned: Pruned, sequences: torch.Tensor) -> None:
     torch.manual_seed(1)
     first = train(pruned(), sequences)
-    torch.manual_seed(2)  # whatever the state of the process
+    torch.manual_seed(2)  # the global seed has no effect
     assert train(pruned(), sequences).losses == first.losses
     state = torch.get_rng_state()
     train(pruned(), sequences)
@@ -51,13 +51,13 @@ def test_two_runs_are_equal(pruned: Pruned, sequences: torch.Tensor) -> None:
 
 
 def test_checkpointing_changes_nothing(pruned: Pruned, sequences: torch.Tensor) -> None:
-    """Dropout too is the same when activations are computed again."""
+    """Checkpointing gives the same losses, so recomputed activations use the same dropout."""
     losses = [train(pruned("emptied"), sequences, checkpointing=value).losses for value in (False, True)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_parts_of_a_batch_add_up_to_the_batch(sequences: torch.Tensor) -> None:
-    """Without dropout, gradients of 8 sequences at once are those of 3 + 3 + 2."""
+    """Without dropout, the gradients of 8 sequences in one pass equal the sum of passes of 3, 3 and 2."""
     gradients = []
     for micro_batch_size in (8, 3):
         model = random_model("llama", 64)
@@ -70,6 +70,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(sequences: torch.Tensor) -> None:
 def test_out_of_memory_halves_what_is_held_and_keeps_the_batch(
     sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Out of memory halves the sequences in one pass; the batch and the losses stay the same."""
     losses_of = fine_tuning.sequence_losses
 
     def small_gpu(model: PreTrainedModel, part: torch.Tensor) -> torch.Tensor:
@@ -82,7 +83,7 @@ def test_out_of_memory_halves_what_is_held_and_keeps_the_batch(
     with caplog.at_level(logging.WARNING):
         found = train(random_model("llama", 64), sequences, token_budget=10_000)
     assert (with_room.micro_batch_size, found.micro_batch_size) == (2, 2)
-    assert found.losses == with_room.losses  # dropout as well: a step done again begins with its own seed
+    assert found.losses == with_room.losses  # a repeated step starts from its own seed, so dropout is the same
     assert [record.args for record in caplog.records] == [(4,), (2,)]
 
 

@@ -1,4 +1,4 @@
-"""Adapters: where they go, that they survive the disk, and that merged and unmerged models agree."""
+"""LoRA adapters: the adapted projections, saving and loading, and equality of merged and unmerged models."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def logits(model: nn.Module, sequences: torch.Tensor) -> torch.Tensor:
 
 
 def test_emptied_blocks_have_nothing_to_adapt(pruned: Pruned) -> None:
-    """The output bias that an emptied MLP keeps bears the name of its projection."""
+    """Only projections with weights are adapted; the remaining output bias of an empty block does not count as one."""
     whole, emptied = remaining_projections(pruned("whole"), SEVEN), remaining_projections(pruned("emptied"), SEVEN)
     assert whole == [f"model.layers.{number}.{role.path}" for number in range(2) for role in ROLES]
     assert emptied == whole[:7]
@@ -72,7 +72,7 @@ def test_merged_from_disk_equals_unmerged_in_memory(
 ) -> None:
     adapted = trained(pruned, sequences, kept)
     unmerged = logits(adapted, sequences)
-    assert (unmerged - logits(pruned(kept), sequences)).abs().max() > 0.1  # it did learn
+    assert (unmerged - logits(pruned(kept), sequences)).abs().max() > 0.1  # training changed the model
     save_adapter(adapted, tmp_path / "adapter", PLANS[kept])
     merged = merge_adapter(pruned(kept), tmp_path / "adapter", PLANS[kept])
     # Logits of these models are of the order of 10; float32 keeps 7 digits.
@@ -90,7 +90,7 @@ def test_a_merged_model_has_no_trace_of_peft(pruned: Pruned, sequences: torch.Te
 
 
 def test_the_sum_is_rounded_once_in_bfloat16(pruned: Pruned, sequences: torch.Tensor, tmp_path: Path) -> None:
-    """Adapters stay float32, and W + (alpha / r) B A is computed in float32 before it is rounded to the type of W."""
+    """Adapters are float32; W + (alpha / r) B A is computed in float32 and then rounded to the dtype of W."""
     save_adapter(trained(pruned, sequences, "whole", torch.bfloat16), tmp_path / "adapter", PLANS["whole"])
     tensors = load_file(tmp_path / "adapter" / ADAPTER_WEIGHTS)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
@@ -103,7 +103,7 @@ def test_the_sum_is_rounded_once_in_bfloat16(pruned: Pruned, sequences: torch.Te
 
 
 def test_an_adapter_is_the_same_file_in_every_process(tmp_path: Path) -> None:
-    """Names of modules are a set inside peft, whose order changes from process to process."""
+    """Peft stores module names in a set, whose order differs between processes; the saved files must not differ."""
     code = (
         "import sys; from pathlib import Path; from tests.unit.conftest import random_model; "
         "from espalier.recovery.lora import *; from tests.unit.recovery.conftest import PLANS; "
@@ -123,6 +123,7 @@ def test_an_adapter_is_the_same_file_in_every_process(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_knows_weights_and_scaling(pruned: Pruned, tmp_path: Path) -> None:
+    """Adapters with another alpha, other weights or other modules have different fingerprints."""
     settings = [
         LORA, LoraSettings(4, 16, 0.05, SEVEN, 0), LoraSettings(4, 8, 0.05, SEVEN, 1),
         LoraSettings(4, 8, 0.05, ("q_proj",), 0),
@@ -144,7 +145,7 @@ def test_an_adapter_of_another_model_is_refused(pruned: Pruned, tmp_path: Path) 
 
 
 def test_an_adapter_of_other_groups_of_the_same_number_is_refused(pruned: Pruned, tmp_path: Path) -> None:
-    """Its shapes fit, so nothing else would notice."""
+    """The shapes fit the model, so only the stored plan shows that the adapter is a wrong one."""
     save_adapter(attach(pruned("whole"), LORA), tmp_path / "adapter", PLANS["whole"])
     other = replace(PLANS["whole"], kept_kv_groups=((1,), (0, 1)))
     with pytest.raises(UserError, match=r"adapter: the adapter was trained on another plan; run `snakemake recovered`"):
@@ -168,7 +169,7 @@ def test_no_projection_is_left(pruned: Pruned) -> None:
 def test_load_recovered_is_prune_and_merge(
     model_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    """What an exporter calls: manifest, plan and adapter in, an ordinary pruned model out."""
+    """`load_recovered` returns a pruned model with the logits of the fine-tuned model."""
     manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
     plan = PLANS["emptied"]
     sequences = torch.randint(0, len(tokenizer), (4, 16), generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""What is fine-tuned on: seeded, packed, and apart from calibration and evaluation."""
+"""Training text: seeded, packed into sequences, and separate from the calibration and evaluation texts."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,12 +27,13 @@ SETTINGS = SequenceSettings(text_field="text", seed=0, calibration_seeds=[0], se
 
 
 def test_what_calibration_reaches_first_stays_out() -> None:
-    """By hand: of 10 documents, the half with the latest place in the order of the only seed."""
+    """Of 10 documents, the half that comes last in the calibration order of the only seed is used."""
     order = document_order(10, 7)
     assert sorted(training_order(10, seed=0, calibration_seeds=[7])) == sorted(order[5:])
 
 
 def test_with_several_seeds_the_earliest_place_counts() -> None:
+    """With several calibration seeds, the rank of a document is its earliest place in any of the orders."""
     kept = training_order(100, seed=0, calibration_seeds=[0, 1, 2])
     places = [min(document_order(100, seed).index(number) for seed in (0, 1, 2)) for number in range(100)]
     assert len(kept) == 50
@@ -42,6 +43,7 @@ def test_with_several_seeds_the_earliest_place_counts() -> None:
 
 
 def test_orders_are_seeded_and_another_text_is_used_whole() -> None:
+    """Equal seeds give equal orders; without calibration on the same text, all documents are used."""
     first, again, other = (training_order(40, seed=seed, calibration_seeds=[]) for seed in (0, 0, 1))
     assert first == again != other
     assert sorted(first) == sorted(other) == list(range(40))
@@ -59,6 +61,7 @@ def test_documents_are_joined_with_their_special_tokens_and_cut(
 
 
 def test_fewer_sequences_are_the_first_of_more(pages: list[str], tokenizer: PreTrainedTokenizerFast) -> None:
+    """A smaller number of sequences gives the first sequences of a larger number."""
     order = training_order(len(pages), seed=0, calibration_seeds=[0])
     many, few = (make_sequences(pages, tokenizer, order, n_sequences=n, seq_len=32).tokens for n in (40, 10))
     np.testing.assert_array_equal(many[:10], few)

@@ -1,4 +1,4 @@
-"""Both languages say the same things, and the Chinese headings are those of the reference documents."""
+"""Both languages have the same messages, and the Chinese headings equal those of the reference documents."""
 
 import string
 from typing import Any
@@ -15,7 +15,7 @@ from tests.unit.analysis.test_uncertainty import evidence
 from tests.unit.analysis.test_uncertainty import experiments as with_documents
 from tests.unit.reports.test_reports import experiments, layers, page
 
-# As they stand in search_analysis_report.txt.
+# Headings from search_analysis_report.txt.
 MODEL_HEADINGS = [
     "M 模型分析", "1. 剪枝方法对比", "2. Taylor 参数影响分析", "按 taylor_seq_len 分组:", "按 taylor_num_samples 分组:",
     "3. 梯度指标与 ACC 的相关性", "相关性解释:", "4. 极端剪枝层数影响", "按极端剪枝层数分组:", "5. PPL 与 ACC 的关系",
@@ -25,12 +25,12 @@ MODEL_LINES = [
     "总实验数: 7, 有效结果: 6, 无效实验: 1", "✓ 最佳剪枝方法: x (ACC: 0.5400)", "✓ 最佳 seq_len: 64 (平均 ACC: 0.5400)",
     "与 ACC 的相关系数: 1.0000", "PPL 与 ACC 的相关系数: -1.0000",
 ]  # fmt: skip
-# As they stand there and in analysis_scripts_readme.md.
+# Headings from search_analysis_report.txt and analysis_scripts_readme.md.
 CROSS_HEADINGS = [
     "跨模型对比", "1. 所有模型最佳配置总览", "2. Base vs Instruct 对比", "3. 剪枝方法偏好统计", "4. 参数分布统计",
     "5. 模型架构对比", "✓ 总体最佳: I 模型", "  - 剪枝方法: y", "  - ACC: 0.6000", "  - PPL: 10.00",
 ]  # fmt: skip
-# As they stand in pruning_comparison_50.txt.
+# Lines from pruning_comparison_50.txt.
 STRUCTURE_LINES = [
     "模型剪枝对比分析报告", "原始模型: M", "剪枝模型: x-4", "总体参数统计", "每层参数详细对比",
     "每层 Attention 和 MLP 详细对比", "Layer 22:", "    参数: 41,943,040 → 10,485,760 (-75.00%)",

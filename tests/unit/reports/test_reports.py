@@ -1,4 +1,4 @@
-"""Reports: what they say, that odd names stay in their place, and that equal input gives equal bytes."""
+"""Reports: their content, escaping of odd names, and identical output for equal input."""
 
 import json
 import subprocess
@@ -53,7 +53,10 @@ def experiments(model: str = "M", method: str = "x") -> pd.DataFrame:
 
 
 def layer(number: int, kept_kv_groups: int, kept_mlp_channels: int, **names: str) -> dict[str, Any]:
-    """Make a layer of Llama-3-8B: 8 KV groups of 5,242,880, 14,336 channels of 12,288, and 8,192 of norms."""
+    """Return the table row of a layer of Llama-3-8B.
+
+    The layer has 8 KV groups of 5,242,880 parameters, 14,336 channels of 12,288, and norms with 8,192.
+    """
     attention, mlp = 5_242_880 * kept_kv_groups, 12_288 * kept_mlp_channels
     return {
         "model": "M", "experiment": "x-4", "layer": number, "kept_kv_groups": kept_kv_groups,
@@ -87,7 +90,7 @@ def figures_of(model: str, method: str, language: str = "en") -> list[Figure]:
 
 
 class _Page(HTMLParser):
-    """Collects the tags, the ids, and the text of each table cell."""
+    """A parser that collects the tags, the ids, and the text of each table cell."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -118,7 +121,7 @@ def test_text_has_the_counts_and_six_sections_of_each_ratio() -> None:
     assert lines[3] == "Experiments: 7 total, 6 valid, 1 invalid (1 missing)"
     titles = [line for line in lines if line[:3] in {f"{n}. " for n in range(1, 7)}]
     assert [title[:2] for title in titles] == ["1.", "2.", "3.", "4.", "5.", "6."] * 2
-    assert text.index("\nPruning ratio 50%\n") < text.index("\nPruning ratio 20%\n")  # the headline first
+    assert text.index("\nPruning ratio 50%\n") < text.index("\nPruning ratio 20%\n")  # the headline ratio comes first
     assert "random (control)" in text
     assert "Best method: x (its best experiment reaches 0.5400)" in text
     assert "67.5%" in text  # 0.54 / 0.8
@@ -139,7 +142,7 @@ def test_page_is_self_contained_and_its_charts_say_what_they_show() -> None:
     text = page()
     parsed = _Page(text)
     assert {"img", "iframe", "object"}.isdisjoint(parsed.tags)
-    assert "default-src 'none'" in text  # the browser refuses every request
+    assert "default-src 'none'" in text  # with this policy the browser blocks every request
     assert text.count(' src="') == 0
     charts = text.count('class="chart" data-chart="')
     assert charts == text.count('class="chart" data-chart="p') + 2  # two experiments to compare; no gradients here

@@ -1,4 +1,4 @@
-"""Verdicts and measured inference in words: in both languages, and honest where there is no gain."""
+"""Texts about verdicts and measured inference, in both languages; a gain is claimed only if there is one."""
 
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +13,7 @@ from espalier.serving.inference_summary import TimedRun, Workload, summarise_run
 from espalier.serving.verdict_json import serving_verdicts
 from tests.unit.reports.test_reports import contents, layers
 
-# Llama-3-8B's sizes, cut to the two layers of the table.
+# The sizes of Llama-3-8B, with only the two layers of the table.
 MANIFEST: dict[str, Any] = {
     "model_type": "llama", "biases": [], "block_norms": [],
     "config": {"num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4_096, "head_dim": 128,
@@ -27,7 +27,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def measured(factor: list[float]) -> dict[str, Any]:
-    """Make a measurement in which the pruned model is this many times as fast, and padding changes nothing."""
+    """Return a measurement with one speed-up of the pruned model per repeat. Padding has no effect on it."""
     runs = [
         TimedRun(1, repeat, version, 0.5 / speed, 2.0 / speed, cache_bytes=1_000, beyond_weights_bytes=None)
         for repeat, one in enumerate(factor)
@@ -71,6 +71,7 @@ def test_a_gain_is_claimed_only_where_there_is_one(factor: list[float], line: st
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_measurement_stands_with_its_own_ratio_only(language: str) -> None:
+    """A measurement is reported in the section of its own pruning ratio and in no other."""
     analysis, rows, kept = with_measurement([1.5] * 6)
     title = Words(language)("s.inference", experiment="x-4")
     assert len(analysis["by_ratio"]) == 2
@@ -86,7 +87,7 @@ def test_verdicts_of_the_best(language: str) -> None:
     text = model_text(analysis | {"deployment": {"x-4": judged}}, language)
     words = Words(language)
     assert words("target.gguf_k") in text
-    # Widths 3,388 and 3,254: to multiples of 64 by 4 and 10 channels.
+    # Widths 3,388 and 3,254 need 4 and 10 channels more to be multiples of 64.
     assert words.say(judged["advice"]) in text
     assert judged["advice"]["values"]["added"] == (4 + 10) * 12_288
     assert f"{14 * 12_288:,}" in text

@@ -1,4 +1,4 @@
-"""Consolidation: strict tables from results, and nothing that was made by other settings."""
+"""Consolidation of results into validated tables."""
 
 from typing import Any
 
@@ -99,6 +99,6 @@ def test_layers_table(finished: list[Finished]) -> None:
 
 
 def test_the_data_dictionary_is_fresh() -> None:
-    """On failure: run `make generated`."""
+    """If this test fails, run `make generated`."""
     page = PAGE.read_text(encoding="utf-8")
     assert page.splitlines() == insert_tables(page).splitlines()

@@ -1,4 +1,4 @@
-"""Results enter the tables only if they are those that are configured, wherever their files came from."""
+"""Only results that were made with the configured settings enter the tables."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ KEPT = {"x-p20": ((0,), (0, 1)), "y-p20": ((1,), (0, 1))}
 
 @pytest.fixture
 def entries(tmp_path: Path) -> list[dict[str, Any]]:
-    """The files of a model with two experiments, as `Sweep.entries` lists them."""
+    """Write the results of a model with two experiments; return the entries that `gather` reads."""
     write_result(tmp_path / "models/A.json", MANIFEST)
     (tmp_path / "requests").mkdir()
     (tmp_path / "requests/A.parquet").write_bytes(b"requests")
@@ -61,6 +61,7 @@ def test_what_is_configured_is_read(entries: list[dict[str, Any]]) -> None:
 
 
 def test_results_outlive_the_requests(entries: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Results are read without comparison of the requests if the requests file was deleted."""
     (tmp_path / "requests/A.parquet").unlink()
     assert len(read(entries)) == 3
 
@@ -133,7 +134,7 @@ def test_a_changed_protocol_names_the_key(entries: list[dict[str, Any]]) -> None
 def test_figures_of_a_plan_that_its_metrics_do_not_have_are_refused(
     entries: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """A plan has no checksum, since evaluations read it."""
+    """A plan file has no checksum, so its figures are compared with those in the metrics."""
     content = read_json(tmp_path / "x-p20/plan.json") | {"removed_param_fraction": 0.35}
     write_json(tmp_path / "x-p20/plan.json", content)
     with pytest.raises(

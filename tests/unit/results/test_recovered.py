@@ -1,4 +1,4 @@
-"""The table of recovered experiments takes only what the configured settings made."""
+"""The table of recovered experiments accepts only results that were made with the configured settings."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The sandbox: facts, documents in the real schemas, disjoint corpora, three kinds of tokenizer."""
+"""The sandbox: its world, task documents in the real schemas, disjoint corpora, three types of tokenizer, training."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from espalier.sandbox.world import World, make_world
 
 @pytest.fixture(scope="module")
 def tasks(world: World, tmp_path_factory: pytest.TempPathFactory) -> TaskDict:
-    """The seven tasks over the world, read by lm-eval's packaged definitions."""
+    """Write the documents of the seven tasks and load them with lm-eval's packaged definitions."""
     folder = tmp_path_factory.mktemp("tasks")
     for task in TASKS:
         for split in splits(task):
@@ -48,7 +48,7 @@ def test_world_has_its_size(world: World) -> None:
 
 @pytest.mark.parametrize("task", list(TASKS))
 def test_solved_text_is_what_lm_eval_builds(task: str, tasks: TaskDict) -> None:
-    """lm-eval's prompt + delimiter + right choice must be what the models were trained on, letter by letter."""
+    """The text that models are trained on equals lm-eval's prompt + delimiter + right choice."""
     definition = tasks.leaves[task]
     docs = list(definition.test_docs() if definition.has_test_docs() else definition.validation_docs())
     assert len(docs) == 40
@@ -70,7 +70,7 @@ def test_documents_differ_and_right_choices_are_spread(task: str, world: World) 
     label = next(column for column in ("label", "answer", "answerKey") if column in docs[0])
     counts = [sum(str(doc[label]) == value for doc in docs) for value in {str(doc[label]) for doc in docs}]
     assert len(counts) == TASKS[task].n_choices
-    # 300 fair draws: 5 standard deviations around 300 / n
+    # 300 fair draws: the counts are within 5 standard deviations of 300 / n.
     expected = 300 / TASKS[task].n_choices
     assert all(abs(count - expected) < 5 * (300 * 0.25) ** 0.5 for count in counts)
 
@@ -116,7 +116,7 @@ def test_calibration_shares_no_50_tokens_with_perplexity_text_or_tasks(
 def test_transformers_loads_the_tokenizer_that_was_trained(
     tokenizer: PreTrainedTokenizerFast, model_folder: Path, pages: list[str]
 ) -> None:
-    """It has classes of its own for some architectures, which split texts their own way."""
+    """For some architectures transformers has own tokenizer classes, which might split texts differently."""
     texts = [*pages[:20], "It's 12,345 o'clock in Łódź -- isn't it?\n\n  Zoe\u0308 knows.", " x\ty\r\n"]
     loaded = AutoTokenizer.from_pretrained(model_folder)
     assert loaded(texts)["input_ids"] == tokenizer(texts)["input_ids"]
@@ -143,6 +143,7 @@ def test_only_chat_models_have_a_chat_template(tokenizer: PreTrainedTokenizerFas
 
 
 def test_rows_hold_all_texts_with_ends_between() -> None:
+    """`pack_rows` joins the texts with EOS tokens and cuts them into rows of `ROW_TOKENS`."""
     rows = pack_rows([[1] * 100, [2] * 100, [3] * 100], eos_token_id=9)
     assert rows.shape == (2, ROW_TOKENS)
     assert rows.flatten().tolist() == ([1] * 100 + [9] + [2] * 100 + [9] + [3] * 100 + [9])[:256]
@@ -167,4 +168,4 @@ def test_training_learns_and_repeats_to_the_bit(
         weights.append(torch.cat([p.flatten() for p in model.parameters()]))
     assert losses[0] == losses[1]
     assert torch.equal(weights[0], weights[1])
-    assert losses[0] < 4.5  # from ln(600) = 6.4
+    assert losses[0] < 4.5  # an untrained model has ln(600) = 6.4

@@ -1,4 +1,4 @@
-"""Gains are told by an interval, against scipy and against drawn ratios."""
+"""Confidence intervals of speed ratios, compared with scipy and with simulated ratios."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_the_interval_is_that_of_the_sign_test(n: int) -> None:
     assert np.log2(found.interval[1]) == n - depth
     assert found.level == pytest.approx(1 - 2 * binom.cdf(depth - 1, n, 0.5))
     assert found.level >= 0.95
-    assert 1 - 2 * binom.cdf(depth, n, 0.5) < 0.95  # no shorter one keeps it
+    assert 1 - 2 * binom.cdf(depth, n, 0.5) < 0.95  # no shorter interval has this coverage
 
 
 @pytest.mark.parametrize(
@@ -27,19 +27,21 @@ def test_outcomes(speeds: list[float], outcome: str) -> None:
 
 
 def test_the_median_alone_tells_nothing() -> None:
+    """A median above 1 is no gain if the interval contains 1."""
     found = speed_gain([1.5, 1.4, 1.3, 1.2, 0.8, 1.1, 0.9], [1.0] * 7)
     assert found.ratio == 1.2
     assert found.outcome == "not_told"
 
 
 def test_few_repeats_tell_nothing_however_clear() -> None:
+    """Five repeats have no 95% interval, so the outcome is `not_told` for any ratio."""
     found = speed_gain([2.0] * 5, [1.0] * 5)
     assert found.level == pytest.approx(1 - 2 / 32)
     assert found.outcome == "not_told"
 
 
 def test_pairs_are_of_one_repeat() -> None:
-    """A machine that slows down by half at every repeat hides nothing."""
+    """Ratios are computed within a repeat, so a machine that gets slower with each repeat has no effect."""
     slower = [2.0**-n for n in range(8)]
     assert speed_gain([1.1 * speed for speed in slower], slower).interval == pytest.approx([1.1, 1.1])
 
@@ -60,9 +62,9 @@ def test_summary() -> None:
     (batch,) = summarise_runs(
         runs[::-1], ["unpruned", "pruned"], Workload((4,), prompt_tokens=10, new_tokens=6, repeats=6)
     )
-    assert list(batch["versions"]) == ["unpruned", "pruned"]  # whatever ran first
+    assert list(batch["versions"]) == ["unpruned", "pruned"]  # in the given order, not in that of the runs
     unpruned = batch["versions"]["unpruned"]
-    # 4 prompts of 10 tokens in 2 s; 4 times 5 more tokens in 1 s.
+    # Slowest repeat: 4 prompts of 10 tokens in 2 s; 4 times 5 further tokens in 1 s.
     assert unpruned["prefill_tokens_per_s"] == {"median": 70.0, "min": 20.0, "max": 120.0}
     assert unpruned["decode_tokens_per_s"]["min"] == 20.0
     assert unpruned["time_to_first_token_s"]["max"] == 2.0

@@ -1,4 +1,4 @@
-"""Versions that share their tensors, padding that changes nothing, and runs that count what they should."""
+"""Versions of a model for the timing: shared tensors and padding; order, sizes and errors of the timed runs."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ WORKLOAD = Workload(batch_sizes=(1, 2), prompt_tokens=8, new_tokens=4, repeats=6
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "qwen3"])
 def test_versions_compute_what_they_should(name: str) -> None:
-    """The unpruned one is untouched, and padding gives the logits of the pruned one."""
+    """The unpruned version is unchanged, and the padded version has the logits of the pruned version."""
     changes = {"attention_bias": True, "mlp_bias": True} if name == "llama" else {}
     model = with_biases(random_model(name, 40, **changes))
     before = model(TOKENS).logits
@@ -70,6 +70,7 @@ def test_sizes() -> None:
 
 
 def test_every_version_runs_once_a_repeat_and_the_order_changes() -> None:
+    """In each repeat every version runs once; the order differs between repeats."""
     runs = measure(versions_of(random_model("llama", 40), KV, MLP, multiple=32), WORKLOAD)
     turns = [runs[start : start + 3] for start in range(0, len(runs), 3)]
     assert [{(run.batch_size, run.repeat) for run in turn} for turn in turns] == [
@@ -81,13 +82,14 @@ def test_every_version_runs_once_a_repeat_and_the_order_changes() -> None:
 
 
 def test_the_cache_holds_what_the_shapes_say() -> None:
-    """8 tokens of the prompt and 3 of the 4 new ones."""
+    """The cache holds the 8 tokens of the prompt and 3 of the 4 new tokens."""
     versions = versions_of(random_model("llama", 40), KV, MLP, multiple=32)
     for run in measure(versions, WORKLOAD):
         assert run.cache_bytes == kv_cache_bytes_per_token(versions[run.version]) * 11 * run.batch_size
 
 
 def test_what_exceeds_the_context() -> None:
+    """More prompt and new tokens than the model's context raise an error."""
     workload = Workload((1,), prompt_tokens=120, new_tokens=9, repeats=6)
     with pytest.raises(
         UserError,
@@ -124,6 +126,8 @@ def test_a_batch_that_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch, error:
 
 
 def test_other_errors_are_not_called_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A RuntimeError that is not about memory is raised unchanged."""
+
     def fail(*_: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 

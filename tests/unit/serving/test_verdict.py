@@ -1,4 +1,4 @@
-"""Verdicts on hand-made plans, against what the facts in docs/serving.md say of each target."""
+"""Verdicts on hand-made plans, checked against the facts about each target in docs/serving.md."""
 
 from dataclasses import replace
 
@@ -77,7 +77,7 @@ def test_layers_without_blocks_are_left_out_of_gguf_and_the_next_becomes_the_fir
     assert found.code == "needs_stub"
     assert codes(found) == ["attention_stubs", "mlp_stubs", "left_out"]
     assert found.messages[1].values == {"channels": 32, "layers": "2"}
-    # The stub of a k-quant is one whole block wide.
+    # The stub for a k-quant has the width of a whole block.
     assert verdict("gguf_k", KeptCounts((4,) * 4, (512, 0, 512, 512))).messages[0].values["channels"] == 256
 
 
@@ -86,6 +86,7 @@ def test_rounding_and_stub_together() -> None:
 
 
 def test_output_biases_need_a_block_to_be_in() -> None:
+    """In GGUF a layer whose output biases remain becomes a block of stubs instead of being left out."""
     properties = replace(LLAMA, biases=("mlp.down_proj", "self_attn.o_proj"))
     found = verdict("gguf_f16", KeptCounts((4, 0, 4, 4), (512, 0, 512, 0)), properties)
     assert (found.left_out, found.attention_stubs, found.mlp_stubs) == ([], [1], [1, 3])
@@ -109,6 +110,7 @@ def test_what_gguf_refuses(properties: ModelProperties, reasons: list[str]) -> N
 
 
 def test_norms_over_queries_and_keys_stay_in_a_folder() -> None:
+    """Models with norms of queries and keys can be exported as a folder, but not as GGUF."""
     qwen3 = replace(LLAMA, model_type="qwen3", block_norms=("self_attn.k_norm", "self_attn.q_norm"))
     assert [verdict(name, WHOLE, qwen3).code for name in ("transformers", "vllm", "gguf_k")] == [
         "as_is", "as_is", "cannot",
@@ -127,12 +129,12 @@ def test_one_shape_for_all_layers() -> None:
     found = verdict("tensorrt", KeptCounts((2, 2, 3, 2), (128, 256, 128, 128)))
     assert codes(found) == ["shapes_differ", "uniform_padding"]
     assert found.messages[0].values == {"n_kv": 2, "n_mlp": 2}
-    # 4 * (4 - 3) * 3,072 + 4 * (512 - 256) * 192 of the 542,880 + 512 parameters are still gone.
+    # With padding, 4 * (4 - 3) * 3,072 + 4 * (512 - 256) * 192 parameters are still removed.
     assert found.messages[1].values["fraction"] == pytest.approx((4 * 3_072 + 4 * 256 * 192) / STRUCTURE.total_params)
 
 
 def test_inputs_of_o_proj_that_are_no_blocks() -> None:
-    """2 query heads of 64 for each group: 128, 256, 384, 512 inputs."""
+    """With 2 query heads of size 64 per group, o_proj has 128, 256, 384 and 512 inputs: two are no multiple of 256."""
     found = verdict("gguf_k", KeptCounts((1, 2, 3, 4), (512,) * 4))
     assert codes(found) == ["wide_o_proj"]
     assert found.messages[0].values["layers"] == "0, 2"
@@ -145,7 +147,7 @@ def test_nothing_left() -> None:
 
 def test_rounding_costs() -> None:
     kept = KeptCounts((4,) * 4, (512, 0, 33, 500))
-    # Up to 32: 33 -> 64, 500 -> 512; to 64: the same; to 256: 33 -> 256, 500 -> 512.
+    # Multiples of 32 and 64: 33 -> 64, 500 -> 512. Multiples of 256: 33 -> 256, 500 -> 512.
     added = {32: 31 + 12, 64: 31 + 12, 256: 223 + 12}
     removed = (512 + 479 + 12) * 192
     for cost in rounding_costs(kept, STRUCTURE):

@@ -1,4 +1,4 @@
-"""Properties of real model folders by way of their manifests, and verdicts from the layers table."""
+"""`ModelProperties` from the manifests of model folders, and verdicts from the layers table."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def test_verdicts_from_the_layers_table() -> None:
-    """Layers are taken in their order, not the table's."""
+    """Layers are sorted by number; the rows of the table are in another order."""
     table = layers_table(kept_kv_groups=[2, 0], kept_mlp_channels=[16, 48])
     found = serving_verdicts(table, "A", "x", MANIFEST)
     assert found["reason"] is None

@@ -1,4 +1,4 @@
-"""Staging against a hub on loopback: one commit, safetensors only, checksums verified; and the lock file."""
+"""Staging from a hub on loopback (one commit, safetensors only, verified checksums), and the lock file."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ from tests.unit.hub import COMMIT, LoopbackHub, serve
 
 @pytest.fixture
 def repository_folder(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, architecture: str) -> Path:
-    """What the hub serves: a sharded model, a pickle and some code that must stay there."""
+    """Write the files that the hub serves: a sharded model, and a pickle and code that must not be downloaded."""
     folder = tmp_path / "hub"
     random_model(architecture, len(tokenizer)).save_pretrained(folder, max_shard_size="20kB")
     tokenizer.save_pretrained(folder)
@@ -57,12 +57,12 @@ def test_a_model_is_fetched_at_one_commit_and_verified(hub: LoopbackHub, tmp_pat
 
 
 def sharded(folder: Path) -> list[str]:
-    """Files of the sharded model that `repository_folder` holds."""
+    """Return the names of the shards and their index, sorted."""
     return sorted(path.name for path in folder.glob("model*.safetensors*"))
 
 
 def test_only_what_transformers_loads_is_fetched(hub: LoopbackHub, tmp_path: Path) -> None:
-    """Repositories hold the same weights in other formats and precisions, and a second tokenizer."""
+    """Other formats and precisions of the same weights, and other tokenizers, are not downloaded."""
     expected = {path.name for path in hub.folder.iterdir()} - {"pytorch_model.bin", "modeling.py"}
     expected.add("additional_chat_templates/tools.jinja")
     for name in (
@@ -93,7 +93,7 @@ def test_one_file_is_preferred_to_shards_as_transformers_does(
     staged = staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
     assert "model.safetensors" in staged["files"]
     assert not staged["files"].keys() & set(shards)
-    # In a folder with both: the file that is inspected is the one that is loaded.
+    # In a folder with both, `inspect_folder` and transformers read the same file.
     shutil.copy(tmp_path / "other/config.json", hub.folder)
     loaded = AutoModelForCausalLM.from_pretrained(hub.folder)
     assert inspect_folder(hub.folder).weight_files == ("model.safetensors",)
@@ -122,7 +122,7 @@ def test_a_repository_without_the_usual_names_is_refused(hub: LoopbackHub, tmp_p
 
 
 def test_another_commit_leaves_nothing_of_the_one_before(hub: LoopbackHub, tmp_path: Path) -> None:
-    """Or transformers would take the old `model.safetensors` instead of the new shards."""
+    """Files of the previous commit are deleted; transformers would load an old `model.safetensors`, not the shards."""
     cache = tmp_path / "cache"
     old = ["model.safetensors", "vocab.json", "chat_template.jinja", "additional_chat_templates/old.jinja", "notes.txt"]
     for name in old:
@@ -139,7 +139,7 @@ def test_a_full_disk_is_said_before_anything_is_fetched(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
-    # The index is small and read first: it says which shards are needed.
+    # The index is small and is downloaded first, because it lists the shards that are needed.
     not_needed = {"pytorch_model.bin", "modeling.py", "model.safetensors.index.json"}
     needed = sum(path.stat().st_size for path in hub.folder.iterdir() if path.name not in not_needed)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
@@ -148,7 +148,7 @@ def test_a_full_disk_is_said_before_anything_is_fetched(
     ):
         staging.stage_model("owner/tiny", "main", cache, None)
     assert not any(path.endswith(".safetensors") for path in hub.asked)
-    # What is there already needs no space.
+    # Files that were already downloaded need no space.
     shutil.copy(hub.folder / sharded(hub.folder)[0], cache)
     assert staging.stage_model("owner/tiny", "main", cache, None)["commit"] == COMMIT
 
@@ -210,7 +210,7 @@ def test_lock_file_pins_commits_and_keeps_other_studies(tmp_path: Path) -> None:
 
 
 OTHER = COMMIT[::-1]
-# As version 0.1.0 wrote it.
+# A lock file as written by version 0.1.0.
 LOCK = f"""
 models:
   x/wiki@main: {{commit: '{OTHER}', files: {{}}}}
@@ -231,7 +231,7 @@ texts:
     [
         ("x/wiki", "main", "texts", "x--wiki@test@main", COMMIT),
         ("x/wiki", "v1", "texts", "x--wiki@test@v1", OTHER),
-        # Another split, or a task that reads the same repository, is at the same commit; another revision is not.
+        # Another split and a task that reads the same repository use the same commit; another revision does not.
         ("x/wiki", "main", "texts", "x--wiki@train@main", COMMIT),
         ("x/wiki", "main", "tasks", "wiki", COMMIT),
         ("x/wiki", "v2", "texts", "x--wiki@test@v2", None),
@@ -239,7 +239,7 @@ texts:
         ("x/arc", "main", "tasks", "arc_challenge", COMMIT),
         ("x/arc", "main", "texts", "x--arc@test@main", COMMIT),
         ("x/arc", "refs/convert/parquet", "texts", "x--arc@test@refs", None),
-        # A task's own entry holds for the revision of its definition, which version 0.1.0 did not write down.
+        # A task's own entry applies to the revision in its definition, which version 0.1.0 did not record.
         ("x/odd", "refs/convert/parquet", "tasks", "odd", COMMIT),
         ("data/local", "main", "tasks", "local", None),
         ("x/new", "main", "tasks", "new", None),
@@ -253,13 +253,13 @@ def test_every_dataset_in_the_lock_is_pinned(
 
 
 def test_a_pinned_dataset_is_not_asked_for(tmp_path: Path) -> None:
-    """No hub: a pin needs none, and a folder is never pinned."""
+    """A locked commit and a local folder need no request to the hub; a folder has no commit."""
     assert dataset_staging.resolve_commit("x/wiki", "main", COMMIT) == COMMIT
     assert dataset_staging.resolve_commit(str(tmp_path), "main", COMMIT) is None
 
 
 def test_an_entry_is_kept_when_its_files_are_gone(tmp_path: Path) -> None:
-    """A folder that was removed to save space comes back at the commit that results rest on."""
+    """An entry stays in the lock file, so a deleted folder is staged again at the commit that results depend on."""
     lock = tmp_path / "cache/lock.yaml"
     lock.parent.mkdir()
     lock.write_text(LOCK, encoding="utf-8")
@@ -289,11 +289,11 @@ def test_a_file_that_is_not_the_locked_one_is_said(tmp_path: Path, caplog: pytes
     said = stage("b", COMMIT)
     assert ["t: the SHA-256 of a.parquet was" in line for line in said] == [True, False]
     assert ["x: the SHA-256 of x was" in line for line in said] == [False, True]
-    assert stage("c", OTHER) == []  # of another commit, other files are expected
+    assert stage("c", OTHER) == []  # files of another commit may differ
 
 
 def test_studies_that_stage_at_once_lose_no_entry(tmp_path: Path) -> None:
-    """Each writer adds what it has staged to what the lock file has by then."""
+    """Each writer adds its entries to the current content of the lock file."""
     folders = [tmp_path / f"cache/models/m{number}@main" for number in range(8)]
 
     def stage(folder: Path) -> None:
@@ -316,7 +316,7 @@ def test_a_broken_lock_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def local_dataset(tmp_path: Path) -> Path:
-    """A dataset in the layout of a hub repository."""
+    """Write a dataset with the layout of a hub repository."""
     folder = tmp_path / "dataset"
     for split in ("train", "validation"):
         rows = [{"goal": f"{split} {i}", "sol1": "a", "sol2": "b", "label": i % 2} for i in range(6)]

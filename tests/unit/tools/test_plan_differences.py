@@ -1,4 +1,4 @@
-"""Differences between plans."""
+"""Comparison of two plans."""
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ def plan_without(*rows: int) -> Plan:
 
 
 def test_the_mask_of_a_plan_is_what_it_was_made_from() -> None:
+    """`kept_mask` returns the mask that a plan was made from."""
     assert np.flatnonzero(~kept_mask(plan_without(0, 2, 7), GROUPS)).tolist() == [0, 2, 7]
 
 
@@ -30,7 +31,8 @@ def test_equal_plans_do_not_differ() -> None:
 
 
 def test_distances_are_relative_to_the_lowest_score_that_is_kept() -> None:
-    # The first removes rows 1 and 3 (scores 1 and 2), so the threshold is 2.002; the second takes row 7 for row 3.
+    # The first plan removes rows 1 and 3 (scores 1 and 2), so the threshold is 2.002, the score of row 7. The second
+    # plan removes row 7 instead of row 3.
     difference = compare_plans(plan_without(1, 3), plan_without(1, 7), GROUPS, SCORES)
     assert difference.n_differing == 2
     assert difference.farthest == pytest.approx(0.002 / 2.002)

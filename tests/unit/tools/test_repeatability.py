@@ -1,4 +1,4 @@
-"""Which tables two runs of a study are compared with."""
+"""The tables that the comparison of two runs of a study reads."""
 
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ STRUCTURE = ModelStructure((LayerStructure(3, 100, 2, 30, 8),), other_params=100
 
 
 def write_run(results: Path, experiments: dict[str, tuple[str, str, str | None]]) -> None:
-    """Write a run; an experiment is its criterion, its scope and its calibration set."""
+    """Write a run. Each experiment has a criterion, a scope and a calibration set."""
     write_json(results / "models/A.json", {"structure": STRUCTURE.to_dict()})
-    for name in ("a-s0", "c4-s0", "z-s0"):  # one seed each, of several calibration texts
+    for name in ("a-s0", "c4-s0", "z-s0"):  # three calibration texts, each with seed 0
         for folder in ("importance/A/taylor", "priors/A"):
             path = results / folder / name / "seq16.parquet"
             write_parquet(path, pa.table({"file": [str(path.relative_to(results))]}))
@@ -42,7 +42,7 @@ def write_run(results: Path, experiments: dict[str, tuple[str, str, str | None]]
 
 
 def test_plans_are_scored_with_the_tables_that_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not with those of another calibration set of the same seed; a plan that an older grid left is passed over."""
+    """Scores come from the tables of the plan's own calibration set; a plan left over from an older grid is skipped."""
     scored: list[Any] = []
 
     def score(_: Any, settings: Any, importance: pa.Table | None, priors: pa.Table | None) -> tuple[Any, Any, int]:

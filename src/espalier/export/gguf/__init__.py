@@ -1,6 +1,6 @@
-"""Pruned models as GGUF files, which llama.cpp and what is built on it load.
+"""Export of pruned models as GGUF files, which llama.cpp and the programs built on it load.
 
-Of the architectures of llama.cpp, `deci` (made for Nemotron, a Llama whose blocks differ) alone reads the head counts
-and MLP widths of every block from arrays and allows blocks without attention. It computes what Llama, Mistral
-and Qwen2 compute, so all three are written as `deci`.
+llama.cpp has one architecture that reads the head counts and MLP widths of each block from arrays and allows blocks
+without attention: `deci`, made for Nemotron, a Llama whose blocks differ. It computes the same as Llama, Mistral and
+Qwen2, so models of all three types are written as `deci`.
 """

@@ -1,8 +1,8 @@
-"""Which blocks a file has, and what stands in for those that are gone.
+"""Blocks of a GGUF file, and stubs for removed attention and MLPs that llama.cpp cannot load as missing.
 
-In llama.cpp a block without an MLP drops its attention too (or aborts, if it is the last), and a file whose first
-block has no heads does not load. Where such a block would be, zero weights of the smallest size stand in, which add
-exactly zero to the residual stream.
+llama.cpp ignores the attention of a block without an MLP, or aborts if it is the last block. It does not load a file
+whose first block has no heads. A stub has the smallest possible size and zero weights, so it adds exactly zero to the
+residual stream.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ STUB_WIDTH = 32
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the file.
+    """One block of the file.
 
     Attributes:
-        layer: Number of the layer in the folder that it is made from.
-        n_heads: Query heads in the file.
-        n_kv_heads: Key/value heads in the file.
-        n_ff: MLP channels in the file.
-        attention_stub: Whether its attention is one head of zeros.
-        mlp_stub: Whether its MLP is zeros.
-        n_padded: MLP channels of zeros that were added to reach a multiple.
+        layer: Number of the layer of the model that the block is made from.
+        n_heads: Number of query heads in the file.
+        n_kv_heads: Number of key/value heads in the file.
+        n_ff: Number of MLP channels in the file.
+        attention_stub: Whether the attention is a stub: one head of zeros.
+        mlp_stub: Whether the MLP is a stub: `STUB_WIDTH` channels of zeros.
+        n_padded: Number of MLP channels of zeros that pad the width to a multiple.
     """
 
     layer: int
@@ -39,14 +39,14 @@ class Block:
 
 
 def lay_out(layers: Sequence[LayerSizes], width_multiple: int) -> list[Block]:
-    """Decide the blocks of the file.
+    """Return the blocks of the file.
 
-    A layer without attention and MLP is left out. What remains of it may be the bias of an output projection, which
-    is added for every token: then the block stays, as zeros with that bias.
+    A layer without attention and MLP is left out, unless the bias of an output projection remains. That bias is added
+    to each token, so the layer becomes a block of zeros with the bias. If all layers are empty, the first one is kept.
 
     Args:
-        layers: Sizes of the layers in the folder.
-        width_multiple: MLP widths are padded with zeros to a multiple of this.
+        layers: Sizes of the layers of the model.
+        width_multiple: MLP widths are padded with zeros to a multiple of this number.
     """
     kept = [index for index, sizes in enumerate(layers) if _adds_anything(sizes)] or [0]
     return [_block(index, layers[index], width_multiple, is_first=index == kept[0]) for index in kept]

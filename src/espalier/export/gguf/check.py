@@ -1,4 +1,4 @@
-"""Compare a file, as llama.cpp computes it, with the model and tokenizer that it was made from."""
+"""Compare the token ids and logits of a GGUF file in llama.cpp with the tokenizer and model that it was made from."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ from espalier.files import read_json
 N_TOKENS, N_GENERATED = 200, 8
 N_VOCABULARY_TEXTS = 500
 OTHER_IDS_BOUND = 0.05
-"""Largest share of texts of random tokens with other ids: a wrong split or merge shows in far more of them."""
+"""Largest allowed fraction of texts of random tokens with other ids. A wrong split or merge changes far more."""
 F32_BOUND = 1e-3
-"""Largest difference of a logit of an F32 file, or of a standard deviation of the logits where that is larger."""
+"""Largest allowed logit difference of an F32 file, in units of the standard deviation of the logits (at least 1)."""
 RELATIVE_BOUND = {"F16": 0.02, "Q8_0": 0.2}
-"""Largest difference of the logits of other files, see docs/gguf.md: root mean square, in standard deviations."""
+"""Largest allowed root mean square of the logit differences of other types, in standard deviations of the logits.
+
+docs/gguf.md has measured differences.
+"""
 
 REINSTALL = "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python"
 MORE_MEMORY = "--set-resources export_gguf:mem_mb=16000"
@@ -46,11 +49,11 @@ logger = logging.getLogger(__name__)
 
 
 class LlamaCppUnusableError(Exception):
-    """llama.cpp cannot run on this machine, which says nothing about the file. The message says why and what to do."""
+    """llama.cpp cannot run on this machine. The file itself may be correct. The message has the reason and a remedy."""
 
 
 def llama_cpp_version() -> str | None:
-    """Return the version of llama-cpp-python, or None where it is not installed."""
+    """Return the version of llama-cpp-python, or None if it is not installed."""
     try:
         return importlib.metadata.version("llama-cpp-python")
     except importlib.metadata.PackageNotFoundError:
@@ -63,11 +66,12 @@ def check_file(
     """Load a file with llama.cpp and compare ids and logits, if llama.cpp runs on this machine.
 
     Returns:
-        What was checked, with the differences found; `checked` is false, with the `reason`, where llama-cpp-python is
-        not installed, cannot be loaded, or was built for another processor.
+        The `llama_cpp` section of the JSON file beside the GGUF file: `checked`, the numbers of compared texts and
+        tokens, and the differences. If llama-cpp-python is not installed, cannot be loaded, or was built for another
+        processor, `checked` is false and `reason` has the cause.
 
     Raises:
-        UserError: If llama.cpp fails on the file, or its ids or logits differ.
+        UserError: If llama.cpp fails on the file, or its ids or logits differ too much.
     """
     version = llama_cpp_version()
     if version is None:
@@ -92,11 +96,11 @@ def check_file(
 
 
 def _ask(path: Path, texts: Sequence[str], prompt: Sequence[int]) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
-    """Run llama.cpp on a file in a new process.
+    """Run `espalier.export.gguf.llama_process` in a new process; return its answer and the logits.
 
     Raises:
         LlamaCppUnusableError: If llama.cpp cannot run on this machine.
-        UserError: If it fails on the file.
+        UserError: If llama.cpp fails on the file.
     """
     with tempfile.TemporaryDirectory() as folder:
         request, answer, logits = (Path(folder) / name for name in ("request.json", "answer.json", "logits.npy"))
@@ -115,12 +119,12 @@ def _ask(path: Path, texts: Sequence[str], prompt: Sequence[int]) -> tuple[dict[
 
 
 def _failure(name: str, status: int, stderr: str) -> Exception:
-    """Turn the exit status of llama.cpp into an error: by which signal it died, what it said, and what to do.
+    """Return an error for an exit status of llama.cpp, with the signal, the relevant output line and a remedy.
 
     Args:
-        name: Name of the file that it was given.
-        status: Exit status of the process, -N if signal N killed it.
-        stderr: What it printed.
+        name: Name of the GGUF file.
+        status: Exit status of the process; -N if signal N killed it.
+        stderr: Output of the process.
     """
     lines = stderr.strip().splitlines() or ["nothing"]
     reinstall = f"{REINSTALL}=={llama_cpp_version()}"
@@ -135,7 +139,7 @@ def _failure(name: str, status: int, stderr: str) -> Exception:
         return UserError(f"{name}: llama.cpp failed on it with status {status} and said: {lines[-1]}")
     number = -status
     killer = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    # Before the stack: `ggml.c:12: GGML_ASSERT(x) failed`, or `what():  std::bad_alloc`.
+    # The cause comes before the stack trace: `ggml.c:12: GGML_ASSERT(x) failed` or `what():  std::bad_alloc`.
     said = next((line.strip() for line in lines if re.match(r"\S+:\d+: |\s*what\(\):", line)), lines[-1])
     remedies: dict[int, str] = {
         signal.SIGKILL: f"most likely out of memory; give the job more, for example {MORE_MEMORY}",
@@ -151,10 +155,16 @@ def _failure(name: str, status: int, stderr: str) -> Exception:
 def _compare_ids(
     texts: Sequence[str], expected: Sequence[list[int]], got: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase
 ) -> int:
-    """Compare ids; return for how many texts of random tokens they differ.
+    """Compare token ids; return the number of texts of random tokens whose ids differ.
+
+    Args:
+        texts: `TEXTS`, followed by texts of random tokens.
+        expected: Ids from the tokenizer.
+        got: Ids from llama.cpp.
+        tokenizer: The tokenizer, for the message.
 
     Raises:
-        UserError: If they differ for one of `TEXTS`, or for more than a few of the others.
+        UserError: If the ids of one of `TEXTS` differ, or those of more than `OTHER_IDS_BOUND` of the other texts.
     """
     wrong = [i for i, pair in enumerate(zip(expected, got, strict=True)) if pair[0] != pair[1]]
     n_other = sum(index >= len(TEXTS) for index in wrong)
@@ -176,10 +186,12 @@ def _compare_ids(
 
 
 def _compare_logits(got: torch.Tensor, expected: torch.Tensor, gguf_type: str) -> dict[str, Any]:
-    """Compare logits of shape (tokens, vocabulary).
+    """Compare logits of shape (tokens, vocabulary); return the figures of the comparison.
+
+    An F32 file must also have the same most probable token, unless the two largest logits are nearly equal.
 
     Raises:
-        UserError: If they differ by more than the type explains.
+        UserError: If the difference is larger than the bound for the type.
     """
     difference = (got - expected).abs()
     spread = (expected - expected.mean(-1, keepdim=True)).pow(2).mean().sqrt()

@@ -1,10 +1,18 @@
-"""What llama.cpp makes of a file, in a process of its own: `python -m espalier.export.gguf.llama_process request.json`.
+"""Tokenise texts and compute logits with llama.cpp: `python -m espalier.export.gguf.llama_process request.json`.
 
-A process of its own, because llama.cpp aborts on files that it cannot compute. The request names the file, texts to
-tokenise, a prompt and how many tokens to generate greedily after it; ids go to `answer` as JSON, and the logits of
-prompt and generated tokens to `logits` as a NumPy array of shape (tokens, vocabulary). The KV cache is float32 and
-flash attention off: either alone would differ by 1e-2. The exit status is `CANNOT_LOAD` where llama-cpp-python cannot
-be imported.
+This runs as a separate process, because llama.cpp aborts the process on files that it cannot compute. The request is a
+JSON object with these keys:
+
+- `file`: the GGUF file;
+- `texts`: texts to tokenise;
+- `prompt`: token ids of a prompt;
+- `n_generated`: number of tokens to generate greedily after the prompt;
+- `threads`: number of CPU threads;
+- `answer`: JSON file to write, with the token ids of the texts and the generated tokens;
+- `logits`: NumPy file to write, with the logits of prompt and generated tokens, (tokens, vocabulary).
+
+The KV cache is float32 and flash attention is off: a float16 cache or flash attention alone would change logits by
+1e-2. The exit status is `CANNOT_LOAD` if llama-cpp-python cannot be imported.
 """
 
 from __future__ import annotations
@@ -21,10 +29,10 @@ CANNOT_LOAD = 3
 
 
 def main(request: dict[str, Any]) -> None:
-    """Answer a request."""
+    """Answer a request (see the module docstring for its keys)."""
     try:
         import llama_cpp
-    except (ImportError, OSError, RuntimeError) as error:  # a missing library, one of a newer system, half a package
+    except (ImportError, OSError, RuntimeError) as error:  # missing or incompatible library, or incomplete package
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         raise SystemExit(CANNOT_LOAD) from None
     prompt = request["prompt"]

@@ -1,4 +1,4 @@
-"""What a file says of its model: sizes, norms and positions."""
+"""Metadata of a GGUF file about its model: sizes, norms and position embeddings."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ARCHITECTURE = "deci"
 
 
 def check_config(config: Any) -> None:
-    """Refuse what the file could not express.
+    """Check that a GGUF file can express the config.
 
     Raises:
-        UserError: With what it is.
+        UserError: If it cannot. The message names the setting.
     """
     check_rope(config)
     if config.hidden_act != "silu":
@@ -30,9 +30,10 @@ def check_config(config: Any) -> None:
 
 
 def context_length(config: Any) -> int:
-    """Return the longest text for which the file computes what the model does.
+    """Return the context length, in tokens, up to which the file computes the same as the model.
 
-    The `deci` architecture has no sliding window. Up to the length of the window full attention is the same.
+    The `deci` architecture has no sliding window. For texts up to the length of the window, full attention gives the
+    same result.
     """
     longest = int(config.max_position_embeddings)
     window = getattr(config, "sliding_window", None)
@@ -43,7 +44,7 @@ def context_length(config: Any) -> int:
 def write_metadata(
     writer: gguf.GGUFWriter, source: Source, blocks: Sequence[Block], *, name: str, gguf_type: str
 ) -> None:
-    """Add everything about the model but its tokenizer."""
+    """Add the metadata of the model to a file. `Vocabulary.write` adds that of the tokenizer."""
     config, head_dim = source.config, source.head_dim
     writer.add_type("model")
     writer.add_name(name)

@@ -1,9 +1,14 @@
-"""Tokenizers over pieces with a visible space, as SentencePiece makes them (Llama 2, Mistral).
+"""Tokenizers that mark spaces with a visible character, as SentencePiece does (Llama 2, Mistral).
 
-llama.cpp knows no list of merges for these. It merges the neighbours whose union is the token with the highest score,
-wherever that is in the vocabulary. This is the same as a list of merges, with score = -rank of the token's merge, if
-every token that has one is what its own text is encoded to: between fixed ends the merges inside a stretch of text are
-those of the stretch alone, whose last two parts are unique, so no other pair of neighbours can make the token.
+For these tokenizers llama.cpp has no list of merges. It has a score for each token, and repeatedly merges the two
+neighbours that together are the token with the highest score. Two neighbours that are in no merge of the tokenizer can
+be merged too.
+
+With score = -(rank of the merge that makes the token), the result is the same as with the list of merges if each token
+that a merge makes is the encoding of its own text. Reason: once a stretch of text becomes one token, all merges inside
+it are those of the stretch alone. The last of them always joins the same two parts, so no other pair of neighbours can
+make the token. `scores` also accepts a token that is not the encoding of its own text if all pairs of tokens that could
+make it are merges of the tokenizer.
 """
 
 from __future__ import annotations
@@ -26,13 +31,13 @@ _AFTER_SPECIAL = "text after a special token: llama.cpp puts a space before it"
 
 
 def prefix_and_differences(content: Mapping[str, Any]) -> tuple[bool, list[str]]:
-    """Say whether a space goes before a text, and where llama.cpp puts one that the tokenizer does not.
+    """Return whether a space is put before a text, and descriptions of texts before which only llama.cpp puts one.
 
     Args:
-        content: tokenizer.json, as the tokenizer in use would write it.
+        content: Content of tokenizer.json, as the loaded tokenizer writes it.
 
     Raises:
-        UserError: If the steps before merging are not those of SentencePiece.
+        UserError: If the normalizer and the pre-tokenizer are not those of SentencePiece.
     """
     normalizer, parts = content["normalizer"], parts_of(content["pre_tokenizer"])
     steps = (normalizer or {}).get("normalizers", [normalizer] if normalizer else [])
@@ -52,11 +57,11 @@ def prefix_and_differences(content: Mapping[str, Any]) -> tuple[bool, list[str]]
 
 
 def scores(tokenizer: Tokenizer, content: Mapping[str, Any], tokens: Sequence[str]) -> list[float]:
-    """Return the score of each token; those without a merge get less than all others.
+    """Return the score of each token. Tokens that no merge makes get a lower score than all others.
 
     Args:
-        tokenizer: The tokenizer in use.
-        content: As `prefix_and_differences`.
+        tokenizer: The loaded tokenizer.
+        content: As in `prefix_and_differences`.
         tokens: Text of each id.
 
     Raises:
@@ -78,7 +83,10 @@ def scores(tokenizer: Tokenizer, content: Mapping[str, Any], tokens: Sequence[st
 def _check_merges(
     tokenizer: Tokenizer, vocabulary: Mapping[str, int], ranks: Mapping[str, int], pairs: set[tuple[str, str]]
 ) -> None:
-    """Refuse tokens that llama.cpp could make of other parts than the tokenizer does."""
+    """Raise an error if llama.cpp could make a token where the tokenizer does not.
+
+    It could from parts that the tokenizer never merges, or across a split of the pre-tokenizer.
+    """
     wrong = [
         token for token in ranks if len(tokenizer.model.tokenize(token)) != 1 and _other_parts(token, vocabulary, pairs)
     ]
@@ -96,7 +104,7 @@ def _other_parts(token: str, vocabulary: Mapping[str, int], pairs: set[tuple[str
 
 
 def _is_torn(tokenizer: Tokenizer, token: str) -> bool:
-    """Say whether a token runs across a split, so that llama.cpp, which does not split, would merge it."""
+    """Return whether the pre-tokenizer splits a token's text. llama.cpp does not split, so it would merge the parts."""
     if tokenizer.pre_tokenizer is None:
         return False
     pieces: Sequence[Any] = tokenizer.pre_tokenizer.pre_tokenize_str(token)

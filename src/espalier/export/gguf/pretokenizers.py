@@ -1,8 +1,9 @@
-"""Which of llama.cpp's ways to split a text are those of a tokenizer.
+"""Names of pre-tokenizers in llama.cpp.
 
-llama.cpp has a name for each known pre-tokenizer and no way to be given a regular expression. A byte-level tokenizer is
-recognised by its own expression; unknown ones are refused, since a wrong split changes ids silently. So is `tekken`
-(Mistral Nemo): llama.cpp leaves combining marks out of words, the tokenizer does not.
+llama.cpp has a name for each pre-tokenizer that it knows, and does not accept a regular expression. The name for a
+byte-level tokenizer is found by its regular expression. Unknown expressions raise an error, since a wrong split would
+change ids without notice. `tekken` (Mistral Nemo) is not supported either: llama.cpp does not count combining marks as
+part of a word, and the tokenizer does.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from espalier.errors import UserError
 
 
 class Split(NamedTuple):
-    """How a byte-level tokenizer splits a text before it merges.
+    """Settings of a byte-level tokenizer that determine how it splits a text.
 
     Attributes:
-        pattern: Its regular expression; `GPT2` where the tokenizers library has it built in.
-        digits: Whether digits are split off one by one first.
-        ignore_merges: Whether a piece that is a token is taken whole.
+        pattern: Regular expression of the pre-tokenizer; `GPT2` for the expression built into the tokenizers library.
+        digits: Whether each digit is split off first.
+        ignore_merges: Whether a piece that is a token is not split further.
     """
 
     pattern: str
@@ -33,7 +34,7 @@ _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = _CONTRACTIONS + _WORDS + r"\p{N}{1,3}" + _REST
 QWEN2 = _CONTRACTIONS + _WORDS + r"\p{N}" + _REST
-# ignore_merges goes with the name in llama.cpp, hence both in one key.
+# In llama.cpp the name also determines `ignore_merges`, so it is part of the key.
 NAMES = {
     Split(GPT2, digits=False, ignore_merges=False): "gpt-2",
     Split(GPT2, digits=True, ignore_merges=False): "smollm",
@@ -46,17 +47,17 @@ Part = Mapping[str, Any]
 
 
 def parts_of(pre_tokenizer: Part | None) -> list[Part]:
-    """Return the steps of a pre-tokenizer, as tokenizer.json has them."""
+    """Return the steps of a pre-tokenizer in tokenizer.json."""
     if pre_tokenizer is None:
         return []
     return list(pre_tokenizer["pretokenizers"]) if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
 
 
 def byte_level_name(parts: Sequence[Part], *, ignore_merges: bool) -> str:
-    """Return llama.cpp's name of the pre-tokenizer of a byte-level BPE.
+    """Return llama.cpp's name for the pre-tokenizer of a byte-level BPE tokenizer.
 
     Raises:
-        UserError: If it has none.
+        UserError: If llama.cpp has no name for it.
     """
     split = _split(parts, ignore_merges)
     if split not in NAMES:
@@ -81,7 +82,7 @@ def _split(parts: Sequence[Part], ignore_merges: bool) -> Split | None:
 
 
 def _is_cover(part: Part) -> bool:
-    """Say whether matches become the pieces; the expressions match everything, so nothing lies between."""
+    """Return whether the pieces are the matches. The known expressions leave no text between matches."""
     return (part["behavior"], part["invert"]) in {("Isolated", False), ("Removed", True)}
 
 

@@ -1,8 +1,8 @@
-"""Logits of a folder's model, in float32, with one layer in memory at a time.
+"""Logits of the model in a folder, computed in float32 with only the weights in use in memory.
 
-The equations of Llama, Mistral and Qwen2 written out (RMSNorm before each block, rotary positions, grouped attention,
-SwiGLU); transformers would hold the whole model, and knows no layers of different sizes. The tests compare it with
-the pruned transformers model.
+This module implements the equations of Llama, Mistral and Qwen2: RMSNorm before each block, rotary position embeddings,
+grouped-query attention, SwiGLU. transformers would hold the whole model in memory. The tests compare the logits with
+those of the pruned transformers model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from espalier.progress import Progress
 
 
 def reference_logits(source: Source, ids: Sequence[int]) -> torch.Tensor:
-    """Return the logits of one sequence: (tokens, vocabulary)."""
+    """Return the logits of one sequence, (tokens, vocabulary), float32."""
     config = source.config
     hidden = source.read(EMBEDDINGS)[torch.tensor(ids)]  # (tokens, hidden)
     rotation = _rotation(source, len(ids))
@@ -45,14 +45,14 @@ def reference_logits(source: Source, ids: Sequence[int]) -> torch.Tensor:
 
 
 class _Layer:
-    """The weights of one layer, read when they are used."""
+    """The attention and the MLP of one layer; weights are read when they are used."""
 
     def __init__(self, source: Source, index: int, sizes: LayerSizes) -> None:
         self._source, self._sizes = source, sizes
         self._prefix = f"{LAYERS}.{index}."
 
     def attention(self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """Return what attention adds: (tokens, hidden), or the bias alone."""
+        """Return the output of attention, (tokens, hidden); if attention was removed, only its output bias."""
         if not self._sizes.n_heads:
             return self._bias(ATTENTION.writer_path, hidden)
         hidden = self._norm(ATTENTION_NORM, hidden)
@@ -68,7 +68,7 @@ class _Layer:
         return self._linear(ATTENTION.writer_path, mixed.transpose(0, 1).reshape(n_tokens, -1))
 
     def mlp(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return what the MLP adds: (tokens, hidden), or the bias alone."""
+        """Return the output of the MLP, (tokens, hidden); if the MLP was removed, only its output bias."""
         if not self._sizes.n_ff:
             return self._bias(MLP.writer_path, hidden)
         hidden = self._norm(MLP_NORM, hidden)
@@ -92,7 +92,7 @@ def _norm(hidden: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.T
 
 
 def _rotation(source: Source, n_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cosine and sine of every angle: (tokens, head_dim) each."""
+    """Return the cosines and sines of the rotary angles, (tokens, head_dim) each."""
     frequencies = inverse_frequencies(source.config, source.head_dim, check_rope(source.config))
     angles = torch.arange(n_tokens, dtype=torch.float32)[:, None] * frequencies[None, :]
     angles = torch.cat([angles, angles], dim=-1)

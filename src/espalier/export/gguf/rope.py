@@ -1,4 +1,4 @@
-"""Rotary position embedding: what a config asks for, and what GGUF can say of it."""
+"""Rotary position embeddings: scaling types that GGUF can express, and the frequencies of each type."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SCALINGS = ("default", "linear", "llama3")
 
 
 def check_rope(config: Any) -> str:
-    """Return the kind of scaling.
+    """Return the type of rope scaling, one of `SCALINGS`.
 
     Raises:
-        UserError: If the file could not express it.
+        UserError: If GGUF cannot express the position embeddings of the config.
     """
     kind = str(config.rope_parameters.get("rope_type", "default"))
     if kind not in SCALINGS:
@@ -31,7 +31,7 @@ def check_rope(config: Any) -> str:
 
 
 def inverse_frequencies(config: Any, head_dim: int, kind: str) -> torch.Tensor:
-    """Return the angle per position of each pair of a head's elements: (head_dim / 2,), float32."""
+    """Return the rotary frequencies, (head_dim / 2,), float32: the angle per position of each pair of elements."""
     if kind == "default":
         theta = float(config.rope_parameters["rope_theta"])
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
@@ -41,5 +41,5 @@ def inverse_frequencies(config: Any, head_dim: int, kind: str) -> torch.Tensor:
 
 
 def frequency_factors(config: Any, head_dim: int) -> torch.Tensor:
-    """Return by what llama.cpp is to divide each unscaled frequency for llama3's scaling: (head_dim / 2,)."""
+    """Return the divisors, (head_dim / 2,), that turn unscaled frequencies into those of llama3 scaling."""
     return inverse_frequencies(config, head_dim, "default") / inverse_frequencies(config, head_dim, "llama3")

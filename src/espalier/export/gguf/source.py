@@ -1,4 +1,4 @@
-"""What a model folder holds, read tensor by tensor."""
+"""A model folder: its config, the shapes of its tensors, and their content, read one tensor at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, MLP, OUTPUT_
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 _PRUNED = "pruned_"
 _INDEX = "model.safetensors.index.json"
-# Of config.json, what says how a folder came about and not what the model computes.
+# Keys of config.json that do not belong to the config of the base architecture.
 _NOT_COMPUTED = ("model_type", "per_layer_config", "architectures", "auto_map", "transformers_version")
 
 QUERIES, KEYS, _ = ATTENTION.readers
@@ -25,14 +25,14 @@ QUERIES, KEYS, _ = ATTENTION.readers
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """One decoder layer, by the shapes of its tensors.
+    """Sizes of one decoder layer, taken from the shapes of its tensors.
 
     Attributes:
-        n_heads: Query heads; 0 without attention.
-        n_kv_heads: Key/value heads; 0 without attention.
-        n_ff: MLP channels; 0 without an MLP.
-        has_attention_bias: Whether the output projection has a bias, which stays when the heads go.
-        has_mlp_bias: Whether the output projection has a bias, which stays when the channels go.
+        n_heads: Number of query heads; 0 if attention was removed.
+        n_kv_heads: Number of key/value heads; 0 if attention was removed.
+        n_ff: Number of MLP channels; 0 if the MLP was removed.
+        has_attention_bias: Whether the output projection of attention has a bias. It remains if all heads are removed.
+        has_mlp_bias: Whether the output projection of the MLP has a bias. It remains if all channels are removed.
     """
 
     n_heads: int
@@ -47,10 +47,10 @@ class Source:
     """A model folder.
 
     Attributes:
-        folder: Where it lies.
-        config: The config as transformers reads it for the base architecture; sizes of single layers are not in it.
-        shapes: Shape of each tensor by name.
-        files: File of each tensor by name.
+        folder: Path of the folder.
+        config: Config of the base architecture, as transformers reads it, without the sizes of single layers.
+        shapes: Shape of each tensor, by name.
+        files: Name of the file that contains each tensor, by name of the tensor.
     """
 
     folder: Path
@@ -60,19 +60,19 @@ class Source:
 
     @property
     def head_dim(self) -> int:
-        """Size of a head."""
+        """Number of elements of a head."""
         return int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads)
 
     @property
     def n_bytes(self) -> int:
-        """Size of the weight files."""
+        """Total size of the weight files."""
         return sum((self.folder / name).stat().st_size for name in set(self.files.values()))
 
     def read(self, name: str) -> torch.Tensor:
         """Read one tensor as float32.
 
         Raises:
-            UserError: If it is not there.
+            UserError: If the folder does not contain the tensor.
         """
         if name not in self.files:
             raise UserError(f"{self.folder}: has no tensor {name}; export or stage the model again")
@@ -83,7 +83,8 @@ class Source:
         """Return the sizes of every layer.
 
         Raises:
-            UserError: If the tensors of a layer do not fit together, or none of its width says its sizes.
+            UserError: If a layer has some but not all projections of a block, or a number of rows that is no multiple
+                of the head size.
         """
         return [self._layer(index) for index in range(self.config.num_hidden_layers)]
 
@@ -108,10 +109,10 @@ class Source:
 
 
 def open_source(folder: str | Path) -> Source:
-    """Look at a folder; no weights are read.
+    """Read the config and the tensor shapes of a model folder, without the weights.
 
     Raises:
-        UserError: If it is no folder of a supported architecture with safetensors weights.
+        UserError: If the folder has no config, no safetensors weights, or a model that cannot be written as GGUF.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
@@ -122,7 +123,7 @@ def open_source(folder: str | Path) -> Source:
     for file in _safetensors_files(folder):
         try:
             with safe_open(folder / file, framework="pt") as tensors:
-                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 (it cannot be iterated)
+                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 (it is not iterable)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{folder / file}: cannot be read ({error}); export or stage the model again") from None
         shapes |= found
@@ -130,7 +131,7 @@ def open_source(folder: str | Path) -> Source:
     if normed := [name for name in shapes if "q_norm" in name or "k_norm" in name]:
         raise UserError(f"{folder}: {normed[0]}: GGUF has no architecture for norms of queries or keys in layers of "
                         "different sizes; export to transformers instead")  # fmt: skip
-    # A head in the file is one of its own, whatever the config says; transformers reads it so, too.
+    # The config may be wrong. Like transformers, treat embeddings as untied if the weights contain an output matrix.
     config.tie_word_embeddings = OUTPUT_EMBEDDINGS not in shapes
     return Source(folder, config, shapes, files)
 

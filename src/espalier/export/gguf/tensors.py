@@ -1,7 +1,11 @@
-"""The tensors of a file: names, shapes and types first, contents one at a time when they are written.
+"""The tensors of a GGUF file.
 
-llama.cpp rotates neighbouring elements (2i, 2i + 1) of a head, transformers elements (i, i + head_dim / 2). Rows of
-`q_proj` and `k_proj`, and their biases, are put into llama.cpp's order; scores are sums over a head and do not change.
+Names, shapes and types of all tensors are known first. The content of each tensor is read when it is written, so that
+only one is in memory.
+
+Rotary embeddings rotate pairs of elements of a head: elements 2i and 2i + 1 in llama.cpp, i and i + head_dim / 2 in
+transformers. The rows of `q_proj` and `k_proj`, and their biases, are therefore put into llama.cpp's order. Attention
+scores are sums over the elements of a head, so they do not change.
 """
 
 from __future__ import annotations
@@ -48,8 +52,8 @@ class Tensor:
     Attributes:
         name: Name in the file.
         shape: (rows, columns) or (elements,).
-        type: How its elements are stored.
-        make: Reads and arranges its content, as float32.
+        type: Type in which its elements are stored.
+        make: Function that returns the content in the order of the file, float32.
     """
 
     name: str
@@ -59,20 +63,21 @@ class Tensor:
 
     @property
     def byte_shape(self) -> tuple[int, ...]:
-        """Shape in which its bytes are written."""
+        """Shape of the stored content, with the last dimension in bytes."""
         return tuple(int(size) for size in quant_shape_to_byte_shape(self.shape, self.type))
 
     @property
     def n_bytes(self) -> int:
-        """Bytes in the file."""
+        """Size in the file."""
         size = {Type.F32: 4, Type.F16: 2}.get(self.type)
         return int(np.prod(self.shape)) * size if size else int(np.prod(self.byte_shape))
 
     def content(self) -> Array:
-        """Read, arrange and convert.
+        """Return the content, converted to the stored type.
 
         Raises:
             UserError: If a value is not finite, or too large for float16.
+            RuntimeError: If the content does not have the expected shape.
         """
         values = self.make()
         if tuple(values.shape) != self.shape:
@@ -86,12 +91,12 @@ class Tensor:
 
 
 def tensors_of(source: Source, blocks: Sequence[Block], gguf_type: str) -> list[Tensor]:
-    """List the tensors of a file in the order in which they are written."""
+    """Return the tensors of a file, in the order in which they are written."""
     return [_typed(name, shape, make, gguf_type) for name, shape, make in _all(source, blocks)]
 
 
 def fallbacks(tensors: Sequence[Tensor], gguf_type: str) -> list[str]:
-    """Name the matrices whose rows do not fit blocks of the type, and which are stored as F16 instead."""
+    """Return the names of the matrices whose rows do not fill whole blocks of the type; they are stored as F16."""
     return [tensor.name for tensor in tensors if len(tensor.shape) == 2 and tensor.type != Type[gguf_type]]
 
 
@@ -167,10 +172,10 @@ def _projection_rows(source: Source, name: str, origin: str, *, rotated: bool) -
 
 
 def interleave(rows: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Put the rows of each head from transformers' order (first halves, second halves) into pairs.
+    """Reorder the rows of each head from (0, 1, ...) to (0, head_dim / 2, 1, head_dim / 2 + 1, ...).
 
     Args:
-        rows: (heads * head_dim, hidden), or a bias (heads * head_dim,).
+        rows: Weights (heads * head_dim, hidden) or a bias (heads * head_dim,).
         head_dim: Size of a head.
     """
     halves = rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:])  # (heads, half, pair, ...)

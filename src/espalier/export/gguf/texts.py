@@ -1,7 +1,7 @@
-"""Texts on which a file's ids are compared with the tokenizer's.
+"""Texts for comparing the token ids of llama.cpp with those of the tokenizer.
 
-None begins with a space, holds a special token or changes under Unicode's NFC: what llama.cpp is known to do there is
-said in `vocabulary` and `metaspace`.
+No text begins with a space, contains a special token or is changed by Unicode's NFC normalisation. For such texts
+llama.cpp is known to give other ids; `vocabulary` and `metaspace` describe these cases.
 """
 
 from __future__ import annotations
@@ -35,19 +35,21 @@ TEXTS = (
 
 
 def vocabulary_texts(tokenizer: PreTrainedTokenizerBase, n_ids: int, *, n_texts: int, seed: int = 0) -> list[str]:
-    """Make texts of random tokens: nonsense, but each token of a large vocabulary and its neighbours get their turn.
+    """Return texts made of random tokens.
+
+    The texts have no meaning, but they contain rare tokens of a large vocabulary that ordinary texts do not.
 
     Args:
         tokenizer: The tokenizer.
-        n_ids: Ids below this are drawn.
-        n_texts: How many texts.
-        seed: Of the draw.
+        n_ids: Only ids below this number are drawn.
+        n_texts: Number of texts; fewer are returned if too few draws give a usable text.
+        seed: Seed of the random draw.
     """
     draw = random.Random(seed)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     ordinary = [index for index in range(min(n_ids, len(tokenizer))) if index not in special]
     texts: list[str] = []
-    for _ in range(20 * n_texts):  # many drawn texts are unusable where most tokens are single bytes
+    for _ in range(20 * n_texts):  # if most tokens are single bytes, many draws are invalid UTF-8
         text = tokenizer.decode(draw.choices(ordinary, k=12)).lstrip()
         if len(texts) < n_texts and text and "\ufffd" not in text and unicodedata.is_normalized("NFC", text):
             texts.append(text)

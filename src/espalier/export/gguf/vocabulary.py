@@ -1,4 +1,4 @@
-"""The tokenizer of a folder, as GGUF describes tokenizers."""
+"""Conversion of a tokenizer to the tokenizer metadata of a GGUF file."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ NOT_NORMALISED = "text that Unicode's NFC would change: llama.cpp does not norma
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the file says of the tokenizer.
+    """Tokenizer metadata of a GGUF file.
 
     Attributes:
         model: `gpt2` (byte-level BPE) or `llama` (SentencePiece).
         pre: llama.cpp's name of the pre-tokenizer.
-        tokens: Text of each token.
-        types: Type of each token.
-        merges: Pairs in the order of their ranks, for `gpt2`.
-        scores: Score of each token, for `llama`.
-        add_bos: Whether a text begins with the BOS token.
-        add_eos: Whether a text ends with the EOS token.
-        add_space_prefix: Whether a space goes before a text.
-        special: Ids of BOS, EOS, EOT, UNK and PAD, where there are such.
+        tokens: Text of each token, by id.
+        types: Type of each token, by id.
+        merges: Pairs in the order of their ranks, for `gpt2`; else None.
+        scores: Score of each token, by id, for `llama`; else None.
+        add_bos: Whether the tokenizer puts the BOS token before a text.
+        add_eos: Whether the tokenizer puts the EOS token after a text.
+        add_space_prefix: Whether the tokenizer puts a space before a text.
+        special: Ids of the special tokens that exist: `bos`, `eos`, `eot`, `unknown`, `padding`.
         chat_template: Jinja template, or None.
-        differences: Texts for which llama.cpp is known to give other ids.
+        differences: Descriptions of texts for which llama.cpp is known to give other ids.
     """
 
     model: str
@@ -54,7 +54,7 @@ class Vocabulary:
     differences: list[str] = field(default_factory=list)
 
     def write(self, writer: gguf.GGUFWriter) -> None:
-        """Add everything to the metadata of a file."""
+        """Add the tokenizer to the metadata of a file."""
         writer.add_tokenizer_model(self.model)
         writer.add_tokenizer_pre(self.pre)
         writer.add_token_list(self.tokens)
@@ -73,15 +73,15 @@ class Vocabulary:
 
 
 def describe(tokenizer: PreTrainedTokenizerBase, n_rows: int, other_eos: int | None = None) -> Vocabulary:
-    """Describe a tokenizer.
+    """Return the GGUF metadata of a tokenizer.
 
     Args:
-        tokenizer: As transformers loads it from the folder.
-        n_rows: Rows of the embedding; those without a token get a name of their own.
-        other_eos: A second token that ends a generation, as generation_config.json may name.
+        tokenizer: The tokenizer that transformers loads from the folder.
+        n_rows: Number of rows of the embedding matrix; a row without a token gets a placeholder name.
+        other_eos: A second token that ends a generation (generation_config.json may have one), or None.
 
     Raises:
-        UserError: If llama.cpp could not give the same ids.
+        UserError: If llama.cpp is not known to give the same ids as the tokenizer.
     """
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise UserError(f"tokenizer {type(tokenizer).__name__} has no tokenizer.json; save it again with a current "
@@ -137,12 +137,16 @@ def _check_byte_level_normalizer(normalizer: Mapping[str, Any] | None) -> None:
 
 
 def _with_rows(added: list[dict[str, Any]], n_rows: int) -> list[dict[str, Any]]:
-    """Leave out special tokens beyond the embedding, which a tokenizer class may add and no model could read."""
+    """Drop special tokens without an embedding row. A tokenizer class may add them; the model cannot read them."""
     return [token for token in added if token["id"] < n_rows or not token["special"]]
 
 
 def _tokens(content: Mapping[str, Any], n_rows: int) -> list[str]:
-    """Return the text of each id; rows without one (embeddings are often padded) get a name that no text has."""
+    """Return the text of each id. Embeddings are often padded; rows without a token get a placeholder name.
+
+    Raises:
+        UserError: If an id has no embedding row, or two tokens have the same id or the same text.
+    """
     pairs = [
         *content["model"]["vocab"].items(),
         *((token["content"], token["id"]) for token in content["added_tokens"]),
@@ -172,7 +176,11 @@ def _types(content: Mapping[str, Any], n_rows: int) -> list[TokenType]:
 
 
 def _added(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
-    """Find out whether BOS and EOS go round a text, by what the tokenizer does."""
+    """Return whether the tokenizer puts BOS before and EOS after a text, by tokenising a text.
+
+    Raises:
+        UserError: If the tokenizer adds anything else.
+    """
     plain = tokenizer("a", add_special_tokens=False).input_ids
     full = tokenizer("a").input_ids
     for add_bos in (False, True):
@@ -184,7 +192,13 @@ def _added(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
 
 
 def _special(tokenizer: PreTrainedTokenizerBase, other_eos: int | None, n_rows: int) -> dict[str, int]:
-    """Return the ids of special tokens. Without a BOS llama.cpp would take token 11: EOS is a better placeholder."""
+    """Return the ids of the special tokens.
+
+    Without a `bos` llama.cpp would use token 11. A tokenizer without BOS therefore gets EOS as a placeholder.
+
+    Raises:
+        UserError: If the tokenizer has no EOS token.
+    """
     eos = tokenizer.eos_token_id
     if eos is None:
         raise UserError("the tokenizer has no EOS token, so that nothing would end a generation; set eos_token")
@@ -200,7 +214,7 @@ def _special(tokenizer: PreTrainedTokenizerBase, other_eos: int | None, n_rows: 
 
 
 def _chat_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the template for chats; where there is no BOS, it must not see the placeholder."""
+    """Return the chat template. If there is no BOS token, hide the placeholder of `_special` from it."""
     template = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default")

@@ -1,4 +1,4 @@
-"""Write a model folder as a GGUF file: whole and checked, or not at all."""
+"""Write a model folder as a GGUF file. No incomplete file, and no file that fails the check, is left behind."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from espalier.files import read_json, whole_file, write_json
 from espalier.models.architecture import EMBEDDINGS
 from espalier.progress import Progress
 
-# Q8_0 quantises 32 elements of a row together, and whole matrices whose rows are no multiple fall back to F16. An F16
-# file gets the same widths, since it is what other types are made of, and since llama.cpp computes it faster.
+# Q8_0 quantises blocks of 32 elements of a row. A matrix whose rows are no multiple of 32 is stored as F16 instead.
+# F16 files get the same widths: other types are made from them, and llama.cpp computes them faster.
 WIDTH_MULTIPLE = {"F32": 1, "F16": 32, "Q8_0": 32}
 
 logger = logging.getLogger(__name__)
 
 
 def export_gguf(folder: str | Path, output: str | Path, *, gguf_type: str, name: str) -> dict[str, Any]:
-    """Write a model as one GGUF file, and beside it `{output}.json` with what was written and how it was checked.
+    """Write a model as one GGUF file, and beside it `{output}.json` with a description and the results of the check.
 
-    Where llama-cpp-python is installed, the file is loaded with it in a new process and must give the tokenizer's ids
-    and the model's logits; otherwise it is removed. Where it is not installed, log and JSON say so.
+    If llama-cpp-python is installed, a new process loads the file and compares ids with the tokenizer and logits with
+    the model. A file that fails this check is removed. If the check could not run, the log and the JSON file say so.
 
     Args:
-        folder: Folder of a pruned model (`checkpoints/{model}/{name}`), or of an unpruned one.
-        output: The GGUF file.
+        folder: Folder of a pruned model (`checkpoints/{model}/{name}`) or of an unpruned model.
+        output: The GGUF file to write.
         gguf_type: `F32`, `F16` or `Q8_0`; norms and biases are always F32.
         name: Name of the model in the file.
 
@@ -43,13 +43,13 @@ def export_gguf(folder: str | Path, output: str | Path, *, gguf_type: str, name:
         The content of the JSON file.
 
     Raises:
-        UserError: If the model or its tokenizer cannot be expressed, or the file fails the check.
+        UserError: If GGUF cannot express the model or its tokenizer, or the file fails the check.
     """
     if gguf_type not in FILE_TYPES:
         raise UserError(f"export.gguf_type: got {gguf_type!r}; allowed: {', '.join(FILE_TYPES)}")
     source = open_source(folder)
     check_config(source.config)
-    # By the base model's type, which decides the class: the tokenizer that the model was evaluated with.
+    # The config of the base model selects the tokenizer class that the evaluation used.
     tokenizer = AutoTokenizer.from_pretrained(folder, config=source.config, local_files_only=True)
     blocks = lay_out(source.layers(), WIDTH_MULTIPLE[gguf_type])
     vocabulary = describe(tokenizer, source.shapes[EMBEDDINGS][0], _other_eos(Path(folder), tokenizer))
@@ -74,7 +74,7 @@ def _write_file(
     gguf_type: str,
     name: str,
 ) -> None:
-    """Write header and metadata, then the tensors one at a time."""
+    """Write the header and the metadata, then the tensors one at a time."""
     logging.getLogger("gguf").setLevel(logging.WARNING)
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     try:
@@ -96,7 +96,7 @@ def _write_file(
 def _facts(
     source: Source, blocks: list[Block], tensors: list[Tensor], vocabulary: Vocabulary, gguf_type: str
 ) -> dict[str, Any]:
-    """Say what the file holds that the folder does not show."""
+    """Return the content of the JSON file, except the size of the GGUF file and the results of the check."""
     kept = {block.layer for block in blocks}
     return {
         "architecture": ARCHITECTURE,
@@ -136,7 +136,10 @@ def _tell(facts: dict[str, Any]) -> None:
 
 
 def _other_eos(folder: Path, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return a token that ends a generation beside the tokenizer's EOS, as chat models have."""
+    """Return the first further token that ends a generation, besides the tokenizer's EOS, or None.
+
+    Chat models often have such a token in generation_config.json.
+    """
     path = folder / "generation_config.json"
     found = read_json(path).get("eos_token_id") if path.is_file() else None
     others = [

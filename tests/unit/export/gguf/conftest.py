@@ -1,4 +1,4 @@
-"""Folders of tiny pruned models, as the workflow exports them, and llama.cpp where it is installed."""
+"""Tiny pruned models, saved as the workflow exports them, and the handling of tests that need llama.cpp."""
 
 import importlib.util
 import json
@@ -23,13 +23,13 @@ MLP_CHANNELS = [list(range(48)), list(range(3, 20)), list(range(40)), [1, 2, 5, 
 
 @pytest.fixture(autouse=True)
 def _llama(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests that need llama.cpp are skipped without it; where it is installed, a file that it did not check fails."""
+    """Skip tests marked `llama` if llama.cpp is not installed; otherwise let them fail if a file was not checked."""
     if not request.node.get_closest_marker("llama"):
         return
     if importlib.util.find_spec("llama_cpp") is None:
         reason = "llama-cpp-python is not installed (requirements-llama.txt)"
         if os.environ.get("CI"):
-            pytest.fail(reason)  # in CI nobody would notice that parity went unchecked
+            pytest.fail(reason)  # in CI nobody would notice the skipped tests
         pytest.skip(reason)
 
     def check_file(*arguments: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def _llama(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture(scope="session")
 def tokenizers(pages: list[str]) -> dict[str, PreTrainedTokenizerFast]:
-    """The sandbox's three kinds of tokenizer."""
+    """Return the three types of tokenizer of the sandbox, by name."""
     return {
         name: wrap(train_tokenizer(name, pages, 500), model_max_length=128, chat=True)
         for name in ("llama", "qwen2", "mistral")
@@ -50,7 +50,7 @@ def tokenizers(pages: list[str]) -> dict[str, PreTrainedTokenizerFast]:
 
 
 def four_layers(architecture: str, vocab_size: int, **changes: object) -> PreTrainedModel:
-    """Make a random model whose biases are not zero and whose context holds the texts of the check."""
+    """Return a random model with nonzero biases and a context that is long enough for the texts of the check."""
     shape = {"num_hidden_layers": N_LAYERS, "max_position_embeddings": 256, "initializer_range": 0.2}
     return with_biases(random_model(architecture, vocab_size, **(shape | changes)))
 
@@ -66,7 +66,7 @@ def cut(
 
 
 def save_pruned(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
-    """Write a pruned model as the workflow's transformers export does: the base model's config and tensor names."""
+    """Write a pruned model as the workflow's export does: with the base model's config and tensor names."""
     folder.mkdir(parents=True)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     if model.config.tie_word_embeddings:

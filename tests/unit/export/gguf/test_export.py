@@ -1,4 +1,4 @@
-"""What is written, refused and said."""
+"""Content of GGUF files, models that raise errors, and messages in the log."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def folder(tmp_path: Path, tokenizers: dict[str, PreTrainedTokenizerFast]) -> Make:
-    """Make the folder of a pruned model, its config changed by hand."""
+    """Return a function that writes the folder of a pruned model and then overwrites keys of its config.json."""
 
     def make(architecture: str = "llama", *, config: dict[str, Any] | None = None, **changes: object) -> Path:
         tokenizer = tokenizers[architecture]
@@ -46,13 +46,14 @@ def folder(tmp_path: Path, tokenizers: dict[str, PreTrainedTokenizerFast]) -> Ma
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where llama-cpp-python is not installed."""
+    """Simulate that llama-cpp-python is not installed."""
     monkeypatch.setattr(check, "llama_cpp_version", lambda: None)
     monkeypatch.setattr(write, "llama_cpp_version", lambda: None)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_without_llama_cpp_it_says_so(folder: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without llama-cpp-python, the log and the JSON file say that the file was not checked."""
     with caplog.at_level(logging.INFO):
         export_gguf(folder(), tmp_path / "out/model.gguf", gguf_type="F16", name="pruned")
     assert "not checked with llama.cpp: llama-cpp-python is not installed" in caplog.text
@@ -63,7 +64,7 @@ def test_without_llama_cpp_it_says_so(folder: Make, tmp_path: Path, caplog: pyte
 
 
 class LlamaCpp:
-    """A stand-in for llama-cpp-python that dies as the real one does on other processors, files and machines."""
+    """A replacement for llama-cpp-python that fails in the ways in which the real package fails."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._file = folder / "llama_cpp.py"
@@ -73,12 +74,12 @@ class LlamaCpp:
         monkeypatch.setenv("PYTHONPATH", str(folder))
 
     def dies_by(self, signal_number: int, words: str = "") -> None:
-        """Die by a signal when a file is loaded."""
+        """Let the process print `words` and die by a signal when it loads a file."""
         die = f"sys.stderr.write({words!r}); sys.stderr.flush(); os.kill(os.getpid(), {signal_number})"
         self._file.write_text(f"import os, sys\ndef Llama(*_, **__): {die}\n", encoding="utf-8")
 
     def cannot_be_imported(self, error: str) -> None:
-        """Fail when it is imported."""
+        """Let the import of the package raise an error."""
         self._file.write_text(f"raise {error}\n", encoding="utf-8")
 
 
@@ -90,7 +91,7 @@ def llama_cpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LlamaCpp:
 def test_a_llama_cpp_of_another_processor_leaves_the_file_unchecked(
     folder: Make, tmp_path: Path, llama_cpp: LlamaCpp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The file is not at fault: it is kept, and log and JSON say that it was not checked, and what to do."""
+    """SIGILL is no error of the file: it is kept, and the log and the JSON file have the reason and a remedy."""
     llama_cpp.dies_by(signal.SIGILL)
     export_gguf(folder(), tmp_path / "out/model.gguf", gguf_type="F16", name="pruned")
     facts = read_json(tmp_path / "out/model.gguf.json")["llama_cpp"]
@@ -138,7 +139,7 @@ def test_a_file_on_which_llama_cpp_dies_is_removed_and_the_signal_is_named(
 
 @pytest.mark.usefixtures("unchecked")
 def test_content_of_a_file(folder: Make, tmp_path: Path) -> None:
-    """Read with gguf's own reader: sizes of every block, types, and a tensor that is only copied."""
+    """The reader of the gguf package finds the expected block sizes, tensor types, and padded and copied weights."""
     path = folder("qwen2")
     export_gguf(path, tmp_path / "model.gguf", gguf_type="F16", name="pruned")
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
@@ -149,7 +150,7 @@ def test_content_of_a_file(folder: Make, tmp_path: Path) -> None:
     assert value("general.architecture") == "deci"
     assert value("deci.attention.head_count") == [4, 2, 2, 4]
     assert value("deci.attention.head_count_kv") == [2, 1, 1, 2]
-    assert value("deci.feed_forward_length") == [64, 32, 64, 32]  # 48, 17, 40 and 5 to multiples of 32
+    assert value("deci.feed_forward_length") == [64, 32, 64, 32]  # 48, 17, 40 and 5, padded to multiples of 32
     sizes = ("attention.key_length", "attention.value_length", "rope.dimension_count")
     assert [value(f"deci.{key}") for key in sizes] == [8, 8, 8]  # 32 hidden / 4 heads
     tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -165,7 +166,7 @@ def test_content_of_a_file(folder: Make, tmp_path: Path) -> None:
 
 
 def test_rows_go_into_pairs() -> None:
-    """A head of size 6 with halves (0 1 2) and (3 4 5): pairs (0 3), (1 4), (2 5); heads stay in order."""
+    """A head of size 6 with halves (0 1 2) and (3 4 5) becomes pairs (0 3), (1 4), (2 5). Heads keep their order."""
     rows = torch.arange(12.0)
     assert interleave(rows, 6).tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
     assert interleave(rows[:, None], 6).flatten().tolist() == interleave(rows, 6).tolist()
@@ -173,11 +174,11 @@ def test_rows_go_into_pairs() -> None:
 
 def test_blocks_of_a_file() -> None:
     sizes = [
-        LayerSizes(0, 0, 0),  # gone: left out
-        LayerSizes(0, 0, 40),  # now the first: one head of zeros
+        LayerSizes(0, 0, 0),  # empty: left out
+        LayerSizes(0, 0, 40),  # now the first block: one head of zeros
         LayerSizes(4, 2, 0),  # 32 channels of zeros
         LayerSizes(0, 0, 33),  # no attention
-        LayerSizes(0, 0, 0, has_attention_bias=True),  # the bias stays
+        LayerSizes(0, 0, 0, has_attention_bias=True),  # not left out: the bias remains
     ]
     blocks = lay_out(sizes, 32)
     assert [block.layer for block in blocks] == [1, 2, 3, 4]
@@ -250,7 +251,7 @@ def test_half_a_block_is_refused(folder: Make) -> None:
 def test_a_sliding_window_is_the_context(folder: Make, tmp_path: Path) -> None:
     facts = export_gguf(folder("mistral", sliding_window=64), tmp_path / "m.gguf", gguf_type="F32", name="pruned")
     assert (facts["context_length"], facts["max_position_embeddings"]) == (64, 256)
-    assert facts["llama_cpp"]["n_tokens"] == 64  # beyond it, the file would compute something else
+    assert facts["llama_cpp"]["n_tokens"] == 64  # the check stays inside the window
     assert facts["llama_cpp"]["max_logit_difference"] < 1e-3
 
 
@@ -268,7 +269,7 @@ def test_context_lengths(architecture: str, changes: dict[str, Any], expected: i
 
 
 def test_chat_template_without_a_bos(tokenizers: dict[str, PreTrainedTokenizerFast]) -> None:
-    """The file names EOS as BOS, since llama.cpp takes token 11 for it otherwise; the template must not see it."""
+    """Without a BOS token the file has EOS as BOS, since llama.cpp would use token 11; the template must not use it."""
     without, having = (describe(tokenizers[name], 500) for name in ("qwen2", "llama"))
     assert without.special["bos"] == without.special["eos"]
     assert not without.add_bos
@@ -300,6 +301,6 @@ def test_the_script_writes_both_files(folder: Make, tmp_path: Path) -> None:
 
 
 def test_blocks_and_widths_are_those_of_the_cut() -> None:
-    """The sizes that the tests above name are the ones that were cut."""
+    """The tests above assume these sizes of the pruned model."""
     assert [2 * len(groups) for groups in KV_GROUPS] == [4, 2, 2, 4]
     assert [len(channels) for channels in MLP_CHANNELS] == [48, 17, 40, 5]

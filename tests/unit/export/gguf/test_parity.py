@@ -1,4 +1,4 @@
-"""Files as llama.cpp computes them, against the pruned PyTorch model."""
+"""Comparison of logits: llama.cpp and `reference_logits` against the pruned PyTorch model."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 
 
 def without(groups: list[list[int]], *layers: int) -> list[list[int]]:
-    """Remove all groups of some layers."""
+    """Return the kept groups with those of `layers` removed."""
     return [[] if index in layers else kept for index, kept in enumerate(groups)]
 
 
@@ -60,7 +60,7 @@ CASES = {
 def case(
     request: pytest.FixtureRequest, tmp_path: Path, tokenizers: dict[str, PreTrainedTokenizerFast]
 ) -> tuple[Path, torch.nn.Module]:
-    """A pruned model and its folder."""
+    """Return the folder of a pruned model, and the model."""
     architecture, changes, no_attention, no_mlp = CASES[request.param]
     tokenizer = tokenizers[architecture]
     model = four_layers(architecture, len(tokenizer), **changes)
@@ -78,7 +78,7 @@ def test_the_reference_is_the_pruned_model(case: tuple[Path, torch.nn.Module]) -
 
 @pytest.mark.llama
 def test_llama_cpp_is_built_for_any_processor() -> None:
-    """Not for the one that built it, on which nobody would notice: what it uses is what every AVX2 processor has."""
+    """The installed build uses no instructions beyond AVX2, so it does not depend on the processor that built it."""
     import llama_cpp
 
     used = set(re.findall(r"(\w+) = 1", llama_cpp.llama_print_system_info().decode()))
@@ -112,7 +112,7 @@ def test_smaller_types_come_near(
     assert facts["mlp_stubs"] == [0]
     assert facts["attention_stubs"] == []
     assert facts["n_padded_mlp_channels"] == 15 + 24 + 27  # widths 17, 40 and 5 become 32, 64 and 32
-    assert facts["stored_as_f16"] == []  # one group of two heads of size 16 is 32 columns: all rows fit
+    assert facts["stored_as_f16"] == []  # one group of two heads of size 16 is 32 columns, a whole block
 
 
 @pytest.mark.llama
@@ -120,7 +120,7 @@ def test_rows_that_do_not_fit_fall_back_to_f16(tmp_path: Path, tokenizers: dict[
     tokenizer = tokenizers["llama"]
     folder = save_pruned(cut(four_layers("llama", len(tokenizer))), tokenizer, tmp_path / "pruned")
     facts = export_gguf(folder, tmp_path / "model.gguf", gguf_type="Q8_0", name="pruned")
-    # One group of two heads of size 8 is 16 columns of o_proj.
+    # One group of two heads of size 8 is 16 columns of o_proj, less than a block of 32.
     assert facts["stored_as_f16"] == ["blk.1.attn_output.weight", "blk.2.attn_output.weight"]
 
 

@@ -1,4 +1,4 @@
-"""Ids through llama.cpp against the tokenizer's own."""
+"""Comparison of token ids: llama.cpp against the tokenizer."""
 
 import inspect
 import json
@@ -31,7 +31,7 @@ ALPHABETS = (
 
 
 def random_texts(n: int, seed: int = 0) -> list[str]:
-    """Strings that run from one alphabet into another, none of which begins with a space."""
+    """Return random strings that mix alphabets; none begins with a space."""
     draw = random.Random(seed)
     texts = []
     for _ in range(n):
@@ -41,7 +41,7 @@ def random_texts(n: int, seed: int = 0) -> list[str]:
 
 
 def byte_level(split: pretokenizers.Split) -> PreTrainedTokenizerFast:
-    """Train a byte-level tokenizer with a split, on texts that run over its boundaries."""
+    """Train a byte-level tokenizer with a split, on texts that cross its boundaries."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=split.ignore_merges))
     first: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if split.digits else []
     if split.pattern != pretokenizers.GPT2:
@@ -61,7 +61,7 @@ def byte_level(split: pretokenizers.Split) -> PreTrainedTokenizerFast:
 
 
 def sentencepiece(kind: str) -> PreTrainedTokenizerFast:
-    """Train a tokenizer of pieces: `legacy` as Llama 2, `first` as Mistral v0.3, `never` without a first space."""
+    """Train a SentencePiece tokenizer: `legacy` as in Llama 2, or with a `prepend_scheme` (Mistral v0.3: `first`)."""
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, byte_fallback=True, fuse_unk=True))
     if kind == "legacy":
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
@@ -91,7 +91,7 @@ def exported(tokenizer: PreTrainedTokenizerFast, folder: Path) -> Path:
 
 
 def ids_of(file: Path, texts: list[str]) -> list[list[int]]:
-    """Ask llama.cpp in a new process."""
+    """Return the token ids of texts from llama.cpp, which runs in a new process."""
     return check._ask(file, texts, [1, 2])[0]["ids"]
 
 
@@ -122,11 +122,11 @@ def test_sandbox_ids_are_equal(
     architecture: str, tmp_path: Path, tokenizers: dict[str, PreTrainedTokenizerFast], pages: list[str]
 ) -> None:
     file = exported(tokenizers[architecture], tmp_path)
-    raw = AutoConfig.for_model(architecture)  # decides the class, as in the base model's folder
+    raw = AutoConfig.for_model(architecture)  # selects the tokenizer class, as in the base model's folder
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "pruned", config=raw)
     texts = [*random_texts(500), *pages[:50]]
     assert ids_of(file, texts) == [tokenizer(text).input_ids for text in texts]
-    # What the export says of other ids is so, and where it says nothing there are none.
+    # Ids differ exactly where the export says so.
     known = " ".join(describe(tokenizer, len(tokenizer)).differences)
     for text, difference in (
         ("cafe\u0301", "NFC"),
@@ -147,14 +147,14 @@ def test_special_tokens_that_strip(tmp_path: Path, tokenizers: dict[str, PreTrai
 
 
 def test_expressions_are_those_of_transformers() -> None:
-    """Written here from parts; transformers has both whole."""
+    """The expressions in `pretokenizers` are equal to those in transformers."""
     assert tokenization_qwen2.PRETOKENIZE_REGEX == pretokenizers.QWEN2
     pattern = inspect.signature(TikTokenConverter).parameters["pattern"].default
     assert pattern == pretokenizers.LLAMA3
 
 
 def test_a_llama_tokenizer_of_transformers(tmp_path: Path) -> None:
-    """The class that Llama 2 and Mistral load, made with the vocabulary of a trained one."""
+    """`LlamaTokenizer`, the class that Llama 2 and Mistral use, with the vocabulary of a trained tokenizer."""
     model = json.loads(sentencepiece("first").backend_tokenizer.to_str())["model"]
     tokenizer = LlamaTokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
     described = describe(tokenizer, len(tokenizer))
@@ -189,7 +189,7 @@ def test_unknown_tokenizers_are_refused(tokenizers: dict[str, PreTrainedTokenize
 
 
 def test_merges_that_scores_cannot_express_are_refused() -> None:
-    """`abc` has the merge a + bc, but ab comes first: the tokenizer never makes it, llama.cpp would of ab + c."""
+    """The token abc has the merge a + bc, but ab is merged first, so only llama.cpp makes abc, from ab + c."""
     tokenizer = sentencepiece("first")
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = content["model"]["vocab"]

@@ -1,4 +1,4 @@
-"""Numbers of documents behind standard errors."""
+"""Numbers of documents computed from standard errors."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -8,7 +8,7 @@ from espalier.results.legacy.evaluation_results import documents_implied
 
 
 def test_counts_behind_published_standard_errors() -> None:
-    # BoolQ has 3,270 documents, ARC-Easy 2,376; figures of one published experiment.
+    # BoolQ has 3,270 documents and ARC-Easy 2,376. The values are from a published experiment.
     assert documents_implied(0.4917431192660551, 0.008743862487967628) == 3270
     assert documents_implied(0.41119528619528617, 0.010096663811817673) == 2376
     assert documents_implied(1.0, 0.0) is None

@@ -1,4 +1,4 @@
-"""What names of folders say, and which say nothing."""
+"""Parsing of the names of search folders and experiment folders."""
 
 import pytest
 
@@ -15,7 +15,7 @@ METHODS = ("taylor", "layerwise", "blockwise", "Wanda")
         ("search_Qwen2.5-7B_blockwise_50", SearchName("Qwen2.5-7B", "blockwise", 0.5)),
         ("search_Llama-Instruct_taylor_12.5", SearchName("Llama-Instruct", "taylor", 0.125)),
         ("search_Qwen_wanda_20", SearchName("Qwen", "Wanda", 0.2)),
-        # The model goes by that name, so Instruct is no unknown method.
+        # Llama_Instruct is the name of a model, so Instruct is not taken for a method.
         ("search_Llama_Instruct_20", SearchName("Llama_Instruct", "taylor", 0.2)),
         ("search_Llama_Instruct_Blockwise_20", SearchName("Llama_Instruct", "blockwise", 0.2)),
     ],
@@ -33,10 +33,10 @@ def test_search_folders(name: str, expected: SearchName) -> None:
         ("Qwen_20", "is not of the form"),
         ("search_20", "is not of the form"),
         ("search_Qwen_magic_20", "has 'magic' where a method may stand; known methods: Wanda, blockwise, layerwise"),
-        # A method, but not last: whose name is v2?
+        # The method does not come last, so the meaning of v2 is unclear.
         ("search_Qwen_blockwise_v2_20", "has 'v2' where a method may stand"),
         ("search_Qwen_layerwise_blockwise_20", r"has several methods \(layerwise, blockwise\)"),
-        # 12.5%, or something named 12 at 5%?
+        # This could be 12.5%, or a method named 12 at 5%.
         ("search_Qwen_12_5", "has '12' where a method may stand"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is read of the JSON files, what is left out, and what disagrees."""
+"""Reading of the JSON files: accepted values, values that are ignored, and contradictions between files."""
 
 import json
 import math
@@ -26,14 +26,14 @@ def read(search: Path, model: str = "Qwen") -> list[LegacyExperiment]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An experiment: layerwise, 32 tokens, 256 samples; 461 of 1000 right."""
+    """Write an experiment: layerwise, 32 tokens, 256 samples, 461 of 1000 documents right."""
     path = tmp_path / "search_Qwen_layerwise_30" / experiment_folder(5, 32, 256)
     write_experiment(path, (1, 1, 1))
     return path
 
 
 def test_the_real_folder() -> None:
-    """Values as they stand in its files; document counts as the harness has them, implied by the standard errors."""
+    """Values equal those in the files; document counts are computed from standard errors and equal the real counts."""
     (experiment,) = read(REAL, "Llama")
     assert (experiment.status, experiment.notes) == ("ok", ())
     tasks = experiment.evaluation.tasks
@@ -117,7 +117,7 @@ def test_any_file_may_be_missing(missing: str, folder: Path) -> None:
     (experiment,) = read(folder.parent)
     assert experiment.status == ("failed" if missing == EVALUATION else "ok")
     assert f"{missing}: is missing" in experiment.notes
-    # Counted from the widths where the diagnosis is missing.
+    # Without the diagnosis file, extreme layers are counted from the widths.
     assert experiment.extreme_pruning_layers == 2
     assert (experiment.removed_param_fraction is None) == (missing == COMPARISON)
 
@@ -163,7 +163,7 @@ def test_files_about_another_folder_are_contradictory(path: str, claim: str, fol
     "path",
     [
         None, 7, "", "pruned_model.bin", "prune_log/pruned/model.bin",
-        # The number of an experiment and the folder above do not matter.
+        # The number of the experiment and the parent folders are not compared.
         "/data/old/search_qwen_layerwise_30/exp_5_taylor_seq_len32_taylor_num_samples256/pruned_model.bin",
     ],
 )  # fmt: skip
@@ -234,7 +234,7 @@ def test_odd_tasks() -> None:
 def test_counts_are_taken_only_where_standard_errors_imply_them() -> None:
     found, notes = evaluated(
         all_right={"full_results": {"acc,none": 1.0, "acc_stderr,none": 0.0}},
-        # sqrt(0.25 / 99.3): no whole number of documents
+        # sqrt(0.25 / 99.3), which implies no whole number of documents
         bootstrapped={"full_results": {"acc,none": 0.503, "acc_stderr,none": 0.0502}},
         two={"full_results": {
             "acc,none": 0.5, "acc_stderr,none": (0.25 / 99) ** 0.5,
@@ -246,6 +246,7 @@ def test_counts_are_taken_only_where_standard_errors_imply_them() -> None:
 
 
 def test_quick_perplexities_never_stand_in() -> None:
+    """A perplexity of the quick protocol never replaces a missing standard perplexity."""
     content = {"metrics": {"ppl_quick_128": {"ptb": 9.0}, "zeroshot": {}}}
     assert read_evaluation(content, Notes("e")).perplexity == {}
     content["metrics"]["ppl_standard_2048_512"] = {"ptb": math.inf, "c4 (en)": 8.0}

@@ -1,4 +1,4 @@
-"""Which experiments search folders hold, and which of their files are read."""
+"""Search folders: the experiments found in them, and the files that are read."""
 
 from pathlib import Path
 

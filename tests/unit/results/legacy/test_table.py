@@ -1,4 +1,4 @@
-"""From what was read to the table of a search folder, and from there to the tables of the study."""
+"""The table of a search folder, made from the experiments read, and the tables of the study, made from that table."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ FACTS = StudyFacts(study="published", family="Qwen", kind="base")
 
 
 def tables(folders: list[Path]) -> tuple[list[pd.DataFrame], list[dict[str, Any]]]:
-    """Do what the jobs do, in one process."""
+    """Import search folders as the jobs do; return the table and the listing of each."""
     entry = {"name": "Qwen", "family": "Qwen", "kind": "base", "legacy": [str(folder) for folder in folders]}
     imports = Imports(load_study({"study": "published", "models": [entry]}), Paths("results"))
     frames, summaries = [], []
@@ -59,7 +59,7 @@ def test_a_whole_study(folders: list[Path]) -> None:
     assert len(table) == 45
     assert set(table.status) == {"ok"}
     assert table.note.isna().all()
-    # 400 + 50 m + 20 + 1: the middle of each method
+    # Of 1000 documents, 400 + 50 m + 20 + 1 are right in the middle setting of method m.
     means = table.groupby("method", sort=False).acc_mean.mean()
     assert means.to_dict() == pytest.approx({"taylor": 0.421, "layerwise": 0.471, "blockwise": 0.521})
     row = table.loc["blockwise-seq256-n512-p30"]
@@ -74,7 +74,7 @@ def test_a_whole_study(folders: list[Path]) -> None:
 
 
 def test_the_other_rule(folders: list[Path]) -> None:
-    """By `acc`, piqa counts 50 of 1000 less: 0.025 less in the mean of two."""
+    """By `acc`, piqa has 50 of 1000 documents fewer right, so the mean of two tasks is 0.025 lower."""
     table = experiments_of(tables(folders)[0], "acc")
     assert table.loc["taylor-seq16-n128-p30"].acc_mean == pytest.approx((0.400 + 0.350) / 2)
     assert set(table.acc_mean_rule) == {"acc"}
@@ -115,7 +115,7 @@ def test_faults(folders: list[Path]) -> None:
     (folders[0] / "exp_5").mkdir()
     frames, summaries = tables(folders)
     table = experiments_of(frames)
-    # Of 45 + 2 folders: one failed, two claim 32 x 256, one is about another, one is unreadable.
+    # Of 45 + 2 folders one failed, two claim 32 x 256, one is about another experiment, and one has an unclear name.
     assert table.status.value_counts().to_dict() == {"ok": 42, "contradictory": 3, "failed": 1, "unknown": 1}
     aside = table[table.status.isin(["contradictory", "unknown"])]
     assert aside[["acc_mean", "n_params", "ppl_ptb", "grad_mean_ratio"]].isna().all(axis=None)
@@ -126,7 +126,7 @@ def test_faults(folders: list[Path]) -> None:
     lines = list(summary_lines(summaries[0]))
     assert f"{GRADIENTS}: norm_ratio is not finite: 2 experiments, {at[1].name} to {at[2].name}" in lines
     assert any(line.startswith("exp_5: unknown: its name is not of the form exp_") for line in lines)
-    # Nothing of those set aside reaches the other tables; what failed keeps its layers.
+    # Contradictory and unknown experiments are in no other table. A failed experiment is in the layers table.
     layers = [row for frame in frames for row in legacy_layer_rows(frame)]
     assert {row["experiment"] for row in layers} == set(table.index) - set(aside.index) - {"taylor-seq256-n128-p30"}
     evaluations = [row for frame in frames for row in legacy_evaluation_rows(frame)]
@@ -156,7 +156,7 @@ def test_all_methods_are_told_apart(folders: list[Path]) -> None:
 
 
 def test_computed_and_imported_rows_share_a_table(folders: list[Path]) -> None:
-    """Columns are joined; what one side does not have is null there."""
+    """The joined table has the columns of both; values that one side does not have are null."""
     facts = {
         "study": "published", "model": "A", "family": "Llama", "kind": "base", "experiment": "baseline",
         **dict.fromkeys(("method", "criterion", "taylor_seq_len", "taylor_num_samples", "calibration")),
