@@ -25,9 +25,9 @@ from espalier.models.sizes import ModelSizes
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions, select_groups
-from espalier.serving.timing import UNPRUNED, Load, measure, versions_of
-from espalier.serving.timing_summary import SPEEDS, gain, summarise
-from espalier.serving.verdict import ADVISED
+from espalier.serving.inference_summary import SPEEDS, UNPRUNED, TimedRun, Workload, speed_gain, summarise_runs
+from espalier.serving.inference_timing import measure, versions_of
+from espalier.serving.verdict import RECOMMENDED_MULTIPLE
 
 
 def main() -> None:
@@ -36,27 +36,27 @@ def main() -> None:
     device = torch.device(options.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model = random_model(options.shape, device, dtype)
-    load = Load(tuple(options.batch_sizes), options.prompt_tokens, options.new_tokens, options.repeats)
+    workload = Workload(tuple(options.batch_sizes), options.prompt_tokens, options.new_tokens, options.repeats)
     versions = {UNPRUNED: model}
     for ratio in options.ratios:
         versions |= pruned_versions(model, ratio)
-    print_header(options, model, load)
+    print_header(options, model, workload)
     print_sizes(versions)
-    runs = [vars(run) for run in measure(versions, load)]
-    print_speeds(runs, list(versions), load)
-    print_gains(runs, list(versions), load)
+    runs = measure(versions, workload)
+    print_speeds(runs, list(versions), workload)
+    print_gains(runs, list(versions), workload)
 
 
 def pruned_versions(model: PreTrainedModel, ratio: float) -> dict[str, PreTrainedModel]:
     """Prune by random scores: with any width, with those widths padded to multiples, and with planned multiples."""
     made = {}
-    for multiple in (1, ADVISED):
+    for multiple in (1, RECOMMENDED_MULTIPLE):
         plan = random_plan(model_sizes(model), ratio, multiple)
-        found = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=ADVISED)
+        found = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=RECOMMENDED_MULTIPLE)
         name = f"{ratio:.0%}, any width" if multiple == 1 else f"{ratio:.0%}, planned in multiples of {multiple}"
         made[name] = found["pruned"]
         if "padded" in found and multiple == 1:
-            made[f"{ratio:.0%}, padded to multiples of {ADVISED}"] = found["padded"]
+            made[f"{ratio:.0%}, padded to multiples of {RECOMMENDED_MULTIPLE}"] = found["padded"]
     return made
 
 
@@ -67,7 +67,7 @@ def random_plan(sizes: ModelSizes, ratio: float, multiple: int) -> Plan:
     return Plan.from_mask(groups, sizes, removed)
 
 
-def print_header(options: argparse.Namespace, model: PreTrainedModel, load: Load) -> None:
+def print_header(options: argparse.Namespace, model: PreTrainedModel, workload: Workload) -> None:
     on_gpu = model.device.type == "cuda"
     where = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, {torch.get_num_threads()} CPU threads"
     print(f"## {options.shape} on {where}\n")
@@ -75,8 +75,8 @@ def print_header(options: argparse.Namespace, model: PreTrainedModel, load: Load
         f"torch {torch.__version__}, transformers {transformers.__version__}, {str(model.dtype).removeprefix('torch.')}"
     )
     print(
-        f"prompts of {load.prompt_tokens} tokens, {load.new_tokens} new ones, {load.repeats} repeats in turn; load "
-        f"average before: {os.getloadavg()[0]:.1f}\n"
+        f"prompts of {workload.prompt_tokens} tokens, {workload.new_tokens} new ones, {workload.repeats} repeats in "
+        f"turn; load average before: {os.getloadavg()[0]:.1f}\n"
     )
 
 
@@ -89,10 +89,10 @@ def print_sizes(versions: dict[str, PreTrainedModel]) -> None:
     print(flush=True)
 
 
-def print_speeds(runs: list[dict], versions: list[str], load: Load) -> None:
+def print_speeds(runs: list[TimedRun], versions: list[str], workload: Workload) -> None:
     print("| batch | version | prefill (tokens/s) | decode (tokens/s) | first token (s) | KV cache (MB) | peak (MB) |")
     print("|---:|---|---:|---:|---:|---:|---:|")
-    for batch in summarise(runs, versions, prompt_tokens=load.prompt_tokens, new_tokens=load.new_tokens):
+    for batch in summarise_runs(runs, versions, workload):
         for name, one in batch["versions"].items():
             cells = [spread(one[key], digits) for key, digits in (*((speed, 0) for speed in SPEEDS), (FIRST, 3))]
             peak = one["beyond_weights_bytes"]
@@ -101,20 +101,21 @@ def print_speeds(runs: list[dict], versions: list[str], load: Load) -> None:
     print()
 
 
-def print_gains(runs: list[dict], versions: list[str], load: Load) -> None:
+def print_gains(runs: list[TimedRun], versions: list[str], workload: Workload) -> None:
     """Print the speed of each version divided by that of the unpruned model in the same repeat."""
     print("| batch | version | prefill, times as fast as unpruned | decode, times as fast as unpruned |")
     print("|---:|---|---:|---:|")
-    for size in load.batch_sizes:
-        here = [run for run in runs if run["batch_size"] == size]
-        unpruned = [run for run in here if run["version"] == UNPRUNED]
+    for size in workload.batch_sizes:
+        here = [run for run in runs if run.batch_size == size]
+        unpruned = [run for run in here if run.version == UNPRUNED]
         for name in versions[1:]:
-            ours = [run for run in here if run["version"] == name]
+            measured = [run for run in here if run.version == name]
             cells = []
-            for part in ("prefill_s", "decode_s"):  # `gain` pairs the repeats by their order
-                found = gain([1 / run[part] for run in ours], [1 / run[part] for run in unpruned])
-                low, high = found["interval"]
-                cells.append(f"{found['ratio']:.2f} ({low:.2f} to {high:.2f}), {OUTCOMES[found['outcome']]}")
+            for seconds in ("prefill_s", "decode_s"):  # `speed_gain` pairs the repeats by their order
+                speeds = ([1 / getattr(run, seconds) for run in of] for of in (measured, unpruned))
+                gain = speed_gain(*speeds)
+                low, high = gain.interval
+                cells.append(f"{gain.ratio:.2f} ({low:.2f} to {high:.2f}), {OUTCOMES[gain.outcome]}")
             print(f"| {size} | {name} | {' | '.join(cells)} |")
 
 

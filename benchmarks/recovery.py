@@ -25,8 +25,8 @@ from espalier.jobs.recovery import peak_memory
 from espalier.models.architecture import PROJECTION_NAMES
 from espalier.models.decoder import ROLES, decoder_layers, get_projection, n_kv_groups, n_mlp_channels
 from espalier.models.surgery import prune
+from espalier.recovery.fine_tuning import TrainingSchedule, fine_tune
 from espalier.recovery.lora import LoraSettings, attach
-from espalier.recovery.training import Schedule, fine_tune
 
 DEFAULTS = Recovery()
 LORA = LoraSettings(DEFAULTS.rank, DEFAULTS.alpha, DEFAULTS.dropout, PROJECTION_NAMES, 0)
@@ -157,14 +157,15 @@ def measure(model: PreTrainedModel, options: argparse.Namespace) -> None:
     """Measure some training steps. The first two steps, which allocate memory, are not timed."""
     adapted = attach(model, LORA)
     rows = max(1, options.token_budget // options.seq_len)
-    schedule = Schedule(1, rows, DEFAULTS.learning_rate, 0.0, DEFAULTS.max_grad_norm, 0)
+    schedule = TrainingSchedule(1, rows, DEFAULTS.learning_rate, 0.0, DEFAULTS.max_grad_norm, 0)
     how = {"token_budget": options.token_budget, "checkpointing": not options.no_checkpointing}
     fine_tune(adapted, random_sequences(model, 2 * rows, options.seq_len), schedule, **how)
     reset_peak(model)
     trained = fine_tune(adapted, random_sequences(model, options.steps * rows, options.seq_len), schedule, **how)
     report("measured: peak", f"{peak_memory(model.device) / GIB:.2f} GiB")
     report(
-        f"measured: {options.steps} steps of {rows} x {options.seq_len} tokens, {trained.rows} sequences at once",
+        f"measured: {options.steps} steps of {rows} x {options.seq_len} tokens, "
+        f"{trained.micro_batch_size} sequences at once",
         f"{trained.seconds:.2f} s, {trained.n_tokens / trained.seconds:,.0f} tokens/s",
     )
 

@@ -24,7 +24,7 @@ rule analyse:
         gradients=study.tables.gradient_files,
         code=study.source_files(
             "analysis/*.py",
-            "serving/experiments.py",
+            "serving/verdict_json.py",
             "serving/verdict.py",
             "statistics/*.py",
             "naming.py",
@@ -97,7 +97,7 @@ rule compare_structures:
         manifest=study.manifest,
         imported=study.legacy.tables_of,
         code=study.source_files(
-            "serving/experiments.py",
+            "serving/verdict_json.py",
             "analysis/message_json.py",
             "analysis/serving_messages.py",
             "serving/verdict.py",

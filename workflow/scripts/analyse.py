@@ -15,7 +15,7 @@ from espalier.analysis.selection import rows_of
 from espalier.files import read_json, read_table, write_parquet, write_result
 from espalier.jobs.log import workflow_job
 from espalier.recipe import read_samples
-from espalier.serving.experiments import deployment_of_bests
+from espalier.serving.verdict_json import serving_verdicts_of_best
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -40,7 +40,7 @@ def main(
         experiments, model, headline_ratio=headline_ratio, evidence=evidence, costs=costs, gradient_profile=profile,
         perplexities=read_perplexities(samples),
     )  # fmt: skip
-    content["deployment"] = deployment_of_bests(content, layers, manifest)
+    content["deployment"] = serving_verdicts_of_best(content, layers, manifest)
     write_parquet(draws, draws_table(evidence))
     write_result(analysis, content)
 

@@ -8,7 +8,13 @@ from espalier.calibration.overlap import summarise
 from espalier.evaluation.requests import read_requests
 from espalier.files import read_json, write_json
 from espalier.jobs.log import workflow_job
-from espalier.recovery.text import check_apart, check_evaluated, load_packed
+from espalier.recovery.training_sequences import (
+    CalibrationDraw,
+    SequenceSettings,
+    check_not_calibrated,
+    check_not_evaluated,
+    load_training_sequences,
+)
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -19,10 +25,11 @@ def main(
     checked: str,
 ) -> None:  # fmt: skip
     model = read_json(manifest)
-    packed = load_packed(model, text, settings)
-    compared = check_evaluated(packed, model, text, settings["text_field"], read_requests(requests))
-    check_apart(packed, model, text, settings["text_field"], calibrations)
-    facts = {"model": model["model"], "sequences": settings, "n_documents": len(packed.documents)}
+    text_field = settings["text_field"]
+    sequences = load_training_sequences(model, text, SequenceSettings(**settings))
+    compared = check_not_evaluated(sequences, model, text, text_field, read_requests(requests))
+    check_not_calibrated(sequences, model, text, text_field, [CalibrationDraw(**draw) for draw in calibrations])
+    facts = {"model": model["model"], "sequences": settings, "n_documents": len(sequences.documents)}
     write_json(checked, {**facts, "calibrations": calibrations, **summarise(compared)})
 
 

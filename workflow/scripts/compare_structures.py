@@ -4,25 +4,25 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from espalier.files import atomic_folder, read_json, read_table, write_json
 from espalier.jobs.log import workflow_job
 from espalier.models.sizes import ModelSizes
 from espalier.reports.layout import write_text
 from espalier.reports.structure import compare_structure, structure_text
-from espalier.results.legacy.rows import unpruned_sizes
-from espalier.serving.experiments import deployment_of
+from espalier.results.legacy.study_rows import UnprunedSizes, unpruned_sizes
+from espalier.serving.verdict_json import serving_verdicts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def sizes(manifests: list[str], imported: list[str], experiments: list[str]) -> Iterator[tuple[str, int, Any]]:
+def sizes(manifests: list[str], imported: list[str], experiments: list[str]) -> Iterator[UnprunedSizes]:
     for manifest in manifests:
         structure = ModelSizes.from_dict(read_json(manifest)["structure"])
         widths = [(layer.n_kv_groups, layer.n_mlp_channels) for layer in structure.layers]
-        yield from ((experiment, structure.total_params, widths) for experiment in experiments)
+        yield from (UnprunedSizes(experiment, structure.total_params, widths) for experiment in experiments)
     for table in imported:
         yield from unpruned_sizes(read_table(table))
 
@@ -36,7 +36,7 @@ def main(
     with atomic_folder(folder) as temporary:
         for experiment, total_params, widths in sizes(manifests, imported, experiments):
             comparison = compare_structure(table, total_params, experiment, model, widths_before=widths)
-            comparison["deployment"] = deployment_of(table, model, experiment, manifest)
+            comparison["deployment"] = serving_verdicts(table, model, experiment, manifest)
             write_text(temporary / f"{experiment}.txt", structure_text(comparison, language))
             write_json(temporary / f"{experiment}.json", comparison)
 

@@ -13,7 +13,12 @@ from espalier.results.consolidate import (
     layers_table,
     read_results,
 )
-from espalier.results.legacy import rows as legacy
+from espalier.results.legacy.study_rows import (
+    StudyFacts,
+    legacy_evaluation_rows,
+    legacy_experiment_rows,
+    legacy_layer_rows,
+)
 from espalier.tables import Evaluations, Experiments, Layers
 
 if TYPE_CHECKING:
@@ -31,10 +36,10 @@ def main(
 ) -> None:
     computed = [ExperimentEntry(**entry) for entry in entries]
     results, layers = read_results(computed, evaluation=evaluation, missing=missing)
-    found = [(read_table(one["table"]), one["facts"]) for one in imports]
-    experiments = [row for frame, facts in found for row in legacy.experiment_rows(frame, facts, rule)]
-    evaluations = [row for frame, _ in found for row in legacy.evaluation_rows(frame)]
-    layers += [row for frame, _ in found for row in legacy.layer_rows(frame)]
+    found = [(read_table(one["table"]), StudyFacts(**one["facts"])) for one in imports]
+    experiments = [row for frame, facts in found for row in legacy_experiment_rows(frame, facts, rule)]
+    evaluations = [row for frame, _ in found for row in legacy_evaluation_rows(frame)]
+    layers += [row for frame, _ in found for row in legacy_layer_rows(frame)]
     write_table(tables["experiments"], Experiments.validate(experiments_table(results, rule, experiments)))
     write_table(tables["evaluations"], Evaluations.validate(evaluations_table(results, evaluations)))
     write_table(tables["layers"], Layers.validate(layers_table(layers)))

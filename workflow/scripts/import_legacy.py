@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from espalier.files import write_json, write_table
 from espalier.jobs.log import workflow_job
 from espalier.results.legacy.read import read_experiment
-from espalier.results.legacy.table import import_table, listing, listing_lines
+from espalier.results.legacy.scan import FoundExperiment, SearchFacts
+from espalier.results.legacy.table import import_summary, import_table, summary_lines
 from espalier.tables import ImportedValues
 
 if TYPE_CHECKING:
@@ -17,28 +18,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger("espalier.legacy")
 
 
-def main(*, names: dict[str, Any], table: str, listed: str) -> None:
-    search = names["search"]
-    readings = [
-        read_experiment(
-            found,
-            search_folder=search["search_folder"],
-            pruning_ratio=search["pruning_ratio"],
-            methods=names["methods"],
-            model_names=names["model_names"],
-        )
-        for found in names["experiments"]
+def main(*, names: dict[str, Any], table: str, summary_file: str) -> None:
+    search = SearchFacts(**names["search"])
+    found = [FoundExperiment.from_dict(values) for values in names["experiments"]]
+    experiments = [
+        read_experiment(one, search, methods=names["methods"], model_names=names["model_names"]) for one in found
     ]
-    frame = ImportedValues.validate(import_table(search, zip(names["experiments"], readings, strict=True)))
-    content = listing(search, frame, names["not_read"])
-    for line in listing_lines(content):
+    frame = ImportedValues.validate(import_table(search, zip(found, experiments, strict=True)))
+    summary = import_summary(search, frame, names["not_read"])
+    for line in summary_lines(summary):
         logger.warning("%s", line)
-    counts = ", ".join(f"{count} {status}" for status, count in content["experiments"].items())
+    counts = ", ".join(f"{count} {status}" for status, count in summary["experiments"].items())
     logger.info("experiments: %s", counts)
     write_table(table, frame)
-    write_json(listed, content)
+    write_json(summary_file, summary)
 
 
 if __name__ == "__main__":
     with workflow_job(snakemake, "import_legacy", f"import {snakemake.wildcards.search_folder}"):
-        main(names=snakemake.params.names, table=snakemake.output.table, listed=snakemake.output.listing)
+        main(names=snakemake.params.names, table=snakemake.output.table, summary_file=snakemake.output.listing)

@@ -43,7 +43,7 @@ def describe_export(
         UserError: If the plan or the metrics belong to another model or experiment, or were made from other weights or
             another plan, or with another protocol or dtype.
     """
-    _check(plan, metrics, baseline, manifest=manifest, experiment=experiment, evaluation=evaluation)
+    _check_results(plan, metrics, baseline, manifest=manifest, experiment=experiment, evaluation=evaluation)
     recipe = metrics["recipe"]["settings"]
     return {
         "chosen": None if best is None else {"pruning_ratio": best["pruning_ratio"], "by": "acc_mean"},
@@ -60,7 +60,7 @@ def describe_export(
     }
 
 
-def _check(
+def _check_results(
     plan: Mapping[str, Any],
     metrics: Mapping[str, Any],
     baseline: Mapping[str, Any],

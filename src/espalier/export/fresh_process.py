@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from espalier.errors import UserError
 from espalier.export.parity import Tensors
 
-TEXTS = (
+PARITY_TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
     " leading space, double  space,\n\ttab and newline\n\n",
     "def f(x):\n    return x ** 2  # 1,234.5",

@@ -18,7 +18,7 @@ from espalier.errors import UserError
 from espalier.export.build import STUB_CHANNELS, check_target, export_model, layer_sizes
 from espalier.export.card import write_card
 from espalier.export.folder import full_disk_named, tokens_of, write_beside, write_model
-from espalier.export.fresh_process import TEXTS, check_in_fresh_process
+from espalier.export.fresh_process import PARITY_TEXTS, check_in_fresh_process
 from espalier.export.licence import licence_of
 from espalier.export.parity import Tensors, logits_of, make_prompts, reference
 from espalier.export.sources import BYTES, check_adapter, check_plan, check_space, check_weights
@@ -64,10 +64,10 @@ def export_checkpoint(
     with full_disk_named(checkpoint), atomic_folder(checkpoint) as folder:
         tokenizer = load_tokenizer(base)
         model = _prepare(manifest, plan, adapter)
-        expected, cast = _write(model, plan, dtype, stubs=stubs, folder=folder, n_params=n_params)
+        expected, cast = _write_export(model, plan, dtype, stubs=stubs, folder=folder, n_params=n_params)
         write_beside(base, tokenizer, description["plan"], manifest, folder)
         logger.info("loading the checkpoint in a fresh process")
-        found = check_in_fresh_process(folder, expected, tokens_of(tokenizer, TEXTS)) | cast
+        found = check_in_fresh_process(folder, expected, tokens_of(tokenizer, PARITY_TEXTS)) | cast
         write_json(folder / "parity.json", found)
         write_card(description, manifest, licence_of(base), found, plan, stubs=stubs, folder=folder)
     logger.info("logits differ by %.2g from those of the evaluated model", found["logits"]["max_abs_difference"])
@@ -84,7 +84,7 @@ def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> P
     return load_recovered(manifest, plan, adapter, dtype="auto", device="cpu")
 
 
-def _write(
+def _write_export(
     model: PreTrainedModel, plan: Plan, dtype: str, *, stubs: bool, folder: Path, n_params: int
 ) -> tuple[Tensors, dict[str, Any]]:
     """Write the exported model; return the reference for the check and the dtype entries of `parity.json`.
@@ -97,19 +97,19 @@ def _write(
     if dtype in BYTES and getattr(torch, dtype) != stored:
         before = logits_of(_cast(model, "float32"), prompts)
         _cast(model, dtype)
-        _check_finite(model, dtype)
+        _check_cast_finite(model, dtype)
     logger.info("writing %s parameters", f"{n_params:,}")
     exported = export_model(model, plan, stubs=stubs)
     if (n_written := exported.num_parameters()) != n_params:
         raise RuntimeError(f"the export has {n_written:,} parameters instead of {n_params:,}")
     write_model(exported, layer_sizes(plan, n_query, stubs=stubs), folder)
-    cast: dict[str, Any] = {"weights_dtype": _name(model.dtype)}
+    cast: dict[str, Any] = {"weights_dtype": _dtype_name(model.dtype)}
     del exported
     logger.info("computing what a loaded checkpoint must reproduce")
     expected = reference(_cast(model, "float32"), prompts)
     if before is not None:
         cast["rounding"] = {
-            "from": _name(stored),
+            "from": _dtype_name(stored),
             "max_abs_logit_difference": float((expected["logits"] - before).abs().max()),
         }
     del model
@@ -117,7 +117,7 @@ def _write(
     return expected, cast
 
 
-def _name(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
@@ -128,7 +128,7 @@ def _cast(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
     return model
 
 
-def _check_finite(model: PreTrainedModel, dtype: str) -> None:
+def _check_cast_finite(model: PreTrainedModel, dtype: str) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise UserError(f"export.dtype: {dtype} cannot hold the values of {name}; give bfloat16, float32 or stored")

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
-TOLERANCE = 1e-3
+LOGIT_TOLERANCE = 1e-3
 """Largest allowed difference of float32 logits, and of log-probabilities in beam search."""
 N_ROWS, N_PROMPT, N_NEW, N_BEAMS = 3, 24, 12, 3
 Tensors = dict[str, torch.Tensor]
@@ -76,16 +76,16 @@ def compare(model: PreTrainedModel, expected: Tensors) -> dict[str, Any]:
     }
     cached = float((_cached_logits(model, prompts).cpu() - expected["logits"]).abs().max())
     problems = [
-        f"{what} differ by {found:.2g} (allowed: {TOLERANCE:g})"
+        f"{what} differ by {found:.2g} (allowed: {LOGIT_TOLERANCE:g})"
         for what, found in (("logits", difference), ("logits with a cache", cached))
-        if not found <= TOLERANCE  # `not <=` instead of `>`: NaN must not pass
+        if not found <= LOGIT_TOLERANCE  # `not <=` instead of `>`: NaN must not pass
     ]
     problems += [] if argmax_equal else ["another token is the most probable one"]
     problems += [f"generation {name} differs" for name, result in generation.items() if result == "different"]
     return {
         "passed": not problems,
         "reason": "; ".join(problems) or None,
-        "tolerance": TOLERANCE,
+        "tolerance": LOGIT_TOLERANCE,
         "dtype": "float32",
         "logits": {
             "n_tokens": prompts.numel(),
@@ -163,7 +163,7 @@ def _same_choices(model: PreTrainedModel, generated: torch.Tensor, expected: tor
         return "different"
     logits = logits_of(model, generated)[:, -N_NEW - 1 : -1]
     chosen = logits.gather(-1, generated[:, -N_NEW:, None])[..., 0]
-    return "tie" if bool((logits.amax(dim=-1) - chosen <= TOLERANCE).all()) else "different"
+    return "tie" if bool((logits.amax(dim=-1) - chosen <= LOGIT_TOLERANCE).all()) else "different"
 
 
 def _same_score(model: PreTrainedModel, generated: torch.Tensor, expected: torch.Tensor) -> str:
@@ -181,4 +181,4 @@ def _same_score(model: PreTrainedModel, generated: torch.Tensor, expected: torch
         return logprobs.gather(-1, tokens[:, -N_NEW:, None]).sum(dim=(1, 2))
 
     gap = (score(generated) - score(expected.to(model.device))).abs()
-    return "tie" if bool((gap <= TOLERANCE).all()) else "different"
+    return "tie" if bool((gap <= LOGIT_TOLERANCE).all()) else "different"

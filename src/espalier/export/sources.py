@@ -70,8 +70,8 @@ def check_adapter(results: Mapping[str, Any], adapter: Path | None) -> None:
     found = None if adapter is None else adapter_fingerprint(adapter)
     if evaluated != found:
         raise UserError(
-            f"export: the metrics are of adapter {_short(evaluated)}, but {_short(found)} is to be merged; run "
-            "`snakemake recovered` again"
+            f"export: the metrics are of adapter {_short_checksum(evaluated)}, but {_short_checksum(found)} is to be "
+            "merged; run `snakemake recovered` again"
         )
 
 
@@ -87,8 +87,8 @@ def check_weights(manifest: Mapping[str, Any]) -> Path:
         for name, file in files.items():
             if (found := sha256_of(folder / name)) != file["sha256"]:
                 raise UserError(
-                    f"{folder / name}: has checksum {_short(found)}, not {_short(file['sha256'])} as when it was "
-                    f"checked; restore that revision of the model"
+                    f"{folder / name}: has checksum {_short_checksum(found)}, not {_short_checksum(file['sha256'])} "
+                    "as when it was checked; restore that revision of the model"
                 )
             progress.advance(file["bytes"])
     return folder
@@ -110,12 +110,14 @@ def check_space(place: Path, manifest: Mapping[str, Any], n_params: int, dtype: 
     needed = int(n_params * (BYTES.get(dtype) or stored)) + _ROOM_BESIDE_WEIGHTS
     place.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(place).free) < needed:
-        raise UserError(f"{place}: no room: the checkpoint needs {_size(needed)}, {_size(free)} are free; make room")
+        raise UserError(
+            f"{place}: no room: the checkpoint needs {_format_bytes(needed)}, {_format_bytes(free)} are free; make room"
+        )
 
 
-def _size(n_bytes: int) -> str:
+def _format_bytes(n_bytes: int) -> str:
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
 
 
-def _short(checksum: str | None) -> str:
+def _short_checksum(checksum: str | None) -> str:
     return checksum[:12] if checksum else "(none)"

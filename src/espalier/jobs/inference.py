@@ -17,9 +17,9 @@ from espalier.files import read_json
 from espalier.models.from_manifest import load_from_manifest
 from espalier.planning.plan import Plan
 from espalier.recipe import inference_settings, make_recipe
-from espalier.serving.timing import PADDED, Load, kv_cache_bytes_per_token, measure, versions_of, weights_bytes
-from espalier.serving.timing_summary import summarise
-from espalier.serving.verdict import ADVISED
+from espalier.serving.inference_summary import PADDED, Workload, summarise_runs
+from espalier.serving.inference_timing import kv_cache_bytes_per_token, measure, versions_of, weights_bytes
+from espalier.serving.verdict import RECOMMENDED_MULTIPLE
 
 logger = logging.getLogger(__name__)
 _FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")
@@ -73,19 +73,19 @@ def measure_plan(
         UserError: If the plan does not fit the model, or a batch does not fit in memory.
     """
     torch.set_num_threads(settings["threads"])
-    load = Load(**{key: settings[key] for key in ("batch_sizes", "prompt_tokens", "new_tokens", "repeats")})
+    workload = Workload(**{key: settings[key] for key in ("batch_sizes", "prompt_tokens", "new_tokens", "repeats")})
     plan = Plan.from_dict(content)
     model = load_from_manifest(manifest, dtype=dtype, device=device, gpus=gpus)
-    models = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=ADVISED)
-    runs = [asdict(run) for run in measure(models, load)]
+    models = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=RECOMMENDED_MULTIPLE)
+    runs = measure(models, workload)
     found = {
         **{key: content[key] for key in _FACTS},
         "machine": machine(model, settings["threads"]),
-        "load": asdict(load),
-        "padded_to": ADVISED if PADDED in models else None,
+        "load": asdict(workload),
+        "padded_to": RECOMMENDED_MULTIPLE if PADDED in models else None,
         "models": {name: sizes(one) for name, one in models.items()},
-        "batches": summarise(runs, list(models), prompt_tokens=load.prompt_tokens, new_tokens=load.new_tokens),
-        "runs": runs,
+        "batches": summarise_runs(runs, list(models), workload),
+        "runs": [asdict(run) for run in runs],
         "recipe": make_recipe(**inference_settings(manifest, content, dtype=dtype)),
     }
     for batch in found["batches"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from espalier.models.from_manifest import load_from_manifest
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from espalier.recipe import make_recipe, recovery_settings
+from espalier.recovery.fine_tuning import TrainingRecord, TrainingSchedule, check_context, fine_tune
 from espalier.recovery.fingerprint import adapter_fingerprint
 from espalier.recovery.lora import LoraSettings, attach, save_adapter
-from espalier.recovery.text import load_packed
-from espalier.recovery.training import Schedule, Trained, check_context, fine_tune
+from espalier.recovery.training_sequences import SequenceSettings, load_training_sequences
 
 logger = logging.getLogger(__name__)
 SCHEDULE = ("epochs", "batch_size", "learning_rate", "warmup_fraction", "max_grad_norm", "seed")
@@ -63,7 +63,7 @@ class RecoveryJob:
         return {name: self.settings[name] for name in names}
 
 
-def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trained:
+def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> TrainingRecord:
     """Fine-tune a pruned model, write its adapter, then write a record of the training.
 
     Args:
@@ -76,14 +76,14 @@ def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trai
     """
     torch.set_num_threads(job.threads)
     manifest, plan = read_json(job.manifest), read_json(job.plan)
-    packed = load_packed(manifest, job.text, job.part(TEXT))
+    sequences = load_training_sequences(manifest, job.text, SequenceSettings(**job.part(TEXT)))
     model = load_pruned(manifest, plan, job)
-    check_context(model, packed.tokens.shape[1])
+    check_context(model, sequences.tokens.shape[1])
     adapted = attach(model, LoraSettings(**job.part(LORA)))
     trained = fine_tune(
         adapted,
-        torch.from_numpy(packed.tokens),
-        Schedule(**job.part(SCHEDULE)),
+        torch.from_numpy(sequences.tokens),
+        TrainingSchedule(**job.part(SCHEDULE)),
         token_budget=job.resources["token_budget"],
         checkpointing=bool(job.resources["checkpointing"]),
     )
@@ -125,14 +125,23 @@ def peak_memory(device: torch.device) -> int:
 
 
 def _record(
-    job: RecoveryJob, manifest: Mapping[str, Any], plan: Mapping[str, Any], trained: Trained, adapter: str, peak: int
+    job: RecoveryJob,
+    manifest: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    trained: TrainingRecord,
+    adapter: str,
+    peak: int,
 ) -> dict[str, Any]:
     return {
         "model": manifest["model"],
         "experiment": plan["experiment"],
         "pruning_ratio": plan["pruning_ratio"],
         "adapter": adapter,
-        **asdict(trained),
+        "losses": trained.losses,
+        "n_tokens": trained.n_tokens,
+        "n_trainable": trained.n_trainable,
+        "rows": trained.micro_batch_size,
+        "seconds": trained.seconds,
         "n_steps": len(trained.losses),
         "peak_memory_bytes": peak,
         "recipe": recipe_of(job, manifest, plan),

@@ -31,7 +31,7 @@ from espalier.models.decoder import ROLES
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
-from espalier.recovery.fingerprint import CONFIG, WEIGHTS
+from espalier.recovery.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LoraSettings:
     seed: int
 
 
-def projections_left(model: nn.Module, names: Sequence[str]) -> list[str]:
+def remaining_projections(model: nn.Module, names: Sequence[str]) -> list[str]:
     """Return the full module names of the requested projections that a pruned model still has.
 
     Args:
@@ -65,9 +65,9 @@ def projections_left(model: nn.Module, names: Sequence[str]) -> list[str]:
     """
     roles = [role for role in ROLES if role.name in names]
     found = []
-    for number, layer in enumerate(model.get_submodule(LAYERS)):
+    for index, layer in enumerate(model.get_submodule(LAYERS)):
         modules = dict(layer.named_modules())
-        found += [f"{LAYERS}.{number}.{role.path}" for role in roles if isinstance(modules.get(role.path), nn.Linear)]
+        found += [f"{LAYERS}.{index}.{role.path}" for role in roles if isinstance(modules.get(role.path), nn.Linear)]
     if not found:
         raise UserError(f"recovery.target_modules: no layer of the pruned model has {', '.join(names)}; name others")
     return found
@@ -83,7 +83,7 @@ def attach(model: PreTrainedModel, settings: LoraSettings) -> PeftModel:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=projections_left(model, settings.target_modules),
+        target_modules=remaining_projections(model, settings.target_modules),
     )
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
@@ -104,10 +104,10 @@ def save_adapter(model: PeftModel, folder: str | Path, plan: Plan) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
     with atomic_folder(folder) as temporary:
         # Write a single metadata entry: with several, safetensors varies their order between processes.
-        save_file(weights, temporary / WEIGHTS, metadata={"plan": _hash(plan)})
+        save_file(weights, temporary / ADAPTER_WEIGHTS, metadata={"plan": _plan_hash(plan)})
         # Do not use peft's writer: it writes sets in an order that varies between runs.
         values = {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}
-        write_json(temporary / CONFIG, values)
+        write_json(temporary / ADAPTER_CONFIG, values)
 
 
 def merge_adapter(model: PreTrainedModel, folder: str | Path, plan: Plan) -> PreTrainedModel:
@@ -125,10 +125,10 @@ def merge_adapter(model: PreTrainedModel, folder: str | Path, plan: Plan) -> Pre
             fit the model.
     """
     folder = Path(folder)
-    if missing := [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]:
+    if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]:
         raise UserError(f"{folder}: has no {missing[0]}; run `snakemake recovered` again")
-    with safe_open(folder / WEIGHTS, framework="pt") as tensors:
-        if (tensors.metadata() or {}).get("plan") != _hash(plan):
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as tensors:
+        if (tensors.metadata() or {}).get("plan") != _plan_hash(plan):
             raise UserError(f"{folder}: the adapter was trained on another plan; run `snakemake recovered` again")
     try:
         adapted = PeftModel.from_pretrained(model, folder)
@@ -162,5 +162,5 @@ def load_recovered(
     return merge_adapter(model, adapter, plan)
 
 
-def _hash(plan: Plan) -> str:
+def _plan_hash(plan: Plan) -> str:
     return sha256_of_json(plan.to_dict()["layers"])

@@ -24,7 +24,7 @@ def compare_structure(
     experiment: str,
     model: str,
     *,
-    widths_before: Sequence[tuple[int, int]] | None = None,
+    widths_before: Sequence[tuple[int | None, int | None]] | None = None,
 ) -> dict[str, Any]:
     """Compare the pruned model of an experiment with the unpruned model.
 

@@ -43,13 +43,13 @@ class Target:
         multiple_of: MLP widths must be multiples of this number; 1 allows any width.
         attention_stub: Which layers without attention need a stub: `none`, the `first` layer, or `every` layer.
         mlp_stub: Channels of the stub that a layer without MLP needs; 0 if it needs none.
-        leaves_out: Whether layers that lost both blocks are left out and the other layers renumbered.
+        drops_empty_layers: Whether layers that lost both blocks are left out and the other layers renumbered.
         quantised: Whether the inputs of o_proj are also quantised in blocks of `multiple_of` numbers.
-        block_norms: Whether norms over queries and keys inside attention are supported.
-        lone_biases: Whether the output bias of a removed block can stay without the block. If not, the layer needs a
-            stub.
-        sliding: Whether a sliding window shorter than the context is supported.
-        uniform: Whether all layers must have the same shapes.
+        supports_block_norms: Whether norms over queries and keys inside attention are supported.
+        keeps_output_bias: Whether the output bias of a removed block can stay without the block. If not, the layer
+            needs a stub.
+        supports_sliding_window: Whether a sliding window shorter than the context is supported.
+        uniform_layers: Whether all layers must have the same shapes.
         all_query_heads: Whether every layer that has attention must keep all query heads.
     """
 
@@ -59,41 +59,41 @@ class Target:
     multiple_of: int = 1
     attention_stub: Literal["none", "first", "every"] = "none"
     mlp_stub: int = 0
-    leaves_out: bool = False
+    drops_empty_layers: bool = False
     quantised: bool = False
-    block_norms: bool = True
-    lone_biases: bool = False
-    sliding: bool = True
-    uniform: bool = False
+    supports_block_norms: bool = True
+    keeps_output_bias: bool = False
+    supports_sliding_window: bool = True
+    uniform_layers: bool = False
     all_query_heads: bool = False
 
 
 def _gguf(name: str, multiple_of: int) -> Target:
     return Target(
         name, "run", GGUF_TYPES, multiple_of, attention_stub="first", mlp_stub=max(32, multiple_of),
-        leaves_out=True, quantised=multiple_of > 1, block_norms=False, sliding=False,
+        drops_empty_layers=True, quantised=multiple_of > 1, supports_block_norms=False, supports_sliding_window=False,
     )  # fmt: skip
 
 
 TARGETS = (
-    Target("transformers", "run", FOLDER_TYPES, lone_biases=True),
+    Target("transformers", "run", FOLDER_TYPES, keeps_output_bias=True),
     Target("vllm", "read", FOLDER_TYPES, attention_stub="every", mlp_stub=32),
     _gguf("gguf_f16", 1),
     _gguf("gguf_q8_0", 32),
     _gguf("gguf_k", 256),
-    Target("decilm", "read", ("llama",), attention_stub="first", block_norms=False, sliding=False,
-           all_query_heads=True),
-    Target("tensorrt", "rule", uniform=True),
+    Target("decilm", "read", ("llama",), attention_stub="first", supports_block_norms=False,
+           supports_sliding_window=False, all_query_heads=True),
+    Target("tensorrt", "rule", uniform_layers=True),
 )  # fmt: skip
 
 
 MULTIPLES = (32, 64, 256)
-ADVISED = 64
-_COARSE = 0.05  # if padding adds back a larger share of the removed parameters, `advice` warns
+RECOMMENDED_MULTIPLE = 64
+MAX_PADDING_SHARE = 0.05  # if padding adds back a larger share of the removed parameters, `width_recommendation` warns
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelProperties:
     """Properties of the unpruned model that verdicts depend on.
 
     Attributes:
@@ -115,14 +115,15 @@ class ModelFacts:
     block_norms: tuple[str, ...]
 
     @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> ModelFacts | None:
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> ModelProperties | None:
         """Read the properties from a manifest; return None if an older version wrote it and they are missing."""
         config = manifest["config"]
         if "biases" not in manifest or "num_attention_heads" not in config:
             return None
         heads = int(config["num_attention_heads"])
-        kinds = tuple(config.get("layer_types") or ())
-        slides = config.get("use_sliding_window") is not False and (not kinds or "sliding_attention" in kinds)
+        layer_types = tuple(config.get("layer_types") or ())
+        has_sliding_layers = not layer_types or "sliding_attention" in layer_types
+        slides = has_sliding_layers and config.get("use_sliding_window") is not False
         return cls(
             model_type=manifest["model_type"],
             context_length=config.get("max_position_embeddings"),
@@ -135,14 +136,14 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptCounts:
     """Numbers of KV groups and MLP channels that each layer keeps, (n_layers,) each."""
 
     kv_groups: tuple[int, ...]
     mlp_channels: tuple[int, ...]
 
     @classmethod
-    def of(cls, plan: Plan) -> Kept:
+    def from_plan(cls, plan: Plan) -> KeptCounts:
         """Count the kept groups of a plan."""
         return cls(plan.n_kept_kv_groups, plan.n_kept_mlp_channels)
 
@@ -182,7 +183,7 @@ class Verdict:
         """Verdict code: `as_is`, `needs_rounding`, `needs_stub`, `needs_rounding_and_stub` or `cannot`."""
         if self.reasons:
             return "cannot"
-        needs = [name for name, some in (("rounding", self.rounded), ("stub", self._stubs)) if some]
+        needs = [name for name, layers in (("rounding", self.rounded), ("stub", self._stubs)) if layers]
         return f"needs_{'_and_'.join(needs)}" if needs else "as_is"
 
     @property
@@ -190,105 +191,106 @@ class Verdict:
         """All messages: the reasons, or else the changes that loading needs; then the remarks."""
         if self.reasons:
             return [*self.reasons, *self.remarks]
-        done: list[Message] = []
+        changes: list[Message] = []
         if self.rounded:
-            multiple, layers = self.target.multiple_of, spans(self.rounded)
-            done.append(Message("round_widths", {"multiple": multiple, "n": len(self.rounded), "layers": layers}))
+            multiple, layers = self.target.multiple_of, format_layer_ranges(self.rounded)
+            changes.append(Message("round_widths", {"multiple": multiple, "n": len(self.rounded), "layers": layers}))
         if self.attention_stubs:
-            done.append(Message("attention_stubs", {"layers": spans(self.attention_stubs)}))
+            changes.append(Message("attention_stubs", {"layers": format_layer_ranges(self.attention_stubs)}))
         if self.mlp_stubs:
             channels = max(1, self.target.mlp_stub)
-            done.append(Message("mlp_stubs", {"channels": channels, "layers": spans(self.mlp_stubs)}))
+            changes.append(Message("mlp_stubs", {"channels": channels, "layers": format_layer_ranges(self.mlp_stubs)}))
         if self.left_out:
-            done.append(Message("left_out", {"layers": spans(self.left_out)}))
-        return [*done, *self.remarks]
+            changes.append(Message("left_out", {"layers": format_layer_ranges(self.left_out)}))
+        return [*changes, *self.remarks]
 
     @property
     def _stubs(self) -> bool:
         return bool(self.attention_stubs or self.mlp_stubs)
 
 
-def verdicts(kept: Kept, structure: ModelSizes, facts: ModelFacts) -> list[Verdict]:
+def all_verdicts(kept: KeptCounts, structure: ModelSizes, properties: ModelProperties) -> list[Verdict]:
     """Return the verdict of every target on a plan, in the order of `TARGETS`."""
-    return [judge(target, kept, structure, facts) for target in TARGETS]
+    return [verdict_for(target, kept, structure, properties) for target in TARGETS]
 
 
-def judge(target: Target, kept: Kept, structure: ModelSizes, facts: ModelFacts) -> Verdict:
+def verdict_for(target: Target, kept: KeptCounts, structure: ModelSizes, properties: ModelProperties) -> Verdict:
     """Return the verdict of one target on a plan.
 
     Args:
         target: The target.
-        kept: Kept counts of the plan.
+        kept: KeptCounts counts of the plan.
         structure: Sizes of the unpruned model.
-        facts: Properties of the unpruned model.
+        properties: Properties of the unpruned model.
     """
-    reasons, remarks = list(_refusals(target, kept, structure, facts)), []
-    if target.uniform and (differ := _differ(kept)):
-        reasons.append(differ)
+    reasons, remarks = list(_refusals(target, kept, structure, properties)), []
+    if target.uniform_layers and (difference := _shape_difference(kept)):
+        reasons.append(difference)
         remarks.append(_uniform_padding(kept, structure))
     if reasons:
         return Verdict(target, reasons=reasons, remarks=remarks)
-    left_out = _left_out(target, kept, facts)
+    left_out = _left_out(target, kept, properties)
     layers = [layer for layer in range(structure.n_layers) if layer not in left_out]
     if not layers:
         return Verdict(target, reasons=[Message("no_layer_left")])
-    if wide := _wide_o_proj(target, kept, facts):
-        remarks.append(Message("wide_o_proj", {"layers": spans(wide), "multiple": target.multiple_of}))
+    if wide := _wide_o_proj(target, kept, properties):
+        remarks.append(Message("wide_o_proj", {"layers": format_layer_ranges(wide), "multiple": target.multiple_of}))
     return Verdict(
         target,
         rounded=[layer for layer in layers if kept.mlp_channels[layer] % target.multiple_of],
-        attention_stubs=_attention_stubs(target, kept, facts, layers),
-        mlp_stubs=[
-            layer
-            for layer in layers
-            if not kept.mlp_channels[layer] and (target.mlp_stub or _lone(target, MLP.writer_path, facts))
-        ],
+        attention_stubs=_attention_stubs(target, kept, properties, layers),
+        mlp_stubs=_mlp_stubs(target, kept, properties, layers),
         left_out=left_out,
         remarks=remarks,
     )
 
 
-def rounding_costs(kept: Kept, structure: ModelSizes) -> list[dict[str, Any]]:
-    """Compute the cost of padding MLP widths with zeros.
+@dataclass(frozen=True)
+class RoundingCost:
+    """Cost of padding MLP widths with zeros to multiples of a number.
 
-    Returns:
-        One mapping for each of `MULTIPLES`: `multiple`, `n_layers` (number of padded layers), `added_params`, and
-        `removed_param_fraction` after padding.
+    Attributes:
+        multiple: The number.
+        n_layers: Number of padded layers.
+        added_params: Parameters that padding adds.
+        removed_param_fraction: Achieved fraction of removed parameters after padding.
     """
-    found = []
+
+    multiple: int
+    n_layers: int
+    added_params: int
+    removed_param_fraction: float
+
+
+def rounding_costs(kept: KeptCounts, structure: ModelSizes) -> list[RoundingCost]:
+    """Compute the cost of padding MLP widths with zeros, for each of `MULTIPLES`."""
+    costs = []
     for multiple in MULTIPLES:
         added = [
             -kept_channels % multiple * layer.mlp_channel_params
             for kept_channels, layer in zip(kept.mlp_channels, structure.layers, strict=True)
         ]
         removed = structure.total_params - kept.n_params(structure) - sum(added)
-        found.append(
-            {
-                "multiple": multiple,
-                "n_layers": sum(map(bool, added)),
-                "added_params": sum(added),
-                "removed_param_fraction": removed / structure.total_params,
-            }
-        )
-    return found
+        costs.append(RoundingCost(multiple, sum(map(bool, added)), sum(added), removed / structure.total_params))
+    return costs
 
 
-def advice(kept: Kept, structure: ModelSizes) -> Message:
+def width_recommendation(kept: KeptCounts, structure: ModelSizes) -> Message:
     """Return the recommendation about MLP widths as a message."""
     aligned = [multiple for multiple in MULTIPLES if not any(width % multiple for width in kept.mlp_channels)]
-    if aligned and aligned[-1] >= ADVISED:
+    if aligned and aligned[-1] >= RECOMMENDED_MULTIPLE:
         return Message("advice_aligned", {"multiple": aligned[-1]})
-    cost = next(one for one in rounding_costs(kept, structure) if one["multiple"] == ADVISED)
+    cost = next(cost for cost in rounding_costs(kept, structure) if cost.multiple == RECOMMENDED_MULTIPLE)
     removed = structure.total_params - kept.n_params(structure)
-    if cost["added_params"] > _COARSE * removed:
+    if cost.added_params > MAX_PADDING_SHARE * removed:
         widest = max(layer.n_mlp_channels for layer in structure.layers)
-        share = cost["added_params"] / removed if removed else 1.0
+        share = cost.added_params / removed if removed else 1.0
         return Message("advice_coarse", {"channels": widest, "share": share})
-    fraction = cost["removed_param_fraction"]
-    return Message("advice_plan", {"added": cost["added_params"], "n": cost["n_layers"], "fraction": fraction})
+    values = {"added": cost.added_params, "n": cost.n_layers, "fraction": cost.removed_param_fraction}
+    return Message("advice_plan", values)
 
 
-def spans(layers: Iterable[int]) -> str:
+def format_layer_ranges(layers: Iterable[int]) -> str:
     """Format layer numbers compactly, such as `0, 3-5`."""
     runs = [
         [layer for _, layer in run] for _, run in groupby(enumerate(sorted(layers)), key=lambda pair: pair[1] - pair[0])
@@ -296,54 +298,63 @@ def spans(layers: Iterable[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def _refusals(target: Target, kept: Kept, structure: ModelSizes, facts: ModelFacts) -> Iterable[Message]:
-    if target.model_types and facts.model_type not in target.model_types:
-        yield Message("other_type", {"model_type": facts.model_type, "known": ", ".join(target.model_types)})
-    if facts.block_norms and not target.block_norms:
-        yield Message("has_block_norms", {"names": ", ".join(facts.block_norms)})
-    window, context = facts.sliding_window, facts.context_length
-    if not target.sliding and window is not None and context is not None and window < context:
+def _refusals(
+    target: Target, kept: KeptCounts, structure: ModelSizes, properties: ModelProperties
+) -> Iterable[Message]:
+    if target.model_types and properties.model_type not in target.model_types:
+        yield Message("other_type", {"model_type": properties.model_type, "known": ", ".join(target.model_types)})
+    if properties.block_norms and not target.supports_block_norms:
+        yield Message("has_block_norms", {"names": ", ".join(properties.block_norms)})
+    window, context = properties.sliding_window, properties.context_length
+    if not target.supports_sliding_window and window is not None and context is not None and window < context:
         yield Message("sliding_window", {"window": window, "context": context})
     if target.all_query_heads:
         full = [layer.n_kv_groups for layer in structure.layers]
         if dropped := [layer for layer, count in enumerate(kept.kv_groups) if 0 < count < full[layer]]:
-            yield Message("query_heads_dropped", {"layers": spans(dropped)})
+            yield Message("query_heads_dropped", {"layers": format_layer_ranges(dropped)})
 
 
-def _differ(kept: Kept) -> Message | None:
+def _shape_difference(kept: KeptCounts) -> Message | None:
     n_kv, n_mlp = len(set(kept.kv_groups)), len(set(kept.mlp_channels))
     return Message("shapes_differ", {"n_kv": n_kv, "n_mlp": n_mlp}) if max(n_kv, n_mlp) > 1 else None
 
 
-def _uniform_padding(kept: Kept, structure: ModelSizes) -> Message:
+def _uniform_padding(kept: KeptCounts, structure: ModelSizes) -> Message:
     kv_groups, channels = max(kept.kv_groups), max(kept.mlp_channels)
-    padded = Kept((kv_groups,) * structure.n_layers, (channels,) * structure.n_layers)
+    padded = KeptCounts((kv_groups,) * structure.n_layers, (channels,) * structure.n_layers)
     fraction = 1 - padded.n_params(structure) / structure.total_params
     return Message("uniform_padding", {"kv_groups": kv_groups, "channels": channels, "fraction": fraction})
 
 
-def _left_out(target: Target, kept: Kept, facts: ModelFacts) -> list[int]:
+def _left_out(target: Target, kept: KeptCounts, properties: ModelProperties) -> list[int]:
     """Return the layers that the export leaves out: layers that lost both blocks, unless output biases remain."""
-    if not target.leaves_out or {ATTENTION.writer_path, MLP.writer_path} & set(facts.biases):
+    if not target.drops_empty_layers or {ATTENTION.writer_path, MLP.writer_path} & set(properties.biases):
         return []
     return [layer for layer, both in enumerate(zip(kept.kv_groups, kept.mlp_channels, strict=True)) if not any(both)]
 
 
-def _attention_stubs(target: Target, kept: Kept, facts: ModelFacts, layers: Sequence[int]) -> list[int]:
+def _attention_stubs(target: Target, kept: KeptCounts, properties: ModelProperties, layers: Sequence[int]) -> list[int]:
     """Return which of `layers` (those not left out) need an attention stub."""
     empty = [layer for layer in layers if not kept.kv_groups[layer]]
-    if target.attention_stub == "every" or _lone(target, ATTENTION.writer_path, facts):
+    if target.attention_stub == "every" or _needs_block_for_bias(target, ATTENTION.writer_path, properties):
         return empty
     return [layer for layer in empty if target.attention_stub == "first" and layer == layers[0]]
 
 
-def _lone(target: Target, projection: str, facts: ModelFacts) -> bool:
+def _mlp_stubs(target: Target, kept: KeptCounts, properties: ModelProperties, layers: Sequence[int]) -> list[int]:
+    """Return which of `layers` (those not left out) need an MLP stub."""
+    if not (target.mlp_stub or _needs_block_for_bias(target, MLP.writer_path, properties)):
+        return []
+    return [layer for layer in layers if not kept.mlp_channels[layer]]
+
+
+def _needs_block_for_bias(target: Target, projection: str, properties: ModelProperties) -> bool:
     """Return whether a projection has a bias that the target cannot load without its block."""
-    return projection in facts.biases and not target.lone_biases
+    return projection in properties.biases and not target.keeps_output_bias
 
 
-def _wide_o_proj(target: Target, kept: Kept, facts: ModelFacts) -> list[int]:
+def _wide_o_proj(target: Target, kept: KeptCounts, properties: ModelProperties) -> list[int]:
     if not target.quantised:
         return []
-    inputs = facts.queries_per_group * facts.head_dim
+    inputs = properties.queries_per_group * properties.head_dim
     return [layer for layer, count in enumerate(kept.kv_groups) if count * inputs % target.multiple_of]

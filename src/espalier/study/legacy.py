@@ -11,7 +11,7 @@ from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.naming import NAME_PATTERN
-from espalier.results.legacy.names import plain
+from espalier.results.legacy.names import normalised_name
 from espalier.results.legacy.scan import COMPARISON, SearchFolder, scan
 from espalier.study.paths import Paths, Wildcards
 
@@ -140,8 +140,9 @@ class LegacyResults:
         return folders[wildcards.search_folder]
 
     def _other_model(self, path: str, model: ModelEntry, folder: SearchFolder) -> Iterator[str]:
-        named = plain(folder.model_in_name or "")
-        if named in {plain(other.name) for other in self._config.models} - {plain(name) for name in _names(model)}:
+        all_models = {normalised_name(other.name) for other in self._config.models}
+        this_model = {normalised_name(name) for name in _names(model)}
+        if normalised_name(folder.model_in_name or "") in all_models - this_model:
             yield f"{path}: {folder.path} is named after {folder.model_in_name!r}, another model of this study"
 
     @staticmethod

@@ -174,6 +174,16 @@ def test_the_report_shows_before_and_after(language: str) -> None:
     assert texts("s.recovery") in model_html(content, rows, {}, language)
 
 
+def test_a_missing_accuracy_comes_after_an_accuracy_of_zero() -> None:
+    content = reported(recovered(KEPT), KEPT)["by_ratio"]["50"]
+    experiments = content["recovery"]["experiments"]
+    experiments["x-1"] |= {"acc_before": 0.0, "acc_after": 0.0}
+    experiments["x-2"] |= {"acc_before": 0.9, "acc_after": None}
+    experiments["x-3"] |= {"acc_before": None, "acc_after": None}
+    (section,) = recovery_sections(Texts(), content)
+    assert [row[0] for row in section.tables[0].rows][-3:] == ["x-1", "x-2", "x-3"]
+
+
 def test_nothing_is_shown_where_nothing_was_recovered() -> None:
     plain = json.loads(json.dumps(analyse_model(experiments(), "M", headline_ratio=None)))
     assert with_recovery(plain, []) == plain

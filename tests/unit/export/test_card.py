@@ -7,14 +7,14 @@ import pytest
 import yaml
 
 from espalier.export.card import escape, write_card
-from espalier.export.parity import TOLERANCE
+from espalier.export.parity import LOGIT_TOLERANCE
 from espalier.files import write_json
 from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 from tests.unit.export.conftest import description_of
 
 PARITY = {
-    "tolerance": TOLERANCE,
+    "tolerance": LOGIT_TOLERANCE,
     "logits": {"n_tokens": 72, "max_abs_difference": 0.0, "max_abs_difference_cached": 2.5e-6},
     "generation": {"prompts": 3, "new_tokens": 12, "beams": 3, "greedy_cached": "equal", "beam_cached": "tie"},
     "tokenizer": {"n_texts": 5, "equal": True},

@@ -8,13 +8,13 @@ from transformers import PreTrainedModel
 
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
+from espalier.recovery.fine_tuning import TrainingSchedule
 from espalier.recovery.lora import LoraSettings
-from espalier.recovery.training import Schedule
 from tests.unit.conftest import random_model, with_biases
 
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.05, target_modules=SEVEN, seed=0)
-SCHEDULE = Schedule(epochs=4, batch_size=8, learning_rate=1e-2, warmup_fraction=0.1, max_grad_norm=1.0, seed=0)
+SCHEDULE = TrainingSchedule(epochs=4, batch_size=8, learning_rate=1e-2, warmup_fraction=0.1, max_grad_norm=1.0, seed=0)
 VOCABULARY = 64
 # Layer 0 keeps one of two KV groups and 20 of 48 channels.
 KEPT = {"whole": ([[0], [0, 1]], [list(range(20)), list(range(30))]), "emptied": ([[1], []], [list(range(20)), []])}

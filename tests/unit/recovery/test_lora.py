@@ -18,9 +18,16 @@ from espalier.models.decoder import ROLES
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.manifest import make_manifest
 from espalier.models.surgery import prune
-from espalier.recovery.fingerprint import CONFIG, WEIGHTS, adapter_fingerprint
-from espalier.recovery.lora import LoraSettings, attach, load_recovered, merge_adapter, projections_left, save_adapter
-from espalier.recovery.training import fine_tune
+from espalier.recovery.fine_tuning import fine_tune
+from espalier.recovery.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_fingerprint
+from espalier.recovery.lora import (
+    LoraSettings,
+    attach,
+    load_recovered,
+    merge_adapter,
+    remaining_projections,
+    save_adapter,
+)
 from tests.conftest import REPOSITORY
 from tests.unit.recovery.conftest import LORA, PLANS, SCHEDULE, SEVEN, Pruned
 
@@ -38,16 +45,16 @@ def logits(model: nn.Module, sequences: torch.Tensor) -> torch.Tensor:
 
 def test_emptied_blocks_have_nothing_to_adapt(pruned: Pruned) -> None:
     """Only projections with weights are adapted; the remaining output bias of an empty block does not count as one."""
-    whole, emptied = projections_left(pruned("whole"), SEVEN), projections_left(pruned("emptied"), SEVEN)
+    whole, emptied = remaining_projections(pruned("whole"), SEVEN), remaining_projections(pruned("emptied"), SEVEN)
     assert whole == [f"model.layers.{number}.{role.path}" for number in range(2) for role in ROLES]
     assert emptied == whole[:7]
-    assert projections_left(pruned("emptied"), ("up_proj",)) == ["model.layers.0.mlp.up_proj"]
+    assert remaining_projections(pruned("emptied"), ("up_proj",)) == ["model.layers.0.mlp.up_proj"]
 
 
 def test_adapters_have_the_shapes_of_what_is_left(pruned: Pruned) -> None:
     """Rank r adds r * (rows + columns) parameters to each projection, and only those are trained."""
     model = pruned("whole")
-    shapes = [model.get_submodule(name).weight.shape for name in projections_left(model, SEVEN)]
+    shapes = [model.get_submodule(name).weight.shape for name in remaining_projections(model, SEVEN)]
     adapted = attach(model, LORA)
     found = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     assert sum(p.numel() for p in found.values()) == sum(4 * (rows + columns) for rows, columns in shapes)
@@ -85,7 +92,7 @@ def test_a_merged_model_has_no_trace_of_peft(pruned: Pruned, sequences: torch.Te
 def test_the_sum_is_rounded_once_in_bfloat16(pruned: Pruned, sequences: torch.Tensor, tmp_path: Path) -> None:
     """Adapters are float32; W + (alpha / r) B A is computed in float32 and then rounded to the dtype of W."""
     save_adapter(trained(pruned, sequences, "whole", torch.bfloat16), tmp_path / "adapter", PLANS["whole"])
-    tensors = load_file(tmp_path / "adapter" / WEIGHTS)
+    tensors = load_file(tmp_path / "adapter" / ADAPTER_WEIGHTS)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     merged = merge_adapter(pruned("whole", torch.bfloat16), tmp_path / "adapter", PLANS["whole"])
     name = "model.layers.0.self_attn.q_proj"
@@ -124,7 +131,7 @@ def test_the_fingerprint_knows_weights_and_scaling(pruned: Pruned, tmp_path: Pat
     for number, one in enumerate(settings):
         save_adapter(attach(pruned(), one), tmp_path / str(number), PLANS["whole"])
     assert len({adapter_fingerprint(tmp_path / str(number)) for number in range(len(settings))}) == len(settings)
-    assert read_json(tmp_path / "0" / CONFIG)["base_model_name_or_path"] is None  # no path of this machine
+    assert read_json(tmp_path / "0" / ADAPTER_CONFIG)["base_model_name_or_path"] is None  # no path of this machine
 
 
 def test_an_adapter_of_another_model_is_refused(pruned: Pruned, tmp_path: Path) -> None:
@@ -147,7 +154,7 @@ def test_an_adapter_of_other_groups_of_the_same_number_is_refused(pruned: Pruned
 
 def test_an_incomplete_folder_is_refused(pruned: Pruned, tmp_path: Path) -> None:
     save_adapter(attach(pruned("whole"), LORA), tmp_path / "adapter", PLANS["whole"])
-    (tmp_path / "adapter" / WEIGHTS).unlink()
+    (tmp_path / "adapter" / ADAPTER_WEIGHTS).unlink()
     with pytest.raises(UserError, match=r"has no adapter_model.safetensors; run `snakemake recovered` again"):
         merge_adapter(pruned("whole"), tmp_path / "adapter", PLANS["whole"])
 
@@ -156,7 +163,7 @@ def test_no_projection_is_left(pruned: Pruned) -> None:
     model = pruned("emptied")
     model.model.layers = model.model.layers[1:]
     with pytest.raises(UserError, match=r"recovery.target_modules: no layer of the pruned model has q_proj, o_proj;"):
-        projections_left(model, ("q_proj", "o_proj"))
+        remaining_projections(model, ("q_proj", "o_proj"))
 
 
 def test_load_recovered_is_prune_and_merge(

@@ -1,5 +1,6 @@
 """Texts about verdicts and measured inference, in both languages; a gain is claimed only if there is one."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ from espalier.reports.html import model_html
 from espalier.reports.messages import Texts
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import model_text
-from espalier.serving.experiments import deployment_of
-from espalier.serving.timing_summary import summarise
+from espalier.serving.inference_summary import TimedRun, Workload, summarise_runs
+from espalier.serving.verdict_json import serving_verdicts
 from tests.unit.reports.test_reports import contents, layers
 
 # The sizes of Llama-3-8B, with only the two layers of the table.
@@ -28,21 +29,19 @@ MANIFEST: dict[str, Any] = {
 def measured(factor: list[float]) -> dict[str, Any]:
     """Return a measurement with one speed-up of the pruned model per repeat. Padding has no effect on it."""
     runs = [
-        {
-            "batch_size": 1, "version": version, "repeat": repeat, "prefill_s": 0.5 / speed, "decode_s": 2.0 / speed,
-            "cache_bytes": 1_000, "beyond_weights_bytes": None,
-        }
+        TimedRun(1, repeat, version, 0.5 / speed, 2.0 / speed, cache_bytes=1_000, beyond_weights_bytes=None)
         for repeat, one in enumerate(factor)
         for version, speed in (("unpruned", 1.0), ("pruned", one), ("padded", one))
-    ]  # fmt: skip
+    ]
+    workload = Workload([1], prompt_tokens=10, new_tokens=5, repeats=len(factor))
     sizes = {"n_params": 436_225_000, "weights_bytes": 872_450_000, "kv_cache_bytes_per_token": 8_192}
     return {
         "experiment": "x-4", "pruning_ratio": 0.5, "padded_to": 64,
         "machine": {"device": "cpu", "name": "x86_64", "threads": 2, "dtype": "float32"},
-        "load": {"batch_sizes": [1], "prompt_tokens": 10, "new_tokens": 5, "repeats": len(factor)},
+        "load": asdict(workload),
         "models": dict.fromkeys(("unpruned", "pruned", "padded"), sizes),
-        "batches": summarise(runs, ["unpruned", "pruned", "padded"], prompt_tokens=10, new_tokens=5),
-        "runs": runs,
+        "batches": summarise_runs(runs, ["unpruned", "pruned", "padded"], workload),
+        "runs": [asdict(run) for run in runs],
     }  # fmt: skip
 
 
@@ -84,7 +83,7 @@ def test_a_measurement_stands_with_its_own_ratio_only(language: str) -> None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_verdicts_of_the_best(language: str) -> None:
     analysis, _, _ = contents("M", "x")
-    verdicts = deployment_of(layers(), "M", "x-4", MANIFEST)
+    verdicts = serving_verdicts(layers(), "M", "x-4", MANIFEST)
     text = model_text(analysis | {"deployment": {"x-4": verdicts}}, language)
     texts = Texts(language)
     assert texts("target.gguf_k") in text
@@ -97,7 +96,7 @@ def test_verdicts_of_the_best(language: str) -> None:
 def test_verdicts_in_the_comparison_of_layers() -> None:
     comparison = compare_structure(layers(), 436_225_000, "x-4", "M", widths_before=[(8, 14_336)] * 2)
     assert "Which programs load it" not in structure_text(comparison)
-    comparison["deployment"] = deployment_of(layers(), "M", "x-4", MANIFEST)
+    comparison["deployment"] = serving_verdicts(layers(), "M", "x-4", MANIFEST)
     lines = structure_text(comparison).splitlines()
     assert "  • vLLM (Transformers backend): attention of zeros (layers 1)." in lines
     assert any(line.split() == ["64", "2", "172,032", *line.split()[-1:]] for line in lines)
@@ -105,5 +104,5 @@ def test_verdicts_in_the_comparison_of_layers() -> None:
 
 def test_an_imported_experiment_has_a_reason_instead() -> None:
     comparison = compare_structure(layers(), 436_225_000, "x-4", "M")
-    comparison["deployment"] = deployment_of(layers(), "M", "x-4", None)
+    comparison["deployment"] = serving_verdicts(layers(), "M", "x-4", None)
     assert "No verdict: the sizes of the unpruned model are not known." in structure_text(comparison).splitlines()

@@ -6,16 +6,26 @@ import pytest
 
 from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
-from espalier.serving.verdict import TARGETS, Kept, ModelFacts, Verdict, advice, judge, rounding_costs, spans, verdicts
+from espalier.serving.verdict import (
+    TARGETS,
+    KeptCounts,
+    ModelProperties,
+    Verdict,
+    all_verdicts,
+    format_layer_ranges,
+    rounding_costs,
+    verdict_for,
+    width_recommendation,
+)
 
 # 4 layers of 4 KV groups (3,072 parameters each) and 512 channels (192 each).
 STRUCTURE = ModelSizes((LayerSizes(4, 3_072, 512, 192, 128),) * 4, other_params=100_000)
-LLAMA = ModelFacts("llama", 4_096, None, head_dim=64, queries_per_group=2, biases=(), block_norms=())
-WHOLE = Kept((4,) * 4, (512,) * 4)
+LLAMA = ModelProperties("llama", 4_096, None, head_dim=64, queries_per_group=2, biases=(), block_norms=())
+WHOLE = KeptCounts((4,) * 4, (512,) * 4)
 
 
-def verdict(name: str, kept: Kept, facts: ModelFacts = LLAMA) -> Verdict:
-    return judge(next(target for target in TARGETS if target.name == name), kept, STRUCTURE, facts)
+def verdict(name: str, kept: KeptCounts, properties: ModelProperties = LLAMA) -> Verdict:
+    return verdict_for(next(target for target in TARGETS if target.name == name), kept, STRUCTURE, properties)
 
 
 def codes(of: Verdict) -> list[str]:
@@ -23,7 +33,7 @@ def codes(of: Verdict) -> list[str]:
 
 
 def test_a_whole_model_is_loaded_everywhere() -> None:
-    assert {one.target.name: one.code for one in verdicts(WHOLE, STRUCTURE, LLAMA)} == dict.fromkeys(
+    assert {one.target.name: one.code for one in all_verdicts(WHOLE, STRUCTURE, LLAMA)} == dict.fromkeys(
         (target.name for target in TARGETS), "as_is"
     )
 
@@ -34,12 +44,12 @@ def test_a_whole_model_is_loaded_everywhere() -> None:
      ("transformers", "as_is", []), ("vllm", "as_is", [])],
 )  # fmt: skip
 def test_widths(name: str, expected: str, rounded: list[int]) -> None:
-    found = verdict(name, Kept((4,) * 4, (512, 96, 100, 256)))
+    found = verdict(name, KeptCounts((4,) * 4, (512, 96, 100, 256)))
     assert (found.code, found.rounded) == (expected, rounded)
 
 
 def test_attention_that_is_gone_in_the_middle() -> None:
-    kept = Kept((4, 0, 4, 0), (512,) * 4)
+    kept = KeptCounts((4, 0, 4, 0), (512,) * 4)
     assert verdict("transformers", kept).code == "as_is"
     assert verdict("gguf_f16", kept).code == "as_is"
     assert verdict("vllm", kept).attention_stubs == [1, 3]
@@ -47,20 +57,20 @@ def test_attention_that_is_gone_in_the_middle() -> None:
 
 
 def test_an_mlp_that_is_gone() -> None:
-    kept = Kept((4,) * 4, (512, 0, 512, 512))
+    kept = KeptCounts((4,) * 4, (512, 0, 512, 512))
     assert verdict("transformers", kept).code == "as_is"
     assert (verdict("vllm", kept).mlp_stubs, verdict("vllm", kept).attention_stubs) == ([1], [])
 
 
 def test_attention_that_is_gone_in_the_first_layer() -> None:
-    kept = Kept((0, 0, 4, 4), (512,) * 4)
+    kept = KeptCounts((0, 0, 4, 4), (512,) * 4)
     assert verdict("transformers", kept).code == "as_is"
     assert verdict("gguf_f16", kept).attention_stubs == [0]
     assert verdict("vllm", kept).attention_stubs == [0, 1]
 
 
 def test_layers_without_blocks_are_left_out_of_gguf_and_the_next_becomes_the_first() -> None:
-    found = verdict("gguf_f16", Kept((0, 0, 4, 0), (0, 512, 0, 0)))
+    found = verdict("gguf_f16", KeptCounts((0, 0, 4, 0), (0, 512, 0, 0)))
     assert found.left_out == [0, 3]
     assert found.attention_stubs == [1]
     assert found.mlp_stubs == [2]
@@ -68,23 +78,23 @@ def test_layers_without_blocks_are_left_out_of_gguf_and_the_next_becomes_the_fir
     assert codes(found) == ["attention_stubs", "mlp_stubs", "left_out"]
     assert found.messages[1].values == {"channels": 32, "layers": "2"}
     # The stub for a k-quant has the width of a whole block.
-    assert verdict("gguf_k", Kept((4,) * 4, (512, 0, 512, 512))).messages[0].values["channels"] == 256
+    assert verdict("gguf_k", KeptCounts((4,) * 4, (512, 0, 512, 512))).messages[0].values["channels"] == 256
 
 
 def test_rounding_and_stub_together() -> None:
-    assert verdict("gguf_q8_0", Kept((4,) * 4, (500, 0, 512, 512))).code == "needs_rounding_and_stub"
+    assert verdict("gguf_q8_0", KeptCounts((4,) * 4, (500, 0, 512, 512))).code == "needs_rounding_and_stub"
 
 
 def test_output_biases_need_a_block_to_be_in() -> None:
     """In GGUF a layer whose output biases remain becomes a block of stubs instead of being left out."""
-    facts = replace(LLAMA, biases=("mlp.down_proj", "self_attn.o_proj"))
-    found = verdict("gguf_f16", Kept((4, 0, 4, 4), (512, 0, 512, 0)), facts)
+    properties = replace(LLAMA, biases=("mlp.down_proj", "self_attn.o_proj"))
+    found = verdict("gguf_f16", KeptCounts((4, 0, 4, 4), (512, 0, 512, 0)), properties)
     assert (found.left_out, found.attention_stubs, found.mlp_stubs) == ([], [1], [1, 3])
-    assert verdict("transformers", Kept((4, 0, 4, 4), (512,) * 4), facts).code == "as_is"
+    assert verdict("transformers", KeptCounts((4, 0, 4, 4), (512,) * 4), properties).code == "as_is"
 
 
 @pytest.mark.parametrize(
-    ("facts", "reasons"),
+    ("properties", "reasons"),
     [
         (replace(LLAMA, model_type="qwen3", block_norms=("self_attn.k_norm", "self_attn.q_norm")),
          ["other_type", "has_block_norms"]),
@@ -93,8 +103,8 @@ def test_output_biases_need_a_block_to_be_in() -> None:
     ],
     ids=["norms", "short window", "window of the context"],
 )  # fmt: skip
-def test_what_gguf_refuses(facts: ModelFacts, reasons: list[str]) -> None:
-    found = verdict("gguf_f16", WHOLE, facts)
+def test_what_gguf_refuses(properties: ModelProperties, reasons: list[str]) -> None:
+    found = verdict("gguf_f16", WHOLE, properties)
     assert [message.code for message in found.reasons] == reasons
     assert (found.code == "cannot") == bool(reasons)
 
@@ -109,14 +119,14 @@ def test_norms_over_queries_and_keys_stay_in_a_folder() -> None:
 
 
 def test_query_heads_that_are_gone() -> None:
-    found = verdict("decilm", Kept((4, 2, 0, 3), (512,) * 4))
+    found = verdict("decilm", KeptCounts((4, 2, 0, 3), (512,) * 4))
     assert found.code == "cannot"
     assert found.messages[0].values == {"layers": "1, 3"}
 
 
 def test_one_shape_for_all_layers() -> None:
-    assert verdict("tensorrt", Kept((2,) * 4, (128,) * 4)).code == "as_is"
-    found = verdict("tensorrt", Kept((2, 2, 3, 2), (128, 256, 128, 128)))
+    assert verdict("tensorrt", KeptCounts((2,) * 4, (128,) * 4)).code == "as_is"
+    found = verdict("tensorrt", KeptCounts((2, 2, 3, 2), (128, 256, 128, 128)))
     assert codes(found) == ["shapes_differ", "uniform_padding"]
     assert found.messages[0].values == {"n_kv": 2, "n_mlp": 2}
     # With padding, 4 * (4 - 3) * 3,072 + 4 * (512 - 256) * 192 parameters are still removed.
@@ -125,26 +135,26 @@ def test_one_shape_for_all_layers() -> None:
 
 def test_inputs_of_o_proj_that_are_no_blocks() -> None:
     """With 2 query heads of size 64 per group, o_proj has 128, 256, 384 and 512 inputs: two are no multiple of 256."""
-    found = verdict("gguf_k", Kept((1, 2, 3, 4), (512,) * 4))
+    found = verdict("gguf_k", KeptCounts((1, 2, 3, 4), (512,) * 4))
     assert codes(found) == ["wide_o_proj"]
     assert found.messages[0].values["layers"] == "0, 2"
     assert found.code == "as_is"
 
 
 def test_nothing_left() -> None:
-    assert codes(verdict("gguf_f16", Kept((0,) * 4, (0,) * 4))) == ["no_layer_left"]
+    assert codes(verdict("gguf_f16", KeptCounts((0,) * 4, (0,) * 4))) == ["no_layer_left"]
 
 
 def test_rounding_costs() -> None:
-    kept = Kept((4,) * 4, (512, 0, 33, 500))
+    kept = KeptCounts((4,) * 4, (512, 0, 33, 500))
     # Multiples of 32 and 64: 33 -> 64, 500 -> 512. Multiples of 256: 33 -> 256, 500 -> 512.
     added = {32: 31 + 12, 64: 31 + 12, 256: 223 + 12}
     removed = (512 + 479 + 12) * 192
-    for one in rounding_costs(kept, STRUCTURE):
-        assert one["n_layers"] == 2
-        assert one["added_params"] == added[one["multiple"]] * 192
-        left = (removed - one["added_params"]) / STRUCTURE.total_params
-        assert one["removed_param_fraction"] == pytest.approx(left, rel=1e-12)
+    for cost in rounding_costs(kept, STRUCTURE):
+        assert cost.n_layers == 2
+        assert cost.added_params == added[cost.multiple] * 192
+        left = (removed - cost.added_params) / STRUCTURE.total_params
+        assert cost.removed_param_fraction == pytest.approx(left, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -156,18 +166,18 @@ def test_rounding_costs() -> None:
         ((512, 65, 512, 512), "advice_coarse", {"channels": 512, "share": 63 / 447}),
     ],
 )
-def test_advice(widths: tuple[int, ...], code: str, values: dict[str, float]) -> None:
-    found = advice(Kept((4,) * 4, widths), STRUCTURE)
+def test_width_recommendation(widths: tuple[int, ...], code: str, values: dict[str, float]) -> None:
+    found = width_recommendation(KeptCounts((4,) * 4, widths), STRUCTURE)
     assert found.code == code
     assert {key: found.values[key] for key in values} == pytest.approx(values)
 
 
 def test_a_plan_is_read() -> None:
     plan = Plan.identity(STRUCTURE)
-    assert Kept.of(plan) == WHOLE
+    assert KeptCounts.from_plan(plan) == WHOLE
     assert WHOLE.n_params(STRUCTURE) == STRUCTURE.total_params
 
 
-def test_spans() -> None:
-    assert spans([7, 3, 4, 5, 0]) == "0, 3-5, 7"
-    assert spans([]) == ""
+def test_layer_ranges() -> None:
+    assert format_layer_ranges([7, 3, 4, 5, 0]) == "0, 3-5, 7"
+    assert format_layer_ranges([]) == ""

@@ -22,7 +22,7 @@ from espalier.errors import UserError
 from espalier.export.gguf.pretokenizers import Part, parts_of
 
 SPACE = "\u2581"
-BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
 _PREPEND = {"type": "Prepend", "prepend": SPACE}
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _UNMERGED = -1e6
@@ -68,7 +68,7 @@ def scores(tokenizer: Tokenizer, content: Mapping[str, Any], tokens: Sequence[st
         UserError: If no scores reproduce the merges.
     """
     vocabulary = content["model"]["vocab"]
-    if missing := [name for name in BYTES if name not in vocabulary]:
+    if missing := [name for name in BYTE_TOKENS if name not in vocabulary]:
         raise UserError(f"tokenizer.json: lacks the byte token {missing[0]}, which llama.cpp needs for characters that "
                         "are no tokens; export to transformers instead")  # fmt: skip
     ranks: dict[str, int] = {}

@@ -120,7 +120,7 @@ def open_source(folder: str | Path) -> Source:
     config = _base_config(folder, read_json(folder / "config.json"))
     shapes: dict[str, tuple[int, ...]] = {}
     files: dict[str, str] = {}
-    for file in _weight_files(folder):
+    for file in _safetensors_files(folder):
         try:
             with safe_open(folder / file, framework="pt") as tensors:
                 found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 (it is not iterable)
@@ -136,7 +136,7 @@ def open_source(folder: str | Path) -> Source:
     return Source(folder, config, shapes, files)
 
 
-def _weight_files(folder: Path) -> list[str]:
+def _safetensors_files(folder: Path) -> list[str]:
     if (folder / _INDEX).is_file():
         return sorted(set(read_json(folder / _INDEX)["weight_map"].values()))
     if (folder / "model.safetensors").is_file():

@@ -100,7 +100,7 @@ def fallbacks(tensors: Sequence[Tensor], gguf_type: str) -> list[str]:
     return [tensor.name for tensor in tensors if len(tensor.shape) == 2 and tensor.type != Type[gguf_type]]
 
 
-Entry = tuple[str, tuple[int, ...], Make]
+UntypedTensor = tuple[str, tuple[int, ...], Make]
 
 
 def _typed(name: str, shape: tuple[int, ...], make: Make, gguf_type: str) -> Tensor:
@@ -110,7 +110,7 @@ def _typed(name: str, shape: tuple[int, ...], make: Make, gguf_type: str) -> Ten
     return Tensor(name, shape, Type[gguf_type] if fits else Type.F16, make)
 
 
-def _all(source: Source, blocks: Sequence[Block]) -> Iterator[Entry]:
+def _all(source: Source, blocks: Sequence[Block]) -> Iterator[UntypedTensor]:
     yield _plain(source, "token_embd.weight", EMBEDDINGS)
     if check_rope(source.config) == "llama3":
         factors = frequency_factors(source.config, source.head_dim)
@@ -123,7 +123,7 @@ def _all(source: Source, blocks: Sequence[Block]) -> Iterator[Entry]:
         yield _plain(source, "output.weight", OUTPUT_EMBEDDINGS)
 
 
-def _attention(source: Source, block: Block) -> Iterator[Entry]:
+def _attention(source: Source, block: Block) -> Iterator[UntypedTensor]:
     prefix, hidden = f"{LAYERS}.{block.layer}.", source.config.hidden_size
     if block.attention_stub:
         yield _ones("attn_norm.weight", hidden)
@@ -137,13 +137,13 @@ def _attention(source: Source, block: Block) -> Iterator[Entry]:
         ):
             for part in ("weight", "bias"):
                 if f"{prefix}{reader}.{part}" in source.shapes:
-                    yield _rows(source, f"{name}.{part}", f"{prefix}{reader}.{part}", rotated=rotated)
+                    yield _projection_rows(source, f"{name}.{part}", f"{prefix}{reader}.{part}", rotated=rotated)
         yield _plain(source, "attn_output.weight", f"{prefix}{ATTENTION.writer_path}.weight")
     if block.n_heads and f"{prefix}{ATTENTION.writer_path}.bias" in source.shapes:
         yield _plain(source, "attn_output.bias", f"{prefix}{ATTENTION.writer_path}.bias")
 
 
-def _mlp(source: Source, block: Block) -> Iterator[Entry]:
+def _mlp(source: Source, block: Block) -> Iterator[UntypedTensor]:
     prefix, hidden = f"{LAYERS}.{block.layer}.", source.config.hidden_size
     if block.mlp_stub:
         yield _ones("ffn_norm.weight", hidden)
@@ -153,20 +153,20 @@ def _mlp(source: Source, block: Block) -> Iterator[Entry]:
     else:
         yield _plain(source, "ffn_norm.weight", f"{prefix}{MLP_NORM}.weight")
         for name, path, dim in zip(("ffn_gate", "ffn_up", "ffn_down"), MLP.paths, (0, 0, 1), strict=True):
-            yield _padded(source, f"{name}.weight", f"{prefix}{path}.weight", dim, block.n_padded)
+            yield _padded_tensor(source, f"{name}.weight", f"{prefix}{path}.weight", dim, block.n_padded)
             if dim == 0 and f"{prefix}{path}.bias" in source.shapes:
-                yield _padded(source, f"{name}.bias", f"{prefix}{path}.bias", 0, block.n_padded)
+                yield _padded_tensor(source, f"{name}.bias", f"{prefix}{path}.bias", 0, block.n_padded)
     if f"{prefix}{MLP.writer_path}.bias" in source.shapes:
         yield _plain(source, "ffn_down.bias", f"{prefix}{MLP.writer_path}.bias")
 
 
-def _plain(source: Source, name: str, origin: str) -> Entry:
+def _plain(source: Source, name: str, origin: str) -> UntypedTensor:
     if origin not in source.shapes:
         raise UserError(f"{source.folder}: has no tensor {origin}; export or stage the model again")
     return name, source.shapes[origin], lambda: source.read(origin)
 
 
-def _rows(source: Source, name: str, origin: str, *, rotated: bool) -> Entry:
+def _projection_rows(source: Source, name: str, origin: str, *, rotated: bool) -> UntypedTensor:
     make = (lambda: interleave(source.read(origin), source.head_dim)) if rotated else (lambda: source.read(origin))
     return name, source.shapes[origin], make
 
@@ -182,7 +182,7 @@ def interleave(rows: torch.Tensor, head_dim: int) -> torch.Tensor:
     return halves.transpose(1, 2).reshape(rows.shape)
 
 
-def _padded(source: Source, name: str, origin: str, dim: int, n_padded: int) -> Entry:
+def _padded_tensor(source: Source, name: str, origin: str, dim: int, n_padded: int) -> UntypedTensor:
     shape = list(source.shapes[origin])
     shape[dim] += n_padded
 
@@ -197,9 +197,9 @@ def _padded(source: Source, name: str, origin: str, dim: int, n_padded: int) -> 
     return name, tuple(shape), make
 
 
-def _zeros(name: str, *shape: int) -> Entry:
+def _zeros(name: str, *shape: int) -> UntypedTensor:
     return name, shape, lambda: torch.zeros(shape)
 
 
-def _ones(name: str, size: int) -> Entry:
+def _ones(name: str, size: int) -> UntypedTensor:
     return name, (size,), lambda: torch.ones(size)

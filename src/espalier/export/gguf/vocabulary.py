@@ -166,7 +166,7 @@ def _types(content: Mapping[str, Any], n_rows: int) -> list[TokenType]:
     for index in vocabulary.values():
         types[index] = TokenType.NORMAL
     if content["model"].get("byte_fallback"):
-        for name in metaspace.BYTES:
+        for name in metaspace.BYTE_TOKENS:
             types[vocabulary.get(name, 0)] = TokenType.BYTE
     for token in content["added_tokens"]:
         types[token["id"]] = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED

@@ -57,14 +57,14 @@ def export_gguf(folder: str | Path, output: str | Path, *, gguf_type: str, name:
     facts = _facts(source, blocks, tensors, vocabulary, gguf_type)
     _tell(facts)
     with atomic_file(output) as temporary:
-        _write(temporary, source, blocks, tensors, vocabulary, gguf_type=gguf_type, name=name)
+        _write_file(temporary, source, blocks, tensors, vocabulary, gguf_type=gguf_type, name=name)
         facts["n_bytes"] = temporary.stat().st_size
         facts["llama_cpp"] = check_file(temporary, source, tokenizer, vocabulary, gguf_type)
     write_json(f"{output}.json", facts)
     return facts
 
 
-def _write(
+def _write_file(
     path: Path,
     source: Source,
     blocks: list[Block],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,4 +65,5 @@ def _format_change(value: float | None) -> str:
 def _accuracy_sort_key(item: tuple[str, Content]) -> tuple[float, float, str]:
     """Return the sort key of an experiment: accuracy after recovery, then before; missing values last."""
     name, one = item
-    return -(one["acc_after"] or 0.0), -(one["acc_before"] or 0.0), name
+    after, before = (math.inf if one[key] is None else -one[key] for key in ("acc_after", "acc_before"))
+    return after, before, name

@@ -27,7 +27,7 @@ def serving_tables(texts: Texts, verdicts: Content) -> list[Table]:
 
     Args:
         texts: Texts in the language of the report.
-        verdicts: Result of `espalier.serving.experiments.deployment_of`.
+        verdicts: Result of `espalier.serving.verdict_json.serving_verdicts`.
     """
     targets = [
         [texts(f"target.{one['target']}"), texts(f"verdict.{one['verdict']}"), texts(f"basis.{one['basis']}")]

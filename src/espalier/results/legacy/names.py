@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 TAYLOR = "taylor"
 _SEARCH = re.compile(r"search_(?P<middle>.+)_(?P<percent>\d{1,2}(?:\.\d{1,6})?)")
@@ -21,12 +22,12 @@ SEARCH_FORM = "search_{model}_20 or search_{model}_{method}_20"
 EXPERIMENT_FORM = "exp_{anything}_taylor_seq_len{L}_taylor_num_samples{N}"
 
 
-class UnclearNameError(Exception):
+class FolderNameError(Exception):
     """A folder name that cannot be parsed without ambiguity. The message gives the reason."""
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchName:
     """Parsed name of a search folder.
 
     Attributes:
@@ -40,7 +41,19 @@ class Search:
     pruning_ratio: float
 
 
-def parse_search(name: str, methods: Collection[str], model_names: Collection[str]) -> Search:
+class ExperimentName(NamedTuple):
+    """Parsed name of an experiment folder.
+
+    Attributes:
+        seq_len: Tokens per calibration sequence.
+        n_samples: Number of calibration sequences.
+    """
+
+    seq_len: int
+    n_samples: int
+
+
+def parse_search(name: str, methods: Collection[str], model_names: Collection[str]) -> SearchName:
     """Parse the name of a search folder.
 
     Args:
@@ -50,44 +63,44 @@ def parse_search(name: str, methods: Collection[str], model_names: Collection[st
             and not as a model with an unknown method.
 
     Raises:
-        UnclearNameError: If the method or the ratio cannot be read, or if the name has several methods.
+        FolderNameError: If the method or the ratio cannot be read, or if the name has several methods.
     """
-    found = _SEARCH.fullmatch(name)
-    if not found or not 0 < float(found["percent"]) < 100:
-        raise UnclearNameError(f"its name is not of the form {SEARCH_FORM} (20: percent of all parameters)")
-    ratio = float(found["percent"]) / 100
-    middle = found["middle"]
-    if plain(middle) in {plain(model) for model in model_names}:
-        return Search(middle, TAYLOR, ratio)
+    match = _SEARCH.fullmatch(name)
+    if not match or not 0 < float(match["percent"]) < 100:
+        raise FolderNameError(f"its name is not of the form {SEARCH_FORM} (20: percent of all parameters)")
+    ratio = float(match["percent"]) / 100
+    middle = match["middle"]
+    if normalised_name(middle) in {normalised_name(model) for model in model_names}:
+        return SearchName(middle, TAYLOR, ratio)
     first, *rest = middle.split("_")
     if not rest:
-        return Search(first, TAYLOR, ratio)
+        return SearchName(first, TAYLOR, ratio)
     known = {method.lower(): method for method in methods}
     named = [part for part in rest if part.lower() in known]
     if len(named) > 1:
-        raise UnclearNameError(f"its name has several methods ({', '.join(named)})")
+        raise FolderNameError(f"its name has several methods ({', '.join(named)})")
     if not named or rest[-1] != named[0]:
-        raise UnclearNameError(
+        raise FolderNameError(
             f"its name has {rest[-1]!r} where a method may stand; known methods: {', '.join(sorted(methods))}"
         )
-    return Search("_".join([first, *rest[:-1]]), known[named[0].lower()], ratio)
+    return SearchName("_".join([first, *rest[:-1]]), known[named[0].lower()], ratio)
 
 
-def parse_experiment(name: str) -> tuple[int, int]:
-    """Return the sequence length and the number of samples from the name of an experiment folder.
+def parse_experiment(name: str) -> ExperimentName:
+    """Parse the name of an experiment folder.
 
     Raises:
-        UnclearNameError: If the name has another form, or if a value is too small (`seq_len` < 2, `n_samples` < 1).
+        FolderNameError: If the name has another form, or if a value is too small (`seq_len` < 2, `n_samples` < 1).
     """
-    found = _EXPERIMENT.fullmatch(name)
-    if not found or name.count("taylor_seq_len") > 1:
-        raise UnclearNameError(f"its name is not of the form {EXPERIMENT_FORM}")
-    seq_len, n_samples = int(found["seq_len"]), int(found["n_samples"])
+    match = _EXPERIMENT.fullmatch(name)
+    if not match or name.count("taylor_seq_len") > 1:
+        raise FolderNameError(f"its name is not of the form {EXPERIMENT_FORM}")
+    seq_len, n_samples = int(match["seq_len"]), int(match["n_samples"])
     if seq_len < 2 or n_samples < 1:
-        raise UnclearNameError(f"its name has taylor_seq_len {seq_len} and taylor_num_samples {n_samples}")
-    return seq_len, n_samples
+        raise FolderNameError(f"its name has taylor_seq_len {seq_len} and taylor_num_samples {n_samples}")
+    return ExperimentName(seq_len, n_samples)
 
 
-def plain(name: str) -> str:
+def normalised_name(name: str) -> str:
     """Return the lower-case letters and digits of a name, so that `Llama-Instruct` and `llama_instruct` are equal."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from espalier.results.legacy.comparison import Compared, read_comparison
-from espalier.results.legacy.evaluation import Evaluated, read_evaluation
-from espalier.results.legacy.gradients import Diagnosed, read_gradients
-from espalier.results.legacy.names import UnclearNameError, parse_experiment, parse_search, plain
-from espalier.results.legacy.scan import COMPARISON, CONTRADICTORY, EVALUATION, FILES, GRADIENTS, UNKNOWN
+from espalier.results.legacy.evaluation_results import LegacyEvaluation, read_evaluation
+from espalier.results.legacy.gradient_diagnosis import GradientDiagnosis, read_gradients
+from espalier.results.legacy.model_comparison import ModelComparison, read_comparison
+from espalier.results.legacy.names import FolderNameError, normalised_name, parse_experiment, parse_search
+from espalier.results.legacy.scan import (
+    COMPARISON,
+    CONTRADICTORY,
+    EVALUATION,
+    FILES,
+    GRADIENTS,
+    UNKNOWN,
+    FoundExperiment,
+    SearchFacts,
+)
 from espalier.results.legacy.values import Notes
 
 OK, FAILED = "ok", "failed"
@@ -27,77 +36,87 @@ RATIO_TOLERANCE = 0.005
 
 
 @dataclass(frozen=True)
-class Reading:
+class LegacyExperiment:
     """Content of the files of one experiment.
 
     Attributes:
         status: `ok`, `failed` (no results), `unknown` or `contradictory`. The last two must not be used.
         notes: Reasons for the status, and notes on skipped or inconsistent values.
-        evaluated: Accuracies and perplexities.
-        diagnosed: Gradient metrics.
-        compared: Parameter counts before and after pruning.
+        evaluation: Accuracies and perplexities.
+        diagnosis: Gradient metrics.
+        comparison: Parameter counts before and after pruning.
     """
 
     status: str
     notes: tuple[str, ...]
-    evaluated: Evaluated
-    diagnosed: Diagnosed
-    compared: Compared
+    evaluation: LegacyEvaluation
+    diagnosis: GradientDiagnosis
+    comparison: ModelComparison
 
     @property
     def removed_param_fraction(self) -> float | None:
         """Achieved fraction of all parameters that was removed; None if not known."""
-        return self.compared.removed_param_fraction
+        return self.comparison.removed_param_fraction
 
     @property
     def extreme_pruning_layers(self) -> int | None:
         """Number of layers that lost more than half: from the diagnosis, or else counted from the MLP widths."""
-        said = self.diagnosed.extreme_pruning_layers
-        return self.compared.extreme_pruning_layers if said is None else said
+        diagnosed = self.diagnosis.extreme_pruning_layers
+        return self.comparison.extreme_pruning_layers if diagnosed is None else diagnosed
+
+
+class FolderNames(NamedTuple):
+    """Names of the folders of an experiment.
+
+    Attributes:
+        search: Name of its search folder.
+        experiment: Name of its own folder.
+    """
+
+    search: str
+    experiment: str
 
 
 def read_experiment(
-    found: Mapping[str, Any],
+    found: FoundExperiment,
+    search: SearchFacts,
     *,
-    search_folder: str,
-    pruning_ratio: float | None,
     methods: Collection[str],
     model_names: Collection[str],
-) -> Reading:
+) -> LegacyExperiment:
     """Read the files of one experiment.
 
     Args:
-        found: `FoundExperiment.to_dict()` of the experiment.
-        search_folder: Name of its search folder.
-        pruning_ratio: Requested ratio; None if the name of the search folder does not give it.
+        found: The experiment.
+        search: Its search folder.
         methods: Known methods.
         model_names: All names of the model.
     """
-    notes: list[str] = list(found["notes"])
-    contents = {file: _load(Path(found["source"]) / file, file, notes) or {} for file in found["files"]}
+    notes: list[str] = list(found.notes)
+    contents = {file: _read_json_file(Path(found.source) / file, file, notes) or {} for file in found.files}
     per_file = {file: Notes(file) for file in FILES}
-    evaluated = read_evaluation(contents.get(EVALUATION, {}), per_file[EVALUATION])
-    diagnosed = read_gradients(contents.get(GRADIENTS, {}), per_file[GRADIENTS])
-    compared = read_comparison(contents.get(COMPARISON, {}), per_file[COMPARISON])
-    has_results = bool(evaluated.tasks or evaluated.perplexity)
+    evaluation = read_evaluation(contents.get(EVALUATION, {}), per_file[EVALUATION])
+    diagnosis = read_gradients(contents.get(GRADIENTS, {}), per_file[GRADIENTS])
+    comparison = read_comparison(contents.get(COMPARISON, {}), per_file[COMPARISON])
+    has_results = bool(evaluation.tasks or evaluation.perplexity)
     contradictions = _contradictions(
-        (search_folder, found["folder"]), _folders_of(evaluated.model_path), methods, model_names
+        FolderNames(search.search_folder, found.folder), _folders_of(evaluation.model_path), methods, model_names
     )
-    if found["status"] != UNKNOWN:
-        notes += [f"{file}: is missing" for file in FILES if file not in found["files"]]
-        notes += [f"{EVALUATION}: has no results"] if not has_results and EVALUATION in found["files"] else []
+    if found.status != UNKNOWN:
+        notes += [f"{file}: is missing" for file in FILES if file not in found.files]
+        notes += [f"{EVALUATION}: has no results"] if not has_results and EVALUATION in found.files else []
     notes += [note for file in per_file.values() for note in file]
-    notes += _disagreements(evaluated, diagnosed, compared, pruning_ratio)
-    return Reading(
-        status=found["status"] or (CONTRADICTORY if contradictions else OK if has_results else FAILED),
+    notes += _disagreements(evaluation, diagnosis, comparison, search.pruning_ratio)
+    return LegacyExperiment(
+        status=found.status or (CONTRADICTORY if contradictions else OK if has_results else FAILED),
         notes=tuple(dict.fromkeys([*contradictions, *notes])),
-        evaluated=evaluated,
-        diagnosed=diagnosed,
-        compared=compared,
+        evaluation=evaluation,
+        diagnosis=diagnosis,
+        comparison=comparison,
     )
 
 
-def _load(path: Path, name: str, notes: list[str]) -> dict[str, Any] | None:
+def _read_json_file(path: Path, name: str, notes: list[str]) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     # ValueError: invalid JSON, invalid UTF-8, or an integer with too many digits.
@@ -111,56 +130,59 @@ def _load(path: Path, name: str, notes: list[str]) -> dict[str, Any] | None:
 
 
 def _contradictions(
-    ours: tuple[str, str], theirs: tuple[str, str], methods: Collection[str], model_names: Collection[str]
+    actual: FolderNames, evaluated: FolderNames, methods: Collection[str], model_names: Collection[str]
 ) -> list[str]:
-    """Compare the folder names (search folder, experiment folder) with those in the path of the evaluated model."""
-    same = (_same_search(ours[0], theirs[0], methods, model_names), _same_setting(ours[1], theirs[1]))
+    """Compare the folder names with those in the path of the evaluated model."""
+    same = (
+        _same_search(actual.search, evaluated.search, methods, model_names),
+        _same_setting(actual.experiment, evaluated.experiment),
+    )
     return [
-        f"{EVALUATION}: is about {claimed}, not about {here}; put it back, or name the folder rightly"
-        for here, claimed, agrees in zip(ours, theirs, same, strict=True)
+        f"{EVALUATION}: is about {claimed}, not about {name}; put it back, or name the folder rightly"
+        for name, claimed, agrees in zip(actual, evaluated, same, strict=True)
         if not agrees
     ]
 
 
-def _folders_of(model_path: str | None) -> tuple[str, str]:
-    """Return the names of search folder and experiment folder in a model path; empty strings if unknown."""
+def _folders_of(model_path: str | None) -> FolderNames:
+    """Return the folder names in a model path; empty strings if unknown."""
     *_, search, experiment, _ = ["", "", *re.split(r"[/\\]", model_path or "")]
-    return search, experiment
+    return FolderNames(search, experiment)
 
 
-def _same_setting(ours: str, theirs: str) -> bool:
+def _same_setting(first: str, second: str) -> bool:
     """Return whether two experiment folder names give the same setting, or one of them cannot be parsed."""
     try:
-        return parse_experiment(ours) == parse_experiment(theirs)
-    except UnclearNameError:
+        return parse_experiment(first) == parse_experiment(second)
+    except FolderNameError:
         return True
 
 
-def _same_search(ours: str, theirs: str, methods: Collection[str], model_names: Collection[str]) -> bool:
+def _same_search(first: str, second: str, methods: Collection[str], model_names: Collection[str]) -> bool:
     """Return whether two search folder names mean the same search, or one of them cannot be parsed."""
     try:
-        found = [parse_search(name, methods, model_names) for name in (ours, theirs)]
-    except UnclearNameError:
+        searches = [parse_search(name, methods, model_names) for name in (first, second)]
+    except FolderNameError:
         return True
-    return len({(plain(one.model), one.method, one.pruning_ratio) for one in found}) == 1
+    return len({(normalised_name(search.model), search.method, search.pruning_ratio) for search in searches}) == 1
 
 
 def _disagreements(
-    evaluated: Evaluated, diagnosed: Diagnosed, compared: Compared, pruning_ratio: float | None
+    evaluation: LegacyEvaluation, diagnosis: GradientDiagnosis, comparison: ModelComparison, pruning_ratio: float | None
 ) -> list[str]:
     notes = []
-    removed = compared.removed_param_fraction
+    removed = comparison.removed_param_fraction
     if removed is not None and pruning_ratio is not None and abs(removed - pruning_ratio) > RATIO_TOLERANCE:
         notes.append(
             f"{COMPARISON}: {removed:.2%} of the parameters were removed, "
             f"but the folder's name says {100 * pruning_ratio:.10g}%"
         )
-    if None not in (evaluated.n_params, compared.params_after) and evaluated.n_params != compared.params_after:
+    if None not in (evaluation.n_params, comparison.params_after) and evaluation.n_params != comparison.params_after:
         notes.append(
-            f"{EVALUATION}: the model has {evaluated.n_params:,} parameters, "
-            f"but {compared.params_after:,} in {COMPARISON}"
+            f"{EVALUATION}: the model has {evaluation.n_params:,} parameters, "
+            f"but {comparison.params_after:,} in {COMPARISON}"
         )
-    counted, claimed = compared.extreme_pruning_layers, diagnosed.extreme_pruning_layers
+    counted, claimed = comparison.extreme_pruning_layers, diagnosis.extreme_pruning_layers
     if None not in (counted, claimed) and counted != claimed:
         notes.append(f"{GRADIENTS}: num_extreme_layers is {claimed}, {COMPARISON} has {counted}; the former is used")
     return notes

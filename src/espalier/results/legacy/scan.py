@@ -6,14 +6,13 @@ out of a search folder and files that are too large are not read. They are noted
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from espalier.naming import experiment_name
-from espalier.results.legacy.names import UnclearNameError, parse_experiment, parse_search
+from espalier.results.legacy.names import FolderNameError, parse_experiment, parse_search
 
 EVALUATION = "evaluation/evaluation_results.json"
 GRADIENTS = "analysis/gradient_diagnosis.json"
@@ -52,6 +51,30 @@ class FoundExperiment:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values, for the `params` of a rule."""
         return asdict(self) | {"notes": list(self.notes), "files": list(self.files)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FoundExperiment:
+        """Create the record from the values that `to_dict` returned."""
+        return cls(**{**values, "notes": tuple(values["notes"]), "files": tuple(values["files"])})
+
+
+@dataclass(frozen=True)
+class SearchFacts:
+    """What is known about a search folder, as in the `params` of a rule.
+
+    Attributes:
+        model: Name of the model in the config.
+        search_folder: Name of the folder.
+        method: Pruning method; None if the name cannot be parsed.
+        criterion: Importance criterion of the method; None if the method is not known.
+        pruning_ratio: Requested fraction of all parameters to remove; None if the name cannot be parsed.
+    """
+
+    model: str
+    search_folder: str
+    method: str | None
+    criterion: str | None
+    pruning_ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +120,7 @@ def scan(paths: Iterable[str], methods: Collection[str], model_names: Collection
     Returns:
         One entry per search folder. If several experiments have the same setting, all of them are `contradictory`.
     """
-    return _set_rivals_aside([_scan_folder(path, methods, model_names) for path in paths])
+    return _mark_duplicates([_scan_folder(path, methods, model_names) for path in paths])
 
 
 def _scan_folder(path: str, methods: Collection[str], model_names: Collection[str]) -> SearchFolder:
@@ -107,15 +130,15 @@ def _scan_folder(path: str, methods: Collection[str], model_names: Collection[st
         return SearchFolder(name, path, exists=False)
     found = SearchFolder(name, root.as_posix(), exists=True)
     try:
-        said = parse_search(name, methods, model_names)
-        found = replace(found, method=said.method, pruning_ratio=said.pruning_ratio, model_in_name=said.model)
-    except UnclearNameError as reason:
+        parsed = parse_search(name, methods, model_names)
+        found = replace(found, method=parsed.method, pruning_ratio=parsed.pruning_ratio, model_in_name=parsed.model)
+    except FolderNameError as reason:
         found = replace(found, problem=str(reason))
     inside = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return replace(
         found,
-        experiments=tuple(_scan_experiment(found, one) for one in inside if one.startswith("exp")),
-        not_read=tuple(one for one in inside if not one.startswith("exp")),
+        experiments=tuple(_scan_experiment(found, folder) for folder in inside if folder.startswith("exp")),
+        not_read=tuple(folder for folder in inside if not folder.startswith("exp")),
     )
 
 
@@ -124,7 +147,7 @@ def _scan_experiment(search: SearchFolder, folder: str) -> FoundExperiment:
     unknown = FoundExperiment(_listed_name(search.name, folder), folder, source, None, None, UNKNOWN, (), ())
     try:
         seq_len, n_samples = parse_experiment(folder)
-    except UnclearNameError as reason:
+    except FolderNameError as reason:
         return replace(unknown, notes=(str(reason),))
     found = replace(unknown, seq_len=seq_len, n_samples=n_samples)
     if search.method is None or search.pruning_ratio is None:
@@ -150,24 +173,22 @@ def _readable(root: Path, folder: str) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(files), tuple(notes)
 
 
-def _set_rivals_aside(folders: Sequence[SearchFolder]) -> list[SearchFolder]:
+def _mark_duplicates(folders: Sequence[SearchFolder]) -> list[SearchFolder]:
     """Mark experiments with the same setting as `contradictory`, so that none of them is used."""
-    claims = Counter(e.name for folder in folders for e in folder.experiments)
-    claimants = {
-        name: [e.source for folder in folders for e in folder.experiments if e.name == name]
-        for name, count in claims.items()
-        if count > 1
-    }
+    sources: dict[str, list[str]] = {}
+    for folder in folders:
+        for experiment in folder.experiments:
+            sources.setdefault(experiment.name, []).append(experiment.source)
     return [
-        replace(folder, experiments=tuple(_against(claimants.get(e.name, []), folder, e) for e in folder.experiments))
+        replace(folder, experiments=tuple(_marked(sources[e.name], folder, e) for e in folder.experiments))
         for folder in folders
     ]
 
 
-def _against(claimants: list[str], folder: SearchFolder, found: FoundExperiment) -> FoundExperiment:
-    if not claimants:
+def _marked(sources: list[str], folder: SearchFolder, found: FoundExperiment) -> FoundExperiment:
+    if len(sources) == 1:
         return found
-    others = ", ".join(source for source in claimants if source != found.source)
+    others = ", ".join(source for source in sources if source != found.source)
     note = f"claims the setting of {others or 'a folder named twice'}; keep one of them"
     name = _listed_name(folder.name, found.folder)
     return replace(found, name=name, status=CONTRADICTORY, notes=(note, *found.notes))

@@ -26,7 +26,7 @@ class Notes(list[str]):
         self.append(f"{self._file}: {text}")
 
 
-def section(content: Mapping[str, Any], key: str, notes: Notes) -> Mapping[str, Any]:
+def read_mapping(content: Mapping[str, Any], key: str, notes: Notes) -> Mapping[str, Any]:
     """Return the mapping under a key; an empty mapping if it is null (no note) or another type (with a note)."""
     value = content.get(key)
     if isinstance(value, Mapping):
@@ -36,7 +36,7 @@ def section(content: Mapping[str, Any], key: str, notes: Notes) -> Mapping[str, 
     return {}
 
 
-def number(
+def read_number(
     value: Any, name: str, notes: Notes, *, low: float = 0.0, high: float = math.inf, open_low: bool = False
 ) -> float | None:
     """Return a finite number within bounds, or None.
@@ -54,30 +54,30 @@ def number(
     """
     if value is None:
         return None
-    read = _as_float(value)
-    if read is None:
+    result = _as_float(value)
+    if result is None:
         notes.add(f"{name} is not a number")
-    elif not math.isfinite(read):
+    elif not math.isfinite(result):
         notes.add(f"{name} is not finite")
-    elif not low <= read <= high or (open_low and read == low):
-        notes.add(f"{name} is {read:g}; allowed: {'above' if open_low else 'from'} {low:g} to {high:g}")
+    elif not low <= result <= high or (open_low and result == low):
+        notes.add(f"{name} is {result:g}; allowed: {'above' if open_low else 'from'} {low:g} to {high:g}")
     else:
-        return read
+        return result
     return None
 
 
-def count(value: Any, name: str, notes: Notes, *, low: int = 0) -> int | None:
+def read_count(value: Any, name: str, notes: Notes, *, low: int = 0) -> int | None:
     """Return a whole number of at least `low`; None if the value is null (no note) or invalid (with a note)."""
-    read = number(value, name, notes, low=low, high=2**53)
-    if read is None:
+    result = read_number(value, name, notes, low=low, high=2**53)
+    if result is None:
         return None
-    if read != int(read):
-        notes.add(f"{name} is {read:g}; allowed: whole numbers")
+    if result != int(result):
+        notes.add(f"{name} is {result:g}; allowed: whole numbers")
         return None
-    return int(read)
+    return int(result)
 
 
-def span(value: Any, name: str, notes: Notes) -> float | None:
+def read_range(value: Any, name: str, notes: Notes) -> float | None:
     """Return largest - smallest of a range; None if the value is null (no note) or invalid (with a note).
 
     The file gives the range as a list of two numbers or as text `a ~ b`.

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espalier.results.legacy.evaluation import documents_implied
+from espalier.results.legacy.evaluation_results import documents_implied
 
 
 def test_counts_behind_published_standard_errors() -> None:

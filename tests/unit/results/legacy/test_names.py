@@ -2,7 +2,7 @@
 
 import pytest
 
-from espalier.results.legacy.names import Search, UnclearNameError, parse_experiment, parse_search
+from espalier.results.legacy.names import FolderNameError, SearchName, parse_experiment, parse_search
 
 METHODS = ("taylor", "layerwise", "blockwise", "Wanda")
 
@@ -10,17 +10,17 @@ METHODS = ("taylor", "layerwise", "blockwise", "Wanda")
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("search_Llama_20", Search("Llama", "taylor", 0.2)),
-        ("search_Qwen_layerwise_20", Search("Qwen", "layerwise", 0.2)),
-        ("search_Qwen2.5-7B_blockwise_50", Search("Qwen2.5-7B", "blockwise", 0.5)),
-        ("search_Llama-Instruct_taylor_12.5", Search("Llama-Instruct", "taylor", 0.125)),
-        ("search_Qwen_wanda_20", Search("Qwen", "Wanda", 0.2)),
-        # Llama-Instruct is the name of a model, so Instruct is not taken for a method.
-        ("search_Llama_Instruct_20", Search("Llama_Instruct", "taylor", 0.2)),
-        ("search_Llama_Instruct_Blockwise_20", Search("Llama_Instruct", "blockwise", 0.2)),
+        ("search_Llama_20", SearchName("Llama", "taylor", 0.2)),
+        ("search_Qwen_layerwise_20", SearchName("Qwen", "layerwise", 0.2)),
+        ("search_Qwen2.5-7B_blockwise_50", SearchName("Qwen2.5-7B", "blockwise", 0.5)),
+        ("search_Llama-Instruct_taylor_12.5", SearchName("Llama-Instruct", "taylor", 0.125)),
+        ("search_Qwen_wanda_20", SearchName("Qwen", "Wanda", 0.2)),
+        # Llama_Instruct is the name of a model, so Instruct is not taken for a method.
+        ("search_Llama_Instruct_20", SearchName("Llama_Instruct", "taylor", 0.2)),
+        ("search_Llama_Instruct_Blockwise_20", SearchName("Llama_Instruct", "blockwise", 0.2)),
     ],
 )
-def test_search_folders(name: str, expected: Search) -> None:
+def test_search_folders(name: str, expected: SearchName) -> None:
     assert parse_search(name, METHODS, ["Llama-Instruct", "Llama"]) == expected
 
 
@@ -41,7 +41,7 @@ def test_search_folders(name: str, expected: Search) -> None:
     ],
 )
 def test_unclear_search_folders(name: str, reason: str) -> None:
-    with pytest.raises(UnclearNameError, match=reason):
+    with pytest.raises(FolderNameError, match=reason):
         parse_search(name, METHODS, ["Qwen"])
 
 
@@ -66,5 +66,5 @@ def test_experiments(middle: str) -> None:
     ],
 )
 def test_unclear_experiments(name: str) -> None:
-    with pytest.raises(UnclearNameError, match="its name"):
+    with pytest.raises(FolderNameError, match="its name"):
         parse_experiment(name)

@@ -7,29 +7,21 @@ from typing import Any
 
 import pytest
 
-from espalier.results.legacy.comparison import read_comparison
-from espalier.results.legacy.evaluation import read_evaluation
-from espalier.results.legacy.gradients import read_gradients
-from espalier.results.legacy.read import Reading, read_experiment
-from espalier.results.legacy.scan import COMPARISON, EVALUATION, FILES, GRADIENTS, scan
+from espalier.results.legacy.evaluation_results import Metric, TaskResult, read_evaluation
+from espalier.results.legacy.gradient_diagnosis import read_gradients
+from espalier.results.legacy.model_comparison import read_comparison
+from espalier.results.legacy.read import LegacyExperiment, read_experiment
+from espalier.results.legacy.scan import COMPARISON, EVALUATION, FILES, GRADIENTS, SearchFacts, scan
 from espalier.results.legacy.values import Notes
 from tests.published import REAL, comparison, diagnosis, edit, evaluation, experiment_folder, write, write_experiment
 
 METHODS = ("taylor", "layerwise", "blockwise")
 
 
-def read(search: Path, model: str = "Qwen") -> list[Reading]:
+def read(search: Path, model: str = "Qwen") -> list[LegacyExperiment]:
     found = scan([str(search)], METHODS, [model])[0]
-    return [
-        read_experiment(
-            one.to_dict(),
-            search_folder=found.name,
-            pruning_ratio=found.pruning_ratio,
-            methods=METHODS,
-            model_names=[model],
-        )
-        for one in found.experiments
-    ]
+    search = SearchFacts(model, found.name, found.method, "taylor", found.pruning_ratio)
+    return [read_experiment(one, search, methods=METHODS, model_names=[model]) for one in found.experiments]
 
 
 @pytest.fixture
@@ -42,36 +34,34 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_real_folder() -> None:
     """Values equal those in the files; document counts are computed from standard errors and equal the real counts."""
-    (reading,) = read(REAL, "Llama")
-    assert (reading.status, reading.notes) == ("ok", ())
-    tasks = reading.evaluated.tasks
-    counts = {name: task["n_samples"] for name, task in tasks.items()}
+    (experiment,) = read(REAL, "Llama")
+    assert (experiment.status, experiment.notes) == ("ok", ())
+    tasks = experiment.evaluation.tasks
+    counts = {name: task.n_samples for name, task in tasks.items()}
     assert counts == {
         "boolq": 3270, "piqa": 1838, "hellaswag": 10042, "winogrande": 1267, "arc_easy": 2376, "arc_challenge": 1172,
         "openbookqa": 500,
     }  # fmt: skip
-    assert tasks["piqa"]["metrics"]["acc_norm"] == {"value": 0.6566920565832427, "stderr": 0.011078175207348986}
-    assert reading.evaluated.perplexity == {"wikitext2": 32.902137756347656, "ptb": 70.01080322265625}
-    assert reading.diagnosed.metrics == {
+    assert tasks["piqa"].metrics["acc_norm"] == Metric(0.6566920565832427, 0.011078175207348986)
+    assert experiment.evaluation.perplexity == {"wikitext2": 32.902137756347656, "ptb": 70.01080322265625}
+    assert experiment.diagnosis.metrics == {
         "grad_mean_ratio": 7.120711985108012,
         "grad_mean_range": pytest.approx(0.012250897371106677 - 0.0017204595108826954),
         "grad_norm_ratio": 9.91245777549908,
         "grad_norm_range": pytest.approx(79.39739312065973 - 8.009859402974447),
     }
-    assert reading.removed_param_fraction == pytest.approx(1606049792 / 8030261248, abs=1e-15)
-    assert reading.extreme_pruning_layers == reading.compared.extreme_pruning_layers == 6
-    assert len(reading.compared.layers) == 32
+    assert experiment.removed_param_fraction == pytest.approx(1606049792 / 8030261248, abs=1e-15)
+    assert experiment.extreme_pruning_layers == experiment.comparison.extreme_pruning_layers == 6
+    assert len(experiment.comparison.layers) == 32
 
 
 def test_a_made_up_folder(folder: Path) -> None:
-    (reading,) = read(folder.parent)
-    assert (reading.status, reading.notes) == ("ok", ())
-    assert reading.evaluated.tasks["boolq"] == {
-        "metrics": {"acc": {"value": 0.461, "stderr": pytest.approx(math.sqrt(0.461 * 0.539 / 999))}},
-        "n_samples": 1000,
-    }
-    assert reading.removed_param_fraction == pytest.approx(16300 / 54880)
-    assert reading.extreme_pruning_layers == 2
+    (experiment,) = read(folder.parent)
+    assert (experiment.status, experiment.notes) == ("ok", ())
+    stderr = pytest.approx(math.sqrt(0.461 * 0.539 / 999))
+    assert experiment.evaluation.tasks["boolq"] == TaskResult({"acc": Metric(0.461, stderr)}, 1000)
+    assert experiment.removed_param_fraction == pytest.approx(16300 / 54880)
+    assert experiment.extreme_pruning_layers == 2
 
 
 @pytest.mark.parametrize(
@@ -106,11 +96,11 @@ def test_ranges_that_say_nothing(value: Any, note: str) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, "nan", "inf", -1.0, True, [1]])
 def test_ratios_that_are_no_numbers_are_null_with_a_reason(value: Any, folder: Path) -> None:
     edit(folder / GRADIENTS, gradient_statistics__norm_ratio=value)
-    (reading,) = read(folder.parent)
-    assert reading.status == "ok"
-    assert reading.diagnosed.metrics["grad_norm_ratio"] is None
-    assert reading.diagnosed.metrics["grad_mean_ratio"] == 3.0
-    assert reading.notes[0].startswith(f"{GRADIENTS}: norm_ratio is ")
+    (experiment,) = read(folder.parent)
+    assert experiment.status == "ok"
+    assert experiment.diagnosis.metrics["grad_norm_ratio"] is None
+    assert experiment.diagnosis.metrics["grad_mean_ratio"] == 3.0
+    assert experiment.notes[0].startswith(f"{GRADIENTS}: norm_ratio is ")
 
 
 def test_extreme_layers_that_disagree() -> None:
@@ -124,33 +114,33 @@ def test_extreme_layers_that_disagree() -> None:
 @pytest.mark.parametrize("missing", FILES)
 def test_any_file_may_be_missing(missing: str, folder: Path) -> None:
     (folder / missing).unlink()
-    (reading,) = read(folder.parent)
-    assert reading.status == ("failed" if missing == EVALUATION else "ok")
-    assert f"{missing}: is missing" in reading.notes
+    (experiment,) = read(folder.parent)
+    assert experiment.status == ("failed" if missing == EVALUATION else "ok")
+    assert f"{missing}: is missing" in experiment.notes
     # Without the diagnosis file, extreme layers are counted from the widths.
-    assert reading.extreme_pruning_layers == 2
-    assert (reading.removed_param_fraction is None) == (missing == COMPARISON)
+    assert experiment.extreme_pruning_layers == 2
+    assert (experiment.removed_param_fraction is None) == (missing == COMPARISON)
 
 
 def test_what_a_failure_says_of_itself_is_kept(folder: Path) -> None:
     write(folder / EVALUATION, {"error": "CUDA out of memory\ntraceback", "metrics": {}})
-    (reading,) = read(folder.parent)
-    assert reading.status == "failed"
-    assert reading.notes == (f"{EVALUATION}: has no results", f"{EVALUATION}: says 'CUDA out of memory'")
+    (experiment,) = read(folder.parent)
+    assert experiment.status == "failed"
+    assert experiment.notes == (f"{EVALUATION}: has no results", f"{EVALUATION}: says 'CUDA out of memory'")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "null", "\udcff", "1" * 5000, '{"metrics": {}}', '{"metrics": 3}'])
 def test_files_without_results_are_failures(content: str, folder: Path) -> None:
     (folder / EVALUATION).write_bytes(content.encode("utf-8", "surrogateescape"))
-    (reading,) = read(folder.parent)
-    assert reading.status == "failed"
-    assert any(note.startswith(EVALUATION) for note in reading.notes)
+    (experiment,) = read(folder.parent)
+    assert experiment.status == "failed"
+    assert any(note.startswith(EVALUATION) for note in experiment.notes)
 
 
 def test_deep_nesting_is_refused(folder: Path) -> None:
     (folder / GRADIENTS).write_text("[" * 200_000, encoding="utf-8")
-    (reading,) = read(folder.parent)
-    assert f"{GRADIENTS}: is not JSON" in reading.notes[0]
+    (experiment,) = read(folder.parent)
+    assert f"{GRADIENTS}: is not JSON" in experiment.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -164,9 +154,9 @@ def test_deep_nesting_is_refused(folder: Path) -> None:
 )  # fmt: skip
 def test_files_about_another_folder_are_contradictory(path: str, claim: str, folder: Path) -> None:
     edit(folder / EVALUATION, model_path=path)
-    (reading,) = read(folder.parent)
-    assert reading.status == "contradictory"
-    assert reading.notes[0].startswith(f"{EVALUATION}: is about {claim}")
+    (experiment,) = read(folder.parent)
+    assert experiment.status == "contradictory"
+    assert experiment.notes[0].startswith(f"{EVALUATION}: is about {claim}")
 
 
 @pytest.mark.parametrize(
@@ -194,9 +184,9 @@ def test_what_disagrees_is_listed(folder: Path) -> None:
     edit(folder / GRADIENTS, num_extreme_layers=1, extreme_pruning_layers=[{}])
     renamed = folder.parent.rename(folder.parent.with_name("search_Qwen_layerwise_50"))
     edit(renamed / folder.name / EVALUATION, model_path="pruned_model.bin")
-    (reading,) = read(renamed)
-    assert reading.status == "ok"
-    assert list(reading.notes) == [
+    (experiment,) = read(renamed)
+    assert experiment.status == "ok"
+    assert list(experiment.notes) == [
         f"{EVALUATION}: piqa accuracy is 0.411, its full_results say 0.461; these are used",
         f"{EVALUATION}: ppl and ppl_standard_2048_512 of wikitext2 differ; neither is used",
         f"{EVALUATION}: avg_zeroshot_acc is 0.5, the mean of its tasks is 0.461; the latter is used",
@@ -205,7 +195,7 @@ def test_what_disagrees_is_listed(folder: Path) -> None:
         f"{EVALUATION}: the model has 38,000 parameters, but 38,580 in {COMPARISON}",
         f"{GRADIENTS}: num_extreme_layers is 1, {COMPARISON} has 2; the former is used",
     ]
-    assert reading.evaluated.perplexity == {"ptb": 38.0}
+    assert experiment.evaluation.perplexity == {"ptb": 38.0}
 
 
 def evaluated(**zeroshot: Any) -> tuple[Any, Notes]:
@@ -225,12 +215,12 @@ def test_odd_tasks() -> None:
         sst={"full_results": {"acc,none": 0.5, "acc_stderr,none": 0.05, "sample_len": 77}},
         **{"<b>": {"accuracy": 0.5}, "x": 3},
     )
-    assert {name: task["metrics"] for name, task in found.tasks.items()} == {
-        "piqa": {"accuracy": {"value": 0.5, "stderr": None}},
-        "rte": {"acc": {"value": 0.5, "stderr": None}},
-        "sst": {"acc": {"value": 0.5, "stderr": 0.05}},
+    assert {name: task.metrics for name, task in found.tasks.items()} == {
+        "piqa": {"accuracy": Metric(0.5, None)},
+        "rte": {"acc": Metric(0.5, None)},
+        "sst": {"acc": Metric(0.5, 0.05)},
     }
-    assert found.tasks["sst"]["n_samples"] == 77
+    assert found.tasks["sst"].n_samples == 77
     assert notes == [
         "e: boolq has no accuracy",
         "e: piqa has an accuracy without full_results; taken for the one that enters the mean",
@@ -251,7 +241,7 @@ def test_counts_are_taken_only_where_standard_errors_imply_them() -> None:
             "acc_norm,none": 0.5, "acc_norm_stderr,none": (0.25 / 199) ** 0.5,
         }},
     )  # fmt: skip
-    assert [task["n_samples"] for task in found.tasks.values()] == [None, None, None]
+    assert [task.n_samples for task in found.tasks.values()] == [None, None, None]
     assert notes == ["e: two has standard errors of 100 and 200 documents; none taken"]
 
 
@@ -263,6 +253,17 @@ def test_quick_perplexities_never_stand_in() -> None:
     notes = Notes("e")
     assert read_evaluation(content, notes).perplexity == {"c4": 8.0}
     assert notes == ["e: ppl_standard_2048_512 of ptb is not finite"]
+
+
+def test_texts_that_only_the_standard_perplexities_have_are_read() -> None:
+    """Both keys follow one protocol. A text whose value under `ppl` is not valid is not read from the other key."""
+    notes = Notes("e")
+    metrics = {
+        "ppl": {"ptb": 9.0, "wikitext2 (x)": math.nan},
+        "ppl_standard_2048_512": {"c4 (en)": 8.0, "ptb": 9.0, "wikitext2": 7.0},
+    }
+    assert read_evaluation({"metrics": metrics}, notes).perplexity == {"ptb": 9.0, "c4": 8.0}
+    assert notes == ["e: ppl of wikitext2 is not finite"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The table of a search folder, made from readings, and the tables of the study, made from that table."""
+"""The table of a search folder, made from the experiments read, and the tables of the study, made from that table."""
 
 from pathlib import Path
 from typing import Any
@@ -8,42 +8,43 @@ import pytest
 
 from espalier.config import load_study
 from espalier.results.consolidate import ExperimentResults, evaluations_table, experiments_table, layers_table
-from espalier.results.legacy import rows
 from espalier.results.legacy.read import read_experiment
-from espalier.results.legacy.scan import COMPARISON, EVALUATION, GRADIENTS
-from espalier.results.legacy.table import import_table, listing, listing_lines
+from espalier.results.legacy.scan import COMPARISON, EVALUATION, GRADIENTS, FoundExperiment, SearchFacts
+from espalier.results.legacy.study_rows import (
+    StudyFacts,
+    legacy_evaluation_rows,
+    legacy_experiment_rows,
+    legacy_layer_rows,
+    unpruned_sizes,
+)
+from espalier.results.legacy.table import import_summary, import_table, summary_lines
 from espalier.study.legacy import LegacyResults
 from espalier.study.paths import Paths
 from espalier.tables import Evaluations, Experiments, ImportedValues, Layers
 from tests.published import METHODS, edit, experiment_folder, write_model
 
-FACTS = {"study": "published", "family": "Qwen", "kind": "base"}
+FACTS = StudyFacts(study="published", family="Qwen", kind="base")
 
 
 def tables(folders: list[Path]) -> tuple[list[pd.DataFrame], list[dict[str, Any]]]:
-    """Import search folders as the jobs do; return the table and the listing of each."""
+    """Import search folders as the jobs do; return the table and the summary of each."""
     entry = {"name": "Qwen", "family": "Qwen", "kind": "base", "legacy": [str(folder) for folder in folders]}
     legacy = LegacyResults(load_study({"study": "published", "models": [entry]}), Paths("results"))
-    frames, listings = [], []
+    frames, summaries = [], []
     for folder in folders:
         wildcards = type("Wildcards", (), {"model": "Qwen", "search_folder": folder.name})
         names = legacy.import_params(wildcards)
         keys = {key: names[key] for key in ("methods", "model_names")}
-        readings = [
-            read_experiment(
-                one, search_folder=folder.name, pruning_ratio=names["search"]["pruning_ratio"], **keys
-            )
-            for one in names["experiments"]
-        ]  # fmt: skip
-        frames.append(
-            ImportedValues.validate(import_table(names["search"], zip(names["experiments"], readings, strict=True)))
-        )
-        listings.append(listing(names["search"], frames[-1], names["not_read"]))
-    return frames, listings
+        search = SearchFacts(**names["search"])
+        found = [FoundExperiment.from_dict(values) for values in names["experiments"]]
+        experiments = [read_experiment(one, search, **keys) for one in found]
+        frames.append(ImportedValues.validate(import_table(search, zip(found, experiments, strict=True))))
+        summaries.append(import_summary(search, frames[-1], names["not_read"]))
+    return frames, summaries
 
 
 def experiments_of(frames: list[pd.DataFrame], rule: str = "acc_norm_else_acc") -> pd.DataFrame:
-    found = [row for frame in frames for row in rows.experiment_rows(frame, FACTS, rule)]
+    found = [row for frame in frames for row in legacy_experiment_rows(frame, FACTS, rule)]
     return Experiments.validate(experiments_table([], rule, found)).set_index("experiment")
 
 
@@ -53,7 +54,7 @@ def folders(tmp_path: Path) -> list[Path]:
 
 
 def test_a_whole_study(folders: list[Path]) -> None:
-    frames, listings = tables(folders)
+    frames, summaries = tables(folders)
     table = experiments_of(frames)
     assert len(table) == 45
     assert set(table.status) == {"ok"}
@@ -68,8 +69,8 @@ def test_a_whole_study(folders: list[Path]) -> None:
     assert row.source == f"{folders[2]}/{experiment_folder(15, 256, 512)}"
     assert (row.pruning_ratio, row.n_params, row.extreme_pruning_layers) == (0.3, 38580, 2)
     assert row.removed_param_fraction == pytest.approx(0.297, abs=1e-3)
-    assert listings[0]["experiments"] == {"total": 15, "ok": 15}
-    assert list(listing_lines(listings[0])) == []
+    assert summaries[0]["experiments"] == {"total": 15, "ok": 15}
+    assert list(summary_lines(summaries[0])) == []
 
 
 def test_the_other_rule(folders: list[Path]) -> None:
@@ -82,7 +83,7 @@ def test_the_other_rule(folders: list[Path]) -> None:
 def test_evaluations_and_layers(folders: list[Path]) -> None:
     frames, _ = tables(folders)
     found = Evaluations.validate(
-        evaluations_table([], [row for frame in frames for row in rows.evaluation_rows(frame)])
+        evaluations_table([], [row for frame in frames for row in legacy_evaluation_rows(frame)])
     )
     assert len(found) == 45 * (1 + 2 + 2)
     one = found[
@@ -93,13 +94,13 @@ def test_evaluations_and_layers(folders: list[Path]) -> None:
     assert one.n_samples.tolist() == [1000]
     assert found[["limit", "n_shot", "task_version"]].isna().all(axis=None)
     assert set(found.protocol) == {"imported"}
-    layers = Layers.validate(layers_table([row for frame in frames for row in rows.layer_rows(frame)]))
+    layers = Layers.validate(layers_table([row for frame in frames for row in legacy_layer_rows(frame)]))
     assert len(layers) == 45 * 4
     last = layers.iloc[3]
     assert (last.layer, last.kept_mlp_channels, last.attention_after, last.mlp_after) == (3, 35, 3000, 3500)
     assert (last.params_before, last.params_after) == (13620, 6520)
     assert layers.kept_kv_groups.isna().all()
-    name, total, widths = next(rows.unpruned_sizes(frames[0]))
+    name, total, widths = next(unpruned_sizes(frames[0]))
     assert (name, total, widths) == ("taylor-seq16-n128-p30", 54880, [(None, 96)] * 4)
 
 
@@ -112,7 +113,7 @@ def test_faults(folders: list[Path]) -> None:
     (at[4] / COMPARISON).unlink()
     (folders[0] / experiment_folder(99, 32, 256)).mkdir()
     (folders[0] / "exp_5").mkdir()
-    frames, listings = tables(folders)
+    frames, summaries = tables(folders)
     table = experiments_of(frames)
     # Of 45 + 2 folders one failed, two claim 32 x 256, one is about another experiment, and one has an unclear name.
     assert table.status.value_counts().to_dict() == {"ok": 42, "contradictory": 3, "failed": 1, "unknown": 1}
@@ -121,33 +122,33 @@ def test_faults(folders: list[Path]) -> None:
     assert pd.isna(table.loc["taylor-seq32-n128-p30"].grad_norm_ratio)
     assert pd.isna(table.loc["taylor-seq256-n128-p30"].removed_param_fraction)
     assert table.loc["taylor-seq16-n128-p30"].note == f"{EVALUATION}: is missing"
-    assert listings[0]["experiments"] == {"total": 17, "contradictory": 3, "failed": 1, "ok": 12, "unknown": 1}
-    lines = list(listing_lines(listings[0]))
+    assert summaries[0]["experiments"] == {"total": 17, "contradictory": 3, "failed": 1, "ok": 12, "unknown": 1}
+    lines = list(summary_lines(summaries[0]))
     assert f"{GRADIENTS}: norm_ratio is not finite: 2 experiments, {at[1].name} to {at[2].name}" in lines
     assert any(line.startswith("exp_5: unknown: its name is not of the form exp_") for line in lines)
     # Contradictory and unknown experiments are in no other table. A failed experiment is in the layers table.
-    layers = [row for frame in frames for row in rows.layer_rows(frame)]
+    layers = [row for frame in frames for row in legacy_layer_rows(frame)]
     assert {row["experiment"] for row in layers} == set(table.index) - set(aside.index) - {"taylor-seq256-n128-p30"}
-    evaluations = [row for frame in frames for row in rows.evaluation_rows(frame)]
+    evaluations = [row for frame in frames for row in legacy_evaluation_rows(frame)]
     assert {row["experiment"] for row in evaluations} == set(table.index[table.status == "ok"])
 
 
 def test_a_ratio_that_is_not_known_has_no_row(folders: list[Path], tmp_path: Path) -> None:
     strange = folders[0].rename(tmp_path / "search_Qwen_twenty")
-    frames, listings = tables([strange, *folders[1:]])
+    frames, summaries = tables([strange, *folders[1:]])
     assert len(frames[0].folder.unique()) == 15
-    assert rows.experiment_rows(frames[0], FACTS, "acc") == []
-    assert len(listings[0]["not_used"]) == 15
+    assert legacy_experiment_rows(frames[0], FACTS, "acc") == []
+    assert len(summaries[0]["not_used"]) == 15
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     empty = tmp_path / "search_Qwen_20"
     empty.mkdir()
-    frames, listings = tables([empty])
+    frames, summaries = tables([empty])
     assert len(frames[0]) == 0
-    assert listings[0]["experiments"] == {"total": 0}
-    assert len(Layers.validate(layers_table(rows.layer_rows(frames[0])))) == 0
-    assert len(Evaluations.validate(evaluations_table([], rows.evaluation_rows(frames[0])))) == 0
+    assert summaries[0]["experiments"] == {"total": 0}
+    assert len(Layers.validate(layers_table(legacy_layer_rows(frames[0])))) == 0
+    assert len(Evaluations.validate(evaluations_table([], legacy_evaluation_rows(frames[0])))) == 0
 
 
 def test_all_methods_are_told_apart(folders: list[Path]) -> None:
@@ -168,11 +169,11 @@ def test_computed_and_imported_rows_share_a_table(folders: list[Path]) -> None:
     computed = ExperimentResults(facts, metrics, None, None)
     frames, _ = tables(folders[:1])
     rule = "acc_norm_else_acc"
-    table = Experiments.validate(experiments_table([computed], rule, rows.experiment_rows(frames[0], FACTS, rule)))
+    table = Experiments.validate(experiments_table([computed], rule, legacy_experiment_rows(frames[0], FACTS, rule)))
     assert table.experiment.tolist()[:2] == ["baseline", "taylor-seq16-n128-p30"]
     assert table.ppl_c4.notna().sum() == table.acc_copa.notna().sum() == 1
     assert table.ppl_ptb.notna().sum() == table.acc_boolq.notna().sum() == 15
     assert table.source.tolist()[0] == "run"
-    found = Evaluations.validate(evaluations_table([computed], rows.evaluation_rows(frames[0])))
+    found = Evaluations.validate(evaluations_table([computed], legacy_evaluation_rows(frames[0])))
     assert found.protocol.nunique() == 2
     assert found.n_shot.tolist()[0] == 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,51 @@ from espalier.models.loading import load_tokenizer, special_tokens
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
 
-USE = ("recovery", "fine-tune")
-_CHUNK = 256  # documents tokenised at a time
+ERROR_WORDING = ("recovery", "fine-tune")
+_TOKENISED_AT_ONCE = 256  # documents
 
 
 @dataclass(frozen=True)
-class Packed:
+class SequenceSettings:
+    """Settings that determine the sequences to fine-tune on.
+
+    Attributes:
+        text_field: Column of the text file that holds the documents.
+        seed: Seed of the order of the documents.
+        calibration_seeds: Seeds of the calibration sets drawn from the same text. Empty if calibration uses another
+            text.
+        seq_len: Tokens per sequence.
+        n_sequences: Number of sequences.
+        add_bos: Whether documents begin with BOS; None leaves special tokens to the tokenizer.
+    """
+
+    text_field: str
+    seed: int
+    calibration_seeds: Sequence[int]
+    seq_len: int
+    n_sequences: int
+    add_bos: bool | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationDraw:
+    """A calibration set drawn from the recovery text.
+
+    Attributes:
+        seed: Seed of the order of the documents.
+        seq_len: Tokens per sequence.
+        n_samples: Number of sequences.
+        add_bos: Whether documents begin with BOS; None leaves special tokens to the tokenizer.
+    """
+
+    seed: int
+    seq_len: int
+    n_samples: int
+    add_bos: bool | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSequences:
     """Sequences to fine-tune on.
 
     Attributes:
@@ -47,30 +86,28 @@ class Packed:
     documents: list[int]
 
 
-def load_packed(manifest: Mapping[str, Any], text: str, settings: Mapping[str, Any]) -> Packed:
+def load_training_sequences(manifest: Mapping[str, Any], text: str, settings: SequenceSettings) -> TrainingSequences:
     """Read a text file, tokenise it with the tokenizer of a model, and return the sequences to fine-tune on.
 
     Args:
         manifest: Content of the model's manifest.
         text: Path of the text file.
-        settings: `text_field`, `seed`, `calibration_seeds` (empty if calibration uses another text), `seq_len`,
-            `n_sequences` and, if the config sets it, `add_bos`.
+        settings: Settings that determine the sequences.
 
     Raises:
         UserError: If the text is too short, if the model files have changed, or if a token id exceeds the vocabulary.
     """
-    add_bos = settings.get("add_bos")
     tokenizer = load_tokenizer(
-        check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"], add_bos=add_bos
+        check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"], add_bos=settings.add_bos
     )
-    texts = read_texts(text, settings["text_field"])
-    order = training_order(len(texts), seed=settings["seed"], calibration_seeds=settings["calibration_seeds"])
-    packed = pack(
+    texts = read_texts(text, settings.text_field)
+    order = training_order(len(texts), seed=settings.seed, calibration_seeds=settings.calibration_seeds)
+    sequences = make_sequences(
         texts, tokenizer, order,
-        n_sequences=settings["n_sequences"], seq_len=settings["seq_len"], add_bos=add_bos,
+        n_sequences=settings.n_sequences, seq_len=settings.seq_len, add_bos=settings.add_bos,
     )  # fmt: skip
-    check_token_ids(packed.tokens, vocab_size_of(manifest), "recovery")
-    return packed
+    check_token_ids(sequences.tokens, vocab_size_of(manifest), "recovery")
+    return sequences
 
 
 def training_order(n_documents: int, *, seed: int, calibration_seeds: Sequence[int]) -> list[int]:
@@ -84,9 +121,9 @@ def training_order(n_documents: int, *, seed: int, calibration_seeds: Sequence[i
     """
     lateness = [n_documents] * n_documents
     for calibration_seed in calibration_seeds:
-        for rank, number in enumerate(document_order(n_documents, calibration_seed)):
-            lateness[number] = min(lateness[number], rank)
-    kept = sorted(range(n_documents), key=lambda number: (-lateness[number], number))
+        for rank, index in enumerate(document_order(n_documents, calibration_seed)):
+            lateness[index] = min(lateness[index], rank)
+    kept = sorted(range(n_documents), key=lambda index: (-lateness[index], index))
     if calibration_seeds:
         kept = kept[: n_documents // 2]
     order = sorted(kept)
@@ -94,10 +131,10 @@ def training_order(n_documents: int, *, seed: int, calibration_seeds: Sequence[i
     return order
 
 
-def pack(
+def make_sequences(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, order: Sequence[int], *, n_sequences: int, seq_len: int,
     add_bos: bool | None = None,
-) -> Packed:  # fmt: skip
+) -> TrainingSequences:  # fmt: skip
     """Join documents, each with its special tokens and an end-of-text token, and cut them into sequences.
 
     Args:
@@ -112,33 +149,35 @@ def pack(
         UserError: If the documents have too few tokens.
     """
     stream: list[int] = []
-    taken: list[int] = []
+    used: list[int] = []
     end = tokenizer.eos_token_id
-    for start in range(0, len(order), _CHUNK):
-        numbers = order[start : start + _CHUNK]
-        chunk = [texts[number] for number in numbers]
+    for start in range(0, len(order), _TOKENISED_AT_ONCE):
+        indices = order[start : start + _TOKENISED_AT_ONCE]
+        chunk = [texts[index] for index in indices]
         tokenised = tokenizer(chunk, verbose=False, **special_tokens(add_bos))["input_ids"]
-        for number, tokens in zip(numbers, tokenised, strict=True):
+        for index, tokens in zip(indices, tokenised, strict=True):
             if len(stream) >= n_sequences * seq_len:
                 break
             stream += tokens if end is None or tokens[-1:] == [end] else [*tokens, end]
-            taken.append(number)
+            used.append(index)
     if len(stream) < n_sequences * seq_len:
         raise UserError(
             f"recovery: {n_sequences:,} sequences of {seq_len} tokens asked for, but the {len(order):,} documents have "
             f"{len(stream):,} tokens, enough for {len(stream) // seq_len:,}; give a smaller recovery.n_sequences or "
             "seq_len, or a longer recovery.text"
         )
-    return Packed(np.asarray(stream[: n_sequences * seq_len], dtype=np.int64).reshape(n_sequences, seq_len), taken)
+    return TrainingSequences(
+        np.asarray(stream[: n_sequences * seq_len], dtype=np.int64).reshape(n_sequences, seq_len), used
+    )
 
 
-def check_evaluated(
-    packed: Packed, manifest: Mapping[str, Any], text: str, text_field: str, requests: TokenisedRequests
+def check_not_evaluated(
+    sequences: TrainingSequences, manifest: Mapping[str, Any], text: str, text_field: str, requests: TokenisedRequests
 ) -> list[Compared]:
     """Check that no training document overlaps with the evaluation data of a model.
 
     Args:
-        packed: Sequences to fine-tune on.
+        sequences: Sequences to fine-tune on.
         manifest: Content of the model's manifest.
         text: Path of the text file.
         text_field: Column of the text file that holds the documents.
@@ -151,43 +190,41 @@ def check_evaluated(
         UserError: If a document overlaps. The message gives the index of the first such document.
     """
     tokenizer = load_tokenizer(check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"])
-    documents = document_tokens(read_texts(text, text_field), tokenizer, packed.documents)
+    documents = document_tokens(read_texts(text, text_field), tokenizer, sequences.documents)
     return [
-        check_disjoint(documents, evaluated, name="documents that are fine-tuned on", use=USE)
+        check_disjoint(documents, evaluated, name="documents that are fine-tuned on", use=ERROR_WORDING)
         for evaluated in held_out_texts(requests, tokenizer)
     ]
 
 
-def check_apart(
-    packed: Packed,
+def check_not_calibrated(
+    sequences: TrainingSequences,
     manifest: Mapping[str, Any],
     text: str,
     text_field: str,
-    calibrations: Sequence[Mapping[str, Any]],
+    calibrations: Sequence[CalibrationDraw],
 ) -> None:
     """Check that no training document is in a calibration set drawn from the same text.
 
     Args:
-        packed: Sequences to fine-tune on.
+        sequences: Sequences to fine-tune on.
         manifest: Content of the model's manifest.
         text: Path of the text file.
         text_field: Column of the text file that holds the documents.
-        calibrations: `seed`, `seq_len`, `n_samples` and, if the config sets it, `add_bos` of each calibration set
-            drawn from this text.
+        calibrations: Calibration sets drawn from this text; all have the same `add_bos`.
 
     Raises:
-        UserError: If a calibration set shares documents with `packed`. The message gives their number.
+        UserError: If a calibration set shares documents with `sequences`. The message gives their number.
     """
     if not calibrations:
         return
-    add_bos = calibrations[0].get("add_bos")
     tokenizer = load_tokenizer(
-        check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"], add_bos=add_bos
+        check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"], add_bos=calibrations[0].add_bos
     )
-    texts, ours = read_texts(text, text_field), set(packed.documents)
-    for one in calibrations:
-        if both := ours.intersection(documents_drawn(texts, tokenizer, **one)):
+    texts, trained = read_texts(text, text_field), set(sequences.documents)
+    for draw in calibrations:
+        if shared := trained.intersection(documents_drawn(texts, tokenizer, **asdict(draw))):
             raise UserError(
-                f"recovery: {len(both)} of its {len(ours)} documents are in the calibration set of seed {one['seed']}, "
-                f"{one['n_samples']} sequences of {one['seq_len']} tokens; name another recovery.text"
+                f"recovery: {len(shared)} of its {len(trained)} documents are in the calibration set of seed "
+                f"{draw.seed}, {draw.n_samples} sequences of {draw.seq_len} tokens; name another recovery.text"
             )

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingSchedule:
     """Length, batch size and learning rate of a training.
 
     Attributes:
@@ -53,27 +53,32 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingRecord:
     """Record of a finished training.
 
     Attributes:
         losses: Loss of each step (nats).
         n_tokens: Tokens trained on, over all epochs.
         n_trainable: Number of trained parameters.
-        rows: Micro-batch size at the end: sequences per forward pass.
+        micro_batch_size: Micro-batch size at the end: sequences per forward pass.
         seconds: Wall time of the loop.
     """
 
     losses: list[float]
     n_tokens: int
     n_trainable: int
-    rows: int
+    micro_batch_size: int
     seconds: float
 
 
 def fine_tune(
-    model: PreTrainedModel, sequences: torch.Tensor, schedule: Schedule, *, token_budget: int, checkpointing: bool
-) -> Trained:
+    model: PreTrainedModel,
+    sequences: torch.Tensor,
+    schedule: TrainingSchedule,
+    *,
+    token_budget: int,
+    checkpointing: bool,
+) -> TrainingRecord:
     """Train the parameters of a model that have `requires_grad`, in place.
 
     Args:
@@ -92,32 +97,32 @@ def fine_tune(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=schedule.learning_rate, weight_decay=0.0)
     batches = list(batches_of(len(sequences), schedule))
-    rates = get_cosine_schedule_with_warmup(optimizer, round(schedule.warmup_fraction * len(batches)), len(batches))
-    rows = max(1, min(token_budget // sequences.shape[1], schedule.batch_size))
+    scheduler = get_cosine_schedule_with_warmup(optimizer, round(schedule.warmup_fraction * len(batches)), len(batches))
+    micro_batch_size = max(1, min(token_budget // sequences.shape[1], schedule.batch_size))
     losses: list[float] = []
     start = time.perf_counter()
     with (
-        _training(model, checkpointing=checkpointing),
-        _repeatable(),
+        _training_mode(model, checkpointing=checkpointing),
+        _deterministic(),
         Progress("recovery", total=schedule.epochs * sequences.numel(), unit="tokens") as progress,
     ):
-        for step, numbers in enumerate(batches):
+        for step, indices in enumerate(batches):
             seed = schedule.seed * 1_000_003 + step  # a retried step must draw the same dropout
-            loss, rows = _gradient(model, sequences[numbers], rows, seed)
-            _check_finite(loss, "loss", step, len(batches))
+            loss, micro_batch_size = _gradient(model, sequences[indices], micro_batch_size, seed)
+            _check_step_finite(loss, "loss", step, len(batches))
             norm = nn.utils.clip_grad_norm_(trained, schedule.max_grad_norm)
-            _check_finite(float(norm), "gradient", step, len(batches))
+            _check_step_finite(float(norm), "gradient", step, len(batches))
             optimizer.step()
-            rates.step()
+            scheduler.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss)
-            progress.advance(len(numbers) * sequences.shape[1], loss=loss)
+            progress.advance(len(indices) * sequences.shape[1], loss=loss)
     n_trainable = sum(parameter.numel() for parameter in trained)
     seconds = time.perf_counter() - start
-    return Trained(losses, schedule.epochs * sequences.numel(), n_trainable, rows, seconds)
+    return TrainingRecord(losses, schedule.epochs * sequences.numel(), n_trainable, micro_batch_size, seconds)
 
 
-def batches_of(n_sequences: int, schedule: Schedule) -> Iterator[torch.Tensor]:
+def batches_of(n_sequences: int, schedule: TrainingSchedule) -> Iterator[torch.Tensor]:
     """Yield the sequence indices of each step. Each epoch is shuffled separately; its last batch may be smaller."""
     generator = torch.Generator().manual_seed(schedule.seed)
     for _ in range(schedule.epochs):
@@ -135,40 +140,40 @@ def check_context(model: PreTrainedModel, seq_len: int) -> None:
         raise UserError(f"recovery.seq_len: got {seq_len}, but the model's context is {limit} tokens; give at most it")
 
 
-def _gradient(model: PreTrainedModel, batch: torch.Tensor, rows: int, seed: int) -> tuple[float, int]:
+def _gradient(model: PreTrainedModel, batch: torch.Tensor, micro_batch_size: int, seed: int) -> tuple[float, int]:
     """Accumulate the gradient of a batch; return its loss and the micro-batch size that fitted into memory."""
     while True:
         try:
-            return _in_parts(model, batch, rows, seed), rows
+            return _accumulate_micro_batches(model, batch, micro_batch_size, seed), micro_batch_size
         except torch.OutOfMemoryError:
             pass  # the traceback references the failed pass, so its memory is free only after this block
         model.zero_grad(set_to_none=True)
-        rows = _halved(min(rows, len(batch)), batch.shape[1])
+        micro_batch_size = _halved(min(micro_batch_size, len(batch)), batch.shape[1])
 
 
-def _in_parts(model: PreTrainedModel, batch: torch.Tensor, rows: int, seed: int) -> float:
+def _accumulate_micro_batches(model: PreTrainedModel, batch: torch.Tensor, micro_batch_size: int, seed: int) -> float:
     torch.manual_seed(seed)
     total = 0.0
-    for part in batch.split(rows):
-        loss = sequence_losses(model, part.to(model.device)).sum() / len(batch)
+    for micro_batch in batch.split(micro_batch_size):
+        loss = sequence_losses(model, micro_batch.to(model.device)).sum() / len(batch)
         loss.backward()
         total += loss.item()
     return total
 
 
-def _halved(rows: int, seq_len: int) -> int:
-    if rows == 1:
+def _halved(micro_batch_size: int, seq_len: int) -> int:
+    if micro_batch_size == 1:
         raise UserError(
             f"recovery: GPU memory exhausted by one sequence of {seq_len} tokens; use a shorter recovery.seq_len, "
             "recovery.checkpointing: true, or give the model more GPUs (models[].gpus)"
         )
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    logger.warning("out of GPU memory; the step once more with %d sequences at a time", rows // 2)
-    return rows // 2
+    logger.warning("out of GPU memory; the step once more with %d sequences at a time", micro_batch_size // 2)
+    return micro_batch_size // 2
 
 
-def _check_finite(value: float, what: str, step: int, n_steps: int) -> None:
+def _check_step_finite(value: float, what: str, step: int, n_steps: int) -> None:
     if not math.isfinite(value):
         raise UserError(
             f"recovery: the {what} is not finite at step {step + 1} of {n_steps}; give a smaller "
@@ -177,7 +182,7 @@ def _check_finite(value: float, what: str, step: int, n_steps: int) -> None:
 
 
 @contextmanager
-def _training(model: PreTrainedModel, *, checkpointing: bool) -> Iterator[None]:
+def _training_mode(model: PreTrainedModel, *, checkpointing: bool) -> Iterator[None]:
     """Switch a model to training mode; on exit, clear its gradients and switch back to eval mode."""
     model.train()
     try:
@@ -189,7 +194,7 @@ def _training(model: PreTrainedModel, *, checkpointing: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _repeatable() -> Iterator[None]:
+def _deterministic() -> Iterator[None]:
     """Use deterministic kernels where they exist; on exit, restore the settings and random generators of torch."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

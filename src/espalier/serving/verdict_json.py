@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
 from espalier.analysis.message_json import reason_fields, to_json, to_json_list
 from espalier.models.sizes import ModelSizes
-from espalier.serving.verdict import Kept, ModelFacts, Verdict, advice, rounding_costs, verdicts
+from espalier.serving.verdict import (
+    KeptCounts,
+    ModelProperties,
+    Verdict,
+    all_verdicts,
+    rounding_costs,
+    width_recommendation,
+)
 from espalier.statistics.messages import Message
 
 
-def deployment_of(
+def serving_verdicts(
     layers: pd.DataFrame, model: str, experiment: str, manifest: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return which targets load the pruned model of one experiment.
@@ -27,47 +35,47 @@ def deployment_of(
     Returns:
         A mapping with these keys. `targets`: a list with one mapping per target (`target`, `basis`, `verdict`,
         `multiple_of`, the layer lists `rounded`, `attention_stubs`, `mlp_stubs` and `left_out`, and the messages
-        `said`). `rounding`: as returned by `rounding_costs`. `advice`: a message. `removed_param_fraction`: the
+        `said`). `rounding`: the fields of each `RoundingCost`. `advice`: a message. `removed_param_fraction`: the
         achieved fraction. `reason` and `why`: null. If the manifest or the kept counts are not known, `reason` and
         `why` give the reason, the lists are empty, and `advice` and `removed_param_fraction` are None.
     """
-    nothing: dict[str, Any] = {"removed_param_fraction": None, "targets": [], "rounding": [], "advice": None}
+    no_verdicts: dict[str, Any] = {"removed_param_fraction": None, "targets": [], "rounding": [], "advice": None}
     if manifest is None:
-        return nothing | reason_fields(Message("no_structure"))
-    facts = ModelFacts.from_manifest(manifest)
-    if facts is None:
-        return nothing | reason_fields(Message("old_manifest"))
+        return no_verdicts | reason_fields(Message("no_structure"))
+    properties = ModelProperties.from_manifest(manifest)
+    if properties is None:
+        return no_verdicts | reason_fields(Message("old_manifest"))
     rows = layers[(layers["model"] == model) & (layers["experiment"] == experiment)].sort_values("layer")
     counts = rows[["kept_kv_groups", "kept_mlp_channels"]]
     if counts.empty or counts.isna().to_numpy().any():
-        return nothing | reason_fields(Message("no_plan"))
+        return no_verdicts | reason_fields(Message("no_plan"))
     structure = ModelSizes.from_dict(manifest["structure"])
-    kept = Kept(*(tuple(int(value) for value in counts[column]) for column in counts))
+    kept = KeptCounts(*(tuple(int(value) for value in counts[column]) for column in counts))
     return {
         "removed_param_fraction": 1 - kept.n_params(structure) / structure.total_params,
-        "targets": [_entry(verdict) for verdict in verdicts(kept, structure, facts)],
-        "rounding": rounding_costs(kept, structure),
-        "advice": to_json(advice(kept, structure)),
+        "targets": [_verdict_json(verdict) for verdict in all_verdicts(kept, structure, properties)],
+        "rounding": [asdict(cost) for cost in rounding_costs(kept, structure)],
+        "advice": to_json(width_recommendation(kept, structure)),
         **reason_fields(None),
     }
 
 
-def deployment_of_bests(
+def serving_verdicts_of_best(
     analysis: Mapping[str, Any], layers: pd.DataFrame, manifest: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return `deployment_of` the best experiment of each pruning ratio, by experiment name.
+    """Return `serving_verdicts` of the best experiment of each pruning ratio, by experiment name.
 
     Args:
         analysis: Analysis of one model.
         layers: The layers table.
         manifest: Manifest of the model; None for an imported model.
     """
-    bests = (content["best"] for content in analysis["by_ratio"].values())
-    names = [best["experiment"] for best in bests if best is not None]
-    return {name: deployment_of(layers, analysis["model"], name, manifest) for name in names}
+    best = (content["best"] for content in analysis["by_ratio"].values())
+    names = [experiment["experiment"] for experiment in best if experiment is not None]
+    return {name: serving_verdicts(layers, analysis["model"], name, manifest) for name in names}
 
 
-def _entry(verdict: Verdict) -> dict[str, Any]:
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
     return {
         "target": verdict.target.name,
         "basis": verdict.target.basis,

@@ -1,4 +1,4 @@
-"""`ModelFacts` from the manifests of model folders, and verdicts from the layers table."""
+"""`ModelProperties` from the manifests of model folders, and verdicts from the layers table."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from espalier.models.manifest import make_manifest
-from espalier.serving.experiments import deployment_of, deployment_of_bests
-from espalier.serving.verdict import ModelFacts
+from espalier.serving.verdict import ModelProperties
+from espalier.serving.verdict_json import serving_verdicts, serving_verdicts_of_best
 from tests.unit.conftest import random_model
 
 QKV = ("self_attn.k_proj", "self_attn.q_proj", "self_attn.v_proj")
@@ -28,15 +28,15 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "changes", "expected"), CASES)
-def test_facts_of_a_model(
+def test_properties_of_a_model(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, name: str, changes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     random_model(name, len(tokenizer), **changes).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    facts = ModelFacts.from_manifest(make_manifest("A", tmp_path, trust_remote_code=False, commit=None))
-    assert facts is not None
-    assert facts.model_type == name
-    assert {key: getattr(facts, key) for key in expected} == expected
+    properties = ModelProperties.from_manifest(make_manifest("A", tmp_path, trust_remote_code=False, commit=None))
+    assert properties is not None
+    assert properties.model_type == name
+    assert {key: getattr(properties, key) for key in expected} == expected
 
 
 def layers_table(**columns: list[int | None]) -> pd.DataFrame:
@@ -57,7 +57,7 @@ MANIFEST: dict[str, Any] = {
 def test_verdicts_from_the_layers_table() -> None:
     """Layers are sorted by number; the rows of the table are in another order."""
     table = layers_table(kept_kv_groups=[2, 0], kept_mlp_channels=[16, 48])
-    found = deployment_of(table, "A", "x", MANIFEST)
+    found = serving_verdicts(table, "A", "x", MANIFEST)
     assert found["reason"] is None
     assert found["removed_param_fraction"] == pytest.approx((2 * 1536 + 32 * 96) / (4 * 1536 + 96 * 96 + 1_128))
     by_target = {one["target"]: one for one in found["targets"]}
@@ -77,11 +77,11 @@ def test_verdicts_from_the_layers_table() -> None:
     ids=["imported", "older manifest", "unknown widths"],
 )
 def test_what_cannot_be_judged(manifest: dict[str, Any] | None, widths: list[int | None], reason: str) -> None:
-    found = deployment_of(layers_table(kept_kv_groups=[2, 0], kept_mlp_channels=widths), "A", "x", manifest)
+    found = serving_verdicts(layers_table(kept_kv_groups=[2, 0], kept_mlp_channels=widths), "A", "x", manifest)
     assert (found["reason"], found["targets"], found["advice"]) == (reason, [], None)
 
 
 def test_only_bests_are_in_the_analysis() -> None:
     analysis = {"model": "A", "by_ratio": {"20": {"best": {"experiment": "x"}}, "50": {"best": None}}}
     table = layers_table(kept_kv_groups=[2, 0], kept_mlp_channels=[16, 48])
-    assert list(deployment_of_bests(analysis, table, MANIFEST)) == ["x"]
+    assert list(serving_verdicts_of_best(analysis, table, MANIFEST)) == ["x"]

@@ -6,12 +6,9 @@ import torch
 from espalier.errors import UserError
 from espalier.models.decoder import decoder_layers, n_mlp_channels
 from espalier.models.surgery import prune
-from espalier.serving import timing as measuring
-from espalier.serving.timing import (
-    PADDED,
-    PRUNED,
-    UNPRUNED,
-    Load,
+from espalier.serving import inference_timing
+from espalier.serving.inference_summary import PADDED, PRUNED, UNPRUNED, Workload
+from espalier.serving.inference_timing import (
     kv_cache_bytes_per_token,
     measure,
     pad_widths,
@@ -23,7 +20,7 @@ from tests.unit.conftest import random_model, with_biases
 KV = ((0,), (0, 1))
 MLP = (tuple(range(20)), tuple(range(48)))
 TOKENS = torch.arange(12).reshape(2, 6)
-LOAD = Load(batch_sizes=(1, 2), prompt_tokens=8, new_tokens=4, repeats=6)
+WORKLOAD = Workload(batch_sizes=(1, 2), prompt_tokens=8, new_tokens=4, repeats=6)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "qwen3"])
@@ -74,7 +71,7 @@ def test_sizes() -> None:
 
 def test_every_version_runs_once_a_repeat_and_the_order_changes() -> None:
     """In each repeat every version runs once; the order differs between repeats."""
-    runs = measure(versions_of(random_model("llama", 40), KV, MLP, multiple=32), LOAD)
+    runs = measure(versions_of(random_model("llama", 40), KV, MLP, multiple=32), WORKLOAD)
     turns = [runs[start : start + 3] for start in range(0, len(runs), 3)]
     assert [{(run.batch_size, run.repeat) for run in turn} for turn in turns] == [
         {(batch_size, repeat)} for batch_size in (1, 2) for repeat in range(6)
@@ -87,29 +84,29 @@ def test_every_version_runs_once_a_repeat_and_the_order_changes() -> None:
 def test_the_cache_holds_what_the_shapes_say() -> None:
     """The cache holds the 8 tokens of the prompt and 3 of the 4 new tokens."""
     versions = versions_of(random_model("llama", 40), KV, MLP, multiple=32)
-    for run in measure(versions, LOAD):
+    for run in measure(versions, WORKLOAD):
         assert run.cache_bytes == kv_cache_bytes_per_token(versions[run.version]) * 11 * run.batch_size
 
 
 def test_what_exceeds_the_context() -> None:
     """More prompt and new tokens than the model's context raise an error."""
-    load = Load((1,), prompt_tokens=120, new_tokens=9, repeats=6)
+    workload = Workload((1,), prompt_tokens=120, new_tokens=9, repeats=6)
     with pytest.raises(
         UserError,
         match=r"inference: prompt_tokens 120 and new_tokens 9 are more than the model's context of 128 tokens; give",
     ):
-        measure({UNPRUNED: random_model("llama", 40)}, load)
+        measure({UNPRUNED: random_model("llama", 40)}, workload)
 
 
 def test_a_cache_that_cannot_fit_is_refused_before_anything_runs() -> None:
     model = random_model("llama", 40)
-    load = Load((1, 10**10), prompt_tokens=8, new_tokens=4, repeats=6)
+    workload = Workload((1, 10**10), prompt_tokens=8, new_tokens=4, repeats=6)
     model.forward = None
     with pytest.raises(
         UserError,
         match=r"inference.batch_sizes: got 10000000000, which needs 26\d\d.* GiB of cache alone, .* are free; ",
     ):
-        measure({UNPRUNED: model}, load)
+        measure({UNPRUNED: model}, workload)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +120,9 @@ def test_a_batch_that_runs_out_of_memory(monkeypatch: pytest.MonkeyPatch, error:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(measuring, "_generate", fail)
+    monkeypatch.setattr(inference_timing, "_timed_generation", fail)
     with pytest.raises(UserError, match=r"inference.batch_sizes: got 1, which ran out of memory; give smaller batches"):
-        measure({UNPRUNED: random_model("llama", 40)}, LOAD)
+        measure({UNPRUNED: random_model("llama", 40)}, WORKLOAD)
 
 
 def test_other_errors_are_not_called_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +131,6 @@ def test_other_errors_are_not_called_memory(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(*_: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(measuring, "_generate", fail)
+    monkeypatch.setattr(inference_timing, "_timed_generation", fail)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        measure({UNPRUNED: random_model("llama", 40)}, LOAD)
+        measure({UNPRUNED: random_model("llama", 40)}, WORKLOAD)

@@ -1,5 +1,6 @@
 """Training text: seeded, packed into sequences, and separate from the calibration and evaluation texts."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,17 @@ from espalier.errors import UserError
 from espalier.evaluation.requests import TokenisedRequests
 from espalier.files import write_parquet
 from espalier.models.manifest import make_manifest
-from espalier.recovery.text import check_apart, check_evaluated, load_packed, pack, training_order
+from espalier.recovery.training_sequences import (
+    CalibrationDraw,
+    SequenceSettings,
+    check_not_calibrated,
+    check_not_evaluated,
+    load_training_sequences,
+    make_sequences,
+    training_order,
+)
 
-SETTINGS = {"text_field": "text", "seed": 0, "calibration_seeds": [0], "seq_len": 32, "n_sequences": 20}
+SETTINGS = SequenceSettings(text_field="text", seed=0, calibration_seeds=[0], seq_len=32, n_sequences=20)
 
 
 def test_what_calibration_reaches_first_stays_out() -> None:
@@ -43,18 +52,18 @@ def test_orders_are_seeded_and_another_text_is_used_whole() -> None:
 def test_documents_are_joined_with_their_special_tokens_and_cut(
     pages: list[str], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    packed = pack(pages, tokenizer, [3, 1, 2], n_sequences=4, seq_len=50)
+    sequences = make_sequences(pages, tokenizer, [3, 1, 2], n_sequences=4, seq_len=50)
     end = tokenizer.eos_token_id
     stream = [token for number in (3, 1, 2) for token in (*tokenizer(pages[number])["input_ids"], end)]
-    assert packed.tokens.ravel().tolist() == stream[:200]
+    assert sequences.tokens.ravel().tolist() == stream[:200]
     used = 1 + int(np.searchsorted(np.cumsum([len(tokenizer(pages[n])["input_ids"]) + 1 for n in (3, 1, 2)]), 200))
-    assert packed.documents == [3, 1, 2][:used]
+    assert sequences.documents == [3, 1, 2][:used]
 
 
 def test_fewer_sequences_are_the_first_of_more(pages: list[str], tokenizer: PreTrainedTokenizerFast) -> None:
     """A smaller number of sequences gives the first sequences of a larger number."""
     order = training_order(len(pages), seed=0, calibration_seeds=[0])
-    many, few = (pack(pages, tokenizer, order, n_sequences=n, seq_len=32).tokens for n in (40, 10))
+    many, few = (make_sequences(pages, tokenizer, order, n_sequences=n, seq_len=32).tokens for n in (40, 10))
     np.testing.assert_array_equal(many[:10], few)
 
 
@@ -66,7 +75,7 @@ def test_too_little_text_is_refused_with_numbers(tokenizer: PreTrainedTokenizerF
         match=rf"recovery: 1,000 sequences of 8 tokens asked for, but the 3 documents have {n_tokens} tokens, enough "
         rf"for {n_tokens // 8}; give a smaller recovery.n_sequences or seq_len, or a longer recovery.text",
     ):
-        pack(texts, tokenizer, [0, 1, 2], n_sequences=1000, seq_len=8)
+        make_sequences(texts, tokenizer, [0, 1, 2], n_sequences=1000, seq_len=8)
 
 
 @pytest.fixture
@@ -80,28 +89,28 @@ def test_calibration_and_recovery_share_no_document(
     text: str, pages: list[str], model_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
-    packed = load_packed(manifest, text, SETTINGS)
-    calibrations = [{"seed": 0, "seq_len": length, "n_samples": 100} for length in (16, 64)]
-    check_apart(packed, manifest, text, "text", calibrations)
+    sequences = load_training_sequences(manifest, text, SETTINGS)
+    calibrations = [CalibrationDraw(seed=0, seq_len=length, n_samples=100) for length in (16, 64)]
+    check_not_calibrated(sequences, manifest, text, "text", calibrations)
     for one in calibrations:
-        assert set(packed.documents).isdisjoint(documents_drawn(pages, tokenizer, **one))
+        assert set(sequences.documents).isdisjoint(documents_drawn(pages, tokenizer, **asdict(one)))
     with pytest.raises(UserError, match=r"recovery: \d+ of its \d+ documents are in the calibration set of seed 0, 29"):
-        check_apart(packed, manifest, text, "text", [{"seed": 0, "seq_len": 16, "n_samples": 290}])
+        check_not_calibrated(sequences, manifest, text, "text", [CalibrationDraw(seed=0, seq_len=16, n_samples=290)])
 
 
 def test_fifty_tokens_of_what_is_evaluated_are_refused(
     text: str, pages: list[str], model_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
-    packed = load_packed(manifest, text, SETTINGS | {"seq_len": 64})
-    number = packed.documents[1]
+    sequences = load_training_sequences(manifest, text, replace(SETTINGS, seq_len=64))
+    number = sequences.documents[1]
     apart = TokenisedRequests({}, {"plain": tokenizer("The ball is red. " * 30)["input_ids"]}, {})
-    compared = check_evaluated(packed, manifest, text, "text", apart)
-    assert [one.documents_by_windows for one in compared] == [len(packed.documents)] * 2
+    compared = check_not_evaluated(sequences, manifest, text, "text", apart)
+    assert [one.documents_by_windows for one in compared] == [len(sequences.documents)] * 2
     evaluated = TokenisedRequests({}, {"plain": tokenizer(f"It is said: {pages[number]}")["input_ids"]}, {})
     with pytest.raises(
         UserError,
         match=rf"^recovery: document {number} \(the first is 0\) shares 50 consecutive tokens with one of the "
         "perplexity texts; fine-tune on text that is not evaluated on$",
     ):
-        check_evaluated(packed, manifest, text, "text", evaluated)
+        check_not_evaluated(sequences, manifest, text, "text", evaluated)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ from espalier.models.decoder import (
 )
 from espalier.models.surgery import prune
 from espalier.progress import Progress
+from espalier.serving.inference_summary import PADDED, PRUNED, UNPRUNED, TimedRun, Workload
 
 
 def has_groups(layer: nn.Module, block: Block) -> bool:
@@ -50,84 +51,51 @@ def pad_widths(model: nn.Module, multiple: int) -> int:
     Returns:
         Number of padded layers.
     """
-    padded = 0
+    n_padded = 0
     for layer in model.get_submodule(LAYERS):
         if not has_groups(layer, "mlp"):
             continue
-        if lacking := -n_mlp_channels(layer) % multiple:
-            _pad(layer, lacking)
-            padded += 1
-    return padded
+        if n_missing := -n_mlp_channels(layer) % multiple:
+            _pad(layer, n_missing)
+            n_padded += 1
+    return n_padded
 
 
-def _pad(layer: nn.Module, lacking: int) -> None:
+def _pad(layer: nn.Module, n_missing: int) -> None:
     for role in block_roles("mlp"):
         linear = get_projection(layer, role)
-        linear.weight = _with_zeros(linear.weight, role.group_dim, lacking)
+        linear.weight = _with_zeros(linear.weight, role.group_dim, n_missing)
         if role.group_dim == 0 and linear.bias is not None:
-            linear.bias = _with_zeros(linear.bias, 0, lacking)
+            linear.bias = _with_zeros(linear.bias, 0, n_missing)
         linear.out_features, linear.in_features = linear.weight.shape
     mlp = get_block(layer, "mlp")
     if hasattr(mlp, "intermediate_size"):
         mlp.intermediate_size = n_mlp_channels(layer)
 
 
-def _with_zeros(parameter: nn.Parameter, dim: int, lacking: int) -> nn.Parameter:
+def _with_zeros(parameter: nn.Parameter, dim: int, n_missing: int) -> nn.Parameter:
     shape = list(parameter.shape)
-    shape[dim] = lacking
+    shape[dim] = n_missing
     zeros = parameter.new_zeros(shape)
     return nn.Parameter(torch.cat([parameter.detach(), zeros], dim), requires_grad=parameter.requires_grad)
 
 
-UNPRUNED, PRUNED, PADDED = "unpruned", "pruned", "padded"
 WARM_UP_TOKENS = 4
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-@dataclass(frozen=True)
-class Load:
-    """Workload of a measurement.
-
-    Attributes:
-        batch_sizes: Batch sizes to measure.
-        prompt_tokens: Tokens per prompt.
-        new_tokens: Tokens to generate per prompt. The prefill produces the first of them.
-        repeats: Timed runs per version and batch size.
-    """
-
-    batch_sizes: Sequence[int]
-    prompt_tokens: int
-    new_tokens: int
-    repeats: int
-
-    @property
-    def cached_tokens(self) -> int:
-        """Tokens per sequence in the KV cache at the end. The last generated token is not cached."""
-        return self.prompt_tokens + self.new_tokens - 1
-
-
-@dataclass(frozen=True)
-class Run:
-    """One timed generation.
+class GenerationTimes(NamedTuple):
+    """Measurements of one generation.
 
     Attributes:
-        batch_size: Sequences per batch.
-        repeat: Index of the repeat, from 0.
-        version: Name of the version: `unpruned`, `pruned` or `padded`.
         prefill_s: Time to process the prompts and produce the first token of each.
         decode_s: Time to generate the remaining tokens.
         cache_bytes: Size of the tensors in the KV cache at the end.
-        beyond_weights_bytes: Peak memory allocated during the run in addition to the memory allocated before it,
-            summed over the GPUs; None on a CPU.
     """
 
-    batch_size: int
-    repeat: int
-    version: str
     prefill_s: float
     decode_s: float
     cache_bytes: int
-    beyond_weights_bytes: int | None
 
 
 def versions_of(
@@ -154,37 +122,37 @@ def versions_of(
     Raises:
         UserError: If the plan does not fit the model.
     """
-    versions = {UNPRUNED: model, PRUNED: _sharing(model)}
+    versions = {UNPRUNED: model, PRUNED: _copy_sharing_tensors(model)}
     prune(versions[PRUNED], kept_kv_groups, kept_mlp_channels)
-    padded = _sharing(versions[PRUNED])
+    padded = _copy_sharing_tensors(versions[PRUNED])
     if pad_widths(padded, multiple):
         versions[PADDED] = padded
     return versions
 
 
-def measure(versions: Mapping[str, PreTrainedModel], load: Load, *, seed: int = 0) -> list[Run]:
-    """Run every version at every batch size, `load.repeats` times each, after one warm-up run.
+def measure(versions: Mapping[str, PreTrainedModel], workload: Workload, *, seed: int = 0) -> list[TimedRun]:
+    """Run every version at every batch size, `workload.repeats` times each, after one warm-up run.
 
     Args:
         versions: Versions of one model by name.
-        load: Workload of the measurement.
+        workload: Workload of the measurement.
         seed: Seed of the random prompts and of the order of the versions.
 
     Raises:
         UserError: If prompt and generated tokens exceed the context length, or if a batch does not fit into memory.
     """
     names, model = list(versions), next(iter(versions.values()))
-    _check(model, load)
+    _check_workload(model, workload)
     generator = torch.Generator().manual_seed(seed)
-    runs: list[Run] = []
-    total = len(load.batch_sizes) * (load.repeats + 1) * len(versions)
+    runs: list[TimedRun] = []
+    total = len(workload.batch_sizes) * (workload.repeats + 1) * len(versions)
     with Progress("measuring", total=total, unit="runs") as progress, torch.inference_mode():
-        for batch_size in load.batch_sizes:
-            shape = (batch_size, load.prompt_tokens)
+        for batch_size in workload.batch_sizes:
+            shape = (batch_size, workload.prompt_tokens)
             prompts = torch.randint(0, model.config.vocab_size, shape, generator=generator).to(model.device)
-            for repeat in range(-1, load.repeats):  # -1 warms up
+            for repeat in range(-1, workload.repeats):  # -1 warms up
                 for name in [names[index] for index in torch.randperm(len(names), generator=generator)]:
-                    run = _run(versions[name], prompts, load, repeat, name)
+                    run = _timed_run(versions[name], prompts, workload, repeat, name)
                     runs += [run] if repeat >= 0 else []
                     progress.advance(1)
     return runs
@@ -202,69 +170,68 @@ def kv_cache_bytes_per_token(model: PreTrainedModel) -> int:
     return numbers * int(torch.finfo(model.dtype).bits) // 8
 
 
-def _run(model: PreTrainedModel, prompts: torch.Tensor, load: Load, repeat: int, name: str) -> Run:
-    new_tokens = load.new_tokens if repeat >= 0 else min(load.new_tokens, WARM_UP_TOKENS)
+def _timed_run(model: PreTrainedModel, prompts: torch.Tensor, workload: Workload, repeat: int, name: str) -> TimedRun:
+    new_tokens = workload.new_tokens if repeat >= 0 else min(workload.new_tokens, WARM_UP_TOKENS)
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     before = {device: torch.cuda.memory_allocated(device) for device in devices}
     for device in devices:
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        prefill_s, decode_s, cache_bytes = _generate(model, prompts, new_tokens, devices)
+        times = _timed_generation(model, prompts, new_tokens, devices)
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not any(words in str(error) for words in _NO_MEMORY):
+        if not any(text in str(error) for text in _OUT_OF_MEMORY_TEXTS):
             raise
-        raise _too_large(len(prompts), "ran out of memory") from None
+        raise _batch_too_large(len(prompts), "ran out of memory") from None
     peak = sum(torch.cuda.max_memory_allocated(device) - before[device] for device in devices) if devices else None
-    return Run(len(prompts), repeat, name, prefill_s, decode_s, cache_bytes, peak)
+    return TimedRun(len(prompts), repeat, name, *times, beyond_weights_bytes=peak)
 
 
-def _generate(
+def _timed_generation(
     model: PreTrainedModel, prompts: torch.Tensor, new_tokens: int, devices: set[torch.device]
-) -> tuple[float, float, int]:
-    """Return the prefill time (s), the decode time (s) and the size of the KV cache (bytes)."""
-    start = _now(devices)
+) -> GenerationTimes:
+    start = _synchronised_time(devices)
     output = model(input_ids=prompts, use_cache=True, logits_to_keep=1)
     token = output.logits[:, -1].argmax(-1, keepdim=True)  # (batch, 1)
-    first = _now(devices)
+    first = _synchronised_time(devices)
     for _ in range(new_tokens - 1):
         output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True, logits_to_keep=1)
         token = output.logits[:, -1].argmax(-1, keepdim=True)
-    end = _now(devices)
+    end = _synchronised_time(devices)
     layers = [layer for layer in output.past_key_values.layers if layer.is_initialized]
     cached = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
-    return first - start, end - first, cached
+    return GenerationTimes(first - start, end - first, cached)
 
 
-def _now(devices: set[torch.device]) -> float:
+def _synchronised_time(devices: set[torch.device]) -> float:
     """Wait until all GPU work is done, then read the clock (s)."""
     for device in devices:
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def _sharing(model: PreTrainedModel) -> PreTrainedModel:
+def _copy_sharing_tensors(model: PreTrainedModel) -> PreTrainedModel:
     """Copy the modules of a model. The copy shares all parameters and buffers."""
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-def _check(model: PreTrainedModel, load: Load) -> None:
-    tokens = load.prompt_tokens + load.new_tokens
+def _check_workload(model: PreTrainedModel, workload: Workload) -> None:
+    tokens = workload.prompt_tokens + workload.new_tokens
     if tokens > context_length(model):
         raise UserError(
-            f"inference: prompt_tokens {load.prompt_tokens} and new_tokens {load.new_tokens} are more than the model's "
-            f"context of {context_length(model)} tokens; give fewer"
+            f"inference: prompt_tokens {workload.prompt_tokens} and new_tokens {workload.new_tokens} are more than the "
+            f"model's context of {context_length(model)} tokens; give fewer"
         )
-    free, needed = _free_bytes(model), kv_cache_bytes_per_token(model) * load.cached_tokens
-    for batch_size in load.batch_sizes:
+    free, needed = _available_bytes(model), kv_cache_bytes_per_token(model) * workload.cached_tokens
+    for batch_size in workload.batch_sizes:
         if free is not None and batch_size * needed > free:
             gib = 1024**3
-            raise _too_large(
+            raise _batch_too_large(
                 batch_size, f"needs {batch_size * needed / gib:.1f} GiB of cache alone, {free / gib:.1f} GiB are free"
             )
 
 
-def _free_bytes(model: PreTrainedModel) -> int | None:
+def _available_bytes(model: PreTrainedModel) -> int | None:
     """Return the free memory of the devices that hold the model; None if the system does not report it."""
     devices = {parameter.device for parameter in model.parameters()}
     if all(device.type == "cuda" for device in devices):
@@ -277,7 +244,7 @@ def _free_bytes(model: PreTrainedModel) -> int | None:
     return 1024 * kib
 
 
-def _too_large(batch_size: int, why: str) -> UserError:
+def _batch_too_large(batch_size: int, why: str) -> UserError:
     return UserError(
         f"inference.batch_sizes: got {batch_size}, which {why}; give smaller batches, or fewer prompt_tokens and "
         "new_tokens"

@@ -8,16 +8,16 @@ from transformers import PreTrainedModel
 
 from espalier.calibration.gradients import sequence_losses
 from espalier.errors import UserError
-from espalier.recovery import training
+from espalier.recovery import fine_tuning
+from espalier.recovery.fine_tuning import TrainingRecord, TrainingSchedule, batches_of, fine_tune
 from espalier.recovery.lora import attach
-from espalier.recovery.training import Schedule, Trained, batches_of, fine_tune
 from tests.unit.conftest import random_model
 from tests.unit.recovery.conftest import LORA, SCHEDULE, Pruned
 
 
 def train(
     model: PreTrainedModel, sequences: torch.Tensor, *, token_budget: int = 128, checkpointing: bool = False
-) -> Trained:
+) -> TrainingRecord:
     return fine_tune(attach(model, LORA), sequences, SCHEDULE, token_budget=token_budget, checkpointing=checkpointing)
 
 
@@ -59,9 +59,9 @@ def test_checkpointing_changes_nothing(pruned: Pruned, sequences: torch.Tensor) 
 def test_parts_of_a_batch_add_up_to_the_batch(sequences: torch.Tensor) -> None:
     """Without dropout, the gradients of 8 sequences in one pass equal the sum of passes of 3, 3 and 2."""
     gradients = []
-    for rows in (8, 3):
+    for micro_batch_size in (8, 3):
         model = random_model("llama", 64)
-        assert training._gradient(model, sequences[:8], rows, 0)[1] == rows
+        assert fine_tuning._gradient(model, sequences[:8], micro_batch_size, 0)[1] == micro_batch_size
         gradients.append([parameter.grad for parameter in model.parameters()])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -71,7 +71,7 @@ def test_out_of_memory_halves_what_is_held_and_keeps_the_batch(
     sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Out of memory halves the sequences in one pass; the batch and the losses stay the same."""
-    losses_of = training.sequence_losses
+    losses_of = fine_tuning.sequence_losses
 
     def small_gpu(model: PreTrainedModel, part: torch.Tensor) -> torch.Tensor:
         if len(part) > 2:
@@ -79,10 +79,10 @@ def test_out_of_memory_halves_what_is_held_and_keeps_the_batch(
         return losses_of(model, part)
 
     with_room = train(random_model("llama", 64), sequences, token_budget=32)
-    monkeypatch.setattr(training, "sequence_losses", small_gpu)
+    monkeypatch.setattr(fine_tuning, "sequence_losses", small_gpu)
     with caplog.at_level(logging.WARNING):
         found = train(random_model("llama", 64), sequences, token_budget=10_000)
-    assert (with_room.rows, found.rows) == (2, 2)
+    assert (with_room.micro_batch_size, found.micro_batch_size) == (2, 2)
     assert found.losses == with_room.losses  # a repeated step starts from its own seed, so dropout is the same
     assert [record.args for record in caplog.records] == [(4,), (2,)]
 
@@ -91,19 +91,19 @@ def test_one_sequence_that_does_not_fit_is_refused(sequences: torch.Tensor, monk
     def no_gpu(_model: PreTrainedModel, _part: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training, "sequence_losses", no_gpu)
+    monkeypatch.setattr(fine_tuning, "sequence_losses", no_gpu)
     with pytest.raises(UserError, match=r"GPU memory exhausted by one sequence of 16 tokens; use a shorter"):
         train(random_model("llama", 64), sequences)
 
 
 def test_a_loss_that_is_not_finite_names_its_step(sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses_of, calls = training.sequence_losses, []
+    losses_of, calls = fine_tuning.sequence_losses, []
 
     def overflowing(model: PreTrainedModel, part: torch.Tensor) -> torch.Tensor:
         calls.append(part)
         return losses_of(model, part) * (float("inf") if len(calls) == 3 else 1)
 
-    monkeypatch.setattr(training, "sequence_losses", overflowing)
+    monkeypatch.setattr(fine_tuning, "sequence_losses", overflowing)
     with pytest.raises(UserError, match=r"the loss is not finite at step 3 of 16; give a smaller recovery.learning_"):
         train(random_model("llama", 64), sequences)
 
@@ -114,7 +114,7 @@ def test_sequences_longer_than_the_context_are_refused() -> None:
 
 
 def test_every_epoch_sees_every_sequence_once_in_its_own_order() -> None:
-    schedule = Schedule(epochs=2, batch_size=4, learning_rate=1.0, warmup_fraction=0, max_grad_norm=1.0, seed=3)
+    schedule = TrainingSchedule(epochs=2, batch_size=4, learning_rate=1.0, warmup_fraction=0, max_grad_norm=1.0, seed=3)
     batches = [batch.tolist() for batch in batches_of(10, schedule)]
     assert [len(batch) for batch in batches] == [4, 4, 2] * 2
     first, second = ([number for batch in part for number in batch] for part in (batches[:3], batches[3:]))

@@ -2,26 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC
+from espalier.results.legacy.evaluation_results import ACCURACIES
 from espalier.results.legacy.scan import CONTRADICTORY, UNKNOWN
 from espalier.results.legacy.table import GRADIENT, LAYER, NOTE, PARAMS, PERPLEXITY, TASK
 
 # Imported results are comparable only with each other: the files do not give the full evaluation protocol.
 PROTOCOL = "imported"
-BLOCKS = ("params", "attention", "mlp")
+_SIZES = ("params_before", "params_after", "attention_before", "attention_after", "mlp_before", "mlp_after")
 
 
-def experiment_rows(table: pd.DataFrame, facts: Mapping[str, Any], rule: str) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class StudyFacts:
+    """Facts about an imported model that the config gives.
+
+    Attributes:
+        study: Name of the study.
+        family: Family of the model.
+        kind: `base` or `instruct`.
+    """
+
+    study: str
+    family: str
+    kind: str
+
+
+class UnprunedSizes(NamedTuple):
+    """Sizes of the unpruned model that an experiment is compared with.
+
+    Attributes:
+        experiment: Name of the experiment.
+        total_params: Parameters of the unpruned model.
+        widths: Numbers of KV groups and MLP channels of each layer; None if not known.
+    """
+
+    experiment: str
+    total_params: int
+    widths: Sequence[tuple[int | None, int | None]]
+
+
+def legacy_experiment_rows(table: pd.DataFrame, facts: StudyFacts, rule: str) -> list[dict[str, Any]]:
     """Return rows of the experiments table.
 
     Args:
         table: Table of one search folder.
-        facts: `study`, `family` and `kind` of its model.
+        facts: Facts about its model from the config.
         rule: Which accuracy of each task enters the mean.
 
     Returns:
@@ -29,18 +60,18 @@ def experiment_rows(table: pd.DataFrame, facts: Mapping[str, Any], rule: str) ->
         Folders with an unknown pruning ratio have no row, because the reports are grouped by ratio.
     """
     return [
-        _experiment(rows, facts, rule)
+        _experiment_row(rows, facts, rule)
         for _, rows in table.groupby("folder", sort=False)
         if pd.notna(rows["pruning_ratio"].iloc[0])
     ]
 
 
-def evaluation_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+def legacy_evaluation_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return rows of the evaluations table. Limit, number of few-shot examples and task version are not known: null."""
     used = _used(table)
-    unsaid = {"limit": None, "n_shot": None, "task_version": None, "protocol": PROTOCOL}
+    unknown = {"limit": None, "n_shot": None, "task_version": None, "protocol": PROTOCOL}
     rows = []
-    for row in _records(used[used["part"].isin([TASK, PERPLEXITY])]):
+    for row in _row_dicts(used[used["part"].isin([TASK, PERPLEXITY])]):
         is_task = row["part"] == TASK
         rows.append(
             {
@@ -51,50 +82,45 @@ def evaluation_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
                 "value": row["value"],
                 "stderr": row["stderr"],
                 "n_samples": row["n_samples"],
-                **unsaid,
+                **unknown,
             }
         )
     return rows
 
 
-def layer_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+def legacy_layer_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return rows of the layers table. The files do not give the number of KV groups, so `kept_kv_groups` is null."""
     used = _used(table)
     layers = used[used["part"] == LAYER]
     rows = []
     for (model, experiment, layer), values in layers.groupby(["model", "experiment", "layer"], sort=False):
-        found = _by_name(values)
-        sizes = {f"{block}_{when}": int(found[f"{block}_{when}"]) for block in BLOCKS for when in ("before", "after")}
-        kept = {"kept_kv_groups": None, "kept_mlp_channels": found.get("channels_after")}
+        by_name = _by_name(values)
+        sizes = {name: int(by_name[name]) for name in _SIZES}
+        kept = {"kept_kv_groups": None, "kept_mlp_channels": by_name.get("channels_after")}
         rows.append({"model": model, "experiment": experiment, "layer": layer, **kept, **sizes})
     return rows
 
 
-def unpruned_sizes(table: pd.DataFrame) -> Iterator[tuple[str, int, list[tuple[None, int | None]]]]:
-    """Yield the sizes of the unpruned model, for each experiment whose layers are known.
-
-    Yields:
-        The name of the experiment, the parameters of the unpruned model, and the widths of its layers as
-        (KV groups, MLP channels) for `espalier.reports.structure`. The KV groups are not known and always None.
-    """
+def unpruned_sizes(table: pd.DataFrame) -> Iterator[UnprunedSizes]:
+    """Yield the sizes of the unpruned model, for each experiment whose layers are known. KV groups are not known."""
     used = _used(table)
     for experiment, rows in used.groupby("experiment", sort=False):
         layers = rows[(rows["part"] == LAYER) & (rows["name"] == "channels_before")].sort_values("layer")
         before = _by_name(rows[rows["part"] == PARAMS]).get("params_before")
         if len(layers) and before is not None:
             widths = [(None, None if pd.isna(value) else int(value)) for value in layers["value"]]
-            yield str(experiment), int(before), widths
+            yield UnprunedSizes(str(experiment), int(before), widths)
 
 
-def _experiment(rows: pd.DataFrame, facts: Mapping[str, Any], rule: str) -> dict[str, Any]:
-    first = _records(rows.head(1))[0]
+def _experiment_row(rows: pd.DataFrame, facts: StudyFacts, rule: str) -> dict[str, Any]:
+    first = _row_dicts(rows.head(1))[0]
     used = _used(rows)
     params = _by_name(used[used["part"] == PARAMS])
     accuracies = _accuracies(used[used["part"] == TASK], rule)
     notes = rows.loc[rows["part"] == NOTE, "text"].tolist()
     keys = ("method", "criterion", "taylor_seq_len", "taylor_num_samples")
     row: dict[str, Any] = {
-        "study": facts["study"], "model": first["model"], "family": facts["family"], "kind": facts["kind"],
+        "study": facts.study, "model": first["model"], "family": facts.family, "kind": facts.kind,
         "experiment": first["experiment"], **{key: first[key] for key in keys}, "calibration": None,
         "pruning_ratio": first["pruning_ratio"], "removed_param_fraction": params.get("removed_param_fraction"),
         "n_params": params.get("n_params"),
@@ -118,13 +144,13 @@ def _accuracies(tasks: pd.DataFrame, rule: str) -> dict[str, float]:
     The value `accuracy` does not name its metric. It is acc_norm if the task has acc_norm, else acc. It therefore
     counts under the rule `acc_norm_else_acc` only.
     """
-    wanted = ("acc_norm", "acc", "accuracy") if rule == ACC_NORM_ELSE_ACC else ("acc",)
-    found = {}
+    wanted = ACCURACIES if rule == ACC_NORM_ELSE_ACC else ("acc",)
+    accuracies = {}
     for task, rows in tasks.groupby("item", sort=False):
         values = _by_name(rows)
         if metric := next((metric for metric in wanted if metric in values), None):
-            found[str(task)] = values[metric]
-    return found
+            accuracies[str(task)] = values[metric]
+    return accuracies
 
 
 def _used(table: pd.DataFrame) -> pd.DataFrame:
@@ -137,7 +163,7 @@ def _by_name(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _row_dicts(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {str(key): None if pd.isna(value) else value for key, value in row.items()} for row in rows.to_dict("records")
     ]
