@@ -30,10 +30,10 @@ import torch
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from espalier.scoring import Request, Score, score_requests
-from espalier.scoring.engine import balance_of
+from espalier.scoring.engine import balance_of, score_requests
 from espalier.scoring.onednn import fast_linear
 from espalier.scoring.pack import choose_batches, make_batches, padding
+from espalier.scoring.requests import Request, Score
 from espalier.scoring.tree import build_forest
 
 COUNTS = {

@@ -18,7 +18,8 @@ from espalier.calibration.memory import PassSettings
 from espalier.calibration.priors import measure_priors
 from espalier.evaluation.perplexity import measure_perplexity
 from espalier.models.surgery import prune
-from espalier.scoring import Request, score_requests
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request
 from tests.conftest import REPOSITORY
 from tests.gpu.conftest import DEVICE, VOCABULARY, random_model, random_tokens
 

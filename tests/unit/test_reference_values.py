@@ -23,7 +23,8 @@ from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select
-from espalier.scoring import Request, score_requests
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request
 from tests.unit.conftest import random_model
 
 FILE = Path(__file__).parents[1] / "data/reference_values.json"

@@ -14,17 +14,20 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models.context import context_length
 from espalier.models.decoder import Projection, decoder_layers, linear_of, projections
 from espalier.planning.criteria import Need, ParameterStats, takes_gradients
 from espalier.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NO_TARGET = -100
 

@@ -7,11 +7,11 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import PreTrainedModel
 
 from espalier.calibration.gradient_statistics import Moments, pool
 from espalier.calibration.gradients import Sums, accumulate, check_length
@@ -19,6 +19,9 @@ from espalier.calibration.memory import PassSettings, PassSize, out_of_memory, p
 from espalier.models.decoder import INPUT_SIDE, decoder_layers, n_kv_groups, projections
 from espalier.planning.criteria import CRITERIA, Criterion
 from espalier.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 GroupImportance = dict[tuple[int, str], npt.NDArray[np.float64]]
 ATTENTION = "attention"

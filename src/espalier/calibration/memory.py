@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from espalier.calibration.gradients import most_rows, run_once
 from espalier.errors import UserError
 from espalier.models.decoder import projections
 from espalier.planning.criteria import Need, takes_gradients
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 RESERVE = 0.1  # fraction of the free memory left unused, for fragmentation of the allocator
 GIB = 1024**3

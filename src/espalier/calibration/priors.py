@@ -21,19 +21,21 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from espalier.calibration.gradients import check_length, losses_of
 from espalier.errors import UserError
 from espalier.models.decoder import Block, decoder_layers, get_block
 from espalier.progress import Progress
 from espalier.scoring.head import decoder_left_out
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SCOPES = ("layer", "attention", "mlp")
 PER_LAYER = len(SCOPES)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from espalier import versions
 from espalier.calibration.texts import read_texts
@@ -21,6 +20,9 @@ from espalier.files import link_or_copy, locked, sha256_of, sha256_of_json, whol
 from espalier.models.loading import special_tokens
 from espalier.models.vocabulary import check_token_ids
 from espalier.recipe import make_recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from espalier.evaluation.language_model import EspalierLM
 from espalier.evaluation.perplexity import PerplexityResult, measure_perplexity
@@ -27,6 +26,9 @@ from espalier.planning.plan import Plan
 from espalier.recipe import SAMPLES_SHA256
 from espalier.scoring.requests import Tokens
 from espalier.tables import Samples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def evaluate_model(

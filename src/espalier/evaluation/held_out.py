@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from espalier.calibration.overlap import HeldOut
 from espalier.evaluation.requests import TokenisedRequests
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def held_out_texts(requests: TokenisedRequests, tokenizer: PreTrainedTokenizerBase) -> list[HeldOut]:

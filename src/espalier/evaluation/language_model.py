@@ -6,20 +6,23 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jinja2.exceptions import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import _add_special_kwargs, has_bos_prefix
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 from espalier.evaluation.requests import RequestKey, TokenisedRequests
 from espalier.evaluation.timing import Stopwatch
 from espalier.models.context import context_length
-from espalier.scoring import Request, Score, is_cut, score_requests
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request, Score, is_cut
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 

@@ -20,16 +20,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.evaluation.protocol import Bos
 from espalier.models.context import context_length
-from espalier.scoring import Request, score_requests
-from espalier.scoring.requests import Integers, Tokens
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Integers, Request, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

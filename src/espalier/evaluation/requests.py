@@ -17,8 +17,7 @@ import pyarrow as pa
 
 from espalier.errors import UserError
 from espalier.files import read_parquet, write_parquet
-from espalier.scoring import Request
-from espalier.scoring.requests import Integers, Tokens
+from espalier.scoring.requests import Integers, Request, Tokens
 
 SCHEMA = pa.schema(
     [

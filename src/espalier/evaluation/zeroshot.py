@@ -5,20 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lm_eval.utils
 import pandas as pd
 from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
-from transformers import PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 from espalier.evaluation.language_model import EspalierLM, RequestEncoder
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.requests import RequestKey
 from espalier.evaluation.tasks import Tasks
-from espalier.scoring import Request
+from espalier.scoring.requests import Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # lm-eval compiles its prompt templates again for each document. This takes longer than scoring with a small model.
 lm_eval.utils.env.from_string = functools.cache(lm_eval.utils.env.from_string)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from espalier.calibration.importance import Collected, collect_importance
 from espalier.calibration.ladder import ladder, prior_samples
@@ -25,6 +24,9 @@ from espalier.models.from_manifest import load_from_manifest
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 

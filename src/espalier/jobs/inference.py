@@ -7,10 +7,9 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import read_json
@@ -20,6 +19,9 @@ from espalier.recipe import inference_settings, make_recipe
 from espalier.serving.timing import PADDED, Load, kv_cache_bytes_per_token, measure, versions_of, weights_bytes
 from espalier.serving.timing_summary import summarise
 from espalier.serving.verdict import ADVISED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 _FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")

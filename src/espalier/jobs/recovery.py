@@ -7,10 +7,9 @@ import resource
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_result
@@ -22,6 +21,9 @@ from espalier.recovery.fingerprint import adapter_fingerprint
 from espalier.recovery.lora import LoraSettings, attach, save_adapter
 from espalier.recovery.text import load_packed
 from espalier.recovery.training import Schedule, Trained, check_context, fine_tune
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 SCHEDULE = ("epochs", "batch_size", "learning_rate", "warmup_fraction", "max_grad_norm", "seed")

@@ -16,20 +16,24 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.errors import UserError
 from espalier.models.decoder import Block, decoder_layers, get_block, n_groups
 from espalier.models.surgery import mask, prune
-from espalier.scoring import Request, score_requests
 from espalier.scoring.attention import Attention
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 TOLERANCE = 2e-3
 """Largest allowed difference of float32 log-likelihoods (nats), losses (nats) or logits.

@@ -15,10 +15,9 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from espalier.calibration.overlap import Compared, check_disjoint, document_tokens
 from espalier.calibration.sequences import Tokens, document_order, documents_drawn
@@ -29,6 +28,9 @@ from espalier.evaluation.requests import TokenisedRequests
 from espalier.models.loading import load_tokenizer, special_tokens
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 USE = ("recovery", "fine-tune")
 _CHUNK = 256  # documents tokenised at a time

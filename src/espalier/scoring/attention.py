@@ -9,11 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 

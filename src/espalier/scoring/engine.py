@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models.context import context_length, length_thresholds, scales_with_length
@@ -24,6 +23,9 @@ from espalier.scoring.onednn import fast_linear
 from espalier.scoring.pack import Arrays, Batch, choose_batches, fill, make_batches
 from espalier.scoring.requests import Integers, Request, Score
 from espalier.scoring.tree import build_forest
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 

@@ -15,7 +15,7 @@ from espalier.evaluation.held_out import held_out_texts
 from espalier.evaluation.requests import RequestKey, TokenisedRequests
 from espalier.sandbox.corpora import make_lines
 from espalier.sandbox.world import World
-from espalier.scoring import Request
+from espalier.scoring.requests import Request
 
 
 def tokens(n: int, seed: int = 0) -> np.ndarray:

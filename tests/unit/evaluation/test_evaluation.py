@@ -35,7 +35,7 @@ from espalier.sandbox.corpora import make_lines, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tasks import TASKS
 from espalier.sandbox.world import World
-from espalier.scoring import Request
+from espalier.scoring.requests import Request
 from espalier.tables import Samples
 from tests.unit.conftest import random_model
 from tests.unit.scoring.plain import plain_score

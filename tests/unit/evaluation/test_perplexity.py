@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from espalier.errors import UserError
 from espalier.evaluation.perplexity import make_windows, measure_perplexity
 from espalier.evaluation.protocol import Bos
-from espalier.scoring import Request
+from espalier.scoring.requests import Request
 from tests.unit.conftest import random_model
 from tests.unit.scoring.plain import plain_score
 

@@ -17,7 +17,8 @@ from espalier.models.decoder import decoder_layers, n_groups, params_per_group, 
 from espalier.models.folder import inspect_folder
 from espalier.models.loading import load_model
 from espalier.models.surgery import mask, prune
-from espalier.scoring import Request, score_requests
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request
 from tests.unit.calibration.test_priors import losses_without
 from tests.unit.conftest import CONFIGS, random_model, with_biases
 from tests.unit.scoring.plain import plain_score

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from espalier.scoring import Request
 from espalier.scoring.engine import balance_of
 from espalier.scoring.pack import Batch, choose_batches, fill, make_batches, pack, padding
+from espalier.scoring.requests import Request
 from espalier.scoring.tree import Forest, build_forest
 
 

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.errors import UserError
-from espalier.scoring import Request, is_cut
-from espalier.scoring.requests import input_tokens
+from espalier.scoring.requests import Request, input_tokens, is_cut
 from espalier.scoring.tree import Forest, build_forest
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=12)  # few different tokens, so that much is shared
