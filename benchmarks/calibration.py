@@ -21,10 +21,10 @@ from random_models import SHAPES, random_model, structure_of
 from transformers import PreTrainedModel
 
 from espalier.calibration.gradients import sequence_losses
-from espalier.calibration.importance import collect_importance
-from espalier.calibration.ladder import ladder, prior_samples
-from espalier.calibration.memory import GIB, PassSettings
+from espalier.calibration.importance import measure_importance
+from espalier.calibration.pass_size import GIB, PassSettings
 from espalier.calibration.priors import PER_LAYER, measure_priors
+from espalier.calibration.sample_counts import n_prior_sequences, snapshot_counts
 from espalier.models.decoder import decoder_layers, projections
 from espalier.models.surgery import prune
 from espalier.planning.groups import GroupTable
@@ -56,15 +56,15 @@ def main() -> None:
 def benchmark_gradients(
     model: PreTrainedModel, lengths: list[int], counts: list[int], settings: PassSettings, *, plain: bool
 ) -> None:
-    """Time one pass per length with its ladder of snapshots; where asked for, also one pass per experiment."""
+    """Time one pass per length with its snapshot_counts of snapshots; where asked for, also one pass per experiment."""
     rate = matmul_rate(model) if model.device.type == "cuda" else None
     one_pass_s = {}
     for length in lengths:
         sequences = random_sequences(model, counts[-1], length)
         reset_peak(model)
-        steps = ladder(counts[-1], counts)
+        steps = snapshot_counts(counts[-1], counts)
         one_pass_s[length] = seconds(
-            model, lambda steps=steps, rows=sequences: collect_importance(model, rows, steps, settings=settings)
+            model, lambda steps=steps, rows=sequences: measure_importance(model, rows, steps, settings=settings)
         )
         line = f"{one_pass_s[length]:.2f} s"
         if rate:
@@ -86,12 +86,12 @@ def benchmark_gradients(
 def separate_pass_s(model: PreTrainedModel, n_samples: int, length: int, settings: PassSettings) -> float:
     """Time the pass of one experiment: its own sample count only."""
     sequences = random_sequences(model, n_samples, length)
-    return seconds(model, lambda: collect_importance(model, sequences, [n_samples], settings=settings))
+    return seconds(model, lambda: measure_importance(model, sequences, [n_samples], settings=settings))
 
 
 def benchmark_priors(model: PreTrainedModel, length: int, n_samples: int, token_budget: int) -> None:
     """Time priors against running the whole model once for each removal (and once intact)."""
-    sequences = random_sequences(model, prior_samples(n_samples), length)
+    sequences = random_sequences(model, n_prior_sequences(n_samples), length)
     n_runs = 1 + PER_LAYER * len(decoder_layers(model))
     rows = max(1, token_budget // length)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
-_FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")
+_HEADER_FIELDS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")
 
 
 def chosen_plan(choice: Path, experiments: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def measure_plan(
     models = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=ADVISED)
     runs = [asdict(run) for run in measure(models, load)]
     found = {
-        **{key: content[key] for key in _FACTS},
+        **{key: content[key] for key in _HEADER_FIELDS},
         "machine": machine(model, settings["threads"]),
         "load": asdict(load),
         "padded_to": ADVISED if PADDED in models else None,

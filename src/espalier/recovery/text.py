@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from espalier.calibration.overlap import Compared, check_disjoint, document_tokens
-from espalier.calibration.sequences import Tokens, document_order, documents_drawn
-from espalier.calibration.texts import read_texts
+from espalier.calibration.overlap import OverlapComparison, check_no_overlap, document_tokens
+from espalier.calibration.sequences import TokenIds, document_order, drawn_documents
+from espalier.calibration.text_files import read_texts
 from espalier.errors import UserError
 from espalier.evaluation.held_out import held_out_texts
-from espalier.evaluation.requests import TokenisedRequests
+from espalier.evaluation.tokenised_requests import TokenisedRequests
 from espalier.models.loading import load_tokenizer, special_tokens
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
@@ -45,7 +45,7 @@ class Packed:
         documents: Indices of the documents in the sequences.
     """
 
-    tokens: Tokens
+    tokens: TokenIds
     documents: list[int]
 
 
@@ -136,7 +136,7 @@ def pack(
 
 def check_evaluated(
     packed: Packed, manifest: Mapping[str, Any], text: str, text_field: str, requests: TokenisedRequests
-) -> list[Compared]:
+) -> list[OverlapComparison]:
     """Check that no training document overlaps with the evaluation data of a model.
 
     Args:
@@ -155,7 +155,7 @@ def check_evaluated(
     tokenizer = load_tokenizer(check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"])
     documents = document_tokens(read_texts(text, text_field), tokenizer, packed.documents)
     return [
-        check_disjoint(documents, evaluated, name="documents that are fine-tuned on", use=USE)
+        check_no_overlap(documents, evaluated, name="documents that are fine-tuned on", use=USE)
         for evaluated in held_out_texts(requests, tokenizer)
     ]
 
@@ -188,7 +188,7 @@ def check_apart(
     )
     texts, ours = read_texts(text, text_field), set(packed.documents)
     for one in calibrations:
-        if both := ours.intersection(documents_drawn(texts, tokenizer, **one)):
+        if both := ours.intersection(drawn_documents(texts, tokenizer, **one)):
             raise UserError(
                 f"recovery: {len(both)} of its {len(ours)} documents are in the calibration set of seed {one['seed']}, "
                 f"{one['n_samples']} sequences of {one['seq_len']} tokens; name another recovery.text"

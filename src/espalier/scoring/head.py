@@ -16,7 +16,7 @@ Head = Callable[[torch.Tensor], torch.Tensor]
 
 
 @contextmanager
-def decoder_left_out(model: PreTrainedModel) -> Iterator[Head]:
+def decoder_bypassed(model: PreTrainedModel) -> Iterator[Head]:
     """Yield a function that maps the decoder's output to logits, as the model does it (output embedding, scaling, ...).
 
     The function takes hidden states, (positions, hidden), and returns logits, (positions, vocabulary). Inside the

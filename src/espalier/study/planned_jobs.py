@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from espalier.calibration.ladder import prior_samples
+from espalier.calibration.sample_counts import n_prior_sequences
 from espalier.study.checks import known_sizes
 from espalier.study.experiments import Experiment
 
@@ -74,6 +74,6 @@ def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tup
         if experiment.criterion.reads_text and criterion != "taylor":
             add("measure_importance", model, criterion, *which, n_tokens=n_tokens, n_samples=n_samples)
         if experiment.needs_priors:
-            n_tokens = experiment.seq_len * prior_samples(n_samples, configured)
+            n_tokens = experiment.seq_len * n_prior_sequences(n_samples, configured)
             add("measure_priors", model, *which, n_tokens=n_tokens, n_samples=n_samples)
     return found

@@ -13,7 +13,7 @@ from espalier.evaluation.perplexity import make_windows, measure_perplexity
 from espalier.evaluation.protocol import Bos
 from espalier.scoring.requests import Request
 from tests.unit.conftest import random_model
-from tests.unit.scoring.plain import plain_score
+from tests.unit.scoring.reference import plain_score
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from espalier.calibration.sequences import document_order, documents_drawn
+from espalier.calibration.sequences import document_order, drawn_documents
 from espalier.errors import UserError
-from espalier.evaluation.requests import TokenisedRequests
+from espalier.evaluation.tokenised_requests import TokenisedRequests
 from espalier.files import write_parquet
 from espalier.models.manifest import make_manifest
 from espalier.recovery.text import check_apart, check_evaluated, load_packed, pack, training_order
@@ -81,7 +81,7 @@ def test_calibration_and_recovery_share_no_document(
     calibrations = [{"seed": 0, "seq_len": length, "n_samples": 100} for length in (16, 64)]
     check_apart(packed, manifest, text, "text", calibrations)
     for one in calibrations:
-        assert set(packed.documents).isdisjoint(documents_drawn(pages, tokenizer, **one))
+        assert set(packed.documents).isdisjoint(drawn_documents(pages, tokenizer, **one))
     with pytest.raises(UserError, match=r"recovery: \d+ of its \d+ documents are in the calibration set of seed 0, 29"):
         check_apart(packed, manifest, text, "text", [{"seed": 0, "seq_len": 16, "n_samples": 290}])
 
