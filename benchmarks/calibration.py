@@ -22,10 +22,10 @@ from random_models import SHAPES, model_sizes, random_model
 from transformers import PreTrainedModel
 
 from espalier.calibration.gradients import sequence_losses
-from espalier.calibration.importance import collect_importance
-from espalier.calibration.ladder import ladder, prior_samples
-from espalier.calibration.memory import GIB, PassSettings
+from espalier.calibration.importance import measure_importance
+from espalier.calibration.pass_size import GIB, PassSettings
 from espalier.calibration.priors import PER_LAYER, measure_priors
+from espalier.calibration.sample_counts import n_prior_sequences, snapshot_counts
 from espalier.models.decoder import decoder_layers, projections
 from espalier.models.surgery import prune
 from espalier.planning.groups import GroupTable
@@ -63,9 +63,9 @@ def benchmark_gradients(
     for length in lengths:
         sequences = random_sequences(model, counts[-1], length)
         reset_peak(model)
-        steps = ladder(counts[-1], counts)
+        steps = snapshot_counts(counts[-1], counts)
         one_pass_s[length] = seconds(
-            model, lambda steps=steps, rows=sequences: collect_importance(model, rows, steps, settings=settings)
+            model, lambda steps=steps, rows=sequences: measure_importance(model, rows, steps, settings=settings)
         )
         line = f"{one_pass_s[length]:.2f} s"
         if rate:
@@ -87,12 +87,12 @@ def benchmark_gradients(
 def separate_pass_s(model: PreTrainedModel, n_samples: int, length: int, settings: PassSettings) -> float:
     """Return the time of a pass for one experiment, with a single sample count."""
     sequences = random_sequences(model, n_samples, length)
-    return seconds(model, lambda: collect_importance(model, sequences, [n_samples], settings=settings))
+    return seconds(model, lambda: measure_importance(model, sequences, [n_samples], settings=settings))
 
 
 def benchmark_priors(model: PreTrainedModel, length: int, n_samples: int, token_budget: int) -> None:
     """Time the priors; compare with running the whole model once unpruned and once for each removal."""
-    sequences = random_sequences(model, prior_samples(n_samples), length)
+    sequences = random_sequences(model, n_prior_sequences(n_samples), length)
     n_runs = 1 + PER_LAYER * len(decoder_layers(model))
     rows = max(1, token_budget // length)
 

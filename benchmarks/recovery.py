@@ -19,7 +19,7 @@ from random_models import SHAPES, random_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from espalier.calibration.gradients import sequence_losses
-from espalier.calibration.memory import GIB
+from espalier.calibration.pass_size import GIB
 from espalier.config.recovery import Recovery
 from espalier.jobs.recovery import peak_memory
 from espalier.models.architecture import PROJECTION_NAMES

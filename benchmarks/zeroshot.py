@@ -34,10 +34,10 @@ import torch
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from espalier.scoring import Request, Score, score_requests
-from espalier.scoring.engine import balance_of
+from espalier.scoring.engine import break_even_width, score_requests
 from espalier.scoring.onednn import fast_linear
 from espalier.scoring.pack import choose_batches, make_batches, padding
+from espalier.scoring.requests import Request, Score
 from espalier.scoring.tree import build_forest
 
 COUNTS = {
@@ -173,7 +173,7 @@ def describe_packing(
     if width:
         batches = make_batches(forest, width=width, token_budget=budget)
     else:
-        batches = choose_batches(forest, token_budget=budget, balance=balance_of(model.config))
+        batches = choose_batches(forest, token_budget=budget, break_even=break_even_width(model.config))
     n_tokens = int(forest.sizes.sum())
     trees = np.repeat(np.arange(len(forest.is_chain)), np.diff(forest.first_scored))
     n_scored = len(np.unique(np.stack([trees, forest.node]), axis=1)[0])

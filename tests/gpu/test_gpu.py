@@ -13,12 +13,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from espalier.calibration.importance import collect_importance
-from espalier.calibration.memory import PassSettings
+from espalier.calibration.importance import measure_importance
+from espalier.calibration.pass_size import PassSettings
 from espalier.calibration.priors import measure_priors
 from espalier.evaluation.perplexity import measure_perplexity
 from espalier.models.surgery import prune
-from espalier.scoring import Request, score_requests
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request
 from tests.conftest import REPOSITORY
 from tests.gpu.conftest import DEVICE, VOCABULARY, random_model, random_tokens
 
@@ -53,9 +54,9 @@ def pruned(model: PreTrainedModel) -> PreTrainedModel:
 
 def collected(model: PreTrainedModel, **settings: int) -> dict[str, np.ndarray]:
     size = PassSettings(**{"token_budget": 256, **settings})
-    found = collect_importance(model, random_tokens(6, 64), COUNTS, settings=size)
-    assert found.statistics is not None
-    return {"importance": found.importance["importance"], "norm": found.statistics["grad_norm"]} | {
+    found = measure_importance(model, random_tokens(6, 64), COUNTS, settings=size)
+    assert found.gradients is not None
+    return {"importance": found.importance["importance"], "norm": found.gradients["grad_norm"]} | {
         key: found.importance[key] for key in ("n_samples", "layer", "group")
     }
 
@@ -80,7 +81,9 @@ def test_one_layer_at_a_time_gives_what_all_at_once_do(model: PreTrainedModel) -
 
 
 def test_priors_are_those_of_the_cpu(model: PreTrainedModel) -> None:
-    rows = [measure_priors(one, random_tokens(3, 64), token_budget=256).rows(3, 3) for one in (on_device(model), model)]
+    rows = [
+        measure_priors(one, random_tokens(3, 64), token_budget=256).columns(3, 3) for one in (on_device(model), model)
+    ]
     for column in ("loss_increase", "cosine_distance"):
         np.testing.assert_allclose(rows[0][column], rows[1][column], atol=1e-4)
 

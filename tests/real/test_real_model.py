@@ -16,9 +16,10 @@ from lm_eval.tasks import TaskManager
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer
 
-from espalier.calibration.importance import collect_importance
-from espalier.calibration.memory import PassSettings
+from espalier.calibration.importance import measure_importance
+from espalier.calibration.pass_size import PassSettings
 from espalier.calibration.priors import measure_priors
+from espalier.calibration.sequences import SequenceSettings
 from espalier.config.evaluation import SEVEN_TASKS
 from espalier.evaluation.tasks import load_tasks
 from espalier.files import read_json, read_table
@@ -97,7 +98,7 @@ def test_importance_and_priors_in_bfloat16_rank_as_in_float32(real_study: RealSt
     model = real_study.load().to(torch.bfloat16)
     tokens = torch.from_numpy(sequences(real_study))
     settings = PassSettings(token_budget=SEQ_LEN * N_SAMPLES)
-    rough = pd.DataFrame(collect_importance(model, tokens, [N_SAMPLES], settings=settings).importance)
+    rough = pd.DataFrame(measure_importance(model, tokens, [N_SAMPLES], settings=settings).importance)
     exact = read_table(one(real_study.results / "importance/SmolLM2/taylor"))
     exact = exact[exact.n_samples == N_SAMPLES]
     keys = ["layer", "block", "group"]
@@ -171,8 +172,8 @@ def test_tables_and_reports_are_there_and_perplexity_rises_with_the_ratio(real_s
 def sequences(study: RealStudy) -> np.ndarray:
     """Return the calibration sequences of the study."""
     manifest = read_json(study.results / "models/SmolLM2.json")
-    settings = {"text_field": "text", "seed": 0, "seq_len": SEQ_LEN}
-    return load_sequences(manifest, study.data / "texts/c4_sample.jsonl", settings, N_SAMPLES)
+    settings = SequenceSettings(text_field="text", seed=0, seq_len=SEQ_LEN, n_samples=N_SAMPLES)
+    return load_sequences(manifest, study.data / "texts/c4_sample.jsonl", settings)
 
 
 def one(folder: Path) -> Path:

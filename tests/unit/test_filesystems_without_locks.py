@@ -109,10 +109,10 @@ def test_a_file_is_linked_where_that_is_possible(tmp_path: Path) -> None:
 def test_without_links_files_are_copied_and_the_log_says_it_once(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`Store.hand_over` copies files where hard links fail, and logs one warning for all of them."""
+    """`Store.deliver` copies files where hard links fail, and logs one warning for all of them."""
     monkeypatch.setattr(os, "link", raise_error(number))
     store = Store(tmp_path / ".store")
-    with store.adding("key") as folder:
+    with store.new_entry("key") as folder:
         import pandas as pd
 
         write_table(folder / "samples.parquet", pd.DataFrame({"doc_id": [1, 2]}))
@@ -120,7 +120,7 @@ def test_without_links_files_are_copied_and_the_log_says_it_once(
     with caplog.at_level(logging.WARNING):
         for name in ("a", "b"):
             paths = {"metrics": tmp_path / name / "metrics.json", "samples": tmp_path / name / "samples.parquet"}
-            store.hand_over("key", {"experiment": name}, **paths)
+            store.deliver("key", {"experiment": name}, **paths)
             assert read_parquet(paths["samples"]).num_rows == 2
     assert [record.message for record in caplog.records] == [
         f"{tmp_path / 'a'}: no hard links here ({os.strerror(number)}); files are copied"

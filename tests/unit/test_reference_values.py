@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from espalier import versions
-from espalier.calibration.importance import collect_importance, importance_of_weights
-from espalier.calibration.memory import PassSettings
+from espalier.calibration.importance import importance_of_weights, measure_importance
+from espalier.calibration.pass_size import PassSettings
 from espalier.calibration.priors import measure_priors
 from espalier.models.decoder import decoder_layers, n_kv_groups, n_mlp_channels, params_per_group
 from espalier.models.sizes import LayerSizes, ModelSizes
@@ -23,7 +23,8 @@ from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
 from espalier.planning.select import SelectionOptions, select_groups
-from espalier.scoring import Request, score_requests
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request
 from tests.unit.conftest import random_model
 
 FILE = Path(__file__).parents[1] / "data/reference_values.json"
@@ -44,15 +45,15 @@ def values() -> dict[str, Any]:
     tokens = torch.randint(0, 40, (8, 12), generator=torch.Generator().manual_seed(5))
     settings = PassSettings(token_budget=50)
     found: dict[str, Any] = {}
-    taylor = collect_importance(model, tokens, [3, 8], settings=settings)
+    taylor = measure_importance(model, tokens, [3, 8], settings=settings)
     found["COLLECT_GRADIENTS"] = [
         *taylor.importance["importance"][::7].tolist(),
-        *(value for name in ("grad_mean", "grad_std", "grad_norm", "grad_max") for value in taylor.statistics[name]),
+        *(value for name in ("grad_mean", "grad_std", "grad_norm", "grad_max") for value in taylor.gradients[name]),
     ]
     found["MEASURE_IMPORTANCE"] = [
         value
         for criterion in ("taylor2", "wanda")
-        for value in collect_importance(model, tokens, [8], criterion=criterion, settings=settings)
+        for value in measure_importance(model, tokens, [8], criterion=criterion, settings=settings)
         .importance["importance"][::7]
         .tolist()
     ]

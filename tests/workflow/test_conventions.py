@@ -145,11 +145,48 @@ def test_what_every_job_imports_is_lighter_still() -> None:
     assert done.stdout.strip() == ""
 
 
+# Modules that scripts must not load when they are imported. Loading them costs seconds of processor time in every job.
+_MODELS = {"transformers.modeling_utils", "torch._dynamo", "accelerate", "peft"}
+_TASKS = {"lm_eval", "datasets"}
+NOT_LOADED = {
+    ("choose_recovered", "describe_export", "evaluate", "evaluate_recovered", "forecast", "lock_cache", "make_world",
+     "plan", "stage_model", "train_sandbox_tokenizer"): HEAVY | {"scipy"},
+    ("compare_structures", "consolidate_recovery", "consolidate_study", "import_legacy", "report_cross_model",
+     "report_model"): HEAVY - {"pandas"} | {"scipy"},
+    ("analyse", "analyse_recovery", "analyse_study", "consolidate"): HEAVY - {"pandas"},
+    ("stage_dataset", "stage_text"): {"torch", "transformers", "scipy"},
+    ("check_calibration", "check_model", "check_recovery"): _MODELS | _TASKS | {"pandas", "scipy"},
+    ("collect_gradients", "measure_importance", "measure_priors", "measure_weights"): _MODELS | _TASKS | {"scipy"},
+    ("evaluate_baseline", "tokenize_requests"): _MODELS | {"scipy"},
+}  # fmt: skip
+LOADING_MODELS = {"export_checkpoint", "export_gguf", "measure_inference", "recover", "train_sandbox_model"}
+
+
+@pytest.mark.parametrize("scripts", NOT_LOADED, ids=lambda scripts: scripts[0])
+def test_scripts_load_only_what_they_need(scripts: tuple[str, ...]) -> None:
+    """Scripts with the same row share a process, which is faster than one process each."""
+    code = (
+        "import runpy, sys\n"
+        f"for name in {scripts}:\n"
+        "    runpy.run_path(f'../workflow/scripts/{name}.py', run_name='imported')\n"
+        f"    print(*(f'{{name}}:{{module}}' for module in sorted({NOT_LOADED[scripts]} & set(sys.modules))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+def test_every_script_is_in_one_row() -> None:
+    listed = [*LOADING_MODELS, *(name for scripts in NOT_LOADED for name in scripts)]
+    assert sorted(listed) == [path.stem for path in SCRIPTS]
+
+
 def test_the_core_loads_no_tables() -> None:
     """What no part of the library may import at all, test_architecture.py holds."""
     core = [
-        "espalier.scoring", "espalier.evaluation.perplexity", "espalier.models.loading", "espalier.calibration.priors",
-        "espalier.models.surgery", "espalier.planning.select", "espalier.planning.plan",
+        "espalier.scoring.engine", "espalier.evaluation.perplexity", "espalier.models.loading",
+        "espalier.calibration.priors", "espalier.models.surgery", "espalier.planning.select", "espalier.planning.plan",
         "espalier.calibration.importance",
     ]  # fmt: skip
     absent = "{'pandas', 'pyarrow'}"

@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.calibration.overlap import summarise
-from espalier.evaluation.requests import read_requests
+from espalier.calibration.overlap import summarise_overlap
+from espalier.calibration.sequences import SequenceSettings
+from espalier.evaluation.tokenised_requests import read_requests
 from espalier.files import read_json, write_json
 from espalier.jobs.calibration import check_sequences
 from espalier.jobs.log import workflow_job
@@ -19,12 +20,12 @@ logger = logging.getLogger("espalier.check_calibration")
 
 
 def main(*, manifest: str, requests: str, text: str, settings: list[dict[str, Any]], checked: str) -> None:
-    model = read_json(manifest)
+    model, sequences = read_json(manifest), [SequenceSettings(**one) for one in settings]
     if Path(model["folder"]).is_dir():
-        found = summarise(check_sequences(model, read_requests(requests), text, settings))
+        found = summarise_overlap(check_sequences(model, read_requests(requests), text, sequences))
     else:  # the folder may be deleted after use, and tables must not depend on it
         logger.warning("%s: is gone, and with it the tokenizer: not checked", model["folder"])
-        found = {**summarise([]), "not_compared": ["the model's folder is gone, and with it the tokenizer"]}
+        found = {**summarise_overlap([]), "not_compared": ["the model's folder is gone, and with it the tokenizer"]}
     write_json(checked, {"model": model["model"], "sequences": settings, **found})
 
 

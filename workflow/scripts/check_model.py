@@ -5,8 +5,8 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 from typing import TYPE_CHECKING
 
 from espalier.files import read_json, write_json
+from espalier.jobs.check_architecture import check_architecture
 from espalier.jobs.log import workflow_job
-from espalier.jobs.suitability import check_architecture
 from espalier.models.manifest import make_manifest
 
 if TYPE_CHECKING:

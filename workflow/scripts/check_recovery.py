@@ -4,8 +4,8 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING, Any
 
-from espalier.calibration.overlap import summarise
-from espalier.evaluation.requests import read_requests
+from espalier.calibration.overlap import summarise_overlap
+from espalier.evaluation.tokenised_requests import read_requests
 from espalier.files import read_json, write_json
 from espalier.jobs.log import workflow_job
 from espalier.recovery.training_sequences import (
@@ -30,7 +30,7 @@ def main(
     compared = check_not_evaluated(sequences, model, text, text_field, read_requests(requests))
     check_not_calibrated(sequences, model, text, text_field, [CalibrationDraw(**draw) for draw in calibrations])
     facts = {"model": model["model"], "sequences": settings, "n_documents": len(sequences.documents)}
-    write_json(checked, {**facts, "calibrations": calibrations, **summarise(compared)})
+    write_json(checked, {**facts, "calibrations": calibrations, **summarise_overlap(compared)})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from espalier.files import write_table
-from espalier.jobs.calibration import CalibrationJob, collect
+from espalier.jobs.calibration import CalibrationJob, importance_tables
 from espalier.jobs.log import workflow_job
 from espalier.tables import GradientStatistics, Importance
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def main(*, job: CalibrationJob, gradients: str, importance: str) -> None:
-    collected = collect(job, "taylor")
-    write_table(importance, Importance.validate(pd.DataFrame(collected.importance)))
-    write_table(gradients, GradientStatistics.validate(pd.DataFrame(collected.statistics)))
+    tables = importance_tables(job, "taylor")
+    write_table(importance, Importance.validate(pd.DataFrame(tables.importance)))
+    write_table(gradients, GradientStatistics.validate(pd.DataFrame(tables.gradients)))
 
 
 if __name__ == "__main__":
@@ -26,7 +26,7 @@ if __name__ == "__main__":
         snakemake, "collect_gradients", f"gradients {snakemake.wildcards.model} seq{snakemake.wildcards.seq_len}"
     ):
         main(
-            job=CalibrationJob.of(snakemake),
+            job=CalibrationJob.from_snakemake(snakemake),
             gradients=snakemake.output.gradients,
             importance=snakemake.output.importance,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.evaluation.store import Store
-from espalier.jobs.evaluation import EvaluationJob, Planned, evaluate_with_others, facts_of
+from espalier.jobs.evaluation import EvaluationJob, Planned, evaluate_with_others, plan_header
 from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def planned(config: Mapping[str, Any], model: str) -> Iterator[Planned]:
 
 def main(
     *,
-    work: EvaluationJob,
+    job: EvaluationJob,
     plan: Path,
     at_most: int,
     config: Mapping[str, Any],
@@ -32,15 +32,15 @@ def main(
     samples: Path,
 ) -> None:
     store = Store(plan.parent.parent / ".store")
-    key = evaluate_with_others(work, store, plan, at_most=at_most, planned=lambda: planned(config, model))
-    store.hand_over(key, facts_of(plan), metrics=metrics, samples=samples)
+    key = evaluate_with_others(job, store, plan, at_most=at_most, planned=lambda: planned(config, model))
+    store.deliver(key, plan_header(plan), metrics=metrics, samples=samples)
 
 
 if __name__ == "__main__":
     name = f"evaluate {snakemake.wildcards.model} {snakemake.wildcards.experiment}"
     with workflow_job(snakemake, "evaluate", name):
         main(
-            work=EvaluationJob.of(snakemake),
+            job=EvaluationJob.from_snakemake(snakemake),
             plan=Path(snakemake.input.plan),
             at_most=snakemake.resources.experiments_per_job,
             config=snakemake.config,

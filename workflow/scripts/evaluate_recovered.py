@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espalier.evaluation.store import Store
-from espalier.jobs.evaluation import EvaluationJob, evaluate_recovered, facts_of
+from espalier.jobs.evaluation import EvaluationJob, evaluate_recovered, plan_header
 from espalier.jobs.log import workflow_job
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, work: EvaluationJob, plan: Path, adapter: Path, metrics: Path, samples: Path) -> None:
+def main(*, job: EvaluationJob, plan: Path, adapter: Path, metrics: Path, samples: Path) -> None:
     store = Store(adapter.parent.parent / ".store")
-    key = evaluate_recovered(work, store, plan, adapter)
-    store.hand_over(key, facts_of(plan), metrics=metrics, samples=samples)
+    key = evaluate_recovered(job, store, plan, adapter)
+    store.deliver(key, plan_header(plan), metrics=metrics, samples=samples)
 
 
 if __name__ == "__main__":
@@ -24,7 +24,7 @@ if __name__ == "__main__":
     metrics = Path(snakemake.output.metrics)
     with workflow_job(snakemake, "evaluate_recovered", name):
         main(
-            work=EvaluationJob.of(snakemake),
+            job=EvaluationJob.from_snakemake(snakemake),
             plan=Path(snakemake.input.plan),
             adapter=Path(snakemake.input.weights).parent,
             metrics=metrics,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from espalier.files import write_table
-from espalier.jobs.calibration import CalibrationJob, collect
+from espalier.jobs.calibration import CalibrationJob, importance_tables
 from espalier.jobs.log import workflow_job
 from espalier.tables import Importance
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def main(*, job: CalibrationJob, criterion: str, importance: str) -> None:
-    collected = collect(job, criterion)
-    write_table(importance, Importance.validate(pd.DataFrame(collected.importance)))
+    tables = importance_tables(job, criterion)
+    write_table(importance, Importance.validate(pd.DataFrame(tables.importance)))
 
 
 if __name__ == "__main__":
@@ -26,7 +26,7 @@ if __name__ == "__main__":
         snakemake, "measure_importance", f"{wildcards.text_criterion} {wildcards.model} seq{wildcards.seq_len}"
     ):
         main(
-            job=CalibrationJob.of(snakemake),
+            job=CalibrationJob.from_snakemake(snakemake),
             criterion=wildcards.text_criterion,
             importance=snakemake.output[0],
         )

@@ -23,4 +23,4 @@ if __name__ == "__main__":
     with workflow_job(
         snakemake, "measure_priors", f"priors {snakemake.wildcards.model} seq{snakemake.wildcards.seq_len}"
     ):
-        main(job=CalibrationJob.of(snakemake), priors=snakemake.output[0])
+        main(job=CalibrationJob.from_snakemake(snakemake), priors=snakemake.output[0])

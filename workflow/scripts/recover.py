@@ -24,4 +24,8 @@ if __name__ == "__main__":
     name = f"recover {snakemake.wildcards.model} {snakemake.wildcards.experiment}"
     training = Path(snakemake.output.training)
     with workflow_job(snakemake, "recover", name):
-        main(job=RecoveryJob.of(snakemake), adapter=Path(snakemake.output.weights).parent, training=training)
+        main(
+            job=RecoveryJob.from_snakemake(snakemake),
+            adapter=Path(snakemake.output.weights).parent,
+            training=training,
+        )

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.evaluation.build import build_or_reuse
+from espalier.evaluation.build_requests import build_or_reuse
 from espalier.evaluation.protocol import Protocol
 from espalier.files import read_json
 from espalier.jobs.log import workflow_job
@@ -37,7 +37,7 @@ def main(
     if protocol["add_bos"] and tokenizer.bos_token_id is None:
         logger.warning("evaluation.add_bos: the tokenizer has no BOS token, so texts begin without one, as in lm-eval")
     with tempfile.TemporaryDirectory() as scratch:
-        n_requests, reused = build_or_reuse(
+        written = build_or_reuse(
             requests,
             tokenizer,
             Protocol.from_dict({**protocol, "window": 0, "stride": 0}),
@@ -48,7 +48,8 @@ def main(
             vocab_size=vocab_size_of(model),
             context=model["config"].get("max_position_embeddings"),
         )
-    logger.info("%d requests%s", n_requests, ", as another model with this tokenizer has" if reused else "")
+    also = ", as another model with this tokenizer has" if written.reused else ""
+    logger.info("%d requests%s", written.n_requests, also)
 
 
 if __name__ == "__main__":

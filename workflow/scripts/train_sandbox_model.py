@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import Tokenizer
 
-from espalier.calibration.texts import read_texts
+from espalier.calibration.text_files import read_texts
 from espalier.files import read_parquet
 from espalier.jobs.log import workflow_job
 from espalier.sandbox.tokenizers import wrap

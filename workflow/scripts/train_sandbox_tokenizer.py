@@ -4,7 +4,7 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
-from espalier.calibration.texts import read_texts
+from espalier.calibration.text_files import read_texts
 from espalier.files import atomic_file
 from espalier.jobs.log import workflow_job
 from espalier.sandbox.tokenizers import train_tokenizer

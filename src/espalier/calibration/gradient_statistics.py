@@ -37,7 +37,7 @@ class Moments:
     largest: float
 
     @classmethod
-    def of_sum(cls, n_params: int, sum_abs: float, sum_squares: float, largest: float, *, n_samples: int) -> Moments:
+    def from_sum(cls, n_params: int, sum_abs: float, sum_squares: float, largest: float, *, n_samples: int) -> Moments:
         """Return the moments of the mean gradient, given the moments of the sum over `n_samples` sequences."""
         return cls(n_params, sum_abs / n_samples, sum_squares / n_samples**2, largest / n_samples)
 

@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models.context import context_length
@@ -26,7 +26,10 @@ from espalier.models.decoder import Projection, decoder_layers, get_projection_b
 from espalier.planning.criteria import ParameterStats, Statistic, needs_backward
 from espalier.progress import Progress
 
-NO_TARGET = -100
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+IGNORED_TARGET = -100
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Sums:
             zeros(features) if "input_norm" in needs else None,
         )
 
-    def evidence(self, n_samples: int) -> ParameterStats:
+    def parameter_stats(self, n_samples: int) -> ParameterStats:
         """Return the statistics that a criterion reads, given that the sums cover `n_samples` sequences."""
 
         def mean(total: torch.Tensor | None) -> torch.Tensor | None:
@@ -78,7 +81,7 @@ class Sums:
             None if squared_input is None else squared_input.sqrt(),
         )
 
-    def not_finite(self) -> str | None:
+    def first_non_finite(self) -> str | None:
         """Return the name of the first sum that is not finite, or None."""
         sums = (self.gradient, self.squared_gradient, self.squared_input)
         named = zip(("gradients", "squared gradients", "input norms"), sums, strict=True)
@@ -92,6 +95,25 @@ class Sums:
                 each.zero_()
 
 
+def make_sums(
+    model: PreTrainedModel, needs: Collection[Statistic] = (), *, layers: Collection[int] | None = None
+) -> list[Sums]:
+    """Return sums of zero for the weight and bias of every projection.
+
+    Args:
+        model: A causal language model.
+        needs: Sums to accumulate.
+        layers: Indices of the layers. None means all.
+    """
+    return [
+        Sums.zero(projection, parameter, needs)
+        for projection in projections(model)
+        if layers is None or projection.layer in layers
+        for parameter in (projection.weight, projection.bias)
+        if parameter is not None
+    ]
+
+
 def accumulate(
     model: PreTrainedModel,
     sequences: torch.Tensor,
@@ -99,7 +121,7 @@ def accumulate(
     needs: Collection[Statistic],
     *,
     layers: Collection[int],
-    rows: int,
+    batch_size: int,
     progress: Progress,
     checkpointing: bool = False,
 ) -> Iterator[tuple[int, list[Sums]]]:
@@ -109,9 +131,10 @@ def accumulate(
         model: A causal language model. Its weights do not change.
         sequences: Token ids, (n_samples, seq_len).
         counts: Increasing sample counts at which to yield. The last is at most n_samples.
-        needs: Sums to accumulate. With squared gradients, a forward pass takes one sequence and `rows` has no effect.
+        needs: Sums to accumulate. With squared gradients, a forward pass takes one sequence, whatever `batch_size`
+            is.
         layers: Indices of the layers whose parameters are summed.
-        rows: Sequences per forward pass.
+        batch_size: Sequences per forward pass.
         progress: Progress bar. It advances by the tokens processed.
         checkpointing: Whether the backward pass recomputes activations instead of keeping them in memory.
 
@@ -120,37 +143,31 @@ def accumulate(
 
     Raises:
         UserError: If a sum is not finite. The message names the layer and the sequence.
-        torch.OutOfMemoryError: If the device has too little memory for this number of layers and rows.
+        torch.OutOfMemoryError: If the device has too little memory for this number of layers and sequences.
     """
-    sums = [
-        Sums.zero(projection, parameter, needs)
-        for projection in projections(model)
-        if projection.layer in layers
-        for parameter in (projection.weight, projection.bias)
-        if parameter is not None
-    ]
-    rows = min(rows, most_rows(needs, len(sequences)))
+    sums = make_sums(model, needs, layers=layers)
+    batch_size = min(batch_size, max_batch_size(needs, len(sequences)))
     done = 0
-    with _folding(model, sums, gradients=needs_backward(needs), checkpointing=checkpointing):
+    with _accumulating_gradients(model, sums, gradients=needs_backward(needs), checkpointing=checkpointing):
         for count in counts:
             while done < count:
-                batch = sequences[done : min(done + rows, count)].to(model.device)
+                batch = sequences[done : min(done + batch_size, count)].to(model.device)
                 _add_batch(model, sums, batch, needs)
                 done += len(batch)
                 progress.advance(batch.numel())
-            _check_finite(model, sums, sequences, done, needs)
+            _check_sums_finite(model, sums, sequences, done, needs)
             yield count, sums
 
 
-def most_rows(needs: Collection[Statistic], n_sequences: int) -> int:
-    """Return the most sequences that a forward pass may take: 1 with squared gradients, otherwise `n_sequences`.
+def max_batch_size(needs: Collection[Statistic], n_sequences: int) -> int:
+    """Return the largest number of sequences of a forward pass: 1 with squared gradients, otherwise `n_sequences`.
 
     The square of a single sequence's gradient needs a backward pass for that sequence alone.
     """
     return 1 if "squared_gradient" in needs else n_sequences
 
 
-def run_once(model: PreTrainedModel, sequence: torch.Tensor, *, checkpointing: bool) -> None:
+def run_forward_backward(model: PreTrainedModel, sequence: torch.Tensor, *, checkpointing: bool) -> None:
     """Run one sequence forward and backward with gradients of all projections, and discard the gradients.
 
     Used to measure peak memory.
@@ -160,13 +177,7 @@ def run_once(model: PreTrainedModel, sequence: torch.Tensor, *, checkpointing: b
         sequence: Token ids, (1, seq_len).
         checkpointing: Whether the backward pass recomputes activations.
     """
-    nothing = [
-        Sums(projection, parameter)
-        for projection in projections(model)
-        for parameter in (projection.weight, projection.bias)
-        if parameter is not None
-    ]
-    with _folding(model, nothing, gradients=True, checkpointing=checkpointing):
+    with _accumulating_gradients(model, make_sums(model), gradients=True, checkpointing=checkpointing):
         sequence_losses(model, sequence.to(model.device)).sum().backward()
 
 
@@ -184,25 +195,25 @@ def check_length(model: PreTrainedModel, seq_len: int) -> None:
 
 
 def sequence_losses(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
-    """Return the mean next-token loss of each sequence in nats, float32, (n_rows,)."""
-    return losses_of(model(input_ids=batch, use_cache=False).logits, batch)
+    """Return the mean next-token loss of each sequence in nats, float32, (batch_size,)."""
+    return losses_from_logits(model(input_ids=batch, use_cache=False).logits, batch)
 
 
-def losses_of(logits: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+def losses_from_logits(logits: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
     """Compute the mean next-token loss of each sequence from logits, in nats.
 
     The last position has no target. It is masked because slicing it off would copy all logits.
 
     Args:
-        logits: (n_rows, seq_len, vocabulary).
-        batch: Token ids, (n_rows, seq_len).
+        logits: (batch_size, seq_len, vocabulary).
+        batch: Token ids, (batch_size, seq_len).
 
     Returns:
-        Losses, float32, (n_rows,).
+        Losses, float32, (batch_size,).
     """
-    targets = nn.functional.pad(batch[:, 1:], (0, 1), value=NO_TARGET).to(logits.device)
+    targets = nn.functional.pad(batch[:, 1:], (0, 1), value=IGNORED_TARGET).to(logits.device)
     losses = nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=NO_TARGET, reduction="none"
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_TARGET, reduction="none"
     )
     return losses.view(batch.shape).sum(dim=1) / (batch.shape[1] - 1)
 
@@ -216,7 +227,9 @@ def _add_batch(model: PreTrainedModel, sums: Sequence[Sums], batch: torch.Tensor
 
 
 @contextmanager
-def _folding(model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, checkpointing: bool) -> Iterator[None]:
+def _accumulating_gradients(
+    model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, checkpointing: bool
+) -> Iterator[None]:
     """Accumulate the gradients of these parameters, and only these, in backward passes inside the block.
 
     A hook adds each gradient to its sum and frees it. At the end, hooks and gradients are removed, and `requires_grad`
@@ -224,7 +237,7 @@ def _folding(model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, c
     """
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
 
-    def fold(each: Sums, parameter: torch.Tensor) -> None:
+    def add_gradient(each: Sums, parameter: torch.Tensor) -> None:
         if parameter.grad is not None:
             if each.gradient is not None:
                 each.gradient.add_(parameter.grad)
@@ -238,9 +251,9 @@ def _folding(model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, c
             parameter.requires_grad_(False)
         for each in sums if gradients else ():
             each.parameter.requires_grad_(True)
-            stack.callback(each.parameter.register_post_accumulate_grad_hook(partial(fold, each)).remove)
+            stack.callback(each.parameter.register_post_accumulate_grad_hook(partial(add_gradient, each)).remove)
         if checkpointing:
-            stack.enter_context(checkpointed(decoder_layers(model)))
+            stack.enter_context(gradient_checkpointing(decoder_layers(model)))
         try:
             yield
         finally:
@@ -250,7 +263,7 @@ def _folding(model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, c
 
 
 @contextmanager
-def checkpointed(layers: Iterable[nn.Module]) -> Iterator[None]:
+def gradient_checkpointing(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Make layers keep only their inputs and recompute activations in the backward pass, inside the block.
 
     Gradient checkpointing of transformers works only in training mode, which also enables dropout.
@@ -290,7 +303,7 @@ def _recording_inputs(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[
         yield
 
 
-def _check_finite(
+def _check_sums_finite(
     model: PreTrainedModel, sums: Sequence[Sums], sequences: torch.Tensor, done: int, needs: Collection[Statistic]
 ) -> None:
     """Check that all sums are finite.
@@ -300,7 +313,7 @@ def _check_finite(
     Raises:
         UserError: If a sum is not finite. The message names the layer and, if found, the sequence.
     """
-    broken = next(((each, what) for each in sums if (what := each.not_finite())), None)
+    broken = next(((each, what) for each in sums if (what := each.first_non_finite())), None)
     if broken is None:
         return
     for number in range(done):
@@ -308,7 +321,7 @@ def _check_finite(
             each.reset()
         _add_batch(model, sums, sequences[number : number + 1].to(model.device), needs)
         for each in sums:
-            if what := each.not_finite():
+            if what := each.first_non_finite():
                 raise UserError(
                     f"{what}: not finite in layer {each.projection.layer}, {each.projection.name}, at sequence "
                     f"{number}; load the model in bfloat16 or float32 (evaluation.dtype), or check its weights"

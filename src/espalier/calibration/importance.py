@@ -7,21 +7,26 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import PreTrainedModel
 
 from espalier.calibration.gradient_statistics import Moments, pool
-from espalier.calibration.gradients import Sums, accumulate, check_length
-from espalier.calibration.memory import PassSettings, PassSize, out_of_memory, pass_size
-from espalier.models.decoder import COLUMN_GROUPED, decoder_layers, n_kv_groups, projections
+from espalier.calibration.gradients import Sums, accumulate, check_length, make_sums
+from espalier.calibration.pass_size import PassSettings, PassSize, choose_pass_size, out_of_memory_error
+from espalier.models.decoder import COLUMN_GROUPED, decoder_layers, n_kv_groups
 from espalier.planning.criteria import CRITERIA, Criterion
 from espalier.progress import Progress
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 GroupImportance = dict[tuple[int, str], npt.NDArray[np.float64]]
-ATTENTION = "attention"
+Columns = dict[str, npt.NDArray[np.generic]]
+NO_SAMPLES = 0  # sample count in tables of criteria that read no text
+logger = logging.getLogger(__name__)
 
 
 def group_importance(
@@ -48,18 +53,18 @@ def group_importance(
         projection, is_bias = each.projection, each.parameter.dim() == 1
         if is_bias and projection.name in COLUMN_GROUPED:
             continue  # the bias of o_proj or down_proj belongs to no group
-        values = criterion.of_weights(each.evidence(n_samples))
+        values = criterion.of_weights(each.parameter_stats(n_samples))
         per_feature = values if is_bias else values.sum(dim=0 if projection.name in COLUMN_GROUPED else 1)
-        n_groups = n_kv_groups[projection.layer] if projection.block == ATTENTION else len(per_feature)
+        n_groups = n_kv_groups[projection.layer] if projection.block == "attention" else len(per_feature)
         per_group = per_feature.double().view(n_groups, -1).sum(dim=1).cpu().numpy()
         key = (projection.layer, projection.block)
         importance[key] = importance.get(key, np.zeros(n_groups)) + per_group
     return importance
 
 
-def importance_rows(importance: GroupImportance, n_samples: int) -> dict[str, npt.NDArray[np.generic]]:
+def importance_rows(importance: GroupImportance, n_samples: int) -> Columns:
     """Return the columns of the importance table, sorted by layer, block (attention first) and group."""
-    keys = sorted(importance, key=lambda key: (key[0], key[1] != ATTENTION))
+    keys = sorted(importance, key=lambda key: (key[0], key[1] != "attention"))
     sizes = [len(importance[key]) for key in keys]
     return {
         "n_samples": np.full(sum(sizes), n_samples),
@@ -70,32 +75,27 @@ def importance_rows(importance: GroupImportance, n_samples: int) -> dict[str, np
     }
 
 
-Columns = dict[str, npt.NDArray[np.generic]]
-WITHOUT_TEXT = 0  # sample count in tables of criteria that read no text
-logger = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
-class Collected:
+class ImportanceTables:
     """Columns of the importance table and of the gradient table.
 
     Attributes:
         importance: Columns of `espalier.tables.Importance`.
-        statistics: Columns of `espalier.tables.GradientStatistics`, or None if the criterion takes no gradients.
+        gradients: Columns of `espalier.tables.GradientStatistics`, or None if the criterion takes no gradients.
     """
 
     importance: Columns
-    statistics: Columns | None
+    gradients: Columns | None
 
 
-def collect_importance(
+def measure_importance(
     model: PreTrainedModel,
     sequences: torch.Tensor,
     counts: Sequence[int],
     *,
     criterion: str = "taylor",
     settings: PassSettings,
-) -> Collected:
+) -> ImportanceTables:
     """Compute importance and gradient statistics of all layers from calibration sequences.
 
     If the sums of all layers do not fit in memory, the sequences are run once for each part of the layers. When the
@@ -115,9 +115,9 @@ def collect_importance(
     check_length(model, sequences.shape[1])
     needs = CRITERIA[criterion].needs
     n_between = max(count - before for before, count in itertools.pairwise((0, *counts)))
-    size = pass_size(model, sequences, needs, settings, n_between=n_between)
+    size = choose_pass_size(model, sequences, needs, settings, n_between=n_between)
     n_layers = len(decoder_layers(model))
-    found: list[tuple[int, Columns, Columns | None]] = []
+    snapshots: list[tuple[int, ImportanceTables]] = []
     start = 0
     n_passes = -(-n_layers // size.layers)
     with Progress("calibration", total=n_passes * counts[-1] * sequences.shape[1], unit="tokens") as progress:
@@ -126,47 +126,41 @@ def collect_importance(
             try:
                 passed = accumulate(
                     model, sequences, counts, needs,
-                    layers=layers, rows=size.rows, progress=progress, checkpointing=settings.checkpointing,
+                    layers=layers, batch_size=size.batch_size, progress=progress, checkpointing=settings.checkpointing,
                 )  # fmt: skip
-                found += [_snapshot(criterion, count, sums, model) for count, sums in passed]
+                snapshots += [(count, _snapshot(criterion, count, sums, model)) for count, sums in passed]
             except torch.OutOfMemoryError:
                 pass  # the traceback keeps the tensors of the failed pass alive until this block ends
             else:
                 start = layers.stop
                 continue
             size = _after_out_of_memory(size, layers, sequences.shape[1])
-    order = sorted(found, key=lambda each: each[0])  # a stable sort keeps the order of layers
-    statistics = [each[2] for each in order if each[2] is not None]
-    return Collected(_concatenate([each[1] for each in order]), _concatenate(statistics) if statistics else None)
+    tables = [table for _, table in sorted(snapshots, key=lambda each: each[0])]  # stable: keeps the order of layers
+    gradients = [table.gradients for table in tables if table.gradients is not None]
+    return ImportanceTables(
+        _concatenate([table.importance for table in tables]), _concatenate(gradients) if gradients else None
+    )
 
 
 def importance_of_weights(model: PreTrainedModel, criterion: str) -> Columns:
     """Return the columns of the importance table of a criterion that reads no text. `n_samples` is 0."""
-    sums = [
-        Sums(projection, parameter)
-        for projection in projections(model)
-        for parameter in (projection.weight, projection.bias)
-        if parameter is not None
-    ]
-    return _snapshot(criterion, WITHOUT_TEXT, sums, model)[1]
+    return _snapshot(criterion, NO_SAMPLES, make_sums(model), model).importance
 
 
-def _snapshot(
-    criterion: str, count: int, sums: Sequence[Sums], model: PreTrainedModel
-) -> tuple[int, Columns, Columns | None]:
+def _snapshot(criterion: str, count: int, sums: Sequence[Sums], model: PreTrainedModel) -> ImportanceTables:
     kv_groups = {number: n_kv_groups(layer) for number, layer in enumerate(decoder_layers(model))}
     importance = importance_rows(group_importance(CRITERIA[criterion], sums, count, kv_groups), count)
     with_gradient = any(each.gradient is not None for each in sums)
-    return count, importance, _statistics(sums, count) if with_gradient else None
+    return ImportanceTables(importance, _gradient_rows(sums, count) if with_gradient else None)
 
 
-def _statistics(sums: Sequence[Sums], n_samples: int) -> Columns:
+def _gradient_rows(sums: Sequence[Sums], n_samples: int) -> Columns:
     """Return the columns of the gradient table: one row per projection, with weight and bias pooled."""
     parts: dict[tuple[int, str], list[Moments]] = {}
     for each in sums:
         if each.gradient is not None:
             key = (each.projection.layer, each.projection.name)
-            parts.setdefault(key, []).append(_moments(each.gradient, n_samples))
+            parts.setdefault(key, []).append(_gradient_moments(each.gradient, n_samples))
     rows: list[Mapping[str, object]] = [
         {"n_samples": n_samples, "layer": layer, "projection": name, **pool(moments).statistics()}
         for (layer, name), moments in parts.items()
@@ -177,9 +171,9 @@ def _statistics(sums: Sequence[Sums], n_samples: int) -> Columns:
     }
 
 
-def _moments(total: torch.Tensor, n_samples: int) -> Moments:
+def _gradient_moments(total: torch.Tensor, n_samples: int) -> Moments:
     """Compute the moments of the mean gradient in float64 to avoid overflow."""
-    return Moments.of_sum(
+    return Moments.from_sum(
         total.numel(),
         float(total.abs().sum(dtype=torch.float64)),
         float(total.double().square_().sum()),
@@ -198,14 +192,14 @@ def _after_out_of_memory(size: PassSize, layers: range, seq_len: int) -> PassSiz
     Raises:
         UserError: If the failed pass had the smallest size.
     """
-    smaller = PassSize(len(layers), size.rows).smaller()  # the last part may have fewer layers than `size.layers`
+    smaller = PassSize(len(layers), size.batch_size).smaller()  # the last part may have fewer layers than `size.layers`
     if smaller is None:
-        raise out_of_memory(f"not one sequence of {seq_len} tokens fits beside the sums of one layer")
+        raise out_of_memory_error(f"not one sequence of {seq_len} tokens fits beside the sums of one layer")
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     logger.warning(
         "out of GPU memory at layers %d-%d; once more with %d sequences and %d layers at a time",
-        layers.start, layers.stop - 1, smaller.rows, smaller.layers,
+        layers.start, layers.stop - 1, smaller.batch_size, smaller.layers,
     )  # fmt: skip
     return smaller

@@ -12,28 +12,29 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedTokenizerBase
 
+from espalier.calibration.sequences import TokenIds
 from espalier.errors import UserError
+from espalier.scoring.requests import Integers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CALIBRATION = ("calibration", "calibrate")
 WINDOW = 50
 # Tokens at the border of a document may differ in the evaluation text. With two more tokens than a window, a document
 # has a window without its first and last token.
-LONG = WINDOW + 2
-SHORTEST = 16
-_ANCHOR = SHORTEST - 2
-_CHUNK = 1 << 18  # windows hashed at once
-
-Tokens = npt.NDArray[np.int64]
-Integers = npt.NDArray[np.integer[Any]]
+MIN_WINDOWED_TOKENS = WINDOW + 2
+MIN_TOKENS = 16
+_ANCHOR = MIN_TOKENS - 2
+_WINDOWS_AT_ONCE = 1 << 18  # windows hashed at once
 
 
-class HeldOut:
+class HeldOutTexts:
     """Texts of an evaluation, which no model may be calibrated or trained on.
 
     Args:
@@ -57,7 +58,7 @@ class HeldOut:
         return np.unique(window_hashes(self.joined))
 
     @cached_property
-    def joined(self) -> Tokens:
+    def joined(self) -> TokenIds:
         """All texts concatenated, with -1 after each text."""
         apart = np.asarray([-1], dtype=np.int64)
         parts = [part for text in self._texts for part in (text, apart)]
@@ -65,7 +66,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Compared:
+class OverlapComparison:
     """Record of a comparison of documents with texts of an evaluation.
 
     Attributes:
@@ -90,17 +91,20 @@ class Compared:
     @property
     def reasons(self) -> list[str]:
         """Reasons why some documents or texts were not compared, one sentence each."""
-        said = []
+        reasons = []
         if not self.documents_by_windows:
-            said.append(f"{self.documents}: none has {LONG} tokens, so none was looked for by windows of {WINDOW}")
+            reasons.append(
+                f"{self.documents}: none has {MIN_WINDOWED_TOKENS} tokens, so none was looked for by windows of "
+                f"{WINDOW}"
+            )
         if self.documents_too_short:
-            said.append(f"{self.documents}: {self.documents_too_short} have fewer than {SHORTEST} tokens")
+            reasons.append(f"{self.documents}: {self.documents_too_short} have fewer than {MIN_TOKENS} tokens")
         if short := self.texts - self.texts_with_windows:
-            said.append(f"{self.held_out}: {short} of {self.texts} have fewer than {WINDOW} tokens, so no windows")
-        return said
+            reasons.append(f"{self.held_out}: {short} of {self.texts} have fewer than {WINDOW} tokens, so no windows")
+        return reasons
 
 
-def summarise(compared: Sequence[Compared]) -> dict[str, Any]:
+def summarise_overlap(compared: Sequence[OverlapComparison]) -> dict[str, Any]:
     """Return a JSON summary of comparisons that found no overlap.
 
     Returns:
@@ -117,7 +121,7 @@ def summarise(compared: Sequence[Compared]) -> dict[str, Any]:
 
 def document_tokens(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, numbers: Sequence[int], n_tokens: int | None = None
-) -> dict[int, Tokens]:
+) -> dict[int, TokenIds]:
     """Tokenise documents without special tokens, so that they can be found inside longer texts.
 
     Args:
@@ -134,13 +138,13 @@ def document_tokens(
         return {}
     chosen = [texts[number] for number in numbers]
     tokenised = tokenizer(chosen, add_special_tokens=False, verbose=False)["input_ids"]
-    end = None if n_tokens is None else max(n_tokens, LONG)
+    end = None if n_tokens is None else max(n_tokens, MIN_WINDOWED_TOKENS)
     return {n: np.asarray(tokens[:end], dtype=np.int64) for n, tokens in zip(numbers, tokenised, strict=True)}
 
 
-def check_disjoint(
-    documents: Mapping[int, Tokens], held_out: HeldOut, *, name: str, use: tuple[str, str] = CALIBRATION
-) -> Compared:
+def check_no_overlap(
+    documents: Mapping[int, TokenIds], held_out: HeldOutTexts, *, name: str, use: tuple[str, str] = CALIBRATION
+) -> OverlapComparison:
     """Check that documents do not overlap with texts of an evaluation.
 
     Args:
@@ -155,14 +159,14 @@ def check_disjoint(
     Raises:
         UserError: If a document overlaps. The message names the first one found.
     """
-    long = {number: tokens for number, tokens in documents.items() if len(tokens) >= LONG}
-    short = {number: tokens for number, tokens in documents.items() if SHORTEST <= len(tokens) < LONG}
+    long = {number: tokens for number, tokens in documents.items() if len(tokens) >= MIN_WINDOWED_TOKENS}
+    short = {number: tokens for number, tokens in documents.items() if MIN_TOKENS <= len(tokens) < MIN_WINDOWED_TOKENS}
     for number, tokens in long.items():
         if _any_known(window_hashes(tokens), held_out.windows):
             raise _overlap(use, number, f"shares {WINDOW} consecutive tokens with one of the {held_out.what}")
-    for number in _within(short, held_out):
+    for number in _contained_documents(short, held_out):
         raise _overlap(use, number, f"of {len(short[number])} tokens lies within one of the {held_out.what}")
-    return Compared(
+    return OverlapComparison(
         documents=name,
         documents_by_windows=len(long),
         documents_as_wholes=len(short),
@@ -173,7 +177,7 @@ def check_disjoint(
     )
 
 
-def window_hashes(tokens: Tokens, length: int = WINDOW) -> npt.NDArray[np.uint64]:
+def window_hashes(tokens: TokenIds, length: int = WINDOW) -> npt.NDArray[np.uint64]:
     """Compute a hash of every window of `length` tokens.
 
     Different windows have the same hash with a probability of about 2**-64.
@@ -190,8 +194,8 @@ def window_hashes(tokens: Tokens, length: int = WINDOW) -> npt.NDArray[np.uint64
     weights = np.random.default_rng(length).integers(1, 2**63, length, dtype=np.uint64) | np.uint64(1)
     windows = np.lib.stride_tricks.sliding_window_view(tokens.astype(np.uint64) + np.uint64(1), length)
     parts = [
-        (windows[start : start + _CHUNK] * weights).sum(axis=1, dtype=np.uint64)
-        for start in range(0, len(windows), _CHUNK)
+        (windows[start : start + _WINDOWS_AT_ONCE] * weights).sum(axis=1, dtype=np.uint64)
+        for start in range(0, len(windows), _WINDOWS_AT_ONCE)
     ]
     return np.concatenate(parts)
 
@@ -208,7 +212,7 @@ def _any_known(hashes: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64]) ->
     return bool((known[places] == hashes).any())
 
 
-def _within(documents: Mapping[int, Tokens], held_out: HeldOut) -> Iterator[int]:
+def _contained_documents(documents: Mapping[int, TokenIds], held_out: HeldOutTexts) -> Iterator[int]:
     """Yield the indices of documents that occur in the texts, ignoring the first and last token of the document."""
     by_anchor = defaultdict(list)
     for number, tokens in documents.items():
@@ -224,7 +228,7 @@ def _within(documents: Mapping[int, Tokens], held_out: HeldOut) -> Iterator[int]
                 yield number
 
 
-def _stripped(tokens: Tokens, special: Collection[int]) -> Tokens:
+def _stripped(tokens: TokenIds, special: Collection[int]) -> TokenIds:
     """Remove special tokens at the beginning and end of a text."""
     start, end = 0, len(tokens)
     while start < end and int(tokens[start]) in special:

@@ -10,22 +10,45 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 
-_CHUNK = 256  # documents tokenised at once
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-Tokens = npt.NDArray[np.int64]
+_DOCUMENTS_AT_ONCE = 256  # documents tokenised at once
+
+TokenIds = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SequenceSettings:
+    """Settings that determine which calibration sequences are drawn from a text.
+
+    Attributes:
+        text_field: Column or key of the text in the file.
+        seed: Seed of the order of documents.
+        seq_len: Tokens of each sequence.
+        n_samples: Number of sequences.
+        add_bos: Whether documents begin with BOS. None uses the tokenizer's default.
+    """
+
+    text_field: str
+    seed: int
+    seq_len: int
+    n_samples: int
+    add_bos: bool | None = None
 
 
 def draw_sequences(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, n_samples: int, seq_len: int, seed: int,
     add_bos: bool | None = None,
-) -> Tokens:  # fmt: skip
+) -> TokenIds:  # fmt: skip
     """Draw calibration sequences.
 
     Args:
@@ -46,7 +69,7 @@ def draw_sequences(
     return np.asarray([tokens for _, tokens in drawn], dtype=np.int64)
 
 
-def documents_drawn(
+def drawn_documents(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, n_samples: int, seq_len: int, seed: int,
     add_bos: bool | None = None,
 ) -> list[int]:  # fmt: skip
@@ -72,8 +95,8 @@ def _draw(
     special = {} if add_bos is None else {"add_special_tokens": add_bos}
     order = document_order(len(texts), seed)
     drawn: list[tuple[int, list[int]]] = []
-    for start in range(0, len(order), _CHUNK):
-        numbers = order[start : start + _CHUNK]
+    for start in range(0, len(order), _DOCUMENTS_AT_ONCE):
+        numbers = order[start : start + _DOCUMENTS_AT_ONCE]
         tokenised = tokenizer([texts[number] for number in numbers], verbose=False, **special)["input_ids"]
         drawn += [(n, tokens[:seq_len]) for n, tokens in zip(numbers, tokenised, strict=True) if len(tokens) >= seq_len]
         if len(drawn) >= n_samples:

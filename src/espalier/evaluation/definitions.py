@@ -28,10 +28,10 @@ def unknown_task_problems(tasks: Iterable[str]) -> list[str]:
 
     Returns an empty list if lm-eval is not installed where Snakemake runs. The jobs then check the names.
     """
-    doubtful = [name for name in tasks if name not in SEVEN_TASKS]
-    if _tasks_folder() is None or not doubtful or packaged_tasks().keys() >= set(doubtful):
+    unrecognised = [name for name in tasks if name not in SEVEN_TASKS]
+    if _tasks_folder() is None or not unrecognised or packaged_tasks().keys() >= set(unrecognised):
         return []
-    return [_describe(name) for name in doubtful if name not in _indexed_names()]
+    return [_unknown_task_problem(name) for name in unrecognised if name not in _indexed_names()]
 
 
 @cache
@@ -50,7 +50,7 @@ def packaged_tasks() -> dict[str, Path]:
     return found
 
 
-def _describe(name: str) -> str:
+def _unknown_task_problem(name: str) -> str:
     close = difflib.get_close_matches(name, _indexed_names(), n=3)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return (

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from espalier.evaluation.language_model import EspalierLM
 from espalier.evaluation.perplexity import PerplexityResult, measure_perplexity
 from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, Protocol, TextProtocol, mean_accuracy
-from espalier.evaluation.requests import TokenisedRequests, read_requests
+from espalier.evaluation.settings import EvaluatorSettings
+from espalier.evaluation.stopwatch import Stopwatch
+from espalier.evaluation.task_evaluation import evaluate_tasks
 from espalier.evaluation.tasks import Tasks, load_tasks
-from espalier.evaluation.timing import Stopwatch
-from espalier.evaluation.zeroshot import evaluate_tasks
+from espalier.evaluation.tokenised_requests import TokenisedRequests, read_requests
 from espalier.files import sha256_of, write_result, write_table
 from espalier.models.from_manifest import load_from_manifest, lock_and_choose_device
 from espalier.models.loading import load_tokenizer
@@ -27,6 +28,22 @@ from espalier.planning.plan import Plan
 from espalier.recipe import SAMPLES_SHA256
 from espalier.scoring.requests import Tokens
 from espalier.tables import Samples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Results of an evaluation.
+
+    Attributes:
+        metrics: Content of `metrics.json` without names and recipe.
+        samples: Table with one row per choice (`espalier.tables.Samples`).
+    """
+
+    metrics: dict[str, Any]
+    samples: pd.DataFrame
 
 
 def evaluate_model(
@@ -38,7 +55,7 @@ def evaluate_model(
     protocol: Protocol,
     token_budget: int,
     stopwatch: Stopwatch,
-) -> tuple[dict[str, Any], pd.DataFrame]:
+) -> EvaluationResult:
     """Evaluate a model: zero-shot tasks and perplexity.
 
     Args:
@@ -51,7 +68,7 @@ def evaluate_model(
         stopwatch: Stopwatch that records the time of each part.
 
     Returns:
-        The content of `metrics.json` without names, `n_params`, `timing_s` and recipe, and the table of samples.
+        Metrics without `n_params` and `timing_s`, and samples.
 
     Raises:
         UserError: If a log-likelihood is not finite, a request was not tokenised, or the perplexity window is longer
@@ -85,15 +102,15 @@ def evaluate_model(
             "n_tasks": len(zeroshot.tasks),
         },
         "perplexity": {
-            text.name: _describe(perplexity[text.name], text, protocol, tokenizer, requests.texts[text.name])
+            text.name: _perplexity_entry(perplexity[text.name], text, protocol, tokenizer, requests.texts[text.name])
             for text in protocol.texts
         },
         "protocol": protocol.to_dict(),
     }
-    return metrics, zeroshot.samples
+    return EvaluationResult(metrics, zeroshot.samples)
 
 
-def _describe(
+def _perplexity_entry(
     result: PerplexityResult,
     text: TextProtocol,
     protocol: Protocol,
@@ -121,15 +138,13 @@ def begins_with_bos(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> bool:
     return tokenizer.bos_token_id is not None and int(tokens[0]) == tokenizer.bos_token_id
 
 
-def write_evaluation(
-    metrics: dict[str, Any], samples: pd.DataFrame, *, metrics_path: str | Path, samples_path: str | Path
-) -> None:
+def write_evaluation(result: EvaluationResult, *, metrics_path: str | Path, samples_path: str | Path) -> None:
     """Write samples, then metrics with the checksum of the samples.
 
     Metrics come last, so an existing `metrics.json` means that the evaluation is complete.
     """
-    write_table(samples_path, Samples.validate(samples))
-    write_result(metrics_path, {**metrics, SAMPLES_SHA256: sha256_of(samples_path)})
+    write_table(samples_path, Samples.validate(result.samples))
+    write_result(metrics_path, {**result.metrics, SAMPLES_SHA256: sha256_of(samples_path)})
 
 
 class Evaluator:
@@ -138,39 +153,19 @@ class Evaluator:
     Args:
         manifest: Content of the model's manifest.
         requests: File of tokenised requests.
-        data_folder: Folder with `{task}/{split}.parquet`, or with JSON files of the same names.
-        protocol: Evaluation protocol, as `Protocol.to_dict` returns it.
-        dtype: Dtype of the weights.
-        device: `auto`, `cpu` or `cuda`.
-        gpus: Number of GPUs that hold the model.
-        token_budget: Most tokens per forward pass.
-        threads: CPU threads.
+        settings: Settings of the evaluator.
 
     Raises:
         UserError: If the model has changed since its manifest, requests or tasks cannot be read, or the device is not
             available.
     """
 
-    def __init__(
-        self,
-        manifest: dict[str, Any],
-        *,
-        requests: Path,
-        data_folder: Path,
-        protocol: dict[str, Any],
-        dtype: str,
-        device: str,
-        gpus: int,
-        token_budget: int,
-        threads: int,
-    ) -> None:
-        torch.set_num_threads(threads)
-        self._manifest = manifest
+    def __init__(self, manifest: dict[str, Any], *, requests: Path, settings: EvaluatorSettings) -> None:
+        torch.set_num_threads(settings.threads)
+        self._manifest, self._settings = manifest, settings
         folder = check_unchanged(manifest)
-        self._protocol = Protocol.from_dict(protocol)
-        self._placing: dict[str, Any] = {"dtype": dtype, "device": device, "gpus": gpus}
-        self._token_budget = token_budget
-        lock_and_choose_device(device, gpus)
+        self._protocol = Protocol.from_dict(settings.protocol)
+        lock_and_choose_device(settings.device, settings.gpus)
         self._preparing = Stopwatch()
         with self._preparing.part("requests"):
             self._tokenizer = load_tokenizer(
@@ -178,38 +173,38 @@ class Evaluator:
             )
             self._requests = read_requests(requests)
             self._scratch = tempfile.TemporaryDirectory()
-            self._tasks = load_tasks(self._protocol.tasks, data_folder, Path(self._scratch.name))
+            self._tasks = load_tasks(self._protocol.tasks, settings.data_folder, Path(self._scratch.name))
 
     def evaluate(
-        self, plan: Plan | None, adapt: Callable[[PreTrainedModel, Plan], PreTrainedModel] | None = None
-    ) -> tuple[dict[str, Any], pd.DataFrame]:
+        self, plan: Plan | None, after_pruning: Callable[[PreTrainedModel, Plan], PreTrainedModel] | None = None
+    ) -> EvaluationResult:
         """Load the weights, prune them in memory, and evaluate the model.
 
         Args:
             plan: Groups to keep. None evaluates the unpruned model.
-            adapt: Function that changes the pruned model before it is evaluated, for example merges an adapter. Not
-                called for the unpruned model.
-
-        Returns:
-            The content of `metrics.json` without names and recipe, and the table of samples.
+            after_pruning: Function that changes the pruned model before it is evaluated, for example merges an
+                adapter. Not called for the unpruned model.
 
         Raises:
-            UserError: If the plan does not fit the model, or as `evaluate_model`. Errors of `adapt` pass through.
+            UserError: If the plan does not fit the model, or as `evaluate_model`. Errors of `after_pruning` pass
+                through.
         """
         stopwatch, self._preparing = self._preparing, Stopwatch()
+        settings = self._settings
         with stopwatch.part("load"):
-            model = load_from_manifest(self._manifest, **self._placing)
+            model = load_from_manifest(self._manifest, dtype=settings.dtype, device=settings.device, gpus=settings.gpus)
             if plan is not None:
                 prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
-                if adapt is not None:
-                    model = adapt(model, plan)
-        metrics, samples = evaluate_model(
+                if after_pruning is not None:
+                    model = after_pruning(model, plan)
+        result = evaluate_model(
             model,
             self._tokenizer,
             tasks=self._tasks,
             requests=self._requests,
             protocol=self._protocol,
-            token_budget=self._token_budget,
+            token_budget=self._settings.token_budget,
             stopwatch=stopwatch,
         )
-        return {"n_params": model.num_parameters(), **metrics, "timing_s": stopwatch.seconds}, samples
+        metrics = {"n_params": model.num_parameters(), **result.metrics, "timing_s": stopwatch.seconds}
+        return EvaluationResult(metrics, result.samples)

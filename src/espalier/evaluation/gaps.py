@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from espalier.evaluation.rules import FAILURES, Document, Rules
+from espalier.evaluation.rules import RULE_ERRORS, Rules, TaskDocument, WrittenDocument
 
 # A prompt needs these fields if its task uses them. Other fields may be empty: SciQ has questions without `support`.
 NEVER_EMPTY = {
@@ -21,7 +21,7 @@ _NEVER_EMPTY_IN = {"hellaswag": ("ctx_a",)}
 _MARK, _MIDDLE = "qzjxvkqzjxvk", "jxvkqzjx"
 
 
-def gap_problems(rules: Rules, document: Document, written: tuple[Any, Any, Any]) -> Iterator[str]:
+def gap_problems(rules: Rules, document: TaskDocument, written: WrittenDocument) -> Iterator[str]:
     """Yield error texts for fields that are null or empty although the task writes them.
 
     To find out whether the task writes a field, put a mark into the field and search for the mark in the written
@@ -29,29 +29,32 @@ def gap_problems(rules: Rules, document: Document, written: tuple[Any, Any, Any]
 
     Args:
         rules: Rules of the task.
-        document: Document to check.
-        written: Question, choices and answer that the rules write for the document.
+        document: TaskDocument to check.
+        written: The document as the rules write it.
     """
     for name in _NEVER_EMPTY_IN.get(rules.task.config.task, ()):
         if not str(document.get(name) or "").strip():
             yield f"{name} is {'null' if document.get(name) is None else 'empty'}"
     for path in _gaps(document):
-        name, value = _display(path), _at(document, path)
+        name, value = _display(path), _value_at(document, path)
         marked = copy.deepcopy(dict(document))
-        _at(marked, path[:-1])[path[-1]] = _MARK
+        _value_at(marked, path[:-1])[path[-1]] = _MARK
         try:
-            rewritten = rules.text(marked), rules.choices(marked), rules.target(marked)
-        except FAILURES:
+            rewritten = rules.write(marked)
+        except RULE_ERRORS:
             continue
         if value is None:
-            before, after = _texts(written), _texts(rewritten)
+            before, after = _as_texts(written), _as_texts(rewritten)
             if any(_MARK in new and new.replace(_MARK, "None") in before for new in after):
                 yield f"{name} is null"
             continue
         field = next(str(part) for part in reversed(path) if isinstance(part, str))
-        asks = _MIDDLE in str(rewritten[0]) and (field.lower() in NEVER_EMPTY or _asks_nothing(rules, document))
-        holding = [_MIDDLE in str(choice) for choice in rewritten[1]] if isinstance(rewritten[1], list) else []
-        if asks or (any(holding) and not all(holding)):
+        missed = _MIDDLE in str(rewritten.question) and (
+            field.lower() in NEVER_EMPTY or _question_is_constant(rules, document)
+        )
+        choices = rewritten.choices if isinstance(rewritten.choices, list) else []
+        in_choices = [_MIDDLE in str(choice) for choice in choices]
+        if missed or (any(in_choices) and not all(in_choices)):
             yield f"{name} is empty"
 
 
@@ -64,11 +67,11 @@ def _gaps(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
             yield from _gaps(inner, (*path, key))
 
 
-def _asks_nothing(rules: Rules, document: Document) -> bool:
+def _question_is_constant(rules: Rules, document: TaskDocument) -> bool:
     """Whether the question stays the same if all texts of the document are removed."""
     try:
-        return bool(rules.text(_emptied(document)) == rules.text(document))
-    except FAILURES:
+        return bool(rules.question(_emptied(document)) == rules.question(document))
+    except RULE_ERRORS:
         return False
 
 
@@ -80,7 +83,7 @@ def _emptied(value: Any) -> Any:
     return "" if isinstance(value, str) else value
 
 
-def _at(document: Any, path: tuple[str | int, ...]) -> Any:
+def _value_at(document: Any, path: tuple[str | int, ...]) -> Any:
     for key in path:
         document = document[key]
     return document
@@ -90,7 +93,7 @@ def _display(path: tuple[str | int, ...]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def _texts(written: tuple[Any, Any, Any]) -> list[str]:
+def _as_texts(written: WrittenDocument) -> list[str]:
     """Return question, choices and answer as texts. A null element of a list becomes `None`, as in lm-eval's prompt."""
-    text, choices, target = written
-    return [str(part) for part in (text, *(choices if isinstance(choices, list) else [choices]), target)]
+    question, choices, answer = written
+    return [str(part) for part in (question, *(choices if isinstance(choices, list) else [choices]), answer)]

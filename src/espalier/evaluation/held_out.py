@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from espalier.calibration.overlap import HeldOut
-from espalier.evaluation.requests import TokenisedRequests
+from espalier.calibration.overlap import HeldOutTexts
+from espalier.evaluation.tokenised_requests import TokenisedRequests
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def held_out_texts(requests: TokenisedRequests, tokenizer: PreTrainedTokenizerBase) -> list[HeldOut]:
+def held_out_texts(requests: TokenisedRequests, tokenizer: PreTrainedTokenizerBase) -> list[HeldOutTexts]:
     """Return the texts of an evaluation: perplexity texts, and each question of the tasks with each of its choices.
 
     Args:
@@ -19,6 +23,6 @@ def held_out_texts(requests: TokenisedRequests, tokenizer: PreTrainedTokenizerBa
     special = set(tokenizer.all_special_ids)
     documents = [np.concatenate([one.context, one.continuation]) for one in requests.requests.values()]
     return [
-        HeldOut("perplexity texts", requests.texts.values(), special),
-        HeldOut("task documents", documents, special),
+        HeldOutTexts("perplexity texts", requests.texts.values(), special),
+        HeldOutTexts("task documents", documents, special),
     ]

@@ -6,20 +6,23 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jinja2.exceptions import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import _add_special_kwargs, has_bos_prefix
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from espalier.errors import UserError
-from espalier.evaluation.requests import RequestKey, TokenisedRequests
-from espalier.evaluation.timing import Stopwatch
+from espalier.evaluation.stopwatch import Stopwatch
+from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests
 from espalier.models.context import context_length
-from espalier.scoring import Request, Score, is_cut, score_requests
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request, Score, is_truncated
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -97,13 +100,13 @@ class RequestEncoder(_TokenizingLM):
 
     Attributes:
         encoded: Tokenised requests.
-        n_apart: Number of requests whose continuation was tokenised separately from its context, by task.
+        n_encoded_apart: Number of requests whose continuation was tokenised separately from its context, by task.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, add_bos: bool | None) -> None:
         super().__init__(tokenizer, add_bos)
         self.encoded: dict[RequestKey, Request] = {}
-        self.n_apart: Counter[str] = Counter()
+        self.n_encoded_apart: Counter[str] = Counter()
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         self._keys = [_key(instance) for instance in requests]
@@ -118,7 +121,7 @@ class RequestEncoder(_TokenizingLM):
                     "correct the document or take it out of the data"
                 )
             if pair in self._apart:
-                self.n_apart[key.task] += 1
+                self.n_encoded_apart[key.task] += 1
         return [(0.0, False)] * len(requests)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
@@ -138,8 +141,8 @@ class EspalierLM(_TokenizingLM):
 
     Attributes:
         n_truncated: Number of documents that were truncated to the model's context, by task.
-        n_apart: Number of requests whose continuation was tokenised separately from its context, by task. Tasks without
-            such requests are left out.
+        n_encoded_apart: Number of requests whose continuation was tokenised separately from its context, by task.
+            Tasks without such requests are left out.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class EspalierLM(_TokenizingLM):
         self.model = model
         self.token_budget = token_budget
         self.n_truncated: Counter[str] = Counter()
-        self.n_apart = {} if requests is None else dict(requests.n_apart)
+        self.n_encoded_apart = {} if requests is None else dict(requests.n_encoded_apart)
         self._requests = requests
         self._stopwatch = stopwatch or Stopwatch()
 
@@ -180,7 +183,7 @@ class EspalierLM(_TokenizingLM):
         self._check(keys, encoded)
         scores = self._score(encoded, "zero-shot tasks")
         for key, score in zip(keys, scores, strict=True):
-            _check_finite(score.loglikelihood, f"{key.document}, choice {key.choice}")
+            _check_loglikelihood_finite(score.loglikelihood, f"{key.document}, choice {key.choice}")
         return [(score.loglikelihood, score.is_greedy) for score in scores]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
@@ -206,7 +209,7 @@ class EspalierLM(_TokenizingLM):
         for owner, score in zip(owners, self._score(windows, "whole texts"), strict=True):
             totals[owner] += score.loglikelihood
         for instance, total in zip(requests, totals, strict=True):
-            _check_finite(total, _key(instance).document)
+            _check_loglikelihood_finite(total, _key(instance).document)
         return totals
 
     def _score(self, requests: list[Request], what: str) -> list[Score]:
@@ -220,7 +223,7 @@ class EspalierLM(_TokenizingLM):
             return [self._requests.find(key) for key in keys]
         encoder = RequestEncoder(self.tokenizer, self.add_bos)
         encoder.loglikelihood(requests)
-        self.n_apart = dict(encoder.n_apart)
+        self.n_encoded_apart = dict(encoder.n_encoded_apart)
         return [encoder.encoded[key] for key in keys]
 
     def _check(self, keys: Sequence[RequestKey], requests: Sequence[Request]) -> None:
@@ -236,7 +239,7 @@ class EspalierLM(_TokenizingLM):
                     f"{key.document}, choice {key.choice}: has {len(request.continuation)} tokens to score; 1 to "
                     f"{limit} (the model's context) are allowed; take the document out of the data"
                 )
-        cut = {key[:2] for key, request in zip(keys, requests, strict=True) if is_cut(request, limit)}
+        cut = {key[:2] for key, request in zip(keys, requests, strict=True) if is_truncated(request, limit)}
         self.n_truncated = Counter(task for task, _ in cut)
         for task, count in sorted(self.n_truncated.items()):
             n_documents = len({key.doc_id for key in keys if key.task == task})
@@ -249,7 +252,7 @@ class EspalierLM(_TokenizingLM):
         raise NotImplementedError("EspalierLM scores instances as a whole; call loglikelihood")
 
 
-def _check_finite(loglikelihood: float, where: str) -> None:
+def _check_loglikelihood_finite(loglikelihood: float, where: str) -> None:
     if not math.isfinite(loglikelihood):
         raise UserError(
             f"{where}: log-likelihood is {loglikelihood}; the model's weights or dtype overflow. Nothing was written"

@@ -20,16 +20,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.evaluation.protocol import Bos
 from espalier.models.context import context_length
-from espalier.scoring import Request, score_requests
-from espalier.scoring.requests import Integers, Tokens
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Integers, Request, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,21 @@ class PerplexityResult:
     window_tokens: Integers
 
 
-def make_windows(n_tokens: int, window: int, stride: int) -> list[tuple[int, int, int]]:
+class Window(NamedTuple):
+    """Window of a text. All three are indices of tokens.
+
+    Attributes:
+        begin: First token. The tokens from here up to `first_scored` are context.
+        first_scored: First token that is scored.
+        end: First token after the window.
+    """
+
+    begin: int
+    first_scored: int
+    end: int
+
+
+def make_windows(n_tokens: int, window: int, stride: int) -> list[Window]:
     """Cut a text into windows.
 
     If windows overlap, every token except the first one of the text is scored once. If `stride` equals `window`, every
@@ -60,20 +77,16 @@ def make_windows(n_tokens: int, window: int, stride: int) -> list[tuple[int, int
         n_tokens: Tokens of the text.
         window: Tokens of a window.
         stride: Tokens by which the window moves, at most `window`.
-
-    Returns:
-        `(begin, first_scored, end)` of each window. Tokens from `first_scored` up to, but not including, `end` are
-        scored. The tokens from `begin` are their context.
     """
     if stride == window:
         n_windows = max(1, n_tokens // window)
-        return [(i * window, i * window + 1, min((i + 1) * window, n_tokens)) for i in range(n_windows)]
+        return [Window(i * window, i * window + 1, min((i + 1) * window, n_tokens)) for i in range(n_windows)]
     windows = []
     scored = 1
     begin = 0
     while scored < n_tokens:
         end = min(begin + window, n_tokens)
-        windows.append((begin, scored, end))
+        windows.append(Window(begin, scored, end))
         scored = end
         begin += stride
     return windows
@@ -104,11 +117,11 @@ def window_requests(
     inner = window - 1  # tokens of a window without BOS
     if stride >= inner:
         n_windows = max(1, len(text) // inner)
-        pieces = [(i * inner, i * inner, (i + 1) * inner) for i in range(n_windows)]
+        windows = [Window(i * inner, i * inner, (i + 1) * inner) for i in range(n_windows)]
     else:
-        windows = make_windows(len(text), inner, stride)
-        pieces = [(begin, 0 if begin == 0 else first, end) for begin, first, end in windows]
-    return [Request(np.concatenate([start, text[begin:first]]), text[first:end]) for begin, first, end in pieces]
+        # BOS is the context of the first token.
+        windows = [one if one.begin else one._replace(first_scored=0) for one in make_windows(len(text), inner, stride)]
+    return [Request(np.concatenate([start, text[begin:first]]), text[first:end]) for begin, first, end in windows]
 
 
 def measure_perplexity(
@@ -151,9 +164,10 @@ def measure_perplexity(
             f"evaluation.perplexity.bos: got {bos!r}, but the tokenizer has no BOS token; leave the key out, or give "
             "'none'"
         )
+    tokens = tokens[:max_tokens]
     requests = [
         request
-        for request in window_requests(tokens[:max_tokens], window=window, stride=stride, bos=bos, bos_token=bos_token)
+        for request in window_requests(tokens, window=window, stride=stride, bos=bos, bos_token=bos_token)
         if len(request.continuation) and len(request.context)
     ]
     if not requests:

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from lm_eval.api.task import ConfigurableTask
 
-Document = Mapping[str, Any]
+TaskDocument = Mapping[str, Any]
 
 # Exceptions that rules raise for a document that they do not expect.
-FAILURES = (LookupError, TypeError, ValueError, AttributeError, SyntaxError, AssertionError, TemplateError)
+RULE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, SyntaxError, AssertionError, TemplateError)
+
+
+class WrittenDocument(NamedTuple):
+    """A document as the rules of its task write it. Damaged documents may give values of any type.
+
+    Attributes:
+        question: The question. If the choices are questions (WinoGrande), the index of the right one.
+        choices: The choices.
+        answer: The answer: an index, a text, or a list of these. If the choices are questions, the text that follows
+            each of them.
+    """
+
+    question: Any
+    choices: Any
+    answer: Any
 
 
 @dataclass(frozen=True)
@@ -37,32 +52,34 @@ class Rules:
         return str(config.test_split or config.validation_split)
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Task and split, for messages."""
         return f"evaluation.data: task {self.task.config.task!r}, split {self.split!r}"
 
     @property
-    def texts(self) -> list[str]:
+    def string_rules(self) -> list[str]:
         """Rules that are strings (field names or templates), without the rules that are functions."""
         source = self.task.fewshot_cfg if self.solved else self.task.config
         return [
             rule for rule in (source.doc_to_text, source.doc_to_choice, source.doc_to_target) if isinstance(rule, str)
         ]
 
-    def text(self, document: Document) -> Any:
-        """Return the question of a document.
+    def write(self, document: TaskDocument) -> WrittenDocument:
+        """Write a document.
 
-        If the choices are questions (WinoGrande), return the index of the right one.
+        Raises:
+            Exception: One of `RULE_ERRORS` if the rules do not expect the document.
         """
+        return WrittenDocument(self.question(document), self.choices(document), self.answer(document))
+
+    def question(self, document: TaskDocument) -> Any:
+        """Return the question of a document."""
         return self.task.doc_to_text(document, self.task.fewshot_cfg.doc_to_text if self.solved else None)
 
-    def choices(self, document: Document) -> Any:
+    def choices(self, document: TaskDocument) -> Any:
         """Return the choices of a document."""
         return self.task.doc_to_choice(document, self.task.fewshot_cfg.doc_to_choice if self.solved else None)
 
-    def target(self, document: Document) -> Any:
-        """Return the answer of a document: an index, a text, or a list of these.
-
-        If the choices are questions (WinoGrande), return the text that follows each of them.
-        """
+    def answer(self, document: TaskDocument) -> Any:
+        """Return the answer of a document."""
         return self.task.doc_to_target(document, self.task.fewshot_cfg.doc_to_target if self.solved else None)

@@ -63,7 +63,7 @@ class Store:
         return False
 
     @contextmanager
-    def adding(self, key: str) -> Iterator[Path]:
+    def new_entry(self, key: str) -> Iterator[Path]:
         """Yield a folder for `metrics.json` and `samples.parquet`. It becomes the entry when the block succeeds."""
         with atomic_folder(self.folder / key) as folder:
             yield folder
@@ -86,7 +86,7 @@ class Store:
             return str(error) or type(error).__name__
         return None if self.key(recipe) == entry.name else "its recipe is not the one that it is named by"
 
-    def hand_over(self, key: str, header: dict[str, Any], *, metrics: Path, samples: Path) -> None:
+    def deliver(self, key: str, header: dict[str, Any], *, metrics: Path, samples: Path) -> None:
         """Write the files of an experiment from its evaluation in the store.
 
         The samples become a hard link or a copy. The metrics get `header` as their first fields.

@@ -11,13 +11,15 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.errors import UserError
+from espalier.evaluation.settings import EvaluatorSettings
 from espalier.evaluation.store import METRICS, SAMPLES, Store
 from espalier.files import read_json, sha256_of, write_result, write_table
-from espalier.jobs.interrupts import told_to_stop
+from espalier.jobs.interrupts import is_stopping
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, first_difference, plan_settings
 from espalier.recovery.fingerprint import adapter_fingerprint
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-_FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction", "extreme_pruning_layers")
+_PLAN_FIELDS = ("model", "experiment", "pruning_ratio", "removed_param_fraction", "extreme_pruning_layers")
 
 
 @dataclass(frozen=True)
@@ -55,27 +57,26 @@ class EvaluationJob:
     Attributes:
         manifest: Content of the model's manifest.
         requests: File of tokenised requests.
-        settings: The other arguments of `Evaluator`: `data_folder`, `protocol`, `dtype`, `device`, `gpus`,
-            `token_budget` and `threads`.
+        settings: Settings of the evaluator.
     """
 
     manifest: dict[str, Any]
     requests: Path
-    settings: dict[str, Any]
+    settings: EvaluatorSettings
 
     @classmethod
-    def of(cls, snakemake: Any) -> EvaluationJob:
+    def from_snakemake(cls, snakemake: Any) -> EvaluationJob:
         """Create the job from the `snakemake` object of a script."""
         params, resources = snakemake.params, snakemake.resources
-        settings = {
-            "data_folder": Path(params.data_folder),
-            "protocol": params.protocol,
-            "dtype": params.dtype,
-            "device": resources.device,
-            "gpus": resources.gpu,
-            "token_budget": resources.token_budget,
-            "threads": snakemake.threads,
-        }
+        settings = EvaluatorSettings(
+            data_folder=Path(params.data_folder),
+            protocol=params.protocol,
+            dtype=params.dtype,
+            device=resources.device,
+            gpus=resources.gpu,
+            token_budget=resources.token_budget,
+            threads=snakemake.threads,
+        )
         return cls(read_json(snakemake.input.manifest), Path(snakemake.input.requests), settings)
 
     def recipe(self, plan: dict[str, Any] | None, adapter: Path | None = None) -> dict[str, Any]:
@@ -88,9 +89,9 @@ class EvaluationJob:
         return evaluation_recipe(
             self.manifest,
             plan,
-            protocol=self.settings["protocol"],
+            protocol=self.settings.protocol,
             requests=self._requests_hash,
-            dtype=self.settings["dtype"],
+            dtype=self.settings.dtype,
             adapter=None if adapter is None else adapter_fingerprint(adapter),
         )
 
@@ -102,18 +103,18 @@ class EvaluationJob:
         """Create the evaluator, which loads tokenizer, requests and tasks. Imports torch and lm-eval."""
         from espalier.evaluation.evaluator import Evaluator
 
-        return Evaluator(self.manifest, requests=self.requests, **self.settings)
+        return Evaluator(self.manifest, requests=self.requests, settings=self.settings)
 
 
 def evaluate_with_others(
-    work: EvaluationJob, store: Store, plan: Path, *, at_most: int, planned: Callable[[], Iterable[Planned]] = tuple
+    job: EvaluationJob, store: Store, plan: Path, *, at_most: int, planned: Callable[[], Iterable[Planned]] = tuple
 ) -> str:
     """Evaluate and store an experiment, then other experiments of the model that have no results yet.
 
     If the store already has the result of this experiment, return at once and evaluate no others.
 
     Args:
-        work: Inputs and settings of the evaluations.
+        job: Inputs and settings of the evaluations.
         store: Store of the model.
         plan: File `plan.json` of the experiment.
         at_most: Most experiments to evaluate in this process, this experiment included.
@@ -129,35 +130,35 @@ def evaluate_with_others(
             their own jobs report them.
     """
     own = read_json(plan)
-    key = store.key(work.recipe(own))
+    key = store.key(job.recipe(own))
     if store.has(key):
         return key
-    evaluator = work.evaluator()
+    evaluator = job.evaluator()
     with store.claim(key, wait=True):
         if not store.has(key):
-            _evaluate(work, store, evaluator, own)
-    for other in _first(at_most - 1, _waiting(work, store, plan, planned)):
-        if told_to_stop():
+            _evaluate(job, store, evaluator, own)
+    for other in islice(_unevaluated_plans(job, store, plan, planned), max(0, at_most - 1)):
+        if is_stopping():
             logger.info("the workflow was told to stop, so no other experiment is begun")
             break
-        other_key = store.key(work.recipe(other))
+        other_key = store.key(job.recipe(other))
         with store.claim(other_key, wait=False) as free:
             if free and not store.has(other_key):  # another job may have finished it before the claim
-                _try(partial(_evaluate, work, store, evaluator, other), other["experiment"])
+                _evaluate_or_log(partial(_evaluate, job, store, evaluator, other), other["experiment"])
     return key
 
 
-def facts_of(plan: Path) -> dict[str, Any]:
+def plan_header(plan: Path) -> dict[str, Any]:
     """Return the fields of a plan that are copied into metrics.json."""
     content = read_json(plan)
-    return {fact: content[fact] for fact in _FACTS}
+    return {field: content[field] for field in _PLAN_FIELDS}
 
 
-def evaluate_recovered(work: EvaluationJob, store: Store, plan: Path, adapter: Path) -> str:
+def evaluate_recovered(job: EvaluationJob, store: Store, plan: Path, adapter: Path) -> str:
     """Evaluate and store a recovered experiment, unless the store has its result.
 
     Args:
-        work: Inputs and settings of the evaluations.
+        job: Inputs and settings of the evaluations.
         store: Store of the recovered models.
         plan: File `plan.json` of the experiment.
         adapter: Folder of its adapter.
@@ -169,25 +170,25 @@ def evaluate_recovered(work: EvaluationJob, store: Store, plan: Path, adapter: P
         UserError: If the experiment cannot be evaluated.
     """
     own = read_json(plan)
-    key = store.key(work.recipe(own, adapter))
+    key = store.key(job.recipe(own, adapter))
     if not store.has(key):
         with store.claim(key, wait=True):
             if not store.has(key):
-                _evaluate(work, store, work.evaluator(), own, adapter)
+                _evaluate(job, store, job.evaluator(), own, adapter)
     return key
 
 
 def _evaluate(
-    work: EvaluationJob, store: Store, evaluator: Evaluator, plan: dict[str, Any], adapter: Path | None = None
+    job: EvaluationJob, store: Store, evaluator: Evaluator, plan: dict[str, Any], adapter: Path | None = None
 ) -> None:
     from espalier.tables import Samples
 
-    recipe = work.recipe(plan, adapter)
-    metrics, samples = evaluator.evaluate(Plan.from_dict(plan), None if adapter is None else _merging(adapter))
-    with store.adding(store.key(recipe)) as folder:
-        write_table(folder / SAMPLES, Samples.validate(samples))
-        write_result(folder / METRICS, {**metrics, "recipe": recipe})
-    logger.info("%s: acc_mean %.4f", plan["experiment"], metrics["acc_mean"]["value"])
+    recipe = job.recipe(plan, adapter)
+    result = evaluator.evaluate(Plan.from_dict(plan), None if adapter is None else _merging(adapter))
+    with store.new_entry(store.key(recipe)) as folder:
+        write_table(folder / SAMPLES, Samples.validate(result.samples))
+        write_result(folder / METRICS, {**result.metrics, "recipe": recipe})
+    logger.info("%s: acc_mean %.4f", plan["experiment"], result.metrics["acc_mean"]["value"])
 
 
 def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel]:
@@ -197,15 +198,15 @@ def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel
     return lambda model, plan: merge_adapter(model, adapter, plan)
 
 
-def _waiting(
-    work: EvaluationJob, store: Store, plan: Path, planned: Callable[[], Iterable[Planned]]
+def _unevaluated_plans(
+    job: EvaluationJob, store: Store, plan: Path, planned: Callable[[], Iterable[Planned]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the current plans of other experiments that have no `metrics.json` and are not in the store."""
     for one in planned():
         path = Path(one.plan)
         if path != plan and path.exists() and not path.with_name(METRICS).exists():
-            content = _current_plan(one, work.manifest)
-            if content is not None and not store.has(store.key(work.recipe(content))):
+            content = _current_plan(one, job.manifest)
+            if content is not None and not store.has(store.key(job.recipe(content))):
                 yield content
 
 
@@ -228,12 +229,7 @@ def _current_plan(planned: Planned, manifest: dict[str, Any]) -> dict[str, Any] 
     return content if difference is None else None
 
 
-def _first(count: int, plans: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for _, plan in zip(range(count), plans, strict=False):
-        yield plan
-
-
-def _try(evaluate: Callable[[], None], experiment: str) -> None:
+def _evaluate_or_log(evaluate: Callable[[], None], experiment: str) -> None:
     """Evaluate another experiment. A failure is only logged, because the experiment's own job reports it."""
     try:
         evaluate()

@@ -7,10 +7,9 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import read_json
@@ -21,8 +20,11 @@ from espalier.serving.inference_summary import PADDED, Workload, summarise_runs
 from espalier.serving.inference_timing import kv_cache_bytes_per_token, measure, versions_of, weights_bytes
 from espalier.serving.verdict import RECOMMENDED_MULTIPLE
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 logger = logging.getLogger(__name__)
-_FACTS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")
+_HEADER_FIELDS = ("model", "experiment", "pruning_ratio", "removed_param_fraction")
 
 
 def chosen_plan(choice: Path, experiments: Path) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def measure_plan(
     models = versions_of(model, plan.kept_kv_groups, plan.kept_mlp_channels, multiple=RECOMMENDED_MULTIPLE)
     runs = measure(models, workload)
     found = {
-        **{key: content[key] for key in _FACTS},
+        **{key: content[key] for key in _HEADER_FIELDS},
         "machine": machine(model, settings["threads"]),
         "load": asdict(workload),
         "padded_to": RECOMMENDED_MULTIPLE if PADDED in models else None,

@@ -14,15 +14,15 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def end_quietly_when_interrupted() -> None:
     """Make Ctrl-C print one line instead of a traceback while libraries are imported. Later, `job_log` does this."""
-    sys.excepthook = _describe
+    sys.excepthook = _report_interrupt
 
 
-def told_to_stop() -> bool:
+def is_stopping() -> bool:
     """Whether the workflow is stopping. A job must then start no further work."""
     return STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()
 
 
-def _describe(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _report_interrupt(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("interrupted\n")
     else:

@@ -99,7 +99,7 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_terminal = logging.StreamHandler(sys.stderr)
     to_terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
-    to_terminal.addFilter(_OursOrWarning())
+    to_terminal.addFilter(_OursOrError())
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # on a full disk, tracebacks of failed log lines would hide the real error
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
@@ -108,7 +108,7 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
         if record:
             record.remove()
     except UserError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [_described(error)]
+        lines = [line for line in str(error).splitlines() if line.strip()] or [_one_line(error)]
         for line in lines:
             logger.error("error: %s", line)
         if record:
@@ -119,8 +119,8 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
         if record:
-            record.write(_described(error))
-        logger.error("failed: %s (traceback in %s)", _described(error), path)
+            record.write(_one_line(error))
+        logger.error("failed: %s (traceback in %s)", _one_line(error), path)
         to_terminal.setLevel(logging.CRITICAL + 1)
         logger.exception("traceback")
         raise SystemExit(1) from None
@@ -128,12 +128,12 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
         logging.shutdown()
 
 
-def _described(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """Return the class name and the message of an exception in one line."""
     return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
 
 
-class _OursOrWarning(logging.Filter):
+class _OursOrError(logging.Filter):
     """Passes all messages of this project, and only errors of other libraries."""
 
     def filter(self, record: logging.LogRecord) -> bool:

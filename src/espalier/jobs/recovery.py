@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import resource
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_result
+from espalier.jobs.resources import JobResources
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
@@ -23,10 +24,13 @@ from espalier.recovery.fingerprint import adapter_fingerprint
 from espalier.recovery.lora import LoraSettings, attach, save_adapter
 from espalier.recovery.training_sequences import SequenceSettings, load_training_sequences
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 logger = logging.getLogger(__name__)
-SCHEDULE = ("epochs", "batch_size", "learning_rate", "warmup_fraction", "max_grad_norm", "seed")
-LORA = ("rank", "alpha", "dropout", "target_modules", "seed")
-TEXT = ("text_field", "seed", "calibration_seeds", "seq_len", "n_sequences")
+SCHEDULE_SETTINGS = ("epochs", "batch_size", "learning_rate", "warmup_fraction", "max_grad_norm", "seed")
+LORA_SETTINGS = ("rank", "alpha", "dropout", "target_modules", "seed")
+TEXT_SETTINGS = ("text_field", "seed", "calibration_seeds", "seq_len", "n_sequences")
 
 
 @dataclass(frozen=True)
@@ -46,19 +50,22 @@ class RecoveryJob:
     plan: str
     text: str
     settings: Mapping[str, Any]
-    resources: Mapping[str, Any]
+    resources: JobResources
     threads: int
 
     @classmethod
-    def of(cls, snakemake: Any) -> RecoveryJob:
+    def from_snakemake(cls, snakemake: Any) -> RecoveryJob:
         """Create the job from the `snakemake` object of a script."""
-        given = snakemake.input
         return cls(
-            given.manifest, given.plan, given.text, snakemake.params.settings, dict(snakemake.resources.items()),
-            snakemake.threads,
-        )  # fmt: skip
+            manifest=snakemake.input.manifest,
+            plan=snakemake.input.plan,
+            text=snakemake.input.text,
+            settings=snakemake.params.settings,
+            resources=JobResources.from_snakemake(snakemake),
+            threads=snakemake.threads,
+        )
 
-    def part(self, names: tuple[str, ...]) -> dict[str, Any]:
+    def select(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Return the settings with these names."""
         return {name: self.settings[name] for name in names}
 
@@ -76,16 +83,16 @@ def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trai
     """
     torch.set_num_threads(job.threads)
     manifest, plan = read_json(job.manifest), read_json(job.plan)
-    sequences = load_training_sequences(manifest, job.text, SequenceSettings(**job.part(TEXT)))
+    sequences = load_training_sequences(manifest, job.text, SequenceSettings(**job.select(TEXT_SETTINGS)))
     model = load_pruned(manifest, plan, job)
     check_context(model, sequences.tokens.shape[1])
-    adapted = attach(model, LoraSettings(**job.part(LORA)))
+    adapted = attach(model, LoraSettings(**job.select(LORA_SETTINGS)))
     trained = fine_tune(
         adapted,
         torch.from_numpy(sequences.tokens),
-        TrainingSchedule(**job.part(SCHEDULE)),
-        token_budget=job.resources["token_budget"],
-        checkpointing=bool(job.resources["checkpointing"]),
+        TrainingSchedule(**job.select(SCHEDULE_SETTINGS)),
+        token_budget=job.resources.token_budget,
+        checkpointing=job.resources.checkpointing,
     )
     save_adapter(adapted, adapter, Plan.from_dict(plan))
     write_result(
@@ -106,7 +113,7 @@ def load_pruned(manifest: Mapping[str, Any], plan: Mapping[str, Any], job: Recov
         UserError: If the model's dtype is float16, in which small gradients vanish, or the plan does not fit the model.
     """
     resources = job.resources
-    model = load_from_manifest(manifest, dtype=job.settings["dtype"], device=resources["device"], gpus=resources["gpu"])
+    model = load_from_manifest(manifest, dtype=job.settings["dtype"], device=resources.device, gpus=resources.gpus)
     if model.dtype == torch.float16:
         raise UserError(
             f"recovery.dtype: got 'auto', but the weights of model {manifest['model']!r} are float16, in which small "
@@ -121,7 +128,8 @@ def peak_memory(device: torch.device) -> int:
     """Return the peak memory of this process in bytes: summed over GPUs, or its resident memory on the CPU."""
     if device.type == "cuda":
         return sum(torch.cuda.max_memory_allocated(number) for number in range(torch.cuda.device_count()))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # macOS counts in bytes, Linux in KiB
 
 
 def _record(

@@ -6,9 +6,10 @@ These functions are not in `loading`, so that scoring does not import code that 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PretrainedConfig, PreTrainedModel
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def context_length(model: PreTrainedModel) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import read_json
@@ -15,6 +14,9 @@ from espalier.models.devices import count_gpus, lock_gpus
 from espalier.models.loading import choose_device, load_model
 from espalier.models.manifest import check_unchanged
 from espalier.models.sizes import ModelSizes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def device_map(sizes: ModelSizes, n_devices: int, *, tied: bool) -> Mapping[str, int]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 from espalier.models.architecture import HEAD
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,10 @@ def load_model(
     Raises:
         UserError: If the model is quantised, or a tensor of the decoder is missing, unexpected or of a wrong shape.
     """
-    from espalier.models.folder import check_precision  # only this function reads model files
+    # Not at the top of the module: a job that needs only a tokenizer then loads no code of models.
+    from transformers import AutoModelForCausalLM
+
+    from espalier.models.folder import check_precision
 
     check_precision(folder)
     model, found = AutoModelForCausalLM.from_pretrained(
@@ -110,6 +115,8 @@ def load_tokenizer(
         add_bos: Whether texts begin with the BOS token. It overrides the post-processor of the tokenizer; None keeps
             the behaviour of the tokenizer. `add_bos_token` of lm-eval's `hf` backend has the same meaning.
     """
+    from transformers import AutoTokenizer
+
     bos = {} if add_bos is None else {"add_bos_token": add_bos}
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **bos)
 

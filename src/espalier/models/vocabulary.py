@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from transformers import AutoConfig
 
 from espalier.errors import UserError
 
@@ -19,6 +18,8 @@ def vocab_size_of(manifest: Mapping[str, Any]) -> int:
     """
     size = manifest["config"].get("vocab_size")
     if size is None:
+        from transformers import AutoConfig
+
         config = AutoConfig.from_pretrained(
             manifest["folder"], local_files_only=True, trust_remote_code=manifest["trust_remote_code"]
         )

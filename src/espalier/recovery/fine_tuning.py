@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
-from espalier.calibration.gradients import checkpointed, sequence_losses
+from espalier.calibration.gradients import gradient_checkpointing, sequence_losses
 from espalier.errors import UserError
 from espalier.models.context import context_length
 from espalier.progress import Progress
@@ -186,7 +186,7 @@ def _training_mode(model: PreTrainedModel, *, checkpointing: bool) -> Iterator[N
     """Switch a model to training mode; on exit, clear its gradients and switch back to eval mode."""
     model.train()
     try:
-        with checkpointed(model.get_decoder().layers if checkpointing else ()):
+        with gradient_checkpointing(model.get_decoder().layers if checkpointing else ()):
             yield
     finally:
         model.zero_grad(set_to_none=True)

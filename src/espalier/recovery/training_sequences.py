@@ -15,20 +15,22 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from espalier.calibration.overlap import Compared, check_disjoint, document_tokens
-from espalier.calibration.sequences import Tokens, document_order, documents_drawn
-from espalier.calibration.texts import read_texts
+from espalier.calibration.overlap import OverlapComparison, check_no_overlap, document_tokens
+from espalier.calibration.sequences import TokenIds, document_order, drawn_documents
+from espalier.calibration.text_files import read_texts
 from espalier.errors import UserError
 from espalier.evaluation.held_out import held_out_texts
-from espalier.evaluation.requests import TokenisedRequests
+from espalier.evaluation.tokenised_requests import TokenisedRequests
 from espalier.models.loading import load_tokenizer, special_tokens
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ERROR_WORDING = ("recovery", "fine-tune")
 _TOKENISED_AT_ONCE = 256  # documents
@@ -82,7 +84,7 @@ class TrainingSequences:
         documents: Indices of the documents in the sequences.
     """
 
-    tokens: Tokens
+    tokens: TokenIds
     documents: list[int]
 
 
@@ -173,7 +175,7 @@ def make_sequences(
 
 def check_not_evaluated(
     sequences: TrainingSequences, manifest: Mapping[str, Any], text: str, text_field: str, requests: TokenisedRequests
-) -> list[Compared]:
+) -> list[OverlapComparison]:
     """Check that no training document overlaps with the evaluation data of a model.
 
     Args:
@@ -192,7 +194,7 @@ def check_not_evaluated(
     tokenizer = load_tokenizer(check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"])
     documents = document_tokens(read_texts(text, text_field), tokenizer, sequences.documents)
     return [
-        check_disjoint(documents, evaluated, name="documents that are fine-tuned on", use=ERROR_WORDING)
+        check_no_overlap(documents, evaluated, name="documents that are fine-tuned on", use=ERROR_WORDING)
         for evaluated in held_out_texts(requests, tokenizer)
     ]
 
@@ -223,7 +225,7 @@ def check_not_calibrated(
     )
     texts, trained = read_texts(text, text_field), set(sequences.documents)
     for draw in calibrations:
-        if shared := trained.intersection(documents_drawn(texts, tokenizer, **asdict(draw))):
+        if shared := trained.intersection(drawn_documents(texts, tokenizer, **asdict(draw))):
             raise UserError(
                 f"recovery: {len(shared)} of its {len(trained)} documents are in the calibration set of seed "
                 f"{draw.seed}, {draw.n_samples} sequences of {draw.seq_len} tokens; name another recovery.text"

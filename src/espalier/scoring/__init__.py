@@ -4,8 +4,3 @@
 `attention` builds the masks, `head` computes log-probabilities, and `engine` runs the model. Besides modules of this
 project, the package needs only numpy, torch and transformers.
 """
-
-from espalier.scoring.engine import score_requests
-from espalier.scoring.requests import Request, Score, is_cut
-
-__all__ = ["Request", "Score", "is_cut", "score_requests"]

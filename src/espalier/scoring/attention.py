@@ -9,11 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from espalier.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
@@ -31,7 +34,7 @@ class Attention:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Attention:
+    def from_model(cls, model: PreTrainedModel) -> Attention:
         """Read the types of layers and their sliding window from the config of a model.
 
         Raises:
@@ -66,11 +69,11 @@ class Attention:
             dimension), and the lowest number of the dtype elsewhere. If the model has several types of layers, one mask
             for each type.
         """
-        masks = {kind: _additive(visible(depth, end, window), self.dtype) for kind, window in self.windows.items()}
+        masks = {kind: _additive(attends(depth, end, window), self.dtype) for kind, window in self.windows.items()}
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
-def visible(depth: torch.Tensor, end: torch.Tensor, window: int | None = None) -> torch.Tensor:
+def attends(depth: torch.Tensor, end: torch.Tensor, window: int | None = None) -> torch.Tensor:
     """Return whether token i attends to token j, (rows, width, width) with the axes (row, i, j).
 
     Args:

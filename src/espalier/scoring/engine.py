@@ -9,21 +9,23 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models.context import context_length, length_thresholds, scales_with_length
 from espalier.progress import Progress
 from espalier.scoring.attention import Attention
-from espalier.scoring.head import decoder_left_out, score_tokens
+from espalier.scoring.head import decoder_bypassed, score_tokens
 from espalier.scoring.onednn import fast_linear
-from espalier.scoring.pack import Arrays, Batch, choose_batches, fill, make_batches
+from espalier.scoring.pack import Batch, BatchArrays, choose_batches, make_batches, to_arrays
 from espalier.scoring.requests import Integers, Request, Score
 from espalier.scoring.tree import build_forest
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ _AHEAD = 2
 """Batches that the host may be ahead of a GPU. With more, the progress bar would run ahead of the GPU."""
 
 
-class Found(NamedTuple):
+class BatchScores(NamedTuple):
     """Results of one batch.
 
     Attributes:
@@ -85,7 +87,7 @@ def score_requests(
         return run.scores()
 
 
-def balance_of(config: PretrainedConfig) -> float:
+def break_even_width(config: PretrainedConfig) -> float:
     """Return the row width, in tokens, at which attention costs as much as the matrix products of a layer.
 
     With hidden size h and MLP width m, the matrix products take about 2 (4 h^2 + 3 h m) operations per token. Attention
@@ -103,20 +105,20 @@ class _Run:
     ) -> None:
         kind = "cpu" if model.device.type == "cpu" else "cuda"
         self._model, self._requests, self._what = model, requests, what
-        self._attention = Attention.of(model)
+        self._attention = Attention.from_model(model)
         self._limit = context_length(model)
         self._width = width
         self._budget = min(token_budget, _BATCH_TOKENS.get(kind, token_budget))
         self._max_logits = _LOGITS[kind]
         self._needs_positions = scales_with_length(model.config)
         self._done = np.zeros(len(requests), dtype=bool)
-        self._found: list[Found] = []
+        self._found: list[BatchScores] = []
 
     def scores(self) -> list[Score]:
         """Score all requests."""
-        for together in self._groups():
-            while not self._done[together].all():
-                self._score(together[~self._done[together]])
+        for group in self._groups():
+            while not self._done[group].all():
+                self._score(group[~self._done[group]])
         return self._collect()
 
     def _groups(self) -> list[Integers]:
@@ -126,32 +128,34 @@ class _Run:
         group = np.searchsorted(np.array(thresholds, dtype=np.int64), np.array(lengths, dtype=np.int64))
         return [np.flatnonzero(group == number) for number in range(len(thresholds) + 1)]
 
-    def _score(self, rest: Integers) -> None:
+    def _score(self, remaining: Integers) -> None:
         """Score the requests with these indices, until all are scored or the device is out of memory."""
         forest = build_forest(
-            [self._requests[i] for i in rest.tolist()],
+            [self._requests[i] for i in remaining.tolist()],
             limit=self._limit,
             width=min(_TREE, self._budget),
             widest=min(_WIDEST, self._budget),
         )
         if self._width is None:
-            batches = choose_batches(forest, token_budget=self._budget, balance=balance_of(self._model.config))
+            batches = choose_batches(forest, token_budget=self._budget, break_even=break_even_width(self._model.config))
         else:
             batches = make_batches(forest, width=min(self._width, self._budget), token_budget=self._budget)
-        pace = _Pace(self._model.device)
+        lead = _HostLead(self._model.device)
         with Progress(self._what, total=int(forest.sizes.sum()), unit="tokens") as progress:
             for batch in batches:
-                found = self._try(fill(forest, batch), is_causal=batch.is_causal and not self._needs_positions)
+                found = self._score_or_none(
+                    to_arrays(forest, batch), is_causal=batch.is_causal and not self._needs_positions
+                )
                 if found is None:
                     return self._use_less_memory(batch)
-                request = rest[found.request]
+                request = remaining[found.request]
                 self._found.append(found._replace(request=request))
                 self._done[request] = True
-                pace.keep()
+                lead.limit()
                 progress.advance(int(sum(forest.sizes[tree] for row in batch.rows for tree in row)))
         return None
 
-    def _try(self, arrays: Arrays, *, is_causal: bool) -> Found | None:
+    def _score_or_none(self, arrays: BatchArrays, *, is_causal: bool) -> BatchScores | None:
         """Score a batch, or return None if the device is out of memory.
 
         Returning from this function frees the tensors of the failed batch.
@@ -161,7 +165,7 @@ class _Run:
         except torch.OutOfMemoryError:
             return None
 
-    def _run(self, arrays: Arrays, *, is_causal: bool) -> Found:
+    def _run(self, arrays: BatchArrays, *, is_causal: bool) -> BatchScores:
         tokens, depth, end = self._to_device(arrays.nodes, self._model.device).unbind()
         # Without a mask and positions, transformers uses its faster path for plain causal attention.
         extra = {} if is_causal else {"attention_mask": self._attention.mask(depth, end), "position_ids": depth.long()}
@@ -171,11 +175,11 @@ class _Run:
             self._to_device(array, states.device) for array in (arrays.position, arrays.index, arrays.target)
         )
         hidden = states.flatten(0, 1).index_select(0, position)
-        with decoder_left_out(self._model) as head:
+        with decoder_bypassed(self._model) as head:
             scores, hits = score_tokens(head, hidden, index, target.long(), self._pieces(arrays))
-        return Found(scores, hits, arrays.request)
+        return BatchScores(scores, hits, arrays.request)
 
-    def _pieces(self, arrays: Arrays) -> list[tuple[int, int, int, int]]:
+    def _pieces(self, arrays: BatchArrays) -> list[tuple[int, int, int, int]]:
         """Cut the scored positions into pieces whose logits fit in `_max_logits`.
 
         Returns:
@@ -223,14 +227,14 @@ class _Run:
         return [Score(total, n == 0) for total, n in zip(sums.tolist(), n_missed.tolist(), strict=True)]
 
 
-class _Pace:
+class _HostLead:
     """Limits how many batches the host is ahead of a GPU. It never waits for the newest batch."""
 
     def __init__(self, device: torch.device) -> None:
         self._is_cuda = device.type == "cuda"
         self._events: deque[torch.cuda.Event] = deque()
 
-    def keep(self) -> None:
+    def limit(self) -> None:
         """Record the end of the newest batch, and wait for an earlier batch if the host is too far ahead."""
         if self._is_cuda:
             self._events.append(torch.cuda.Event())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 
 
 @contextmanager
-def decoder_left_out(model: PreTrainedModel) -> Iterator[Head]:
+def decoder_bypassed(model: PreTrainedModel) -> Iterator[Head]:
     """Yield a function that maps the decoder's output to logits, as the model does it (output embedding, scaling, ...).
 
     The function takes hidden states, (positions, hidden), and returns logits, (positions, vocabulary). Inside the

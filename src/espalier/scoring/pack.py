@@ -17,7 +17,7 @@ from espalier.scoring.tree import Forest
 
 _STEP = 8
 """Row widths are multiples of this number, because GPU kernels read masks in pieces of 8."""
-_ALIKE = 0.9
+_MIN_WIDTH_FRACTION = 0.9
 """A row narrower than this fraction of the batch's width starts a new batch."""
 _WIDTHS = (128, 256, 512, 1024)
 
@@ -43,7 +43,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Arrays:
+class BatchArrays:
     """A batch as arrays on the host.
 
     Attributes:
@@ -61,7 +61,7 @@ class Arrays:
     request: Integers
 
 
-def pack(sizes: Sequence[int], width: int) -> list[list[int]]:
+def pack_rows(sizes: Sequence[int], width: int) -> list[list[int]]:
     """Distribute items over rows by best-fit decreasing.
 
     Args:
@@ -93,7 +93,7 @@ def pack(sizes: Sequence[int], width: int) -> list[list[int]]:
     return rows
 
 
-def choose_batches(forest: Forest, *, token_budget: int, balance: float) -> list[Batch]:
+def choose_batches(forest: Forest, *, token_budget: int, break_even: float) -> list[Batch]:
     """Pack trees into batches with the row width of the lowest cost.
 
     Narrow rows make attention cheaper. Wide rows have less padding.
@@ -101,12 +101,12 @@ def choose_batches(forest: Forest, *, token_budget: int, balance: float) -> list
     Args:
         forest: Trees to pack.
         token_budget: Most tokens of a batch. A single row that is longer still makes a batch.
-        balance: Row width at which attention costs as much as the matrix products of a layer.
+        break_even: Row width at which attention costs as much as the matrix products of a layer.
     """
     widths = sorted({min(width, _round_down(token_budget)) for width in _WIDTHS})
     return min(
         (make_batches(forest, width=width, token_budget=token_budget) for width in widths),
-        key=lambda batches: sum(batch.n_tokens * (1 + batch.width / balance) for batch in batches),
+        key=lambda batches: sum(batch.n_tokens * (1 + batch.width / break_even) for batch in batches),
     )
 
 
@@ -122,7 +122,7 @@ def make_batches(forest: Forest, *, width: int, token_budget: int) -> list[Batch
     """
     sizes = forest.sizes.tolist()
     rows = []
-    for trees in pack(sizes, width):
+    for trees in pack_rows(sizes, width):
         is_causal = len(trees) == 1 and bool(forest.is_chain[trees[0]])
         rows.append((is_causal, _round_up(sum(sizes[tree] for tree in trees)), tuple(trees)))
     rows.sort(key=lambda row: (-row[1], row[0], row[2]))
@@ -138,7 +138,7 @@ def _batch(rows: Sequence[tuple[int, tuple[int, ...]]], is_causal: bool, token_b
     width = 0
     for own_width, trees in rows:
         is_full = (len(batch) + 1) * width > token_budget
-        if batch and (is_full or own_width < _ALIKE * width):
+        if batch and (is_full or own_width < _MIN_WIDTH_FRACTION * width):
             yield Batch(tuple(batch), width, is_causal)
             batch = []
         if not batch:
@@ -148,7 +148,7 @@ def _batch(rows: Sequence[tuple[int, tuple[int, ...]]], is_causal: bool, token_b
         yield Batch(tuple(batch), width, is_causal)
 
 
-def fill(forest: Forest, batch: Batch) -> Arrays:
+def to_arrays(forest: Forest, batch: Batch) -> BatchArrays:
     """Write the trees of a batch into arrays."""
     nodes = np.zeros((3, len(batch.rows), batch.width), dtype=np.int32)
     nodes[2] = np.arange(1, batch.width + 1)
@@ -167,7 +167,7 @@ def fill(forest: Forest, batch: Batch) -> Arrays:
     flat = np.concatenate(positions)
     order = np.argsort(flat, kind="stable")
     position, index = np.unique(flat[order], return_inverse=True)
-    return Arrays(nodes, position, index, np.concatenate(targets)[order], np.concatenate(requests)[order])
+    return BatchArrays(nodes, position, index, np.concatenate(targets)[order], np.concatenate(requests)[order])
 
 
 def _round_down(size: int) -> int:

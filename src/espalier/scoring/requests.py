@@ -41,7 +41,7 @@ class Score(NamedTuple):
     is_greedy: bool
 
 
-def is_cut(request: Request, limit: int) -> bool:
+def is_truncated(request: Request, limit: int) -> bool:
     """Whether a request is truncated to fit a context of `limit` tokens."""
     return len(request.context) + len(request.continuation) > limit + 1
 

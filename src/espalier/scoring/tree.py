@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -73,18 +73,18 @@ def build_forest(requests: Sequence[Request], *, limit: int, width: int, widest:
     inputs = [inputs[i] for i in order]
     lengths = np.array([len(tokens) for tokens in inputs], dtype=np.int64)
     shared = np.array([0, *itertools.starmap(_common_prefix, itertools.pairwise(inputs))], dtype=np.int64)
-    begins = _cut(lengths, shared, width, widest)
-    shared[begins] = 0
+    tree_starts = _cut(lengths, shared, width, widest)
+    shared[tree_starts] = 0
     continuations = [np.asarray(requests[i].continuation, dtype=np.int32) for i in order]
-    nodes = _lay_out(inputs, shared, begins, [len(tokens) for tokens in continuations])
+    nodes = _node_arrays(inputs, shared, tree_starts, [len(tokens) for tokens in continuations])
     sizes = [len(tokens) for tokens in continuations]
-    ends = [*begins[1:], len(inputs)]
+    ends = [*tree_starts[1:], len(inputs)]
     return Forest(
-        **nodes,
-        first_scored=np.concatenate([[0], np.cumsum(np.add.reduceat(sizes, begins))]),
+        **nodes._asdict(),
+        first_scored=np.concatenate([[0], np.cumsum(np.add.reduceat(sizes, tree_starts))]),
         target=np.concatenate(continuations),
         request=np.repeat(order, sizes),
-        is_chain=np.array([_is_chain(lengths, shared, a, b) for a, b in zip(begins, ends, strict=True)]),
+        is_chain=np.array([_is_chain(lengths, shared, a, b) for a, b in zip(tree_starts, ends, strict=True)]),
     )
 
 
@@ -109,21 +109,21 @@ def _cut(lengths: Integers, shared: Integers, width: int, widest: int) -> Intege
     parted = np.flatnonzero(shared[1:] * _WORTH < shorter) + 1
     bounds = [0, *parted.tolist(), len(lengths)]
     todo = list(itertools.pairwise(bounds))
-    begins = []
+    tree_starts = []
     while todo:
         begin, end = todo.pop()
         inner = shared[begin + 1 : end]
         size = int(lengths[begin:end].sum() - inner.sum())
         if size <= width or _is_chain(lengths, shared, begin, end):
-            begins.append(begin)
+            tree_starts.append(begin)
             continue
         least = int(inner.min())
         cuts = np.flatnonzero(inner == least) + begin + 1
         if size <= widest and least * len(cuts) * _WORTH > size:
-            begins.append(begin)
+            tree_starts.append(begin)
             continue
         todo += itertools.pairwise([begin, *cuts.tolist(), end])
-    return np.array(sorted(begins), dtype=np.int64)
+    return np.array(sorted(tree_starts), dtype=np.int64)
 
 
 def _is_chain(lengths: Integers, shared: Integers, begin: int, end: int) -> bool:
@@ -131,20 +131,32 @@ def _is_chain(lengths: Integers, shared: Integers, begin: int, end: int) -> bool
     return bool((shared[begin + 1 : end] == lengths[begin : end - 1]).all())
 
 
-def _lay_out(inputs: Sequence[Integers], shared: Integers, begins: Integers, n_scored: Iterable[int]) -> dict[str, Any]:
-    """Return the fields of `Forest` that describe nodes, by name.
+class _Nodes(NamedTuple):
+    """Arrays of the nodes, as in `Forest`."""
+
+    tokens: Integers
+    depth: Integers
+    end: Integers
+    first: Integers
+    node: Integers
+
+
+def _node_arrays(
+    inputs: Sequence[Integers], shared: Integers, tree_starts: Integers, n_scored: Iterable[int]
+) -> _Nodes:
+    """Write the nodes of all trees, depth first.
 
     Args:
         inputs: Input tokens of the sorted requests.
         shared: Tokens that each request shares with the request before it in the same tree.
-        begins: Index of the first request of each tree.
+        tree_starts: Index of the first request of each tree.
         n_scored: Number of scored tokens of each request.
     """
     n_nodes = sum(map(len, inputs)) - int(shared.sum())
     tokens, depth, end = np.empty((3, n_nodes), dtype=np.int32)
     path = np.empty(max(map(len, inputs)), dtype=np.int64)  # nodes of the current request
     is_begin = np.zeros(len(inputs), dtype=bool)
-    is_begin[begins] = True
+    is_begin[tree_starts] = True
     first, node = [], []
     base = count = length = 0
     for sequence, common, begins_tree, n in zip(inputs, shared.tolist(), is_begin.tolist(), n_scored, strict=True):
@@ -160,10 +172,4 @@ def _lay_out(inputs: Sequence[Integers], shared: Integers, begins: Integers, n_s
         count = new.stop
         node.append(path[length - n : length] - base)
     end[path[:length]] = count - base
-    return {
-        "tokens": tokens,
-        "depth": depth,
-        "end": end,
-        "first": np.array([*first, count]),
-        "node": np.concatenate(node),
-    }
+    return _Nodes(tokens, depth, end, np.array([*first, count]), np.concatenate(node))

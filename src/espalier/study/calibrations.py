@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from espalier.calibration.ladder import off_ladder
+from espalier.calibration.sample_counts import counts_off_powers_of_two
 from espalier.config.study import StudyConfig
 from espalier.planning.criteria import CRITERIA
 from espalier.study.experiments import Experiment
@@ -106,4 +106,4 @@ class Calibrations:
             for e in self._sweep.experiments_of_model(wildcards.model)
             if e.seq_len == int(wildcards.seq_len) and e.n_samples is not None and uses(e)
         }
-        return {"largest": max(counts), "extra": off_ladder(counts)}
+        return {"largest": max(counts), "extra": counts_off_powers_of_two(counts)}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from espalier.calibration.ladder import prior_samples
+from espalier.calibration.sample_counts import n_prior_sequences
 from espalier.study.config_checks import known_sizes
 from espalier.study.experiments import Experiment
 from espalier.study.forecast import PlannedJob
@@ -88,6 +88,6 @@ def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tup
         if experiment.criterion.reads_text and criterion != "taylor":
             add("measure_importance", model, criterion, *which, n_tokens=n_tokens, n_samples=n_samples)
         if experiment.needs_priors:
-            n_tokens = experiment.seq_len * prior_samples(n_samples, configured)
+            n_tokens = experiment.seq_len * n_prior_sequences(n_samples, configured)
             add("measure_priors", model, *which, n_tokens=n_tokens, n_samples=n_samples)
     return found

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from espalier.calibration.gradients import Sums, _check_finite, accumulate, run_once, sequence_losses
-from espalier.calibration.importance import collect_importance, group_importance, importance_of_weights
-from espalier.calibration.memory import PassSettings
+from espalier.calibration.gradients import Sums, _check_sums_finite, accumulate, run_forward_backward, sequence_losses
+from espalier.calibration.importance import group_importance, importance_of_weights, measure_importance
+from espalier.calibration.pass_size import PassSettings
 from espalier.errors import UserError
 from espalier.models.decoder import Projection
 from espalier.planning.criteria import CRITERIA, Criterion
@@ -53,17 +53,17 @@ def mean_loss(model: PreTrainedModel, sequences: torch.Tensor) -> torch.Tensor:
 def collect(
     model: PreTrainedModel, sequences: torch.Tensor, counts: list[int], *, criterion: str = "taylor", **settings: object
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    found = collect_importance(
+    found = measure_importance(
         model, sequences, counts, criterion=criterion, settings=PassSettings(**({"token_budget": 50} | settings))
     )
     importance = Importance.validate(pd.DataFrame(found.importance))
-    return importance, None if found.statistics is None else GradientStatistics.validate(pd.DataFrame(found.statistics))
+    return importance, None if found.gradients is None else GradientStatistics.validate(pd.DataFrame(found.gradients))
 
 
 def accumulated(model: PreTrainedModel, sequences: torch.Tensor, needs: set[str]) -> list[Sums]:
     with Progress("test", total=sequences.numel(), unit="tokens") as progress:
         layers = range(model.config.num_hidden_layers)
-        passed = accumulate(model, sequences, [len(sequences)], needs, layers=layers, rows=2, progress=progress)
+        passed = accumulate(model, sequences, [len(sequences)], needs, layers=layers, batch_size=2, progress=progress)
         return next(passed)[1]
 
 
@@ -306,15 +306,15 @@ def test_bfloat16_weights_are_accumulated_in_float32() -> None:
     assert np.isfinite(statistics[["grad_mean", "grad_std", "grad_norm", "grad_max"]].to_numpy()).all()
 
 
-@pytest.mark.parametrize("most_rows", [3, 1])
+@pytest.mark.parametrize("max_batch_size", [3, 1])
 def test_out_of_memory_makes_the_pass_smaller(
-    model: PreTrainedModel, sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, most_rows: int
+    model: PreTrainedModel, sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, max_batch_size: int
 ) -> None:
-    """Running out of memory above a number of rows, also in the middle of a pass, does not change the results."""
+    """Running out of memory above a batch size, also in the middle of a pass, does not change the results."""
     plain, _ = collect(model, sequences, [1, 2, 8], token_budget=1000)
 
     def losses(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
-        if len(batch) > most_rows:
+        if len(batch) > max_batch_size:
             raise torch.OutOfMemoryError
         return sequence_losses(model, batch)
 
@@ -364,9 +364,9 @@ def test_no_pass_that_ran_out_of_memory_is_repeated_unchanged(
             raise torch.OutOfMemoryError
         return sequence_losses(model, batch)
 
-    def recorded(*args: object, layers: range, rows: int, **kwargs: object) -> object:
-        tried.append((len(layers), rows))
-        return accumulate(*args, layers=layers, rows=rows, **kwargs)
+    def recorded(*args: object, layers: range, batch_size: int, **kwargs: object) -> object:
+        tried.append((len(layers), batch_size))
+        return accumulate(*args, layers=layers, batch_size=batch_size, **kwargs)
 
     monkeypatch.setattr("espalier.calibration.gradients.sequence_losses", losses)
     monkeypatch.setattr("espalier.calibration.importance.accumulate", recorded)
@@ -386,11 +386,11 @@ def test_the_last_layers_of_a_pass_are_halved_by_their_own_number(
     """
     tried = []
 
-    def recorded(*args: object, layers: range, rows: int, **kwargs: object) -> object:
+    def recorded(*args: object, layers: range, batch_size: int, **kwargs: object) -> object:
         tried.append((layers.start, layers.stop))
         if layers.start == 4:
             raise torch.OutOfMemoryError
-        return accumulate(*args, layers=layers, rows=rows, **kwargs)
+        return accumulate(*args, layers=layers, batch_size=batch_size, **kwargs)
 
     monkeypatch.setattr("espalier.calibration.importance.accumulate", recorded)
     model = random_model("llama", 40, num_hidden_layers=5)
@@ -468,7 +468,7 @@ def test_a_sum_that_overflows_though_no_sequence_does_says_so(sequences: torch.T
     sums = accumulated(model, sequences, {"gradient"})
     sums[3].gradient.fill_(float("inf"))
     with pytest.raises(UserError, match=r"gradients: the sum over 8 sequences is not finite in layer 0, though each"):
-        _check_finite(model, sums, sequences, 8, {"gradient"})
+        _check_sums_finite(model, sums, sequences, 8, {"gradient"})
 
 
 def test_a_trial_of_one_sequence_keeps_nothing(model: PreTrainedModel, sequences: torch.Tensor) -> None:
@@ -477,7 +477,7 @@ def test_a_trial_of_one_sequence_keeps_nothing(model: PreTrainedModel, sequences
     wrapped, calls = layer.forward, []
     layer.forward = lambda *args, **kwargs: calls.append(1) or wrapped(*args, **kwargs)
     wrapper = layer.forward
-    run_once(model, sequences[:1], checkpointing=True)
+    run_forward_backward(model, sequences[:1], checkpointing=True)
     assert calls == [1, 1]  # forward, and again in the backward pass
     assert layer.forward is wrapper
     assert "forward" not in model.model.layers[1].__dict__

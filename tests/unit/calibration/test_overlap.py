@@ -8,14 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from espalier.calibration.overlap import Compared, HeldOut, check_disjoint, document_tokens, summarise, window_hashes
-from espalier.calibration.sequences import documents_drawn
+from espalier.calibration.overlap import (
+    HeldOutTexts,
+    OverlapComparison,
+    check_no_overlap,
+    document_tokens,
+    summarise_overlap,
+    window_hashes,
+)
+from espalier.calibration.sequences import drawn_documents
 from espalier.errors import UserError
 from espalier.evaluation.held_out import held_out_texts
-from espalier.evaluation.requests import RequestKey, TokenisedRequests
+from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests
 from espalier.sandbox.corpora import make_lines
 from espalier.sandbox.world import World
-from espalier.scoring import Request
+from espalier.scoring.requests import Request
 
 
 def tokens(n: int, seed: int = 0) -> np.ndarray:
@@ -25,9 +32,9 @@ def tokens(n: int, seed: int = 0) -> np.ndarray:
 
 def check(
     document: Sequence[int] | np.ndarray, *texts: Sequence[int] | np.ndarray, special: Sequence[int] = ()
-) -> Compared:
+) -> OverlapComparison:
     """Compare one document, with number 7, with held-out texts."""
-    return check_disjoint({7: np.asarray(document)}, HeldOut("texts", texts, set(special)), name="documents")
+    return check_no_overlap({7: np.asarray(document)}, HeldOutTexts("texts", texts, set(special)), name="documents")
 
 
 def test_fifty_shared_tokens_are_refused() -> None:
@@ -104,12 +111,12 @@ def test_wholes_are_found_as_by_looking_at_every_place(
         if any(text[i : i + len(part)] == part for text in texts for i in range(len(text)))
     ]
     given_documents = {number: np.asarray(document) for number, document in enumerate(documents)}
-    held_out = HeldOut("texts", texts, set())
+    held_out = HeldOutTexts("texts", texts, set())
     if not found:
-        check_disjoint(given_documents, held_out, name="documents")
+        check_no_overlap(given_documents, held_out, name="documents")
         return
     with pytest.raises(UserError) as caught:
-        check_disjoint(given_documents, held_out, name="documents")
+        check_no_overlap(given_documents, held_out, name="documents")
     assert int(str(caught.value).split()[2]) in found
 
 
@@ -137,13 +144,13 @@ def test_a_copy_of_a_perplexity_text_is_found(
         TokenisedRequests({}, {"copied": tokenizer(joiner.join(lines), verbose=False)["input_ids"]}, {}), tokenizer
     )[0]
     for texts, is_copy in ((lines, True), (make_lines(world, "other", 200, 0), False)):
-        numbers = documents_drawn(texts, tokenizer, n_samples=10, seq_len=seq_len, seed=0)
+        numbers = drawn_documents(texts, tokenizer, n_samples=10, seq_len=seq_len, seed=0)
         documents = document_tokens(texts, tokenizer, numbers, seq_len)
         if is_copy:
             with pytest.raises(UserError, match=r"tokens lies within one of the perplexity texts; calibrate on text"):
-                check_disjoint(documents, held_out, name="documents")
+                check_no_overlap(documents, held_out, name="documents")
         else:
-            assert check_disjoint(documents, held_out, name="documents").documents_as_wholes > 0
+            assert check_no_overlap(documents, held_out, name="documents").documents_as_wholes > 0
 
 
 def test_so_much_of_a_document_is_compared_as_windows_need(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -163,14 +170,14 @@ def test_requests_are_texts_of_question_and_choice(tokenizer: PreTrainedTokenize
     requests = TokenisedRequests({RequestKey("boolq", 0, 0): Request(context, continuation)}, {}, {})
     perplexity, tasks = held_out_texts(requests, tokenizer)
     with pytest.raises(UserError, match=r"of 40 tokens lies within one of the task documents"):
-        check_disjoint({0: document}, tasks, name="documents")
-    assert check_disjoint({0: document}, perplexity, name="documents").texts == 0
+        check_no_overlap({0: document}, tasks, name="documents")
+    assert check_no_overlap({0: document}, perplexity, name="documents").texts == 0
 
 
 def test_what_was_not_compared_is_null_with_its_reason() -> None:
-    held_out = HeldOut("texts", [tokens(30, seed=1), tokens(90, seed=2)], set())
-    short = check_disjoint({0: tokens(20), 1: tokens(8)}, held_out, name="documents of 16 tokens")
-    assert summarise([short]) == {
+    held_out = HeldOutTexts("texts", [tokens(30, seed=1), tokens(90, seed=2)], set())
+    short = check_no_overlap({0: tokens(20), 1: tokens(8)}, held_out, name="documents of 16 tokens")
+    assert summarise_overlap([short]) == {
         "shared_50_token_windows": None,
         "compared": [
             {
@@ -184,8 +191,10 @@ def test_what_was_not_compared_is_null_with_its_reason() -> None:
             "texts: 1 of 2 have fewer than 50 tokens, so no windows",
         ],
     }  # fmt: skip
-    long = check_disjoint({0: tokens(60)}, HeldOut("texts", [tokens(90, seed=2)], set()), name="documents")
-    assert summarise([short, long])["shared_50_token_windows"] == 0
-    assert summarise([long])["not_compared"] == []
-    only_short_texts = check_disjoint({0: tokens(60)}, HeldOut("texts", [tokens(30, seed=1)], set()), name="documents")
-    assert summarise([only_short_texts])["shared_50_token_windows"] is None
+    long = check_no_overlap({0: tokens(60)}, HeldOutTexts("texts", [tokens(90, seed=2)], set()), name="documents")
+    assert summarise_overlap([short, long])["shared_50_token_windows"] == 0
+    assert summarise_overlap([long])["not_compared"] == []
+    only_short_texts = check_no_overlap(
+        {0: tokens(60)}, HeldOutTexts("texts", [tokens(30, seed=1)], set()), name="documents"
+    )
+    assert summarise_overlap([only_short_texts])["shared_50_token_windows"] is None

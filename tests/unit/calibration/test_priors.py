@@ -111,7 +111,7 @@ def test_rows_average_the_first_sequences(model: PreTrainedModel, sequences: tor
     import pandas as pd
 
     priors = measure_priors(model, sequences, token_budget=1000)
-    table = PriorTable.validate(pd.DataFrame(priors.rows(n_samples=10, n_sequences=2)))
+    table = PriorTable.validate(pd.DataFrame(priors.columns(n_samples=10, n_sequences=2)))
     assert len(table) == 9
     row = table[(table.layer == 2) & (table.scope == "mlp")].iloc[0]
     assert row.loss_increase == pytest.approx(priors.loss_increase[:2, 2, 2].mean())
@@ -131,18 +131,18 @@ def test_out_of_memory_measures_fewer_sequences_at_once(
 ) -> None:
     plain = measure_priors(model, sequences, token_budget=1000)
     forward = type(model.model.layers[0]).forward
-    most_rows = 4
+    max_batch_size = 4
 
     def failing(self: torch.nn.Module, hidden: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        if len(hidden) > most_rows:
+        if len(hidden) > max_batch_size:
             raise torch.OutOfMemoryError
         return forward(self, hidden, *args, **kwargs)
 
     monkeypatch.setattr(type(model.model.layers[0]), "forward", failing)
     found = measure_priors(model, sequences, token_budget=1000)
     np.testing.assert_allclose(found.loss_increase, plain.loss_increase, atol=2e-5)
-    most_rows = 0
-    monkeypatch.setattr(priors_module, "_layer_arguments", _raise_out_of_memory)
+    max_batch_size = 0
+    monkeypatch.setattr(priors_module, "_layer_inputs", _raise_out_of_memory)
     with pytest.raises(UserError, match=r"priors: GPU memory exhausted by one sequence of 12 tokens; use a shorter"):
         measure_priors(model, sequences, token_budget=1000)
 

@@ -20,25 +20,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from espalier.calibration.sequences import draw_sequences
 from espalier.errors import UserError
-from espalier.evaluation.build import build_or_reuse, encode_text, tokenizer_fingerprint
+from espalier.evaluation.build_requests import build_or_reuse, encode_text, tokenizer_fingerprint
 from espalier.evaluation.definitions import packaged_tasks, unknown_task_problems
 from espalier.evaluation.evaluator import evaluate_model, write_evaluation
 from espalier.evaluation.language_model import EspalierLM, RequestEncoder
 from espalier.evaluation.protocol import Protocol, TextProtocol, mean_accuracy, task_accuracy
-from espalier.evaluation.requests import RequestKey, TokenisedRequests, read_requests
+from espalier.evaluation.stopwatch import Stopwatch
+from espalier.evaluation.task_evaluation import evaluate_tasks
 from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries
-from espalier.evaluation.timing import Stopwatch
-from espalier.evaluation.zeroshot import evaluate_tasks
+from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests, read_requests
 from espalier.files import read_json, read_table, write_parquet
 from espalier.models.loading import load_tokenizer
 from espalier.sandbox.corpora import make_lines, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tasks import TASKS
 from espalier.sandbox.world import World
-from espalier.scoring import Request
+from espalier.scoring.requests import Request
 from espalier.tables import Samples
 from tests.unit.conftest import random_model
-from tests.unit.scoring.plain import plain_score
+from tests.unit.scoring.reference import plain_score
 
 PROTOCOL = Protocol(
     tasks=tuple(TASKS),
@@ -159,11 +159,11 @@ def test_metrics_are_recomputed_from_samples_to_the_last_digit(
     tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
 ) -> None:
     stopwatch = Stopwatch()
-    metrics, samples = evaluate_model(
+    result = evaluate_model(
         model, tokenizer, tasks=tasks, requests=requests_for(tmp_path, data, tokenizer), protocol=PROTOCOL,
         token_budget=512, stopwatch=stopwatch,
     )  # fmt: skip
-    write_evaluation(metrics, samples, metrics_path=tmp_path / "m.json", samples_path=tmp_path / "s.parquet")
+    write_evaluation(result, metrics_path=tmp_path / "m.json", samples_path=tmp_path / "s.parquet")
     stored, table = read_json(tmp_path / "m.json"), read_table(tmp_path / "s.parquet")
     accuracies = []
     for task, content in stored["tasks"].items():
@@ -409,11 +409,11 @@ def test_a_token_that_spans_context_and_continuation_is_scored_and_counted(
     request = encoder.encoded[RequestKey("piqa", 0, 0)]
     assert list(request.context) == tokenizer("hello wor").input_ids
     assert list(request.continuation) == tokenizer("ld").input_ids
-    assert encoder.n_apart == {"piqa": 1}
+    assert encoder.n_encoded_apart == {"piqa": 1}
     lm = EspalierLM(model, tokenizer, add_bos=None, token_budget=64)
     found = lm.loglikelihood(instances)
     assert found[0][0] == pytest.approx(plain_score(model, request)[0], abs=1e-4)
-    assert lm.n_apart == {"piqa": 1}
+    assert lm.n_encoded_apart == {"piqa": 1}
     assert found[1][0] == pytest.approx(
         HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1).loglikelihood(instances[1:])[0][0], abs=1e-4
     )
@@ -424,9 +424,9 @@ def test_counts_of_continuations_encoded_apart_are_stored_with_the_requests(tmp_
     plain = TokenisedRequests({RequestKey("piqa", 0, 0): Request([1], [2])}, {}, {"a": 1})
     plain.write(tmp_path / "plain.parquet")
     assert b"n_apart" not in (tmp_path / "plain.parquet").read_bytes()
-    assert read_requests(tmp_path / "plain.parquet").n_apart == {}
-    replace(plain, n_apart={"piqa": 3}).write(tmp_path / "apart.parquet")
-    assert read_requests(tmp_path / "apart.parquet").n_apart == {"piqa": 3}
+    assert read_requests(tmp_path / "plain.parquet").n_encoded_apart == {}
+    replace(plain, n_encoded_apart={"piqa": 3}).write(tmp_path / "apart.parquet")
+    assert read_requests(tmp_path / "apart.parquet").n_encoded_apart == {"piqa": 3}
 
 
 def test_a_tokenizer_without_bos_and_eos_is_refused(without_bos_rule: Path) -> None:

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 from espalier.errors import UserError
 from espalier.evaluation.perplexity import make_windows, measure_perplexity
 from espalier.evaluation.protocol import Bos
-from espalier.scoring import Request
+from espalier.scoring.requests import Request
 from tests.unit.conftest import random_model
-from tests.unit.scoring.plain import plain_score
+from tests.unit.scoring.reference import plain_score
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from espalier import versions
 from espalier.config import load_study
 from espalier.errors import UserError
+from espalier.evaluation.evaluator import EvaluationResult
+from espalier.evaluation.settings import EvaluatorSettings
 from espalier.evaluation.store import Store
 from espalier.files import read_json, read_parquet, sha256_of_json, write_json, write_result, write_table
 from espalier.jobs.evaluation import EvaluationJob, Planned, evaluate_recovered, evaluate_with_others
@@ -34,27 +37,30 @@ class FakeEvaluator:
         self.done: list[Plan] = []
         self.merged: list[Path | None] = []
 
-    def evaluate(self, plan: Plan, adapter: Path | None = None) -> tuple[dict[str, Any], pd.DataFrame]:
+    def evaluate(self, plan: Plan, adapter: Path | None = None) -> EvaluationResult:
         self.merged.append(adapter)
         if plan.n_kept_kv_groups == (0,):
             raise UserError("log-likelihood is nan")
         self.done.append(plan)
-        return {"acc_mean": {"value": 0.5}, "n_params": 10}, pd.DataFrame([ROW])
+        return EvaluationResult({"acc_mean": {"value": 0.5}, "n_params": 10}, pd.DataFrame([ROW]))
 
 
-class FakeWork(EvaluationJob):
-    """An `EvaluationJob` whose evaluators are fakes. `settings["made"]` lists them."""
+@dataclass(frozen=True)
+class FakeJob(EvaluationJob):
+    """An `EvaluationJob` whose evaluators are fakes. `evaluators` lists them."""
+
+    evaluators: list[FakeEvaluator] = field(default_factory=list)
 
     def evaluator(self) -> FakeEvaluator:
-        self.settings["made"].append(FakeEvaluator())
-        return self.settings["made"][-1]
+        self.evaluators.append(FakeEvaluator())
+        return self.evaluators[-1]
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> FakeWork:
+def job(tmp_path: Path) -> FakeJob:
     (tmp_path / "requests.parquet").write_bytes(b"requests")
-    settings = {"protocol": PROTOCOL, "dtype": "float32", "made": []}
-    return FakeWork({"model": "A", "files": {"a": 1}}, tmp_path / "requests.parquet", settings)
+    settings = EvaluatorSettings(tmp_path, PROTOCOL, dtype="float32", device="cpu", gpus=1, token_budget=100, threads=1)
+    return FakeJob({"model": "A", "files": {"a": 1}}, tmp_path / "requests.parquet", settings)
 
 
 SETTINGS = {"pruning_ratio": 0.2}
@@ -78,42 +84,42 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "experiments/.store")
 
 
-def n_evaluations(work: FakeWork) -> int:
-    return sum(len(evaluator.done) for evaluator in work.settings["made"])
+def n_evaluations(job: FakeJob) -> int:
+    return sum(len(evaluator.done) for evaluator in job.evaluators)
 
 
-def test_an_experiment_is_evaluated_once(tmp_path: Path, work: FakeWork, store: Store) -> None:
+def test_an_experiment_is_evaluated_once(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plan = add_plan(tmp_path, "a", (0,))
-    keys = {evaluate_with_others(work, store, plan, at_most=1) for _ in range(3)}
+    keys = {evaluate_with_others(job, store, plan, at_most=1) for _ in range(3)}
     assert len(keys) == 1
-    assert n_evaluations(work) == 1
-    assert len(work.settings["made"]) == 1  # no model was loaded for the stored result
+    assert n_evaluations(job) == 1
+    assert len(job.evaluators) == 1  # no model was loaded for the stored result
 
 
-def test_waiting_experiments_are_evaluated_beside_it(tmp_path: Path, work: FakeWork, store: Store) -> None:
+def test_waiting_experiments_are_evaluated_beside_it(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
     plans[2].with_name("metrics.json").write_text("{}")  # c has results already
-    evaluate_with_others(work, store, plans[1], at_most=2, planned=study_of(*plans))
-    assert [plan.kept_kv_groups for plan in work.settings["made"][0].done] == [((1,),), ((0,),)]
-    evaluate_with_others(work, store, plans[0], at_most=9, planned=study_of(*plans))
-    assert n_evaluations(work) == 2
-    evaluate_with_others(work, store, plans[3], at_most=9, planned=study_of(*plans))
-    assert n_evaluations(work) == 3
+    evaluate_with_others(job, store, plans[1], at_most=2, planned=study_of(*plans))
+    assert [plan.kept_kv_groups for plan in job.evaluators[0].done] == [((1,),), ((0,),)]
+    evaluate_with_others(job, store, plans[0], at_most=9, planned=study_of(*plans))
+    assert n_evaluations(job) == 2
+    evaluate_with_others(job, store, plans[3], at_most=9, planned=study_of(*plans))
+    assert n_evaluations(job) == 3
 
 
 def test_a_job_whose_workflow_was_told_to_stop_begins_no_other(
-    tmp_path: Path, work: FakeWork, store: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, job: FakeJob, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
     monkeypatch.setenv("ESPALIER_STOP_FILE", str(tmp_path / "stop"))  # the file does not exist yet
-    evaluate_with_others(work, store, plans[0], at_most=2, planned=study_of(*plans))
-    assert n_evaluations(work) == 2
+    evaluate_with_others(job, store, plans[0], at_most=2, planned=study_of(*plans))
+    assert n_evaluations(job) == 2
     (tmp_path / "stop").touch()
-    evaluate_with_others(work, store, plans[2], at_most=9, planned=study_of(*plans))
-    assert n_evaluations(work) == 3  # only the job's own experiment was evaluated
+    evaluate_with_others(job, store, plans[2], at_most=9, planned=study_of(*plans))
+    assert n_evaluations(job) == 3  # only the job's own experiment was evaluated
 
 
-def test_only_current_plans_of_the_study_are_evaluated_beside_it(tmp_path: Path, work: FakeWork, store: Store) -> None:
+def test_only_current_plans_of_the_study_are_evaluated_beside_it(tmp_path: Path, job: FakeJob, store: Store) -> None:
     """Plans of an older grid and stale plans, which their own jobs will make again, are skipped."""
     own = add_plan(tmp_path, "a", (0,))
     add_plan(tmp_path, "orphan", (1,))
@@ -125,31 +131,31 @@ def test_only_current_plans_of_the_study_are_evaluated_beside_it(tmp_path: Path,
         add_plan(tmp_path, "half", (1, 2)),
     ]
     others[-1].write_text("{", encoding="utf-8")
-    evaluate_with_others(work, store, own, at_most=9, planned=study_of(own, *others))
-    assert [plan.kept_kv_groups for plan in work.settings["made"][0].done] == [((0,),)]
+    evaluate_with_others(job, store, own, at_most=9, planned=study_of(own, *others))
+    assert [plan.kept_kv_groups for plan in job.evaluators[0].done] == [((0,),)]
 
 
-def test_a_plan_whose_tables_are_made_again_waits_for_its_own_job(tmp_path: Path, work: FakeWork, store: Store) -> None:
+def test_a_plan_whose_tables_are_made_again_waits_for_its_own_job(tmp_path: Path, job: FakeJob, store: Store) -> None:
     own, table = add_plan(tmp_path, "a", (0,)), tmp_path / "importance.parquet"
     plans = {kept: add_plan(tmp_path, f"b{kept}", (kept,)) for kept in (1, 2)}
     planned = [Planned(str(plan), SETTINGS, (str(table),)) for plan in plans.values()]
-    evaluate_with_others(work, store, own, at_most=9, planned=lambda: planned)  # the table does not exist
+    evaluate_with_others(job, store, own, at_most=9, planned=lambda: planned)  # the table does not exist
     table.touch()
     made = table.stat().st_mtime_ns
     os.utime(plans[1], ns=(made, made - 1))  # older than its table
     os.utime(plans[2], ns=(made, made + 1))
-    evaluate_with_others(work, store, add_plan(tmp_path, "c", (0, 1)), at_most=9, planned=lambda: planned)
-    done = [plan.kept_kv_groups for evaluator in work.settings["made"] for plan in evaluator.done]
+    evaluate_with_others(job, store, add_plan(tmp_path, "c", (0, 1)), at_most=9, planned=lambda: planned)
+    done = [plan.kept_kv_groups for evaluator in job.evaluators for plan in evaluator.done]
     assert done == [((0,),), ((0, 1),), ((2,),)]
 
 
-def test_the_study_is_looked_up_only_for_another_experiment(tmp_path: Path, work: FakeWork, store: Store) -> None:
+def test_the_study_is_looked_up_only_for_another_experiment(tmp_path: Path, job: FakeJob, store: Store) -> None:
     def planned() -> list[Planned]:
         raise AssertionError
 
     plan = add_plan(tmp_path, "a", (0,))
-    evaluate_with_others(work, store, plan, at_most=1, planned=planned)
-    evaluate_with_others(work, store, plan, at_most=9, planned=planned)  # it is in the store already
+    evaluate_with_others(job, store, plan, at_most=1, planned=planned)
+    evaluate_with_others(job, store, plan, at_most=9, planned=planned)  # it is in the store already
 
 
 def test_the_experiments_of_a_model_with_what_their_plans_are_made_from() -> None:
@@ -168,93 +174,93 @@ def test_the_experiments_of_a_model_with_what_their_plans_are_made_from() -> Non
     assert [one.settings["method"]["criterion"] for one in found] == ["taylor", "magnitude"]
 
 
-def test_equal_plans_are_evaluated_once(tmp_path: Path, work: FakeWork, store: Store) -> None:
-    keys = [evaluate_with_others(work, store, add_plan(tmp_path, name, (0,)), at_most=1) for name in ("a", "b")]
+def test_equal_plans_are_evaluated_once(tmp_path: Path, job: FakeJob, store: Store) -> None:
+    keys = [evaluate_with_others(job, store, add_plan(tmp_path, name, (0,)), at_most=1) for name in ("a", "b")]
     assert keys[0] == keys[1]
-    assert n_evaluations(work) == 1
+    assert n_evaluations(job) == 1
 
 
-def test_what_decides_the_numbers_decides_the_key(tmp_path: Path, work: FakeWork) -> None:
+def test_what_decides_the_numbers_decides_the_key(tmp_path: Path, job: FakeJob) -> None:
     plan = read_json(add_plan(tmp_path, "a", (0,)))
-    keys = [Store.key(work.recipe(plan)), Store.key(work.recipe(None))]
+    keys = [Store.key(job.recipe(plan)), Store.key(job.recipe(None))]
     keys += [
-        Store.key(FakeWork(work.manifest, work.requests, work.settings | changes).recipe(plan))
+        Store.key(FakeJob(job.manifest, job.requests, replace(job.settings, **changes)).recipe(plan))
         for changes in ({"protocol": {"window": 9}}, {"dtype": "bfloat16"})
     ]
-    keys.append(Store.key(FakeWork({"files": {"a": 2}}, work.requests, work.settings).recipe(plan)))
-    work.requests.write_bytes(b"other requests")
-    keys.append(Store.key(FakeWork(work.manifest, work.requests, work.settings).recipe(plan)))
+    keys.append(Store.key(FakeJob({"files": {"a": 2}}, job.requests, job.settings).recipe(plan)))
+    job.requests.write_bytes(b"other requests")
+    keys.append(Store.key(FakeJob(job.manifest, job.requests, job.settings).recipe(plan)))
     assert len(set(keys)) == 6
 
 
 def test_a_recovered_experiment_is_evaluated_once_and_apart_from_the_pruned_one(
-    tmp_path: Path, work: FakeWork, store: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, job: FakeJob, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("espalier.jobs.evaluation._merging", lambda adapter: adapter)
     plan, adapter = add_plan(tmp_path, "a", (0,)), tmp_path / "adapter"
     write_json(adapter / "adapter_config.json", {"r": 8})
     (adapter / "adapter_model.safetensors").write_bytes(b"one")
-    pruned = evaluate_with_others(work, store, plan, at_most=1)
-    keys = [evaluate_recovered(work, store, plan, adapter) for _ in range(2)]
+    pruned = evaluate_with_others(job, store, plan, at_most=1)
+    keys = [evaluate_recovered(job, store, plan, adapter) for _ in range(2)]
     (adapter / "adapter_model.safetensors").write_bytes(b"another")
-    keys.append(evaluate_recovered(work, store, plan, adapter))
-    assert [evaluator.merged for evaluator in work.settings["made"]] == [[None], [adapter], [adapter]]
+    keys.append(evaluate_recovered(job, store, plan, adapter))
+    assert [evaluator.merged for evaluator in job.evaluators] == [[None], [adapter], [adapter]]
     assert keys[0] == keys[1]
     assert len({pruned, *keys}) == 3
     assert "adapter" not in read_json(store.folder / pruned / "metrics.json")["recipe"]["settings"]
 
 
 def test_what_another_process_finished_meanwhile_is_not_done_again(
-    tmp_path: Path, work: FakeWork, store: Store, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, job: FakeJob, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another job finishes `b` after this job listed `b` and before this job claims it."""
     plan, other = add_plan(tmp_path, "a", (0,)), add_plan(tmp_path, "b", (1,))
-    key = store.key(work.recipe(read_json(other)))
+    key = store.key(job.recipe(read_json(other)))
     claim = store.claim
 
     def claim_late(claimed: str, *, wait: bool) -> Any:
         if claimed == key:
-            with store.adding(key) as folder:
+            with store.new_entry(key) as folder:
                 write_table(folder / "samples.parquet", pd.DataFrame([ROW]))
-                write_result(folder / "metrics.json", {"recipe": work.recipe(read_json(other))})
+                write_result(folder / "metrics.json", {"recipe": job.recipe(read_json(other))})
         return claim(claimed, wait=wait)
 
     monkeypatch.setattr(store, "claim", claim_late)
-    evaluate_with_others(work, store, plan, at_most=2, planned=study_of(plan, other))
-    assert n_evaluations(work) == 1
+    evaluate_with_others(job, store, plan, at_most=2, planned=study_of(plan, other))
+    assert n_evaluations(job) == 1
 
 
-def test_its_own_failure_is_raised_and_leaves_nothing(tmp_path: Path, work: FakeWork, store: Store) -> None:
+def test_its_own_failure_is_raised_and_leaves_nothing(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plan = add_plan(tmp_path, "a", ())
     with pytest.raises(UserError, match="log-likelihood is nan"):
-        evaluate_with_others(work, store, plan, at_most=1)
-    assert not store.has(store.key(work.recipe(read_json(plan))))
+        evaluate_with_others(job, store, plan, at_most=1)
+    assert not store.has(store.key(job.recipe(read_json(plan))))
     assert not [path for path in store.folder.iterdir() if path.is_dir()]
 
 
-def test_anothers_failure_is_left_to_its_own_job(tmp_path: Path, work: FakeWork, store: Store) -> None:
+def test_anothers_failure_is_left_to_its_own_job(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", ()), ("b", (0,)), ("c", (1,)))]
     _, plan, last = plans
-    evaluate_with_others(work, store, plan, at_most=9, planned=study_of(*plans))
-    assert store.has(store.key(work.recipe(read_json(last))))
+    evaluate_with_others(job, store, plan, at_most=9, planned=study_of(*plans))
+    assert store.has(store.key(job.recipe(read_json(last))))
 
 
-def test_results_are_handed_over_with_their_name(tmp_path: Path, work: FakeWork, store: Store) -> None:
-    key = evaluate_with_others(work, store, add_plan(tmp_path, "a", (0,)), at_most=1)
+def test_results_are_handed_over_with_their_name(tmp_path: Path, job: FakeJob, store: Store) -> None:
+    key = evaluate_with_others(job, store, add_plan(tmp_path, "a", (0,)), at_most=1)
     metrics, samples = tmp_path / "out/metrics.json", tmp_path / "out/samples.parquet"
-    store.hand_over(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)
+    store.deliver(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)
     content = read_json(metrics)
     assert list(content)[:2] == ["model", "experiment"]
     assert content["recipe"]["settings"]["dtype"] == "float32"
     assert read_parquet(samples).num_rows == 1
-    store.hand_over(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)  # again, over the files
+    store.deliver(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)  # again, over the files
 
 
-def finished(tmp_path: Path, work: FakeWork, store: Store) -> tuple[Path, Path, Path]:
+def finished(tmp_path: Path, job: FakeJob, store: Store) -> tuple[Path, Path, Path]:
     """Evaluate an experiment and write its files; return its plan, its samples, and its entry in the store."""
     plan = add_plan(tmp_path, "a", (0,))
-    key = evaluate_with_others(work, store, plan, at_most=1)
-    store.hand_over(
+    key = evaluate_with_others(job, store, plan, at_most=1)
+    store.deliver(
         key, {"model": "A", "experiment": "a"}, metrics=plan.with_name("metrics.json"),
         samples=plan.with_name("samples.parquet"),
     )  # fmt: skip
@@ -280,47 +286,47 @@ def _forget_checksums(entry: Path) -> None:
 @pytest.mark.parametrize("file", ["samples.parquet", "metrics.json"])
 @pytest.mark.parametrize("damage", [_cut, _flip], ids=["cut", "flipped"])
 def test_a_damaged_entry_is_made_again(
-    tmp_path: Path, work: FakeWork, store: Store, caplog: pytest.LogCaptureFixture, file: str,
+    tmp_path: Path, job: FakeJob, store: Store, caplog: pytest.LogCaptureFixture, file: str,
     damage: Callable[[Path], None],
 ) -> None:  # fmt: skip
-    plan, _, entry = finished(tmp_path, work, store)
+    plan, _, entry = finished(tmp_path, job, store)
     damage(entry / file)
     with caplog.at_level("WARNING", logger="espalier"):
-        evaluate_with_others(work, store, plan, at_most=1)
-    assert n_evaluations(work) == 2
+        evaluate_with_others(job, store, plan, at_most=1)
+    assert n_evaluations(job) == 2
     assert rf"{entry}: {file} has" in caplog.text
     assert store.has(entry.name)
 
 
-def test_truncated_samples_heal_when_they_are_deleted(tmp_path: Path, work: FakeWork, store: Store) -> None:
+def test_truncated_samples_heal_when_they_are_deleted(tmp_path: Path, job: FakeJob, store: Store) -> None:
     """A hard link makes the experiment's file and the store's the same file, so damage affects both."""
-    _, samples, _ = finished(tmp_path, work, store)
+    _, samples, _ = finished(tmp_path, job, store)
     _cut(samples)
     with pytest.raises(UserError, match=r"samples.parquet"):
         read_samples(samples)
     samples.unlink()
-    _, samples, _ = finished(tmp_path, work, store)
+    _, samples, _ = finished(tmp_path, job, store)
     assert len(read_samples(samples)) == 1
-    assert n_evaluations(work) == 2
+    assert n_evaluations(job) == 2
 
 
-def test_an_entry_of_another_recipe_is_made_again(tmp_path: Path, work: FakeWork, store: Store) -> None:
-    plan, _, entry = finished(tmp_path, work, store)
-    other = evaluate_with_others(work, store, add_plan(tmp_path, "b", (1,)), at_most=1)
+def test_an_entry_of_another_recipe_is_made_again(tmp_path: Path, job: FakeJob, store: Store) -> None:
+    plan, _, entry = finished(tmp_path, job, store)
+    other = evaluate_with_others(job, store, add_plan(tmp_path, "b", (1,)), at_most=1)
     shutil.rmtree(entry)
     shutil.copytree(store.folder / other, entry)
-    evaluate_with_others(work, store, plan, at_most=1)
-    assert n_evaluations(work) == 3
+    evaluate_with_others(job, store, plan, at_most=1)
+    assert n_evaluations(job) == 3
 
 
-def test_entries_of_version_0_1_0_are_read_through(tmp_path: Path, work: FakeWork, store: Store) -> None:
-    plan, _, entry = finished(tmp_path, work, store)
+def test_entries_of_version_0_1_0_are_read_through(tmp_path: Path, job: FakeJob, store: Store) -> None:
+    plan, _, entry = finished(tmp_path, job, store)
     _forget_checksums(entry)
-    evaluate_with_others(work, store, plan, at_most=1)
-    assert n_evaluations(work) == 1
+    evaluate_with_others(job, store, plan, at_most=1)
+    assert n_evaluations(job) == 1
     _cut(entry / "samples.parquet")
-    evaluate_with_others(work, store, plan, at_most=1)
-    assert n_evaluations(work) == 2
+    evaluate_with_others(job, store, plan, at_most=1)
+    assert n_evaluations(job) == 2
 
 
 def _hold(folder: Path, got: Any, release: Any) -> None:

@@ -10,17 +10,18 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from espalier.calibration.gradients import sequence_losses
-from espalier.calibration.importance import collect_importance
-from espalier.calibration.memory import PassSettings
+from espalier.calibration.importance import measure_importance
+from espalier.calibration.pass_size import PassSettings
 from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.models.decoder import decoder_layers, n_groups, params_per_group, projections
 from espalier.models.folder import inspect_folder
 from espalier.models.loading import load_model
 from espalier.models.surgery import mask, prune
-from espalier.scoring import Request, score_requests
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request
 from tests.unit.calibration.test_priors import losses_without
 from tests.unit.conftest import CONFIGS, random_model, with_biases
-from tests.unit.scoring.plain import plain_score
+from tests.unit.scoring.reference import plain_score
 
 # Layer 0 loses its attention and layer 1 its MLP; the other two blocks are kept in part.
 PLAN = ([[], [1]], [[3, 7, 11, 30], []])
@@ -77,7 +78,7 @@ def test_packed_scores_equal_one_request_at_a_time(model: PreTrainedModel, *, is
 
 def test_importance_of_all_groups_is_that_of_their_weights(model: PreTrainedModel, sequences: torch.Tensor) -> None:
     """Groups do not overlap and leave nothing out: the sum of their importance equals that of all |w g|."""
-    found = collect_importance(
+    found = measure_importance(
         model, sequences, [len(sequences)], criterion="taylor", settings=PassSettings(token_budget=24)
     )
     table = pd.DataFrame(found.importance)

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from espalier.calibration.sequences import document_order, documents_drawn
+from espalier.calibration.sequences import document_order, drawn_documents
 from espalier.errors import UserError
-from espalier.evaluation.requests import TokenisedRequests
+from espalier.evaluation.tokenised_requests import TokenisedRequests
 from espalier.files import write_parquet
 from espalier.models.manifest import make_manifest
 from espalier.recovery.training_sequences import (
@@ -93,7 +93,7 @@ def test_calibration_and_recovery_share_no_document(
     calibrations = [CalibrationDraw(seed=0, seq_len=length, n_samples=100) for length in (16, 64)]
     check_not_calibrated(sequences, manifest, text, "text", calibrations)
     for one in calibrations:
-        assert set(sequences.documents).isdisjoint(documents_drawn(pages, tokenizer, **asdict(one)))
+        assert set(sequences.documents).isdisjoint(drawn_documents(pages, tokenizer, **asdict(one)))
     with pytest.raises(UserError, match=r"recovery: \d+ of its \d+ documents are in the calibration set of seed 0, 29"):
         check_not_calibrated(sequences, manifest, text, "text", [CalibrationDraw(seed=0, seq_len=16, n_samples=290)])
 

@@ -5,7 +5,7 @@ import torch
 from transformers import PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.scoring.attention import Attention, visible
+from espalier.scoring.attention import Attention, attends
 from tests.unit.conftest import random_model
 
 # A row with a tree (0 1 | 2 3 | 4), a chain (5 6) and one token of padding.
@@ -20,8 +20,8 @@ def drawn(mask: torch.Tensor) -> list[str]:
 
 
 def test_masks_by_hand() -> None:
-    assert drawn(visible(DEPTH, END)[0]) == SEEN
-    assert drawn(visible(DEPTH, END, window=2)[0]) == SEEN_IN_A_WINDOW_OF_2
+    assert drawn(attends(DEPTH, END)[0]) == SEEN
+    assert drawn(attends(DEPTH, END, window=2)[0]) == SEEN_IN_A_WINDOW_OF_2
 
 
 def sliding_qwen(implementation: str = "sdpa") -> PreTrainedModel:
@@ -33,7 +33,7 @@ def sliding_qwen(implementation: str = "sdpa") -> PreTrainedModel:
 
 def test_kinds_of_layers_are_read_from_the_config() -> None:
     def windows(model: PreTrainedModel) -> dict[str, int | None]:
-        return dict(Attention.of(model).windows)
+        return dict(Attention.from_model(model).windows)
 
     assert windows(random_model("llama", 50)) == {"full_attention": None}
     assert windows(random_model("llama", 50, sliding_window=4)) == {"full_attention": None}  # Llama ignores it
@@ -44,14 +44,14 @@ def test_kinds_of_layers_are_read_from_the_config() -> None:
 
 
 def test_layers_that_differ_get_a_mask_each() -> None:
-    masks = Attention.of(sliding_qwen()).mask(DEPTH, END)
+    masks = Attention.from_model(sliding_qwen()).mask(DEPTH, END)
     assert isinstance(masks, dict)
     assert drawn(masks["full_attention"][0, 0] == 0) == SEEN
-    assert drawn(masks["sliding_attention"][0, 0] == 0) == (drawn(visible(DEPTH, END, window=4)[0]))
+    assert drawn(masks["sliding_attention"][0, 0] == 0) == (drawn(attends(DEPTH, END, window=4)[0]))
 
 
 def test_masks_have_the_models_dtype() -> None:
-    mask = Attention.of(random_model("llama", 50, torch.bfloat16)).mask(DEPTH, END)
+    mask = Attention.from_model(random_model("llama", 50, torch.bfloat16)).mask(DEPTH, END)
     assert isinstance(mask, torch.Tensor)
     assert mask.dtype == torch.bfloat16
     assert mask.shape == (1, 1, 8, 8)
@@ -62,11 +62,11 @@ def test_attention_without_masks_is_refused() -> None:
     model = random_model("llama", 50)
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(UserError, match=r"'flash_attention_2' takes no mask of packed requests; use 'sdpa' or 'eager'"):
-        Attention.of(model)
+        Attention.from_model(model)
 
 
 def test_unknown_kinds_of_layers_are_refused() -> None:
     model = random_model("llama", 50)
     model.config.layer_types = ["chunked_attention", "full_attention"]
     with pytest.raises(UserError, match="the model has layers of chunked_attention; only full and sliding"):
-        Attention.of(model)
+        Attention.from_model(model)

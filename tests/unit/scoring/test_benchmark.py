@@ -7,7 +7,7 @@ import pytest
 
 from espalier.scoring import onednn
 from tests.unit.conftest import random_model
-from tests.unit.scoring.plain import plain_score
+from tests.unit.scoring.reference import plain_score
 
 
 def test_the_plain_loop_scores_as_the_definition(benchmark: ModuleType) -> None:

@@ -14,11 +14,12 @@ from transformers import AutoModelForCausalLM, GraniteConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models.surgery import prune
-from espalier.scoring import Request, score_requests
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request
 from tests.unit.conftest import random_model
-from tests.unit.scoring.plain import plain_score
+from tests.unit.scoring.reference import plain_score
 
-CORE = ("espalier.scoring", "espalier.evaluation.perplexity", "espalier.models.surgery")
+CORE = ("espalier.scoring.engine", "espalier.evaluation.perplexity", "espalier.models.surgery")
 NOT_CORE = ("pandas", "pyarrow", "lm_eval", "datasets", "pydantic", "pandera", "scipy", "matplotlib")
 
 

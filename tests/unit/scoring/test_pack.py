@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig
 
-from espalier.scoring import Request
-from espalier.scoring.engine import balance_of
-from espalier.scoring.pack import Batch, choose_batches, fill, make_batches, pack, padding
+from espalier.scoring.engine import break_even_width
+from espalier.scoring.pack import Batch, choose_batches, make_batches, pack_rows, padding, to_arrays
+from espalier.scoring.requests import Request
 from espalier.scoring.tree import Forest, build_forest
 
 
 @given(st.lists(st.integers(1, 90), max_size=60), st.integers(1, 64))
 def test_each_item_is_in_one_row_that_holds_it(sizes: list[int], width: int) -> None:
-    rows = pack(sizes, width)
+    rows = pack_rows(sizes, width)
     assert sorted(item for row in rows for item in row) == list(range(len(sizes)))
     for row in rows:
         assert sum(sizes[item] for item in row) <= max(width, -(-max(sizes[item] for item in row) // 8) * 8)
@@ -24,15 +24,15 @@ def test_each_item_is_in_one_row_that_holds_it(sizes: list[int], width: int) -> 
 
 def test_best_fit_by_hand() -> None:
     # 6 and 5 open rows of 10; 4 fits both and goes where less is left over (6 + 4); 3 and 2 join 5.
-    assert pack([3, 6, 2, 5, 4], 10) == [[1, 4], [3, 0, 2]]
+    assert pack_rows([3, 6, 2, 5, 4], 10) == [[1, 4], [3, 0, 2]]
 
 
 @pytest.mark.parametrize(("shape", "token_budget"), [("CPU_SHAPE", 2048), ("LLAMA_3_8B", 16_384)])
 def test_the_seven_tasks_waste_under_two_percent(benchmark: ModuleType, shape: str, token_budget: int) -> None:
-    balance = balance_of(LlamaConfig(**getattr(benchmark, shape)))
+    balance = break_even_width(LlamaConfig(**getattr(benchmark, shape)))
     requests = benchmark.draw_requests(20_465, 32_000)
     forest = build_forest(requests, limit=2048, width=512, widest=4096)
-    batches = choose_batches(forest, token_budget=token_budget, balance=balance)
+    batches = choose_batches(forest, token_budget=token_budget, break_even=balance)
     assert padding(forest, batches) < 0.02
     assert max(batch.n_tokens for batch in batches) <= token_budget
     trees = [tree for batch in batches for row in batch.rows for tree in row]
@@ -45,7 +45,7 @@ def test_a_batch_by_hand() -> None:
     forest = build_forest(
         [Request([1, 2], [3]), Request([1, 2], [5, 6]), Request([4], [4])], limit=9, width=8, widest=8
     )
-    arrays = fill(forest, Batch(((0, 1), (1,)), width=5, is_causal=False))
+    arrays = to_arrays(forest, Batch(((0, 1), (1,)), width=5, is_causal=False))
     assert arrays.nodes[0].tolist() == [[1, 2, 5, 4, 0], [4, 0, 0, 0, 0]]
     assert arrays.nodes[1].tolist() == [[0, 1, 2, 0, 0], [0, 0, 0, 0, 0]]
     assert arrays.nodes[2].tolist() == [[3, 3, 3, 4, 5], [1, 2, 3, 4, 5]]  # padding attends to itself
@@ -54,7 +54,7 @@ def test_a_batch_by_hand() -> None:
     assert arrays.target.tolist() == [3, 5, 6, 4, 4]
     assert arrays.request.tolist() == [0, 1, 1, 2, 2]
     assert arrays.nodes.dtype == np.int32
-    three = fill(forest, Batch(((0, 1, 1),), width=6, is_causal=False))
+    three = to_arrays(forest, Batch(((0, 1, 1),), width=6, is_causal=False))
     assert three.nodes.tolist() == [[[1, 2, 5, 4, 4, 0]], [[0, 1, 2, 0, 0, 0]], [[3, 3, 3, 4, 5, 6]]]
     assert three.position.tolist() == [1, 2, 3, 4]
 
@@ -100,14 +100,14 @@ def test_the_cheapest_width_is_chosen(token_budget: int) -> None:
             for width, batches in options.items()
         }
         cheapest = min(costs, key=lambda width: (costs[width], width))
-        assert choose_batches(forest, token_budget=token_budget, balance=balance) == options[cheapest]
+        assert choose_batches(forest, token_budget=token_budget, break_even=balance) == options[cheapest]
         chosen.add(cheapest)
     assert len(chosen) > 1 or token_budget < 128  # the cost of attention decides
 
 
 def test_widths_stay_within_the_smallest_budget() -> None:
     # Rows have at least 8 tokens, even for a budget of 5.
-    assert [batch.width for batch in choose_batches(apart([3, 4]), token_budget=5, balance=100)] == [8]
+    assert [batch.width for batch in choose_batches(apart([3, 4]), token_budget=5, break_even=100)] == [8]
 
 
 def test_padding_by_hand() -> None:

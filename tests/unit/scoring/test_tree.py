@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.errors import UserError
-from espalier.scoring import Request, is_cut
-from espalier.scoring.requests import input_tokens
+from espalier.scoring.requests import Request, input_tokens, is_truncated
 from espalier.scoring.tree import Forest, build_forest
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=12)  # few different tokens, so that much is shared
@@ -125,7 +124,7 @@ def test_cut_at_the_left_by_lm_evals_rule() -> None:
     assert [input_tokens(request, limit).tolist() for limit in (7, 6, 5, 2)] == [
         [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6], [5, 6],
     ]  # fmt: skip
-    assert [is_cut(request, limit) for limit in (7, 6, 5)] == [False, False, True]
+    assert [is_truncated(request, limit) for limit in (7, 6, 5)] == [False, False, True]
 
 
 @pytest.mark.parametrize(("context", "continuation"), [([], [1]), ([1], []), ([1], [2] * 9)])

@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
-from espalier.calibration.gradients import most_rows, run_once
+from espalier.calibration.gradients import max_batch_size, run_forward_backward
 from espalier.errors import UserError
 from espalier.models.decoder import projections
 from espalier.planning.criteria import Statistic, needs_backward
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 RESERVE = 0.1  # fraction of the free memory left unused, for fragmentation of the allocator
 GIB = 1024**3
@@ -44,16 +47,16 @@ class PassSize:
     """Pass size: layers whose sums are held at once, and sequences per forward pass."""
 
     layers: int
-    rows: int
+    batch_size: int
 
     def smaller(self) -> PassSize | None:
         """Return the size with half the sequences, or half the layers at one sequence. None at the smallest size."""
-        if self.rows > 1:
-            return PassSize(self.layers, self.rows // 2)
+        if self.batch_size > 1:
+            return PassSize(self.layers, self.batch_size // 2)
         return PassSize(self.layers // 2, 1) if self.layers > 1 else None
 
 
-def pass_size(
+def choose_pass_size(
     model: PreTrainedModel,
     sequences: torch.Tensor,
     needs: Collection[Statistic],
@@ -77,29 +80,29 @@ def pass_size(
         UserError: If one sequence and one layer (or the configured `layers_per_pass`) do not fit in GPU memory.
     """
     n_layers = 1 + max(projection.layer for projection in projections(model))
-    rows = min(settings.token_budget // sequences.shape[1], most_rows(needs, n_between or len(sequences)))
-    wanted = PassSize(min(settings.layers_per_pass or n_layers, n_layers), max(1, rows))
+    batch_size = min(settings.token_budget // sequences.shape[1], max_batch_size(needs, n_between or len(sequences)))
+    wanted = PassSize(min(settings.layers_per_pass or n_layers, n_layers), max(1, batch_size))
     if model.device.type == "cuda" and needs_backward(needs):
         devices = {parameter.device for parameter in model.parameters()}
-        free = int((1 - RESERVE) * min(_free_bytes(device) for device in devices))
-        size = fit(
+        free = int((1 - RESERVE) * min(_free_gpu_bytes(device) for device in devices))
+        size = fit_to_memory(
             wanted,
             free_bytes=free,
             bytes_per_layer=bytes_per_layer(model, needs),
-            bytes_per_row=_bytes_per_row(model, sequences[:1], settings),
+            bytes_per_sequence=_bytes_per_sequence(model, sequences[:1], settings),
             layers_are_set=settings.layers_per_pass is not None,
         )
     else:
         size = wanted
     logger.info(
         "layers_per_pass %d of %d, %d sequences of %d tokens at a time",
-        size.layers, n_layers, size.rows, sequences.shape[1],
+        size.layers, n_layers, size.batch_size, sequences.shape[1],
     )  # fmt: skip
     return size
 
 
-def fit(
-    wanted: PassSize, *, free_bytes: int, bytes_per_layer: int, bytes_per_row: int, layers_are_set: bool = False
+def fit_to_memory(
+    wanted: PassSize, *, free_bytes: int, bytes_per_layer: int, bytes_per_sequence: int, layers_are_set: bool = False
 ) -> PassSize:
     """Reduce a pass size until it fits in memory.
 
@@ -109,21 +112,25 @@ def fit(
         wanted: Largest size that the pass can use.
         free_bytes: Free memory.
         bytes_per_layer: Memory of the sums of one layer.
-        bytes_per_row: Memory of one sequence, forward and backward.
+        bytes_per_sequence: Memory of one sequence, forward and backward.
         layers_are_set: Whether the config sets `layers_per_pass`. The number of layers is then not reduced.
 
     Raises:
         UserError: If one layer (or the configured `layers_per_pass`) does not fit together with one sequence.
     """
-    layers = wanted.layers if layers_are_set else min(wanted.layers, (free_bytes - bytes_per_row) // bytes_per_layer)
-    rows = min(wanted.rows, (free_bytes - layers * bytes_per_layer) // bytes_per_row)
-    if layers < 1 or rows < 1:
-        needed = (max(layers, 1) * bytes_per_layer + bytes_per_row) / GIB
-        raise out_of_memory(f"{needed:.1f} GiB are needed beside the weights, {free_bytes / GIB:.1f} GiB are free")
-    return PassSize(layers, rows)
+    layers = (
+        wanted.layers if layers_are_set else min(wanted.layers, (free_bytes - bytes_per_sequence) // bytes_per_layer)
+    )
+    batch_size = min(wanted.batch_size, (free_bytes - layers * bytes_per_layer) // bytes_per_sequence)
+    if layers < 1 or batch_size < 1:
+        needed = (max(layers, 1) * bytes_per_layer + bytes_per_sequence) / GIB
+        raise out_of_memory_error(
+            f"{needed:.1f} GiB are needed beside the weights, {free_bytes / GIB:.1f} GiB are free"
+        )
+    return PassSize(layers, batch_size)
 
 
-def out_of_memory(numbers: str) -> UserError:
+def out_of_memory_error(numbers: str) -> UserError:
     """Return the error for a pass that does not fit in GPU memory at its smallest size."""
     return UserError(
         f"gradients: GPU memory exhausted: {numbers}; set gradients.layers_per_pass: 1 and gradients.checkpointing: "
@@ -140,12 +147,12 @@ def bytes_per_layer(model: PreTrainedModel, needs: Collection[Statistic]) -> int
     return 4 * len(set(needs) - {"input_norm"}) * max(n_params.values())
 
 
-def _free_bytes(device: torch.device) -> int:
+def _free_gpu_bytes(device: torch.device) -> int:
     torch.cuda.empty_cache()
     return int(torch.cuda.mem_get_info(device)[0])
 
 
-def _bytes_per_row(model: PreTrainedModel, sequence: torch.Tensor, settings: PassSettings) -> int:
+def _bytes_per_sequence(model: PreTrainedModel, sequence: torch.Tensor, settings: PassSettings) -> int:
     """Measure the peak memory of one sequence, forward and backward, on the device that needs most.
 
     Raises:
@@ -156,7 +163,7 @@ def _bytes_per_row(model: PreTrainedModel, sequence: torch.Tensor, settings: Pas
     for device in devices:
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        run_once(model, sequence, checkpointing=settings.checkpointing)
+        run_forward_backward(model, sequence, checkpointing=settings.checkpointing)
     except torch.OutOfMemoryError:
-        raise out_of_memory(f"not one sequence of {sequence.shape[1]} tokens fits") from None
+        raise out_of_memory_error(f"not one sequence of {sequence.shape[1]} tokens fits") from None
     return int(max(torch.cuda.max_memory_allocated(device) - before[device] for device in devices))

@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from espalier.scoring import Request
+from espalier.scoring.requests import Request
 
 
 @torch.inference_mode()

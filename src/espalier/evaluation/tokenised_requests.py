@@ -17,8 +17,7 @@ import pyarrow as pa
 
 from espalier.errors import UserError
 from espalier.files import read_parquet, write_parquet
-from espalier.scoring import Request
-from espalier.scoring.requests import Integers, Tokens
+from espalier.scoring.requests import Integers, Request, Tokens
 
 SCHEMA = pa.schema(
     [
@@ -54,14 +53,14 @@ class TokenisedRequests:
         requests: Requests of the tasks.
         texts: Token ids of each perplexity text, by its name.
         recipe: Recipe of the requests.
-        n_apart: Number of requests whose continuation was tokenised separately from its context, by task. Tasks without
-            such requests are left out.
+        n_encoded_apart: Number of requests whose continuation was tokenised separately from its context, by task.
+            Tasks without such requests are left out.
     """
 
     requests: Mapping[RequestKey, Request]
     texts: Mapping[str, Tokens]
     recipe: Mapping[str, Any]
-    n_apart: Mapping[str, int] = field(default_factory=dict)
+    n_encoded_apart: Mapping[str, int] = field(default_factory=dict)
 
     def find(self, key: RequestKey) -> Request:
         """Return one request.
@@ -86,8 +85,10 @@ class TokenisedRequests:
         columns = [list(column) for column in zip(*rows, strict=True)]
         table = pa.Table.from_arrays([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
         metadata = {_RECIPE: json.dumps(self.recipe, sort_keys=True, ensure_ascii=False).encode()}
-        if self.n_apart:  # evaluations store this file's hash, so files without such requests must stay the same
-            metadata[_APART] = json.dumps(self.n_apart, sort_keys=True).encode()
+        if (
+            self.n_encoded_apart
+        ):  # evaluations store this file's hash, so files without such requests must stay the same
+            metadata[_APART] = json.dumps(self.n_encoded_apart, sort_keys=True).encode()
         write_parquet(path, table.replace_schema_metadata(metadata))
 
 
@@ -104,7 +105,7 @@ def read_requests(path: str | Path) -> TokenisedRequests:
     keys = zip(*(table[name].to_pylist() for name in ("kind", "task", "doc_id", "choice")), strict=True)
     requests, texts = {}, {}
     for (kind, task, doc_id, choice), context, continuation in zip(
-        keys, _rows(table["context"]), _rows(table["continuation"]), strict=True
+        keys, _lists(table["context"]), _lists(table["continuation"]), strict=True
     ):
         if kind == "perplexity":
             texts[task] = continuation
@@ -113,7 +114,7 @@ def read_requests(path: str | Path) -> TokenisedRequests:
     return TokenisedRequests(requests, texts, json.loads(metadata[_RECIPE]), json.loads(metadata.get(_APART, b"{}")))
 
 
-def _rows(column: pa.ChunkedArray) -> Iterator[Integers]:
+def _lists(column: pa.ChunkedArray) -> Iterator[Integers]:
     """Yield the lists of a column as views of one array. Lists of Python integers would take 30 times the memory."""
     for chunk in column.chunks:
         values, bounds = chunk.values.to_numpy(), chunk.offsets.to_numpy()

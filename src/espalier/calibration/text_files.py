@@ -56,13 +56,13 @@ def read_json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if first is None:
         return
     if first[1].lstrip().startswith("["):
-        yield from ((f"row {number}", row) for number, row in enumerate(_json("".join(_lines(path)), path, 1)))
+        yield from ((f"row {number}", row) for number, row in enumerate(_parse_json("".join(_lines(path)), path, 1)))
         return
-    yield f"line {first[0]}", _json(first[1], path, first[0])
-    yield from ((f"line {number}", _json(line, path, number)) for number, line in numbered)
+    yield f"line {first[0]}", _parse_json(first[1], path, first[0])
+    yield from ((f"line {number}", _parse_json(line, path, number)) for number, line in numbered)
 
 
-def _json(content: str, path: Path, first_line: int) -> Any:
+def _parse_json(content: str, path: Path, first_line: int) -> Any:
     try:
         return json.loads(content)
     except json.JSONDecodeError as error:
@@ -103,7 +103,7 @@ def _parquet_texts(path: Path, text_field: str) -> list[str]:
     if text_field not in table.column_names:
         raise UserError(f"{path}: has no column {text_field!r}; it has {', '.join(table.column_names)}")
     values = table[text_field].to_pylist()
-    return [_text(value, text_field, f"{path}: row {number}") for number, value in enumerate(values)]
+    return [_checked_text(value, text_field, f"{path}: row {number}") for number, value in enumerate(values)]
 
 
 def _text_of(row: Any, text_field: str, where: str) -> str:
@@ -111,10 +111,10 @@ def _text_of(row: Any, text_field: str, where: str) -> str:
         raise UserError(f"{where}: is not a JSON object with {text_field!r}")
     if text_field not in row:
         raise UserError(f"{where}: has no {text_field!r}; it has {', '.join(row) or 'nothing'}")
-    return _text(row[text_field], text_field, where)
+    return _checked_text(row[text_field], text_field, where)
 
 
-def _text(value: Any, text_field: str, where: str) -> str:
+def _checked_text(value: Any, text_field: str, where: str) -> str:
     if isinstance(value, str):
         return value
     given = "null" if value is None else f"not a text ({type(value).__name__})"

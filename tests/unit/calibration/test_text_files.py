@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from espalier.calibration.texts import read_texts
+from espalier.calibration.text_files import read_texts
 from espalier.errors import UserError
 from espalier.files import COMPRESSIONS, TEXT_SUFFIXES, write_parquet
 

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from espalier.calibration.memory import GIB, RESERVE, PassSettings, PassSize, bytes_per_layer, fit, pass_size
+from espalier.calibration.pass_size import (
+    GIB,
+    RESERVE,
+    PassSettings,
+    PassSize,
+    bytes_per_layer,
+    choose_pass_size,
+    fit_to_memory,
+)
 from espalier.errors import UserError
 from espalier.models.from_manifest import device_map
 from espalier.models.sizes import LayerSizes, ModelSizes
@@ -15,19 +23,27 @@ LLAMA_8B_LAYER = 218_103_808 * 4  # bytes of the float32 sums of its seven proje
 
 
 def test_all_layers_go_at_once_where_there_is_room() -> None:
-    size = fit(PassSize(32, 4), free_bytes=100 * GIB, bytes_per_layer=LLAMA_8B_LAYER, bytes_per_row=2 * GIB)
+    size = fit_to_memory(
+        PassSize(32, 4), free_bytes=100 * GIB, bytes_per_layer=LLAMA_8B_LAYER, bytes_per_sequence=2 * GIB
+    )
     assert size == PassSize(32, 4)
 
 
 def test_layers_come_before_sequences() -> None:
     """6 GiB free, 2 for a sequence: 4 layers of 0.8125 GiB leave 2.75 GiB, room for one sequence and not for two."""
-    size = fit(PassSize(32, 4), free_bytes=6 * GIB, bytes_per_layer=LLAMA_8B_LAYER, bytes_per_row=2 * GIB)
+    size = fit_to_memory(
+        PassSize(32, 4), free_bytes=6 * GIB, bytes_per_layer=LLAMA_8B_LAYER, bytes_per_sequence=2 * GIB
+    )
     assert size == PassSize(4, 1)
 
 
 def test_configured_layers_are_kept() -> None:
-    size = fit(
-        PassSize(2, 4), free_bytes=6 * GIB, bytes_per_layer=LLAMA_8B_LAYER, bytes_per_row=2 * GIB, layers_are_set=True
+    size = fit_to_memory(
+        PassSize(2, 4),
+        free_bytes=6 * GIB,
+        bytes_per_layer=LLAMA_8B_LAYER,
+        bytes_per_sequence=2 * GIB,
+        layers_are_set=True,
     )
     assert size == PassSize(2, 2)
 
@@ -37,11 +53,11 @@ def test_what_does_not_fit_is_refused_with_numbers(layers: int, are_set: bool, n
     with pytest.raises(
         UserError, match=rf"GPU memory exhausted: {needed} GiB are needed beside the weights, 2.5 GiB are free; set"
     ):
-        fit(
+        fit_to_memory(
             PassSize(layers, 4),
             free_bytes=int(2.5 * GIB),
             bytes_per_layer=LLAMA_8B_LAYER,
-            bytes_per_row=2 * GIB,
+            bytes_per_sequence=2 * GIB,
             layers_are_set=are_set,
         )
 
@@ -69,22 +85,22 @@ def test_every_pass_that_runs_backward_is_fitted_to_a_gpu(
     model = random_model("llama", 40)
     one = bytes_per_layer(model, {"gradient"})
     monkeypatch.setattr(type(model), "device", torch.device("cuda"))
-    monkeypatch.setattr("espalier.calibration.memory._free_bytes", lambda _: math.ceil(2 * one / (1 - RESERVE)))
-    monkeypatch.setattr("espalier.calibration.memory._bytes_per_row", lambda *_: one)
+    monkeypatch.setattr("espalier.calibration.pass_size._free_gpu_bytes", lambda _: math.ceil(2 * one / (1 - RESERVE)))
+    monkeypatch.setattr("espalier.calibration.pass_size._bytes_per_sequence", lambda *_: one)
     sequences = torch.zeros(8, 12, dtype=torch.int64)
-    assert pass_size(model, sequences, needs, PassSettings(token_budget=1000)) == size
+    assert choose_pass_size(model, sequences, needs, PassSettings(token_budget=1000)) == size
 
 
 @pytest.mark.parametrize("needs", [{"squared_gradient"}, {"gradient", "squared_gradient"}])
 def test_squared_gradients_take_one_sequence_at_a_time(needs: set[str]) -> None:
     model, sequences = random_model("llama", 40), torch.zeros(8, 12, dtype=torch.int64)
-    assert pass_size(model, sequences, needs, PassSettings(token_budget=1000)) == PassSize(2, 1)
+    assert choose_pass_size(model, sequences, needs, PassSettings(token_budget=1000)) == PassSize(2, 1)
 
 
 def test_smaller_halves_sequences_first() -> None:
     sizes, size = [], PassSize(4, 5)
     while size is not None:
-        sizes.append((size.layers, size.rows))
+        sizes.append((size.layers, size.batch_size))
         size = size.smaller()
     assert sizes == [(4, 5), (4, 2), (4, 1), (2, 1), (1, 1)]
 

@@ -11,11 +11,11 @@ import datasets
 from lm_eval.api.task import ConfigurableTask, TaskConfig
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from espalier.calibration.texts import read_json_rows
+from espalier.calibration.text_files import read_json_rows
 from espalier.errors import UserError
-from espalier.evaluation.documents import bad_documents, check_documents, describe_failure
-from espalier.evaluation.rules import FAILURES, Rules
-from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries, split_files
+from espalier.evaluation.check_documents import bad_documents, check_documents, describe_failure
+from espalier.evaluation.rules import RULE_ERRORS, Rules
+from espalier.evaluation.tasks import Tasks, document_files, leaf_tasks, load_tasks, packaged_entries
 from espalier.files import read_parquet
 
 
@@ -35,14 +35,14 @@ def load_checked_tasks(
         UserError: If a task or its documents cannot be read, or a document cannot be scored.
     """
     leaves = leaf_tasks(names, packaged_entries(names))
-    files = {leaf: list(split_files(leaf, data_folder / leaf).values()) for leaf in leaves}
+    files = {leaf: list(document_files(leaf, data_folder / leaf).values()) for leaf in leaves}
     # Files are checked before they are loaded: pyarrow ends the process at a row that is null.
     if unreadable := [line for paths in files.values() for path in paths for line in _file_problems(path)]:
         raise UserError("\n".join(f"evaluation.data: {line}" for line in unreadable))
     try:
         tasks = load_tasks(names, data_folder, scratch)
-    except (*FAILURES, OSError, datasets.exceptions.DatasetsError) as error:
-        lines = [line for leaf in leaves for line in _problems(leaf, files[leaf], scratch)]
+    except (*RULE_ERRORS, OSError, datasets.exceptions.DatasetsError) as error:
+        lines = [line for leaf in leaves for line in _loading_problems(leaf, files[leaf], scratch)]
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error!r}"
         raise UserError("\n".join(lines) or f"evaluation.tasks: could not be loaded ({reason})") from None
     check_documents(tasks, num_fewshot=num_fewshot, limit=limit)
@@ -62,12 +62,12 @@ class _Draft(ConfigurableTask):
         self.dataset = documents
 
 
-def _problems(task: str, files: list[Path], scratch: Path) -> list[str]:
+def _loading_problems(task: str, files: list[Path], scratch: Path) -> list[str]:
     """Return error lines that say why a task cannot be loaded, or an empty list if no reason is found."""
     definition = load_yaml(scratch / "tasks" / f"{task}.yaml", resolve_func=True)
     try:
         splits = datasets.load_dataset(definition["dataset_path"], **definition["dataset_kwargs"])
-    except (*FAILURES, OSError, datasets.exceptions.DatasetsError) as error:
+    except (*RULE_ERRORS, OSError, datasets.exceptions.DatasetsError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         return [f"evaluation.data: {_odd_row(files) or f'task {task!r}: its files cannot be read together ({reason})'}"]
     return list(_document_problems(_Draft(definition, splits)))
@@ -123,11 +123,11 @@ def _document_problems(draft: _Draft) -> Iterator[str]:
             continue
         try:
             documents = process(raw) if process else raw
-        except FAILURES:
+        except RULE_ERRORS:
             yield from _unprocessed(rules, raw, process)
             return
         if rules is scored and not len(documents):
-            yield f"{rules.place}: has no documents"
+            yield f"{rules.location}: has no documents"
         elif rules is scored:
             draft.features = list(documents.features)
             yield from bad_documents(rules, documents)
@@ -137,7 +137,7 @@ def _unprocessed(rules: Rules, raw: datasets.Dataset, process: Any) -> Iterator[
     for number in range(len(raw)):
         try:
             process(raw.select([number]))
-        except FAILURES as error:
+        except RULE_ERRORS as error:
             problem = describe_failure(raw[number], error)
-            yield f"{rules.place}, document {number}: {problem}; mend it or take it out of the file"
+            yield f"{rules.location}, document {number}: {problem}; mend it or take it out of the file"
             return

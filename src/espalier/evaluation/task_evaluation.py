@@ -5,20 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lm_eval.utils
 import pandas as pd
 from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
-from transformers import PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 from espalier.evaluation.language_model import EspalierLM, RequestEncoder
 from espalier.evaluation.protocol import Protocol
-from espalier.evaluation.requests import RequestKey
 from espalier.evaluation.tasks import Tasks
-from espalier.scoring import Request
+from espalier.evaluation.tokenised_requests import RequestKey
+from espalier.scoring.requests import Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # lm-eval compiles its prompt templates again for each document. This takes longer than scoring with a small model.
 lm_eval.utils.env.from_string = functools.cache(lm_eval.utils.env.from_string)
@@ -59,8 +61,8 @@ def encode_tasks(
         UserError: If the continuation of a request has no tokens.
     """
     encoder = RequestEncoder(tokenizer, protocol.add_bos)
-    _run(encoder, tasks, protocol)
-    return encoder.encoded, dict(encoder.n_apart)
+    _run_lm_eval(encoder, tasks, protocol)
+    return encoder.encoded, dict(encoder.n_encoded_apart)
 
 
 def evaluate_tasks(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> ZeroShotResult:
@@ -74,13 +76,13 @@ def evaluate_tasks(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> ZeroShot
     Raises:
         UserError: As `EspalierLM.loglikelihood`, or if a document has fewer answers than choices.
     """
-    results = _run(lm, tasks, protocol)
+    results = _run_lm_eval(lm, tasks, protocol)
     summary = {name: _summarise(name, results, protocol, lm) for name in tasks.reported}
     rows = [row for name in results["samples"] for row in _sample_rows(tasks.leaves[name], results["samples"][name])]
     return ZeroShotResult(summary, pd.DataFrame(rows))
 
 
-def _run(lm: RequestEncoder | EspalierLM, tasks: Tasks, protocol: Protocol) -> dict[str, Any]:
+def _run_lm_eval(lm: RequestEncoder | EspalierLM, tasks: Tasks, protocol: Protocol) -> dict[str, Any]:
     """Run lm-eval's `evaluate` on loaded tasks and return its results.
 
     lm-eval's `simple_evaluate` would also collect information about the machine, which takes seconds.
@@ -114,7 +116,7 @@ def _summarise(name: str, results: dict[str, Any], protocol: Protocol, lm: Espal
         "metrics": metrics,
         "n_samples": sum(int(results["n-samples"][leaf]["effective"]) for leaf in leaves),
         "n_truncated": sum(lm.n_truncated[leaf] for leaf in leaves),
-        "n_encoded_apart": sum(lm.n_apart.get(leaf, 0) for leaf in leaves),
+        "n_encoded_apart": sum(lm.n_encoded_apart.get(leaf, 0) for leaf in leaves),
         "version": results["versions"].get(name),
         "n_shot": results["n-shot"].get(name, protocol.num_fewshot),
         "limit": protocol.limit,

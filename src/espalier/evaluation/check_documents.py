@@ -20,7 +20,7 @@ from lm_eval.utils import env
 
 from espalier.errors import UserError
 from espalier.evaluation.gaps import gap_problems
-from espalier.evaluation.rules import FAILURES, Document, Rules
+from espalier.evaluation.rules import RULE_ERRORS, Rules, TaskDocument, WrittenDocument
 from espalier.evaluation.tasks import Tasks
 
 
@@ -43,12 +43,12 @@ def check_documents(tasks: Tasks, *, num_fewshot: int, limit: int | None) -> Non
         # lm-eval never shows examples for a task whose definition sets num_fewshot to 0.
         if num_fewshot and task.get_config("num_fewshot") != 0:
             shown = Rules(task, solved=True)
-            lines += _too_few_examples(shown, num_fewshot) or bad_documents(shown, _examples(task, num_fewshot))
+            lines += _example_count_problems(shown, num_fewshot) or bad_documents(shown, _examples(task, num_fewshot))
     if lines:
         raise UserError("\n".join(lines))
 
 
-def bad_documents(rules: Rules, documents: Iterable[Document]) -> list[str]:
+def bad_documents(rules: Rules, documents: Iterable[TaskDocument]) -> list[str]:
     """Return one error line for the first document with a problem, or an empty list."""
     found = ((number, problem) for number, doc in enumerate(documents) if (problem := problem_of(rules, doc)))
     first = next(found, None)
@@ -56,36 +56,36 @@ def bad_documents(rules: Rules, documents: Iterable[Document]) -> list[str]:
         return []
     more = sum(1 for _ in found)
     others = f" ({more} more of this split are refused, too)" if more else ""
-    return [f"{rules.place}, document {first[0]}: {first[1]}; mend it or take it out of the file{others}"]
+    return [f"{rules.location}, document {first[0]}: {first[1]}; mend it or take it out of the file{others}"]
 
 
-def problem_of(rules: Rules, document: Document) -> str | None:
+def problem_of(rules: Rules, document: TaskDocument) -> str | None:
     """Return what is wrong with a document, or None."""
-    if absent := [rule for rule in rules.texts if re.fullmatch(r"[A-Za-z_]\w*", rule) and rule not in document]:
-        return _absent(absent[0], document)  # lm-eval would write the field's name into the prompt
+    if absent := [rule for rule in rules.string_rules if re.fullmatch(r"[A-Za-z_]\w*", rule) and rule not in document]:
+        return _missing_field_problem(absent[0], document)  # lm-eval would write the field's name into the prompt
     try:
-        text, choices, target = rules.text(document), rules.choices(document), rules.target(document)
-    except FAILURES as error:
-        read = (name for rule in rules.texts for name in sorted(find_undeclared_variables(env.parse(rule))))
+        written = rules.write(document)
+    except RULE_ERRORS as error:
+        read = (name for rule in rules.string_rules for name in sorted(find_undeclared_variables(env.parse(rule))))
         absent = [name for name in read if name not in document]
-        return _absent(absent[0], document) if absent else describe_failure(document, error)
+        return _missing_field_problem(absent[0], document) if absent else describe_failure(document, error)
     return (
-        next(gap_problems(rules, document, (text, choices, target)), None)
-        or _choices_problem(choices)
-        or _text_problem(rules, text, choices)
-        or _target_problem(rules, text, choices, target)
-        or _unlabelled(rules, document)
+        next(gap_problems(rules, document, written), None)
+        or _choices_problem(written.choices)
+        or _question_problem(rules, written)
+        or _answer_problem(rules, written)
+        or _negative_label_problem(rules, document)
     )
 
 
-def describe_failure(document: Document, error: Exception) -> str:
+def describe_failure(document: TaskDocument, error: Exception) -> str:
     """Return an error text for a document at which the rules of its task raised `error`.
 
     The text names the field that caused the error, if this can be found from the exception.
     """
     reason, key = " ".join(str(error).split()), error.args[0] if isinstance(error, KeyError) else None
     if isinstance(key, str) and key not in document and key not in document.values():
-        return _absent(key, document)
+        return _missing_field_problem(key, document)
     about = [
         f"{name} is {'null' if value is None else repr(value)}"
         for name, value in document.items()
@@ -96,18 +96,18 @@ def describe_failure(document: Document, error: Exception) -> str:
     return f"cannot be read by the rules of its task ({'; '.join([f'{type(error).__name__}: {reason}', *about])})"
 
 
-def _absent(field: str, document: Document) -> str:
+def _missing_field_problem(field: str, document: TaskDocument) -> str:
     return f"has no {field!r}, which its task reads; it has {', '.join(document)}"
 
 
-def _examples(task: ConfigurableTask, num_fewshot: int) -> list[Document]:
+def _examples(task: ConfigurableTask, num_fewshot: int) -> list[TaskDocument]:
     """Return the documents that may be shown as examples, without those that are part of lm-eval's task definition."""
     if task.fewshot_cfg.split is None and task.fewshot_cfg.samples is not None:
         return []
     return list(task.sampler.df[:num_fewshot] if task.fewshot_cfg.sampler == "first_n" else task.sampler.df)
 
 
-def _too_few_examples(rules: Rules, num_fewshot: int) -> list[str]:
+def _example_count_problems(rules: Rules, num_fewshot: int) -> list[str]:
     """Return an error line if there are fewer examples than the task needs, or an empty list.
 
     If examples are drawn at random from the scored split, one more is needed, because the scored document may be drawn.
@@ -116,56 +116,59 @@ def _too_few_examples(rules: Rules, num_fewshot: int) -> list[str]:
     needed = num_fewshot + (shown.sampler != "first_n" and shown.split == rules.task.config.test_split)
     if n_found >= needed:
         return []
-    return [f"{rules.place}: has {n_found} documents, but evaluation.num_fewshot {num_fewshot} needs {needed}"]
+    return [f"{rules.location}: has {n_found} documents, but evaluation.num_fewshot {num_fewshot} needs {needed}"]
 
 
 def _choices_problem(choices: Any) -> str | None:
     if not isinstance(choices, list):
-        return f"its choices are no list, but {_named(choices)}"
+        return f"its choices are no list, but {_describe_value(choices)}"
     for number, choice in enumerate(choices):
         if not isinstance(choice, str) or not choice.strip():
-            return f"choice {number} (the first is 0) is {_named(choice)}"
+            return f"choice {number} (the first is 0) is {_describe_value(choice)}"
     return None if len(choices) >= 2 else f"its number of choices is {len(choices)}, but at least 2 are needed"
 
 
-def _text_problem(rules: Rules, text: Any, choices: list[str]) -> str | None:
+def _question_problem(rules: Rules, written: WrittenDocument) -> str | None:
     """Check the question. If it is an index, the choices are the questions and the index is the answer (WinoGrande)."""
     many = getattr(rules.task, "multiple_input", None)  # missing on a `_Draft`, which lm-eval could not load
-    if isinstance(text, int) and (many is None or many):
-        return _index_problem(text, choices)
-    if not isinstance(text, str) or many:
-        return f"its question is no text, but {_named(text)}"
+    question = written.question
+    if isinstance(question, int) and (many is None or many):
+        return _index_problem(question, written.choices)
+    if not isinstance(question, str) or many:
+        return f"its question is no text, but {_describe_value(question)}"
     # A task whose choices are whole sentences has no question. Its rule is then an empty string or a function.
     rule = rules.task.fewshot_cfg.doc_to_text if rules.solved else rules.task.config.doc_to_text
-    return "its question is empty" if not text.strip() and isinstance(rule, str) and rule.strip() else None
+    return "its question is empty" if not question.strip() and isinstance(rule, str) and rule.strip() else None
 
 
-def _target_problem(rules: Rules, text: Any, choices: list[str], target: Any) -> str | None:
-    if isinstance(text, int):
-        return None if isinstance(target, str) and target.strip() else f"what follows its choices is {_named(target)}"
-    if callable(rules.task.config.process_results) and not isinstance(target, str):
+def _answer_problem(rules: Rules, written: WrittenDocument) -> str | None:
+    answer = written.answer
+    if isinstance(written.question, int):
+        is_text = isinstance(answer, str) and answer.strip()
+        return None if is_text else f"what follows its choices is {_describe_value(answer)}"
+    if callable(rules.task.config.process_results) and not isinstance(answer, str):
         return None  # only the task's own `process_results` knows which answers are valid
     many = getattr(rules.task, "multiple_target", None)
-    if many is not None and bool(many) != isinstance(target, list) and not rules.solved:
-        return f"its answer is {target!r}, but that of the first document is {'a list' if many else 'no list'}"
-    answers = target if isinstance(target, list) else [target]
+    if many is not None and bool(many) != isinstance(answer, list) and not rules.solved:
+        return f"its answer is {answer!r}, but that of the first document is {'a list' if many else 'no list'}"
+    answers = answer if isinstance(answer, list) else [answer]
     if not answers:
         return "has no answer"
-    return next(filter(None, (_answer_problem(rules, answer, choices) for answer in answers)), None)
+    return next(filter(None, (_single_answer_problem(rules, one, written.choices) for one in answers)), None)
 
 
-def _answer_problem(rules: Rules, answer: Any, choices: list[str]) -> str | None:
+def _single_answer_problem(rules: Rules, answer: Any, choices: list[str]) -> str | None:
     if isinstance(answer, int):
         return _index_problem(answer, choices)
     if not isinstance(answer, str):
-        return f"its answer is {_named(answer)}, which is no choice and no number of one"
+        return f"its answer is {_describe_value(answer)}, which is no choice and no number of one"
     # An example may show its answer in other words than the choices.
     if answer in choices or (rules.solved and answer.strip()):
         return None
     return f"its answer is {answer!r}, which is none of its {len(choices)} choices"
 
 
-def _unlabelled(rules: Rules, document: Document) -> str | None:
+def _negative_label_problem(rules: Rules, document: TaskDocument) -> str | None:
     """Check for a negative label, which marks a missing answer, for example in test splits.
 
     The rule of the task may use the label as an index. A negative index would then count from the end of the choices.
@@ -173,8 +176,8 @@ def _unlabelled(rules: Rules, document: Document) -> str | None:
     for name, value in document.items():
         if isinstance(value, int | str) and re.fullmatch(r"-\d+", str(value)):
             try:
-                answers = [rules.target({**document, name: type(value)(index)}) for index in (0, 1)]
-            except FAILURES:
+                answers = [rules.answer({**document, name: type(value)(index)}) for index in (0, 1)]
+            except RULE_ERRORS:
                 continue
             if answers[0] != answers[1]:
                 return f"{name} is {value}; its split may have no answers"
@@ -187,7 +190,7 @@ def _index_problem(index: int, choices: list[str]) -> str | None:
     return f"its answer is {index}, but its {len(choices)} choices are 0 to {len(choices) - 1}"
 
 
-def _named(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, str) and not value.strip():

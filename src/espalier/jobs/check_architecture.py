@@ -16,22 +16,26 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.errors import UserError
 from espalier.models.decoder import Block, decoder_layers, get_block, n_groups
 from espalier.models.surgery import mask, prune
-from espalier.scoring import Request, score_requests
 from espalier.scoring.attention import Attention
+from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request
 
-TOLERANCE = 2e-3
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+LARGEST_DIFFERENCE = 2e-3
 """Largest allowed difference of float32 log-likelihoods (nats), losses (nats) or logits.
 
 Differences from rounding are less than a tenth of it.
@@ -71,7 +75,7 @@ def check_architecture(folder: str | Path, *, trust_remote_code: bool = False) -
         return
     name = type(model).__name__
     try:
-        Attention.of(model)
+        Attention.from_model(model)
         _check_surgery(model)
         _check_scoring(model)
         _check_priors(model)
@@ -118,7 +122,7 @@ def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> 
     for key, largest in _LARGEST.items():
         if values.get(key):
             values[key] = min(values[key], largest)
-    _shorten(values)
+    _lower_rope_threshold(values)
     small = type(config).from_dict(values)
     small._attn_implementation = config._attn_implementation  # noqa: SLF001 (not part of the dictionary)
     with torch.random.fork_rng(devices=[]):
@@ -138,13 +142,13 @@ def _layers_to_keep(kinds: Sequence[str] | None, n_layers: int) -> int:
     return min(n_layers, max(2, last_new + 1))
 
 
-def _shorten(values: dict[str, Any]) -> None:
+def _lower_rope_threshold(values: dict[str, Any]) -> None:
     """Set `original_max_position_embeddings` to `_THRESHOLD` wherever it occurs in the config, nested or not."""
     for key, value in values.items():
         if key == "original_max_position_embeddings" and value:
             values[key] = _THRESHOLD
         elif isinstance(value, dict):
-            _shorten(value)
+            _lower_rope_threshold(value)
 
 
 def _check_surgery(model: PreTrainedModel) -> None:
@@ -155,10 +159,10 @@ def _check_surgery(model: PreTrainedModel) -> None:
     masked, pruned = copy.deepcopy(model), copy.deepcopy(model)
     mask(masked, kept["attention"], kept["mlp"])
     prune(pruned, kept["attention"], kept["mlp"])
-    tokens = _tokens(2, 30)
+    tokens = _random_tokens(2, 30)
     with torch.no_grad():
         expected, found = (each(input_ids=tokens, use_cache=False).logits for each in (masked, pruned))
-    if not torch.allclose(found, expected, atol=TOLERANCE, rtol=TOLERANCE):
+    if not torch.allclose(found, expected, atol=LARGEST_DIFFERENCE, rtol=LARGEST_DIFFERENCE):
         raise UserError(
             f"a pruned copy computes other logits than one whose groups are set to zero (by up to "
             f"{float((found - expected).abs().max()):.2g}), so what is removed is not all that a group does"
@@ -166,14 +170,14 @@ def _check_surgery(model: PreTrainedModel) -> None:
 
 
 def _check_scoring(model: PreTrainedModel) -> None:
-    shared = _tokens(1, max(_LENGTHS) + 1)[0].tolist()
+    shared = _random_tokens(1, max(_LENGTHS) + 1)[0].tolist()
     requests = [Request(shared[: n - 2], shared[n - 2 : n + 1]) for n in _LENGTHS]
     requests += [Request([*shared[: n - 3], 1], [5, 7, 9]) for n in _LENGTHS[1:]]
     # Requests without a common prefix run without a mask, as plain causal attention.
     requests += [Request([number, *shared[-n + 1 :]], [6]) for number, n in enumerate(_LENGTHS)]
     found = np.array([score.loglikelihood for score in score_requests(model, requests, token_budget=2048)])
     expected = np.array([_score_alone(model, request) for request in requests])
-    if not np.allclose(found, expected, atol=TOLERANCE, rtol=0):
+    if not np.allclose(found, expected, atol=LARGEST_DIFFERENCE, rtol=0):
         worst = int(np.abs(found - expected).argmax())
         raise UserError(
             f"requests that are scored together get other log-likelihoods than alone (by up to "
@@ -192,7 +196,7 @@ def _score_alone(model: PreTrainedModel, request: Request) -> float:
 
 
 def _check_priors(model: PreTrainedModel) -> None:
-    sequences = _tokens(2, 30)
+    sequences = _random_tokens(2, 30)
     measured = measure_priors(model, sequences, token_budget=64)
     with torch.no_grad():
         intact = sequence_losses(model, sequences)
@@ -201,7 +205,9 @@ def _check_priors(model: PreTrainedModel) -> None:
                 blocks: list[Block] = ["attention", "mlp"] if scope == "layer" else [scope]  # type: ignore[list-item]
                 with _without(layer, blocks):
                     expected = (sequence_losses(model, sequences) - intact).numpy()
-                if not np.allclose(measured.loss_increase[:, number, position], expected, atol=TOLERANCE, rtol=0):
+                if not np.allclose(
+                    measured.loss_increase[:, number, position], expected, atol=LARGEST_DIFFERENCE, rtol=0
+                ):
                     raise UserError(f"the prior of {scope} {number} is not the loss of the model without it")
 
 
@@ -209,16 +215,16 @@ def _check_priors(model: PreTrainedModel) -> None:
 def _without(layer: nn.Module, blocks: Sequence[Block]) -> Iterator[None]:
     """Set the output of blocks to zero inside the context."""
 
-    def silence(_module: nn.Module, _args: object, output: Any) -> Any:
+    def zero_output(_module: nn.Module, _args: object, output: Any) -> Any:
         if isinstance(output, tuple):
             return (torch.zeros_like(output[0]), *output[1:])
         return torch.zeros_like(output)
 
     with ExitStack() as stack:
         for block in blocks:
-            stack.callback(get_block(layer, block).register_forward_hook(silence).remove)
+            stack.callback(get_block(layer, block).register_forward_hook(zero_output).remove)
         yield
 
 
-def _tokens(n_rows: int, n_tokens: int) -> torch.Tensor:
+def _random_tokens(n_rows: int, n_tokens: int) -> torch.Tensor:
     return torch.randint(_VOCABULARY, (n_rows, n_tokens), generator=torch.Generator().manual_seed(1))

@@ -5,24 +5,38 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from espalier import versions
-from espalier.calibration.texts import read_texts
+from espalier.calibration.text_files import read_texts
 from espalier.errors import UserError
-from espalier.evaluation.explain import load_checked_tasks
+from espalier.evaluation.load_checked import load_checked_tasks
 from espalier.evaluation.protocol import Protocol
-from espalier.evaluation.requests import TokenisedRequests, read_requests
-from espalier.evaluation.zeroshot import encode_tasks
+from espalier.evaluation.task_evaluation import encode_tasks
+from espalier.evaluation.tokenised_requests import TokenisedRequests, read_requests
 from espalier.files import atomic_file, link_or_copy, locked, sha256_of, sha256_of_json
 from espalier.models.loading import special_tokens
 from espalier.models.vocabulary import check_token_ids
 from espalier.recipe import make_recipe
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 logger = logging.getLogger(__name__)
+
+
+class RequestsWritten(NamedTuple):
+    """Summary of the requests that were written.
+
+    Attributes:
+        n_requests: Number of requests of tasks.
+        reused: Whether they were reused from a model with the same tokenizer.
+    """
+
+    n_requests: int
+    reused: bool
 
 
 def build_or_reuse(
@@ -36,7 +50,7 @@ def build_or_reuse(
     scratch: Path,
     vocab_size: int,
     context: int | None = None,
-) -> tuple[int, bool]:
+) -> RequestsWritten:
     """Write the tokenised requests of a model, and build them unless a model with the same tokenizer has them.
 
     Requests depend only on the tokenizer, the protocol and the documents. They are stored in the folder `.shared` next
@@ -53,9 +67,6 @@ def build_or_reuse(
         scratch: Folder for temporary files.
         vocab_size: Rows of the model's embedding.
         context: The model's context in tokens, or None if its config does not give it.
-
-    Returns:
-        Number of requests of tasks, and whether existing requests were reused.
 
     Raises:
         UserError: If a task or text cannot be read, or does not fit the model (`check_requests`).
@@ -76,7 +87,7 @@ def build_or_reuse(
     check_requests(requests, vocab_size=vocab_size, context=context)
     with atomic_file(path) as temporary:
         link_or_copy(shared, temporary)
-    return len(requests.requests), reused
+    return RequestsWritten(len(requests.requests), reused)
 
 
 def build(
@@ -108,8 +119,8 @@ def build(
     tasks = load_checked_tasks(
         list(protocol.tasks), data_folder, scratch, num_fewshot=protocol.num_fewshot, limit=protocol.limit
     )
-    requests, n_apart = encode_tasks(tasks, tokenizer, protocol)
-    for task, count in sorted(n_apart.items()):
+    requests, n_encoded_apart = encode_tasks(tasks, tokenizer, protocol)
+    for task, count in sorted(n_encoded_apart.items()):
         logger.warning(
             "task %s: %d continuations are encoded apart from their contexts, since one token would span both",
             task,
@@ -122,7 +133,7 @@ def build(
             for text, file in zip(protocol.texts, texts, strict=True)
         },
         recipe=recipe,
-        n_apart=n_apart,
+        n_encoded_apart=n_encoded_apart,
     )
 
 

@@ -8,8 +8,8 @@ import transformers
 from transformers import LlamaConfig, PreTrainedConfig
 
 from espalier.errors import UserError
-from espalier.jobs import suitability
-from espalier.jobs.suitability import check_architecture, small_copy
+from espalier.jobs import check_architecture as checks
+from espalier.jobs.check_architecture import check_architecture, small_copy
 
 SIZES = {
     "vocab_size": 500, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8, "num_attention_heads": 8,
@@ -86,7 +86,7 @@ def test_a_block_that_does_more_than_its_groups_is_found(tmp_path: Path, monkeyp
 
 
 def test_blocks_that_do_not_just_add_to_the_stream_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suitability, "_without", _without_nothing)
+    monkeypatch.setattr(checks, "_without", _without_nothing)
     with pytest.raises(UserError, match=r"the prior of layer 0 is not the loss of the model without it"):
         check_architecture(saved(tmp_path, config_of("Llama")))
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_copied_is_said_and_let_through(
     def fail(*_: object, **__: object) -> None:
         raise ValueError("sizes of the wrong kind")
 
-    monkeypatch.setattr(suitability, "small_copy", fail)
+    monkeypatch.setattr(checks, "small_copy", fail)
     check_architecture(saved(tmp_path, config_of("Llama")))
     assert "no small copy could be made of it, so its architecture was not tried" in caplog.text
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from espalier.errors import UserError
-from espalier.evaluation.documents import check_documents, problem_of
-from espalier.evaluation.explain import load_checked_tasks
+from espalier.evaluation.check_documents import check_documents, problem_of
+from espalier.evaluation.load_checked import load_checked_tasks
 from espalier.evaluation.rules import Rules
 from espalier.evaluation.tasks import Tasks, load_tasks
 from espalier.files import write_parquet

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from espalier.errors import UserError
-from espalier.evaluation.zeroshot import _leaves, _sample_rows
+from espalier.evaluation.task_evaluation import _leaves, _sample_rows
 
 
 def test_a_group_counts_the_documents_of_all_its_tasks() -> None:

@@ -1,0 +1,37 @@
+"""Resources of the jobs that run a model on calibration or training text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class JobResources:
+    """Resources of a job. They affect speed and memory only, not its results.
+
+    Attributes:
+        device: `auto`, `cpu` or `cuda`.
+        gpus: Number of GPUs that hold the model.
+        token_budget: Most tokens per forward pass.
+        layers_per_pass: Layers whose gradients are summed at once. 0 takes as many as fit.
+        checkpointing: Whether the backward pass recomputes activations instead of keeping them in memory.
+    """
+
+    device: str
+    gpus: int
+    token_budget: int
+    layers_per_pass: int = 0
+    checkpointing: bool = False
+
+    @classmethod
+    def from_snakemake(cls, snakemake: Any) -> JobResources:
+        """Read the resources from the `snakemake` object of a script. A rule need not set the last two."""
+        given = dict(snakemake.resources.items())
+        return cls(
+            device=given["device"],
+            gpus=given["gpu"],
+            token_budget=given["token_budget"],
+            layers_per_pass=given.get("layers_per_pass", 0),
+            checkpointing=bool(given.get("checkpointing", False)),
+        )
