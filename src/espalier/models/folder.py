@@ -79,8 +79,8 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
     config = _read_config(folder, trust_remote_code)
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
         raise UserError(f"{folder}: has no tokenizer (tokenizer.json); save it there with tokenizer.save_pretrained")
-    weight_files = _find_weight_files(folder)
-    headers = _tensor_headers(folder, weight_files)
+    files = weight_files(folder)
+    headers = _tensor_headers(folder, files)
     _check_precision(folder, config, headers)
     architecture = (config.get("architectures") or ["unnamed"])[0]
     _check_is_no_wrapper(folder, architecture, config)
@@ -93,7 +93,7 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
         model_type=config.get("model_type", ""),
         n_layers=n_layers,
         n_params=sizes.total_params,
-        weight_files=weight_files,
+        weight_files=files,
         sizes=sizes,
         biases=tuple(sorted(part for part, kind in parts if kind == "bias")),
         block_norms=tuple(sorted({part for part, _ in parts} - set(PROJECTIONS))),
@@ -112,7 +112,12 @@ def _read_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
     return config
 
 
-def _find_weight_files(folder: Path) -> tuple[str, ...]:
+def weight_files(folder: Path) -> tuple[str, ...]:
+    """Return the names of the safetensors files in a folder that transformers loads.
+
+    Raises:
+        UserError: If there are none, or if one that the index lists is missing.
+    """
     if (folder / "model.safetensors").is_file():  # transformers prefers this file to an index
         return ("model.safetensors",)
     index = folder / "model.safetensors.index.json"
@@ -129,9 +134,9 @@ def _find_weight_files(folder: Path) -> tuple[str, ...]:
     raise UserError(f"{folder}: has no weights (model.safetensors); give a folder written by save_pretrained")
 
 
-def _tensor_headers(folder: Path, weight_files: tuple[str, ...]) -> dict[str, TensorHeader]:
+def _tensor_headers(folder: Path, files: tuple[str, ...]) -> dict[str, TensorHeader]:
     headers: dict[str, TensorHeader] = {}
-    for name in weight_files:
+    for name in files:
         try:
             with safe_open(folder / name, framework="np") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 (it has keys, but is not a mapping)
@@ -163,7 +168,7 @@ def check_precision(folder: str | Path) -> None:
         UserError: If it is quantised. The message has the remedy.
     """
     folder = Path(folder)
-    _check_precision(folder, read_json(folder / "config.json"), _tensor_headers(folder, _find_weight_files(folder)))
+    _check_precision(folder, read_json(folder / "config.json"), _tensor_headers(folder, weight_files(folder)))
 
 
 def _check_precision(folder: Path, config: Mapping[str, Any], headers: Mapping[str, TensorHeader]) -> None:

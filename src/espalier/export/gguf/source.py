@@ -13,10 +13,10 @@ from transformers import AutoConfig
 from espalier.errors import UserError
 from espalier.files import read_json
 from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, MLP, OUTPUT_EMBEDDINGS
+from espalier.models.folder import weight_files
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 _PRUNED = "pruned_"
-_INDEX = "model.safetensors.index.json"
 # Keys of config.json that do not belong to the config of the base architecture.
 _NOT_COMPUTED = ("model_type", "per_layer_config", "architectures", "auto_map", "transformers_version")
 
@@ -120,7 +120,7 @@ def open_source(folder: str | Path) -> Source:
     config = _base_config(folder, read_json(folder / "config.json"))
     shapes: dict[str, tuple[int, ...]] = {}
     files: dict[str, str] = {}
-    for file in _safetensors_files(folder):
+    for file in weight_files(folder):
         try:
             with safe_open(folder / file, framework="pt") as tensors:
                 found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118 (it is not iterable)
@@ -134,14 +134,6 @@ def open_source(folder: str | Path) -> Source:
     # The config may be wrong. Like transformers, treat embeddings as untied if the weights contain an output matrix.
     config.tie_word_embeddings = OUTPUT_EMBEDDINGS not in shapes
     return Source(folder, config, shapes, files)
-
-
-def _safetensors_files(folder: Path) -> list[str]:
-    if (folder / _INDEX).is_file():
-        return sorted(set(read_json(folder / _INDEX)["weight_map"].values()))
-    if (folder / "model.safetensors").is_file():
-        return ["model.safetensors"]
-    raise UserError(f"{folder}: has no weights (model.safetensors); export or stage the model again")
 
 
 def _base_config(folder: Path, raw: dict[str, Any]) -> Any:

@@ -247,6 +247,20 @@ def test_half_a_block_is_refused(folder: Make) -> None:
         open_source(path).layers()
 
 
+def test_model_safetensors_is_preferred_to_an_index(folder: Make) -> None:
+    """With both in a folder, the file gets the weights that transformers loads, which are those that were evaluated."""
+    path = folder()
+    expected = load_file(path / "model.safetensors")
+    other = {name: tensor + 1 for name, tensor in expected.items()}
+    save_file(other, path / "model-00001-of-00001.safetensors", metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(other, "model-00001-of-00001.safetensors")}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    source = open_source(path)
+    assert set(source.files.values()) == {"model.safetensors"}
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert torch.equal(source.read(name), expected[name].float())
+
+
 @pytest.mark.llama
 def test_a_sliding_window_is_the_context(folder: Make, tmp_path: Path) -> None:
     facts = export_gguf(folder("mistral", sliding_window=64), tmp_path / "m.gguf", gguf_type="F32", name="pruned")
