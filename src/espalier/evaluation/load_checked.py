@@ -15,7 +15,7 @@ from espalier.calibration.text_files import read_json_rows
 from espalier.errors import UserError
 from espalier.evaluation.check_documents import bad_documents, check_documents, describe_failure
 from espalier.evaluation.rules import RULE_ERRORS, Rules
-from espalier.evaluation.tasks import Tasks, document_files, leaf_tasks, load_tasks, packaged_entries
+from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries, task_files
 from espalier.files import read_parquet
 
 
@@ -35,7 +35,7 @@ def load_checked_tasks(
         UserError: If a task or its documents cannot be read, or a document cannot be scored.
     """
     leaves = leaf_tasks(names, packaged_entries(names))
-    files = {leaf: list(document_files(leaf, data_folder / leaf).values()) for leaf in leaves}
+    files = {leaf: list(task_files(leaf, data_folder / leaf).values()) for leaf in leaves}
     # Files are checked before they are loaded: pyarrow ends the process at a row that is null.
     if unreadable := [line for paths in files.values() for path in paths for line in _file_problems(path)]:
         raise UserError("\n".join(f"evaluation.data: {line}" for line in unreadable))

@@ -51,7 +51,12 @@ class Store:
         return sha256_of_json(recipe)[:32]
 
     def has(self, key: str) -> bool:
-        """Whether an evaluation is complete. A damaged evaluation is deleted, and the reason is logged."""
+        """Whether an evaluation is complete. A damaged evaluation is deleted, and the reason is logged.
+
+        Raises:
+            OSError: If the entry cannot be read now, for example because a network file system fails. It is not
+                deleted.
+        """
         entry = self.folder / key
         if not entry.is_dir():
             return False
@@ -70,7 +75,7 @@ class Store:
             write_json(folder / CHECKSUMS, {name: _checksum(folder / name) for name in (METRICS, SAMPLES)})
 
     def _problem(self, entry: Path) -> str | None:
-        """Return what is wrong with an entry, or None."""
+        """Return the damage of an entry, or None: a missing or unreadable file, a wrong checksum or a wrong recipe."""
         try:
             expected = read_json(entry / CHECKSUMS) if (entry / CHECKSUMS).is_file() else {}
             for name, checksum in expected.items():
@@ -81,8 +86,9 @@ class Store:
             recipe = read_json(entry / METRICS)["recipe"]
             if not expected:
                 logger.info("%s: has no checksums (version 0.1.0); its files were read through", entry)
+                sha256_of(entry / SAMPLES)  # raises an error of the file system, which `read_table` would call damage
                 read_table(entry / SAMPLES)
-        except (UserError, OSError, KeyError, TypeError) as error:
+        except (UserError, FileNotFoundError, KeyError, TypeError) as error:
             return str(error) or type(error).__name__
         return None if self.key(recipe) == entry.name else "its recipe is not the one that it is named by"
 

@@ -163,7 +163,7 @@ def data_override(entry: Entry, folder: Path, cache: Path) -> dict[str, Any]:
     Raises:
         UserError: If a split is missing, or the splits have different file formats.
     """
-    files = document_files(entry.name, folder)
+    files = task_files(entry.name, folder)
     suffixes = {split: document_suffix(path.name) or "" for split, path in files.items()}
     first = next(iter(suffixes.values()))
     if missing := [split for split in _required_splits(entry.cfg or {}) if split not in files]:
@@ -188,7 +188,7 @@ def data_override(entry: Entry, folder: Path, cache: Path) -> dict[str, Any]:
     }
 
 
-def document_files(task: str, folder: Path) -> dict[str, Path]:
+def task_files(task: str, folder: Path) -> dict[str, Path]:
     """Return the file of each split of a task, by the name of the split.
 
     Raises:

@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 def check_architecture(folder: str | Path, *, trust_remote_code: bool = False) -> None:
     """Check that the architecture of a model supports pruning, packed scoring and priors.
 
-    If no small model can be created from the config, log a warning and skip the check.
+    If no small model can be created from the config, the check is skipped, and one line of the log says so.
 
     Args:
         folder: A model folder whose tensors are known to fit its config.
@@ -71,7 +71,9 @@ def check_architecture(folder: str | Path, *, trust_remote_code: bool = False) -
         with torch.no_grad():
             model(input_ids=torch.zeros((1, 4), dtype=torch.long), use_cache=False)
     except Exception as error:  # noqa: BLE001 (code of unknown architectures may raise anything)
-        logger.warning("%s: no small copy could be made of it, so its architecture was not tried (%r)", folder, error)
+        logger.warning(
+            "%s: its architecture was not checked, because no small copy of the model could be made (%r)", folder, error
+        )
         return
     name = type(model).__name__
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,10 +141,7 @@ def evaluate_with_others(
         if is_stopping():
             logger.info("the workflow was told to stop, so no other experiment is begun")
             break
-        other_key = store.key(job.recipe(other))
-        with store.claim(other_key, wait=False) as free:
-            if free and not store.has(other_key):  # another job may have finished it before the claim
-                _evaluate_or_log(partial(_evaluate, job, store, evaluator, other), other["experiment"])
+        _evaluate_or_log(job, store, evaluator, other)
     return key
 
 
@@ -206,8 +203,17 @@ def _unevaluated_plans(
         path = Path(one.plan)
         if path != plan and path.exists() and not path.with_name(METRICS).exists():
             content = _current_plan(one, job.manifest)
-            if content is not None and not store.has(store.key(job.recipe(content))):
+            if content is not None and not _is_stored(store, store.key(job.recipe(content))):
                 yield content
+
+
+def _is_stored(store: Store, key: str) -> bool:
+    """Whether the store has the evaluation of another experiment. One that cannot be read is left to its own job."""
+    try:
+        return store.has(key)
+    except OSError as error:
+        logger.warning("%s: cannot be read now and is left to its own job: %s", store.folder / key, error)
+        return True
 
 
 def _current_plan(planned: Planned, manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -229,9 +235,15 @@ def _current_plan(planned: Planned, manifest: dict[str, Any]) -> dict[str, Any] 
     return content if difference is None else None
 
 
-def _evaluate_or_log(evaluate: Callable[[], None], experiment: str) -> None:
-    """Evaluate another experiment. A failure is only logged, because the experiment's own job reports it."""
+def _evaluate_or_log(job: EvaluationJob, store: Store, evaluator: Evaluator, plan: dict[str, Any]) -> None:
+    """Evaluate another experiment, unless another job has claimed or finished it.
+
+    A failure is only logged, because the experiment's own job reports it.
+    """
+    key = store.key(job.recipe(plan))
     try:
-        evaluate()
+        with store.claim(key, wait=False) as free:
+            if free and not store.has(key):  # another job may have finished it before the claim
+                _evaluate(job, store, evaluator, plan)
     except Exception as error:  # noqa: BLE001 (no failure of another experiment may end this job)
-        logger.warning("%s, evaluated beside, failed: %s", experiment, error)
+        logger.warning("%s, evaluated beside, failed: %s", plan["experiment"], error)

@@ -61,7 +61,7 @@ class BatchArrays:
     request: Integers
 
 
-def pack_rows(sizes: Sequence[int], width: int) -> list[list[int]]:
+def best_fit_rows(sizes: Sequence[int], width: int) -> list[list[int]]:
     """Distribute items over rows by best-fit decreasing.
 
     Args:
@@ -122,7 +122,7 @@ def make_batches(forest: Forest, *, width: int, token_budget: int) -> list[Batch
     """
     sizes = forest.sizes.tolist()
     rows = []
-    for trees in pack_rows(sizes, width):
+    for trees in best_fit_rows(sizes, width):
         is_causal = len(trees) == 1 and bool(forest.is_chain[trees[0]])
         rows.append((is_causal, _round_up(sum(sizes[tree] for tree in trees)), tuple(trees)))
     rows.sort(key=lambda row: (-row[1], row[0], row[2]))

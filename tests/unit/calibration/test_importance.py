@@ -268,7 +268,7 @@ def test_magnitude_reads_no_text(model: PreTrainedModel) -> None:
     [{"token_budget": 12}, {"token_budget": 1000}, {"layers_per_pass": 1}, {"checkpointing": True}],
     ids=str,
 )
-def test_how_a_pass_is_run_does_not_change_what_it_finds(
+def test_pass_settings_do_not_change_the_result(
     model: PreTrainedModel, sequences: torch.Tensor, criterion: str, settings: dict[str, object]
 ) -> None:
     plain, plain_statistics = collect(model, sequences, [1, 2, 3, 8], criterion=criterion)
@@ -351,7 +351,7 @@ def test_out_of_memory_takes_fewer_layers_and_then_refuses(
         ("fisher", 10_000, 64, [(2, 1), (1, 1), (1, 1)]),  # the model has 2 layers, whatever the config says
     ],
 )
-def test_no_pass_that_ran_out_of_memory_is_repeated_unchanged(
+def test_a_retry_always_has_a_smaller_size(
     sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, criterion: str, token_budget: int,
     layers_per_pass: int | None, sizes: list[tuple[int, int]],
 ) -> None:  # fmt: skip
@@ -377,9 +377,7 @@ def test_no_pass_that_ran_out_of_memory_is_repeated_unchanged(
     assert tried == sizes
 
 
-def test_the_last_layers_of_a_pass_are_halved_by_their_own_number(
-    sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_retry_halves_the_layers_that_failed(sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """A retry halves the number of layers in the failed part of the pass.
 
     With 5 layers, 4 at a time, the second part has one layer. Retries with 4 or 2 layers would only repeat it.
@@ -463,7 +461,7 @@ def test_squared_gradients_that_overflow_are_named(
         collect(random_model("llama", 40), odd, [2, 8], criterion=criterion)
 
 
-def test_a_sum_that_overflows_though_no_sequence_does_says_so(sequences: torch.Tensor) -> None:
+def test_a_sum_that_overflows_although_each_sequence_is_finite_is_an_error(sequences: torch.Tensor) -> None:
     model = random_model("llama", 40)
     sums = accumulated(model, sequences, {"gradient"})
     sums[3].gradient.fill_(float("inf"))
@@ -471,7 +469,7 @@ def test_a_sum_that_overflows_though_no_sequence_does_says_so(sequences: torch.T
         _check_sums_finite(model, sums, sequences, 8, {"gradient"})
 
 
-def test_a_trial_of_one_sequence_keeps_nothing(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+def test_run_forward_backward_leaves_no_gradients(model: PreTrainedModel, sequences: torch.Tensor) -> None:
     """The trial run that measures peak memory removes its gradients and hooks and keeps foreign layer wrappers."""
     layer = model.model.layers[0]
     wrapped, calls = layer.forward, []

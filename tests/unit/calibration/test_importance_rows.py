@@ -22,6 +22,6 @@ def test_rows_are_in_the_order_layer_block_group() -> None:
     assert rows["importance"].tolist() == [1, 2, 3, 4, 0.5, 5]
 
 
-def test_a_criterion_that_looks_at_no_weights_sums_none() -> None:
+def test_a_criterion_without_weights_has_no_group_sums() -> None:
     with pytest.raises(ValueError, match=r"^this criterion looks at no weights$"):
         group_importance(CRITERIA["random"], [], 1, {})

@@ -52,7 +52,7 @@ def test_fifty_shared_tokens_are_refused() -> None:
         check(document, tokens(10, seed=2), text)
 
 
-def test_texts_are_not_read_on_into_the_next() -> None:
+def test_a_match_does_not_span_two_texts() -> None:
     document = tokens(60)
     check(document, document[:30], document[30:])
     check(document[:40], document[:20], document[20:40])
@@ -75,7 +75,7 @@ def test_a_shorter_document_is_found_as_a_whole(length: int) -> None:
     assert (compared.documents_by_windows, compared.documents_as_wholes, compared.documents_too_short) == (0, 1, 0)
 
 
-def test_a_few_equal_tokens_are_chance() -> None:
+def test_documents_of_few_tokens_are_not_compared() -> None:
     """Documents under 16 tokens are not compared: a sentence such as `The ball is red.` may occur in both texts."""
     document = tokens(15)
     assert check(document, document).documents_too_short == 1
@@ -88,7 +88,7 @@ def test_long_documents_may_differ_where_texts_are_joined() -> None:
             check(document, joined)
 
 
-def test_special_tokens_at_the_ends_hide_nothing() -> None:
+def test_special_tokens_at_the_ends_are_ignored() -> None:
     document = tokens(16)
     with pytest.raises(UserError, match=r"of 16 tokens lies within"):
         check(document, [0, 0, *document, 1], special=[0, 1])
@@ -99,7 +99,7 @@ def test_special_tokens_at_the_ends_hide_nothing() -> None:
     texts=st.lists(st.lists(st.integers(0, 1), max_size=80), min_size=1, max_size=3),
     planted=st.integers(0, 3),
 )
-def test_wholes_are_found_as_by_looking_at_every_place(
+def test_whole_documents_are_found_as_by_brute_force(
     documents: list[list[int]], texts: list[list[int]], planted: int
 ) -> None:
     if planted < len(documents):
@@ -120,7 +120,7 @@ def test_wholes_are_found_as_by_looking_at_every_place(
     assert int(str(caught.value).split()[2]) in found
 
 
-def test_hashes_tell_windows_apart() -> None:
+def test_different_windows_have_different_hashes() -> None:
     """Different windows have different hashes and equal windows equal hashes, also across chunks."""
     text = np.random.default_rng(1).integers(0, 1000, 5000)
     hashes = window_hashes(text)
@@ -153,7 +153,7 @@ def test_a_copy_of_a_perplexity_text_is_found(
             assert check_no_overlap(documents, held_out, name="documents").documents_as_wholes > 0
 
 
-def test_so_much_of_a_document_is_compared_as_windows_need(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_document_is_compared_up_to_the_length_of_a_window(tokenizer: PreTrainedTokenizerFast) -> None:
     texts = ["The ball is red. " * 60, "Short one."]
     whole = tokenizer(texts[0], add_special_tokens=False, verbose=False)["input_ids"]
     for n_tokens, length in ((16, 52), (52, 52), (64, 64), (None, len(whole))):
@@ -174,7 +174,7 @@ def test_requests_are_texts_of_question_and_choice(tokenizer: PreTrainedTokenize
     assert check_no_overlap({0: document}, perplexity, name="documents").texts == 0
 
 
-def test_what_was_not_compared_is_null_with_its_reason() -> None:
+def test_missing_comparisons_are_null_with_a_reason() -> None:
     held_out = HeldOutTexts("texts", [tokens(30, seed=1), tokens(90, seed=2)], set())
     short = check_no_overlap({0: tokens(20), 1: tokens(8)}, held_out, name="documents of 16 tokens")
     assert summarise_overlap([short]) == {

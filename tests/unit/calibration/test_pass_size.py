@@ -22,7 +22,7 @@ from tests.unit.conftest import random_model
 LLAMA_8B_LAYER = 218_103_808 * 4  # bytes of the float32 sums of its seven projections
 
 
-def test_all_layers_go_at_once_where_there_is_room() -> None:
+def test_all_layers_are_taken_if_they_fit() -> None:
     size = fit_to_memory(
         PassSize(32, 4), free_bytes=100 * GIB, bytes_per_layer=LLAMA_8B_LAYER, bytes_per_sequence=2 * GIB
     )
@@ -49,7 +49,7 @@ def test_configured_layers_are_kept() -> None:
 
 
 @pytest.mark.parametrize(("layers", "are_set", "needed"), [(32, False, "2.8"), (32, True, "28.0")])
-def test_what_does_not_fit_is_refused_with_numbers(layers: int, are_set: bool, needed: str) -> None:
+def test_a_pass_that_does_not_fit_is_refused_with_numbers(layers: int, are_set: bool, needed: str) -> None:
     with pytest.raises(
         UserError, match=rf"GPU memory exhausted: {needed} GiB are needed beside the weights, 2.5 GiB are free; set"
     ):
@@ -78,7 +78,7 @@ def test_sums_of_a_layer_are_float32_once_for_each_need() -> None:
         ({"input_norm"}, PassSize(2, 8)),  # no backward pass, so the size stays as wanted
     ],
 )
-def test_every_pass_that_runs_backward_is_fitted_to_a_gpu(
+def test_passes_with_gradients_are_fitted_to_gpu_memory(
     monkeypatch: pytest.MonkeyPatch, needs: set[str], size: PassSize
 ) -> None:
     """The simulated GPU has room for the sums of one layer and for one sequence."""

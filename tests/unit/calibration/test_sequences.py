@@ -26,20 +26,20 @@ def test_short_sequences_are_prefixes_of_the_same_documents(
     np.testing.assert_array_equal(draw(pages, tokenizer, 50, 16), long[:, :16])
 
 
-def test_sequences_begin_documents_as_the_tokenizer_writes_them(
+def test_sequences_begin_with_the_special_tokens_of_the_tokenizer(
     pages: list[str], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     starts = {tuple(tokenizer(page, verbose=False)["input_ids"][:24]) for page in pages}
     assert all(tuple(sequence) in starts for sequence in draw(pages, tokenizer, 30, 24).tolist())
 
 
-def test_seeds_give_other_orders(pages: list[str], tokenizer: PreTrainedTokenizerFast) -> None:
+def test_seeds_give_different_orders(pages: list[str], tokenizer: PreTrainedTokenizerFast) -> None:
     first, again, other = (draw(pages, tokenizer, 20, 16, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_documents_that_are_too_short_are_passed_over(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_documents_that_are_too_short_are_skipped(tokenizer: PreTrainedTokenizerFast) -> None:
     texts = ["The ball is red. " * 20] * 3 + ["Short."] * 50
     assert draw(texts, tokenizer, 3, 40).shape == (3, 40)
     with pytest.raises(

@@ -30,7 +30,7 @@ def write(path: Path, content: str) -> Path:
 
 
 @pytest.mark.parametrize("suffix", TEXT_SUFFIXES)
-def test_every_format_holds_the_same_texts(suffix: str, tmp_path: Path) -> None:
+def test_every_format_gives_the_same_texts(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"c4-train.00000-of-01024{suffix}"
     # The Unicode line separator U+2028 does not end a line of JSON.
     texts = ["one", "two"] if ".txt" in suffix else ["one\u2028still one", "two"]
@@ -51,11 +51,11 @@ def test_json_may_be_a_list(suffix: str, indent: int | None, tmp_path: Path) -> 
     assert read_texts(write(tmp_path / f"a.json{suffix}", json.dumps(rows, indent=indent)), "text") == ["a", "", "c"]
 
 
-def test_blank_lines_of_json_are_passed_over(tmp_path: Path) -> None:
+def test_blank_lines_of_json_are_skipped(tmp_path: Path) -> None:
     assert read_texts(write(tmp_path / "a.jsonl", '\n{"text": "a"}\n\n{"text": "b"}'), "text") == ["a", "b"]
 
 
-def test_packed_files_may_have_several_parts(tmp_path: Path) -> None:
+def test_compressed_files_may_have_several_streams(tmp_path: Path) -> None:
     """`cat a.gz b.gz` creates such files."""
     for suffix, pack in PACK.items():
         path = tmp_path / f"a.jsonl{suffix}"
@@ -63,7 +63,7 @@ def test_packed_files_may_have_several_parts(tmp_path: Path) -> None:
         assert read_texts(path, "text") == ["a", "b"], suffix
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none.txt: no such file; check the dataset in the config"):
         read_texts(tmp_path / "none.txt", "text")
     write_parquet(tmp_path / "a.parquet", pa.table({"x": ["a"], "y": ["b"]}))

@@ -69,7 +69,7 @@ def assert_equal_choices(found: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.parametrize("add_bos", [None, False])
 @pytest.mark.parametrize("kind", ["whole", "pruned", "window"])
-def test_hard_text_scores_as_in_lm_evals_hf_backend(
+def test_difficult_text_scores_as_in_lm_evals_hf_backend(
     kind: str, add_bos: bool | None, architecture: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     changes: dict[str, object] = {"max_position_embeddings": LIMIT}
@@ -85,7 +85,7 @@ def test_hard_text_scores_as_in_lm_evals_hf_backend(
     assert [f[1] for f in found] == [e[1] for e in expected]
 
 
-def test_the_requests_are_hard(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_requests_cover_difficult_cases(tokenizer: PreTrainedTokenizerFast) -> None:
     """The cases above have the intended properties with every tokenizer."""
     encoder = RequestEncoder(tokenizer, None)
     encoder.loglikelihood(REQUESTS)

@@ -107,7 +107,7 @@ OTHERS = {
 }  # fmt: skip
 
 
-def test_documents_as_they_should_be_are_accepted(tasks: Tasks) -> None:
+def test_valid_documents_are_accepted(tasks: Tasks) -> None:
     """Optional fields are empty in some documents: `ctx_b` of HellaSwag, `support` of SciQ."""
     check_documents(tasks, num_fewshot=2, limit=None)
 
@@ -171,7 +171,7 @@ def test_a_document_that_cannot_be_scored_is_refused(
         raise UserError(found)
 
 
-def test_fields_that_the_prompt_does_not_use_may_hold_anything(tasks: Tasks) -> None:
+def test_unused_fields_are_not_checked(tasks: Tasks) -> None:
     for task, change in (
         ("boolq", {"idx": None}), ("hellaswag", {"source_id": None, "ctx_b": ""}), ("sciq", {"support": ""}),
         ("boolq", {"label": True}), ("piqa", {"goal": "None of these"}), ("winogrande", {"qID": ""}),
@@ -257,7 +257,7 @@ def test_a_document_that_stops_lm_eval_is_named(
         ("winogrande", "option2", "sentence, option1, answer"),
     ],
 )
-def test_a_column_that_the_task_reads_is_missed(task: str, field: str, left: str, load: Load, rows: Splits) -> None:
+def test_a_missing_column_is_named(task: str, field: str, left: str, load: Load, rows: Splits) -> None:
     """lm-eval would write the name of a missing column into the prompt, instead of its value."""
     without = {
         f"{split}.parquet": pa.Table.from_pylist([{k: v for k, v in row.items() if k != field} for row in documents])
@@ -281,14 +281,14 @@ def test_the_line_of_a_broken_file_is_named(content: str, problem: str, load: Lo
         load("piqa", {"train.jsonl": good, "validation.jsonl": as_lines(good) + content})
 
 
-def test_a_null_row_comes_before_pyarrow(load: Load, rows: Splits) -> None:
+def test_a_null_row_is_refused_before_pyarrow_reads_it(load: Load, rows: Splits) -> None:
     """The row is refused before pyarrow reads the file, because a null in the first row crashes pyarrow."""
     good = rows["piqa"]["validation"]
     with pytest.raises(UserError, match=r"train.jsonl: line 1: is not a JSON object"):
         load("piqa", {"train.jsonl": "null\n" + as_lines(good), "validation.jsonl": good})
 
 
-def test_files_that_cannot_be_read_are_named(load: Load, rows: Splits, tmp_path: Path) -> None:
+def test_unreadable_files_are_named(load: Load, rows: Splits, tmp_path: Path) -> None:
     table = pa.Table.from_pylist(rows["piqa"]["validation"])
     write_parquet(tmp_path / "whole.parquet", table)
     whole = (tmp_path / "whole.parquet").read_bytes()

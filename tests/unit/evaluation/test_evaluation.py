@@ -144,7 +144,7 @@ def test_every_value_equals_lm_evals_hf_backend(
     assert n_truncated > 0 or not protocol.num_fewshot
 
 
-def test_tokenising_beforehand_changes_nothing(
+def test_stored_requests_give_the_same_results(
     tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
 ) -> None:
     requests = requests_for(tmp_path, data, tokenizer)
@@ -185,7 +185,7 @@ def test_metrics_are_recomputed_from_samples_to_the_last_digit(
     assert [part for part, seconds in stopwatch.seconds.items() if seconds == 0] == ["load"]
 
 
-def test_each_moment_counts_for_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_counted_for_one_part_only(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0, 1, 3, 6, 10, 15])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     stopwatch = Stopwatch()  # at 0
@@ -435,7 +435,7 @@ def test_a_tokenizer_without_bos_and_eos_is_refused(without_bos_rule: Path) -> N
         RequestEncoder(bare, None)
 
 
-def test_a_protocol_at_its_old_meaning_is_stored_as_before() -> None:
+def test_a_protocol_with_old_defaults_is_stored_as_in_version_0_1_0() -> None:
     """Newer keys are left out at their defaults, so that results of version 0.1.0 stay valid."""
     assert set(PROTOCOL.to_dict()) == {
         "tasks", "num_fewshot", "chat_template", "add_bos", "limit", "window", "stride", "texts",

@@ -71,6 +71,8 @@ def test_window_longer_than_the_context_is_refused(model: PreTrainedModel) -> No
 def test_a_text_of_one_token_is_refused(model: PreTrainedModel) -> None:
     with pytest.raises(UserError, match=r"text 'x' has 1 tokens, none of which has a context to be scored in"):
         measure_perplexity(model, [1], name="x", window=8, stride=4, token_budget=64)
+    with pytest.raises(UserError, match=r"text 'x' has 1 tokens"):
+        measure_perplexity(model, [1, 2, 3], name="x", window=8, stride=4, token_budget=64, max_tokens=1)
 
 
 def test_overflow_is_refused() -> None:

@@ -38,13 +38,13 @@ def config_of(name: str, **changes: object) -> PreTrainedConfig:
 
 
 @pytest.mark.parametrize("name", PASS)
-def test_architectures_that_work_pass(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_supported_architectures_pass(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     check_architecture(saved(tmp_path, config_of(name)))
     assert "was not tried" not in caplog.text
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_others_are_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_unsupported_architectures_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"architecture \w+ is not supported: {REFUSED[name]}"):
         check_architecture(saved(tmp_path, config_of(name)))
 
@@ -62,7 +62,7 @@ def test_positions_that_scale_with_the_length_pass(rope: dict[str, object], tmp_
 
 
 @pytest.mark.parametrize("rope", ROPES, ids=["longrope", "dynamic"])
-def test_they_would_be_refused_if_batches_mixed_lengths(
+def test_scaling_positions_are_refused_if_batches_mix_lengths(
     rope: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If scoring does not separate requests by length, the small copy shows the wrong scores."""
@@ -74,7 +74,7 @@ def test_they_would_be_refused_if_batches_mixed_lengths(
         check_architecture(saved(tmp_path, config_of("Llama", rope_parameters=rope)))
 
 
-def test_a_block_that_does_more_than_its_groups_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_that_does_more_than_its_groups_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The patched MLP also adds a term that depends on its number of channels, so channels cannot be removed."""
 
     def forward(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -85,21 +85,28 @@ def test_a_block_that_does_more_than_its_groups_is_found(tmp_path: Path, monkeyp
         check_architecture(saved(tmp_path, config_of("Llama")))
 
 
-def test_blocks_that_do_not_just_add_to_the_stream_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_that_do_more_than_add_to_the_residual_stream_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checks, "_without", _without_nothing)
     with pytest.raises(UserError, match=r"the prior of layer 0 is not the loss of the model without it"):
         check_architecture(saved(tmp_path, config_of("Llama")))
 
 
-def test_what_cannot_be_copied_is_said_and_let_through(
+def test_a_skipped_check_is_logged_in_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ValueError("sizes of the wrong kind")
 
     monkeypatch.setattr(checks, "small_copy", fail)
-    check_architecture(saved(tmp_path, config_of("Llama")))
-    assert "no small copy could be made of it, so its architecture was not tried" in caplog.text
+    folder = saved(tmp_path, config_of("Llama"))
+    check_architecture(folder)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{folder}: its architecture was not checked, because no small copy of the model could be made "
+        "(ValueError('sizes of the wrong kind'))"
+    )
 
 
 def test_the_copy_is_small_and_has_every_kind_of_layer() -> None:

@@ -1,12 +1,13 @@
 """Evaluation jobs and their store: no evaluation runs twice, and damaged entries are not used."""
 
+import errno
 import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import pytest
@@ -96,7 +97,7 @@ def test_an_experiment_is_evaluated_once(tmp_path: Path, job: FakeJob, store: St
     assert len(job.evaluators) == 1  # no model was loaded for the stored result
 
 
-def test_waiting_experiments_are_evaluated_beside_it(tmp_path: Path, job: FakeJob, store: Store) -> None:
+def test_extra_experiments_are_evaluated(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
     plans[2].with_name("metrics.json").write_text("{}")  # c has results already
     evaluate_with_others(job, store, plans[1], at_most=2, planned=study_of(*plans))
@@ -107,7 +108,7 @@ def test_waiting_experiments_are_evaluated_beside_it(tmp_path: Path, job: FakeJo
     assert n_evaluations(job) == 3
 
 
-def test_a_job_whose_workflow_was_told_to_stop_begins_no_other(
+def test_a_stopping_workflow_evaluates_no_extra_experiment(
     tmp_path: Path, job: FakeJob, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
@@ -119,7 +120,7 @@ def test_a_job_whose_workflow_was_told_to_stop_begins_no_other(
     assert n_evaluations(job) == 3  # only the job's own experiment was evaluated
 
 
-def test_only_current_plans_of_the_study_are_evaluated_beside_it(tmp_path: Path, job: FakeJob, store: Store) -> None:
+def test_only_current_plans_of_the_study_are_extra_experiments(tmp_path: Path, job: FakeJob, store: Store) -> None:
     """Plans of an older grid and stale plans, which their own jobs will make again, are skipped."""
     own = add_plan(tmp_path, "a", (0,))
     add_plan(tmp_path, "orphan", (1,))
@@ -135,7 +136,7 @@ def test_only_current_plans_of_the_study_are_evaluated_beside_it(tmp_path: Path,
     assert [plan.kept_kv_groups for plan in job.evaluators[0].done] == [((0,),)]
 
 
-def test_a_plan_whose_tables_are_made_again_waits_for_its_own_job(tmp_path: Path, job: FakeJob, store: Store) -> None:
+def test_a_plan_with_newer_source_tables_is_no_extra_experiment(tmp_path: Path, job: FakeJob, store: Store) -> None:
     own, table = add_plan(tmp_path, "a", (0,)), tmp_path / "importance.parquet"
     plans = {kept: add_plan(tmp_path, f"b{kept}", (kept,)) for kept in (1, 2)}
     planned = [Planned(str(plan), SETTINGS, (str(table),)) for plan in plans.values()]
@@ -149,7 +150,7 @@ def test_a_plan_whose_tables_are_made_again_waits_for_its_own_job(tmp_path: Path
     assert done == [((0,),), ((0, 1),), ((2,),)]
 
 
-def test_the_study_is_looked_up_only_for_another_experiment(tmp_path: Path, job: FakeJob, store: Store) -> None:
+def test_the_study_is_read_only_for_extra_experiments(tmp_path: Path, job: FakeJob, store: Store) -> None:
     def planned() -> list[Planned]:
         raise AssertionError
 
@@ -158,7 +159,7 @@ def test_the_study_is_looked_up_only_for_another_experiment(tmp_path: Path, job:
     evaluate_with_others(job, store, plan, at_most=9, planned=planned)  # it is in the store already
 
 
-def test_the_experiments_of_a_model_with_what_their_plans_are_made_from() -> None:
+def test_planned_experiments_name_settings_and_source_tables() -> None:
     methods = [{"name": "t", "scope": "layer"}, {"name": "m", "criterion": "magnitude"}]
     models = [{"name": name, "family": "F", "kind": "base", "path": "x"} for name in "AB"]
     grid = {"methods": ["t", "m"], "taylor_seq_len": [16], "taylor_num_samples": [8]}
@@ -180,7 +181,7 @@ def test_equal_plans_are_evaluated_once(tmp_path: Path, job: FakeJob, store: Sto
     assert n_evaluations(job) == 1
 
 
-def test_what_decides_the_numbers_decides_the_key(tmp_path: Path, job: FakeJob) -> None:
+def test_everything_that_determines_the_results_changes_the_key(tmp_path: Path, job: FakeJob) -> None:
     plan = read_json(add_plan(tmp_path, "a", (0,)))
     keys = [Store.key(job.recipe(plan)), Store.key(job.recipe(None))]
     keys += [
@@ -210,7 +211,7 @@ def test_a_recovered_experiment_is_evaluated_once_and_apart_from_the_pruned_one(
     assert "adapter" not in read_json(store.folder / pruned / "metrics.json")["recipe"]["settings"]
 
 
-def test_what_another_process_finished_meanwhile_is_not_done_again(
+def test_an_experiment_that_another_process_finished_is_not_evaluated_again(
     tmp_path: Path, job: FakeJob, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another job finishes `b` after this job listed `b` and before this job claims it."""
@@ -230,7 +231,9 @@ def test_what_another_process_finished_meanwhile_is_not_done_again(
     assert n_evaluations(job) == 1
 
 
-def test_its_own_failure_is_raised_and_leaves_nothing(tmp_path: Path, job: FakeJob, store: Store) -> None:
+def test_failure_of_the_own_experiment_is_raised_and_nothing_is_stored(
+    tmp_path: Path, job: FakeJob, store: Store
+) -> None:
     plan = add_plan(tmp_path, "a", ())
     with pytest.raises(UserError, match="log-likelihood is nan"):
         evaluate_with_others(job, store, plan, at_most=1)
@@ -238,14 +241,14 @@ def test_its_own_failure_is_raised_and_leaves_nothing(tmp_path: Path, job: FakeJ
     assert not [path for path in store.folder.iterdir() if path.is_dir()]
 
 
-def test_anothers_failure_is_left_to_its_own_job(tmp_path: Path, job: FakeJob, store: Store) -> None:
+def test_failure_of_an_extra_experiment_is_not_raised(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", ()), ("b", (0,)), ("c", (1,)))]
     _, plan, last = plans
     evaluate_with_others(job, store, plan, at_most=9, planned=study_of(*plans))
     assert store.has(store.key(job.recipe(read_json(last))))
 
 
-def test_results_are_handed_over_with_their_name(tmp_path: Path, job: FakeJob, store: Store) -> None:
+def test_delivered_metrics_have_the_names_of_the_experiment(tmp_path: Path, job: FakeJob, store: Store) -> None:
     key = evaluate_with_others(job, store, add_plan(tmp_path, "a", (0,)), at_most=1)
     metrics, samples = tmp_path / "out/metrics.json", tmp_path / "out/samples.parquet"
     store.deliver(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)
@@ -298,7 +301,41 @@ def test_a_damaged_entry_is_made_again(
     assert store.has(entry.name)
 
 
-def test_truncated_samples_heal_when_they_are_deleted(tmp_path: Path, job: FakeJob, store: Store) -> None:
+@pytest.mark.parametrize("with_checksums", [True, False], ids=["checksums", "version 0.1.0"])
+def test_an_entry_that_cannot_be_read_now_is_kept(
+    tmp_path: Path, job: FakeJob, store: Store, monkeypatch: pytest.MonkeyPatch, *, with_checksums: bool
+) -> None:
+    plan, _, entry = finished(tmp_path, job, store)
+    if not with_checksums:
+        _forget_checksums(entry)
+    with monkeypatch.context() as failing:
+        failing.setattr("espalier.evaluation.store.sha256_of", _fail_to_read)
+        with pytest.raises(OSError, match="Input/output error"):
+            evaluate_with_others(job, store, plan, at_most=1)
+    assert store.has(entry.name)
+    assert n_evaluations(job) == 1
+
+
+def test_an_extra_experiment_that_cannot_be_read_now_is_left_to_its_own_job(
+    tmp_path: Path, job: FakeJob, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, _, entry = finished(tmp_path, job, store)
+    plan.with_name("metrics.json").unlink()
+    own = add_plan(tmp_path, "b", (1,))
+    has = store.has
+    monkeypatch.setattr(store, "has", lambda key: _fail_to_read(key) if key == entry.name else has(key))
+    evaluate_with_others(job, store, own, at_most=2, planned=study_of(plan, own))
+    assert n_evaluations(job) == 2
+    assert "cannot be read now and is left to its own job: [Errno 5] Input/output error" in caplog.text
+
+
+def _fail_to_read(_: object) -> NoReturn:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_truncated_samples_are_evaluated_again_after_they_are_deleted(
+    tmp_path: Path, job: FakeJob, store: Store
+) -> None:
     """A hard link makes the experiment's file and the store's the same file, so damage affects both."""
     _, samples, _ = finished(tmp_path, job, store)
     _cut(samples)
@@ -319,7 +356,7 @@ def test_an_entry_of_another_recipe_is_made_again(tmp_path: Path, job: FakeJob, 
     assert n_evaluations(job) == 3
 
 
-def test_entries_of_version_0_1_0_are_read_through(tmp_path: Path, job: FakeJob, store: Store) -> None:
+def test_entries_of_version_0_1_0_are_checked_by_reading_them(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plan, _, entry = finished(tmp_path, job, store)
     _forget_checksums(entry)
     evaluate_with_others(job, store, plan, at_most=1)

@@ -17,7 +17,7 @@ from tests.unit.conftest import random_model
 SETTINGS = {"batch_sizes": [1, 2], "prompt_tokens": 8, "new_tokens": 3, "repeats": 6, "threads": 1}
 
 
-def plan_hash(kept_mlp_channels: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
+def plan_of(kept_mlp_channels: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
     plan = Plan((2, 2), (48, 48), ((1,), ()), kept_mlp_channels)
     return {
         "model": "A", "experiment": "x-p20", "pruning_ratio": 0.2, "removed_param_fraction": 0.19, **plan.to_dict(),
@@ -31,8 +31,8 @@ def measured(folder: Path, tokenizer: PreTrainedTokenizerFast, plan: dict[str, A
     return measure_plan(manifest, plan, settings=SETTINGS, dtype="auto", device="cpu", gpus=0)
 
 
-def test_what_is_written(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    found = measured(tmp_path, tokenizer, plan_hash((tuple(range(30)), ())))
+def test_content_of_the_result_file(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    found = measured(tmp_path, tokenizer, plan_of((tuple(range(30)), ())))
     assert json.loads(json.dumps(found, allow_nan=False)) == json.loads(json.dumps(found))
     assert (found["experiment"], found["padded_to"]) == ("x-p20", 64)
     assert found["machine"]["device"] == "cpu"
@@ -48,24 +48,24 @@ def test_what_is_written(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def test_widths_that_need_no_padding(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    found = measured(tmp_path, tokenizer, plan_hash(((), ())))
+    found = measured(tmp_path, tokenizer, plan_of(((), ())))
     assert found["padded_to"] is None
     assert set(found["models"]) == {"unpruned", "pruned"}
     assert {(one["of"], one["to"]) for one in found["batches"][0]["gains"]} == {("pruned", "unpruned")}
 
 
-def test_the_plan_that_is_named(tmp_path: Path) -> None:
-    write_json(tmp_path / "plan.json", plan_hash(((), ())))
+def test_a_named_plan_is_read(tmp_path: Path) -> None:
+    write_json(tmp_path / "plan.json", plan_of(((), ())))
     assert chosen_plan(tmp_path / "plan.json", tmp_path)["experiment"] == "x-p20"
 
 
-def test_the_plan_of_the_best(tmp_path: Path) -> None:
+def test_the_plan_of_the_best_experiment_is_read(tmp_path: Path) -> None:
     write_json(tmp_path / "best.json", {"model": "A", "best": {"experiment": "x-p20"}})
-    write_json(tmp_path / "experiments/x-p20/plan.json", plan_hash(((), ())))
+    write_json(tmp_path / "experiments/x-p20/plan.json", plan_of(((), ())))
     assert chosen_plan(tmp_path / "best.json", tmp_path / "experiments")["experiment"] == "x-p20"
 
 
-def test_no_best(tmp_path: Path) -> None:
+def test_no_best_experiment_is_an_error(tmp_path: Path) -> None:
     write_json(tmp_path / "best.json", {"model": "A", "best": None})
     with pytest.raises(UserError, match=r"inference: model 'A' has no valid experiment, so none is the best; name one"):
         chosen_plan(tmp_path / "best.json", tmp_path)

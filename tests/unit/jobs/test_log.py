@@ -65,7 +65,7 @@ def recorded(folder: Path) -> dict[str, str]:
         ),
     ],
 )
-def test_a_failed_job_says_why_and_a_later_success_takes_it_back(
+def test_a_failure_record_is_written_and_removed_by_a_later_success(
     tmp_path: Path, body: str, reason: str, line: str
 ) -> None:
     status, printed = run(tmp_path, body)
@@ -81,7 +81,7 @@ def test_a_failed_job_says_why_and_a_later_success_takes_it_back(
     assert recorded(tmp_path) == {}
 
 
-def test_a_success_takes_back_its_own_reason_and_no_other(tmp_path: Path) -> None:
+def test_a_success_removes_only_its_own_record(tmp_path: Path) -> None:
     """A plan that succeeds keeps the record of its failed evaluation; dots in names are not file suffixes."""
     jobs = [
         ("evaluate", "A", "v1.5-p20"), ("evaluate", "A", "v1.5-p20.x"), ("plan", "A", "v1.5-p20"), ("check_model", "A"),
@@ -97,7 +97,7 @@ def test_a_success_takes_back_its_own_reason_and_no_other(tmp_path: Path) -> Non
         assert recorded(tmp_path) == expected
 
 
-def test_a_reason_of_version_0_1_0_goes_with_the_job_that_it_is_of(tmp_path: Path) -> None:
+def test_a_record_of_version_0_1_0_is_removed_by_the_job_that_wrote_it(tmp_path: Path) -> None:
     """In version 0.1.0, plan and evaluation shared one record; the log in it shows which job failed."""
     older = tmp_path / "results/s/failures/A/x-p20.json"
     for rule, other in (("plan", "evaluate"), ("evaluate", "plan")):
@@ -113,7 +113,7 @@ def test_a_reason_of_version_0_1_0_goes_with_the_job_that_it_is_of(tmp_path: Pat
     ["raise KeyboardInterrupt", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"],
     ids=["SIGINT", "SIGKILL"],
 )
-def test_what_stops_a_job_without_a_word_takes_no_earlier_reason_away(tmp_path: Path, body: str) -> None:
+def test_an_interrupted_or_killed_job_keeps_the_earlier_record(tmp_path: Path, body: str) -> None:
     assert run(tmp_path, body)[0] in {130, -signal.SIGKILL}
     assert recorded(tmp_path) == {}
     run(tmp_path, "raise UserError('too much')")
@@ -121,18 +121,18 @@ def test_what_stops_a_job_without_a_word_takes_no_earlier_reason_away(tmp_path: 
     assert recorded(tmp_path) == {"plan/A/x-p20.json": "too much"}
 
 
-def test_an_interrupted_job_says_so_in_a_line(tmp_path: Path) -> None:
+def test_an_interrupt_is_logged_in_one_line(tmp_path: Path) -> None:
     assert run(tmp_path, "raise KeyboardInterrupt") == (130, "[plan A x-p20] interrupted\n")
 
 
-def test_where_reasons_lie() -> None:
+def test_paths_of_failure_records() -> None:
     assert failure_file("results/s", "plan", ("A.1", "v1.5-p20")) == Path("results/s/failures/plan/A.1/v1.5-p20.json")
     assert failure_file("cache", "stage_model", ("a--b@main",)) == Path("cache/failures/stage_model/a--b@main.json")
     assert older_file("results/s", "evaluate_baseline", ("A",)) == Path("results/s/failures/A/baseline.json")
     assert older_file("results/s", "check_model", ("A",)) is None
 
 
-def test_a_record_that_cannot_be_read_hides_no_failure(tmp_path: Path) -> None:
+def test_an_unreadable_record_does_not_hide_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     assert read_failure(path) is None
     assert read_failure(path / "y.json") is None
@@ -165,7 +165,7 @@ def test_every_script_sets_its_environment_first_and_records_its_failures(path: 
 @pytest.mark.parametrize(
     ("script", "offline"), [("train_sandbox_tokenizer", True), ("tokenize_requests", True), ("stage_model", False)]
 )
-def test_libraries_of_hubs_know_what_a_script_may_do(script: str, offline: bool) -> None:
+def test_environment_variables_allow_or_forbid_the_network(script: str, offline: bool) -> None:
     """The setting of the script overrides the environment in which Snakemake was started."""
     path = str(REPOSITORY / f"workflow/scripts/{script}.py")
     code = (

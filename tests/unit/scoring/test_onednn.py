@@ -51,7 +51,7 @@ def test_a_model_computes_the_same_logits(architecture: str, mkl_is_slow: bool, 
 
 @needs_onednn
 @pytest.mark.usefixtures("mkl_is_slow")
-def test_gradients_are_as_ever(calls: list[torch.Size]) -> None:
+def test_gradients_do_not_use_onednn(calls: list[torch.Size]) -> None:
     model = random_model("llama", 50)
     gradients = []
     for context in (torch.enable_grad(), fast_linear(model)):
@@ -87,7 +87,9 @@ LEFT_ALONE = {
 
 @needs_onednn
 @pytest.mark.parametrize("case", [*PRODUCTS, *LEFT_ALONE])
-def test_every_product_is_right(case: str, calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_product_equals_that_of_pytorch(
+    case: str, calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(onednn, "mkl_is_slow", lambda: True)
     x, weight, bias = (PRODUCTS | LEFT_ALONE)[case]
     expected = functional.linear(x, weight, bias)

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from espalier.scoring.engine import break_even_width
-from espalier.scoring.pack import Batch, choose_batches, make_batches, pack_rows, padding, to_arrays
+from espalier.scoring.pack import Batch, best_fit_rows, choose_batches, make_batches, padding, to_arrays
 from espalier.scoring.requests import Request
 from espalier.scoring.tree import Forest, build_forest
 
 
 @given(st.lists(st.integers(1, 90), max_size=60), st.integers(1, 64))
-def test_each_item_is_in_one_row_that_holds_it(sizes: list[int], width: int) -> None:
-    rows = pack_rows(sizes, width)
+def test_each_item_is_in_exactly_one_row_and_fits(sizes: list[int], width: int) -> None:
+    rows = best_fit_rows(sizes, width)
     assert sorted(item for row in rows for item in row) == list(range(len(sizes)))
     for row in rows:
         assert sum(sizes[item] for item in row) <= max(width, -(-max(sizes[item] for item in row) // 8) * 8)
@@ -24,7 +24,7 @@ def test_each_item_is_in_one_row_that_holds_it(sizes: list[int], width: int) -> 
 
 def test_best_fit_by_hand() -> None:
     # 6 and 5 open rows of 10; 4 fits both and goes where less is left over (6 + 4); 3 and 2 join 5.
-    assert pack_rows([3, 6, 2, 5, 4], 10) == [[1, 4], [3, 0, 2]]
+    assert best_fit_rows([3, 6, 2, 5, 4], 10) == [[1, 4], [3, 0, 2]]
 
 
 @pytest.mark.parametrize(("shape", "token_budget"), [("CPU_SHAPE", 2048), ("LLAMA_3_8B", 16_384)])
@@ -80,7 +80,7 @@ def test_rows_of_a_batch_are_about_as_wide_as_it_is(lengths: list[int], width: i
         assert batch.is_causal == all(len(row) == 1 for row in batch.rows)
 
 
-def test_nine_tenths_are_alike() -> None:
+def test_rows_of_at_least_nine_tenths_of_the_width_share_a_batch() -> None:
     assert [len(batch.rows) for batch in make_batches(apart([80, 72]), width=80, token_budget=999)] == [2]
     assert [len(batch.rows) for batch in make_batches(apart([80, 71]), width=80, token_budget=999)] == [2]
     assert [len(batch.rows) for batch in make_batches(apart([80, 64]), width=80, token_budget=999)] == [1, 1]

@@ -118,7 +118,7 @@ def test_a_chain_is_never_cut() -> None:
     assert forest_of([Request(list(range(50)), [1]), Request(list(range(50)), [2])], width=8, widest=8).sizes == [50]
 
 
-def test_cut_at_the_left_by_lm_evals_rule() -> None:
+def test_truncation_on_the_left_as_in_lm_eval() -> None:
     # lm-eval: (context + continuation)[-(limit + 1):][:-1]
     request = Request([1, 2, 3, 4, 5], [6, 7])
     assert [input_tokens(request, limit).tolist() for limit in (7, 6, 5, 2)] == [
