@@ -60,7 +60,7 @@ def values() -> dict[str, Any]:
     found["MEASURE_WEIGHTS"] = importance_of_weights(model, "magnitude")["importance"][::7].tolist()
     priors = measure_priors(model, tokens, token_budget=50)
     found["MEASURE_PRIORS"] = [*priors.loss_increase.mean(0).ravel(), *priors.cosine_distance.mean(0).ravel()]
-    plan = plan_hash(model)
+    plan = quarter_plan(model)
     found["PLAN"] = [plan.kept_kv_groups, plan.kept_mlp_channels]
     prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
     requests = [Request(row[:5].tolist(), row[5 : 6 + i % 3].tolist()) for i, row in enumerate(tokens)]
@@ -69,7 +69,7 @@ def values() -> dict[str, Any]:
     return json.loads(json.dumps(found, default=float))
 
 
-def plan_hash(model: torch.nn.Module) -> Plan:
+def quarter_plan(model: torch.nn.Module) -> Plan:
     """Make a plan at pruning ratio 0.2 from fixed, artificial importances and priors."""
     layers = [
         LayerSizes(

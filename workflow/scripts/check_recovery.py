@@ -10,7 +10,7 @@ from espalier.files import read_json, write_json
 from espalier.jobs.log import workflow_job
 from espalier.recovery.training_sequences import (
     CalibrationDraw,
-    SequenceSettings,
+    TrainingTextSettings,
     check_not_calibrated,
     check_not_evaluated,
     load_training_sequences,
@@ -26,7 +26,7 @@ def main(
 ) -> None:  # fmt: skip
     model = read_json(manifest)
     text_field = settings["text_field"]
-    sequences = load_training_sequences(model, text, SequenceSettings(**settings))
+    sequences = load_training_sequences(model, text, TrainingTextSettings(**settings))
     compared = check_not_evaluated(sequences, model, text, text_field, read_requests(requests))
     check_not_calibrated(sequences, model, text, text_field, [CalibrationDraw(**draw) for draw in calibrations])
     facts = {"model": model["model"], "sequences": settings, "n_documents": len(sequences.documents)}

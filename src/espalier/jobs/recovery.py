@@ -22,7 +22,7 @@ from espalier.recipe import make_recipe, recovery_settings
 from espalier.recovery.fine_tuning import TrainingRecord, TrainingSchedule, check_context, fine_tune
 from espalier.recovery.fingerprint import adapter_fingerprint
 from espalier.recovery.lora import LoraSettings, attach, save_adapter
-from espalier.recovery.training_sequences import SequenceSettings, load_training_sequences
+from espalier.recovery.training_sequences import TrainingTextSettings, load_training_sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,6 +65,11 @@ class RecoveryJob:
             threads=snakemake.threads,
         )
 
+    @property
+    def text_settings(self) -> TrainingTextSettings:
+        """Settings of the sequences to train on. `add_bos` is among the job's settings only if the config sets it."""
+        return TrainingTextSettings(**self.select(TEXT_SETTINGS), add_bos=self.settings.get("add_bos"))
+
     def select(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Return the settings with these names."""
         return {name: self.settings[name] for name in names}
@@ -83,7 +88,7 @@ def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trai
     """
     torch.set_num_threads(job.threads)
     manifest, plan = read_json(job.manifest), read_json(job.plan)
-    sequences = load_training_sequences(manifest, job.text, SequenceSettings(**job.select(TEXT_SETTINGS)))
+    sequences = load_training_sequences(manifest, job.text, job.text_settings)
     model = load_pruned(manifest, plan, job)
     check_context(model, sequences.tokens.shape[1])
     adapted = attach(model, LoraSettings(**job.select(LORA_SETTINGS)))

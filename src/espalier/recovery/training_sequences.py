@@ -37,7 +37,7 @@ _TOKENISED_AT_ONCE = 256  # documents
 
 
 @dataclass(frozen=True)
-class SequenceSettings:
+class TrainingTextSettings:
     """Settings that determine the sequences to fine-tune on.
 
     Attributes:
@@ -88,7 +88,9 @@ class TrainingSequences:
     documents: list[int]
 
 
-def load_training_sequences(manifest: Mapping[str, Any], text: str, settings: SequenceSettings) -> TrainingSequences:
+def load_training_sequences(
+    manifest: Mapping[str, Any], text: str, settings: TrainingTextSettings
+) -> TrainingSequences:
     """Read a text file, tokenise it with the tokenizer of a model, and return the sequences to fine-tune on.
 
     Args:

@@ -15,7 +15,7 @@ from espalier.files import write_parquet
 from espalier.models.manifest import make_manifest
 from espalier.recovery.training_sequences import (
     CalibrationDraw,
-    SequenceSettings,
+    TrainingTextSettings,
     check_not_calibrated,
     check_not_evaluated,
     load_training_sequences,
@@ -23,7 +23,7 @@ from espalier.recovery.training_sequences import (
     training_order,
 )
 
-SETTINGS = SequenceSettings(text_field="text", seed=0, calibration_seeds=[0], seq_len=32, n_sequences=20)
+SETTINGS = TrainingTextSettings(text_field="text", seed=0, calibration_seeds=[0], seq_len=32, n_sequences=20)
 
 
 def test_what_calibration_reaches_first_stays_out() -> None:

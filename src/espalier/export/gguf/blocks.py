@@ -16,7 +16,7 @@ STUB_WIDTH = 32
 
 
 @dataclass(frozen=True)
-class Block:
+class FileBlock:
     """One block of the file.
 
     Attributes:
@@ -38,7 +38,7 @@ class Block:
     n_padded: int
 
 
-def lay_out(layers: Sequence[LayerShape], width_multiple: int) -> list[Block]:
+def lay_out(layers: Sequence[LayerShape], width_multiple: int) -> list[FileBlock]:
     """Return the blocks of the file.
 
     A layer without attention and MLP is left out, unless the bias of an output projection remains. That bias is added
@@ -56,10 +56,10 @@ def _adds_anything(sizes: LayerShape) -> bool:
     return bool(sizes.n_heads or sizes.n_ff or sizes.has_attention_bias or sizes.has_mlp_bias)
 
 
-def _block(index: int, sizes: LayerShape, multiple: int, *, is_first: bool) -> Block:
+def _block(index: int, sizes: LayerShape, multiple: int, *, is_first: bool) -> FileBlock:
     attention_stub = not sizes.n_heads and (is_first or sizes.has_attention_bias)
     n_ff = -(-sizes.n_ff // multiple) * multiple
-    return Block(
+    return FileBlock(
         layer=index,
         n_heads=1 if attention_stub else sizes.n_heads,
         n_kv_heads=1 if attention_stub else sizes.n_kv_heads,

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from espalier.errors import UserError
 from espalier.export.gguf.llama_process import CANNOT_LOAD
-from espalier.export.gguf.metadata import context_length
+from espalier.export.gguf.metadata import gguf_context_length
 from espalier.export.gguf.reference import reference_logits
 from espalier.export.gguf.source import Source
 from espalier.export.gguf.texts import TEXTS, vocabulary_texts
@@ -79,7 +79,7 @@ def check_file(
     drawn = vocabulary_texts(tokenizer, len(vocabulary.tokens), n_texts=N_VOCABULARY_TEXTS)
     texts = [*TEXTS, *drawn]
     expected = [tokenizer(text).input_ids for text in texts]
-    n_tokens = min(N_TOKENS, context_length(source.config))
+    n_tokens = min(N_TOKENS, gguf_context_length(source.config))
     prompt = list(itertools.islice(itertools.cycle(itertools.chain(*expected)), n_tokens - N_GENERATED))
     try:
         answer, logits = _ask(path, texts, prompt)

@@ -8,7 +8,7 @@ from typing import Any
 import gguf
 
 from espalier.errors import UserError
-from espalier.export.gguf.blocks import Block
+from espalier.export.gguf.blocks import FileBlock
 from espalier.export.gguf.rope import check_rope
 from espalier.export.gguf.source import Source
 from espalier.export.gguf.tensors import FILE_TYPES
@@ -29,7 +29,7 @@ def check_config(config: Any) -> None:
                         "architecture; export to transformers instead")  # fmt: skip
 
 
-def context_length(config: Any) -> int:
+def gguf_context_length(config: Any) -> int:
     """Return the context length, in tokens, up to which the file computes the same as the model.
 
     The `deci` architecture has no sliding window. For texts up to the length of the window, full attention gives the
@@ -42,7 +42,7 @@ def context_length(config: Any) -> int:
 
 
 def write_metadata(
-    writer: gguf.GGUFWriter, source: Source, blocks: Sequence[Block], *, name: str, gguf_type: str
+    writer: gguf.GGUFWriter, source: Source, blocks: Sequence[FileBlock], *, name: str, gguf_type: str
 ) -> None:
     """Add the metadata of the model to a file. `Vocabulary.write` adds that of the tokenizer."""
     config, head_dim = source.config, source.head_dim
@@ -51,7 +51,7 @@ def write_metadata(
     writer.add_file_type(FILE_TYPES[gguf_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_block_count(len(blocks))
-    writer.add_context_length(context_length(config))
+    writer.add_context_length(gguf_context_length(config))
     writer.add_embedding_length(config.hidden_size)
     writer.add_vocab_size(source.shapes[EMBEDDINGS][0])
     writer.add_head_count([block.n_heads for block in blocks])

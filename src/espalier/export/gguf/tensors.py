@@ -21,7 +21,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import quant_shape_to_byte_shape, quantize
 
 from espalier.errors import UserError
-from espalier.export.gguf.blocks import Block
+from espalier.export.gguf.blocks import FileBlock
 from espalier.export.gguf.rope import check_rope, frequency_factors
 from espalier.export.gguf.source import Source
 from espalier.models.architecture import (
@@ -90,7 +90,7 @@ class Tensor:
         return np.ascontiguousarray(quantize(np.ascontiguousarray(values.numpy()), self.type))
 
 
-def tensors_of(source: Source, blocks: Sequence[Block], gguf_type: str) -> list[Tensor]:
+def tensors_of(source: Source, blocks: Sequence[FileBlock], gguf_type: str) -> list[Tensor]:
     """Return the tensors of a file, in the order in which they are written."""
     return [_typed(name, shape, make, gguf_type) for name, shape, make in _all(source, blocks)]
 
@@ -110,7 +110,7 @@ def _typed(name: str, shape: tuple[int, ...], make: Make, gguf_type: str) -> Ten
     return Tensor(name, shape, Type[gguf_type] if fits else Type.F16, make)
 
 
-def _all(source: Source, blocks: Sequence[Block]) -> Iterator[UntypedTensor]:
+def _all(source: Source, blocks: Sequence[FileBlock]) -> Iterator[UntypedTensor]:
     yield _plain(source, "token_embd.weight", EMBEDDINGS)
     if check_rope(source.config) == "llama3":
         factors = frequency_factors(source.config, source.head_dim)
@@ -123,7 +123,7 @@ def _all(source: Source, blocks: Sequence[Block]) -> Iterator[UntypedTensor]:
         yield _plain(source, "output.weight", OUTPUT_EMBEDDINGS)
 
 
-def _attention(source: Source, block: Block) -> Iterator[UntypedTensor]:
+def _attention(source: Source, block: FileBlock) -> Iterator[UntypedTensor]:
     prefix, hidden = f"{LAYERS}.{block.layer}.", source.config.hidden_size
     if block.attention_stub:
         yield _ones("attn_norm.weight", hidden)
@@ -143,7 +143,7 @@ def _attention(source: Source, block: Block) -> Iterator[UntypedTensor]:
         yield _plain(source, "attn_output.bias", f"{prefix}{ATTENTION.writer_path}.bias")
 
 
-def _mlp(source: Source, block: Block) -> Iterator[UntypedTensor]:
+def _mlp(source: Source, block: FileBlock) -> Iterator[UntypedTensor]:
     prefix, hidden = f"{LAYERS}.{block.layer}.", source.config.hidden_size
     if block.mlp_stub:
         yield _ones("ffn_norm.weight", hidden)

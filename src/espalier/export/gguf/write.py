@@ -10,9 +10,9 @@ import gguf
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from espalier.errors import UserError
-from espalier.export.gguf.blocks import Block, lay_out
+from espalier.export.gguf.blocks import FileBlock, lay_out
 from espalier.export.gguf.check import check_file, llama_cpp_version
-from espalier.export.gguf.metadata import ARCHITECTURE, check_config, context_length, write_metadata
+from espalier.export.gguf.metadata import ARCHITECTURE, check_config, gguf_context_length, write_metadata
 from espalier.export.gguf.source import Source, open_source
 from espalier.export.gguf.tensors import FILE_TYPES, Tensor, fallbacks, tensors_of
 from espalier.export.gguf.vocabulary import Vocabulary, describe
@@ -67,7 +67,7 @@ def export_gguf(folder: str | Path, output: str | Path, *, gguf_type: str, name:
 def _write_file(
     path: Path,
     source: Source,
-    blocks: list[Block],
+    blocks: list[FileBlock],
     tensors: list[Tensor],
     vocabulary: Vocabulary,
     *,
@@ -94,7 +94,7 @@ def _write_file(
 
 
 def _facts(
-    source: Source, blocks: list[Block], tensors: list[Tensor], vocabulary: Vocabulary, gguf_type: str
+    source: Source, blocks: list[FileBlock], tensors: list[Tensor], vocabulary: Vocabulary, gguf_type: str
 ) -> dict[str, Any]:
     """Return the content of the JSON file, except the size of the GGUF file and the results of the check."""
     kept = {block.layer for block in blocks}
@@ -102,7 +102,7 @@ def _facts(
         "architecture": ARCHITECTURE,
         "type": gguf_type,
         "n_blocks": len(blocks),
-        "context_length": context_length(source.config),
+        "context_length": gguf_context_length(source.config),
         "max_position_embeddings": source.config.max_position_embeddings,
         "left_out_layers": [index for index in range(source.config.num_hidden_layers) if index not in kept],
         "attention_stubs": [block.layer for block in blocks if block.attention_stub],
