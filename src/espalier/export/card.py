@@ -11,7 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from espalier.export.build import STUB_CHANNELS
-from espalier.export.words import check_lines, licence_line, origin_lines, plan_lines, protocol_lines, result_rows
+from espalier.export.card_lines import check_lines, licence_line, origin_lines, plan_lines, protocol_lines, result_rows
 from espalier.files import read_json
 from espalier.models.sizes import ModelSizes
 from espalier.planning.plan import Plan
@@ -87,9 +87,9 @@ def environment() -> Environment:
 
 def _head(base: Mapping[str, Any], licence: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata at the top of the card, which model hubs read."""
-    said = {key: licence[key] for key in ("license", "license_name", "license_link") if key in licence}
+    stated = {key: licence[key] for key in ("license", "license_name", "license_link") if key in licence}
     origin = {"base_model": base["hub"]} if base["hub"] else {}
-    return {"library_name": "transformers", "pipeline_tag": "text-generation", **said, **origin, "tags": ["pruned"]}
+    return {"library_name": "transformers", "pipeline_tag": "text-generation", **stated, **origin, "tags": ["pruned"]}
 
 
 def _layer_rows(plan: Plan, manifest: Mapping[str, Any], n_query: int) -> list[dict[str, int]]:

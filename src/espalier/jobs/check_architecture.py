@@ -138,9 +138,11 @@ def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> 
     return model.eval()
 
 
-def _layers_to_keep(kinds: Sequence[str] | None, n_layers: int) -> int:
+def _layers_to_keep(layer_types: Sequence[str] | None, n_layers: int) -> int:
     """Return how many first layers include every type of layer, at least two."""
-    last_new = max((list(kinds).index(kind) for kind in set(kinds)), default=0) if kinds else 0
+    last_new = (
+        max((list(layer_types).index(layer_type) for layer_type in set(layer_types)), default=0) if layer_types else 0
+    )
     return min(n_layers, max(2, last_new + 1))
 
 

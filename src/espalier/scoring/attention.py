@@ -50,12 +50,14 @@ class Attention:
         # A config may have this key although its architecture does not use it. It then has no effect on the model.
         has_window = "sliding_window" in inspect.signature(type(config)).parameters
         window = config.sliding_window if has_window else None
-        kinds = set(getattr(config, "layer_types", None) or [_SLIDING if window else _FULL])
-        if unknown := kinds - {_FULL, _SLIDING}:
+        layer_types = set(getattr(config, "layer_types", None) or [_SLIDING if window else _FULL])
+        if unknown := layer_types - {_FULL, _SLIDING}:
             raise UserError(
                 f"the model has layers of {', '.join(sorted(unknown))}; only full and sliding are evaluated"
             )
-        return cls({kind: window if kind == _SLIDING else None for kind in sorted(kinds)}, model.dtype)
+        return cls(
+            {layer_type: window if layer_type == _SLIDING else None for layer_type in sorted(layer_types)}, model.dtype
+        )
 
     def mask(self, depth: torch.Tensor, end: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """Build the mask of a batch.

@@ -140,11 +140,11 @@ def _failure(name: str, status: int, stderr: str) -> Exception:
     number = -status
     killer = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     # The cause comes before the stack trace: `ggml.c:12: GGML_ASSERT(x) failed` or `what():  std::bad_alloc`.
-    said = next((line.strip() for line in lines if re.match(r"\S+:\d+: |\s*what\(\):", line)), lines[-1])
+    cause = next((line.strip() for line in lines if re.match(r"\S+:\d+: |\s*what\(\):", line)), lines[-1])
     remedies: dict[int, str] = {
         signal.SIGKILL: f"most likely out of memory; give the job more, for example {MORE_MEMORY}",
-        signal.SIGABRT: f"llama.cpp gave up on this file; it said: {said}",
-        signal.SIGSEGV: f"llama.cpp crashed on this file; report this with the model's config.json; it said: {said}",
+        signal.SIGABRT: f"llama.cpp gave up on this file; it said: {cause}",
+        signal.SIGSEGV: f"llama.cpp crashed on this file; report this with the model's config.json; it said: {cause}",
         signal.SIGFPE: "llama.cpp divided by zero on this file; report this with the model's config.json",
         signal.SIGBUS: "the file could not be read to its end; see whether the disk is full, then run again",
     }
@@ -194,19 +194,19 @@ def _compare_logits(got: torch.Tensor, expected: torch.Tensor, gguf_type: str) -
         UserError: If the difference is larger than the bound for the type.
     """
     difference = (got - expected).abs()
-    spread = (expected - expected.mean(-1, keepdim=True)).pow(2).mean().sqrt()
+    logit_std = (expected - expected.mean(-1, keepdim=True)).pow(2).mean().sqrt()
     largest = float(difference.max())
-    relative = float(difference.pow(2).mean().sqrt() / spread)
+    relative = float(difference.pow(2).mean().sqrt() / logit_std)
     same = got.argmax(-1) == expected.argmax(-1)
     top = expected.topk(2).values
-    decided = top[:, 0] - top[:, 1] > 2 * F32_BOUND * max(1.0, float(spread))
+    decided = top[:, 0] - top[:, 1] > 2 * F32_BOUND * max(1.0, float(logit_std))
     figures = {
         "max_logit_difference": largest,
         "rms_logit_difference_in_std": relative,
         "same_argmax": float(same.float().mean()),
     }
     if gguf_type == "F32":
-        bad = not largest <= F32_BOUND * max(1.0, float(spread)) or not bool(same[decided].all())
+        bad = not largest <= F32_BOUND * max(1.0, float(logit_std)) or not bool(same[decided].all())
     else:
         bad = not relative <= RELATIVE_BOUND[gguf_type]
     if bad or not all(map(math.isfinite, figures.values())):

@@ -73,10 +73,10 @@ def _split(parts: Sequence[Part], ignore_merges: bool) -> Split | None:
     *first, last = parts
     if last["type"] != "ByteLevel" or last["add_prefix_space"]:
         return None
-    kinds = [part["type"] for part in first]
-    if kinds == ["Split"] and not last["use_regex"] and _is_cover(first[0]):
+    types = [part["type"] for part in first]
+    if types == ["Split"] and not last["use_regex"] and _is_cover(first[0]):
         return Split(first[0]["pattern"].get("Regex", ""), digits=False, ignore_merges=ignore_merges)
-    if kinds in ([], ["Digits"]) and last["use_regex"] and all(part["individual_digits"] for part in first):
+    if types in ([], ["Digits"]) and last["use_regex"] and all(part["individual_digits"] for part in first):
         return Split(GPT2, digits=bool(first), ignore_merges=ignore_merges)
     return None
 

@@ -110,10 +110,10 @@ def licence_line(licence: Mapping[str, Any]) -> str:
     Args:
         licence: Result of `espalier.export.licence.licence_of`.
     """
-    said = ", ".join(str(licence[key]) for key in ("license", "license_name", "license_link") if key in licence)
+    stated = ", ".join(str(licence[key]) for key in ("license", "license_name", "license_link") if key in licence)
     texts = f" Its texts are in this folder: {', '.join(licence['files'])}." if licence["files"] else ""
-    if said:
-        return f"That of the base model, which its folder calls: {said}.{texts}"
+    if stated:
+        return f"That of the base model, which its folder calls: {stated}.{texts}"
     return f"That of the base model: see the base model.{texts}"
 
 
