@@ -21,8 +21,9 @@ ORDER = ("workflow/test_default_run", "slurm/test_cluster", "real/", "workflow/t
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Count tests that need more than Python among the long ones."""
-    if any(item.get_closest_marker(name) for name in ("run", "slurm", "llama", "browser")):
+    """Mark tests as long that need more than Python, or the finished tiny study, whose run takes a minute."""
+    needs_more = any(item.get_closest_marker(name) for name in ("run", "slurm", "llama", "browser"))
+    if needs_more or "tiny_run" in getattr(item, "fixturenames", ()):
         item.add_marker("long")
 
 

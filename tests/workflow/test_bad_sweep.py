@@ -30,7 +30,6 @@ def test_a_ratio_that_no_plan_can_reach(snakemake: Run, tmp_path: Path, study: d
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.long
 def test_every_criterion_makes_plans(snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]) -> None:
     """One pass for each criterion that reads text, one look at the weights; a wider grid on the ladder adds no pass."""
     study = planned_study
@@ -68,7 +67,6 @@ def test_a_calibration_text_that_is_too_short(snakemake: Run, tmp_path: Path, pl
     ) in lines
 
 
-@pytest.mark.long
 def test_calibration_text_that_is_also_evaluated(snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]) -> None:
     """The file has another name, so only its tokens show the overlap. Sequences use only a part of each document."""
     study = planned_study
@@ -87,7 +85,6 @@ def test_calibration_text_that_is_also_evaluated(snakemake: Run, tmp_path: Path,
     assert job_counts(asked.stdout + asked.stderr)["check_calibration"] == 1  # without it there are no tables
 
 
-@pytest.mark.long
 def test_a_truncated_table_is_named_and_stops_no_other_experiment(
     snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
 ) -> None:
@@ -196,6 +193,7 @@ def test_only_experiments_of_the_study_are_evaluated(
     assert len(list((folder / ".store").glob("*/metrics.json"))) == 2
 
 
+@pytest.mark.long
 def test_names_with_dots_signs_and_words_of_the_workflow(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
     """From the first job to GGUF files."""
     model, method = "A.1+x-vllm", "v1.5-p50.best"
