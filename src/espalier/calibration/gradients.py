@@ -1,11 +1,17 @@
 """Accumulation of gradients and input norms in one pass over the calibration sequences.
 
-Let loss_s be the mean next-token loss (nats) of calibration sequence s. After k sequences, a pass holds sums over
-s <= k for every parameter w of the selected layers: of d loss_s / dw, of (d loss_s / dw)^2, or of the squared input
-features. The caller selects the sums. One pass over n sequences therefore gives results for every sample count up to n.
+Let loss_s be the mean next-token loss (nats) of calibration sequence s. For each projection of the selected layers, a
+pass accumulates the sums that the caller selects:
 
-Sums are float32 for every dtype of the model. The backward pass adds each parameter's gradient to its sum and frees
-the gradient immediately. The gradients of the whole model never exist at the same time.
+    gradient          sum_s d loss_s / dw        for each element w of the weight and of the bias
+    squared_gradient  sum_s (d loss_s / dw)^2    for each element w
+    squared_input     sum_s sum_t x_jst^2        x_jst: input feature j of the projection at token t of sequence s
+
+After k sequences, each sum is over the first k sequences. One pass over n sequences can therefore give results for
+every sample count up to n.
+
+Sums are float32 for every dtype of the model. During the backward pass, each parameter's gradient is added to its sum
+and freed as soon as it is computed. The gradients of the whole model therefore never exist at the same time.
 """
 
 from __future__ import annotations
@@ -42,7 +48,7 @@ class Sums:
         gradient: Sum of the gradients of single sequences, float32, in the shape of the parameter.
         squared_gradient: Sum of the squared gradients of single sequences, float32, in the shape of the parameter.
         squared_input: Sum of squared inputs over sequences and tokens, float32, (in_features,). The input of a bias is
-            always 1, so its sum is the number of tokens, ().
+            always 1, so its sum is the number of tokens, a scalar of shape ().
     """
 
     projection: Projection
@@ -58,7 +64,7 @@ class Sums:
         def zeros(shape: torch.Size) -> torch.Tensor:
             return torch.zeros(shape, dtype=torch.float32, device=parameter.device)
 
-        features = parameter.shape[1:]  # () for a bias
+        features = parameter.shape[1:]  # (in_features,), or () for a bias
         return cls(
             projection,
             parameter,
@@ -68,7 +74,7 @@ class Sums:
         )
 
     def parameter_stats(self, n_samples: int) -> ParameterStats:
-        """Return the statistics that a criterion reads, given that the sums cover `n_samples` sequences."""
+        """Return the statistics that a criterion reads. `n_samples` is the number of sequences in the sums."""
 
         def mean(total: torch.Tensor | None) -> torch.Tensor | None:
             return None if total is None else total / n_samples
@@ -84,6 +90,7 @@ class Sums:
     def first_non_finite(self) -> str | None:
         """Return the name of the first sum that is not finite, or None."""
         sums = (self.gradient, self.squared_gradient, self.squared_input)
+        # Float32 elements cannot overflow a float64 sum, so the sum is finite exactly if all elements are.
         named = zip(("gradients", "squared gradients", "input norms"), sums, strict=True)
         bad = (name for name, each in named if each is not None and not torch.isfinite(each.sum(dtype=torch.float64)))
         return next(bad, None)
@@ -131,15 +138,16 @@ def accumulate(
         model: A causal language model. Its weights do not change.
         sequences: Token ids, (n_samples, seq_len).
         counts: Increasing sample counts at which to yield. The last is at most n_samples.
-        needs: Sums to accumulate. With squared gradients, a forward pass takes one sequence, whatever `batch_size`
-            is.
-        layers: Indices of the layers whose parameters are summed.
-        batch_size: Sequences per forward pass.
+        needs: Statistics whose sums to accumulate. Squared gradients need one forward pass per sequence, so
+            `batch_size` is then ignored.
+        layers: Indices of the layers for which to accumulate sums.
+        batch_size: Most sequences per forward pass. A forward pass does not go beyond the next sample count.
         progress: Progress bar. It advances by the tokens processed.
         checkpointing: Whether the backward pass recomputes activations instead of keeping them in memory.
 
     Yields:
-        The sample count and the sums so far. The sums are updated in place. Read them before advancing the generator.
+        The sample count, and the sums over that many sequences. The sums are updated in place. Read them before
+        advancing the generator.
 
     Raises:
         UserError: If a sum is not finite. The message names the layer and the sequence.
@@ -162,7 +170,7 @@ def accumulate(
 def max_batch_size(needs: Collection[Statistic], n_sequences: int) -> int:
     """Return the largest number of sequences of a forward pass: 1 with squared gradients, otherwise `n_sequences`.
 
-    The square of a single sequence's gradient needs a backward pass for that sequence alone.
+    Squared gradients need the gradient of each single sequence, and a backward pass gives the sum over its batch.
     """
     return 1 if "squared_gradient" in needs else n_sequences
 
@@ -230,10 +238,10 @@ def _add_batch(model: PreTrainedModel, sums: Sequence[Sums], batch: torch.Tensor
 def _accumulating_gradients(
     model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, checkpointing: bool
 ) -> Iterator[None]:
-    """Accumulate the gradients of these parameters, and only these, in backward passes inside the block.
+    """Add gradients to `sums` in backward passes inside the block. No other parameter gets a gradient.
 
     A hook adds each gradient to its sum and frees it. At the end, hooks and gradients are removed, and `requires_grad`
-    of every parameter is restored.
+    of every parameter is restored. Without `gradients`, no parameter gets a gradient.
     """
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
 
@@ -266,7 +274,8 @@ def _accumulating_gradients(
 def gradient_checkpointing(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Make layers keep only their inputs and recompute activations in the backward pass, inside the block.
 
-    Gradient checkpointing of transformers works only in training mode, which also enables dropout.
+    This replaces the gradient checkpointing of transformers, which works only in training mode. Training mode would
+    also enable dropout.
     """
     changed = []
     try:
@@ -278,17 +287,17 @@ def gradient_checkpointing(layers: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for layer, own in changed:
             del layer.forward
-            if own is not None:  # another library's wrapper, such as accelerate's
+            if own is not None:  # `forward` was already replaced by another library, such as accelerate
                 layer.forward = own
 
 
 @contextmanager
 def _recording_inputs(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[None]:
-    """Add the squared inputs of each projection to its sums, in forward passes inside the block."""
+    """Add the squared inputs of each projection to `sums` in forward passes inside the block."""
 
     def record(totals: list[torch.Tensor], _module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         features = args[0].detach().float().flatten(0, -2)  # (tokens, in_features)
-        for total in totals:
+        for total in totals:  # (in_features,) for a weight, () for a bias
             total.add_(features.square().sum(dim=0) if total.dim() else len(features))
 
     by_projection: dict[tuple[int, str], list[torch.Tensor]] = {}
@@ -308,7 +317,8 @@ def _check_sums_finite(
 ) -> None:
     """Check that all sums are finite.
 
-    If a sum is not finite, run the sequences again one at a time to find the first sequence and layer.
+    If a sum is not finite, run the first `done` sequences again one at a time, to find the first sequence and layer
+    with a value that is not finite.
 
     Raises:
         UserError: If a sum is not finite. The message names the layer and, if found, the sequence.

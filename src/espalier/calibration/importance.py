@@ -1,4 +1,4 @@
-"""Importance tables and gradient statistics of a model, one snapshot for every sample count of a pass."""
+"""Measurement of importances and gradient statistics, with results for several sample counts from one pass."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def group_importance(
     """Sum a criterion over the parameters of each group.
 
     Args:
-        criterion: A criterion of weights.
+        criterion: A weight criterion (see `espalier.planning.criteria`).
         sums: Sums over `n_samples` sequences.
-        n_samples: Number of sequences.
+        n_samples: Number of sequences. 0 if the criterion reads no text.
         n_kv_groups: Number of KV groups of each layer, by its index.
 
     Returns:
         Importance of the groups of each (layer, block), float64, (n_kv_groups,) or (n_mlp_channels,).
 
     Raises:
-        ValueError: If the criterion is not a criterion of weights.
+        ValueError: If the criterion is a group criterion.
     """
     if criterion.of_weights is None:
         raise ValueError("this criterion looks at no weights")
@@ -56,6 +56,7 @@ def group_importance(
         values = criterion.of_weights(each.parameter_stats(n_samples))
         per_feature = values if is_bias else values.sum(dim=0 if projection.name in COLUMN_GROUPED else 1)
         n_groups = n_kv_groups[projection.layer] if projection.block == "attention" else len(per_feature)
+        # The features of a group are consecutive (see `espalier.models.decoder`).
         per_group = per_feature.double().view(n_groups, -1).sum(dim=1).cpu().numpy()
         key = (projection.layer, projection.block)
         importance[key] = importance.get(key, np.zeros(n_groups)) + per_group
@@ -63,7 +64,7 @@ def group_importance(
 
 
 def importance_rows(importance: GroupImportance, n_samples: int) -> Columns:
-    """Return the columns of the importance table, sorted by layer, block (attention first) and group."""
+    """Return the columns of the importance table, one row per group: by layer, block (attention first) and group."""
     keys = sorted(importance, key=lambda key: (key[0], key[1] != "attention"))
     sizes = [len(importance[key]) for key in keys]
     return {
@@ -98,15 +99,19 @@ def measure_importance(
 ) -> ImportanceTables:
     """Compute importance and gradient statistics of all layers from calibration sequences.
 
-    If the sums of all layers do not fit in memory, the sequences are run once for each part of the layers. When the
-    GPU is out of memory, the failed part is retried with fewer sequences per forward pass, then with fewer layers.
+    If the sums of all layers do not fit in memory, the layers are split into parts, and each part has its own pass over
+    the sequences. When the GPU is out of memory, the pass is retried with fewer sequences per forward pass, then with
+    fewer layers.
 
     Args:
         model: A causal language model.
         sequences: Token ids, (n_samples, seq_len).
-        counts: Increasing sample counts at which to take a snapshot.
+        counts: Increasing sample counts n. For each, the tables have rows that are measured on the first n sequences.
         criterion: Name of a criterion that reads text.
         settings: Memory settings of the pass.
+
+    Returns:
+        Both tables, sorted by sample count and then by layer.
 
     Raises:
         UserError: If sequences are longer than the model's context, a sum is not finite, or one sequence and one layer
@@ -130,7 +135,7 @@ def measure_importance(
                 )  # fmt: skip
                 snapshots += [(count, _snapshot(criterion, count, sums, model)) for count, sums in passed]
             except torch.OutOfMemoryError:
-                pass  # the traceback keeps the tensors of the failed pass alive until this block ends
+                pass  # retry after this block, because until then the traceback keeps the tensors of the pass alive
             else:
                 start = layers.stop
                 continue
@@ -143,7 +148,7 @@ def measure_importance(
 
 
 def importance_of_weights(model: PreTrainedModel, criterion: str) -> Columns:
-    """Return the columns of the importance table of a criterion that reads no text. `n_samples` is 0."""
+    """Return the columns of the importance table of a criterion that reads no text. The column `n_samples` is 0."""
     return _snapshot(criterion, NO_SAMPLES, make_sums(model), model).importance
 
 
@@ -172,7 +177,7 @@ def _gradient_rows(sums: Sequence[Sums], n_samples: int) -> Columns:
 
 
 def _gradient_moments(total: torch.Tensor, n_samples: int) -> Moments:
-    """Compute the moments of the mean gradient in float64 to avoid overflow."""
+    """Return the moments of the mean gradient from the sum over `n_samples` sequences, in float64 to avoid overflow."""
     return Moments.from_sum(
         total.numel(),
         float(total.abs().sum(dtype=torch.float64)),
@@ -190,7 +195,7 @@ def _after_out_of_memory(size: PassSize, layers: range, seq_len: int) -> PassSiz
     """Free the memory of the failed pass and return the pass size for the retry.
 
     Raises:
-        UserError: If the failed pass had the smallest size.
+        UserError: If the failed pass had one layer and one sequence at a time.
     """
     smaller = PassSize(len(layers), size.batch_size).smaller()  # the last part may have fewer layers than `size.layers`
     if smaller is None:

@@ -1,18 +1,18 @@
 """Priors: the effect of removing one layer, attention block or MLP block from the model.
 
-A block is removed by setting the output that it adds to the residual stream to zero. Removing a layer removes both of
-its blocks. Two priors are measured on calibration sequences:
+A block adds its output to the residual stream. To remove a block, this output is set to zero. To remove a layer, both
+of its blocks are removed. Two priors of a layer or block are measured on calibration sequences:
 
-    loss_increase   = mean token loss (nats) of the model without the block - mean token loss of the unpruned model
-    cosine_distance = mean over tokens of 1 - cos(hidden state before the block, hidden state after the block),
-                      in the unpruned model
+    loss_increase   = mean token loss (nats) of the model without it - mean token loss of the unpruned model
+    cosine_distance = mean over tokens of 1 - cos(hidden state before it, hidden state after it), in the unpruned model
 
-Both are computed in float32.
+The model runs in its own dtype. Losses and cosines are computed in float32.
 
-One sweep over the layers measures all removals. The sweep carries the hidden states of the unpruned model, and those of
-every model whose removed block is in a layer that the sweep has reached. Each layer is applied to all of them at once.
-The layers before a removed block are therefore computed once for all removals, and weights are read once per sweep. The
-cost is about half of running the whole model once for each removal.
+One sweep over the layers measures all removals. Before layer i, a model without a block of layer i computes the same as
+the unpruned model. The sweep therefore starts with the hidden states of the unpruned model alone. At each layer, it
+adds the hidden states of three models: without the layer, without its attention block and without its MLP block. The
+following layers are applied to all of these hidden states together, so weights are read once per sweep. The cost is
+about half of running the whole model once for each removal.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 SCOPES = ("layer", "attention", "mlp")
 PER_LAYER = len(SCOPES)
 STATE_SHARE = 0.3  # fraction of the free GPU memory for hidden states
-STATE_BYTES_ON_CPU = 2**29
+STATE_BYTES_ON_CPU = 2**29  # bytes for hidden states, if the model is on the CPU
 TOKENS_ON_CPU = 1024  # tokens per call of a layer: more do not fit in the CPU caches and are slower
 TAIL_TOKENS = 1024  # tokens per call of the output embedding: logits take much more memory than hidden states
 logger = logging.getLogger(__name__)
@@ -51,18 +51,24 @@ PriorArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Priors:
-    """Priors of each sequence. They can be averaged over any number of first sequences.
+    """Priors of each sequence. `columns` averages them over the first sequences.
 
     Attributes:
-        loss_increase: float64, (n_sequences, n_layers, 3). The last axis is in the order of `SCOPES`.
-        cosine_distance: float64, in the same shape.
+        loss_increase: Nats, float64, (n_sequences, n_layers, 3). The last axis is in the order of `SCOPES`.
+        cosine_distance: From 0 to 2, float64, in the same shape.
     """
 
     loss_increase: PriorArray
     cosine_distance: PriorArray
 
     def columns(self, n_samples: int, n_sequences: int) -> dict[str, npt.NDArray[np.generic]]:
-        """Return the columns of the priors table for the setting `n_samples`: means over the first `n_sequences`."""
+        """Return the columns of the priors table for one sample count.
+
+        Args:
+            n_samples: Sample count of the calibration setting, for the column of that name.
+            n_sequences: Number of first sequences to average over (see `n_prior_sequences`): a fifth of `n_samples`, or
+                `calibration.prior_samples` if it is set.
+        """
         n_layers = self.loss_increase.shape[1]
         return {
             "n_samples": np.full(PER_LAYER * n_layers, n_samples),
@@ -77,7 +83,8 @@ class Priors:
 def measure_priors(model: PreTrainedModel, sequences: torch.Tensor, *, token_budget: int) -> Priors:
     """Measure both priors of every layer, attention block and MLP block.
 
-    When the GPU is out of memory, retry with half of the sequences and tokens at once.
+    When the GPU is out of memory, the sweep is retried with half as many sequences, and with half as many tokens per
+    call of a layer.
 
     Args:
         model: A causal language model. It is unchanged afterwards.
@@ -92,14 +99,14 @@ def measure_priors(model: PreTrainedModel, sequences: torch.Tensor, *, token_bud
     n_layers, seq_len = len(decoder_layers(model)), sequences.shape[1]
     batch_size, start = _choose_batch_size(model, seq_len), 0
     parts: list[Priors] = []
-    n_calls = sum(PER_LAYER * (number + 1) for number in range(n_layers))
+    n_calls = sum(PER_LAYER * (number + 1) for number in range(n_layers))  # of layers, for one sequence
     with Progress("priors", total=len(sequences) * n_calls, unit="layer calls") as progress:
         while start < len(sequences):
             batch = sequences[start : start + batch_size].to(model.device)
             try:
                 parts.append(_Sweep(model, batch, token_budget, progress).run())
             except torch.OutOfMemoryError:
-                pass  # the traceback keeps the tensors of the failed sweep alive until this block ends
+                pass  # retry after this block, because until then the traceback keeps the tensors of the sweep alive
             else:
                 start += len(batch)
                 continue
@@ -115,8 +122,9 @@ def measure_priors(model: PreTrainedModel, sequences: torch.Tensor, *, token_bud
 class _Sweep:
     """A sweep over the layers with a batch of sequences, (batch_size, seq_len).
 
-    `_states` holds the hidden states of the unpruned model and of the models without a block, (slots, batch_size,
-    seq_len, hidden). Slot 0 is the unpruned model. Then each layer has three slots, in the order of `SCOPES`.
+    `_states` holds the hidden states of several models, (slots, batch_size, seq_len, hidden). Slot 0 is the unpruned
+    model. Then each layer has three slots, in the order of `SCOPES`: the models without the layer, without its
+    attention block and without its MLP block.
     """
 
     def __init__(self, model: PreTrainedModel, batch: torch.Tensor, token_budget: int, progress: Progress) -> None:
@@ -126,7 +134,7 @@ class _Sweep:
         self._arguments = inputs.arguments
         if batch.device.type == "cpu":
             token_budget = min(token_budget, TOKENS_ON_CPU)
-        self._at_once = max(1, token_budget // batch.shape[1])
+        self._at_once = max(1, token_budget // batch.shape[1])  # sequences per call of a layer
         slots = 1 + PER_LAYER * len(self._layers)
         self._states = inputs.embedded.new_empty(slots, *inputs.embedded.shape)
         self._states[0] = inputs.embedded
@@ -140,13 +148,11 @@ class _Sweep:
         return Priors(increase.T.reshape(shape), np.stack(cosines, axis=1))
 
     def _pass_layer(self, number: int) -> PriorArray:
-        """Apply a layer to the states of all slots so far, and return the cosine distances of its scopes.
+        """Apply a layer, and return the cosine distances of its scopes, (batch_size, 3).
 
-        They have the shape (batch_size, 3).
-
-
-        The three slots of this layer begin as copies of slot 0. The layer is not applied to the slot without the layer.
-        In the other two slots, it is applied without its attention block and without its MLP block.
+        The three slots of this layer begin as copies of slot 0. The layer is then applied to slot 0, to the slots of
+        earlier layers, and to two of its own slots: without its attention block and without its MLP block. It is not
+        applied to the slot without the layer.
         """
         first = 1 + PER_LAYER * number
         without_layer, without_attention, without_mlp = (first + position for position in range(PER_LAYER))
@@ -165,6 +171,8 @@ class _Sweep:
                 at = chunk.to(hidden.device)
                 hidden[at] = _hidden_states(layer(hidden[at], **self._arguments[number])).to(hidden.device)
             self._progress.advance(len(chunk))
+        # The slot without the layer still has the input of the layer. The slot without the MLP block has the hidden
+        # state between the two blocks.
         before, between, after = self._states[without_layer], self._states[without_mlp], self._states[0]
         return _cosine_distances(((before, after), (before, between), (between, after)))
 
@@ -172,7 +180,7 @@ class _Sweep:
         """Return the loss of every slot and sequence, float32, (slots, batch_size)."""
         hidden = self._states.flatten(0, 1)
         at_once = max(1, min(self._at_once, TAIL_TOKENS // self._batch.shape[1]))
-        sequence = torch.arange(len(hidden), device=hidden.device) % len(self._batch)
+        sequence = torch.arange(len(hidden), device=hidden.device) % len(self._batch)  # index in the batch
         norm = self._model.get_decoder().norm
         with decoder_bypassed(self._model) as head:
             losses = [
@@ -186,7 +194,7 @@ class LayerInputs(NamedTuple):
     """Inputs of the layers in a forward pass.
 
     Attributes:
-        arguments: Keyword arguments of each layer.
+        arguments: Keyword arguments of each layer, such as its mask and positions.
         embedded: Input of the first layer, (batch_size, seq_len, hidden).
     """
 
@@ -233,7 +241,14 @@ class _StopAtFirstLayer(Exception):  # noqa: N818 (a signal, not an error)
 
 @contextmanager
 def _zeroing_outputs(layer: nn.Module, zero: dict[Block, torch.Tensor]) -> Iterator[None]:
-    """Set the output of each block, with its output bias, to zero in the sequences where `zero[block]` is true."""
+    """Set the outputs of blocks to zero for some sequences, in calls of the layer inside the `with` statement.
+
+    The output is exactly zero, even if the output projection has a bias.
+
+    Args:
+        layer: A decoder layer.
+        zero: Mask of the sequences for each block, (sequences,). Where it is true, the output is zero.
+    """
 
     def zero_output(
         chosen: torch.Tensor, _module: nn.Module, _args: object, output: torch.Tensor | tuple[torch.Tensor, ...]
@@ -256,7 +271,7 @@ def _zeroing_outputs(layer: nn.Module, zero: dict[Block, torch.Tensor]) -> Itera
 
 def _choose_batch_size(model: PreTrainedModel, seq_len: int) -> int:
     """Choose the number of sequences of a sweep, so that their hidden states fit in memory."""
-    slots = 2 + PER_LAYER * len(decoder_layers(model))
+    slots = 2 + PER_LAYER * len(decoder_layers(model))  # those of `_Sweep`, and the embedded batch
     bytes_per_sequence = slots * seq_len * model.config.hidden_size * model.dtype.itemsize
     room = STATE_BYTES_ON_CPU
     if model.device.type == "cuda":

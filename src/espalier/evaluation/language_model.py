@@ -1,4 +1,4 @@
-"""Models for lm-evaluation-harness: an encoder that only tokenises requests, and a model that scores them."""
+"""Models for lm-evaluation-harness: `RequestEncoder` only tokenises requests, and `EspalierLM` scores them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EncodedPair = tuple[tuple[str, str], list[int], list[int]]
+"""A request of lm-eval: context and continuation as text, tokens of the context, tokens of the continuation."""
 
 
 class _TokenizingLM(TemplateLM):
@@ -41,7 +42,7 @@ class _TokenizingLM(TemplateLM):
             )
         self.tokenizer = tokenizer
         self.add_bos = add_bos
-        self._apart: set[tuple[str, str]] = set()
+        self._apart: set[tuple[str, str]] = set()  # (context, continuation) that were tokenised separately
 
     @property
     def eot_token_id(self) -> int:
@@ -58,6 +59,11 @@ class _TokenizingLM(TemplateLM):
         return self.tokenizer.name_or_path.replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Tokenise a text.
+
+        If `add_special_tokens` is None, `add_bos` (or the tokenizer's default) determines whether special tokens are
+        added. A text that already begins with the text of the prefix token gets none.
+        """
         special = _add_special_kwargs(add_special_tokens, self.add_bos)
         if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
             special["add_special_tokens"] = False
@@ -66,13 +72,14 @@ class _TokenizingLM(TemplateLM):
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Tokenise context and continuation.
 
-        lm-eval tokenises both together and splits the tokens after the number of tokens that the context has alone. If
-        a token covers the end of the context and the whole continuation, no tokens are left for the continuation. Then
-        the continuation is tokenised separately (EleutherAI/lm-evaluation-harness#4055), and the pair is recorded.
+        lm-eval tokenises the context alone, which gives n tokens, and then both texts together. Of the latter, the
+        tokens after the first n are the continuation. No tokens are left if one token covers the end of the context and
+        the whole continuation. In this case, the continuation is tokenised separately
+        (EleutherAI/lm-evaluation-harness#4055), and the pair is recorded.
         """
         context_tokens, continuation_tokens = super()._encode_pair(context, continuation)
         if not continuation_tokens and continuation:
-            stripped = context.rstrip()
+            stripped = context.rstrip()  # lm-eval moves spaces at the end of the context to the continuation
             continuation_tokens = self.tok_encode(context[len(stripped) :] + continuation, add_special_tokens=False)
             self._apart.add((context, continuation))
         return context_tokens, continuation_tokens
@@ -88,7 +95,7 @@ class _TokenizingLM(TemplateLM):
 
         try:
             return render(chat_history)
-        except TemplateError:  # the template has no system role; lm-eval drops system messages, too
+        except TemplateError:  # the template has no system role; like lm-eval's `hf` backend, drop system messages
             return render([message for message in chat_history if message["role"] != "system"])
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
@@ -96,10 +103,10 @@ class _TokenizingLM(TemplateLM):
 
 
 class RequestEncoder(_TokenizingLM):
-    """A model that records the tokens of every request of an evaluation and returns the score 0 for each.
+    """A model that records the tokens of every request that lm-eval sends, and returns a log-likelihood of 0 for each.
 
     Attributes:
-        encoded: Tokenised requests.
+        encoded: Tokenised requests by their keys.
         n_encoded_apart: Number of requests whose continuation was tokenised separately from its context, by task.
     """
 
@@ -136,11 +143,11 @@ class EspalierLM(_TokenizingLM):
         tokenizer: Tokenizer of the model.
         add_bos: Whether texts begin with BOS. None uses the tokenizer's default.
         token_budget: Most tokens per forward pass.
-        requests: Tokenised requests. None tokenises requests when they are scored.
+        requests: Tokenised requests. If None, requests are tokenised when they are scored.
         stopwatch: Stopwatch to switch to `forward` when scoring begins, and to `metrics` when it ends.
 
     Attributes:
-        n_truncated: Number of documents that were truncated to the model's context, by task.
+        n_truncated: Number of documents with a request that was truncated to the model's context, by task.
         n_encoded_apart: Number of requests whose continuation was tokenised separately from its context, by task.
             Tasks without such requests are left out.
     """
@@ -169,10 +176,11 @@ class EspalierLM(_TokenizingLM):
         return context_length(self.model)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """Score the (context, continuation) pairs of requests.
+        """Score the (context, continuation) pairs of lm-eval's requests.
 
         Returns:
-            Log-likelihood (nats) of each continuation, and whether each of its tokens is the most probable one.
+            For each request: log-likelihood (nats) of its continuation, and whether every token of the continuation is
+            the most probable one.
 
         Raises:
             UserError: If a log-likelihood is not finite, a request was not tokenised, or a continuation is empty or
@@ -187,7 +195,9 @@ class EspalierLM(_TokenizingLM):
         return [(score.loglikelihood, score.is_greedy) for score in scores]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
-        """Score whole texts in windows of the model's context. lm-eval's functions cut the windows.
+        """Score each token of whole texts once, in windows of the model's context. lm-eval's functions cut the windows.
+
+        The perplexities of a study come from `espalier.evaluation.perplexity` instead.
 
         Returns:
             Log-likelihood (nats) of each text.
@@ -227,7 +237,7 @@ class EspalierLM(_TokenizingLM):
         return [encoder.encoded[key] for key in keys]
 
     def _check(self, keys: Sequence[RequestKey], requests: Sequence[Request]) -> None:
-        """Check that continuations can be scored, and count and log documents that will be truncated.
+        """Check that continuations can be scored. Count and log the documents that will be truncated.
 
         Raises:
             UserError: If a continuation is empty or longer than the model's context.

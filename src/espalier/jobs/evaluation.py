@@ -1,8 +1,9 @@
 """Job that evaluates an experiment, and then other experiments of the same model that have no results yet.
 
-Loading tasks and requests takes as long as an evaluation, so one job runs several evaluations. Each evaluation is
+Loading tasks and requests can take as long as an evaluation, so one job runs several evaluations. Each evaluation is
 claimed separately and stored when it is finished. Parallel jobs therefore share the work, and a killed job loses only
-the evaluation that it was running. If the store has the result of the job's own experiment, torch is not imported.
+the evaluation that it was running. If the result of the job's own experiment is in the store, the job ends without
+importing torch.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ _PLAN_FIELDS = ("model", "experiment", "pruning_ratio", "removed_param_fraction"
 
 @dataclass(frozen=True)
 class Planned:
-    """An experiment of the study, which may not be evaluated yet.
+    """An experiment of the study, whether or not it is evaluated.
 
     Attributes:
         plan: File of its plan. It need not exist yet.
-        settings: Configured settings of the plan.
+        settings: Configured settings of the plan, as in its recipe.
         sources: Tables of importance and priors from which the plan is made.
     """
 
@@ -118,8 +119,8 @@ def evaluate_with_others(
         store: Store of the model.
         plan: File `plan.json` of the experiment.
         at_most: Most experiments to evaluate in this process, this experiment included.
-        planned: Function that returns all experiments of the model in the study. It is called only if another
-            experiment may be evaluated. Experiments that are not in the study, for example of an older grid, are not
+        planned: Function that returns all experiments of the model in the study. It is called only if `at_most` allows
+            another experiment. Experiments that have left the study, for example those of an older grid, are not
             evaluated.
 
     Returns:
@@ -135,7 +136,7 @@ def evaluate_with_others(
         return key
     evaluator = job.evaluator()
     with store.claim(key, wait=True):
-        if not store.has(key):
+        if not store.has(key):  # another job may have finished it while this job waited for the claim
             _evaluate(job, store, evaluator, own)
     for other in islice(_unevaluated_plans(job, store, plan, planned), max(0, at_most - 1)):
         if is_stopping():
@@ -152,13 +153,13 @@ def plan_header(plan: Path) -> dict[str, Any]:
 
 
 def evaluate_recovered(job: EvaluationJob, store: Store, plan: Path, adapter: Path) -> str:
-    """Evaluate and store a recovered experiment, unless the store has its result.
+    """Evaluate and store a recovered experiment, unless its result is in the store already.
 
     Args:
         job: Inputs and settings of the evaluations.
         store: Store of the recovered models.
         plan: File `plan.json` of the experiment.
-        adapter: Folder of its adapter.
+        adapter: Folder of the adapter that recovery trained for this experiment.
 
     Returns:
         The experiment's key in the store.
@@ -198,7 +199,7 @@ def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel
 def _unevaluated_plans(
     job: EvaluationJob, store: Store, plan: Path, planned: Callable[[], Iterable[Planned]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the current plans of other experiments that have no `metrics.json` and are not in the store."""
+    """Yield the plans of other experiments that have no `metrics.json` and are not in the store. Skip stale plans."""
     for one in planned():
         path = Path(one.plan)
         if path != plan and path.exists() and not path.with_name(METRICS).exists():
@@ -208,7 +209,10 @@ def _unevaluated_plans(
 
 
 def _is_stored(store: Store, key: str) -> bool:
-    """Whether the store has the evaluation of another experiment. One that cannot be read is left to its own job."""
+    """Whether to skip another experiment, because its evaluation is in the store or cannot be read now.
+
+    In the second case, the experiment's own job reports the error.
+    """
     try:
         return store.has(key)
     except OSError as error:
@@ -217,11 +221,11 @@ def _is_stored(store: Store, key: str) -> bool:
 
 
 def _current_plan(planned: Planned, manifest: dict[str, Any]) -> dict[str, Any] | None:
-    """Read a plan, or return None if it is stale. The rule that makes the plan then runs again before its evaluation.
+    """Read a plan. Return None if it is stale, missing or damaged.
 
     A plan is stale if it was made with other settings, by another version or from other weights, or if one of its
-    source tables is newer or missing. If files were copied and their modification times changed, a current plan may
-    look stale. It is then evaluated by its own job.
+    source tables is newer or missing. Snakemake makes a stale plan again before the experiment's own job. A current
+    plan may look stale if its files were copied and their modification times changed. Its own job then evaluates it.
     """
     try:
         made = Path(planned.plan).stat().st_mtime_ns

@@ -1,14 +1,15 @@
 """Access to the projections of a decoder layer, and the sizes of their groups.
 
-`espalier.models.architecture` has the names. A layer has two blocks of prunable groups:
+`espalier.models.architecture` has the names of the modules. A layer has two blocks of prunable groups:
 
 - Attention: group i is key/value head i with the n query heads that share it. These are the query heads
-  i*n .. (i+1)*n - 1, because transformers repeats each key/value head in place (`repeat_kv`).
+  i*n .. (i+1)*n - 1, because `repeat_kv` of transformers repeats each key/value head n times in a row.
 - MLP: group i is hidden channel i.
 
 In every projection of a block, the groups are consecutive slices of equal size along one dimension: rows (with the
-bias), or columns in the projection that writes to the residual stream. The bias of the latter belongs to no group.
-Norms over the head size, which all heads share (Qwen3), belong to no group either.
+bias), or columns in the projection that writes to the residual stream. The bias of the latter belongs to no group. The
+query and key norms of Qwen3 have one weight per dimension of a head, which all heads share. They belong to no group
+either.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """Return the decoder layers of a causal language model, first to last.
 
     Raises:
-        UserError: If the architecture is not supported, because a layer cannot be divided into groups.
+        UserError: If the architecture is not supported, because there are no layers under the usual name, or a layer
+            cannot be divided into groups. Layers with a removed block cannot be divided either.
     """
     try:
         layers = list(model.get_submodule(LAYERS))
@@ -98,7 +100,7 @@ def projections(model: nn.Module) -> Iterator[Projection]:
 
 
 def block_roles(block: Block) -> tuple[Role, ...]:
-    """Return the roles of the projections of a block; the last one writes to the residual stream."""
+    """Return the roles of the projections of a block. The last projection writes to the residual stream."""
     return tuple(role for role in ROLES if role.block == block)
 
 
@@ -124,13 +126,13 @@ def head_dim(layer: nn.Module) -> int:
 
 
 def n_kv_groups(layer: nn.Module) -> int:
-    """Return the number of key/value heads of a layer."""
+    """Return the number of KV groups of a layer, which is its number of key/value heads."""
     return _count_rows(layer, ATTENTION.counted_path) // head_dim(layer)
 
 
 def n_query_heads_per_group(layer: nn.Module) -> int:
     """Return how many query heads share a key/value head."""
-    columns = int(layer.get_submodule(ATTENTION.writer_path).weight.shape[1])
+    columns = int(layer.get_submodule(ATTENTION.writer_path).weight.shape[1])  # query heads * head_dim
     return columns // _count_rows(layer, ATTENTION.counted_path)
 
 
@@ -151,7 +153,7 @@ def group_width(layer: nn.Module, role: Role) -> int:
 
 
 def params_per_group(layer: nn.Module, block: Block) -> int:
-    """Return how many parameters one group has: its slices of all weights, and of the biases that follow rows."""
+    """Return how many parameters one group has: its rows or columns of all weights, and the biases of its rows."""
     total = 0
     for role in block_roles(block):
         linear = get_projection(layer, role)
@@ -162,7 +164,7 @@ def params_per_group(layer: nn.Module, block: Block) -> int:
 
 
 def _layer_problem(layer: nn.Module) -> str | None:
-    """Return the reason why a layer cannot be divided into groups, or None."""
+    """Return the reason why a layer cannot be divided into groups, to follow "layer 3"; None if it can be divided."""
     modules = dict(layer.named_modules())
     if missing := [role.path for role in ROLES if role.path not in modules]:
         return f"lacks {', '.join(missing)}"
@@ -186,7 +188,10 @@ def _shape_problem(layer: nn.Module) -> str | None:
 
 
 def _leftover_problem(layer: nn.Module) -> str | None:
-    """Describe a parameter that several groups share, such as OLMo 2's norm over all heads; None if there is none."""
+    """Describe a parameter that cannot be divided between groups, such as OLMo 2's norm over all heads; None if none.
+
+    Norms over one head are allowed, because all heads share them.
+    """
     for block, path in BLOCK_PATHS.items():
         names = {role.name for role in block_roles(block)}
         for name, parameter in get_block(layer, block).named_parameters():

@@ -1,11 +1,12 @@
-"""Remove groups from a decoder in memory, or mask them.
+"""Remove groups from a decoder in memory, or mask them: set their weights to zero.
 
 KV group i of a layer consists of the rows of key/value head i in `k_proj` and `v_proj`, the rows in `q_proj` of the
 query heads that share it, the biases of these rows, and the matching columns of `o_proj`. MLP channel i consists of row
 i of `gate_proj` and `up_proj` with their biases, and column i of `down_proj`. Nothing else is removed. Norms and the
 biases of `o_proj` and `down_proj` belong to no group and remain, even if a block loses all of its groups.
 
-The model's config is not changed: it has only one head count for all layers, and pruned layers may differ.
+The model's config is not changed. It has one head count and one MLP width for all layers, and these may differ between
+pruned layers.
 """
 
 from __future__ import annotations
@@ -32,15 +33,16 @@ from espalier.models.decoder import (
 from espalier.models.pruned_blocks import RemovedBlock, resize_block
 
 KeptGroups = dict[Block, list[int]]
+"""Indices of the groups that each block of one layer keeps, in increasing order."""
 
 
 def prune(
     model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]
 ) -> None:
-    """Remove all groups from a transformers decoder except those to keep, in place.
+    """Keep the given groups of a transformers decoder and remove all others, in place.
 
-    The weights that change become new parameters with their own memory, so create optimisers afterwards. Projections
-    that keep all groups are not changed.
+    Weights and biases that change become new parameters with their own memory. Create optimisers only afterwards.
+    Blocks that keep all groups are not changed.
 
     Args:
         model: A causal language model as loaded, not yet pruned.
@@ -50,9 +52,10 @@ def prune(
             removes the MLP block.
 
     Raises:
-        UserError: If the architecture is not supported, the model is already pruned or not in memory, or the groups do
-            not fit the model. The model is then unchanged.
+        UserError: If the architecture is not supported, a block was already removed, weights are not in memory, or the
+            groups do not fit the model. The model is then unchanged.
         RuntimeError: If the result has wrong shapes, a weight that is not finite, or the wrong number of parameters.
+            The model is then partly pruned.
     """
     layers = _unpruned_layers(model)
     plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels)
@@ -70,7 +73,7 @@ def prune(
 def mask(model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]) -> None:
     """Set the weights and biases that `prune` would remove to zero, in place. Shapes do not change.
 
-    The masked model computes the same outputs as the pruned model. The arguments are those of `prune`.
+    The masked model computes the same outputs as the pruned model. `prune` describes the arguments.
 
     Raises:
         UserError: As for `prune`. The model is then unchanged.
@@ -96,7 +99,7 @@ def _unpruned_layers(model: nn.Module) -> list[nn.Module]:
 def _check_groups(
     layers: Sequence[nn.Module], kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]
 ) -> list[KeptGroups]:
-    """Check the indices of the groups of all layers and return them by layer and block."""
+    """Check the indices of the groups to keep, and return them for each layer."""
     plan: list[KeptGroups] = [{} for _ in layers]
     blocks: dict[Block, tuple[str, Sequence[Sequence[int]]]] = {
         "attention": ("kept_kv_groups", kept_kv_groups),
@@ -125,6 +128,11 @@ def _check_indices(what: str, groups: Sequence[int], n: int) -> list[int]:
 
 
 def _cut_block(layer: nn.Module, block: Block, groups: list[int]) -> None:
+    """Remove all groups of a block except `groups`.
+
+    `resize_block` gives the projections new parameters with arbitrary values. The kept slices of the old parameters are
+    then copied into them.
+    """
     linears = [(role, get_projection(layer, role)) for role in block_roles(block)]
     old = [(role, group_width(layer, role), linear.weight, linear.bias) for role, linear in linears]
     unchanged = len(groups) == n_groups(layer, block)
@@ -140,7 +148,10 @@ def _cut_block(layer: nn.Module, block: Block, groups: list[int]) -> None:
 
 
 def _copy_slices(parameter: nn.Parameter, dim: int, positions: torch.Tensor, into: nn.Parameter) -> None:
-    """Copy slices of a parameter into another one. A copy, unlike a view, lets the old memory be freed."""
+    """Copy the slices at `positions` along `dim` into another parameter.
+
+    The slices are copied, because a view would keep the memory of the whole old parameter.
+    """
     torch.index_select(parameter.detach(), dim, positions, out=into.detach())
 
 
@@ -154,7 +165,7 @@ def _mask_projection(layer: nn.Module, role: Role, removed: list[int]) -> None:
 
 
 def _positions(groups: list[int], width: int, device: torch.device) -> torch.Tensor:
-    """Return the indices of the rows (or columns) of the groups, (len(groups) * width,)."""
+    """Return the indices of the rows (or columns) of groups that have `width` rows each, (len(groups) * width,)."""
     first = torch.tensor(groups, dtype=torch.long, device=device) * width
     return (first[:, None] + torch.arange(width, device=device)).flatten()
 

@@ -1,10 +1,11 @@
 """The last step of selection: change MLP widths to multiples of a number m.
 
-The allowed widths of an MLP are 0, m, 2m, ... and its full width n, even if n is not a multiple of m. An MLP loses the
-channels with the lowest scores first. A step changes a width to the next smaller allowed width. The score of a step is
-the mean score of the channels between the two widths.
+The width of an MLP is the number of channels that it keeps: those with the highest scores. The allowed widths are 0, m,
+2m, ... and the full width n, even if n is not a multiple of m. A step changes a width to the next smaller allowed
+width. The score of a step is the mean score of the channels that it removes.
 
-1. Change every width to the nearest allowed width within the limit of its layer. A tie rounds up.
+1. Change every width to the nearest allowed width at which the layer does not lose more than its limit. Halfway between
+   two allowed widths, take the larger one.
 2. While the budget is exceeded, undo the step with the highest score.
 3. While a step fits the budget and the limit of its layer, take the step with the lowest score.
 
@@ -31,16 +32,17 @@ def fit_widths(
     *,
     adjacent_only: bool,
 ) -> NDArray[np.bool_]:
-    """Change which MLP channels are removed, so that all widths are allowed.
+    """Change the mask of removed groups, so that all MLP widths are allowed.
 
     Args:
         groups: The model's groups.
         scores: Score of each group, (n_groups,).
         removed: Mask of the groups that selection removed within the budget, (n_groups,).
-        budget: Number of parameters to remove.
-        limits: Number of parameters that each layer may lose, (n_layers,). Layers with limit 0 are not changed.
-        multiple: Number of which widths must be multiples.
-        adjacent_only: Whether each width may only change to one of the two allowed widths next to it.
+        budget: Most parameters to remove in all layers together.
+        limits: Most parameters that each layer may lose, (n_layers,). Layers with limit 0 are not changed.
+        multiple: The number m.
+        adjacent_only: Whether each width may only change to the next smaller or next larger allowed width. The layers
+            then keep about the share of parameters that selection gave them.
 
     Returns:
         Mask of the groups to remove, (n_groups,).
@@ -66,13 +68,13 @@ def fit_widths(
 class _MlpWidth:
     """The MLP of one layer, whose width is changed step by step."""
 
-    channels: NDArray[np.int64]  # rows of the table, lowest score first
-    scores: NDArray[np.float64]  # of these channels
-    cost: int
+    channels: NDArray[np.int64]  # rows of the group table, lowest score first
+    scores: NDArray[np.float64]  # of these channels, increasing
+    cost: int  # parameters of one channel
     multiple: int
-    width: int
-    lowest: int = 0
-    highest: int = 0
+    width: int  # channels that it keeps
+    lowest: int = 0  # lower bound of the width, set by `bound`
+    highest: int = 0  # upper bound of the width, set by `bound`
 
     @property
     def full(self) -> int:
@@ -95,13 +97,13 @@ class _MlpWidth:
         return min(-(-width // self.multiple) * self.multiple, self.full)
 
     def nearest(self) -> int:
-        """Return the nearest allowed width within the bounds."""
+        """Return the allowed width that is nearest to the current width and within the bounds."""
         under, over = self.floor(self.width), self.ceil(self.width)
         nearest = under if self.width - under < over - self.width else over
         return min(max(nearest, self.lowest), self.highest)
 
     def move(self, width: int) -> int:
-        """Set the width and return the number of parameters regained (negative if the MLP becomes narrower)."""
+        """Set the width, and return by how many parameters the MLP grows (negative if it becomes narrower)."""
         gained = (width - self.width) * self.cost
         self.width = width
         return gained
@@ -119,15 +121,19 @@ def _mlp_width(
     channels: NDArray[np.int64],
     multiple: int,
 ) -> _MlpWidth:
-    """Return the MLP with the given channels, sorted by score."""
+    """Create the record of one MLP from the rows of its channels in the group table."""
     channels = channels[np.argsort(scores[channels], kind="stable")]
     width = int((~removed[channels]).sum())
     return _MlpWidth(channels, scores[channels], int(groups.cost[channels[0]]), multiple, width)
 
 
 def _step_to_budget(mlps: list[_MlpWidth], left: int) -> None:
-    """Undo steps while the budget is exceeded (`left` < 0), then take steps that fit the remaining budget."""
+    """Undo steps while the budget is exceeded, then take steps that fit the remaining budget.
+
+    `left` is the number of parameters that may still be removed. It is negative if the budget is exceeded.
+    """
     while left < 0:
+        # Of equal scores, undo the step of the last layer, because selection removes groups of the first layers first.
         narrowed = [mlp for mlp in reversed(mlps) if mlp.width < mlp.highest]
         mlp = max(narrowed, key=lambda mlp: mlp.step_score(mlp.ceil(mlp.width + 1)))
         left += mlp.move(mlp.ceil(mlp.width + 1))

@@ -1,8 +1,9 @@
-"""Packing of trees into rows, rows into batches, and batches into arrays.
+"""Packing of token trees into rows, rows into batches, and batches into arrays.
 
-The costs of attention and its mask grow with the square of the row width, so narrow rows are cheaper. Several rows per
-batch keep the matrix products large. Rows are filled by best-fit decreasing: the longest tree first, each into the row
-where it leaves the least room.
+A batch is an input of the model, (rows, width). A row holds one or more trees, one after the other. The costs of
+attention and its mask grow with the square of the row width, so narrow rows are cheaper. Several rows per batch keep
+the matrix products large. Rows are filled by best-fit decreasing: trees are placed from the longest to the shortest,
+each into the row where it leaves the least room.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _STEP = 8
 _MIN_WIDTH_FRACTION = 0.9
 """A row narrower than this fraction of the batch's width starts a new batch."""
 _WIDTHS = (128, 256, 512, 1024)
+"""Row widths that `choose_batches` compares, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ class BatchArrays:
     """A batch as arrays on the host.
 
     Attributes:
-        nodes: Token, depth and end of each position, (3, rows, width). A padding token attends only to itself.
+        nodes: Token, depth and end of each position, (3, rows, width), as in `Forest`. Ends are indices within the row.
+            A padding token attends only to itself.
         position: Positions whose logits are needed, as increasing indices into the flattened batch: (positions,).
-        index: Index into `position` of the position that predicts each scored token, increasing: (scored,).
+        index: For each scored token, the index into `position` of the position that predicts it, in increasing order:
+            (scored,). Several scored tokens may share a position.
         target: Scored tokens, (scored,).
         request: Index of the request of each scored token, (scored,).
     """
@@ -66,7 +70,7 @@ def best_fit_rows(sizes: Sequence[int], width: int) -> list[list[int]]:
 
     Args:
         sizes: Size of each item.
-        width: Size of a row. An item that is larger gets a row of its size, rounded up to a multiple of 8.
+        width: Size of a row. A larger item opens a row of the item's own size, rounded up to a multiple of 8.
 
     Returns:
         Indices of the items in each row.
@@ -76,7 +80,7 @@ def best_fit_rows(sizes: Sequence[int], width: int) -> list[list[int]]:
     rooms = 0  # bit r is set while some row has room r
     for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
         size = sizes[item]
-        fitting = rooms >> size
+        fitting = rooms >> size  # bit r is set while some row would have room r left
         if fitting:
             room = size + (fitting & -fitting).bit_length() - 1
             row = open_rows[room].pop()
@@ -94,9 +98,10 @@ def best_fit_rows(sizes: Sequence[int], width: int) -> list[list[int]]:
 
 
 def choose_batches(forest: Forest, *, token_budget: int, break_even: float) -> list[Batch]:
-    """Pack trees into batches with the row width of the lowest cost.
+    """Pack trees into batches with the row width that has the lowest cost.
 
-    Narrow rows make attention cheaper. Wide rows have less padding.
+    Narrow rows make attention cheaper. Wide rows have less padding. The cost of a batch is n_tokens * (1 + width /
+    break_even): matrix products cost 1 per token, and attention costs width / break_even per token.
 
     Args:
         forest: Trees to pack.
@@ -116,9 +121,12 @@ def padding(forest: Forest, batches: Sequence[Batch]) -> float:
 
 
 def make_batches(forest: Forest, *, width: int, token_budget: int) -> list[Batch]:
-    """Pack trees into rows of `width` and batches of at most `token_budget` tokens, widest batch first.
+    """Pack trees into rows and rows into batches, widest batch first.
 
-    A row that is longer than `token_budget` becomes a batch of its own.
+    Args:
+        forest: Trees to pack.
+        width: Most tokens of the trees in a row. A longer tree opens a row of its own length.
+        token_budget: Most tokens of a batch, padding included. A row that is longer makes a batch of its own.
     """
     sizes = forest.sizes.tolist()
     rows = []
@@ -133,7 +141,7 @@ def make_batches(forest: Forest, *, width: int, token_budget: int) -> list[Batch
 
 
 def _batch(rows: Sequence[tuple[int, tuple[int, ...]]], is_causal: bool, token_budget: int) -> Iterator[Batch]:
-    """Group rows, sorted by decreasing width, into batches of rows with similar widths."""
+    """Group rows of similar widths into batches. `rows` has the width and trees of each row, widest row first."""
     batch: list[tuple[int, ...]] = []
     width = 0
     for own_width, trees in rows:

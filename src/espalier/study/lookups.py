@@ -1,7 +1,8 @@
-"""The look-up tables that the Snakefile and the rules use.
+"""Look-ups for the Snakefile and the rules: paths, params and resources that depend on the config.
 
-Rules contain literal paths. Where a path or a param depends on a wildcard, a rule passes a method of `Study`, which
-looks up the value in tables made from the config. This module imports neither torch nor lm-eval.
+Rules contain literal paths. If a path, param or resource depends on a wildcard, the rule names a method of `Study` or
+of one of its attributes. Snakemake calls the method with the wildcards of a job. This module imports neither torch nor
+lm-eval.
 """
 
 from __future__ import annotations
@@ -30,11 +31,29 @@ from espalier.study.table_sources import TableSources
 
 
 class Study:
-    """Look-up tables of one study.
+    """Look-ups for one study. Each attribute has the look-ups for one subject.
 
     Args:
         config: Config of the study.
-        sources: Folder of the library's source files.
+        sources: Folder of the library's source files, `src/espalier`.
+
+    Attributes:
+        config: Config of the study.
+        results: Folder of the study's results.
+        paths: Paths of all files that rules write.
+        staged: Models, tasks and texts that are staged from a hub.
+        sandbox: Models, tasks and texts that the workflow makes.
+        evaluation: Protocol and data files of evaluations.
+        sweep: Experiments.
+        calibration: Calibration sets, and the passes over them.
+        tables: Results that tables and analyses read.
+        legacy: Imported models.
+        exports: Pruned models that can be exported.
+        inference: Experiments whose inference is measured.
+        failures: Reasons for missing results.
+        recovery: Settings and text of recovery.
+        recovered: Recovered experiments.
+        memory: Host memory of jobs.
     """
 
     def __init__(self, config: StudyConfig, sources: Path) -> None:
@@ -63,7 +82,10 @@ class Study:
         )
 
     def source_files(self, *patterns: str) -> list[str]:
-        """Return the library's source files that match. As inputs of a cheap rule, they rerun it when edited."""
+        """Return the library's source files that match glob patterns, as paths relative to the working directory.
+
+        They are inputs of cheap rules, so that editing the code reruns these rules.
+        """
         found = [path for pattern in patterns for path in sorted(self._sources.glob(pattern))]
         return [os.path.relpath(path) for path in found]
 
@@ -83,27 +105,29 @@ class Study:
     def reported_models(self) -> list[str]:
         """Names of the models that have reports.
 
-        If results may be missing, models of `Failures.unchecked_models` are left out, unless no other model remains.
+        If results may be missing, models without a manifest (`Failures.unchecked_models`) are left out, unless no other
+        model remains.
         """
         unchecked = [name for name in self.models if not self.sweep.available([self.paths.of("check_model", name)])]
         return [name for name in self.model_names if name not in unchecked] or self.model_names
 
     @property
     def models_with_structures(self) -> list[str]:
-        """Names of the models whose experiments are compared layer by layer."""
+        """Names of the models for which the rule `compare_structures` compares pruned and unpruned layers."""
         return [*self.models, *self.legacy.models_with_structures]
 
     @staticmethod
     def constraint_of(names: Iterable[str]) -> str:
-        """Return a wildcard constraint that allows only these names; without names it allows nothing."""
+        """Return a regular expression that allows only these names as a wildcard; without names it matches nothing."""
         return "|".join(re.escape(name) for name in names) or "(?!)"
 
     # -- models --------------------------------------------------------------------------------------------------
 
     def trained_model(self, wildcards: Wildcards) -> list[str]:
-        """Return the weights that must exist before a sandbox model is checked; none for other models.
+        """Return the weights file of a sandbox model, an input of `check_model`; none for other models.
 
-        A local folder is not an input: results must not become stale when its weights are deleted after use.
+        The weights of a local model are not an input, so that results do not become stale if the user deletes the
+        weights after use.
         """
         model = self._models[wildcards.model]
         return [self.paths.of("train_sandbox_model", model.name)] if model.sandbox else []
@@ -114,7 +138,7 @@ class Study:
         return [self.paths.of("stage_model", model_slug(model))] if model.hub else []
 
     def manifest(self, wildcards: Wildcards) -> list[str]:
-        """Return the manifest of a model; none for an imported model, whose tables contain its sizes."""
+        """Return the manifest of a model; none for an imported model, whose imported tables contain its sizes."""
         return [self.paths.of("check_model", wildcards.model)] if wildcards.model in self.models else []
 
     def check_params(self, wildcards: Wildcards) -> dict[str, Any]:
@@ -137,7 +161,7 @@ class Study:
         return planned_jobs(self)
 
     def gpus(self, wildcards: Wildcards) -> int:
-        """Return the number of GPUs that a job requests to run a model."""
+        """Return the number of GPUs that a job requests to run a model: `models[].gpus`, or 0 if no GPU is used."""
         return self._models[wildcards.model].gpus if self.uses_gpu else 0
 
     @property
