@@ -309,10 +309,15 @@ def _hidden_states(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Ten
     return output[0] if isinstance(output, tuple) else output
 
 
-def _check_losses_finite(loss: PriorArray) -> None:
-    if not np.isfinite(loss).all():
-        sequence, layer, scope = np.argwhere(~np.isfinite(loss))[0]
-        raise UserError(
-            f"priors: the loss without the {SCOPES[scope]} of layer {layer} is not finite at sequence {sequence}; "
-            "load the model in bfloat16 or float32 (evaluation.dtype), or check its weights"
-        )
+def _check_losses_finite(loss_increase: PriorArray) -> None:
+    """Check the losses without each part, minus the loss of the unpruned model: (n_sequences, n_layers, 3)."""
+    finite = np.isfinite(loss_increase)
+    if finite.all():
+        return
+    sequence, layer, scope = np.argwhere(~finite)[0]
+    # All differences of a sequence are undefined if the loss of the unpruned model is.
+    what = f"without the {SCOPES[scope]} of layer {layer}" if finite[sequence].any() else "of the unpruned model"
+    raise UserError(
+        f"priors: the loss {what} is not finite at sequence {sequence}; "
+        "load the model in bfloat16 or float32 (evaluation.dtype), or check its weights"
+    )

@@ -118,12 +118,19 @@ def test_rows_average_the_first_sequences(model: PreTrainedModel, sequences: tor
     assert row.cosine_distance == pytest.approx(priors.cosine_distance[:2, 2, 2].mean())
 
 
-def test_a_loss_that_is_not_finite_names_the_removal(sequences: torch.Tensor) -> None:
+def test_a_loss_of_the_unpruned_model_that_is_not_finite_is_refused(sequences: torch.Tensor) -> None:
     model = random_model("llama", 40)
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[:] = float("nan")
-    with pytest.raises(UserError, match=r"priors: the loss without the layer of layer 0 is not finite at sequence 0"):
+    with pytest.raises(UserError, match=r"priors: the loss of the unpruned model is not finite at sequence 0; load"):
         measure_priors(model, sequences, token_budget=50)
+
+
+def test_a_loss_without_a_block_that_is_not_finite_names_the_block() -> None:
+    increase = np.zeros((3, 2, 3))  # sequences, layers, scopes
+    increase[2, 1, 1] = np.inf
+    with pytest.raises(UserError, match=r"the loss without the attention of layer 1 is not finite at sequence 2; load"):
+        priors_module._check_losses_finite(increase)
 
 
 def test_out_of_memory_measures_fewer_sequences_at_once(
