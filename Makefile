@@ -7,9 +7,10 @@ STUDY ?= sandbox
 QUIET := --quiet rules reason host
 export PYTHONPATH := src
 
-.PHONY: help run pack unpack test test-all llama lint format generated lock coverage mutation audit
+.PHONY: help install run pack unpack test test-all llama lint format generated lock coverage mutation audit
 
 help:
+	@echo "make install    create .venv and install the locked versions"
 	@echo "make run        the embedded study: six tiny models, nothing to download"
 	@echo "make pack       pack results/STUDY (STUDY=sandbox) into espalier-STUDY.tar.gz; make unpack: the reverse"
 	@echo "make test       the tests that take seconds each"
@@ -23,6 +24,8 @@ help:
 	@echo "make audit      known vulnerabilities of the locked versions (asks pypi.org)"
 	@echo "make lock       resolve the newest versions: requirements.in -> requirements.lock"
 	@echo "$(BIN)/snakemake --list    the targets of the workflow, in a line each"
+
+install: $(INSTALLED)
 
 # Two steps: if plans are made again with equal content, the second step finds them unchanged and evaluates nothing. If
 # a job fails, the other jobs still run, the finished results are reported, and the exit status is not 0.
