@@ -112,7 +112,7 @@ def test_importance_and_priors_in_bfloat16_rank_as_in_float32(real_study: RealSt
     table = table[table.n_samples == N_SAMPLES]
     n_sequences = -(-N_SAMPLES // 5)
     priors = pd.DataFrame(
-        measure_priors(model, tokens[:n_sequences], token_budget=SEQ_LEN * N_SAMPLES).rows(N_SAMPLES, n_sequences)
+        measure_priors(model, tokens[:n_sequences], token_budget=SEQ_LEN * N_SAMPLES).columns(N_SAMPLES, n_sequences)
     )
     keys = [name for name in table.columns if name not in {"loss_increase", "cosine_distance"}]
     both = table.merge(priors, on=keys, suffixes=("", "_rough"), validate="one_to_one")

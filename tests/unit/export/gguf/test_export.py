@@ -279,7 +279,7 @@ def test_a_sliding_window_is_the_context(folder: Make, tmp_path: Path) -> None:
     ],
 )
 def test_context_lengths(architecture: str, changes: dict[str, Any], expected: int, folder: Make) -> None:
-    assert write.context_length(open_source(folder(architecture, **changes)).config) == expected
+    assert write.gguf_context_length(open_source(folder(architecture, **changes)).config) == expected
 
 
 def test_chat_template_without_a_bos(tokenizers: dict[str, PreTrainedTokenizerFast]) -> None:
