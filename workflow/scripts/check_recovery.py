@@ -5,11 +5,11 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 from typing import TYPE_CHECKING, Any
 
 from espalier.calibration.overlap import summarise_overlap
+from espalier.calibration.sequences import SequenceSettings
 from espalier.evaluation.tokenised_requests import read_requests
 from espalier.files import read_json, write_json
 from espalier.jobs.log import workflow_job
 from espalier.recovery.training_sequences import (
-    CalibrationDraw,
     TrainingTextSettings,
     check_not_calibrated,
     check_not_evaluated,
@@ -28,7 +28,8 @@ def main(
     text_field = settings["text_field"]
     sequences = load_training_sequences(model, text, TrainingTextSettings(**settings))
     compared = check_not_evaluated(sequences, model, text, text_field, read_requests(requests))
-    check_not_calibrated(sequences, model, text, text_field, [CalibrationDraw(**draw) for draw in calibrations])
+    drawn = [SequenceSettings(text_field=text_field, **calibration) for calibration in calibrations]
+    check_not_calibrated(sequences, model, text, drawn)
     facts = {"model": model["model"], "sequences": settings, "n_documents": len(sequences.documents)}
     write_json(checked, {**facts, "calibrations": calibrations, **summarise_overlap(compared)})
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from espalier.calibration.overlap import OverlapComparison, check_no_overlap, document_tokens
-from espalier.calibration.sequences import TokenIds, document_order, drawn_documents
+from espalier.calibration.sequences import SequenceSettings, TokenIds, document_order, drawn_documents
 from espalier.calibration.text_files import read_texts
 from espalier.errors import UserError
 from espalier.evaluation.held_out import held_out_texts
@@ -55,23 +55,6 @@ class TrainingTextSettings:
     calibration_seeds: Sequence[int]
     seq_len: int
     n_sequences: int
-    add_bos: bool | None = None
-
-
-@dataclass(frozen=True)
-class CalibrationDraw:
-    """A calibration set drawn from the recovery text.
-
-    Attributes:
-        seed: Seed of the order of the documents.
-        seq_len: Tokens per sequence.
-        n_samples: Number of sequences.
-        add_bos: Whether documents begin with BOS; None leaves special tokens to the tokenizer.
-    """
-
-    seed: int
-    seq_len: int
-    n_samples: int
     add_bos: bool | None = None
 
 
@@ -202,11 +185,7 @@ def check_not_evaluated(
 
 
 def check_not_calibrated(
-    sequences: TrainingSequences,
-    manifest: Mapping[str, Any],
-    text: str,
-    text_field: str,
-    calibrations: Sequence[CalibrationDraw],
+    sequences: TrainingSequences, manifest: Mapping[str, Any], text: str, calibrations: Sequence[SequenceSettings]
 ) -> None:
     """Check that no training document is in a calibration set drawn from the same text.
 
@@ -214,8 +193,7 @@ def check_not_calibrated(
         sequences: Sequences to fine-tune on.
         manifest: Content of the model's manifest.
         text: Path of the text file.
-        text_field: Column of the text file that holds the documents.
-        calibrations: Calibration sets drawn from this text; all have the same `add_bos`.
+        calibrations: Calibration sets drawn from this text; all have the same `text_field` and `add_bos`.
 
     Raises:
         UserError: If a calibration set shares documents with `sequences`. The message gives their number.
@@ -225,10 +203,13 @@ def check_not_calibrated(
     tokenizer = load_tokenizer(
         check_unchanged(manifest), trust_remote_code=manifest["trust_remote_code"], add_bos=calibrations[0].add_bos
     )
-    texts, trained = read_texts(text, text_field), set(sequences.documents)
-    for draw in calibrations:
-        if shared := trained.intersection(drawn_documents(texts, tokenizer, **asdict(draw))):
+    texts, trained = read_texts(text, calibrations[0].text_field), set(sequences.documents)
+    for one in calibrations:
+        drawn = drawn_documents(
+            texts, tokenizer, n_samples=one.n_samples, seq_len=one.seq_len, seed=one.seed, add_bos=one.add_bos
+        )
+        if shared := trained.intersection(drawn):
             raise UserError(
                 f"recovery: {len(shared)} of its {len(trained)} documents are in the calibration set of seed "
-                f"{draw.seed}, {draw.n_samples} sequences of {draw.seq_len} tokens; name another recovery.text"
+                f"{one.seed}, {one.n_samples} sequences of {one.seq_len} tokens; name another recovery.text"
             )

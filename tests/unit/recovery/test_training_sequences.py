@@ -1,6 +1,6 @@
 """Training text: seeded, packed into sequences, and separate from the calibration and evaluation texts."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +8,12 @@ import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from espalier.calibration.sequences import document_order, drawn_documents
+from espalier.calibration.sequences import SequenceSettings, document_order, drawn_documents
 from espalier.errors import UserError
 from espalier.evaluation.tokenised_requests import TokenisedRequests
 from espalier.files import write_parquet
 from espalier.models.manifest import make_manifest
 from espalier.recovery.training_sequences import (
-    CalibrationDraw,
     TrainingTextSettings,
     check_not_calibrated,
     check_not_evaluated,
@@ -90,12 +89,14 @@ def test_calibration_and_recovery_share_no_document(
 ) -> None:
     manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
     sequences = load_training_sequences(manifest, text, SETTINGS)
-    calibrations = [CalibrationDraw(seed=0, seq_len=length, n_samples=100) for length in (16, 64)]
-    check_not_calibrated(sequences, manifest, text, "text", calibrations)
+    calibrations = [SequenceSettings("text", seed=0, seq_len=length, n_samples=100) for length in (16, 64)]
+    check_not_calibrated(sequences, manifest, text, calibrations)
     for one in calibrations:
-        assert set(sequences.documents).isdisjoint(drawn_documents(pages, tokenizer, **asdict(one)))
+        assert set(sequences.documents).isdisjoint(
+            drawn_documents(pages, tokenizer, n_samples=one.n_samples, seq_len=one.seq_len, seed=one.seed)
+        )
     with pytest.raises(UserError, match=r"recovery: \d+ of its \d+ documents are in the calibration set of seed 0, 29"):
-        check_not_calibrated(sequences, manifest, text, "text", [CalibrationDraw(seed=0, seq_len=16, n_samples=290)])
+        check_not_calibrated(sequences, manifest, text, [SequenceSettings("text", seed=0, seq_len=16, n_samples=290)])
 
 
 def test_fifty_tokens_of_what_is_evaluated_are_refused(
