@@ -157,7 +157,7 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(caplog: pytest.LogC
 
 
 @on_a_gpu
-def test_a_pass_out_of_memory_takes_less_at_once() -> None:
+def test_a_pass_out_of_memory_takes_less_at_once(caplog: pytest.LogCaptureFixture) -> None:
     """The allocator's limit leaves room for the sums of some layers, but not for those of all layers."""
     model = random_model("llama", hidden_size=1024, num_hidden_layers=16, intermediate_size=2700)
     there = on_device(model)
@@ -166,11 +166,14 @@ def test_a_pass_out_of_memory_takes_less_at_once() -> None:
     used = torch.cuda.memory_allocated()
     total = torch.cuda.get_device_properties(DEVICE).total_memory
     torch.cuda.set_per_process_memory_fraction((1.7 * used) / total)
+    caplog.clear()
     try:
-        found = collected(there)
+        with caplog.at_level(logging.INFO, logger="espalier"):
+            found = collected(there)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert_close(found, expected, rtol=1e-3)
+    assert "out of GPU memory" in caplog.text or "layers_per_pass 16 of 16" not in caplog.text
 
 
 def test_two_jobs_that_want_one_gpu_take_turns(tmp_path: Path) -> None:
