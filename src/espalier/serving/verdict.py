@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 from espalier.models.architecture import ATTENTION, MLP
 from espalier.models.sizes import ModelSizes
-from espalier.planning.plan import Plan
 from espalier.statistics.messages import Message
 
 FOLDER_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -141,11 +140,6 @@ class KeptCounts:
 
     kv_groups: tuple[int, ...]
     mlp_channels: tuple[int, ...]
-
-    @classmethod
-    def from_plan(cls, plan: Plan) -> KeptCounts:
-        """Count the kept groups of a plan."""
-        return cls(plan.n_kept_kv_groups, plan.n_kept_mlp_channels)
 
     def n_params(self, structure: ModelSizes) -> int:
         """Return the number of parameters of the pruned model."""

@@ -1,8 +1,7 @@
-"""Uncertainty from the numbers of documents, for imported results without results of single documents.
+"""Draws from the numbers of documents, for imported results without results of single documents.
 
-stderr(task)     = sqrt(p (1 - p) / (n - 1))                                            as in lm-eval
-stderr(acc_mean) = sqrt(sum over tasks of (weight(task) * stderr(task))**2)
-interval         = acc_mean -+ z * stderr, cut at 0 and 1
+correct(task)  ~ binomial(n, p)      p = accuracy of the task, n = its number of documents
+acc_mean       = mean over tasks of correct(task) / n
 
 It is unknown which documents were answered correctly. The draws therefore treat the experiments as if they had been
 evaluated on different documents. If experiments tend to be correct on the same documents, their differences look less
@@ -13,55 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from espalier.errors import UserError
-from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, N_DRAWS, Bootstrap
+from espalier.statistics.bootstrap import N_DRAWS, Bootstrap
 from espalier.statistics.validation import FloatArray, finite_array
-
-
-@dataclass(frozen=True)
-class CountIntervals:
-    """Intervals computed from numbers of documents.
-
-    Attributes:
-        accuracy: Mean accuracy of each experiment, (n_experiments,).
-        stderr: Standard error of each mean accuracy, (n_experiments,).
-        task_stderr: Standard error of each task's accuracy, (n_experiments, n_tasks).
-        intervals: Lower and upper ends, (n_experiments, 2).
-        from_counts: Always true. It marks intervals that do not come from single documents.
-    """
-
-    accuracy: FloatArray
-    stderr: FloatArray
-    task_stderr: FloatArray
-    intervals: FloatArray
-    from_counts: bool = True
-
-
-def intervals_from_counts(accuracy: Any, n_documents: Any, *, level: float = CONFIDENCE_LEVEL) -> CountIntervals:
-    """Compute intervals of the unweighted mean accuracy over tasks.
-
-    Args:
-        accuracy: Accuracy of each task, (n_experiments, n_tasks).
-        n_documents: Number of documents of each task, (n_tasks,) or (n_experiments, n_tasks).
-        level: Confidence level of the intervals.
-
-    Raises:
-        UserError: If there is no accuracy, an accuracy is missing or outside 0 to 1, or a task has fewer than two
-            documents.
-    """
-    p, n = _accuracy_and_counts(accuracy, n_documents)
-    task_stderr = np.sqrt(p * (1 - p) / (n - 1))
-    mean = p.mean(axis=1)
-    stderr = np.sqrt((task_stderr**2).sum(axis=1)) / p.shape[1]
-    reach = float(stats.norm.ppf((1 + level) / 2)) * stderr
-    ends = np.clip(np.stack([mean - reach, mean + reach], axis=1), 0, 1)
-    return CountIntervals(mean, stderr, task_stderr, ends)
 
 
 def draw_from_counts(
@@ -81,7 +38,8 @@ def draw_from_counts(
         Draws whose `source` is `counts`.
 
     Raises:
-        UserError: If `intervals_from_counts` would raise it for these arrays.
+        UserError: If there is no accuracy, an accuracy is missing or outside 0 to 1, or a task has fewer than two
+            documents.
         ValueError: If the number of names is not the number of experiments.
     """
     p, n = _accuracy_and_counts(accuracy, n_documents)

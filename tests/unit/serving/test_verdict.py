@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from espalier.models.sizes import LayerSizes, ModelSizes
-from espalier.planning.plan import Plan
 from espalier.serving.verdict import (
     TARGETS,
     KeptCounts,
@@ -172,9 +171,7 @@ def test_width_recommendation(widths: tuple[int, ...], code: str, values: dict[s
     assert {key: found.values[key] for key in values} == pytest.approx(values)
 
 
-def test_a_plan_is_read() -> None:
-    plan = Plan.identity(STRUCTURE)
-    assert KeptCounts.from_plan(plan) == WHOLE
+def test_parameters_of_an_unpruned_model() -> None:
     assert WHOLE.n_params(STRUCTURE) == STRUCTURE.total_params
 
 

@@ -1,12 +1,15 @@
 """Joint bootstrap over documents, and uncertainty from counts."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
 from espalier.errors import UserError
 from espalier.statistics import bootstrap as module
 from espalier.statistics.bootstrap import bootstrap, percentile_interval
-from espalier.statistics.counts import draw_from_counts, intervals_from_counts
+from espalier.statistics.counts import draw_from_counts
 from tests.unit.statistics.studies import study
 
 GENERATOR = np.random.default_rng(0)
@@ -84,18 +87,6 @@ def test_one_document_says_nothing_about_others() -> None:
         bootstrap(study({"a": [[1]]}), seed=0)
 
 
-def test_intervals_from_counts_by_hand() -> None:
-    # Tasks of 0.5 (n 26) and 0.2 (n 17): stderr sqrt(0.25 / 25) = 0.1 and sqrt(0.16 / 16) = 0.1.
-    # Mean 0.35, stderr sqrt(0.01 + 0.01) / 2 = 0.070711, interval 0.35 -+ 1.959964 * 0.070711 = 0.138590.
-    found = intervals_from_counts([[0.5, 0.2]], [26, 17])
-    assert found.from_counts
-    assert found.task_stderr[0] == pytest.approx([0.1, 0.1])
-    assert found.stderr == pytest.approx([0.0707107])
-    assert found.intervals[0] == pytest.approx([0.2114096, 0.4885904], abs=1e-6)
-    # 0.75 of 4: 0.75 + 1.96 * sqrt(0.1875 / 3) = 1.24, cut at 1.
-    assert intervals_from_counts([[0.75]], [4]).intervals[0, 1] == 1
-
-
 def test_draws_from_counts() -> None:
     accuracy, n = np.array([[0.5, 0.2], [0.6, 0.3]]), [200, 100]
     drawn = draw_from_counts(["x", "y"], accuracy, n, model="m", seed=0, n_draws=20_000)
@@ -108,13 +99,16 @@ def test_draws_from_counts() -> None:
 
 
 def test_unusable_counts_are_refused() -> None:
+    def draw(accuracy: Any, n_documents: Any, names: Sequence[str] = ("x",)) -> None:
+        draw_from_counts(names, accuracy, n_documents, model="m", seed=0, n_draws=10)
+
     with pytest.raises(UserError, match="1 of 2 values of task accuracies are missing"):
-        intervals_from_counts([[0.5, np.nan]], [10, 10])
+        draw([[0.5, np.nan]], [10, 10])
     with pytest.raises(UserError, match="between 0 and 1"):
-        intervals_from_counts([[50.0]], [10])
+        draw([[50.0]], [10])
     with pytest.raises(UserError, match="has 1 documents"):
-        intervals_from_counts([[0.5]], [1])
+        draw([[0.5]], [1])
     with pytest.raises(UserError, match="no task accuracy"):
-        intervals_from_counts(np.zeros((0, 0)), [])
+        draw(np.zeros((0, 0)), [])
     with pytest.raises(ValueError, match="2 names for 1"):
-        draw_from_counts(["x", "y"], [[0.5]], [10], model="m", seed=0)
+        draw([[0.5]], [10], ["x", "y"])
