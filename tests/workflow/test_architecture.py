@@ -47,7 +47,7 @@ def test_imports_keep_the_contracts() -> None:
         ("layers", "odds_and_ends.py", ""),
         ("cycles", "scoring/tree.py", "from espalier.scoring import pack"),
         ("light", "planning/scores.py", "import torch"),
-        ("rendering", "reports/text.py", "from espalier.statistics import counts"),
+        ("rendering", "reports/text.py", "from espalier.statistics import ranking"),
         ("core", "scoring/pack.py", "def late():\n    import lm_eval"),
         ("library", "models/surgery.py", "from snakemake import script"),
         ("extras", "reports/text.py", "from espalier.serving import verdict"),
