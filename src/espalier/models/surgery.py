@@ -11,9 +11,11 @@ pruned layers.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import operator
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,6 +33,9 @@ from espalier.models.decoder import (
     params_per_group,
 )
 from espalier.models.pruned_blocks import RemovedBlock, resize_block
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 KeptGroups = dict[Block, list[int]]
 """Indices of the groups that each block of one layer keeps, in increasing order."""
@@ -85,6 +90,12 @@ def mask(model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_cha
             removed = sorted(set(range(n_groups(layer, block))) - set(groups))
             for role in block_roles(block):
                 _mask_projection(layer, role, removed)
+
+
+def copy_sharing_tensors(model: PreTrainedModel) -> PreTrainedModel:
+    """Copy the modules of a model. The copy shares all parameters and buffers, until it is pruned or padded."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def _unpruned_layers(model: nn.Module) -> list[nn.Module]:

@@ -7,78 +7,22 @@ transformers, without a serving engine. The comparison therefore shows the effec
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models.architecture import LAYERS
 from espalier.models.context import context_length
-from espalier.models.decoder import (
-    Block,
-    block_roles,
-    get_block,
-    get_projection,
-    head_dim,
-    n_kv_groups,
-    n_mlp_channels,
-)
-from espalier.models.surgery import prune
+from espalier.models.decoder import head_dim, n_kv_groups
+from espalier.models.padding import has_groups, pad_widths
+from espalier.models.surgery import copy_sharing_tensors, prune
 from espalier.progress import Progress
 from espalier.serving.inference_summary import PADDED, PRUNED, UNPRUNED, TimedRun, Workload
-
-
-def has_groups(layer: nn.Module, block: Block) -> bool:
-    """Return whether a block still has groups. A block that lost all groups has lost its input projections too."""
-    return hasattr(get_block(layer, block), block_roles(block)[0].name)
-
-
-def pad_widths(model: nn.Module, multiple: int) -> int:
-    """Pad the MLP width of each layer with zero channels to the next multiple, in place.
-
-    Padded weights are new parameters. Layers without MLP channels are not changed.
-
-    Args:
-        model: A decoder, pruned or not.
-        multiple: Number that every MLP width is rounded up to a multiple of.
-
-    Returns:
-        Number of padded layers.
-    """
-    n_padded = 0
-    for layer in model.get_submodule(LAYERS):
-        if not has_groups(layer, "mlp"):
-            continue
-        if n_missing := -n_mlp_channels(layer) % multiple:
-            _pad(layer, n_missing)
-            n_padded += 1
-    return n_padded
-
-
-def _pad(layer: nn.Module, n_missing: int) -> None:
-    for role in block_roles("mlp"):
-        linear = get_projection(layer, role)
-        linear.weight = _with_zeros(linear.weight, role.group_dim, n_missing)
-        if role.group_dim == 0 and linear.bias is not None:
-            linear.bias = _with_zeros(linear.bias, 0, n_missing)
-        linear.out_features, linear.in_features = linear.weight.shape
-    mlp = get_block(layer, "mlp")
-    if hasattr(mlp, "intermediate_size"):
-        mlp.intermediate_size = n_mlp_channels(layer)
-
-
-def _with_zeros(parameter: nn.Parameter, dim: int, n_missing: int) -> nn.Parameter:
-    shape = list(parameter.shape)
-    shape[dim] = n_missing
-    zeros = parameter.new_zeros(shape)
-    return nn.Parameter(torch.cat([parameter.detach(), zeros], dim), requires_grad=parameter.requires_grad)
-
 
 WARM_UP_TOKENS = 4
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
@@ -122,9 +66,9 @@ def versions_of(
     Raises:
         UserError: If the plan does not fit the model.
     """
-    versions = {UNPRUNED: model, PRUNED: _copy_sharing_tensors(model)}
+    versions = {UNPRUNED: model, PRUNED: copy_sharing_tensors(model)}
     prune(versions[PRUNED], kept_kv_groups, kept_mlp_channels)
-    padded = _copy_sharing_tensors(versions[PRUNED])
+    padded = copy_sharing_tensors(versions[PRUNED])
     if pad_widths(padded, multiple):
         versions[PADDED] = padded
     return versions
@@ -207,12 +151,6 @@ def _synchronised_time(devices: set[torch.device]) -> float:
     for device in devices:
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _copy_sharing_tensors(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy the modules of a model. The copy shares all parameters and buffers."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def _check_workload(model: PreTrainedModel, workload: Workload) -> None:
