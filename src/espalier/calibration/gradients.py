@@ -10,32 +10,39 @@ pass accumulates the sums that the caller selects:
 After k sequences, each sum is over the first k sequences. One pass over n sequences can therefore give results for
 every sample count up to n.
 
-Sums are float32 for every dtype of the model. During the backward pass, each parameter's gradient is added to its sum
-and freed as soon as it is computed. The gradients of the whole model therefore never exist at the same time.
+Sums are float32 for every dtype of the model. During the backward pass, each projection adds its gradient directly to
+its sums (`espalier.calibration.summed_linear`). No parameter gets a gradient of its own, so the gradients of the whole
+model never exist at the same time. Logits and losses are computed in pieces, so their memory does not grow with the
+number of tokens in a forward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from espalier.calibration.summed_linear import LinearSums, summed_linear
 from espalier.errors import UserError
 from espalier.models.context import context_length
-from espalier.models.decoder import Projection, decoder_layers, get_projection_by_name, projections
-from espalier.planning.criteria import ParameterStats, Statistic, needs_backward
+from espalier.models.decoder import ROLES, Projection, decoder_layers, get_projection, projections
+from espalier.planning.criteria import Statistic, needs_backward
 from espalier.progress import Progress
+from espalier.scoring.head import decoder_bypassed, positions_at_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 IGNORED_TARGET = -100
+MAX_LOGITS = {"cpu": 1 << 23, "cuda": 1 << 26}
+"""Most logits in memory at once. A logit takes about 16 bytes, forward and backward."""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -73,20 +80,6 @@ class Sums:
             zeros(features) if "input_norm" in needs else None,
         )
 
-    def parameter_stats(self, n_samples: int) -> ParameterStats:
-        """Return the statistics that a criterion reads. `n_samples` is the number of sequences in the sums."""
-
-        def mean(total: torch.Tensor | None) -> torch.Tensor | None:
-            return None if total is None else total / n_samples
-
-        squared_input = mean(self.squared_input)
-        return ParameterStats(
-            self.parameter.detach().float(),
-            mean(self.gradient),
-            mean(self.squared_gradient),
-            None if squared_input is None else squared_input.sqrt(),
-        )
-
     def first_non_finite(self) -> str | None:
         """Return the name of the first sum that is not finite, or None."""
         sums = (self.gradient, self.squared_gradient, self.squared_input)
@@ -121,33 +114,36 @@ def make_sums(
     ]
 
 
+class NonFiniteError(Exception):
+    """Raised by a function that reads sums, if a value is not finite."""
+
+
 def accumulate(
     model: PreTrainedModel,
     sequences: torch.Tensor,
     counts: Sequence[int],
     needs: Collection[Statistic],
+    read: Callable[[int, Sequence[Sums]], Result],
     *,
     layers: Collection[int],
     batch_size: int,
     progress: Progress,
     checkpointing: bool = False,
-) -> Iterator[tuple[int, list[Sums]]]:
-    """Accumulate sums over the sequences and yield them at each sample count.
+) -> Iterator[Result]:
+    """Accumulate sums over the sequences and yield what `read` returns at each sample count.
 
     Args:
         model: A causal language model. Its weights do not change.
         sequences: Token ids, (n_samples, seq_len).
-        counts: Increasing sample counts at which to yield. The last is at most n_samples.
+        counts: Increasing sample counts at which to read the sums. The last is at most n_samples.
         needs: Statistics whose sums to accumulate. Squared gradients need one forward pass per sequence, so
             `batch_size` is then ignored.
+        read: Function of a sample count and the sums over that many sequences. The sums are updated in place
+            afterwards. It raises `NonFiniteError` if it finds a value that is not finite.
         layers: Indices of the layers for which to accumulate sums.
         batch_size: Most sequences per forward pass. A forward pass does not go beyond the next sample count.
         progress: Progress bar. It advances by the tokens processed.
         checkpointing: Whether the backward pass recomputes activations instead of keeping them in memory.
-
-    Yields:
-        The sample count, and the sums over that many sequences. The sums are updated in place. Read them before
-        advancing the generator.
 
     Raises:
         UserError: If a sum is not finite. The message names the layer and the sequence.
@@ -163,8 +159,11 @@ def accumulate(
                 _add_batch(model, sums, batch, needs)
                 done += len(batch)
                 progress.advance(batch.numel())
-            _check_sums_finite(model, sums, sequences, done, needs)
-            yield count, sums
+            try:
+                result = read(count, sums)
+            except NonFiniteError as error:
+                raise _name_non_finite(model, sums, sequences, done, needs, str(error)) from None
+            yield result
 
 
 def max_batch_size(needs: Collection[Statistic], n_sequences: int) -> int:
@@ -186,7 +185,7 @@ def run_forward_backward(model: PreTrainedModel, sequence: torch.Tensor, *, chec
         checkpointing: Whether the backward pass recomputes activations.
     """
     with _accumulating_gradients(model, make_sums(model), gradients=True, checkpointing=checkpointing):
-        sequence_losses(model, sequence.to(model.device)).sum().backward()
+        backward(model, sequence.to(model.device))
 
 
 def check_length(model: PreTrainedModel, seq_len: int) -> None:
@@ -226,40 +225,55 @@ def losses_from_logits(logits: torch.Tensor, batch: torch.Tensor) -> torch.Tenso
     return losses.view(batch.shape).sum(dim=1) / (batch.shape[1] - 1)
 
 
+def backward(model: PreTrainedModel, batch: torch.Tensor) -> None:
+    """Run the backward pass of the sum of the sequences' mean next-token losses.
+
+    The head and the loss go forward and backward for a piece of the tokens at a time. Logits take 4 bytes and more for
+    each token and word of the vocabulary, so those of a whole batch would need more memory than the layers.
+
+    Args:
+        model: A causal language model.
+        batch: Token ids, (batch_size, seq_len).
+    """
+    hidden = model.get_decoder()(input_ids=batch, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
+    targets = batch[:, 1:].flatten().to(hidden.device)
+    gradient = torch.empty_like(hidden)
+    step = positions_at_once(MAX_LOGITS["cpu" if hidden.device.type == "cpu" else "cuda"], model)
+    with decoder_bypassed(model) as head:
+        for start in range(0, len(hidden), step):
+            piece = slice(start, start + step)
+            states = hidden[piece].detach().requires_grad_()
+            logits = head(states)
+            loss = nn.functional.cross_entropy(logits.float(), targets[piece].to(logits.device), reduction="sum")
+            (gradient[piece],) = torch.autograd.grad(loss / (batch.shape[1] - 1), states)
+    hidden.backward(gradient)
+
+
 def _add_batch(model: PreTrainedModel, sums: Sequence[Sums], batch: torch.Tensor, needs: Collection[Statistic]) -> None:
     if "input_norm" in needs:
         with torch.no_grad(), _recording_inputs(model, sums):
             model.get_decoder()(input_ids=batch, use_cache=False)
     if needs_backward(needs):
-        sequence_losses(model, batch).sum().backward()
+        backward(model, batch)
 
 
 @contextmanager
 def _accumulating_gradients(
     model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, checkpointing: bool
 ) -> Iterator[None]:
-    """Add gradients to `sums` in backward passes inside the block. No other parameter gets a gradient.
+    """Add gradients to `sums` in backward passes inside the block. No parameter gets a gradient of its own.
 
-    A hook adds each gradient to its sum and frees it. At the end, hooks and gradients are removed, and `requires_grad`
-    of every parameter is restored. Without `gradients`, no parameter gets a gradient.
+    At the end, `forward` of every module and `requires_grad` of every parameter are restored. Without `gradients`, no
+    backward pass is possible.
     """
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
-
-    def add_gradient(each: Sums, parameter: torch.Tensor) -> None:
-        if parameter.grad is not None:
-            if each.gradient is not None:
-                each.gradient.add_(parameter.grad)
-            if each.squared_gradient is not None:
-                grad = parameter.grad.float()
-                each.squared_gradient.addcmul_(grad, grad)
-            parameter.grad = None
-
     with ExitStack() as stack:
         for parameter in before:
             parameter.requires_grad_(False)
-        for each in sums if gradients else ():
-            each.parameter.requires_grad_(True)
-            stack.callback(each.parameter.register_post_accumulate_grad_hook(partial(add_gradient, each)).remove)
+        if gradients:
+            for linear, linear_sums in _by_linear(model, sums):
+                linear.weight.requires_grad_(True)  # so that the backward pass reaches this projection
+                stack.enter_context(summed_linear(linear, linear_sums))
         if checkpointing:
             stack.enter_context(gradient_checkpointing(decoder_layers(model)))
         try:
@@ -267,7 +281,26 @@ def _accumulating_gradients(
         finally:
             for parameter, required in before.items():
                 parameter.requires_grad_(required)
-                parameter.grad = None
+
+
+def _by_linear(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[tuple[nn.Linear, LinearSums]]:
+    """Yield each projection that has sums, with the sums of its weight and of its bias."""
+    layers, roles = decoder_layers(model), {role.name: role for role in ROLES}
+    by_projection: dict[tuple[int, str], dict[bool, Sums]] = {}
+    for each in sums:
+        key = (each.projection.layer, each.projection.name)
+        by_projection.setdefault(key, {})[each.parameter.dim() == 1] = each
+    for (layer, name), found in by_projection.items():
+        weight, bias = found[False], found.get(True)
+        yield (
+            get_projection(layers[layer], roles[name]),
+            LinearSums(
+                weight.gradient,
+                weight.squared_gradient,
+                bias.gradient if bias else None,
+                bias.squared_gradient if bias else None,
+            ),
+        )
 
 
 @contextmanager
@@ -300,6 +333,7 @@ def _recording_inputs(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[
         for total in totals:  # (in_features,) for a weight, () for a bias
             total.add_(features.square().sum(dim=0) if total.dim() else len(features))
 
+    layers, roles = decoder_layers(model), {role.name: role for role in ROLES}
     by_projection: dict[tuple[int, str], list[torch.Tensor]] = {}
     for each in sums:
         if each.squared_input is not None:
@@ -307,36 +341,37 @@ def _recording_inputs(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[
             by_projection.setdefault(key, []).append(each.squared_input)
     with ExitStack() as stack:
         for (layer, name), totals in by_projection.items():
-            hook = get_projection_by_name(model, layer, name).register_forward_pre_hook(partial(record, totals))
+            hook = get_projection(layers[layer], roles[name]).register_forward_pre_hook(partial(record, totals))
             stack.callback(hook.remove)
         yield
 
 
-def _check_sums_finite(
-    model: PreTrainedModel, sums: Sequence[Sums], sequences: torch.Tensor, done: int, needs: Collection[Statistic]
-) -> None:
-    """Check that all sums are finite.
+def _name_non_finite(
+    model: PreTrainedModel,
+    sums: Sequence[Sums],
+    sequences: torch.Tensor,
+    done: int,
+    needs: Collection[Statistic],
+    problem: str,
+) -> UserError:
+    """Return the error for a value that is not finite.
 
-    If a sum is not finite, run the first `done` sequences again one at a time, to find the first sequence and layer
-    with a value that is not finite.
-
-    Raises:
-        UserError: If a sum is not finite. The message names the layer and, if found, the sequence.
+    Run the first `done` sequences again one at a time, to find the first sequence and layer with such a value.
     """
     broken = next(((each, what) for each in sums if (what := each.first_non_finite())), None)
     if broken is None:
-        return
+        return UserError(f"{problem}; load the model in float32 (evaluation.dtype), or check its weights")
     for number in range(done):
         for each in sums:
             each.reset()
         _add_batch(model, sums, sequences[number : number + 1].to(model.device), needs)
         for each in sums:
             if what := each.first_non_finite():
-                raise UserError(
+                return UserError(
                     f"{what}: not finite in layer {each.projection.layer}, {each.projection.name}, at sequence "
                     f"{number}; load the model in bfloat16 or float32 (evaluation.dtype), or check its weights"
                 )
-    raise UserError(
+    return UserError(
         f"{broken[1]}: the sum over {done} sequences is not finite in layer {broken[0].projection.layer}, though each "
         "sequence's is; load the model in float32 (evaluation.dtype)"
     )

@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 from espalier.calibration.gradient_statistics import Moments, pool
 from espalier.calibration.gradients import Sums, accumulate, check_length, make_sums
 from espalier.calibration.pass_size import PassSettings, PassSize, choose_pass_size, out_of_memory_error
-from espalier.models.decoder import COLUMN_GROUPED, decoder_layers, n_kv_groups
+from espalier.calibration.reductions import ReducedParameter, reduce_parameters
+from espalier.models.decoder import decoder_layers, n_kv_groups
 from espalier.planning.criteria import CRITERIA, Criterion
 from espalier.progress import Progress
 
@@ -45,19 +47,22 @@ def group_importance(
 
     Raises:
         ValueError: If the criterion is a group criterion.
+        NonFiniteError: If an importance is not finite.
     """
-    if criterion.of_weights is None:
-        raise ValueError("this criterion looks at no weights")
+    return _sum_groups(sums, reduce_parameters(criterion, sums, n_samples), n_kv_groups)
+
+
+def _sum_groups(
+    sums: Sequence[Sums], reduced: Sequence[ReducedParameter], n_kv_groups: Mapping[int, int]
+) -> GroupImportance:
     importance: GroupImportance = {}
-    for each in sums:
-        projection, is_bias = each.projection, each.parameter.dim() == 1
-        if is_bias and projection.name in COLUMN_GROUPED:
-            continue  # the bias of o_proj or down_proj belongs to no group
-        values = criterion.of_weights(each.parameter_stats(n_samples))
-        per_feature = values if is_bias else values.sum(dim=0 if projection.name in COLUMN_GROUPED else 1)
-        n_groups = n_kv_groups[projection.layer] if projection.block == "attention" else len(per_feature)
+    for each, found in zip(sums, reduced, strict=True):
+        projection = each.projection
+        if found.features is None:
+            continue
+        n_groups = n_kv_groups[projection.layer] if projection.block == "attention" else len(found.features)
         # The features of a group are consecutive (see `espalier.models.decoder`).
-        per_group = per_feature.double().view(n_groups, -1).sum(dim=1).cpu().numpy()
+        per_group = found.features.reshape(n_groups, -1).sum(axis=1)
         key = (projection.layer, projection.block)
         importance[key] = importance.get(key, np.zeros(n_groups)) + per_group
     return importance
@@ -130,10 +135,11 @@ def measure_importance(
             layers = range(start, min(start + size.layers, n_layers))
             try:
                 passed = accumulate(
-                    model, sequences, counts, needs,
+                    model, sequences, counts, needs, partial(_snapshot, model, criterion),
                     layers=layers, batch_size=size.batch_size, progress=progress, checkpointing=settings.checkpointing,
                 )  # fmt: skip
-                snapshots += [(count, _snapshot(criterion, count, sums, model)) for count, sums in passed]
+                complete = list(passed)  # nothing is kept of a pass that runs out of memory
+                snapshots += zip(counts, complete, strict=True)
             except torch.OutOfMemoryError:
                 pass  # retry after this block, because until then the traceback keeps the tensors of the pass alive
             else:
@@ -149,23 +155,25 @@ def measure_importance(
 
 def importance_of_weights(model: PreTrainedModel, criterion: str) -> Columns:
     """Return the columns of the importance table of a criterion that reads no text. The column `n_samples` is 0."""
-    return _snapshot(criterion, NO_SAMPLES, make_sums(model), model).importance
+    return _snapshot(model, criterion, NO_SAMPLES, make_sums(model)).importance
 
 
-def _snapshot(criterion: str, count: int, sums: Sequence[Sums], model: PreTrainedModel) -> ImportanceTables:
+def _snapshot(model: PreTrainedModel, criterion: str, count: int, sums: Sequence[Sums]) -> ImportanceTables:
     kv_groups = {number: n_kv_groups(layer) for number, layer in enumerate(decoder_layers(model))}
-    importance = importance_rows(group_importance(CRITERIA[criterion], sums, count, kv_groups), count)
+    reduced = reduce_parameters(CRITERIA[criterion], sums, count)
+    importance = importance_rows(_sum_groups(sums, reduced, kv_groups), count)
     with_gradient = any(each.gradient is not None for each in sums)
-    return ImportanceTables(importance, _gradient_rows(sums, count) if with_gradient else None)
+    return ImportanceTables(importance, _gradient_rows(sums, reduced, count) if with_gradient else None)
 
 
-def _gradient_rows(sums: Sequence[Sums], n_samples: int) -> Columns:
+def _gradient_rows(sums: Sequence[Sums], reduced: Sequence[ReducedParameter], n_samples: int) -> Columns:
     """Return the columns of the gradient table: one row per projection, with weight and bias pooled."""
     parts: dict[tuple[int, str], list[Moments]] = {}
-    for each in sums:
-        if each.gradient is not None:
+    for each, found in zip(sums, reduced, strict=True):
+        if found.moments is not None:
             key = (each.projection.layer, each.projection.name)
-            parts.setdefault(key, []).append(_gradient_moments(each.gradient, n_samples))
+            moments = Moments.from_sum(each.parameter.numel(), *found.moments, n_samples=n_samples)
+            parts.setdefault(key, []).append(moments)
     rows: list[Mapping[str, object]] = [
         {"n_samples": n_samples, "layer": layer, "projection": name, **pool(moments).statistics()}
         for (layer, name), moments in parts.items()
@@ -174,17 +182,6 @@ def _gradient_rows(sums: Sequence[Sums], n_samples: int) -> Columns:
         column: np.array([row[column] for row in rows], dtype=object if column == "projection" else None)
         for column in rows[0]
     }
-
-
-def _gradient_moments(total: torch.Tensor, n_samples: int) -> Moments:
-    """Return the moments of the mean gradient from the sum over `n_samples` sequences, in float64 to avoid overflow."""
-    return Moments.from_sum(
-        total.numel(),
-        float(total.abs().sum(dtype=torch.float64)),
-        float(total.double().square_().sum()),
-        float(total.abs().max()),
-        n_samples=n_samples,
-    )
 
 
 def _concatenate(parts: Sequence[Columns]) -> Columns:

@@ -22,6 +22,8 @@ from espalier.planning.criteria import Statistic, needs_backward
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+TOKEN_BUDGETS = {"cpu": 1024, "cuda": 4096}
+"""Most tokens per forward pass if the config sets none. Larger passes are not faster (docs/benchmarks.md)."""
 RESERVE = 0.1  # fraction of the free memory left unused, for fragmentation of the allocator
 GIB = 1024**3
 logger = logging.getLogger(__name__)
@@ -32,12 +34,13 @@ class PassSettings:
     """Settings of a pass that affect speed and memory only, not its results.
 
     Attributes:
-        token_budget: Most tokens per forward pass. A single sequence that is longer still runs.
+        token_budget: Most tokens per forward pass. A single sequence that is longer still runs. None chooses by device
+            and free memory.
         layers_per_pass: Layers whose sums are held at once. None takes as many as fit.
         checkpointing: Whether the backward pass recomputes activations instead of keeping them in memory.
     """
 
-    token_budget: int
+    token_budget: int | None = None
     layers_per_pass: int | None = None
     checkpointing: bool = False
 
@@ -80,7 +83,8 @@ def choose_pass_size(
         UserError: If one sequence and one layer (or the configured `layers_per_pass`) do not fit in GPU memory.
     """
     n_layers = 1 + max(projection.layer for projection in projections(model))
-    batch_size = min(settings.token_budget // sequences.shape[1], max_batch_size(needs, n_between or len(sequences)))
+    token_budget = settings.token_budget or TOKEN_BUDGETS["cpu" if model.device.type == "cpu" else "cuda"]
+    batch_size = min(token_budget // sequences.shape[1], max_batch_size(needs, n_between or len(sequences)))
     wanted = PassSize(min(settings.layers_per_pass or n_layers, n_layers), max(1, batch_size))
     if model.device.type == "cuda" and needs_backward(needs):
         devices = {parameter.device for parameter in model.parameters()}

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 SCOPES = ("layer", "attention", "mlp")
 PER_LAYER = len(SCOPES)
+_SLOTS = ("attention", "mlp", "layer")  # what is removed in the three slots of a layer
 STATE_SHARE = 0.3  # fraction of the free GPU memory for hidden states
 STATE_BYTES_ON_CPU = 2**29  # bytes for hidden states, if the model is on the CPU
 TOKENS_ON_CPU = 1024  # tokens per call of a layer: more do not fit in the CPU caches and are slower
@@ -123,8 +124,8 @@ class _Sweep:
     """A sweep over the layers with a batch of sequences, (batch_size, seq_len).
 
     `_states` holds the hidden states of several models, (slots, batch_size, seq_len, hidden). Slot 0 is the unpruned
-    model. Then each layer has three slots, in the order of `SCOPES`: the models without the layer, without its
-    attention block and without its MLP block.
+    model. Then each layer has three slots: the models without its attention block, without its MLP block and without
+    the layer. In this order, the slots that a layer is applied to are the first ones, so they are read without a copy.
     """
 
     def __init__(self, model: PreTrainedModel, batch: torch.Tensor, token_budget: int, progress: Progress) -> None:
@@ -144,8 +145,9 @@ class _Sweep:
         cosines = [self._pass_layer(number) for number in range(len(self._layers))]
         losses = self._losses()
         increase = (losses[1:] - losses[:1]).double().cpu().numpy()  # (3 n_layers, batch_size)
-        shape = (len(self._batch), len(self._layers), PER_LAYER)
-        return Priors(increase.T.reshape(shape), np.stack(cosines, axis=1))
+        by_slot = increase.T.reshape(len(self._batch), len(self._layers), PER_LAYER)
+        in_order = [_SLOTS.index(scope) for scope in SCOPES]
+        return Priors(by_slot[:, :, in_order], np.stack(cosines, axis=1))
 
     def _pass_layer(self, number: int) -> PriorArray:
         """Apply a layer, and return the cosine distances of its scopes, (batch_size, 3).
@@ -155,22 +157,21 @@ class _Sweep:
         applied to the slot without the layer.
         """
         first = 1 + PER_LAYER * number
-        without_layer, without_attention, without_mlp = (first + position for position in range(PER_LAYER))
+        without_attention, without_mlp, without_layer = (first + position for position in range(PER_LAYER))
         self._states[first : first + PER_LAYER] = self._states[0]
-        applied = [*range(first), without_attention, without_mlp]
         batch_size = len(self._batch)
-        hidden = self._states.flatten(0, 1)  # a view: (slots * batch_size, seq_len, hidden)
-        wanted = torch.cat([torch.arange(slot * batch_size, (slot + 1) * batch_size) for slot in applied])
+        hidden = self._states[:without_layer].flatten(0, 1)  # a view: (slots * batch_size, seq_len, hidden)
+        slot = torch.arange(len(hidden)) // batch_size
         layer = self._layers[number]
-        for chunk in wanted.split(self._at_once):
+        for start in range(0, len(hidden), self._at_once):
+            chunk = slice(start, start + self._at_once)
             zero: dict[Block, torch.Tensor] = {
-                "attention": chunk // batch_size == without_attention,
-                "mlp": chunk // batch_size == without_mlp,
+                "attention": slot[chunk] == without_attention,
+                "mlp": slot[chunk] == without_mlp,
             }
             with _zeroing_outputs(layer, zero):
-                at = chunk.to(hidden.device)
-                hidden[at] = _hidden_states(layer(hidden[at], **self._arguments[number])).to(hidden.device)
-            self._progress.advance(len(chunk))
+                hidden[chunk] = _hidden_states(layer(hidden[chunk], **self._arguments[number])).to(hidden.device)
+            self._progress.advance(len(slot[chunk]))
         # The slot without the layer still has the input of the layer. The slot without the MLP block has the hidden
         # state between the two blocks.
         before, between, after = self._states[without_layer], self._states[without_mlp], self._states[0]

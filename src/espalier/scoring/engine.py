@@ -18,7 +18,7 @@ from espalier.errors import UserError
 from espalier.models.context import context_length, length_thresholds, scales_with_length
 from espalier.progress import Progress
 from espalier.scoring.attention import Attention
-from espalier.scoring.head import decoder_bypassed, score_tokens
+from espalier.scoring.head import decoder_bypassed, positions_at_once, score_tokens
 from espalier.scoring.onednn import fast_linear
 from espalier.scoring.pack import Batch, BatchArrays, choose_batches, make_batches, to_arrays
 from espalier.scoring.requests import Integers, Request, Score
@@ -185,7 +185,7 @@ class _Run:
         Returns:
             For each piece: begin and end of its positions, then begin and end of its scored tokens.
         """
-        step = max(1, self._max_logits // self._model.config.vocab_size)
+        step = positions_at_once(self._max_logits, self._model)
         bounds = [*range(0, len(arrays.position), step), len(arrays.position)]
         tokens = np.searchsorted(arrays.index, bounds).tolist()
         return list(zip(bounds, bounds[1:], tokens, tokens[1:], strict=False))

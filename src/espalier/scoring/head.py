@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 Head = Callable[[torch.Tensor], torch.Tensor]
 
 
+def positions_at_once(max_logits: int, model: PreTrainedModel) -> int:
+    """Return the number of positions whose logits are at most `max_logits` numbers; at least one."""
+    return max(1, max_logits // int(model.config.vocab_size))
+
+
 @contextmanager
 def decoder_bypassed(model: PreTrainedModel) -> Iterator[Head]:
     """Yield a function that maps the decoder's output to logits, as the model does it (output embedding, scaling, ...).

@@ -9,7 +9,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from espalier.calibration.gradients import Sums, _check_sums_finite, accumulate, run_forward_backward, sequence_losses
+from espalier.calibration.gradients import (
+    MAX_LOGITS,
+    Sums,
+    _name_non_finite,
+    accumulate,
+    backward,
+    run_forward_backward,
+    sequence_losses,
+)
 from espalier.calibration.importance import group_importance, importance_of_weights, measure_importance
 from espalier.calibration.pass_size import PassSettings
 from espalier.errors import UserError
@@ -63,8 +71,11 @@ def collect(
 def accumulated(model: PreTrainedModel, sequences: torch.Tensor, needs: set[str]) -> list[Sums]:
     with Progress("test", total=sequences.numel(), unit="tokens") as progress:
         layers = range(model.config.num_hidden_layers)
-        passed = accumulate(model, sequences, [len(sequences)], needs, layers=layers, batch_size=2, progress=progress)
-        return next(passed)[1]
+        passed = accumulate(
+            model, sequences, [len(sequences)], needs, lambda _, sums: list(sums),
+            layers=layers, batch_size=2, progress=progress,
+        )  # fmt: skip
+        return next(passed)
 
 
 def slices_of_groups(model: PreTrainedModel) -> Iterator[tuple[tuple[int, str, int], list[torch.Tensor]]]:
@@ -313,12 +324,12 @@ def test_out_of_memory_makes_the_pass_smaller(
     """Running out of memory above a batch size, also in the middle of a pass, does not change the results."""
     plain, _ = collect(model, sequences, [1, 2, 8], token_budget=1000)
 
-    def losses(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
+    def limited(model: PreTrainedModel, batch: torch.Tensor) -> None:
         if len(batch) > max_batch_size:
             raise torch.OutOfMemoryError
-        return sequence_losses(model, batch)
+        backward(model, batch)
 
-    monkeypatch.setattr("espalier.calibration.gradients.sequence_losses", losses)
+    monkeypatch.setattr("espalier.calibration.gradients.backward", limited)
     found, _ = collect(model, sequences, [1, 2, 8], token_budget=1000)
     pd.testing.assert_frame_equal(found, plain, rtol=2e-4)
 
@@ -330,12 +341,12 @@ def test_out_of_memory_takes_fewer_layers_and_then_refuses(
     plain, _ = collect(model, sequences, [8])
     n_trained_at_most = 7
 
-    def losses(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
+    def limited(model: PreTrainedModel, batch: torch.Tensor) -> None:
         if sum(parameter.requires_grad for parameter in model.parameters()) > n_trained_at_most:
             raise torch.OutOfMemoryError
-        return sequence_losses(model, batch)
+        backward(model, batch)
 
-    monkeypatch.setattr("espalier.calibration.gradients.sequence_losses", losses)
+    monkeypatch.setattr("espalier.calibration.gradients.backward", limited)
     found, _ = collect(model, sequences, [8])
     pd.testing.assert_frame_equal(found, plain, rtol=2e-4)
     n_trained_at_most = 6
@@ -359,16 +370,16 @@ def test_a_retry_always_has_a_smaller_size(
     monkeypatch.setitem(CRITERIA, "fisher", FISHER)
     tried = []
 
-    def losses(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
+    def limited(model: PreTrainedModel, batch: torch.Tensor) -> None:
         if sum(parameter.requires_grad for parameter in model.parameters()) > 7:
             raise torch.OutOfMemoryError
-        return sequence_losses(model, batch)
+        backward(model, batch)
 
     def recorded(*args: object, layers: range, batch_size: int, **kwargs: object) -> object:
         tried.append((len(layers), batch_size))
         return accumulate(*args, layers=layers, batch_size=batch_size, **kwargs)
 
-    monkeypatch.setattr("espalier.calibration.gradients.sequence_losses", losses)
+    monkeypatch.setattr("espalier.calibration.gradients.backward", limited)
     monkeypatch.setattr("espalier.calibration.importance.accumulate", recorded)
     model = random_model("llama", 40)
     collect(
@@ -449,10 +460,11 @@ def test_squared_gradients_that_overflow_are_named(
 ) -> None:
     """Gradients of about 1e20 are finite, but their squares exceed the largest float32."""
     monkeypatch.setitem(CRITERIA, "fisher", FISHER)
-    monkeypatch.setattr(
-        "espalier.calibration.gradients.sequence_losses",
-        lambda model, batch: sequence_losses(model, batch) * (1e24 if batch[0, 0] == 39 else 1),
-    )
+
+    def scaled(model: PreTrainedModel, batch: torch.Tensor) -> None:
+        (sequence_losses(model, batch).sum() * (1e24 if batch[0, 0] == 39 else 1)).backward()
+
+    monkeypatch.setattr("espalier.calibration.gradients.backward", scaled)
     odd = sequences.clone()
     odd[:, 0] = torch.tensor([0, 1, 2, 39, 4, 5, 6, 7])
     with pytest.raises(
@@ -465,8 +477,30 @@ def test_a_sum_that_overflows_although_each_sequence_is_finite_is_an_error(seque
     model = random_model("llama", 40)
     sums = accumulated(model, sequences, {"gradient"})
     sums[3].gradient.fill_(float("inf"))
-    with pytest.raises(UserError, match=r"gradients: the sum over 8 sequences is not finite in layer 0, though each"):
-        _check_sums_finite(model, sums, sequences, 8, {"gradient"})
+    error = _name_non_finite(model, sums, sequences, 8, {"gradient"}, "not finite")
+    assert str(error).startswith("gradients: the sum over 8 sequences is not finite in layer 0, though each")
+
+
+def test_logits_in_pieces_do_not_change_the_gradients(
+    model: PreTrainedModel, sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = accumulated(model, sequences, {"gradient"})
+    monkeypatch.setitem(MAX_LOGITS, "cpu", 5 * 40)  # five positions at a time, of 2 * 11
+    for each, expected in zip(accumulated(model, sequences, {"gradient"}), whole, strict=True):
+        torch.testing.assert_close(each.gradient, expected.gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_backward_gives_the_gradients_of_transformers_own_loss(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+    backward(model, sequences)
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    for row in sequences:
+        model(input_ids=row[None], labels=row[None]).loss.backward()
+    named = dict(model.named_parameters())
+    assert "model.layers.0.self_attn.q_proj.weight" in found
+    for name, gradient in found.items():
+        if "embed" not in name and "lm_head" not in name:
+            torch.testing.assert_close(gradient, named[name].grad, atol=1e-6, rtol=1e-4)
 
 
 def test_run_forward_backward_leaves_no_gradients(model: PreTrainedModel, sequences: torch.Tensor) -> None:
