@@ -11,8 +11,13 @@ sys.path.insert(0, str(workflow.current_basedir.join("src")))
 try:
     from espalier import versions
     from espalier.study.lookups import per_attempt
-    from espalier.study.driver import requested_targets, open_study
-    from espalier.study.scheduler import limit_scheduler_timers
+    from espalier.study.driver import (
+        open_study,
+        requested_targets,
+        requests_only_files,
+    )
+    from espalier.study.handover import MODEL_JOBS
+    from espalier.study.scheduler import limit_scheduler_timers, renew_resources
     from espalier.study.stopping import install_stop_handlers
 except ModuleNotFoundError as error:
     # When the workflow is a module of a remote repository, Snakemake fetches rules and scripts, but not src/.
@@ -36,6 +41,8 @@ study = open_study(
         if workflow.is_main_process
         else ()
     ),
+    only_files=workflow.is_main_process
+    and requests_only_files(get_argument_parser(), sys.argv[1:]),
     config_files=workflow.configfiles,
 )
 
@@ -43,6 +50,7 @@ study = open_study(
 if workflow.is_main_process:
     install_stop_handlers()
     limit_scheduler_timers()
+    renew_resources(MODEL_JOBS)
 
 
 pathvars:

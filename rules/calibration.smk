@@ -1,4 +1,7 @@
 # Calibration: importance of all groups and priors of all blocks. Methods, ratios and sample counts share these results.
+#
+# One job runs all passes of a model that wait, and keeps each in a store. The jobs of the other passes hand over its
+# files and request no GPU. So all these rules have the same resources.
 
 
 # Only tables depend on this check, so that a new task or sequence length does not make gradients or evaluations stale.
@@ -47,12 +50,9 @@ rule collect_gradients:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
+        **study.handover.resources("collect_gradients", "gradients"),
         **study.calibration.resources,
-        mem_mb=study.memory.mem_mb("gradients"),
-        runtime=per_attempt(60),
-        gpu=study.gpus,
-        # These affect speed and memory only; as resources they cause no rerun when they change.
-        device=study.config.evaluation.device,
+        runtime=per_attempt(120),
     params:
         version=versions.COLLECT_GRADIENTS,
         sequences=study.calibration.sequences,
@@ -80,12 +80,9 @@ rule measure_importance:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
+        **study.handover.resources("measure_importance", "gradients"),
         **study.calibration.resources,
-        mem_mb=study.memory.mem_mb("gradients"),
-        runtime=per_attempt(60),
-        gpu=study.gpus,
-        # These affect speed and memory only; as resources they cause no rerun when they change.
-        device=study.config.evaluation.device,
+        runtime=per_attempt(120),
     params:
         version=versions.MEASURE_IMPORTANCE,
         sequences=study.calibration.sequences,
@@ -110,10 +107,9 @@ rule measure_weights:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.mem_mb("weights"),
-        runtime=per_attempt(60),
-        gpu=study.gpus,
-        device=study.config.evaluation.device,
+        **study.handover.resources("measure_weights", "gradients"),
+        **study.calibration.resources,
+        runtime=per_attempt(120),
     params:
         version=versions.MEASURE_WEIGHTS,
         dtype=study.config.evaluation.dtype,
@@ -138,11 +134,9 @@ rule measure_priors:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.mem_mb("priors"),
-        runtime=per_attempt(60),
-        gpu=study.gpus,
-        device=study.config.evaluation.device,
-        token_budget=study.config.evaluation.token_budget,
+        **study.handover.resources("measure_priors", "gradients"),
+        **study.calibration.resources,
+        runtime=per_attempt(120),
     params:
         version=versions.MEASURE_PRIORS,
         sequences=study.calibration.sequences,

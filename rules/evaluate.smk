@@ -1,4 +1,7 @@
 # Evaluation: the unpruned models and the pruned ones, on the same requests.
+#
+# One job evaluates several experiments of a model, and keeps each result in a store. The jobs of the other experiments
+# hand over their files and request no GPU.
 
 
 rule evaluate_baseline:
@@ -18,12 +21,12 @@ rule evaluate_baseline:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.mem_mb("evaluation"),
-        runtime=per_attempt(60),
-        gpu=study.gpus,
+        **study.handover.resources("evaluate_baseline", "evaluation"),
+        runtime=per_attempt(120),
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
+        experiments_per_job=study.evaluation.experiments_per_job,
     params:
         version=versions.EVALUATE,
         protocol=study.evaluation.protocol,
@@ -51,13 +54,12 @@ rule evaluate:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.memory.mem_mb("evaluation"),
-        runtime=per_attempt(60),
-        gpu=study.gpus,
+        **study.handover.resources("evaluate", "evaluation"),
+        runtime=per_attempt(120),
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
-        experiments_per_job=study.config.evaluation.experiments_per_job,
+        experiments_per_job=study.evaluation.experiments_per_job,
     params:
         version=versions.EVALUATE,
         protocol=study.evaluation.protocol,

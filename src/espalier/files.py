@@ -16,6 +16,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,6 +207,17 @@ def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_of_unchanged(path: str | Path) -> str:
+    """Return the SHA-256 of a file as `sha256_of`, but read it only once in this process while it does not change."""
+    stat = Path(path).stat()
+    return _sha256_of_version(str(path), stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _sha256_of_version(path: str, _mtime_ns: int, _size: int) -> str:
+    return sha256_of(path)
 
 
 def sha256_of_json(content: Any) -> str:

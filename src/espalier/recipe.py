@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -249,6 +250,7 @@ def _format_value(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+@cache
 def _library_version(name: str) -> str | None:
     try:
         return version(name)

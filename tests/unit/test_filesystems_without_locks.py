@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from espalier import files
-from espalier.evaluation.store import Store
 from espalier.files import (
     atomic_file,
     atomic_folder,
@@ -28,6 +27,7 @@ from espalier.files import (
     write_table,
 )
 from espalier.models import devices
+from espalier.results.store import Store
 from espalier.staging.lock import read_lock, write_lock
 from tests.conftest import REPOSITORY
 
@@ -109,7 +109,7 @@ def test_a_file_is_linked_where_that_is_possible(tmp_path: Path) -> None:
 def test_without_links_files_are_copied_and_the_log_says_it_once(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`Store.deliver` copies files where hard links fail, and logs one warning for all of them."""
+    """`Store.deliver_evaluation` copies files where hard links fail, and logs one warning for all of them."""
     monkeypatch.setattr(os, "link", raise_error(number))
     store = Store(tmp_path / ".store")
     with store.new_entry("key") as folder:
@@ -120,7 +120,7 @@ def test_without_links_files_are_copied_and_the_log_says_it_once(
     with caplog.at_level(logging.WARNING):
         for name in ("a", "b"):
             paths = {"metrics": tmp_path / name / "metrics.json", "samples": tmp_path / name / "samples.parquet"}
-            store.deliver("key", {"experiment": name}, **paths)
+            store.deliver_evaluation("key", {"experiment": name}, **paths)
             assert read_parquet(paths["samples"]).num_rows == 2
     assert [record.message for record in caplog.records] == [
         f"{tmp_path / 'a'}: no hard links here ({os.strerror(number)}); files are copied"

@@ -5,9 +5,9 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espalier.evaluation.store import Store
 from espalier.jobs.evaluation import EvaluationJob, evaluate_recovered, plan_header
 from espalier.jobs.log import workflow_job
+from espalier.results.store import Store
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def main(*, job: EvaluationJob, plan: Path, adapter: Path, metrics: Path, samples: Path) -> None:
     store = Store(adapter.parent.parent / ".store")
     key = evaluate_recovered(job, store, plan, adapter)
-    store.deliver(key, plan_header(plan), metrics=metrics, samples=samples)
+    store.deliver_evaluation(key, plan_header(plan), metrics=metrics, samples=samples)
 
 
 if __name__ == "__main__":

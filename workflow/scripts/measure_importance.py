@@ -4,20 +4,12 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from espalier.files import write_table
-from espalier.jobs.calibration import CalibrationJob, importance_tables
 from espalier.jobs.log import workflow_job
-from espalier.tables import Importance
+from espalier.jobs.passes import run_pass_of_rule
+from espalier.study.passes import IMPORTANCE
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
-
-
-def main(*, job: CalibrationJob, criterion: str, importance: str) -> None:
-    tables = importance_tables(job, criterion)
-    write_table(importance, Importance.validate(pd.DataFrame(tables.importance)))
 
 
 if __name__ == "__main__":
@@ -25,8 +17,4 @@ if __name__ == "__main__":
     with workflow_job(
         snakemake, "measure_importance", f"{wildcards.text_criterion} {wildcards.model} seq{wildcards.seq_len}"
     ):
-        main(
-            job=CalibrationJob.from_snakemake(snakemake),
-            criterion=wildcards.text_criterion,
-            importance=snakemake.output[0],
-        )
+        run_pass_of_rule(snakemake, "measure_importance", wildcards.text_criterion, {IMPORTANCE: snakemake.output[0]})

@@ -69,8 +69,8 @@ class Evaluation(Section):
     A tokenizer without BOS adds none, as in lm-eval."""
     token_budget: Annotated[int, Field(ge=64)] = 16384
     """Tokens in one forward pass."""
-    experiments_per_job: PositiveInt = 1
-    """Experiments of one model that one job evaluates."""
+    experiments_per_job: PositiveInt = 16
+    """Most experiments of one model that one job evaluates; the weights are then read once."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes a GPU when there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

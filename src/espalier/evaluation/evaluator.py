@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from espalier.files import sha256_of, write_result, write_table
 from espalier.models.from_manifest import load_from_manifest, lock_and_choose_device
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
-from espalier.models.surgery import prune
+from espalier.models.padding import pad_widths, width_multiple
+from espalier.models.surgery import copy_sharing_tensors, prune
 from espalier.planning.plan import Plan
 from espalier.recipe import SAMPLES_SHA256
 from espalier.scoring.requests import Tokens
@@ -148,7 +150,7 @@ def write_evaluation(result: EvaluationResult, *, metrics_path: str | Path, samp
 
 
 class Evaluator:
-    """The tokenizer, requests and tasks of a model, loaded once to evaluate several pruned versions of the model.
+    """The tokenizer, requests, tasks and weights of a model, loaded once to evaluate several versions of the model.
 
     Args:
         manifest: Content of the model's manifest.
@@ -166,6 +168,7 @@ class Evaluator:
         folder = check_unchanged(manifest)
         self._protocol = Protocol.from_dict(settings.protocol)
         lock_and_choose_device(settings.device, settings.gpus)
+        self._unpruned: PreTrainedModel | None = None
         self._preparing = Stopwatch()
         with self._preparing.part("requests"):
             self._tokenizer = load_tokenizer(
@@ -178,7 +181,9 @@ class Evaluator:
     def evaluate(
         self, plan: Plan | None, after_pruning: Callable[[PreTrainedModel, Plan], PreTrainedModel] | None = None
     ) -> EvaluationResult:
-        """Load the weights, prune them in memory, and evaluate the model.
+        """Prune the model in memory, and evaluate it.
+
+        On a GPU, MLP widths are padded with zero channels (`espalier.models.padding`).
 
         Args:
             plan: Groups to keep. None evaluates the unpruned model.
@@ -190,13 +195,14 @@ class Evaluator:
                 through.
         """
         stopwatch, self._preparing = self._preparing, Stopwatch()
-        settings = self._settings
         with stopwatch.part("load"):
-            model = load_from_manifest(self._manifest, dtype=settings.dtype, device=settings.device, gpus=settings.gpus)
+            model = self._model(shares_weights=after_pruning is None)
             if plan is not None:
                 prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
                 if after_pruning is not None:
                     model = after_pruning(model, plan)
+            n_params = model.num_parameters()  # of the plan, so before padding
+            pad_widths(model, width_multiple(model.device, model.dtype))
         result = evaluate_model(
             model,
             self._tokenizer,
@@ -206,5 +212,31 @@ class Evaluator:
             token_budget=self._settings.token_budget,
             stopwatch=stopwatch,
         )
-        metrics = {"n_params": model.num_parameters(), **result.metrics, "timing_s": stopwatch.seconds}
+        metrics = {"n_params": n_params, **result.metrics, "timing_s": stopwatch.seconds}
         return EvaluationResult(metrics, result.samples)
+
+    def _model(self, *, shares_weights: bool) -> PreTrainedModel:
+        """Return an unpruned model that may be cut.
+
+        The weights are read once: each model is a copy that shares all tensors until they are cut. They are read again
+        each time if the copy may change tensors in place (`shares_weights` is false), if the layers are divided among
+        several GPUs, whose hooks belong to one model, or if the GPU has no room for the weights and a cut copy.
+        """
+        gc.collect()  # frees the model before this one, whose modules may refer to each other
+        if self._unpruned is not None and shares_weights:
+            return copy_sharing_tensors(self._unpruned)
+        settings = self._settings
+        model = load_from_manifest(self._manifest, dtype=settings.dtype, device=settings.device, gpus=settings.gpus)
+        is_divided = settings.gpus > 1 and model.device.type == "cuda"
+        if not shares_weights or is_divided or not _has_room_for_copies(model):
+            return model
+        self._unpruned = model
+        return copy_sharing_tensors(model)
+
+
+def _has_room_for_copies(model: PreTrainedModel) -> bool:
+    """Whether a GPU has room for the weights and a cut copy, with half of the weights' size left for activations."""
+    if model.device.type != "cuda":
+        return True
+    n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return bool(torch.cuda.mem_get_info(model.device)[0] > 1.5 * n_bytes)

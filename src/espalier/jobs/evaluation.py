@@ -1,54 +1,39 @@
-"""Job that evaluates an experiment, and then other experiments of the same model that have no results yet.
+"""Job that evaluates the unpruned model or an experiment, and then others of the same model that have no results yet.
 
-Loading tasks and requests can take as long as an evaluation, so one job runs several evaluations. Each evaluation is
-claimed separately and stored when it is finished. Parallel jobs therefore share the work, and a killed job loses only
-the evaluation that it was running. If the result of the job's own experiment is in the store, the job ends without
-importing torch.
+If the store has the job's own result, the job ends without importing torch.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.errors import UserError
 from espalier.evaluation.settings import EvaluatorSettings
-from espalier.evaluation.store import METRICS, SAMPLES, Store
-from espalier.files import read_json, sha256_of, write_result, write_table
-from espalier.jobs.interrupts import is_stopping
+from espalier.files import read_json, sha256_of_unchanged, write_result, write_table
+from espalier.jobs import pieces
+from espalier.jobs.pieces import Piece, make_with_others
+from espalier.naming import BASELINE
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, first_difference, plan_settings
 from espalier.recovery.fingerprint import adapter_fingerprint
+from espalier.results.store import METRICS, SAMPLES, Store, store_key
+from espalier.study.paths import Paths, results_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from espalier.evaluation.evaluator import Evaluator
+    from espalier.study.planned_experiments import PlannedExperiment
 
 logger = logging.getLogger(__name__)
 
 
 _PLAN_FIELDS = ("model", "experiment", "pruning_ratio", "removed_param_fraction", "extreme_pruning_layers")
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An experiment of the study, whether or not it is evaluated.
-
-    Attributes:
-        plan: File of its plan. It need not exist yet.
-        settings: Configured settings of the plan, as in its recipe.
-        sources: Tables of importance and priors from which the plan is made.
-    """
-
-    plan: str
-    settings: dict[str, Any]
-    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +59,7 @@ class EvaluationJob:
             protocol=params.protocol,
             dtype=params.dtype,
             device=resources.device,
-            gpus=resources.gpu,
+            gpus=dict(resources.items()).get("model_gpus", resources.gpu),
             token_budget=resources.token_budget,
             threads=snakemake.threads,
         )
@@ -96,19 +81,61 @@ class EvaluationJob:
             adapter=None if adapter is None else adapter_fingerprint(adapter),
         )
 
-    @cached_property
+    @property
     def _requests_hash(self) -> str:
-        return sha256_of(self.requests)
+        return sha256_of_unchanged(self.requests)
 
+    @cached_property
     def evaluator(self) -> Evaluator:
-        """Create the evaluator, which loads tokenizer, requests and tasks. Imports torch and lm-eval."""
+        """The evaluator, which loads tokenizer, requests, tasks and weights once. Imports torch and lm-eval."""
         from espalier.evaluation.evaluator import Evaluator
 
         return Evaluator(self.manifest, requests=self.requests, settings=self.settings)
 
+    def piece(self, plan: dict[str, Any] | None, adapter: Path | None = None) -> Piece:
+        """Return the evaluation as a piece of work; `recipe` describes the arguments."""
+        recipe = self.recipe(plan, adapter)
+        name = "the unpruned model" if plan is None else plan["experiment"]
+        return Piece(name, store_key(recipe), lambda folder: _evaluate(self, plan, adapter, recipe, folder))
+
+
+def run_evaluation(snakemake: Any, plan: Path | None) -> None:
+    """Evaluate the model that a script is for, and write `metrics.json` and `samples.parquet`.
+
+    Args:
+        snakemake: The `snakemake` object of the script.
+        plan: File `plan.json` of the experiment; None for the unpruned model.
+    """
+    job, model = EvaluationJob.from_snakemake(snakemake), snakemake.wildcards.model
+    paths = Paths(results_folder(snakemake.config["study"]))
+    store = Store(Path(paths.evaluation_store(model)))
+
+    def planned() -> Iterator[PlannedExperiment]:
+        from espalier.config import load_study  # not imported by a job whose result is in the store already
+        from espalier.study.planned_experiments import planned_experiments
+
+        yield from planned_experiments(load_study(snakemake.config), model)
+
+    resources = dict(snakemake.resources.items())
+    key = evaluate_with_others(
+        job, store, plan,
+        at_most=resources["experiments_per_job"], planned=planned,
+        baseline=Path(paths.of("evaluate_baseline", model)), only_hands_over=pieces.only_hands_over(resources),
+    )  # fmt: skip
+    header = baseline_header(job.manifest) if plan is None else plan_header(plan)
+    output = snakemake.output
+    store.deliver_evaluation(key, header, metrics=Path(output.metrics), samples=Path(output.samples))
+
 
 def evaluate_with_others(
-    job: EvaluationJob, store: Store, plan: Path, *, at_most: int, planned: Callable[[], Iterable[Planned]] = tuple
+    job: EvaluationJob,
+    store: Store,
+    plan: Path | None,
+    *,
+    at_most: int,
+    planned: Callable[[], Iterable[PlannedExperiment]] = tuple,
+    baseline: Path | None = None,
+    only_hands_over: bool = False,
 ) -> str:
     """Evaluate and store an experiment, then other experiments of the model that have no results yet.
 
@@ -117,11 +144,13 @@ def evaluate_with_others(
     Args:
         job: Inputs and settings of the evaluations.
         store: Store of the model.
-        plan: File `plan.json` of the experiment.
-        at_most: Most experiments to evaluate in this process, this experiment included.
-        planned: Function that returns all experiments of the model in the study. It is called only if `at_most` allows
-            another experiment. Experiments that have left the study, for example those of an older grid, are not
-            evaluated.
+        plan: File `plan.json` of the experiment; None for the unpruned model.
+        at_most: Most evaluations in this process, this one included.
+        planned: Returns all experiments of the model in the study. It is called only if `at_most` allows another
+            evaluation. Experiments that have left the study, for example those of an older grid, are not evaluated.
+        baseline: File `metrics.json` of the unpruned model, which is evaluated beside if the file does not exist. None
+            leaves it out.
+        only_hands_over: As for `make_with_others`.
 
     Returns:
         The experiment's key in the store.
@@ -130,26 +159,11 @@ def evaluate_with_others(
         UserError: If this experiment cannot be evaluated. Failures of the other experiments are only logged, because
             their own jobs report them.
     """
-    own = read_json(plan)
-    key = store.key(job.recipe(own))
-    if store.has(key):
-        return key
-    evaluator = job.evaluator()
-    with store.claim(key, wait=True):
-        if not store.has(key):  # another job may have finished it while this job waited for the claim
-            _evaluate(job, store, evaluator, own)
-    for other in islice(_unevaluated_plans(job, store, plan, planned), max(0, at_most - 1)):
-        if is_stopping():
-            logger.info("the workflow was told to stop, so no other experiment is begun")
-            break
-        _evaluate_or_log(job, store, evaluator, other)
-    return key
-
-
-def plan_header(plan: Path) -> dict[str, Any]:
-    """Return the fields of a plan that are copied into metrics.json."""
-    content = read_json(plan)
-    return {field: content[field] for field in _PLAN_FIELDS}
+    own = job.piece(None if plan is None else read_json(plan))
+    make_with_others(
+        store, own, lambda: _others(job, plan, planned(), baseline), at_most=at_most, only_hands_over=only_hands_over
+    )
+    return own.key
 
 
 def evaluate_recovered(job: EvaluationJob, store: Store, plan: Path, adapter: Path) -> str:
@@ -167,26 +181,33 @@ def evaluate_recovered(job: EvaluationJob, store: Store, plan: Path, adapter: Pa
     Raises:
         UserError: If the experiment cannot be evaluated.
     """
-    own = read_json(plan)
-    key = store.key(job.recipe(own, adapter))
-    if not store.has(key):
-        with store.claim(key, wait=True):
-            if not store.has(key):
-                _evaluate(job, store, job.evaluator(), own, adapter)
-    return key
+    own = job.piece(read_json(plan), adapter)
+    make_with_others(store, own)
+    return own.key
+
+
+def plan_header(plan: Path) -> dict[str, Any]:
+    """Return the fields of a plan that are copied into metrics.json."""
+    content = read_json(plan)
+    return {field: content[field] for field in _PLAN_FIELDS}
+
+
+def baseline_header(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first fields of the metrics.json of an unpruned model."""
+    return {"model": manifest["model"], "experiment": BASELINE}
 
 
 def _evaluate(
-    job: EvaluationJob, store: Store, evaluator: Evaluator, plan: dict[str, Any], adapter: Path | None = None
+    job: EvaluationJob, plan: dict[str, Any] | None, adapter: Path | None, recipe: dict[str, Any], folder: Path
 ) -> None:
     from espalier.tables import Samples
 
-    recipe = job.recipe(plan, adapter)
-    result = evaluator.evaluate(Plan.from_dict(plan), None if adapter is None else _merging(adapter))
-    with store.new_entry(store.key(recipe)) as folder:
-        write_table(folder / SAMPLES, Samples.validate(result.samples))
-        write_result(folder / METRICS, {**result.metrics, "recipe": recipe})
-    logger.info("%s: acc_mean %.4f", plan["experiment"], result.metrics["acc_mean"]["value"])
+    parsed = None if plan is None else Plan.from_dict(plan)
+    result = job.evaluator.evaluate(parsed, None if adapter is None else _merging(adapter))
+    write_table(folder / SAMPLES, Samples.validate(result.samples))
+    write_result(folder / METRICS, {**result.metrics, "recipe": recipe})
+    name = BASELINE if plan is None else plan["experiment"]
+    logger.info("%s: acc_mean %.4f", name, result.metrics["acc_mean"]["value"])
 
 
 def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel]:
@@ -196,31 +217,24 @@ def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel
     return lambda model, plan: merge_adapter(model, adapter, plan)
 
 
-def _unevaluated_plans(
-    job: EvaluationJob, store: Store, plan: Path, planned: Callable[[], Iterable[Planned]]
-) -> Iterator[dict[str, Any]]:
-    """Yield the plans of other experiments that have no `metrics.json` and are not in the store. Skip stale plans."""
-    for one in planned():
-        path = Path(one.plan)
-        if path != plan and path.exists() and not path.with_name(METRICS).exists():
-            content = _current_plan(one, job.manifest)
-            if content is not None and not _is_stored(store, store.key(job.recipe(content))):
-                yield content
+def _others(
+    job: EvaluationJob, own: Path | None, planned: Iterable[PlannedExperiment], baseline: Path | None
+) -> Iterator[Piece]:
+    """Yield the evaluations of other experiments, and of the unpruned model, that have no `metrics.json`.
 
-
-def _is_stored(store: Store, key: str) -> bool:
-    """Whether to skip another experiment, because its evaluation is in the store or cannot be read now.
-
-    In the second case, the experiment's own job reports the error.
+    Stale plans are skipped.
     """
-    try:
-        return store.has(key)
-    except OSError as error:
-        logger.warning("%s: cannot be read now and is left to its own job: %s", store.folder / key, error)
-        return True
+    if own is not None and baseline is not None and not baseline.exists():
+        yield job.piece(None)
+    for one in planned:
+        path = Path(one.plan)
+        if path != own and path.exists() and not path.with_name(METRICS).exists():
+            content = _current_plan(one, job.manifest)
+            if content is not None:
+                yield job.piece(content)
 
 
-def _current_plan(planned: Planned, manifest: dict[str, Any]) -> dict[str, Any] | None:
+def _current_plan(planned: PlannedExperiment, manifest: dict[str, Any]) -> dict[str, Any] | None:
     """Read a plan. Return None if it is stale, missing or damaged.
 
     A plan is stale if it was made with other settings, by another version or from other weights, or if one of its
@@ -237,17 +251,3 @@ def _current_plan(planned: Planned, manifest: dict[str, Any]) -> dict[str, Any] 
     names = {"model": manifest["model"], "experiment": Path(planned.plan).parent.name}
     difference = first_difference(content, **names, settings=plan_settings(manifest, planned.settings))
     return content if difference is None else None
-
-
-def _evaluate_or_log(job: EvaluationJob, store: Store, evaluator: Evaluator, plan: dict[str, Any]) -> None:
-    """Evaluate another experiment, unless another job has claimed or finished it.
-
-    A failure is only logged, because the experiment's own job reports it.
-    """
-    key = store.key(job.recipe(plan))
-    try:
-        with store.claim(key, wait=False) as free:
-            if free and not store.has(key):  # another job may have finished it before the claim
-                _evaluate(job, store, evaluator, plan)
-    except Exception as error:  # noqa: BLE001 (no failure of another experiment may end this job)
-        logger.warning("%s, evaluated beside, failed: %s", plan["experiment"], error)

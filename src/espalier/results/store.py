@@ -1,20 +1,20 @@
-"""Store of finished evaluations. Evaluations survive a killed job, and equal plans are evaluated once.
+"""Store of finished pieces of work on a model: passes, priors and evaluations. Each is done once and survives its job.
 
-An entry of the store is a folder. Its name is a hash of everything that determines the results: weights, plan,
-protocol, version and libraries. It holds `metrics.json` (without the name of the experiment), `samples.parquet`, and
-`checksums.json` with the size and SHA-256 of both. It appears only when it is complete. An entry is deleted and
-evaluated again if it is damaged or if its name does not match its recipe. Entries of version 0.1.0 have no checksums,
-so their files are read to check them.
+An entry of the store is a folder. Its name is a hash of everything that determines the results: weights, settings,
+texts or requests, plan, version and libraries. It holds the result files, and `checksums.json` with the size and
+SHA-256 of each. The recipe that the name was computed from is in `metrics.json`, or for tables in `recipe.json`. An
+entry appears only when it is complete. It is deleted and made again if it is damaged or if its name does not match its
+recipe. Entries of version 0.1.0 have no checksums, so their files are read to check them.
 
-The samples of an experiment are a hard link to the entry. A claim is a lock, so that two jobs do not run the same
-evaluation. The lock ends with its process. `espalier.files` has fallbacks for file systems without links or locks.
+The files of a result are hard links to the entry. A claim is a lock, so that two jobs do not do the same work. The lock
+ends with its process. `espalier.files` has fallbacks for file systems without links or locks.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,24 +34,26 @@ from espalier.files import (
 )
 from espalier.recipe import SAMPLES_SHA256
 
-METRICS, SAMPLES, CHECKSUMS = "metrics.json", "samples.parquet", "checksums.json"
+METRICS, SAMPLES = "metrics.json", "samples.parquet"
+"""Files of an evaluation."""
+RECIPE, CHECKSUMS, TIMING = "recipe.json", "checksums.json", "timing.json"
 logger = logging.getLogger(__name__)
 
 
+def store_key(recipe: Mapping[str, Any]) -> str:
+    """Return the name of the entry with a recipe: a hash."""
+    return sha256_of_json(recipe)[:32]
+
+
 class Store:
-    """Store of the finished evaluations of one model, in a folder."""
+    """Store of the finished work on one model, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    @staticmethod
-    def key(recipe: dict[str, Any]) -> str:
-        """Return the key of an evaluation: a hash of its recipe."""
-        return sha256_of_json(recipe)[:32]
-
     def has(self, key: str) -> bool:
-        """Whether an evaluation is complete. A damaged evaluation is deleted, and the reason is logged.
+        """Whether an entry is complete. A damaged entry is deleted, and the reason is logged.
 
         Raises:
             OSError: If the entry cannot be read now, for example because a network file system fails. It is not
@@ -63,16 +65,16 @@ class Store:
         problem = self._problem(entry)
         if problem is None:
             return True
-        logger.warning("%s: %s; it is dropped and evaluated again", entry, problem)
+        logger.warning("%s: %s; it is dropped and made again", entry, problem)
         shutil.rmtree(entry, ignore_errors=True)
         return False
 
     @contextmanager
     def new_entry(self, key: str) -> Iterator[Path]:
-        """Yield a folder for `metrics.json` and `samples.parquet`. It becomes the entry when the block succeeds."""
+        """Yield a folder for the result files. It becomes the entry when the block succeeds."""
         with atomic_folder(self.folder / key) as folder:
             yield folder
-            write_json(folder / CHECKSUMS, {name: _checksum(folder / name) for name in (METRICS, SAMPLES)})
+            write_json(folder / CHECKSUMS, {path.name: _checksum(path) for path in sorted(folder.iterdir())})
 
     def _problem(self, entry: Path) -> str | None:
         """Return the damage of an entry, or None: a missing or unreadable file, a wrong checksum or a wrong recipe."""
@@ -83,16 +85,27 @@ class Store:
                     return (
                         f"{name} has {found['bytes']} bytes and checksum {found['sha256'][:12]}, not as it was written"
                     )
-            recipe = read_json(entry / METRICS)["recipe"]
+            recipe = read_json(entry / RECIPE) if RECIPE in expected else read_json(entry / METRICS)["recipe"]
             if not expected:
                 logger.info("%s: has no checksums (version 0.1.0); its files were read through", entry)
                 sha256_of(entry / SAMPLES)  # raises an error of the file system, which `read_table` would call damage
                 read_table(entry / SAMPLES)
         except (UserError, FileNotFoundError, KeyError, TypeError) as error:
             return str(error) or type(error).__name__
-        return None if self.key(recipe) == entry.name else "its recipe is not the one that it is named by"
+        return None if store_key(recipe) == entry.name else "its recipe is not the one that it is named by"
 
-    def deliver(self, key: str, header: dict[str, Any], *, metrics: Path, samples: Path) -> None:
+    def link(self, key: str, files: Mapping[str, Path]) -> None:
+        """Make files of an entry available under other paths, as hard links or copies.
+
+        Args:
+            key: Key of the entry.
+            files: Target path of each file, by its name in the entry.
+        """
+        for name, target in files.items():
+            with atomic_file(target) as temporary:
+                link_or_copy(self.folder / key / name, temporary)
+
+    def deliver_evaluation(self, key: str, header: dict[str, Any], *, metrics: Path, samples: Path) -> None:
         """Write the files of an experiment from its evaluation in the store.
 
         The samples become a hard link or a copy. The metrics get `header` as their first fields.
@@ -103,17 +116,16 @@ class Store:
             metrics: File `metrics.json` to write.
             samples: File `samples.parquet` to write.
         """
-        with atomic_file(samples) as temporary:
-            link_or_copy(self.folder / key / SAMPLES, temporary)
+        self.link(key, {SAMPLES: samples})
         content = {**header, **read_json(self.folder / key / METRICS), SAMPLES_SHA256: sha256_of(samples)}
         write_result(metrics, content)
 
     @contextmanager
     def claim(self, key: str, *, wait: bool) -> Iterator[bool]:
-        """Lock an evaluation during the block, so that no other process runs it.
+        """Lock a piece of work during the block, so that no other process does it.
 
         Args:
-            key: Key of the evaluation.
+            key: Key of its entry.
             wait: Whether to wait if another process has the lock.
 
         Yields:

@@ -9,6 +9,7 @@ from espalier.calibration.sample_counts import counts_off_powers_of_two
 from espalier.config.study import StudyConfig
 from espalier.planning.criteria import CRITERIA
 from espalier.study.experiments import Experiment
+from espalier.study.only_files import pieces_per_job
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.sources import calibration_text
 from espalier.study.sweep import Sweep
@@ -47,11 +48,17 @@ class Calibrations:
         return [name for name, criterion in CRITERIA.items() if criterion.reads_model and not criterion.reads_text]
 
     @property
-    def resources(self) -> dict[str, int]:
-        """Resources that limit the memory of a pass; `layers_per_pass` 0 means as many layers as fit."""
-        passes = self._config.gradients
+    def resources(self) -> dict[str, int | str]:
+        """Resources of all passes, which affect only speed and memory; as resources they cause no rerun.
+
+        A token budget or a number of layers of 0 means as many as fit.
+        """
+        passes, evaluation = self._config.gradients, self._config.evaluation
         return {
-            "token_budget": passes.token_budget,
+            "device": evaluation.device,
+            "prior_token_budget": evaluation.token_budget,
+            "passes_per_job": pieces_per_job(passes.passes_per_job),
+            "token_budget": passes.token_budget or 0,
             "layers_per_pass": passes.layers_per_pass or 0,
             "checkpointing": int(passes.checkpointing),
         }

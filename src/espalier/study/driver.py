@@ -16,6 +16,7 @@ from espalier.config.duplicate_keys import find_duplicate_keys
 from espalier.errors import UserError
 from espalier.evaluation.definitions import unknown_task_problems
 from espalier.study.lookups import Study
+from espalier.study.only_files import ONLY_FILES
 from espalier.study.sweep import ALLOW_MISSING
 
 logger = logging.getLogger("snakemake.logging")
@@ -39,12 +40,22 @@ def requested_targets(
         rule_name: Returns the name of a rule in this run, since a module import may add a prefix. Returns None if the
             rule is not imported.
     """
+    given = _targets(parser, arguments)
+    return {target for target in (PARTIAL_REPORTS, INFERENCE) if rule_name(target) in given}
+
+
+def requests_only_files(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> bool:
+    """Whether the user requests files and no rule; `requested_targets` describes the arguments."""
+    given = _targets(parser, arguments)
+    return bool(given) and all("/" in target for target in given)
+
+
+def _targets(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            given = set(parser.parse_args(list(arguments)).targets)
+            return set(parser.parse_args(list(arguments)).targets)
     except SystemExit:  # not Snakemake's command line: a program uses its API
         return set()
-    return {target for target in (PARTIAL_REPORTS, INFERENCE) if rule_name(target) in given}
 
 
 def open_study(
@@ -52,6 +63,7 @@ def open_study(
     *,
     is_driver: bool,
     targets: Collection[str] = (),
+    only_files: bool = False,
     config_files: Sequence[str | Path] = (),
 ) -> Study:
     """Check a config and build its look-up tables.
@@ -61,6 +73,7 @@ def open_study(
         is_driver: Whether this is the process that the user started. Only the driver looks up task names in lm-eval,
             compares sizes of models with the grid, and shows warnings.
         targets: Result of `requested_targets`; `partial_reports` allows missing results.
+        only_files: Result of `requests_only_files`; jobs then do no other work than their own.
         config_files: Config files. Snakemake's loader keeps only the last of two equal keys, so the driver searches
             the files themselves for duplicate keys.
 
@@ -73,6 +86,10 @@ def open_study(
         study = load_study(config)
         if is_driver and PARTIAL_REPORTS in targets:
             _allow_missing(study.study)
+        if is_driver:
+            os.environ.pop(ONLY_FILES, None)
+            if only_files:
+                os.environ[ONLY_FILES] = "1"
         lookups = Study(study, Path(__file__).resolve().parents[1])
         warnings = _check_in_driver(study, lookups, targets) if is_driver else []
     except UserError as error:

@@ -3,6 +3,10 @@
 The time of a job is assumed to be proportional to its amount of work (tokens of a pass, 1 for an evaluation) times the
 parameters of its model. It is the mean of finished jobs of the same rule and model, or else of the same rule on other
 models. If there are neither, the time is unknown, and the forecast reports it as unknown.
+
+One job does several passes or evaluations of a model, and the others only hand over its results. So the time of a pass
+or evaluation is the one that the store recorded for it, without the start of the job and the loading of the model. Its
+benchmark file is used only if an older version made it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from espalier.files import read_parquet
+from espalier.files import read_json, read_parquet
 
 GPU_COUNTS = (1, 2, 4, 8)
 
@@ -32,6 +36,8 @@ class PlannedJob:
         output: An output file, which exists when the job is done.
         benchmark: Its benchmark file.
         n_samples: Sample count that a pass must cover to be done; None for other jobs.
+        timing: File in which the store recorded the time of the work; empty if there is none. If it exists, the work is
+            done, whether or not the output exists.
     """
 
     rule: str
@@ -41,6 +47,7 @@ class PlannedJob:
     output: str
     benchmark: str
     n_samples: int | None = None
+    timing: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def forecast(jobs: Sequence[PlannedJob], n_params: dict[str, int | None]) -> lis
     fractions = {job.output: done_fraction(job) for job in jobs}
     rates: dict[tuple[str, str], list[float]] = {}
     for job in jobs:
-        if fractions[job.output] and (seconds := read_seconds(job.benchmark)) is not None:
+        if fractions[job.output] and (seconds := _seconds(job)) is not None:
             rates.setdefault((job.rule, job.model), []).append(seconds / (job.amount * fractions[job.output]))
     finished = {output for output, fraction in fractions.items() if fraction == 1}
     groups: dict[tuple[str, str], list[PlannedJob]] = {}
@@ -91,9 +98,11 @@ def forecast(jobs: Sequence[PlannedJob], n_params: dict[str, int | None]) -> lis
 def done_fraction(job: PlannedJob) -> float:
     """Return the fraction of a job's work that is done.
 
-    It is 0 if the output does not exist. It is below or above 1 for a pass that was made for another sample count; such
-    a pass is stale.
+    It is 1 if the store has the result, and 0 if the output does not exist. It is below or above 1 for a pass that was
+    made for another sample count; such a pass is stale.
     """
+    if job.timing and Path(job.timing).exists():
+        return 1.0
     path = Path(job.output)
     if not path.exists():
         return 0.0
@@ -147,6 +156,13 @@ def estimate_disk_bytes(jobs: Iterable[PlannedJob]) -> int | None:
     folders = [Path(job.output).parent for job in jobs if job.rule == "evaluate"]
     sizes = [_folder_bytes(folder) for folder in folders if (folder / "metrics.json").exists()]
     return round((len(folders) - len(sizes)) * sum(sizes) / len(sizes)) if sizes else None
+
+
+def _seconds(job: PlannedJob) -> float | None:
+    """Return the time of finished work in seconds; None if it is not known."""
+    if job.timing and Path(job.timing).exists():
+        return float(read_json(job.timing)["seconds"])
+    return read_seconds(job.benchmark)
 
 
 def read_seconds(benchmark: str | Path) -> float | None:

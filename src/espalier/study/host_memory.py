@@ -39,10 +39,8 @@ class MemoryPerParam:
 
 MEMORY_PER_PARAM = {
     "evaluation": MemoryPerParam(weights=2),  # pruning copies the weights of a layer before it frees the old ones
-    "priors": MemoryPerParam(weights=1),
-    # Weights and gradients; a sum and, for some criteria, a sum of squares.
+    # Weights and gradients; a sum and, for some criteria, a sum of squares. One job does all passes of a model.
     "gradients": MemoryPerParam(weights=2, float32=8),
-    "weights": MemoryPerParam(weights=1, float32=4),
     "inference": MemoryPerParam(weights=3),  # the unpruned, the pruned and the padded model
     "recovery": MemoryPerParam(weights=2, float32=4, dtype="recovery"),
     # Weights are cast to float32 for the comparison, and another process loads them again.
@@ -76,7 +74,7 @@ class Memory:
             if memory.may_use_gpu and self._uses_gpu:
                 return GPU_PROCESS_MB * attempt
             dtype = self._dtypes.get(memory.dtype, "auto")
-            return cpu_mb(_manifest(input.manifest), memory, dtype) * attempt
+            return cpu_mb(read_manifest(input.manifest), memory, dtype) * attempt
 
         return resource
 
@@ -93,13 +91,13 @@ def cpu_mb(manifest: Mapping[str, Any], memory: MemoryPerParam, dtype: str) -> i
     return PROCESS_MB + int(manifest["n_params"] * n_bytes / 1e6)
 
 
-def _manifest(path: str) -> Mapping[str, Any]:
+def read_manifest(path: str) -> Mapping[str, Any]:
+    """Read a manifest, or return it as it was read before if it has not changed."""
     return _read_manifest(path, Path(path).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
 def _read_manifest(path: str, _mtime_ns: int) -> Mapping[str, Any]:
-    """Read a manifest. It is cached, because every experiment of the model needs it."""
     from espalier.files import read_json  # imports pyarrow, which parsing the Snakefile does not need
 
     manifest: Mapping[str, Any] = read_json(path)

@@ -19,9 +19,11 @@ from espalier.study.calibrations import Calibrations
 from espalier.study.evaluation import EvaluationSettings
 from espalier.study.exports import Exports
 from espalier.study.failures import Failures
+from espalier.study.handover import Handover
 from espalier.study.host_memory import Memory
 from espalier.study.inference import InferenceTimings
 from espalier.study.legacy import LegacyResults
+from espalier.study.passes import Passes
 from espalier.study.paths import Paths, Wildcards, results_folder
 from espalier.study.recovery import RecoverySettings
 from espalier.study.recovery_results import RecoveryResults
@@ -54,6 +56,7 @@ class Study:
         recovery: Settings and text of recovery.
         recovered: Recovered experiments.
         memory: Host memory of jobs.
+        handover: Resources of the rules that run a model and share a store.
     """
 
     def __init__(self, config: StudyConfig, sources: Path) -> None:
@@ -80,6 +83,8 @@ class Study:
         self.memory = Memory(
             {"evaluation": config.evaluation.dtype, "recovery": recovery_dtype}, uses_gpu=self.uses_gpu
         )
+        passes = Passes(config, self.paths, self.sweep, self.calibration)
+        self.handover = Handover(self.paths, passes, self.evaluation, self.memory, self.gpus)
 
     def source_files(self, *patterns: str) -> list[str]:
         """Return the library's source files that match glob patterns, as paths relative to the working directory.

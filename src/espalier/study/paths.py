@@ -81,6 +81,14 @@ class Paths:
         pattern = PATTERNS[output].replace("<results>", self.results)
         return pattern.format(**dict(zip(_wildcards(output), wildcards, strict=True)))
 
+    def pass_store(self, model: str) -> str:
+        """Return the folder of the store of a model's passes (`espalier.results.store`)."""
+        return f"{self.results}/gradients/{model}/.store"
+
+    def evaluation_store(self, model: str) -> str:
+        """Return the folder of the store of a model's evaluations."""
+        return f"{self.results}/experiments/{model}/.store"
+
     def benchmark(self, rule: str, *wildcards: str | int) -> str:
         """Return the benchmark file of a job.
 

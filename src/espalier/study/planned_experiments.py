@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,23 @@ from espalier.study.paths import Paths, results_folder
 from espalier.study.sweep import Sweep
 
 
-def planned_experiments(config: StudyConfig, model: str) -> Iterator[dict[str, Any]]:
-    """Yield every experiment of a model in the order of the grid, as arguments of `espalier.jobs.evaluation.Planned`.
+@dataclass(frozen=True)
+class PlannedExperiment:
+    """An experiment of the study, whether or not it is evaluated.
+
+    Attributes:
+        plan: File of its plan. It need not exist yet.
+        settings: Configured settings of the plan, as in its recipe.
+        sources: Tables of importance and priors from which the plan is made.
+    """
+
+    plan: str
+    settings: dict[str, Any]
+    sources: tuple[str, ...]
+
+
+def planned_experiments(config: StudyConfig, model: str) -> Iterator[PlannedExperiment]:
+    """Yield every experiment of a model in the order of the grid.
 
     Args:
         config: Config of the study.
@@ -22,8 +38,8 @@ def planned_experiments(config: StudyConfig, model: str) -> Iterator[dict[str, A
     sweep = Sweep(config, paths)
     for name in sweep.names_of_model(SimpleNamespace(model=model)):
         wildcards = SimpleNamespace(model=model, experiment=name)
-        yield {
-            "plan": paths.of("plan", model, name),
-            "settings": sweep.plan_params(wildcards),
-            "sources": (*sweep.importance_table(wildcards), *sweep.prior_table(wildcards)),
-        }
+        yield PlannedExperiment(
+            paths.of("plan", model, name),
+            sweep.plan_params(wildcards),
+            (*sweep.importance_table(wildcards), *sweep.prior_table(wildcards)),
+        )

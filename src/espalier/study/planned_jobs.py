@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from espalier.calibration.sample_counts import n_prior_sequences
+from espalier.results.store import TIMING
 from espalier.study.config_checks import known_sizes
 from espalier.study.experiments import Experiment
 from espalier.study.forecast import PlannedJob
@@ -45,6 +47,7 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[PlannedJob]:
     def job(
         rule: str, *wildcards: str, amount: int = 1, on_gpu: bool = True, n_samples: int | None = None
     ) -> PlannedJob:
+        entry = study.handover.entry(rule, _named(rule, wildcards)) if rule in _STORED else None
         return PlannedJob(
             rule=rule,
             model=model,
@@ -53,6 +56,7 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[PlannedJob]:
             output=paths.of(rule, *wildcards),
             benchmark=paths.benchmark(rule, *wildcards),
             n_samples=n_samples,
+            timing="" if entry is None else str(entry / TIMING),
         )
 
     if model in study.sandbox.models:
@@ -67,6 +71,20 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[PlannedJob]:
     for name in study.recovered.planned_names(model):
         yield job("recover", model, name, amount=study.recovery.n_tokens)
         yield job("evaluate_recovered", model, name)
+
+
+_STORED = {
+    "collect_gradients": ("model", "calibration", "seq_len"),
+    "measure_importance": ("model", "text_criterion", "calibration", "seq_len"),
+    "measure_priors": ("model", "calibration", "seq_len"),
+    "evaluate": ("model", "experiment"),
+    "evaluate_baseline": ("model",),
+}
+"""Wildcards of the rules whose results are kept in a store."""
+
+
+def _named(rule: str, wildcards: tuple[str, ...]) -> SimpleNamespace:
+    return SimpleNamespace(**dict(zip(_STORED[rule], wildcards, strict=True)))
 
 
 def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, ...], _PassSize]:

@@ -1,8 +1,12 @@
-"""Limit how often Snakemake's scheduler wakes up.
+"""Changes to Snakemake's scheduler: how often it wakes up, and when it looks up the resources of jobs.
 
 While jobs wait, each round of the scheduler starts a timer for the next round, and so does each job that ends. After n
 jobs, the scheduler runs n rounds a second. In a study with hundreds of jobs, this keeps a whole core busy as long as
 any job runs (Snakemake 9.27.1). The timers are meant to start one round a second.
+
+Snakemake looks up the resources of a job once, when the job becomes ready. The jobs of one model become ready together,
+and then the first of them does the work of the others (`espalier.study.handover`). What the others need is only known
+after that, so their resources are looked up again in each round.
 """
 
 from __future__ import annotations
@@ -39,3 +43,23 @@ def limit_scheduler_timers() -> None:
         timer.start()
 
     setattr(scheduler, SETS_A_TIMER, schedule)
+
+
+def renew_resources(resource: str) -> None:
+    """Look up the resources of waiting jobs in each round, for rules with this resource.
+
+    Call this while the Snakefile is read. With another version of Snakemake that works in another way, jobs keep the
+    resources that they had when they became ready, which may be more than they need.
+    """
+    try:
+        job_class = importlib.import_module("snakemake.jobs").Job
+        own = job_class.reset_params_and_resources
+    except (ImportError, AttributeError):
+        return
+
+    def reset_params_and_resources(self: Any) -> None:
+        if resource in self.rule.resources:
+            self._resources = self._scheduler_resources = None
+        own(self)
+
+    job_class.reset_params_and_resources = reset_params_and_resources

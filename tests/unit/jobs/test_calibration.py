@@ -1,4 +1,4 @@
-"""Jobs on calibration text: records of their settings, and the check of the text."""
+"""Calibration text in jobs, and the resources of jobs."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,47 +6,29 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from espalier.calibration.sample_counts import SampleCounts
 from espalier.calibration.sequences import SequenceSettings
 from espalier.calibration.text_files import read_texts
 from espalier.evaluation.tokenised_requests import TokenisedRequests
 from espalier.files import write_parquet
-from espalier.jobs.calibration import CalibrationJob, check_sequences
+from espalier.jobs.calibration import check_sequences
 from espalier.jobs.resources import JobResources
 from espalier.models.manifest import make_manifest
 
-RESOURCES = {"device": "cpu", "gpu": 1, "token_budget": 100, "mem_mb": 10}
-
 
 @pytest.mark.parametrize(
-    ("counts", "resources", "expected_counts", "expected_resources"),
+    ("resources", "expected"),
     [
         (
-            {"largest": 6, "extra": [3]}, {"layers_per_pass": 2, "checkpointing": 1},
-            SampleCounts(6, [3]), JobResources("cpu", 1, 100, 2, checkpointing=True),
+            {"token_budget": 100, "prior_token_budget": 200, "layers_per_pass": 2, "checkpointing": 1, "mem_mb": 10},
+            JobResources("cpu", 2, 100, 200, 2, checkpointing=True),
         ),
-        (
-            {"largest": 6, "extra": [], "prior_samples": 2}, {},
-            SampleCounts(6, [], 2), JobResources("cpu", 1, 100),
-        ),
+        ({"token_budget": 0}, JobResources("cpu", 2)),
+        ({"model_gpus": 4}, JobResources("cpu", 4)),  # a job that only hands over requests none
     ],
-    ids=["gradients", "priors"],
-)  # fmt: skip
-def test_records_are_made_from_plain_params(
-    counts: dict[str, object], resources: dict[str, int], expected_counts: SampleCounts,
-    expected_resources: JobResources,
-) -> None:  # fmt: skip
-    sequences = {"text_field": "text", "seed": 1, "seq_len": 16, "add_bos": False}
-    job = CalibrationJob.from_snakemake(
-        SimpleNamespace(
-            input=SimpleNamespace(manifest="a.json", text="t.parquet"),
-            params=SimpleNamespace(sequences=sequences, counts=counts, dtype="auto"),
-            resources=RESOURCES | resources,
-            threads=1,
-        )
-    )
-    assert job.sequences == SequenceSettings("text", seed=1, seq_len=16, n_samples=6, add_bos=False)
-    assert (job.counts, job.resources) == (expected_counts, expected_resources)
+)
+def test_resources_are_made_from_plain_values(resources: dict[str, int], expected: JobResources) -> None:
+    snakemake = SimpleNamespace(resources={"device": "cpu", "gpu": 2, **resources})
+    assert JobResources.from_snakemake(snakemake) == expected
 
 
 @pytest.mark.parametrize("architecture", ["llama"], indirect=True)

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,12 +18,12 @@ from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.evaluation.evaluator import EvaluationResult
 from espalier.evaluation.settings import EvaluatorSettings
-from espalier.evaluation.store import Store
 from espalier.files import read_json, read_parquet, sha256_of_json, write_json, write_result, write_table
-from espalier.jobs.evaluation import EvaluationJob, Planned, evaluate_recovered, evaluate_with_others
+from espalier.jobs.evaluation import EvaluationJob, evaluate_recovered, evaluate_with_others
 from espalier.planning.plan import Plan
 from espalier.recipe import read_samples
-from espalier.study.planned_experiments import planned_experiments
+from espalier.results.store import Store, store_key
+from espalier.study.planned_experiments import PlannedExperiment, planned_experiments
 
 PROTOCOL = {"window": 8}
 ROW = {
@@ -48,13 +49,17 @@ class FakeEvaluator:
 
 @dataclass(frozen=True)
 class FakeJob(EvaluationJob):
-    """An `EvaluationJob` whose evaluators are fakes. `evaluators` lists them."""
+    """An `EvaluationJob` whose evaluators are fakes. `evaluators` lists those of all jobs, `again` is another job."""
 
     evaluators: list[FakeEvaluator] = field(default_factory=list)
 
+    @cached_property
     def evaluator(self) -> FakeEvaluator:
         self.evaluators.append(FakeEvaluator())
         return self.evaluators[-1]
+
+    def again(self) -> "FakeJob":
+        return FakeJob(self.manifest, self.requests, self.settings, self.evaluators)
 
 
 @pytest.fixture
@@ -75,9 +80,9 @@ def add_plan(tmp_path: Path, name: str, kept: tuple[int, ...], **recipe: Any) ->
     return path
 
 
-def study_of(*plans: Path) -> Callable[[], list[Planned]]:
+def study_of(*plans: Path) -> Callable[[], list[PlannedExperiment]]:
     """Return a function that returns these plans as the planned experiments of the study."""
-    return lambda: [Planned(str(plan), SETTINGS, ()) for plan in plans]
+    return lambda: [PlannedExperiment(str(plan), SETTINGS, ()) for plan in plans]
 
 
 @pytest.fixture
@@ -91,7 +96,7 @@ def n_evaluations(job: FakeJob) -> int:
 
 def test_an_experiment_is_evaluated_once(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plan = add_plan(tmp_path, "a", (0,))
-    keys = {evaluate_with_others(job, store, plan, at_most=1) for _ in range(3)}
+    keys = {evaluate_with_others(job.again(), store, plan, at_most=1) for _ in range(3)}
     assert len(keys) == 1
     assert n_evaluations(job) == 1
     assert len(job.evaluators) == 1  # no model was loaded for the stored result
@@ -100,11 +105,11 @@ def test_an_experiment_is_evaluated_once(tmp_path: Path, job: FakeJob, store: St
 def test_extra_experiments_are_evaluated(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
     plans[2].with_name("metrics.json").write_text("{}")  # c has results already
-    evaluate_with_others(job, store, plans[1], at_most=2, planned=study_of(*plans))
+    evaluate_with_others(job.again(), store, plans[1], at_most=2, planned=study_of(*plans))
     assert [plan.kept_kv_groups for plan in job.evaluators[0].done] == [((1,),), ((0,),)]
-    evaluate_with_others(job, store, plans[0], at_most=9, planned=study_of(*plans))
+    evaluate_with_others(job.again(), store, plans[0], at_most=9, planned=study_of(*plans))
     assert n_evaluations(job) == 2
-    evaluate_with_others(job, store, plans[3], at_most=9, planned=study_of(*plans))
+    evaluate_with_others(job.again(), store, plans[3], at_most=9, planned=study_of(*plans))
     assert n_evaluations(job) == 3
 
 
@@ -113,10 +118,10 @@ def test_a_stopping_workflow_evaluates_no_extra_experiment(
 ) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)), ("c", (2,)), ("d", (0, 1)))]
     monkeypatch.setenv("ESPALIER_STOP_FILE", str(tmp_path / "stop"))  # the file does not exist yet
-    evaluate_with_others(job, store, plans[0], at_most=2, planned=study_of(*plans))
+    evaluate_with_others(job.again(), store, plans[0], at_most=2, planned=study_of(*plans))
     assert n_evaluations(job) == 2
     (tmp_path / "stop").touch()
-    evaluate_with_others(job, store, plans[2], at_most=9, planned=study_of(*plans))
+    evaluate_with_others(job.again(), store, plans[2], at_most=9, planned=study_of(*plans))
     assert n_evaluations(job) == 3  # only the job's own experiment was evaluated
 
 
@@ -132,31 +137,31 @@ def test_only_current_plans_of_the_study_are_extra_experiments(tmp_path: Path, j
         add_plan(tmp_path, "half", (1, 2)),
     ]
     others[-1].write_text("{", encoding="utf-8")
-    evaluate_with_others(job, store, own, at_most=9, planned=study_of(own, *others))
+    evaluate_with_others(job.again(), store, own, at_most=9, planned=study_of(own, *others))
     assert [plan.kept_kv_groups for plan in job.evaluators[0].done] == [((0,),)]
 
 
 def test_a_plan_with_newer_source_tables_is_no_extra_experiment(tmp_path: Path, job: FakeJob, store: Store) -> None:
     own, table = add_plan(tmp_path, "a", (0,)), tmp_path / "importance.parquet"
     plans = {kept: add_plan(tmp_path, f"b{kept}", (kept,)) for kept in (1, 2)}
-    planned = [Planned(str(plan), SETTINGS, (str(table),)) for plan in plans.values()]
-    evaluate_with_others(job, store, own, at_most=9, planned=lambda: planned)  # the table does not exist
+    planned = [PlannedExperiment(str(plan), SETTINGS, (str(table),)) for plan in plans.values()]
+    evaluate_with_others(job.again(), store, own, at_most=9, planned=lambda: planned)  # the table does not exist
     table.touch()
     made = table.stat().st_mtime_ns
     os.utime(plans[1], ns=(made, made - 1))  # older than its table
     os.utime(plans[2], ns=(made, made + 1))
-    evaluate_with_others(job, store, add_plan(tmp_path, "c", (0, 1)), at_most=9, planned=lambda: planned)
+    evaluate_with_others(job.again(), store, add_plan(tmp_path, "c", (0, 1)), at_most=9, planned=lambda: planned)
     done = [plan.kept_kv_groups for evaluator in job.evaluators for plan in evaluator.done]
     assert done == [((0,),), ((0, 1),), ((2,),)]
 
 
 def test_the_study_is_read_only_for_extra_experiments(tmp_path: Path, job: FakeJob, store: Store) -> None:
-    def planned() -> list[Planned]:
+    def planned() -> list[PlannedExperiment]:
         raise AssertionError
 
     plan = add_plan(tmp_path, "a", (0,))
-    evaluate_with_others(job, store, plan, at_most=1, planned=planned)
-    evaluate_with_others(job, store, plan, at_most=9, planned=planned)  # it is in the store already
+    evaluate_with_others(job.again(), store, plan, at_most=1, planned=planned)
+    evaluate_with_others(job.again(), store, plan, at_most=9, planned=planned)  # it is in the store already
 
 
 def test_planned_experiments_name_settings_and_source_tables() -> None:
@@ -164,7 +169,7 @@ def test_planned_experiments_name_settings_and_source_tables() -> None:
     models = [{"name": name, "family": "F", "kind": "base", "path": "x"} for name in "AB"]
     grid = {"methods": ["t", "m"], "taylor_seq_len": [16], "taylor_num_samples": [8]}
     study = load_study({"study": "s", "models": models, "methods": methods, "grid": grid})
-    found = [Planned(**one) for one in planned_experiments(study, "B")]
+    found = list(planned_experiments(study, "B"))
     assert [one.plan for one in found] == [
         f"results/s/experiments/B/{name}/plan.json" for name in ("t-seq16-n8-p20", "m-p20")
     ]
@@ -176,21 +181,21 @@ def test_planned_experiments_name_settings_and_source_tables() -> None:
 
 
 def test_equal_plans_are_evaluated_once(tmp_path: Path, job: FakeJob, store: Store) -> None:
-    keys = [evaluate_with_others(job, store, add_plan(tmp_path, name, (0,)), at_most=1) for name in ("a", "b")]
+    keys = [evaluate_with_others(job.again(), store, add_plan(tmp_path, name, (0,)), at_most=1) for name in ("a", "b")]
     assert keys[0] == keys[1]
     assert n_evaluations(job) == 1
 
 
 def test_everything_that_determines_the_results_changes_the_key(tmp_path: Path, job: FakeJob) -> None:
     plan = read_json(add_plan(tmp_path, "a", (0,)))
-    keys = [Store.key(job.recipe(plan)), Store.key(job.recipe(None))]
+    keys = [store_key(job.recipe(plan)), store_key(job.recipe(None))]
     keys += [
-        Store.key(FakeJob(job.manifest, job.requests, replace(job.settings, **changes)).recipe(plan))
+        store_key(FakeJob(job.manifest, job.requests, replace(job.settings, **changes)).recipe(plan))
         for changes in ({"protocol": {"window": 9}}, {"dtype": "bfloat16"})
     ]
-    keys.append(Store.key(FakeJob({"files": {"a": 2}}, job.requests, job.settings).recipe(plan)))
+    keys.append(store_key(FakeJob({"files": {"a": 2}}, job.requests, job.settings).recipe(plan)))
     job.requests.write_bytes(b"other requests")
-    keys.append(Store.key(FakeJob(job.manifest, job.requests, job.settings).recipe(plan)))
+    keys.append(store_key(FakeJob(job.manifest, job.requests, job.settings).recipe(plan)))
     assert len(set(keys)) == 6
 
 
@@ -201,10 +206,10 @@ def test_a_recovered_experiment_is_evaluated_once_and_apart_from_the_pruned_one(
     plan, adapter = add_plan(tmp_path, "a", (0,)), tmp_path / "adapter"
     write_json(adapter / "adapter_config.json", {"r": 8})
     (adapter / "adapter_model.safetensors").write_bytes(b"one")
-    pruned = evaluate_with_others(job, store, plan, at_most=1)
-    keys = [evaluate_recovered(job, store, plan, adapter) for _ in range(2)]
+    pruned = evaluate_with_others(job.again(), store, plan, at_most=1)
+    keys = [evaluate_recovered(job.again(), store, plan, adapter) for _ in range(2)]
     (adapter / "adapter_model.safetensors").write_bytes(b"another")
-    keys.append(evaluate_recovered(job, store, plan, adapter))
+    keys.append(evaluate_recovered(job.again(), store, plan, adapter))
     assert [evaluator.merged for evaluator in job.evaluators] == [[None], [adapter], [adapter]]
     assert keys[0] == keys[1]
     assert len({pruned, *keys}) == 3
@@ -216,7 +221,7 @@ def test_an_experiment_that_another_process_finished_is_not_evaluated_again(
 ) -> None:
     """Another job finishes `b` after this job listed `b` and before this job claims it."""
     plan, other = add_plan(tmp_path, "a", (0,)), add_plan(tmp_path, "b", (1,))
-    key = store.key(job.recipe(read_json(other)))
+    key = store_key(job.recipe(read_json(other)))
     claim = store.claim
 
     def claim_late(claimed: str, *, wait: bool) -> Any:
@@ -227,7 +232,7 @@ def test_an_experiment_that_another_process_finished_is_not_evaluated_again(
         return claim(claimed, wait=wait)
 
     monkeypatch.setattr(store, "claim", claim_late)
-    evaluate_with_others(job, store, plan, at_most=2, planned=study_of(plan, other))
+    evaluate_with_others(job.again(), store, plan, at_most=2, planned=study_of(plan, other))
     assert n_evaluations(job) == 1
 
 
@@ -236,34 +241,36 @@ def test_failure_of_the_own_experiment_is_raised_and_nothing_is_stored(
 ) -> None:
     plan = add_plan(tmp_path, "a", ())
     with pytest.raises(UserError, match="log-likelihood is nan"):
-        evaluate_with_others(job, store, plan, at_most=1)
-    assert not store.has(store.key(job.recipe(read_json(plan))))
+        evaluate_with_others(job.again(), store, plan, at_most=1)
+    assert not store.has(store_key(job.recipe(read_json(plan))))
     assert not [path for path in store.folder.iterdir() if path.is_dir()]
 
 
 def test_failure_of_an_extra_experiment_is_not_raised(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plans = [add_plan(tmp_path, name, kept) for name, kept in (("a", ()), ("b", (0,)), ("c", (1,)))]
     _, plan, last = plans
-    evaluate_with_others(job, store, plan, at_most=9, planned=study_of(*plans))
-    assert store.has(store.key(job.recipe(read_json(last))))
+    evaluate_with_others(job.again(), store, plan, at_most=9, planned=study_of(*plans))
+    assert store.has(store_key(job.recipe(read_json(last))))
 
 
 def test_delivered_metrics_have_the_names_of_the_experiment(tmp_path: Path, job: FakeJob, store: Store) -> None:
-    key = evaluate_with_others(job, store, add_plan(tmp_path, "a", (0,)), at_most=1)
+    key = evaluate_with_others(job.again(), store, add_plan(tmp_path, "a", (0,)), at_most=1)
     metrics, samples = tmp_path / "out/metrics.json", tmp_path / "out/samples.parquet"
-    store.deliver(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)
+    store.deliver_evaluation(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)
     content = read_json(metrics)
     assert list(content)[:2] == ["model", "experiment"]
     assert content["recipe"]["settings"]["dtype"] == "float32"
     assert read_parquet(samples).num_rows == 1
-    store.deliver(key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples)  # again, over the files
+    store.deliver_evaluation(
+        key, {"model": "A", "experiment": "a"}, metrics=metrics, samples=samples
+    )  # again, over the files
 
 
 def finished(tmp_path: Path, job: FakeJob, store: Store) -> tuple[Path, Path, Path]:
     """Evaluate an experiment and write its files; return its plan, its samples, and its entry in the store."""
     plan = add_plan(tmp_path, "a", (0,))
-    key = evaluate_with_others(job, store, plan, at_most=1)
-    store.deliver(
+    key = evaluate_with_others(job.again(), store, plan, at_most=1)
+    store.deliver_evaluation(
         key, {"model": "A", "experiment": "a"}, metrics=plan.with_name("metrics.json"),
         samples=plan.with_name("samples.parquet"),
     )  # fmt: skip
@@ -295,7 +302,7 @@ def test_a_damaged_entry_is_made_again(
     plan, _, entry = finished(tmp_path, job, store)
     damage(entry / file)
     with caplog.at_level("WARNING", logger="espalier"):
-        evaluate_with_others(job, store, plan, at_most=1)
+        evaluate_with_others(job.again(), store, plan, at_most=1)
     assert n_evaluations(job) == 2
     assert rf"{entry}: {file} has" in caplog.text
     assert store.has(entry.name)
@@ -309,9 +316,9 @@ def test_an_entry_that_cannot_be_read_now_is_kept(
     if not with_checksums:
         _forget_checksums(entry)
     with monkeypatch.context() as failing:
-        failing.setattr("espalier.evaluation.store.sha256_of", _fail_to_read)
+        failing.setattr("espalier.results.store.sha256_of", _fail_to_read)
         with pytest.raises(OSError, match="Input/output error"):
-            evaluate_with_others(job, store, plan, at_most=1)
+            evaluate_with_others(job.again(), store, plan, at_most=1)
     assert store.has(entry.name)
     assert n_evaluations(job) == 1
 
@@ -324,7 +331,7 @@ def test_an_extra_experiment_that_cannot_be_read_now_is_left_to_its_own_job(
     own = add_plan(tmp_path, "b", (1,))
     has = store.has
     monkeypatch.setattr(store, "has", lambda key: _fail_to_read(key) if key == entry.name else has(key))
-    evaluate_with_others(job, store, own, at_most=2, planned=study_of(plan, own))
+    evaluate_with_others(job.again(), store, own, at_most=2, planned=study_of(plan, own))
     assert n_evaluations(job) == 2
     assert "cannot be read now and is left to its own job: [Errno 5] Input/output error" in caplog.text
 
@@ -349,20 +356,20 @@ def test_truncated_samples_are_evaluated_again_after_they_are_deleted(
 
 def test_an_entry_of_another_recipe_is_made_again(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plan, _, entry = finished(tmp_path, job, store)
-    other = evaluate_with_others(job, store, add_plan(tmp_path, "b", (1,)), at_most=1)
+    other = evaluate_with_others(job.again(), store, add_plan(tmp_path, "b", (1,)), at_most=1)
     shutil.rmtree(entry)
     shutil.copytree(store.folder / other, entry)
-    evaluate_with_others(job, store, plan, at_most=1)
+    evaluate_with_others(job.again(), store, plan, at_most=1)
     assert n_evaluations(job) == 3
 
 
 def test_entries_of_version_0_1_0_are_checked_by_reading_them(tmp_path: Path, job: FakeJob, store: Store) -> None:
     plan, _, entry = finished(tmp_path, job, store)
     _forget_checksums(entry)
-    evaluate_with_others(job, store, plan, at_most=1)
+    evaluate_with_others(job.again(), store, plan, at_most=1)
     assert n_evaluations(job) == 1
     _cut(entry / "samples.parquet")
-    evaluate_with_others(job, store, plan, at_most=1)
+    evaluate_with_others(job.again(), store, plan, at_most=1)
     assert n_evaluations(job) == 2
 
 

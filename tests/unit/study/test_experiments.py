@@ -11,7 +11,7 @@ from snakemake.cli import get_argument_parser
 from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.naming import experiment_name
-from espalier.study.driver import open_study, requested_targets
+from espalier.study.driver import open_study, requested_targets, requests_only_files
 from espalier.study.experiments import experiments_of
 from espalier.study.lookups import Study
 from espalier.study.sweep import ALLOW_MISSING, Sweep
@@ -139,6 +139,21 @@ COMMANDS = [
 @pytest.mark.parametrize(("arguments", "targets"), COMMANDS, ids=" ".join)
 def test_a_target_is_what_snakemake_takes_for_one(arguments: list[str], targets: list[str]) -> None:
     assert sorted(requested_targets(get_argument_parser(), arguments, lambda rule: rule)) == targets
+
+
+@pytest.mark.parametrize(
+    ("arguments", "only_files"),
+    [
+        (["results/s/models/A.json"], True),
+        (["-n", "--cores", "1", "results/a.json", "results/b.json"], True),
+        (["all", "results/a.json"], False),
+        (["--directory", "results/s"], False),
+        ([], False),
+    ],
+    ids=str,
+)
+def test_a_job_does_only_its_own_work_if_files_are_requested(arguments: list[str], only_files: bool) -> None:
+    assert requests_only_files(get_argument_parser(), arguments) == only_files
 
 
 def test_a_target_has_the_name_that_a_module_import_gives_it() -> None:

@@ -1,5 +1,6 @@
 """Forecasts from benchmark files, worked out by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from espalier.config import load_study
-from espalier.files import write_parquet
+from espalier.files import write_json, write_parquet
 from espalier.study.forecast import PlannedJob, estimate_disk_bytes, forecast, format_forecast
 from espalier.study.lookups import Study
 from espalier.study.planned_jobs import planned_jobs
@@ -63,6 +64,20 @@ def test_a_pass_for_another_sample_count_runs_again(tmp_path: Path) -> None:
         job = PlannedJob("collect_gradients", "A", 16 * n_samples, 1, str(table), str(benchmark), n_samples=n_samples)
         (line,) = forecast([job], {"A": 100})
         assert (line.n_left, line.seconds_left) == (int(left > 0), pytest.approx(left))
+
+
+def test_the_time_that_the_store_recorded_counts(tmp_path: Path) -> None:
+    """Pass 0 took 8 s for 4 tokens within a job of 100 s. Pass 1 is stored but not handed over: 12 s for 6 tokens.
+
+    So a token takes 2 s, and the 5 tokens of pass 2 take 10 s.
+    """
+    first = planned_job(tmp_path, "collect_gradients", "A", 0, 4, seconds=100.0)
+    jobs = [first, *(planned_job(tmp_path, "collect_gradients", "A", number, 7 - number) for number in (1, 2))]
+    jobs = [replace(job, timing=str(tmp_path / f"timing{number}.json")) for number, job in enumerate(jobs)]
+    for job, seconds in zip(jobs[:2], (8.0, 12.0), strict=True):
+        write_json(job.timing, {"seconds": seconds})
+    (line,) = forecast(jobs, {"A": 100})
+    assert (line.n_done, line.n_left, line.seconds_left) == (2, 1, pytest.approx(10.0))
 
 
 def test_disk_is_that_of_finished_experiments(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""Look-ups of jobs whose result is in the store already: such a job only hands over files, so it needs no GPU.
+
+One job does several pieces of work on a model (`espalier.jobs.pieces`). The jobs of the other pieces find their results
+in the store. If they requested a GPU, each of them would wait in the queue of a cluster for a device that it does not
+use. So the resources of these rules depend on the store, and are looked up again whenever Snakemake chooses jobs
+(`espalier.study.scheduler`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from espalier.errors import UserError
+from espalier.files import read_json, sha256_of_unchanged
+from espalier.recipe import evaluation_recipe
+from espalier.results.store import store_key
+from espalier.study.evaluation import EvaluationSettings
+from espalier.study.host_memory import Memory, read_manifest
+from espalier.study.passes import PASS_RULES, Passes
+from espalier.study.paths import Paths, Wildcards
+
+MODEL_JOBS = "model_jobs"
+"""Name of the resource that counts the jobs that run a model."""
+HANDOVER_MB = 1000
+"""Memory of a job that only hands over files, in MB."""
+
+
+class Handover:
+    """Resources of the rules that run a model and share a store.
+
+    Args:
+        paths: Paths of the study.
+        passes: Passes of the study.
+        evaluation: Protocol of the study's evaluations.
+        memory: Host memory of jobs.
+        gpus: Returns the number of GPUs of a job that runs a model.
+    """
+
+    def __init__(
+        self, paths: Paths, passes: Passes, evaluation: EvaluationSettings, memory: Memory,
+        gpus: Callable[[Wildcards], int],
+    ) -> None:  # fmt: skip
+        self._paths, self._passes, self._evaluation, self._memory, self._gpus = paths, passes, evaluation, memory, gpus
+        self._keys: dict[tuple[object, ...], str] = {}
+
+    def resources(self, rule: str, memory: str) -> dict[str, Callable[..., int]]:
+        """Return the resources `gpu`, `mem_mb`, `model_jobs` and `model_gpus` of a rule.
+
+        `model_jobs` is 1 for a job that does the work and 0 for one that only hands over files. A profile limits how
+        many of the former are submitted at a time. The others then find their results in the store. `model_gpus` is the
+        number of GPUs that hold the model, also for a job that requests none.
+
+        Args:
+            rule: Name of the rule.
+            memory: Kind of the job, a key of `espalier.study.host_memory.MEMORY_PER_PARAM`.
+        """
+        mem_mb = self._memory.mem_mb(memory)
+
+        def gpu(wildcards: Wildcards) -> int:
+            return 0 if self.is_stored(rule, wildcards) else self._gpus(wildcards)
+
+        def memory_mb(wildcards: Wildcards, input: Any, attempt: int) -> int:  # noqa: A002 (Snakemake's name)
+            if self.is_stored(rule, wildcards):
+                return HANDOVER_MB * attempt
+            return mem_mb(wildcards, input=input, attempt=attempt)
+
+        def model_jobs(wildcards: Wildcards) -> int:
+            return 0 if self.is_stored(rule, wildcards) else 1
+
+        return {"gpu": gpu, "mem_mb": memory_mb, MODEL_JOBS: model_jobs, "model_gpus": self._gpus}
+
+    def is_stored(self, rule: str, wildcards: Wildcards) -> bool:
+        """Whether the store has the result of a job. Its files are not read, so the job may still find them damaged."""
+        entry = self.entry(rule, wildcards)
+        return entry is not None and entry.is_dir()
+
+    def entry(self, rule: str, wildcards: Wildcards) -> Path | None:
+        """Return the folder of a result in the store, whether or not it exists; None if an input does not exist yet."""
+        find = self._find_pass if rule in PASS_RULES else self._find_evaluation
+        try:
+            return find(rule, wildcards)
+        except (OSError, UserError):  # an input does not exist yet, or is damaged
+            return None
+
+    def _find_pass(self, rule: str, wildcards: Wildcards) -> Path:
+        """Return the folder of a pass in the store."""
+        model = wildcards.model
+        criterion = {
+            "collect_gradients": "taylor",
+            "measure_importance": getattr(wildcards, "text_criterion", None),
+            "measure_weights": getattr(wildcards, "weight_criterion", None),
+        }.get(rule)
+        which = () if rule == "measure_weights" else (wildcards.calibration, wildcards.seq_len)
+        one = self._passes.find(rule, model, criterion, *which)
+        manifest = self._paths.of("check_model", model)
+
+        def recipe() -> dict[str, Any]:
+            return one.recipe(read_manifest(manifest), None if one.text is None else sha256_of_unchanged(one.text))
+
+        inputs = [manifest, *([] if one.text is None else [one.text])]
+        return Path(self._paths.pass_store(model)) / self._key((rule, criterion, *which), inputs, recipe)
+
+    def _find_evaluation(self, rule: str, wildcards: Wildcards) -> Path:
+        """Return the folder of an evaluation in the store."""
+        model = wildcards.model
+        manifest, requests = self._paths.of("check_model", model), self._paths.of("tokenize_requests", model)
+        plan = None if rule == "evaluate_baseline" else self._paths.of("plan", model, wildcards.experiment)
+
+        def recipe() -> dict[str, Any]:
+            return evaluation_recipe(
+                read_manifest(manifest),
+                None if plan is None else read_json(plan),
+                **self._evaluation.settings,
+                requests=sha256_of_unchanged(requests),
+            )
+
+        inputs = [manifest, requests, *([] if plan is None else [plan])]
+        return Path(self._paths.evaluation_store(model)) / self._key((rule, plan), inputs, recipe)
+
+    def _key(self, job: tuple[object, ...], inputs: Sequence[str], recipe: Callable[[], dict[str, Any]]) -> str:
+        """Return the key of a recipe, which is computed again only if an input has changed.
+
+        Raises:
+            OSError: If an input does not exist.
+        """
+        stats = [Path(path).stat() for path in inputs]
+        version = (*job, *inputs, *((stat.st_mtime_ns, stat.st_size) for stat in stats))
+        if version not in self._keys:
+            self._keys[version] = store_key(recipe())
+        return self._keys[version]
