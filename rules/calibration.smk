@@ -50,8 +50,11 @@ rule collect_gradients:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        **study.handover.resources("collect_gradients", "gradients"),
         **study.calibration.resources,
+        mem_mb=study.handover.mem_mb("collect_gradients", "gradients"),
+        gpu=study.handover.gpu("collect_gradients"),
+        model_jobs=study.handover.model_jobs("collect_gradients"),
+        model_gpus=study.gpus,
         runtime=per_attempt(120),
     params:
         version=versions.COLLECT_GRADIENTS,
@@ -80,8 +83,11 @@ rule measure_importance:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        **study.handover.resources("measure_importance", "gradients"),
         **study.calibration.resources,
+        mem_mb=study.handover.mem_mb("measure_importance", "gradients"),
+        gpu=study.handover.gpu("measure_importance"),
+        model_jobs=study.handover.model_jobs("measure_importance"),
+        model_gpus=study.gpus,
         runtime=per_attempt(120),
     params:
         version=versions.MEASURE_IMPORTANCE,
@@ -107,8 +113,11 @@ rule measure_weights:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        **study.handover.resources("measure_weights", "gradients"),
         **study.calibration.resources,
+        mem_mb=study.handover.mem_mb("measure_weights", "gradients"),
+        gpu=study.handover.gpu("measure_weights"),
+        model_jobs=study.handover.model_jobs("measure_weights"),
+        model_gpus=study.gpus,
         runtime=per_attempt(120),
     params:
         version=versions.MEASURE_WEIGHTS,
@@ -134,8 +143,11 @@ rule measure_priors:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        **study.handover.resources("measure_priors", "gradients"),
         **study.calibration.resources,
+        mem_mb=study.handover.mem_mb("measure_priors", "gradients"),
+        gpu=study.handover.gpu("measure_priors"),
+        model_jobs=study.handover.model_jobs("measure_priors"),
+        model_gpus=study.gpus,
         runtime=per_attempt(120),
     params:
         version=versions.MEASURE_PRIORS,

@@ -21,7 +21,10 @@ rule evaluate_baseline:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        **study.handover.resources("evaluate_baseline", "evaluation"),
+        mem_mb=study.handover.mem_mb("evaluate_baseline", "evaluation"),
+        gpu=study.handover.gpu("evaluate_baseline"),
+        model_jobs=study.handover.model_jobs("evaluate_baseline"),
+        model_gpus=study.gpus,
         runtime=per_attempt(120),
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
@@ -54,7 +57,10 @@ rule evaluate:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        **study.handover.resources("evaluate", "evaluation"),
+        mem_mb=study.handover.mem_mb("evaluate", "evaluation"),
+        gpu=study.handover.gpu("evaluate"),
+        model_jobs=study.handover.model_jobs("evaluate"),
+        model_gpus=study.gpus,
         runtime=per_attempt(120),
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -52,6 +53,8 @@ def test_every_job_ran_on_slurm_and_short_ones_together(sweep: Site) -> None:
     assert len(set(plans)) == 1  # one submission
     alone = [job for rule, job, _, _ in scripts if rule in GPU_RULES]
     assert len(alone) == len(set(alone)) == N_PLANS + 3
+    # One job runs both passes, one each two evaluations; the unpruned model may be evaluated before there are plans.
+    assert len(gpu_jobs(sweep)) in {3, 4}
     # Members of a group run one after the other: it asks for what one of them needs, and for the sum of their minutes.
     group = next(job for job in sweep.cluster.jobs() if job["JobId"] == plans[0])
     assert (group["NumCPUs"], group["MinMemoryNode"]) == ("1", "1000M")
@@ -59,13 +62,30 @@ def test_every_job_ran_on_slurm_and_short_ones_together(sweep: Site) -> None:
 
 
 def test_jobs_that_run_models_see_one_gpu_and_others_none(sweep: Site) -> None:
-    seen = {rule: {gpus for found, _, _, gpus in sweep.scripts() if found == rule} for rule in GPU_RULES | {"plan"}}
-    assert seen.pop("plan") == {"-"}
-    assert all(gpus and gpus <= {"0", "1"} for gpus in seen.values()), seen
-    jobs = {job["JobId"]: job for job in sweep.cluster.jobs()}
-    for rule, job, _, _ in sweep.scripts():
-        assert jobs[job].get("TresPerJob", "-") == ("gres:gpu:1" if rule in GPU_RULES else "-"), rule
-        assert jobs[job]["Partition"] == ("gpu" if rule in GPU_RULES else "cpu"), rule
+    """Also a job of a rule that runs models sees none, if it only hands over a stored result."""
+    jobs, with_gpu = {job["JobId"]: job for job in sweep.cluster.jobs()}, gpu_jobs(sweep)
+    for rule, job, _, gpus in sweep.scripts():
+        uses_gpu = job in with_gpu
+        assert rule in GPU_RULES or not uses_gpu
+        assert jobs[job].get("TresPerJob", "-") == ("gres:gpu:1" if uses_gpu else "-"), rule
+        assert jobs[job]["Partition"] == ("gpu" if uses_gpu else "cpu"), rule
+        assert gpus in ({"0", "1"} if uses_gpu else {"-"}), rule
+
+
+def test_stored_results_queue_no_gpu_job(sweep: Site, tables: dict[str, pd.DataFrame]) -> None:
+    """The files of all evaluations and passes are gone, but the stores have them."""
+    before = len(sweep.scripts())
+    for pattern in ("gradients/*/*/*.parquet", "importance/*/*/*/*.parquet", "priors/*/*/*.parquet",
+                    "experiments/*/*/metrics.json", "experiments/*/*/samples.parquet", "baseline/*/*"):  # fmt: skip
+        for path in sweep.results.glob(pattern):
+            path.unlink()
+    sweep.run(TARGET)
+    rules = Counter(rule for rule, *_ in sweep.scripts()[before:])
+    assert {rule: rules[rule] for rule in GPU_RULES} == {
+        "collect_gradients": 1, "measure_priors": 1, "evaluate": N_PLANS, "evaluate_baseline": 1
+    }  # fmt: skip
+    assert gpu_jobs(sweep, since=before) == set()
+    assert_same_tables(read_tables(sweep), tables)
 
 
 def test_jobs_watch_for_a_file_in_the_folder_that_all_nodes_see(sweep: Site) -> None:
@@ -119,6 +139,12 @@ def forget_evaluations(site: Site) -> None:
     for name in ("metrics.json", "samples.parquet"):
         for path in (site.results / "experiments").rglob(name):
             path.unlink()
+
+
+def gpu_jobs(site: Site, since: int = 0) -> set[str]:
+    """Return the Slurm jobs that requested a GPU."""
+    requested = {job["JobId"] for job in site.cluster.jobs() if "gres:gpu" in job.get("TresPerJob", "")}
+    return {job for _, job, _, _ in site.scripts()[since:] if job in requested}
 
 
 def evaluations(site: Site, since: int) -> list[tuple[str, str, str, str]]:

@@ -9,7 +9,8 @@ the pooled moments, the norm is the root of the summed squares, and the maximum 
 The metrics of a model compare its layers. With x_l for a statistic of layer l, `grad_x_ratio` is max x_l divided by the
 smallest non-zero x_l, and `grad_x_range` is max x_l - min x_l.
 
-All sums are float64 to avoid overflow. The published run computed norms in float16 and lost them to overflow.
+`espalier.calibration.reductions` computes the moments of parameters. They are finite for every finite gradient. The
+published run computed norms in float16 and lost them to overflow.
 """
 
 from __future__ import annotations

@@ -45,31 +45,41 @@ class Handover:
         self._paths, self._passes, self._evaluation, self._memory, self._gpus = paths, passes, evaluation, memory, gpus
         self._keys: dict[tuple[object, ...], str] = {}
 
-    def resources(self, rule: str, memory: str) -> dict[str, Callable[..., int]]:
-        """Return the resources `gpu`, `mem_mb`, `model_jobs` and `model_gpus` of a rule.
+    def gpu(self, rule: str) -> Callable[[Wildcards], int]:
+        """Return the resource `gpu` of a rule: the GPUs of the model; 0 if the store has the result."""
 
-        `model_jobs` is 1 for a job that does the work and 0 for one that only hands over files. A profile limits how
-        many of the former are submitted at a time. The others then find their results in the store. `model_gpus` is the
-        number of GPUs that hold the model, also for a job that requests none.
+        def resource(wildcards: Wildcards) -> int:
+            return 0 if self.is_stored(rule, wildcards) else self._gpus(wildcards)
+
+        return resource
+
+    def mem_mb(self, rule: str, job: str) -> Callable[..., int]:
+        """Return the resource `mem_mb` of a rule: `HANDOVER_MB` if the store has the result.
 
         Args:
             rule: Name of the rule.
-            memory: Kind of the job, a key of `espalier.study.host_memory.MEMORY_PER_PARAM`.
+            job: Kind of a job that does the work, a key of `espalier.study.host_memory.MEMORY_PER_PARAM`.
         """
-        mem_mb = self._memory.mem_mb(memory)
+        working = self._memory.mem_mb(job)
 
-        def gpu(wildcards: Wildcards) -> int:
-            return 0 if self.is_stored(rule, wildcards) else self._gpus(wildcards)
-
-        def memory_mb(wildcards: Wildcards, input: Any, attempt: int) -> int:  # noqa: A002 (Snakemake's name)
+        def resource(wildcards: Wildcards, input: Any, attempt: int) -> int:  # noqa: A002 (Snakemake's name)
             if self.is_stored(rule, wildcards):
                 return HANDOVER_MB * attempt
-            return mem_mb(wildcards, input=input, attempt=attempt)
+            return working(wildcards, input=input, attempt=attempt)
 
-        def model_jobs(wildcards: Wildcards) -> int:
+        return resource
+
+    def model_jobs(self, rule: str) -> Callable[[Wildcards], int]:
+        """Return the resource `model_jobs` of a rule: 1; 0 if the store has the result.
+
+        A profile limits how many jobs that run a model are submitted at a time. The others then find their results in
+        the store.
+        """
+
+        def resource(wildcards: Wildcards) -> int:
             return 0 if self.is_stored(rule, wildcards) else 1
 
-        return {"gpu": gpu, "mem_mb": memory_mb, MODEL_JOBS: model_jobs, "model_gpus": self._gpus}
+        return resource
 
     def is_stored(self, rule: str, wildcards: Wildcards) -> bool:
         """Whether the store has the result of a job. Its files are not read, so the job may still find them damaged."""

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -64,24 +63,24 @@ WILDCARDS = {
 
 def resources(study: Study, rule: str) -> dict[str, int]:
     wildcards = SimpleNamespace(model="A", **WILDCARDS[rule])
-    given: dict[str, Any] = study.handover.resources(rule, "evaluation")
     manifest = SimpleNamespace(manifest="results/s/models/A.json")
     return {
-        name: resource(wildcards, input=manifest, attempt=2) if name == "mem_mb" else resource(wildcards)
-        for name, resource in given.items()
+        "gpu": study.handover.gpu(rule)(wildcards),
+        "mem_mb": study.handover.mem_mb(rule, "evaluation")(wildcards, input=manifest, attempt=2),
+        "model_jobs": study.handover.model_jobs(rule)(wildcards),
     }
 
 
 @pytest.mark.parametrize("rule", list(WILDCARDS))
 def test_a_stored_result_needs_no_gpu(study: Study, rule: str) -> None:
     """The look-up of the driver and the job agree about the key."""
-    working = {"gpu": 2, "mem_mb": 2 * GPU_PROCESS_MB, "model_jobs": 1, "model_gpus": 2}
+    working = {"gpu": 2, "mem_mb": 2 * GPU_PROCESS_MB, "model_jobs": 1}
     assert resources(study, rule) == working  # its inputs do not exist yet
     write_inputs()
     assert resources(study, rule) == working
     folder = "experiments" if rule.startswith("evaluate") else "gradients"
     Path(f"results/s/{folder}/A/.store/{keys(study)[rule]}").mkdir(parents=True)
-    assert resources(study, rule) == {"gpu": 0, "mem_mb": 2 * HANDOVER_MB, "model_jobs": 0, "model_gpus": 2}
+    assert resources(study, rule) == {"gpu": 0, "mem_mb": 2 * HANDOVER_MB, "model_jobs": 0}
 
 
 def test_a_changed_input_is_seen(study: Study) -> None:
