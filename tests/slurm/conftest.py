@@ -142,7 +142,6 @@ class Site:
 def _site_profile() -> dict[str, Any]:
     """Change the shipped profile: one job asks for too little memory at first, and one job at a time runs a model."""
     profile = yaml.safe_load((PROFILE / "config.yaml").read_text(encoding="utf-8"))
-    profile["slurm-partition-config"] = str(PROFILE / "partitions.yaml")
     profile["resources"]["model_jobs"] = 1
     profile["set-resources"]["train_sandbox_model"] = {"mem_mb": "400 * attempt"}
     return profile

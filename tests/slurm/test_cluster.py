@@ -72,22 +72,6 @@ def test_jobs_that_run_models_see_one_gpu_and_others_none(sweep: Site) -> None:
         assert gpus in ({"0", "1"} if uses_gpu else {"-"}), rule
 
 
-def test_stored_results_queue_no_gpu_job(sweep: Site, tables: dict[str, pd.DataFrame]) -> None:
-    """The files of all evaluations and passes are gone, but the stores have them."""
-    before = len(sweep.scripts())
-    for pattern in ("gradients/*/*/*.parquet", "importance/*/*/*/*.parquet", "priors/*/*/*.parquet",
-                    "experiments/*/*/metrics.json", "experiments/*/*/samples.parquet", "baseline/*/*"):  # fmt: skip
-        for path in sweep.results.glob(pattern):
-            path.unlink()
-    sweep.run(TARGET)
-    rules = Counter(rule for rule, *_ in sweep.scripts()[before:])
-    assert {rule: rules[rule] for rule in GPU_RULES} == {
-        "collect_gradients": 1, "measure_priors": 1, "evaluate": N_PLANS, "evaluate_baseline": 1
-    }  # fmt: skip
-    assert gpu_jobs(sweep, since=before) == set()
-    assert_same_tables(read_tables(sweep), tables)
-
-
 def test_jobs_watch_for_a_file_in_the_folder_that_all_nodes_see(sweep: Site) -> None:
     """Snakemake makes it when it is told to stop; that jobs then begin nothing else, `test_faults` shows."""
     (file,) = sweep.stop_files()
@@ -103,6 +87,23 @@ def test_a_job_killed_for_memory_runs_again_with_more(sweep: Site) -> None:
     assert [jobs[job]["MinMemoryNode"] for job in ids] == ["400M", "800M", "1200M"][: len(ids)]
     (kept,) = sweep.folder.glob(f".snakemake/slurm_logs/rule_train_sandbox_model/**/{ids[0]}.log")
     assert "exceeded memory limit" in kept.read_text(encoding="utf-8")
+
+
+def test_stored_results_queue_no_gpu_job(sweep: Site, tables: dict[str, pd.DataFrame]) -> None:
+    """The files of all evaluations and passes are gone, and what is made of them, but the stores have them."""
+    before = len(sweep.scripts())
+    shutil.rmtree(sweep.results / "consolidated")
+    for pattern in ("gradients/*/*/*.parquet", "importance/*/*/*/*.parquet", "priors/*/*/*.parquet",
+                    "experiments/*/[!.]*/*", "baseline/*/*"):  # fmt: skip
+        for path in sweep.results.glob(pattern):
+            path.unlink()
+    sweep.run(TARGET)
+    rules = Counter(rule for rule, *_ in sweep.scripts()[before:])
+    assert {rule: rules[rule] for rule in GPU_RULES} == {
+        "collect_gradients": 1, "measure_priors": 1, "evaluate": N_PLANS, "evaluate_baseline": 1
+    }  # fmt: skip
+    assert gpu_jobs(sweep, since=before) == set()
+    assert_same_tables(read_tables(sweep), tables)
 
 
 def test_orphans_of_a_killed_snakemake_are_cancelled_by_the_recipe(sweep: Site, cluster: Cluster) -> None:

@@ -1,15 +1,12 @@
 """The Slurm profile, by dry runs: complete in itself, same requests as the default profile, few submissions."""
 
-import logging
 import re
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_partition_file
 
 from tests.conftest import REPOSITORY, Run
 from tests.slurm.conftest import PROFILE, STUDY
@@ -18,7 +15,7 @@ DEFAULT = REPOSITORY / "profiles/default"
 # How one machine differs from many: what is taken from where, and who runs it.
 OF_ONE_MACHINE = {"cores", "resources"}
 # What only Slurm reads, and the disk that Snakemake guesses for any cluster (the plugin does not pass it on).
-OF_SLURM = {"slurm_account", "shares", "disk", "disk_mb", "disk_mib"}
+OF_SLURM = {"slurm_partition", "handover_partition", "slurm_account", "shares", "disk", "disk_mb", "disk_mib"}
 
 
 def load(profile: Path) -> dict[str, Any]:
@@ -45,28 +42,19 @@ def requests(snakemake: Run, folder: Path, profile: Path, *arguments: str) -> di
     return {rule: dict(pair.split("=", 1) for pair in line.split(", ")) for rule, line in found}
 
 
-def as_number(value: str) -> int | str:
-    return int(value) if value.isdigit() else value
-
-
 def test_a_job_asks_for_the_same_under_both_profiles(snakemake: Run, every_criterion: Path) -> None:
     local = requests(snakemake, every_criterion, DEFAULT)
     slurm = requests(snakemake, every_criterion, PROFILE)
     evaluate = slurm["evaluate"]
-    assert (evaluate["gpu"], evaluate["model_jobs"], evaluate["slurm_account"]) == ("1", "1", "espalier")
+    assert (evaluate["gpu"], evaluate["slurm_partition"], evaluate["slurm_account"]) == ("1", "gpu", "espalier")
+    assert (evaluate["model_jobs"], evaluate["handover_partition"]) == ("1", "cpu")
     running_models = {rule for rule, asked in local.items() if asked.get("gpu") == "1"}
     assert running_models == {
         "collect_gradients", "measure_importance", "measure_weights", "measure_priors", "evaluate_baseline", "evaluate",
     }  # fmt: skip
     for rule in running_models:
         assert {key: value for key, value in slurm[rule].items() if key not in OF_SLURM} == local[rule]
-    # The plugin chooses the partition by the GPUs that a job requests.
-    assert not any("slurm_partition" in asked for asked in slurm.values())
-    partitions = read_partition_file(REPOSITORY / load(PROFILE)["slurm-partition-config"])
-    for rule, asked in slurm.items():
-        job = SimpleNamespace(name=rule, threads=1, resources={key: as_number(value) for key, value in asked.items()})
-        chosen = get_best_partition(partitions, job, logging.getLogger())
-        assert chosen == ("gpu" if rule in running_models else "cpu"), rule
+    assert {rule for rule, asked in slurm.items() if asked["slurm_partition"] == "gpu"} == running_models
     # Two Snakemake processes live inside each allocation.
     assert all(int(asked["mem_mb"]) >= 400 for asked in slurm.values())
 

@@ -15,6 +15,8 @@ import importlib
 import threading
 from typing import Any
 
+HANDOVER_PARTITION = "handover_partition"
+"""Resource of the Slurm profile: partition of jobs that only hand over a result."""
 SETS_A_TIMER = "_schedule_reevalutation"
 """Name of the `JobScheduler` method that starts a timer. The spelling error is Snakemake's."""
 
@@ -48,6 +50,9 @@ def limit_scheduler_timers() -> None:
 def renew_resources(resource: str) -> None:
     """Look up the resources of waiting jobs in each round, for rules with this resource.
 
+    If the resource is 0, the job only hands over a result. It then goes to the Slurm partition that the profile names
+    as `HANDOVER_PARTITION`, because the one of its rule is for GPUs.
+
     Call this while the Snakefile is read. With another version of Snakemake that works in another way, jobs keep the
     resources that they had when they became ready, which may be more than they need.
     """
@@ -58,8 +63,12 @@ def renew_resources(resource: str) -> None:
         return
 
     def reset_params_and_resources(self: Any) -> None:
-        if resource in self.rule.resources:
+        renews = resource in self.rule.resources
+        if renews:
             self._resources = self._scheduler_resources = None
         own(self)
+        if renews and self.resources.get(resource) == 0 and (partition := self.resources.get(HANDOVER_PARTITION)):
+            changed = {**dict(self.resources.items()), "slurm_partition": partition}
+            self._resources = type(self.resources)(fromdict=changed)
 
     job_class.reset_params_and_resources = reset_params_and_resources

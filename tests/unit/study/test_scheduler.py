@@ -1,13 +1,16 @@
-"""The driver's patch of Snakemake's scheduler."""
+"""The driver's patches of Snakemake's scheduler."""
 
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from snakemake.iocontainers import ResourceList
+from snakemake.jobs import Job
 from snakemake.scheduling.job_scheduler import JobScheduler
 
-from espalier.study.scheduler import SETS_A_TIMER, limit_scheduler_timers
+from espalier.study.scheduler import HANDOVER_PARTITION, SETS_A_TIMER, limit_scheduler_timers, renew_resources
 
 
 class Timers(list[Callable[[], object]]):
@@ -43,3 +46,48 @@ def test_one_timer_per_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask(1) == 1  # when a timer has ended, the next request sets a new one
     assert ask(1, 10, 1, 10) == 2  # each delay has its own timer
     assert scheduler._open_jobs._value == 20 + 1 + 1 + 2
+
+
+class FakeJob(Job):
+    """A job of Snakemake of which only the resources exist. `values` are those that the rule gives at the moment."""
+
+    def __init__(self, **values: int | str) -> None:
+        self.rule = SimpleNamespace(resources=dict(values))
+        self.values: dict[str, Any] = dict(values)
+        self._resources = self._scheduler_resources = self._params = None
+        self._params_and_resources_resetted = False
+
+    @property
+    def resources(self) -> ResourceList:
+        if self._resources is None:
+            self._resources = ResourceList(fromdict=dict(self.values))
+        return self._resources
+
+
+@pytest.fixture
+def renewing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job, "reset_params_and_resources", Job.reset_params_and_resources)  # restored after the test
+    renew_resources("model_jobs")
+
+
+@pytest.mark.usefixtures("renewing")
+def test_resources_of_a_waiting_job_are_looked_up_in_each_round() -> None:
+    job, other = FakeJob(model_jobs=1, gpu=1), FakeJob(gpu=1)
+    for each in (job, other):
+        each.reset_params_and_resources()
+        assert each.resources["gpu"] == 1
+        each.values["gpu"] = 0
+        each.reset_params_and_resources()
+    assert (job.resources["gpu"], other.resources["gpu"]) == (0, 1)
+
+
+@pytest.mark.usefixtures("renewing")
+def test_a_job_that_only_hands_over_goes_to_its_own_partition() -> None:
+    partitions = {HANDOVER_PARTITION: "cpu", "slurm_partition": "gpu"}
+    for model_jobs, partition in ((1, "gpu"), (0, "cpu")):
+        job = FakeJob(model_jobs=model_jobs, **partitions)
+        job.reset_params_and_resources()
+        assert job.resources.slurm_partition == partition
+    local = FakeJob(model_jobs=0)  # the profile of one machine names no partition
+    local.reset_params_and_resources()
+    assert "slurm_partition" not in dict(local.resources.items())
