@@ -31,8 +31,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 JOBS = {  # kind of job, by rule
     "collect_gradients": "gradients",
     "measure_importance": "gradients",
-    "measure_weights": "weights",
-    "measure_priors": "priors",
+    "measure_weights": "gradients",
+    "measure_priors": "gradients",
     "evaluate_baseline": "evaluation",
     "evaluate": "evaluation",
     "export_checkpoint": "export",
@@ -67,9 +67,10 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> None:
         },
         "calibration": {"dataset": "sandbox"},
         "evaluation": {
-            "tasks": ["piqa"], "data": "sandbox", "device": "cpu", "dtype": arguments.dtype, "experiments_per_job": 3,
+            "tasks": ["piqa"], "data": "sandbox", "device": "cpu", "dtype": arguments.dtype, "experiments_per_job": 1,
             "perplexity": {"window": 64, "stride": 64, "texts": [{"name": "p", "dataset": "sandbox"}]},
         },
+        "gradients": {"passes_per_job": 1},  # so that each rule is measured by itself
         "sandbox": {"documents_per_task": 6, "calibration_pages": 40, "perplexity_lines": 20},
     }  # fmt: skip
     (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")

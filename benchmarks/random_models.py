@@ -1,10 +1,15 @@
 """Models with random weights for the benchmarks, created on the device."""
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
 
 from espalier.models.decoder import decoder_layers, n_kv_groups, n_mlp_channels, params_per_group
 from espalier.models.sizes import LayerSizes, ModelSizes
+from espalier.models.surgery import prune
+from espalier.planning.groups import GroupTable
+from espalier.planning.plan import Plan
+from espalier.planning.select import SelectionOptions, select_groups
 
 SHAPES = {
     "sandbox": LlamaConfig(
@@ -35,6 +40,16 @@ def random_model(shape: str, device: torch.device, dtype: torch.dtype) -> PreTra
     torch.manual_seed(0)
     with device:
         return AutoModelForCausalLM.from_config(SHAPES[shape], dtype=dtype).eval()
+
+
+def prune_at_random(model: PreTrainedModel, ratio: float) -> None:
+    """Remove a share of the parameters by random scores. Widths differ from layer to layer, as in a real plan."""
+    sizes = model_sizes(model)
+    groups = GroupTable.of(sizes)
+    per_layer = 1 + np.random.default_rng(1).random(sizes.n_layers)
+    scores = np.random.default_rng(0).random(len(groups)) * per_layer[groups.layer]
+    plan = Plan.from_mask(groups, sizes, select_groups(groups, sizes, scores, ratio, SelectionOptions()))
+    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
 
 
 def model_sizes(model: PreTrainedModel) -> ModelSizes:

@@ -7,7 +7,10 @@ On the CPU the model is a Llama with about 56 M parameters and a vocabulary of 3
 has the shape of Llama-3-8B, in bfloat16. The weights are random and made on the device.
 
 Requests are random tokens. The numbers of documents are in the proportions of the seven real tasks, and the lengths are
-about the same; `--documents` sets the total (the tasks have 20,465).
+about the same; `--documents` sets the total (the tasks have 20,465). A real model and its real requests, as the rule
+`tokenize_requests` writes them, are measured with
+
+    PYTHONPATH=src .venv/bin/python benchmarks/zeroshot.py --model FOLDER --requests results/S/requests/M.parquet
 
 If lm-eval is not installed, a simple loop does the same as its backend: it sorts by length (longest first), encodes the
 context again for each choice, pads, computes the log-softmax over all positions, and scores one-token choices of one
@@ -34,6 +37,7 @@ import torch
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from espalier.models.padding import pad_widths, width_multiple
 from espalier.scoring.engine import break_even_width, score_requests
 from espalier.scoring.onednn import fast_linear
 from espalier.scoring.pack import choose_batches, make_batches, padding
@@ -82,13 +86,29 @@ def _draw(rng: np.random.Generator, median: float, spread: float, vocab_size: in
     return rng.integers(0, vocab_size, length).tolist()
 
 
-def make_model(device: str, layers: int | None) -> PreTrainedModel:
-    """Return a model with random weights, created on the device."""
+def read_real_requests(path: str, n_documents: int) -> list[Request]:
+    """Return the requests of documents at equal distances in each task, `n_documents` of all tasks together."""
+    from espalier.evaluation.tokenised_requests import read_requests
+
+    by_document: dict[str, dict[int, list[Request]]] = {}
+    for key, request in read_requests(path).requests.items():
+        by_document.setdefault(key.task, {}).setdefault(key.doc_id, []).append(request)
+    total = sum(len(documents) for documents in by_document.values())
+    chosen = []
+    for documents in by_document.values():
+        numbers = np.linspace(0, len(documents) - 1, max(1, round(len(documents) * n_documents / total)))
+        chosen += [request for number in numbers.astype(int) for request in list(documents.values())[number]]
+    return chosen
+
+
+def make_model(device: str, layers: int | None, folder: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the model of a folder, or a model with random weights, created on the device."""
+    if folder:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device).eval()
     shape = LLAMA_3_8B if device == "cuda" else CPU_SHAPE
     if layers:
         shape = {**shape, "num_hidden_layers": layers}
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     with torch.device(device):
         return AutoModelForCausalLM.from_config(LlamaConfig(**shape), dtype=dtype).eval()
 
@@ -184,8 +204,19 @@ def describe_packing(
 
 def run_all(arguments: argparse.Namespace) -> None:
     """Time each setting and print the table."""
-    model = make_model(arguments.device, arguments.layers)
-    requests = draw_requests(arguments.documents, model.config.vocab_size)
+    default = "bfloat16" if arguments.device == "cuda" else "float32"
+    dtype = getattr(torch, arguments.dtype or default)
+    model = make_model(arguments.device, arguments.layers, arguments.model, dtype)
+    if arguments.ratio:
+        from random_models import prune_at_random  # beside this file
+
+        prune_at_random(model, arguments.ratio)
+        if not arguments.ragged:
+            pad_widths(model, width_multiple(model.device, model.dtype))
+    if arguments.requests:
+        requests = read_real_requests(arguments.requests, arguments.documents)
+    else:
+        requests = draw_requests(arguments.documents, model.config.vocab_size)
     name, run_reference = reference(model)
     settings: dict[tuple[str, int, int], Callable[[], list]] = {}
     for budget, width in itertools.product(arguments.budgets, arguments.widths):
@@ -280,6 +311,11 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", help="token budgets of espalier")
     parser.add_argument("--widths", type=int, nargs="+", default=[0], help="row widths; 0: as espalier chooses")
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="batch sizes of the reference")
+    parser.add_argument("--model", help="folder of a real model")
+    parser.add_argument("--requests", help="file of the model's tokenised requests")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on a CPU, bfloat16 on a GPU")
+    parser.add_argument("--ratio", type=float, help="prune this share of the parameters, by random scores")
+    parser.add_argument("--ragged", action="store_true", help="do not pad the MLP widths of the pruned model")
     parser.add_argument("--layers", type=int, help="fewer layers, for small GPUs")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads")

@@ -23,7 +23,7 @@ from espalier.calibration.gradients import NonFiniteError, Sums
 from espalier.models.decoder import COLUMN_GROUPED
 from espalier.planning.criteria import Criterion, ParameterStats, taylor
 
-ELEMENTS_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 24}
+ELEMENTS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Elements of a piece of a parameter."""
 OfWeights = Callable[[ParameterStats], torch.Tensor]
 logger = logging.getLogger(__name__)
@@ -149,9 +149,9 @@ def _features(of_weights: OfWeights, piece: _Piece, n_samples: int, *, by_column
 
 def _moments(gradient: torch.Tensor) -> torch.Tensor:
     """Return the moments of a piece, float64, (3,)."""
-    by_row = [torch.linalg.vector_norm(gradient, order, dim=1) for order in (1, 2, float("inf"))]
-    sum_abs, norm, largest = (values.double() for values in by_row)
-    return torch.stack([sum_abs.sum(), norm.square().sum(), largest.max()])
+    size = gradient.abs()  # norms of order 1 and infinity are not vectorised on a CPU
+    norm = torch.linalg.vector_norm(gradient, dim=1).double()
+    return torch.stack([size.sum(dim=1).double().sum(), norm.square().sum(), size.max().double()])
 
 
 def _join_moments(parts: torch.Tensor) -> torch.Tensor:

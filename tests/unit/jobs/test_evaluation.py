@@ -36,12 +36,12 @@ class FakeEvaluator:
     """A replacement for `Evaluator` that records its calls and fails for a plan that keeps no KV group."""
 
     def __init__(self) -> None:
-        self.done: list[Plan] = []
+        self.done: list[Plan | None] = []
         self.merged: list[Path | None] = []
 
-    def evaluate(self, plan: Plan, adapter: Path | None = None) -> EvaluationResult:
+    def evaluate(self, plan: Plan | None, adapter: Path | None = None) -> EvaluationResult:
         self.merged.append(adapter)
-        if plan.n_kept_kv_groups == (0,):
+        if plan is not None and plan.n_kept_kv_groups == (0,):
             raise UserError("log-likelihood is nan")
         self.done.append(plan)
         return EvaluationResult({"acc_mean": {"value": 0.5}, "n_params": 10}, pd.DataFrame([ROW]))
@@ -184,6 +184,19 @@ def test_equal_plans_are_evaluated_once(tmp_path: Path, job: FakeJob, store: Sto
     keys = [evaluate_with_others(job.again(), store, add_plan(tmp_path, name, (0,)), at_most=1) for name in ("a", "b")]
     assert keys[0] == keys[1]
     assert n_evaluations(job) == 1
+
+
+def test_the_unpruned_model_is_evaluated_once(tmp_path: Path, job: FakeJob, store: Store) -> None:
+    """It is evaluated beside an experiment as long as its file does not exist, and its own job then hands it over."""
+    plans, baseline = [add_plan(tmp_path, name, kept) for name, kept in (("a", (0,)), ("b", (1,)))], tmp_path / "m.json"
+    evaluate_with_others(job.again(), store, plans[0], at_most=9, planned=tuple, baseline=baseline)
+    assert [None if plan is None else plan.kept_kv_groups for plan in job.evaluators[0].done] == [((0,),), None]
+    key = evaluate_with_others(job.again(), store, None, at_most=9, planned=study_of(*plans), baseline=baseline)
+    assert key == store_key(job.recipe(None))
+    assert len(job.evaluators) == 1
+    baseline.touch()
+    evaluate_with_others(job.again(), store, plans[1], at_most=9, planned=tuple, baseline=baseline)
+    assert [len(evaluator.done) for evaluator in job.evaluators] == [2, 1]
 
 
 def test_everything_that_determines_the_results_changes_the_key(tmp_path: Path, job: FakeJob) -> None:
