@@ -50,7 +50,7 @@ study = open_study(
 if workflow.is_main_process:
     install_stop_handlers()
     limit_scheduler_timers()
-    renew_resources(MODEL_JOBS)
+    renew_resources(MODEL_JOBS, study.handover.is_stored)
 
 
 pathvars:

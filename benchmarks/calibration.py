@@ -186,7 +186,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--lengths", type=int, nargs="+", help="calibration lengths, ascending")
     parser.add_argument("--counts", type=int, nargs="+", help="sample counts, ascending")
-    parser.add_argument("--token-budget", type=int, default=1024, help="of a gradient pass")
+    parser.add_argument("--token-budget", type=int, help="of a gradient pass; by default as Espalier chooses")
     parser.add_argument("--prior-token-budget", type=int, default=16_384)
     parser.add_argument("--layers-per-pass", type=int)
     parser.add_argument("--checkpointing", action="store_true")

@@ -16,7 +16,10 @@ from transformers import PreTrainedModel
 from espalier.calibration.importance import measure_importance
 from espalier.calibration.pass_size import PassSettings
 from espalier.calibration.priors import measure_priors
+from espalier.calibration.summed_linear import add_product, writes_float32
 from espalier.evaluation.perplexity import measure_perplexity
+from espalier.models.decoder import n_mlp_channels
+from espalier.models.padding import pad_widths, width_multiple
 from espalier.models.surgery import prune
 from espalier.scoring.engine import score_requests
 from espalier.scoring.requests import Request
@@ -244,3 +247,46 @@ def test_weights_go_straight_to_the_gpu(tmp_path: Path) -> None:
     logger.info("%.1f GB of weights in %.1f s; %.2f GB of anonymous host memory", weights / 1e9, seconds, held / 1e9)
     assert weights > 1.5e9
     assert held < 0.4 * weights
+
+
+@on_a_gpu
+@pytest.mark.parametrize("by_column", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(9, 7), (64, 256), (100, 300), (4096, 1027)])
+def test_the_taylor_kernel_gives_the_sums_of_float64(
+    shape: tuple[int, int], dtype: torch.dtype, *, by_column: bool
+) -> None:
+    from espalier.calibration.taylor_kernel import reduce_taylor  # needs Triton
+
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    weight = torch.randn(shape, device=DEVICE, generator=generator).to(dtype)
+    gradient = torch.randn(shape, device=DEVICE, generator=generator)
+    features, moments = reduce_taylor(weight, gradient, 4, by_column=by_column)
+    expected = (weight.double() * gradient.double() / 4).abs().sum(dim=0 if by_column else 1)
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
+    size = gradient.double().abs()
+    torch.testing.assert_close(moments, torch.stack([size.sum(), size.square().sum(), size.max()]), rtol=1e-5, atol=0)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_products_are_added_in_float32(dtype: torch.dtype) -> None:
+    """A product is not rounded to half precision before it is added to the sum."""
+    assert writes_float32(DEVICE, dtype)
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    a, b = (torch.randn(256, 256, device=DEVICE, generator=generator).to(dtype) for _ in range(2))
+    total = torch.full((256, 256), 1000.0, device=DEVICE)
+    add_product(total, a.t(), b)
+    torch.testing.assert_close(total.double(), 1000 + a.double().t() @ b.double(), rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_padded_widths_change_no_score(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    ragged = on_device(pruned(model), dtype)
+    expected = loglikelihoods(ragged)
+    padded = copy.deepcopy(ragged)
+    multiple = width_multiple(torch.device("cuda"), dtype)
+    assert multiple == 16 // dtype.itemsize
+    assert pad_widths(padded, multiple) > 0
+    assert all(n_mlp_channels(layer) % multiple == 0 for layer in padded.model.layers)
+    np.testing.assert_allclose(loglikelihoods(padded), expected, rtol=1e-4 if dtype == torch.float32 else 2e-2)

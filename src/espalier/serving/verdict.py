@@ -50,6 +50,7 @@ class Target:
         supports_sliding_window: Whether a sliding window shorter than the context is supported.
         uniform_layers: Whether all layers must have the same shapes.
         all_query_heads: Whether every layer that has attention must keep all query heads.
+        runs_half_precision: Whether the target multiplies matrices in half precision with the widths as they are.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Target:
     supports_sliding_window: bool = True
     uniform_layers: bool = False
     all_query_heads: bool = False
+    runs_half_precision: bool = False
 
 
 def _gguf(name: str, multiple_of: int) -> Target:
@@ -75,8 +77,8 @@ def _gguf(name: str, multiple_of: int) -> Target:
 
 
 TARGETS = (
-    Target("transformers", "run", FOLDER_TYPES, keeps_output_bias=True),
-    Target("vllm", "read", FOLDER_TYPES, attention_stub="every", mlp_stub=32),
+    Target("transformers", "run", FOLDER_TYPES, keeps_output_bias=True, runs_half_precision=True),
+    Target("vllm", "read", FOLDER_TYPES, attention_stub="every", mlp_stub=32, runs_half_precision=True),
     _gguf("gguf_f16", 1),
     _gguf("gguf_q8_0", 32),
     _gguf("gguf_k", 256),
@@ -86,8 +88,8 @@ TARGETS = (
 )  # fmt: skip
 
 
-MULTIPLES = (32, 64, 256)
-RECOMMENDED_MULTIPLE = 64
+MULTIPLES = (8, 32, 64, 256)
+RECOMMENDED_MULTIPLE = 8  # rows of 16 bytes in half precision: other widths are slow on GPUs (docs/benchmarks.md)
 MAX_PADDING_SHARE = 0.05  # if padding adds back a larger share of the removed parameters, `width_recommendation` warns
 
 
@@ -227,6 +229,9 @@ def verdict_for(target: Target, kept: KeptCounts, structure: ModelSizes, propert
     layers = [layer for layer in range(structure.n_layers) if layer not in left_out]
     if not layers:
         return Verdict(target, reasons=[Message("no_layer_left")])
+    slow = [layer for layer in layers if kept.mlp_channels[layer] % RECOMMENDED_MULTIPLE]
+    if target.runs_half_precision and slow:
+        remarks.append(Message("ragged_widths", {"multiple": RECOMMENDED_MULTIPLE, "n": len(slow)}))
     if wide := _wide_o_proj(target, kept, properties):
         remarks.append(Message("wide_o_proj", {"layers": format_layer_ranges(wide), "multiple": target.multiple_of}))
     return Verdict(

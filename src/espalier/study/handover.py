@@ -2,7 +2,7 @@
 
 One job does several pieces of work on a model (`espalier.jobs.pieces`). The jobs of the other pieces find their results
 in the store. If they requested a GPU, each of them would wait in the queue of a cluster for a device that it does not
-use. So the resources of these rules depend on the store, and are looked up again whenever Snakemake chooses jobs
+use. So the resources of these rules depend on the store, and are looked up again when a result has been stored
 (`espalier.study.scheduler`).
 """
 

@@ -6,13 +6,15 @@ any job runs (Snakemake 9.27.1). The timers are meant to start one round a secon
 
 Snakemake looks up the resources of a job once, when the job becomes ready. The jobs of one model become ready together,
 and then the first of them does the work of the others (`espalier.study.handover`). What the others need is only known
-after that, so their resources are looked up again in each round.
+after that, so the resources of a job are looked up again when its result has been stored.
 """
 
 from __future__ import annotations
 
 import importlib
 import threading
+from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 
 HANDOVER_PARTITION = "handover_partition"
@@ -47,14 +49,19 @@ def limit_scheduler_timers() -> None:
     setattr(scheduler, SETS_A_TIMER, schedule)
 
 
-def renew_resources(resource: str) -> None:
-    """Look up the resources of waiting jobs in each round, for rules with this resource.
+def renew_resources(resource: str, is_stored: Callable[[str, Any], bool]) -> None:
+    """Look up the resources of a waiting job again when its result has been stored, for rules with this resource.
 
-    If the resource is 0, the job only hands over a result. It then goes to the Slurm partition that the profile names
-    as `HANDOVER_PARTITION`, because the one of its rule is for GPUs.
+    The resource is 0 for a job that only hands over a result. Such a job goes to the Slurm partition that the profile
+    names as `HANDOVER_PARTITION`, because the one of its rule is for GPUs.
 
     Call this while the Snakefile is read. With another version of Snakemake that works in another way, jobs keep the
     resources that they had when they became ready, which may be more than they need.
+
+    Args:
+        resource: Name of the resource.
+        is_stored: Returns whether the result of a job is in the store, given the name of its rule and its wildcards. It
+            is called for every waiting job in each round, so it must be fast.
     """
     try:
         job_class = importlib.import_module("snakemake.jobs").Job
@@ -63,12 +70,15 @@ def renew_resources(resource: str) -> None:
         return
 
     def reset_params_and_resources(self: Any) -> None:
-        renews = resource in self.rule.resources
-        if renews:
-            self._resources = self._scheduler_resources = None
         own(self)
-        if renews and self.resources.get(resource) == 0 and (partition := self.resources.get(HANDOVER_PARTITION)):
-            changed = {**dict(self.resources.items()), "slurm_partition": partition}
-            self._resources = type(self.resources)(fromdict=changed)
+        if resource not in self.rule.resources:
+            return
+        # `rule.name` has a prefix if the workflow is imported as a module; the script of a rule has its plain name.
+        if self.resources.get(resource) and is_stored(PurePath(str(self.rule.script)).stem, self.wildcards):
+            self._resources = self._scheduler_resources = None
+        resources = self.resources
+        partition = resources.get(HANDOVER_PARTITION)
+        if resources.get(resource) == 0 and partition and resources.get("slurm_partition") != partition:
+            self._resources = type(resources)(fromdict={**dict(resources.items()), "slurm_partition": partition})
 
     job_class.reset_params_and_resources = reset_params_and_resources

@@ -34,15 +34,15 @@ def measured(folder: Path, tokenizer: PreTrainedTokenizerFast, plan: dict[str, A
 def test_content_of_the_result_file(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     found = measured(tmp_path, tokenizer, plan_of((tuple(range(30)), ())))
     assert json.loads(json.dumps(found, allow_nan=False)) == json.loads(json.dumps(found))
-    assert (found["experiment"], found["padded_to"]) == ("x-p20", 64)
+    assert (found["experiment"], found["padded_to"]) == ("x-p20", 8)
     assert found["machine"]["device"] == "cpu"
     assert [batch["batch_size"] for batch in found["batches"]] == [1, 2]
     assert len(found["batches"][0]["gains"]) == 3 * 2
     assert len(found["runs"]) == 2 * 6 * 3
     sizes = found["models"]
-    # 3 of 4 KV groups of 2 * (2 + 1) * 8 * 32, and 66 of 96 channels of 3 * 32; 34 channels come back as zeros.
+    # 3 of 4 KV groups of 2 * (2 + 1) * 8 * 32, and 66 of 96 channels of 3 * 32; 2 channels come back as zeros.
     assert sizes["unpruned"]["n_params"] - sizes["pruned"]["n_params"] == 3 * 1_536 + 66 * 96
-    assert sizes["padded"]["n_params"] - sizes["pruned"]["n_params"] == 34 * 96
+    assert sizes["padded"]["n_params"] - sizes["pruned"]["n_params"] == 2 * 96
     assert all(one["weights_bytes"] == 4 * one["n_params"] for one in sizes.values())
     assert sizes["pruned"]["kv_cache_bytes_per_token"] == sizes["unpruned"]["kv_cache_bytes_per_token"] / 4
 

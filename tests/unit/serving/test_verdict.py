@@ -140,14 +140,22 @@ def test_inputs_of_o_proj_that_are_no_blocks() -> None:
     assert found.code == "as_is"
 
 
+@pytest.mark.parametrize("target", ["transformers", "vllm", "gguf_f16"])
+def test_ragged_widths_are_slow_on_gpus_where_they_are_kept(target: str) -> None:
+    ragged = verdict(target, KeptCounts((4,) * 4, (512, 505, 8, 12)))
+    slow = [message.values for message in ragged.messages if message.code == "ragged_widths"]
+    assert slow == ([] if target == "gguf_f16" else [{"multiple": 8, "n": 2}])
+    assert "ragged_widths" not in codes(verdict(target, KeptCounts((4,) * 4, (512, 504, 8, 16))))
+
+
 def test_nothing_left() -> None:
     assert codes(verdict("gguf_f16", KeptCounts((0,) * 4, (0,) * 4))) == ["no_layer_left"]
 
 
 def test_rounding_costs() -> None:
     kept = KeptCounts((4,) * 4, (512, 0, 33, 500))
-    # Multiples of 32 and 64: 33 -> 64, 500 -> 512. Multiples of 256: 33 -> 256, 500 -> 512.
-    added = {32: 31 + 12, 64: 31 + 12, 256: 223 + 12}
+    # Multiples of 8: 33 -> 40, 500 -> 504; of 32 and 64: 33 -> 64, 500 -> 512; of 256: 33 -> 256, 500 -> 512.
+    added = {8: 7 + 4, 32: 31 + 12, 64: 31 + 12, 256: 223 + 12}
     removed = (512 + 479 + 12) * 192
     for cost in rounding_costs(kept, STRUCTURE):
         assert cost.n_layers == 2
@@ -162,7 +170,8 @@ def test_rounding_costs() -> None:
         ((512, 256, 512, 0), "advice_aligned", {"multiple": 256}),
         ((512, 64, 512, 0), "advice_aligned", {"multiple": 64}),
         ((512, 60, 512, 0), "advice_plan", {"added": 4 * 192, "n": 1}),
-        ((512, 65, 512, 512), "advice_coarse", {"channels": 512, "share": 63 / 447}),
+        ((512, 65, 512, 512), "advice_plan", {"added": 7 * 192, "n": 1}),
+        ((512, 505, 512, 512), "advice_coarse", {"channels": 512, "share": 7 / 7}),
     ],
 )
 def test_width_recommendation(widths: tuple[int, ...], code: str, values: dict[str, float]) -> None:

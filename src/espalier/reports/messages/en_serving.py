@@ -87,5 +87,5 @@ SERVING = {
         "Batch {batch}, {speed}: padded widths cannot be told from the plan's own: {ratio} times as fast"
         " ({low} to {high})."
     ),
-    "inference.aligned": "All MLP widths are multiples of 64 already, so none were padded.",
+    "inference.aligned": "All MLP widths are multiples of 8 already, so none were padded.",
 }
