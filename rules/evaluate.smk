@@ -29,7 +29,7 @@ rule evaluate_baseline:
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
-        experiments_per_job=study.evaluation.experiments_per_job,
+        experiments_per_job=study.config.evaluation.experiments_per_job,
     params:
         version=versions.EVALUATE,
         protocol=study.evaluation.protocol,
@@ -65,7 +65,7 @@ rule evaluate:
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
-        experiments_per_job=study.evaluation.experiments_per_job,
+        experiments_per_job=study.config.evaluation.experiments_per_job,
     params:
         version=versions.EVALUATE,
         protocol=study.evaluation.protocol,

@@ -22,6 +22,7 @@ from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, first_difference, plan_settings
 from espalier.recovery.fingerprint import adapter_fingerprint
 from espalier.results.store import METRICS, SAMPLES, Store, store_key
+from espalier.study.only_files import asked_only_for_files
 from espalier.study.paths import Paths, results_folder
 
 if TYPE_CHECKING:
@@ -117,10 +118,11 @@ def run_evaluation(snakemake: Any, plan: Path | None) -> None:
         yield from planned_experiments(load_study(snakemake.config), model)
 
     resources = dict(snakemake.resources.items())
+    baseline = None if asked_only_for_files() else Path(paths.of("evaluate_baseline", model))
     key = evaluate_with_others(
         job, store, plan,
-        at_most=resources["experiments_per_job"], planned=planned,
-        baseline=Path(paths.of("evaluate_baseline", model)), only_hands_over=pieces.only_hands_over(resources),
+        at_most=resources["experiments_per_job"], planned=planned, baseline=baseline,
+        only_hands_over=pieces.only_hands_over(resources),
     )  # fmt: skip
     header = baseline_header(job.manifest) if plan is None else plan_header(plan)
     output = snakemake.output

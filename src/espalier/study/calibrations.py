@@ -9,7 +9,7 @@ from espalier.calibration.sample_counts import counts_off_powers_of_two
 from espalier.config.study import StudyConfig
 from espalier.planning.criteria import CRITERIA
 from espalier.study.experiments import Experiment
-from espalier.study.only_files import pieces_per_job
+from espalier.study.only_files import asked_only_for_files
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.sources import calibration_text
 from espalier.study.sweep import Sweep
@@ -57,7 +57,7 @@ class Calibrations:
         return {
             "device": evaluation.device,
             "prior_token_budget": evaluation.token_budget,
-            "passes_per_job": pieces_per_job(passes.passes_per_job),
+            "passes_per_job": 1 if asked_only_for_files() else passes.passes_per_job,
             "token_budget": passes.token_budget or 0,
             "layers_per_pass": passes.layers_per_pass or 0,
             "checkpointing": int(passes.checkpointing),

@@ -11,7 +11,6 @@ from espalier.config.study import StudyConfig
 from espalier.evaluation.protocol import Protocol, TextProtocol
 from espalier.files import document_files
 from espalier.sandbox.splits import sandbox_task_files
-from espalier.study.only_files import pieces_per_job
 from espalier.study.paths import CACHE, Paths, Wildcards
 from espalier.study.sources import text_file
 
@@ -46,11 +45,6 @@ class EvaluationSettings:
     def settings(self) -> dict[str, Any]:
         """Settings of every evaluation: protocol and dtype."""
         return {"protocol": self.protocol, "dtype": self._config.dtype}
-
-    @property
-    def experiments_per_job(self) -> int:
-        """Most evaluations of one job."""
-        return pieces_per_job(self._config.experiments_per_job)
 
     def data_folder(self, wildcards: Wildcards) -> str:
         """Return the folder of the task documents, one file for each task and split."""

@@ -1,7 +1,7 @@
-"""Whether the user asked only for files: then a job does no other work than its own.
+"""Whether the user asked only for files: then a job does no work that nobody asked for.
 
 A target such as `all` needs the whole study sooner or later, so a job may do the work of others. Somebody who asks for
-one table wants only this table.
+one table wants only this table. (Experiments that have a plan are evaluated in any case: the plans were asked for.)
 """
 
 from __future__ import annotations
@@ -12,6 +12,6 @@ ONLY_FILES = "ESPALIER_ONLY_FILES"
 """Environment variable that the driver sets, and that jobs inherit."""
 
 
-def pieces_per_job(configured: int) -> int:
-    """Return the number of pieces of work that a job may do: as configured, or 1 if the user asked only for files."""
-    return 1 if ONLY_FILES in os.environ else configured
+def asked_only_for_files() -> bool:
+    """Whether the user asked only for files, and for no rule such as `all`."""
+    return ONLY_FILES in os.environ
