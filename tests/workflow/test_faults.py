@@ -58,11 +58,11 @@ def assert_same_tables(folder: Path, expected: dict[str, pd.DataFrame]) -> None:
 
 
 def evaluated(folder: Path) -> dict[str, int]:
-    """Finished evaluations, whole folders of the store, with the time they were written."""
+    """Finished evaluations of experiments, whole folders of the store, with the time they were written."""
     return {
         path.parent.name: path.stat().st_mtime_ns
         for path in (folder / "results/tiny").rglob("*/.store/*/metrics.json")
-        if not path.parent.name.startswith(".")
+        if not path.parent.name.startswith(".") and read_json(path)["recipe"]["settings"]["plan"] is not None
     }
 
 

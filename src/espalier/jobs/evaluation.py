@@ -97,7 +97,9 @@ class EvaluationJob:
         """Return the evaluation as a piece of work; `recipe` describes the arguments."""
         recipe = self.recipe(plan, adapter)
         name = "the unpruned model" if plan is None else plan["experiment"]
-        return Piece(name, store_key(recipe), lambda folder: _evaluate(self, plan, adapter, recipe, folder))
+        return Piece(
+            name, store_key(recipe), lambda folder: _evaluate(self, plan, adapter, recipe, folder), kind="experiment"
+        )
 
 
 def run_evaluation(snakemake: Any, plan: Path | None) -> None:

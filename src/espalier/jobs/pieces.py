@@ -37,11 +37,13 @@ class Piece:
         name: Name for messages.
         key: Key in the store.
         make: Does the work and writes its files into a folder.
+        kind: What it is, for messages.
     """
 
     name: str
     key: str
     make: Callable[[Path], None]
+    kind: str = "pass"
 
 
 def make_with_others(
@@ -77,7 +79,7 @@ def make_with_others(
     waiting = (piece for piece in others() if not _is_stored(store, piece))
     for piece in islice(waiting, at_most - 1):
         if is_stopping():
-            logger.info("the workflow was told to stop, so no other piece of work is begun")
+            logger.info("the workflow was told to stop, so no other %s is begun", own.kind)
             return
         _make_or_log(store, piece)
 
