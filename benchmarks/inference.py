@@ -5,7 +5,7 @@
     PYTHONPATH=src python benchmarks/inference.py --shape llama-3-8b --device cuda     an 8B model on a GPU, bfloat16
     PYTHONPATH=src python benchmarks/inference.py --shape qwen2.5-7b --device cuda --batch-sizes 1 16 64
 
-The planner makes the plans from random scores: for each ratio one with any width and one with multiples of 64. The
+The planner makes the plans from random scores: for each ratio one with any width and one with multiples of 8. The
 versions are measured as in the rule `measure_inference`: all in one process, in turn. Random scores remove about the
 same fraction of MLP channels from each layer; a real plan does not. Prints Markdown.
 """

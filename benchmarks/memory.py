@@ -31,8 +31,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 JOBS = {  # kind of job, by rule
     "collect_gradients": "gradients",
     "measure_importance": "gradients",
-    "measure_weights": "gradients",
-    "measure_priors": "gradients",
+    "measure_weights": "weights",
+    "measure_priors": "priors",
     "evaluate_baseline": "evaluation",
     "evaluate": "evaluation",
     "export_checkpoint": "export",

@@ -51,7 +51,7 @@ rule collect_gradients:
     threads: 1
     resources:
         **study.calibration.resources,
-        mem_mb=study.handover.mem_mb("collect_gradients", "gradients"),
+        mem_mb=study.handover.mem_mb("collect_gradients"),
         gpu=study.handover.gpu("collect_gradients"),
         model_jobs=study.handover.model_jobs("collect_gradients"),
         model_gpus=study.gpus,
@@ -84,7 +84,7 @@ rule measure_importance:
     threads: 1
     resources:
         **study.calibration.resources,
-        mem_mb=study.handover.mem_mb("measure_importance", "gradients"),
+        mem_mb=study.handover.mem_mb("measure_importance"),
         gpu=study.handover.gpu("measure_importance"),
         model_jobs=study.handover.model_jobs("measure_importance"),
         model_gpus=study.gpus,
@@ -114,7 +114,7 @@ rule measure_weights:
     threads: 1
     resources:
         **study.calibration.resources,
-        mem_mb=study.handover.mem_mb("measure_weights", "gradients"),
+        mem_mb=study.handover.mem_mb("measure_weights"),
         gpu=study.handover.gpu("measure_weights"),
         model_jobs=study.handover.model_jobs("measure_weights"),
         model_gpus=study.gpus,
@@ -144,7 +144,7 @@ rule measure_priors:
     threads: 1
     resources:
         **study.calibration.resources,
-        mem_mb=study.handover.mem_mb("measure_priors", "gradients"),
+        mem_mb=study.handover.mem_mb("measure_priors"),
         gpu=study.handover.gpu("measure_priors"),
         model_jobs=study.handover.model_jobs("measure_priors"),
         model_gpus=study.gpus,

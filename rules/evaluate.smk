@@ -21,7 +21,7 @@ rule evaluate_baseline:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.handover.mem_mb("evaluate_baseline", "evaluation"),
+        mem_mb=study.handover.mem_mb("evaluate_baseline"),
         gpu=study.handover.gpu("evaluate_baseline"),
         model_jobs=study.handover.model_jobs("evaluate_baseline"),
         model_gpus=study.gpus,
@@ -57,7 +57,7 @@ rule evaluate:
         "../envs/evaluate.yaml"
     threads: 1
     resources:
-        mem_mb=study.handover.mem_mb("evaluate", "evaluation"),
+        mem_mb=study.handover.mem_mb("evaluate"),
         gpu=study.handover.gpu("evaluate"),
         model_jobs=study.handover.model_jobs("evaluate"),
         model_gpus=study.gpus,

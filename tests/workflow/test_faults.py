@@ -66,6 +66,15 @@ def evaluated(folder: Path) -> dict[str, int]:
     }
 
 
+def stored(folder: Path) -> dict[str, int]:
+    """Everything in the stores, passes and the unpruned model too, with the time it was written."""
+    return {
+        path.parent.name: path.stat().st_mtime_ns
+        for path in (folder / "results/tiny").rglob("*/.store/*/checksums.json")
+        if not path.parent.name.startswith(".")
+    }
+
+
 def with_more_experiments(study: dict[str, Any]) -> dict[str, Any]:
     study["grid"] |= {"pruning_ratio": [0.1, 0.2, 0.3], "taylor_num_samples": [2, 3]}
     study["evaluation"]["experiments_per_job"] = 3
@@ -97,19 +106,19 @@ def planned(planned_study: dict[str, Any], tmp_path: Path) -> None:
 def test_killed_at_random_moments(undisturbed: dict[str, pd.DataFrame], tmp_path: Path, snakemake: Run) -> None:
     moments = random.Random(7)
     for _ in range(N_KILLS):
-        before = evaluated(tmp_path)
+        before = stored(tmp_path)
         process = start(tmp_path)
         time.sleep(moments.uniform(2, 16))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        after = evaluated(tmp_path)
-        assert {key: after.get(key) for key in before} == before, "a finished experiment was lost or redone"
+        after = stored(tmp_path)
+        assert {key: after.get(key) for key in before} == before, "a finished pass or evaluation was lost or redone"
         for path in (tmp_path / "results/tiny").rglob("*.json"):
             read_json(path)  # whole, or not there
         snakemake("--unlock", "--configfile", "study.yaml", directory=tmp_path)
-    before = evaluated(tmp_path)
+    before = stored(tmp_path)
     finish(snakemake, tmp_path)
-    assert {key: time for key, time in evaluated(tmp_path).items() if key in before} == before
+    assert {key: time for key, time in stored(tmp_path).items() if key in before} == before
     assert_same_tables(tmp_path, undisturbed)
     left = list((tmp_path / "results").rglob(".*.part"))
     assert len(left) <= 2 * N_KILLS  # rests of killed jobs, which nothing reads

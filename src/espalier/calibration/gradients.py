@@ -271,9 +271,9 @@ def _accumulating_gradients(
         for parameter in before:
             parameter.requires_grad_(False)
         if gradients:
-            for linear, linear_sums in _by_linear(model, sums):
+            for linear, weight, bias in _by_projection(model, sums):
                 linear.weight.requires_grad_(True)  # so that the backward pass reaches this projection
-                stack.enter_context(summed_linear(linear, linear_sums))
+                stack.enter_context(summed_linear(linear, _linear_sums(weight, bias)))
         if checkpointing:
             stack.enter_context(gradient_checkpointing(decoder_layers(model)))
         try:
@@ -283,24 +283,19 @@ def _accumulating_gradients(
                 parameter.requires_grad_(required)
 
 
-def _by_linear(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[tuple[nn.Linear, LinearSums]]:
-    """Yield each projection that has sums, with the sums of its weight and of its bias."""
+def _by_projection(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[tuple[nn.Linear, Sums, Sums | None]]:
+    """Yield each projection that has sums, with the sums of its weight and of its bias (None without a bias)."""
     layers, roles = decoder_layers(model), {role.name: role for role in ROLES}
-    by_projection: dict[tuple[int, str], dict[bool, Sums]] = {}
+    found: dict[tuple[int, str], list[Sums]] = {}
     for each in sums:
-        key = (each.projection.layer, each.projection.name)
-        by_projection.setdefault(key, {})[each.parameter.dim() == 1] = each
-    for (layer, name), found in by_projection.items():
-        weight, bias = found[False], found.get(True)
-        yield (
-            get_projection(layers[layer], roles[name]),
-            LinearSums(
-                weight.gradient,
-                weight.squared_gradient,
-                bias.gradient if bias else None,
-                bias.squared_gradient if bias else None,
-            ),
-        )
+        found.setdefault((each.projection.layer, each.projection.name), []).append(each)
+    for (layer, name), (weight, *bias) in found.items():  # in the order of `make_sums`
+        yield get_projection(layers[layer], roles[name]), weight, bias[0] if bias else None
+
+
+def _linear_sums(weight: Sums, bias: Sums | None) -> LinearSums:
+    of_bias = (None, None) if bias is None else (bias.gradient, bias.squared_gradient)
+    return LinearSums(weight.gradient, weight.squared_gradient, *of_bias)
 
 
 @contextmanager
@@ -333,16 +328,11 @@ def _recording_inputs(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[
         for total in totals:  # (in_features,) for a weight, () for a bias
             total.add_(features.square().sum(dim=0) if total.dim() else len(features))
 
-    layers, roles = decoder_layers(model), {role.name: role for role in ROLES}
-    by_projection: dict[tuple[int, str], list[torch.Tensor]] = {}
-    for each in sums:
-        if each.squared_input is not None:
-            key = (each.projection.layer, each.projection.name)
-            by_projection.setdefault(key, []).append(each.squared_input)
     with ExitStack() as stack:
-        for (layer, name), totals in by_projection.items():
-            hook = get_projection(layers[layer], roles[name]).register_forward_pre_hook(partial(record, totals))
-            stack.callback(hook.remove)
+        for linear, *of_parameters in _by_projection(model, sums):
+            totals = [each.squared_input for each in of_parameters if each and each.squared_input is not None]
+            if totals:
+                stack.callback(linear.register_forward_pre_hook(partial(record, totals)).remove)
         yield
 
 

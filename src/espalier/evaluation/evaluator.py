@@ -20,16 +20,13 @@ from espalier.evaluation.stopwatch import Stopwatch
 from espalier.evaluation.task_evaluation import evaluate_tasks
 from espalier.evaluation.tasks import Tasks, load_tasks
 from espalier.evaluation.tokenised_requests import TokenisedRequests, read_requests
-from espalier.files import sha256_of, write_result, write_table
 from espalier.models.from_manifest import load_from_manifest, lock_and_choose_device
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.padding import pad_widths, width_multiple
 from espalier.models.surgery import copy_sharing_tensors, prune
 from espalier.planning.plan import Plan
-from espalier.recipe import SAMPLES_SHA256
 from espalier.scoring.requests import Tokens
-from espalier.tables import Samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -138,15 +135,6 @@ def _perplexity_entry(
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> bool:
     """Whether the tokens of a text begin with BOS."""
     return tokenizer.bos_token_id is not None and int(tokens[0]) == tokenizer.bos_token_id
-
-
-def write_evaluation(result: EvaluationResult, *, metrics_path: str | Path, samples_path: str | Path) -> None:
-    """Write samples, then metrics with the checksum of the samples.
-
-    Metrics come last, so an existing `metrics.json` means that the evaluation is complete.
-    """
-    write_table(samples_path, Samples.validate(result.samples))
-    write_result(metrics_path, {**result.metrics, SAMPLES_SHA256: sha256_of(samples_path)})
 
 
 class Evaluator:

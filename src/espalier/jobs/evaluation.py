@@ -17,6 +17,7 @@ from espalier.evaluation.settings import EvaluatorSettings
 from espalier.files import read_json, sha256_of_unchanged, write_result, write_table
 from espalier.jobs import pieces
 from espalier.jobs.pieces import Piece, make_with_others
+from espalier.jobs.resources import JobResources
 from espalier.naming import BASELINE
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, first_difference, plan_settings
@@ -54,13 +55,13 @@ class EvaluationJob:
     @classmethod
     def from_snakemake(cls, snakemake: Any) -> EvaluationJob:
         """Create the job from the `snakemake` object of a script."""
-        params, resources = snakemake.params, snakemake.resources
+        params, resources = snakemake.params, JobResources.from_snakemake(snakemake)
         settings = EvaluatorSettings(
             data_folder=Path(params.data_folder),
             protocol=params.protocol,
             dtype=params.dtype,
             device=resources.device,
-            gpus=dict(resources.items()).get("model_gpus", resources.gpu),
+            gpus=resources.gpus,
             token_budget=resources.token_budget,
             threads=snakemake.threads,
         )

@@ -1,4 +1,4 @@
-"""Resources of the jobs that run a model on calibration or training text."""
+"""Resources of the jobs that run a model."""
 
 from __future__ import annotations
 

@@ -114,12 +114,6 @@ def get_projection(layer: nn.Module, role: Role) -> nn.Linear:
     return layer.get_submodule(role.path)
 
 
-def get_projection_by_name(model: nn.Module, layer: int, name: str) -> nn.Linear:
-    """Return a projection of a model by the index of its layer and its name, such as `q_proj`."""
-    role = next(role for role in ROLES if role.name == name)
-    return get_projection(decoder_layers(model)[layer], role)
-
-
 def head_dim(layer: nn.Module) -> int:
     """Return the size of a head, which may differ from hidden_size / heads."""
     return int(get_block(layer, "attention").head_dim)

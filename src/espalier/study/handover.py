@@ -18,6 +18,7 @@ from espalier.recipe import evaluation_recipe
 from espalier.results.store import store_key
 from espalier.study.evaluation import EvaluationSettings
 from espalier.study.host_memory import Memory, read_manifest
+from espalier.study.only_files import asked_only_for_files
 from espalier.study.passes import PASS_RULES, Passes
 from espalier.study.paths import Paths, Wildcards
 
@@ -25,6 +26,15 @@ MODEL_JOBS = "model_jobs"
 """Name of the resource that counts the jobs that run a model."""
 HANDOVER_MB = 1000
 """Memory of a job that only hands over files, in MB."""
+_MEMORY = {
+    "collect_gradients": "gradients",
+    "measure_importance": "gradients",
+    "measure_weights": "weights",
+    "measure_priors": "priors",
+    "evaluate": "evaluation",
+    "evaluate_baseline": "evaluation",
+}
+"""Keys of `espalier.study.host_memory.MEMORY_PER_PARAM`, by rule."""
 
 
 class Handover:
@@ -53,19 +63,20 @@ class Handover:
 
         return resource
 
-    def mem_mb(self, rule: str, job: str) -> Callable[..., int]:
+    def mem_mb(self, rule: str) -> Callable[..., int]:
         """Return the resource `mem_mb` of a rule: `HANDOVER_MB` if the store has the result.
 
-        Args:
-            rule: Name of the rule.
-            job: Kind of a job that does the work, a key of `espalier.study.host_memory.MEMORY_PER_PARAM`.
+        A job of a pass gets the memory that the largest pass of its model needs, because it may do all of them.
         """
-        working = self._memory.mem_mb(job)
 
         def resource(wildcards: Wildcards, input: Any, attempt: int) -> int:  # noqa: A002 (Snakemake's name)
             if self.is_stored(rule, wildcards):
                 return HANDOVER_MB * attempt
-            return working(wildcards, input=input, attempt=attempt)
+            rules = {rule}
+            if rule in PASS_RULES and not asked_only_for_files():
+                rules |= {one.rule for one in self._passes.of_model(wildcards.model)}
+            jobs = {_MEMORY[each] for each in rules}
+            return max(self._memory.mem_mb(job)(wildcards, input=input, attempt=attempt) for job in jobs)
 
         return resource
 

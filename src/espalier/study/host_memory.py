@@ -38,9 +38,11 @@ class MemoryPerParam:
 
 
 MEMORY_PER_PARAM = {
-    "evaluation": MemoryPerParam(weights=2),  # pruning copies the weights of a layer before it frees the old ones
-    # Weights and gradients; a sum and, for some criteria, a sum of squares. One job does all passes of a model.
+    "evaluation": MemoryPerParam(weights=2),  # the unpruned weights, which are read once, and the cut ones
+    "priors": MemoryPerParam(weights=1),
+    # Weights and gradients; a sum and, for some criteria, a sum of squares.
     "gradients": MemoryPerParam(weights=2, float32=8),
+    "weights": MemoryPerParam(weights=1, float32=4),
     "inference": MemoryPerParam(weights=3),  # the unpruned, the pruned and the padded model
     "recovery": MemoryPerParam(weights=2, float32=4, dtype="recovery"),
     # Weights are cast to float32 for the comparison, and another process loads them again.

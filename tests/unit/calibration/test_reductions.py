@@ -1,6 +1,7 @@
 """Sums over parameters: pieces, moments, values that are not finite, and the kernel for GPUs."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_a_weight_that_is_not_finite_is_found() -> None:
 
 
 def test_without_triton_separate_operations_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "espalier.calibration.taylor_kernel", None)
+    monkeypatch.setitem(sys.modules, "espalier.calibration.taylor_kernel", None)
     reductions._taylor_kernel.cache_clear()
     assert reductions._taylor_kernel() is None
     reductions._taylor_kernel.cache_clear()

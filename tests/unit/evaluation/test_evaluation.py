@@ -1,6 +1,7 @@
 """Evaluation through lm-eval: it equals lm-eval's `hf` backend, tokenises requests once, and names bad input."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,17 +21,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from espalier.calibration.sequences import draw_sequences
 from espalier.errors import UserError
+from espalier.evaluation import evaluator
 from espalier.evaluation.build_requests import build_or_reuse, encode_text, tokenizer_fingerprint
 from espalier.evaluation.definitions import packaged_tasks, unknown_task_problems
-from espalier.evaluation.evaluator import evaluate_model, write_evaluation
+from espalier.evaluation.evaluator import Evaluator, evaluate_model
 from espalier.evaluation.language_model import EspalierLM, RequestEncoder
 from espalier.evaluation.protocol import Protocol, TextProtocol, mean_accuracy, task_accuracy
+from espalier.evaluation.settings import EvaluatorSettings
 from espalier.evaluation.stopwatch import Stopwatch
 from espalier.evaluation.task_evaluation import evaluate_tasks
 from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries
 from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests, read_requests
-from espalier.files import read_json, read_table, write_parquet
+from espalier.files import read_json, read_table, write_parquet, write_result, write_table
+from espalier.models.from_manifest import load_from_manifest
 from espalier.models.loading import load_tokenizer
+from espalier.models.manifest import make_manifest
+from espalier.planning.plan import Plan
 from espalier.sandbox.corpora import make_lines, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tasks import TASKS
@@ -163,7 +169,8 @@ def test_metrics_are_recomputed_from_samples_to_the_last_digit(
         model, tokenizer, tasks=tasks, requests=requests_for(tmp_path, data, tokenizer), protocol=PROTOCOL,
         token_budget=512, stopwatch=stopwatch,
     )  # fmt: skip
-    write_evaluation(result, metrics_path=tmp_path / "m.json", samples_path=tmp_path / "s.parquet")
+    write_result(tmp_path / "m.json", result.metrics)
+    write_table(tmp_path / "s.parquet", Samples.validate(result.samples))
     stored, table = read_json(tmp_path / "m.json"), read_table(tmp_path / "s.parquet")
     accuracies = []
     for task, content in stored["tasks"].items():
@@ -183,6 +190,73 @@ def test_metrics_are_recomputed_from_samples_to_the_last_digit(
     assert perplexity["begins_with_bos"] == (tokenizer.bos_token_id is not None)
     assert list(stopwatch.seconds) == ["load", "requests", "forward", "metrics"]
     assert [part for part, seconds in stopwatch.seconds.items() if seconds == 0] == ["load"]
+
+
+PLANS = (None, Plan((2, 2), (48, 48), ((0,), (0, 1)), (tuple(range(13)), tuple(range(5, 48)))), None,
+         Plan((2, 2), (48, 48), ((1,), ()), ((), tuple(range(48)))))  # fmt: skip
+"""The unpruned model, before and after pruned ones that cut or remove each kind of block."""
+
+
+@pytest.fixture
+def make_evaluator(
+    tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast, model_folder: Path
+) -> Callable[[], Evaluator]:
+    requests_for(tmp_path, data, tokenizer)
+    manifest = make_manifest("A", str(model_folder), trust_remote_code=False, commit=None)
+    settings = EvaluatorSettings(data, changed(limit=3).to_dict(), "float32", "cpu", 0, 512, 1)
+    return lambda: Evaluator(manifest, requests=tmp_path / "requests/A.parquet", settings=settings)
+
+
+def test_weights_are_read_once_and_no_evaluation_changes_the_next(
+    make_evaluator: Callable[[], Evaluator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+    monkeypatch.setattr(
+        evaluator, "load_from_manifest", lambda *args, **kwargs: loads.append(1) or load_from_manifest(*args, **kwargs)
+    )
+    shared = make_evaluator()
+    found = [shared.evaluate(plan) for plan in PLANS]
+    assert len(loads) == 1
+    for plan, result in zip(PLANS, found, strict=True):
+        alone = make_evaluator().evaluate(plan)
+        pd.testing.assert_frame_equal(result.samples, alone.samples)
+        assert {**result.metrics, "timing_s": None} == {**alone.metrics, "timing_s": None}
+    assert found[1].metrics["n_params"] < found[0].metrics["n_params"]
+
+
+def test_a_model_that_is_changed_in_place_shares_no_weights(make_evaluator: Callable[[], Evaluator]) -> None:
+    """As merging an adapter does."""
+
+    def change(model: PreTrainedModel, _: Plan) -> PreTrainedModel:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2)
+        return model
+
+    shared = make_evaluator()
+    before = shared.evaluate(None)
+    changed_in_place = shared.evaluate(PLANS[1], change)
+    assert not changed_in_place.samples.equals(shared.evaluate(PLANS[1]).samples)
+    pd.testing.assert_frame_equal(shared.evaluate(None).samples, before.samples)
+
+
+def test_widths_are_padded_for_the_evaluation_only(
+    make_evaluator: Callable[[], Evaluator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = make_evaluator().evaluate(PLANS[1])
+    widths = []
+    monkeypatch.setattr(evaluator, "width_multiple", lambda *_: 8)
+    own = evaluator.evaluate_model
+
+    def recorded(model: PreTrainedModel, *args: object, **kwargs: object) -> object:
+        widths.extend(layer.mlp.up_proj.out_features for layer in model.model.layers)
+        return own(model, *args, **kwargs)
+
+    monkeypatch.setattr(evaluator, "evaluate_model", recorded)
+    padded = make_evaluator().evaluate(PLANS[1])
+    assert widths == [16, 48]  # of 13 and 43 channels
+    assert padded.metrics["n_params"] == expected.metrics["n_params"]
+    np.testing.assert_allclose(padded.samples.loglikelihood, expected.samples.loglikelihood, rtol=1e-5)
 
 
 def test_time_is_counted_for_one_part_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from espalier.jobs.evaluation import EvaluationJob
 from espalier.jobs.passes import PassJob
 from espalier.jobs.resources import JobResources
 from espalier.study.handover import HANDOVER_MB
-from espalier.study.host_memory import GPU_PROCESS_MB
+from espalier.study.host_memory import GPU_PROCESS_MB, PROCESS_MB
 from espalier.study.lookups import Study
 from espalier.study.passes import planned_passes
 
@@ -66,7 +66,7 @@ def resources(study: Study, rule: str) -> dict[str, int]:
     manifest = SimpleNamespace(manifest="results/s/models/A.json")
     return {
         "gpu": study.handover.gpu(rule)(wildcards),
-        "mem_mb": study.handover.mem_mb(rule, "evaluation")(wildcards, input=manifest, attempt=2),
+        "mem_mb": study.handover.mem_mb(rule)(wildcards, input=manifest, attempt=2),
         "model_jobs": study.handover.model_jobs(rule)(wildcards),
     }
 
@@ -93,3 +93,33 @@ def test_a_changed_input_is_seen(study: Study) -> None:
 
 def test_the_protocol_of_the_driver_is_that_of_the_job(study: Study) -> None:
     assert Protocol.from_dict(study.evaluation.protocol).to_dict() == study.evaluation.protocol
+
+
+@pytest.mark.parametrize(
+    ("criterion", "scope", "only_files", "n_bytes"),
+    [
+        ("magnitude", "none", False, 4 + 4),
+        ("magnitude", "layer", False, 4 + 4),  # weights and float32 importances need more than priors
+        ("taylor", "layer", False, 2 * 4 + 8),
+        ("taylor", "layer", True, 4),
+    ],
+)
+def test_a_job_of_a_pass_gets_the_memory_of_the_largest_pass_that_it_may_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, criterion: str, scope: str, only_files: bool, n_bytes: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if only_files:
+        monkeypatch.setenv("ESPALIER_ONLY_FILES", "1")
+    config = {
+        "study": "s",
+        "models": [{"name": "A", "family": "F", "kind": "base", "path": "x"}],
+        "methods": [{"name": "t", "criterion": criterion, "scope": scope}],
+        "grid": {"methods": ["t"], "taylor_seq_len": [16], "taylor_num_samples": [8]},
+        "evaluation": {"device": "cpu", "dtype": "float32"},
+    }
+    study = Study(load_study(config), tmp_path)
+    write_json("results/s/models/A.json", {**MANIFEST, "n_params": 10**9})
+    rule = "measure_weights" if criterion == "magnitude" else "measure_priors"
+    wildcards = SimpleNamespace(model="A", calibration="c4-s0", seq_len="16", weight_criterion=criterion)
+    given = SimpleNamespace(manifest="results/s/models/A.json")
+    assert study.handover.mem_mb(rule)(wildcards, input=given, attempt=1) == PROCESS_MB + 1000 * n_bytes
