@@ -98,8 +98,13 @@ class EvaluationJob:
         """Return the evaluation as a piece of work; `recipe` describes the arguments."""
         recipe = self.recipe(plan, adapter)
         name = "the unpruned model" if plan is None else plan["experiment"]
+        what = "evaluate" if adapter is None else "evaluate recovered"
         return Piece(
-            name, store_key(recipe), lambda folder: _evaluate(self, plan, adapter, recipe, folder), kind="experiment"
+            name,
+            store_key(recipe),
+            lambda folder: _evaluate(self, plan, adapter, recipe, folder),
+            job=f"{what} {self.manifest['model']} {BASELINE if plan is None else name}",
+            kind="experiment",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from espalier.study.failure_records import failure_file, older_file, read_failur
 from espalier.study.paths import results_folder
 
 logger = logging.getLogger(__name__)
+only_in_file = logging.getLogger("job")  # no message of this logger is shown on the terminal (`_OursOrError`)
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,11 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
         SystemExit: With status 1 after an exception in the block, 130 after Ctrl-C.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_file = _LogFile(path)
     to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(logging.Formatter(f"[{name}] %(message)s"))
+    to_terminal.setFormatter(_terminal_format(name))
     to_terminal.addFilter(_OursOrError())
+    start = time.monotonic()
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # on a full disk, tracebacks of failed log lines would hide the real error
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
@@ -107,6 +109,7 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
         yield
         if record:
             record.remove()
+        only_in_file.info("finished in %.1f s", time.monotonic() - start)
     except UserError as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [_one_line(error)]
         for line in lines:
@@ -126,6 +129,65 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
         raise SystemExit(1) from None
     finally:
         logging.shutdown()
+
+
+@contextlib.contextmanager
+def piece_log(path: Path, name: str, *, beside: bool) -> Iterator[None]:
+    """Log the messages of the block to a file that is stored with its results.
+
+    A job may do work of other jobs (`espalier.jobs.pieces`). Their own jobs copy this file into their logs later.
+
+    Args:
+        path: Log file of the work. It is overwritten.
+        name: Prefix of each line on the terminal.
+        beside: Whether the work is another job's. If so, the log file of the running job gets none of its messages.
+    """
+    root = logging.getLogger()
+    own = [handler for handler in root.handlers if isinstance(handler, _LogFile)] if beside else []
+    terminals = [handler for handler in root.handlers if type(handler) is logging.StreamHandler]
+    formats = [handler.formatter for handler in terminals]
+    to_file = _LogFile(path)
+    root.addHandler(to_file)
+    for file in own:
+        root.removeHandler(file)
+    for terminal in terminals:
+        terminal.setFormatter(_terminal_format(name))
+    try:
+        yield
+    finally:
+        for terminal, format_ in zip(terminals, formats, strict=True):
+            terminal.setFormatter(format_)
+        for file in own:
+            root.addHandler(file)
+        root.removeHandler(to_file)
+        to_file.close()
+
+
+def copy_to_log(path: Path) -> None:
+    """Copy a file that `piece_log` wrote into the log file of the running job. A missing file is ignored."""
+    with contextlib.suppress(OSError):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, _LogFile):
+                handler.copy(text)
+
+
+class _LogFile(logging.FileHandler):
+    """Handler of a job's log file, or of the log of a piece of work."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path, mode="w", encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def copy(self, text: str) -> None:
+        """Add text as it is."""
+        if self.stream:  # None after the job has ended
+            self.stream.write(text)
+            self.flush()
+
+
+def _terminal_format(name: str) -> logging.Formatter:
+    return logging.Formatter(f"[{name}] %(message)s")
 
 
 def _one_line(error: Exception) -> str:

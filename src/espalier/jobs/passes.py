@@ -53,7 +53,7 @@ class PassJob:
                 write_table(folder / name, table)
             write_json(folder / RECIPE, recipe)
 
-        return Piece(one.name, store_key(recipe), make)
+        return Piece(one.name, store_key(recipe), make, job=f"{one.name} {self.manifest['model']}")
 
 
 def run_pass(

@@ -20,8 +20,9 @@ from typing import Any
 from espalier.errors import UserError
 from espalier.files import write_json
 from espalier.jobs.interrupts import is_stopping
+from espalier.jobs.log import copy_to_log, only_in_file, piece_log
 from espalier.models.devices import SCHEDULERS
-from espalier.results.store import TIMING, Store
+from espalier.results.store import LOG, TIMING, Store
 
 MODEL_JOBS = "model_jobs"
 """Resource of a job: 0 if it was started only to hand over a result (`espalier.study.handover`)."""
@@ -37,12 +38,14 @@ class Piece:
         name: Name for messages.
         key: Key in the store.
         make: Does the work and writes its files into a folder.
+        job: Name of its own job, for the lines on the terminal.
         kind: What it is, for messages.
     """
 
     name: str
     key: str
     make: Callable[[Path], None]
+    job: str
     kind: str = "pass"
 
 
@@ -66,6 +69,8 @@ def make_with_others(
         Exception: Any error of this piece. Errors of the others are only logged, because their own jobs report them.
     """
     if store.has(own.key):
+        copy_to_log(store.folder / own.key / LOG)
+        only_in_file.info("the result was in the store already")
         return
     if only_hands_over:
         raise UserError(
@@ -73,7 +78,7 @@ def make_with_others(
         )
     with store.claim(own.key, wait=True):
         if not store.has(own.key):  # another job may have finished it while this job waited for the claim
-            _make(store, own)
+            _make(store, own, beside=False)
     if at_most <= 1:
         return
     waiting = (piece for piece in others() if not _is_stored(store, piece))
@@ -95,10 +100,11 @@ def only_hands_over(resources: Mapping[str, Any]) -> bool:
     return resources.get(MODEL_JOBS) == 0 and any(name in os.environ for name in SCHEDULERS)
 
 
-def _make(store: Store, piece: Piece) -> None:
+def _make(store: Store, piece: Piece, *, beside: bool) -> None:
     start = time.monotonic()
     with store.new_entry(piece.key) as folder:
-        piece.make(folder)
+        with piece_log(folder / LOG, piece.job, beside=beside):
+            piece.make(folder)
         write_json(folder / TIMING, {"seconds": time.monotonic() - start})
 
 
@@ -123,6 +129,6 @@ def _make_or_log(store: Store, piece: Piece) -> None:
         with store.claim(piece.key, wait=False) as free:
             if free and not store.has(piece.key):  # another job may have finished it before the claim
                 logger.info("also %s, which waits for the same model", piece.name)
-                _make(store, piece)
+                _make(store, piece, beside=True)
     except Exception as error:  # noqa: BLE001 (no failure of another piece may end this job)
         logger.warning("%s, done beside, failed: %s", piece.name, error)

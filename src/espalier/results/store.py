@@ -37,6 +37,8 @@ from espalier.recipe import SAMPLES_SHA256
 METRICS, SAMPLES = "metrics.json", "samples.parquet"
 """Files of an evaluation."""
 RECIPE, CHECKSUMS, TIMING = "recipe.json", "checksums.json", "timing.json"
+LOG = "job.log"
+"""Messages of the work. It has no checksum: a damaged log does not make results wrong."""
 logger = logging.getLogger(__name__)
 
 
@@ -74,7 +76,8 @@ class Store:
         """Yield a folder for the result files. It becomes the entry when the block succeeds."""
         with atomic_folder(self.folder / key) as folder:
             yield folder
-            write_json(folder / CHECKSUMS, {path.name: _checksum(path) for path in sorted(folder.iterdir())})
+            files = [path for path in sorted(folder.iterdir()) if path.name != LOG]
+            write_json(folder / CHECKSUMS, {path.name: _checksum(path) for path in files})
 
     def _problem(self, entry: Path) -> str | None:
         """Return the damage of an entry, or None: a missing or unreadable file, a wrong checksum or a wrong recipe."""

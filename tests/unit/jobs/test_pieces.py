@@ -1,5 +1,6 @@
 """Work on a model: each piece is done once, others that wait are done beside, and stored results are handed over."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.files import read_json, write_json
 from espalier.jobs import passes
+from espalier.jobs.log import job_log
 from espalier.jobs.passes import PassJob, run_pass
 from espalier.jobs.pieces import Piece, make_with_others, only_hands_over
 from espalier.jobs.resources import JobResources
@@ -28,9 +30,10 @@ def piece(name: str, done: list[str]) -> Piece:
         if name.startswith("bad"):
             raise UserError(f"{name} cannot be done")
         done.append(name)
+        logging.getLogger("espalier.test").info("doing %s", name)
         write_json(folder / RECIPE, {"name": name})
 
-    return Piece(name, store_key({"name": name}), make)
+    return Piece(name, store_key({"name": name}), make, job=f"job {name}")
 
 
 def test_others_are_done_up_to_a_number(store: Store) -> None:
@@ -64,6 +67,26 @@ def test_a_job_that_only_hands_over_does_no_work(store: Store, monkeypatch: pyte
     make_with_others(store, piece("a", done))
     make_with_others(store, piece("a", done), only_hands_over=True)
     assert done == ["a"]
+
+
+def test_each_job_logs_its_own_work(store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A job's log holds what was done for it, also if another job did it. The terminal names the piece at work."""
+    own, other = piece("a", []), piece("b", [])
+    with job_log(tmp_path / "a.log", "job a"):
+        make_with_others(store, own, lambda: [other], at_most=2)
+    with job_log(tmp_path / "b.log", "job b"):
+        make_with_others(store, other)
+    logs = {name: (tmp_path / f"{name}.log").read_text() for name in "ab"}
+    assert "doing a" in logs["a"]
+    assert "also b, which waits for the same model" in logs["a"]
+    assert "doing b" not in logs["a"]
+    assert "doing b" in logs["b"]
+    assert "the result was in the store already" in logs["b"]
+    assert all("finished in" in text for text in logs.values())
+    terminal = capfd.readouterr().err
+    assert "[job a] doing a" in terminal
+    assert "[job b] doing b" in terminal
+    assert "finished" not in terminal
 
 
 class FakePasses:
