@@ -27,11 +27,12 @@ help:
 
 install: $(INSTALLED)
 
-# Two steps: if plans are made again with equal content, the second step finds them unchanged and evaluates nothing. If
-# a job fails, the other jobs still run, the finished results are reported, and the exit status is not 0.
+# If there are plans already, they come first, in a run of their own: if they are made again with equal content, the main
+# run finds them unchanged and evaluates nothing. If a job fails, the other jobs still run, the finished results are
+# reported, and the exit status is not 0.
 run: $(INSTALLED)
 	@status=0; \
-	$(BIN)/snakemake plans $(QUIET) || status=$$?; \
+	if [ -d results/sandbox/experiments ]; then $(BIN)/snakemake plans $(QUIET) || status=$$?; fi; \
 	$(BIN)/snakemake $(QUIET) || status=$$?; \
 	if [ $$status != 0 ]; then \
 		$(BIN)/snakemake partial_reports $(QUIET) && $(BIN)/python -m espalier.reports.summary results/sandbox; exit $$status; \

@@ -12,13 +12,20 @@ try:
     from espalier import versions
     from espalier.study.lookups import per_attempt
     from espalier.study.driver import (
+        command_line_targets,
         open_study,
         requested_targets,
         requests_only_files,
     )
     from espalier.study.handover import MODEL_JOBS
+    from espalier.study.run_progress import show_progress
     from espalier.study.scheduler import limit_scheduler_timers, renew_resources
     from espalier.study.stopping import install_stop_handlers
+    from espalier.study.targets import (
+        check_targets,
+        collecting_rules,
+        list_targets_first,
+    )
 except ModuleNotFoundError as error:
     # When the workflow is a module of a remote repository, Snakemake fetches rules and scripts, but not src/.
     sys.exit(
@@ -29,6 +36,9 @@ except ModuleNotFoundError as error:
 if not workflow.config_settings.configfiles:
 
     configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
 
 
 study = open_study(
@@ -195,3 +205,12 @@ rule export:
     """Export the best experiment of each model, and those that the config names."""
     input:
         study.exports.files,
+
+
+if workflow.is_main_process:
+    show_progress(collecting_rules(workflow.rules))
+    if workflow.modifier.parent_modifier is None:
+        list_targets_first(workflow)
+        check_targets(
+            command_line_targets(get_argument_parser(), sys.argv[1:]), workflow.rules
+        )

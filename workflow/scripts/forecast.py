@@ -16,7 +16,10 @@ logger = logging.getLogger("espalier.forecast")
 
 def main(*, jobs: list[dict[str, Any]], n_params: dict[str, int | None]) -> None:
     planned = [PlannedJob(**job) for job in jobs]
-    logger.info("\n%s", format_forecast(forecast(planned, n_params), disk_bytes=estimate_disk_bytes(planned)))
+    logger.info(
+        "what is left of the study\n%s",
+        format_forecast(forecast(planned, n_params), disk_bytes=estimate_disk_bytes(planned)),
+    )
 
 
 if __name__ == "__main__":

@@ -89,17 +89,42 @@ def _describe_problem(detail: ErrorDetails, root: type[BaseModel]) -> list[str]:
     if kind in {"too_short", "string_too_short"}:
         return [f"{path}: is empty; give at least one value"]
     if kind in _TYPES:
-        return [f"{path or 'config'}: got {given}; allowed: {_TYPES[kind]}"]
+        elsewhere = _elsewhere(detail["loc"], root) if kind.startswith("model_") else ""
+        return [f"{path or 'config'}: got {given}; allowed: {_TYPES[kind]}{elsewhere}"]
     message = detail["msg"].removeprefix("Input should be ").removeprefix("String should ")
-    return [f"{path}: got {given}; allowed: {message}"]
+    fraction = kind in {"less_than", "less_than_equal"} and _as_fraction(detail["input"], *context.values())
+    return [f"{path}: got {given}; allowed: {message}{f' (did you mean {fraction:g}?)' if fraction else ''}"]
 
 
 def _unknown_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     section = _section_at(location[:-1], root)
     allowed = list(section.model_fields) if section else []
-    return (
-        f"{format_path(location)}: unknown key{_suggestion(location[-1], allowed)}; allowed here: {', '.join(allowed)}"
-    )
+    suggestion = _suggestion(location[-1], allowed) or _elsewhere(location, root)
+    return f"{format_path(location)}: unknown key{suggestion}; allowed here: {', '.join(allowed)}"
+
+
+def _elsewhere(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
+    """Return a hint that names a key of the same or a similar name in another section; empty if there is none."""
+    given = next((part for part in reversed(location) if isinstance(part, str)), "")
+    paths = sorted(_all_paths(root), key=lambda path: path.count("."))  # a key near the root before one of a model
+    paths = [path for path in paths if path != format_path(location[: location.index(given) + 1])]
+    names = [path.rsplit(".", 1)[-1] for path in paths]
+    match = difflib.get_close_matches(given, names, n=1, cutoff=0.8)
+    return f" (did you mean {paths[names.index(match[0])]!r}?)" if match else ""
+
+
+def _all_paths(section: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return the path of every key below a section, for example `grid.pruning_ratio`."""
+    own = [f"{prefix}{name}" for name in section.model_fields]
+    inner = [(name, section_in(field.annotation)) for name, field in section.model_fields.items()]
+    return own + [path for name, below in inner if below for path in _all_paths(below, f"{prefix}{name}.")]
+
+
+def _as_fraction(given: object, limit: object) -> float | None:
+    """Return a percentage as a fraction, where at most 1 is allowed; None if it cannot be one."""
+    if not isinstance(given, int | float) or isinstance(given, bool):
+        return None
+    return given / 100 if limit == 1 and 1 < given <= 100 else None
 
 
 def _suggestion(given: object, allowed: list[str]) -> str:

@@ -216,8 +216,7 @@ def _evaluate(
     result = job.evaluator.evaluate(parsed, None if adapter is None else _merging(adapter))
     write_table(folder / SAMPLES, Samples.validate(result.samples))
     write_result(folder / METRICS, {**result.metrics, "recipe": recipe})
-    name = BASELINE if plan is None else plan["experiment"]
-    logger.info("%s: acc_mean %.4f", name, result.metrics["acc_mean"]["value"])
+    logger.info("acc_mean %.4f", result.metrics["acc_mean"]["value"])
 
 
 def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel]:

@@ -128,7 +128,7 @@ def _make_or_log(store: Store, piece: Piece) -> None:
     try:
         with store.claim(piece.key, wait=False) as free:
             if free and not store.has(piece.key):  # another job may have finished it before the claim
-                logger.info("also %s, which waits for the same model", piece.name)
+                only_in_file.info("also %s, which waits for the same model", piece.name)
                 _make(store, piece, beside=True)
     except Exception as error:  # noqa: BLE001 (no failure of another piece may end this job)
         logger.warning("%s, done beside, failed: %s", piece.name, error)

@@ -40,17 +40,18 @@ def requested_targets(
         rule_name: Returns the name of a rule in this run, since a module import may add a prefix. Returns None if the
             rule is not imported.
     """
-    given = _targets(parser, arguments)
+    given = command_line_targets(parser, arguments)
     return {target for target in (PARTIAL_REPORTS, INFERENCE) if rule_name(target) in given}
 
 
 def requests_only_files(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> bool:
     """Whether the user requests files and no rule; `requested_targets` describes the arguments."""
-    given = _targets(parser, arguments)
+    given = command_line_targets(parser, arguments)
     return bool(given) and all("/" in target for target in given)
 
 
-def _targets(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
+def command_line_targets(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> set[str]:
+    """Return all targets that the user requests; `requested_targets` describes the arguments."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             return set(parser.parse_args(list(arguments)).targets)

@@ -115,7 +115,7 @@ def done_fraction(job: PlannedJob) -> float:
 def format_forecast(
     lines: Sequence[ForecastLine], *, n_processes: Sequence[int] = GPU_COUNTS, disk_bytes: int | None = None
 ) -> str:
-    """Format a forecast as text.
+    """Format a forecast as text, without what is done.
 
     Args:
         lines: Result of `forecast`.
@@ -123,13 +123,16 @@ def format_forecast(
         disk_bytes: Result of `estimate_disk_bytes`; None leaves the disk out.
     """
     left = [line for line in lines if line.n_left]
+    if not left:
+        n_done = sum(line.n_done for line in lines)
+        return f"nothing is left: all {n_done} jobs have results; what is stale, `snakemake -n` says"
     unknown = [line for line in left if line.seconds_left is None]
     gpu_seconds = sum(line.gpu_seconds_left or 0 for line in left)
     cpu_seconds = sum(line.seconds_left or 0 for line in left if not line.gpu_seconds_left)
     rows = [f"{'rule':24}{'model':24}{'done':>7}{'left':>7}{'time':>10}  how it is known"]
     rows += [
         f"{line.rule:24}{line.model:24}{line.n_done:7}{line.n_left:7}{_duration(line.seconds_left):>10}  {line.source}"
-        for line in lines
+        for line in left
     ]
     rows += [
         "",
@@ -142,7 +145,7 @@ def format_forecast(
         )
     if unknown:
         rows.append(f"of unknown time: {sum(line.n_left for line in unknown)} jobs; run one of each kind to know more")
-    if len(unknown) < len(left) or not left:
+    if len(unknown) < len(left):
         rows.append(f"GPU time of the rest: {_duration(gpu_seconds)}; other: {_duration(cpu_seconds)}")
         at_once = ", ".join(f"{n}: {_duration((gpu_seconds + cpu_seconds) / n)}" for n in n_processes)
         rows.append(f"wall time at best, by jobs at once: {at_once}")

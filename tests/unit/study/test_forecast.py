@@ -55,6 +55,14 @@ def test_times_grow_with_tokens_and_parameters(tmp_path: Path) -> None:
     assert "1: 42 s, 2: 21 s" in text
 
 
+def test_what_is_done_is_left_out(tmp_path: Path) -> None:
+    done = planned_job(tmp_path, "evaluate", "A", 0, 1, seconds=8.0)
+    text = format_forecast(forecast([done, planned_job(tmp_path, "evaluate", "B", 1, 1)], {"A": 100, "B": 100}))
+    assert "evaluate                B" in text
+    assert "evaluate                A" not in text
+    assert format_forecast(forecast([done], {"A": 100})).startswith("nothing is left: all 1 jobs have results")
+
+
 def test_a_pass_for_another_sample_count_runs_again(tmp_path: Path) -> None:
     """The finished pass took 16 s for 4 sequences (64 tokens), so 8 sequences (128 tokens) take 32 s."""
     table, benchmark = tmp_path / "seq16.parquet", tmp_path / "seq16.tsv"
