@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from espalier.errors import UserError
-from espalier.files import read_json
-from espalier.models.architecture import BLOCKS, EMBEDDINGS, LAYERS, OUTPUT_EMBEDDINGS, PROJECTIONS
+from espalier.models.architecture import ATTENTION, BLOCKS, EMBEDDINGS, LAYERS, OUTPUT_EMBEDDINGS, PROJECTIONS
+from espalier.models.config_file import INDEX, read_config, read_weight_map, require
 from espalier.models.sizes import ModelSizes, sizes_from_shapes
 
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
@@ -86,11 +86,12 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
     _check_is_no_wrapper(folder, architecture, config)
     n_layers = _check_projections(folder, architecture, config, set(headers))
     shapes = parameter_shapes(headers, config)
+    _check_shapes(folder, shapes, config)
     sizes = sizes_from_shapes(shapes, config)
     parts = {match.groups() for name in shapes if (match := _IN_BLOCK.match(name))}
     return ModelFolder(
         architecture=architecture,
-        model_type=config.get("model_type", ""),
+        model_type=config.get("model_type") or "",
         n_layers=n_layers,
         n_params=sizes.total_params,
         weight_files=files,
@@ -101,9 +102,7 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
 
 
 def _read_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: has no config.json; give a folder written by save_pretrained")
-    config: dict[str, Any] = read_json(folder / "config.json")
+    config = read_config(folder)
     if "auto_map" in config and not trust_remote_code:
         raise UserError(
             f"{folder}: brings its own code (auto_map in config.json), which is not run; "
@@ -120,9 +119,9 @@ def weight_files(folder: Path) -> tuple[str, ...]:
     """
     if (folder / "model.safetensors").is_file():  # transformers prefers this file to an index
         return ("model.safetensors",)
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
-        names = sorted(set(read_json(index)["weight_map"].values()))
+        names = sorted(set(read_weight_map(folder).values()))
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise UserError(f"{folder}: {missing[0]} is listed in {index.name} but missing; copy or stage it again")
         return tuple(names)
@@ -168,7 +167,7 @@ def check_precision(folder: str | Path) -> None:
         UserError: If it is quantised. The message has the remedy.
     """
     folder = Path(folder)
-    _check_precision(folder, read_json(folder / "config.json"), _tensor_headers(folder, weight_files(folder)))
+    _check_precision(folder, read_config(folder), _tensor_headers(folder, weight_files(folder)))
 
 
 def _check_precision(folder: Path, config: Mapping[str, Any], headers: Mapping[str, TensorHeader]) -> None:
@@ -180,7 +179,7 @@ def _check_precision(folder: Path, config: Mapping[str, Any], headers: Mapping[s
     quantisation = config.get("quantization_config") or config.get("compression_config")
     if quantisation:
         method = quantisation.get("quant_method", "unnamed method") if isinstance(quantisation, dict) else quantisation
-        raise UserError(f"{folder}: is quantised (quantization_config in config.json: {method}); {remedy}")
+        raise UserError(f"{folder}: is quantised (quantization_config in config.json: {str(method)[:60]}); {remedy}")
     for name, header in headers.items():
         if name.endswith(_QUANTISED) or (name.endswith(".weight") and header.dtype not in _FLOAT_TYPES):
             raise UserError(f"{folder}: is quantised (tensor {name} is of type {header.dtype}); {remedy}")
@@ -210,7 +209,8 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
             "supported are decoders with separate q, k, v, o, gate, up and down projections "
             "(Llama, Mistral, Qwen2, Qwen3 and the like)"
         )
-    n_layers = config.get("num_hidden_layers")
+    require(folder, config, "num_hidden_layers", "hidden_size", "num_attention_heads")
+    n_layers = config["num_hidden_layers"]
     if n_layers != len(layers) or max(layers) >= len(layers):
         raise UserError(
             f"{folder}: config.json says {n_layers} layers but the weights hold {len(layers)} (the last is layer "
@@ -223,3 +223,21 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
                 "or stage the model again"
             )
     return len(layers)
+
+
+def _check_shapes(folder: Path, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
+    """Check that the projections are matrices that hold whole heads. `load_model` compares all shapes later."""
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    counted = f".{ATTENTION.counted_path}.weight"
+    for name, shape in shapes.items():
+        if not _LAYER_WEIGHT.match(name) or not name.removesuffix(".weight").endswith(PROJECTIONS):
+            continue
+        if len(shape) != 2 or 0 in shape:
+            raise UserError(
+                f"{folder}: tensor {name} has shape {shape}, and is no matrix; copy or stage the model again"
+            )
+        if name.endswith(counted) and (head_dim == 0 or shape[0] % head_dim):
+            raise UserError(
+                f"{folder}: tensor {name} has {shape[0]} rows, which are no whole heads of {head_dim} as config.json "
+                "describes them; the two do not belong together: copy or stage the model again"
+            )

@@ -14,8 +14,9 @@ import torch
 from safetensors import safe_open
 
 from espalier.errors import UserError
-from espalier.files import read_json, sha256_of
+from espalier.files import sha256_of
 from espalier.models.architecture import EMBEDDINGS, OUTPUT_EMBEDDINGS
+from espalier.models.config_file import read_config
 from espalier.models.decoder import decoder_layers
 from espalier.models.folder import ModelFolder, inspect_folder
 from espalier.models.loading import load_model
@@ -57,7 +58,7 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
         **{key: value for key, value in asdict(summary).items() if key != "sizes"},
         **{key: list(getattr(summary, key)) for key in ("weight_files", "biases", "block_norms")},
         "structure": summary.sizes.to_dict(),
-        "config": {key: value for key, value in read_json(folder / "config.json").items() if key in _CONFIG_KEYS},
+        "config": {key: value for key, value in read_config(folder).items() if key in _CONFIG_KEYS},
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(folder.iterdir())
@@ -71,12 +72,21 @@ def _as_loaded(folder: Path, summary: ModelFolder, trust_remote_code: bool) -> M
 
     This reads only headers, and the embeddings if the config ties them.
     """
-    model = load_model(folder, dtype="auto", device=torch.device("meta"), trust_remote_code=trust_remote_code)
+    try:
+        model = load_model(folder, dtype="auto", device=torch.device("meta"), trust_remote_code=trust_remote_code)
+    except UserError:
+        raise
+    except Exception as error:  # transformers raises errors of many classes for a config that it cannot use
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{folder}: transformers cannot build the model that config.json describes ({type(error).__name__}: "
+            f"{reason}); correct the file, or copy or stage the model again"
+        ) from error
     if model.config.tie_word_embeddings and _has_equal_embeddings(folder, summary):
         model.tie_weights()
     decoder_layers(model)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    sizes = sizes_from_shapes(shapes, read_json(folder / "config.json"))
+    sizes = sizes_from_shapes(shapes, read_config(folder))
     return replace(summary, sizes=sizes, n_params=sizes.total_params)
 
 

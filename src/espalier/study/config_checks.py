@@ -13,7 +13,6 @@ from espalier.config.models import ModelEntry, SandboxModel
 from espalier.config.sandbox import Sandbox
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
-from espalier.files import read_json
 from espalier.models.architecture import (
     ATTENTION,
     ATTENTION_NORM,
@@ -24,6 +23,7 @@ from espalier.models.architecture import (
     MLP_NORM,
     OUTPUT_EMBEDDINGS,
 )  # fmt: skip
+from espalier.models.config_file import read_config
 from espalier.models.folder import inspect_folder
 from espalier.models.sizes import ModelSizes, sizes_from_shapes
 from espalier.planning.select import SelectionOptions, check_feasible
@@ -60,7 +60,7 @@ def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> KnownSizes 
         sizes = inspect_folder(folder, trust_remote_code=model.trust_remote_code).sizes
     except UserError:
         return None
-    return KnownSizes(sizes, read_json(Path(folder) / "config.json").get("max_position_embeddings"))
+    return KnownSizes(sizes, read_config(folder).get("max_position_embeddings"))
 
 
 def folder_problems(model: ModelEntry, manifest: str) -> list[str]:

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
 from espalier.errors import UserError
-from espalier.files import read_json
 from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, MLP, OUTPUT_EMBEDDINGS
+from espalier.models.config_file import read_config
 from espalier.models.folder import weight_files
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
@@ -117,7 +117,7 @@ def open_source(folder: str | Path) -> Source:
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: has no config.json; give a folder that the workflow exported, or of a base model")
-    config = _base_config(folder, read_json(folder / "config.json"))
+    config = _base_config(folder, read_config(folder))
     shapes: dict[str, tuple[int, ...]] = {}
     files: dict[str, str] = {}
     for file in weight_files(folder):
