@@ -21,6 +21,7 @@ try:
     from espalier.study.run_progress import show_progress
     from espalier.study.scheduler import limit_scheduler_timers, renew_resources
     from espalier.study.stopping import install_stop_handlers
+    from espalier.study.study_lock import lock_results
     from espalier.study.targets import (
         check_targets,
         collecting_rules,
@@ -61,6 +62,10 @@ if workflow.is_main_process:
     install_stop_handlers()
     limit_scheduler_timers()
     renew_resources(MODEL_JOBS, study.handover.is_stored)
+
+
+onstart:
+    lock_results(study.results)
 
 
 pathvars:

@@ -18,6 +18,10 @@ from espalier.errors import UserError
 _SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16})\b")
 
 
+MAX_VALUES = 100_000
+"""Most keys and values of a config. A study of 10,000 experiments has a few hundred."""
+
+
 def load_study(config: Mapping[str, Any]) -> StudyConfig:
     """Validate a config mapping, as Snakemake loaded it, and return an immutable `StudyConfig`.
 
@@ -26,6 +30,11 @@ def load_study(config: Mapping[str, Any]) -> StudyConfig:
     """
     if not config:
         raise UserError("config: is empty; give a study name and models (see config/README.md)")
+    if (size := _expanded_size(config, {})) > MAX_VALUES:
+        raise UserError(
+            f"config: has {size:,} values after its aliases are expanded; allowed: {MAX_VALUES:,}. Aliases (`*name`) "
+            "of lists that hold aliases multiply"
+        )
     if secrets := [format_path(path) for path, text in _strings_with_paths(config) if _SECRET.search(text)]:
         raise UserError(
             "\n".join(f"{path}: looks like an access token; remove it and set HF_TOKEN instead" for path in secrets)
@@ -39,6 +48,21 @@ def load_study(config: Mapping[str, Any]) -> StudyConfig:
         return _validate(content)
     except ValidationError as error:
         raise UserError("\n".join(describe_problems(error, StudyConfig))) from None
+
+
+def _expanded_size(value: Any, known: dict[int, int]) -> int:
+    """Count the keys and values of a config without expanding aliases, which share one object in memory.
+
+    Args:
+        value: The config or a part of it.
+        known: Size of each mapping and list that was counted already, by its id.
+    """
+    if not isinstance(value, Mapping | list | tuple):
+        return 1
+    if id(value) not in known:
+        inner = value.values() if isinstance(value, Mapping) else value
+        known[id(value)] = 1 + len(value) + sum(_expanded_size(item, known) for item in inner)
+    return known[id(value)]
 
 
 def _validate(content: dict[str, Any]) -> StudyConfig:

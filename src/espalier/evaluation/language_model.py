@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from jinja2.exceptions import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import _add_special_kwargs, has_bos_prefix
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from espalier.errors import UserError
+from espalier.evaluation.chat_templates import write_prompt
 from espalier.evaluation.stopwatch import Stopwatch
 from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests
 from espalier.models.context import context_length
@@ -85,18 +85,7 @@ class _TokenizingLM(TemplateLM):
         return context_tokens, continuation_tokens
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        def render(history: list[dict[str, str]]) -> str:
-            return self.tokenizer.apply_chat_template(
-                history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-            )
-
-        try:
-            return render(chat_history)
-        except TemplateError:  # the template has no system role; like lm-eval's `hf` backend, drop system messages
-            return render([message for message in chat_history if message["role"] != "system"])
+        return write_prompt(self.tokenizer, chat_history, add_generation_prompt=add_generation_prompt)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
         raise UserError("evaluation.tasks: tasks that generate text cannot be evaluated; name multiple-choice tasks")

@@ -83,6 +83,7 @@ def open_study(
     """
     try:
         if is_driver:
+            _check_is_plain(config_files)
             _check_duplicate_keys(config_files)
         study = load_study(config)
         if is_driver and PARTIAL_REPORTS in targets:
@@ -101,6 +102,19 @@ def open_study(
         for line in (f"warning: {line}" for line in [*warnings, *study.warnings(), *lookups.legacy.warnings()]):
             logger.warning(line)
     return lookups
+
+
+def _check_is_plain(config_files: Sequence[str | Path]) -> None:
+    """Refuse config files with `__use_yte__`, a key that lets Snakemake run Python code in the file.
+
+    Snakemake has run the code of a file that was given by `--configfile` by now, so the user should know.
+    """
+    for file in config_files:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if "__use_yte__" in Path(file).read_text(encoding="utf-8"):
+                raise UserError(
+                    f"{file}: has the key __use_yte__, so Snakemake runs Python code in it; write plain YAML"
+                )
 
 
 def _check_duplicate_keys(config_files: Sequence[str | Path]) -> None:

@@ -222,3 +222,12 @@ def test_generated_files_are_fresh() -> None:
     assert (REPOSITORY / "config/schema.json").read_text(encoding="utf-8").splitlines() == json_schema().splitlines()
     page = (REPOSITORY / "config/README.md").read_text(encoding="utf-8")
     assert page.splitlines() == insert_options(page).splitlines()
+
+
+def test_aliases_that_multiply_are_refused_at_once() -> None:
+    """Ten lists of nine times the list before: 9^10 values, which would take minutes and gigabytes to expand."""
+    value: object = "x"
+    for _ in range(10):
+        value = [value] * 9
+    with pytest.raises(UserError, match=r"config: has [\d,]+ values after its aliases are expanded; allowed: 100,000"):
+        load_study({"study": "s", "models": value})

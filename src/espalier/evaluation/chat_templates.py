@@ -1,0 +1,78 @@
+"""Write prompts with the chat template of a tokenizer, in bounded time.
+
+A template is a program, and may loop for hours.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from jinja2.exceptions import TemplateError
+
+from espalier.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SECONDS = 20.0
+"""Longest time for one prompt. Templates take less than a millisecond."""
+
+
+def write_prompt(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, add_generation_prompt: bool
+) -> str:
+    """Return the text of a conversation.
+
+    If the template has no system role, system messages are dropped, as in lm-eval's `hf` backend.
+
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        messages: Messages with `role` and `content`.
+        add_generation_prompt: Whether the text ends where the assistant begins. If not, the last message is continued.
+
+    Raises:
+        UserError: If the template fails, or takes too long.
+    """
+
+    def render(history: list[dict[str, str]]) -> str:
+        text: str = tokenizer.apply_chat_template(
+            history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return text
+
+    remedy = "correct it, or set evaluation.chat_template: false"
+    with _time_limit(f"the chat template of {tokenizer.name_or_path} takes over {SECONDS:g} s for a prompt; {remedy}"):
+        try:
+            return render(messages)
+        except TemplateError:
+            without_system = [message for message in messages if message["role"] != "system"]
+        try:
+            return render(without_system)
+        except TemplateError as error:
+            raise UserError(f"the chat template of {tokenizer.name_or_path} fails ({error}); {remedy}") from None
+
+
+@contextmanager
+def _time_limit(message: str) -> Iterator[None]:
+    """Raise an error if the block takes too long. Only the main thread can be interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> NoReturn:
+        raise UserError(message)
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
