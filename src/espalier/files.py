@@ -36,13 +36,18 @@ CHECKSUM = "content_sha256"
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, and delete it otherwise."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, and delete it otherwise.
+
+    The file is on the disk before it gets its name, so a power failure leaves it whole or absent.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_path(path, "part")
     try:
         yield temporary
+        _flush_to_disk(temporary)
         temporary.replace(path)
+        _flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,7 +57,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` if the block succeeds, and delete it otherwise.
 
     An existing folder is first renamed to `.{name}.*.old`. It is deleted only after `path` exists again. If the process
-    is killed between the two renames, the existing folder remains under that name.
+    is killed between the two renames, the existing folder remains under that name. The content is on the disk before
+    the folder gets its name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,9 +66,23 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
+        for inner in temporary.rglob("*"):
+            _flush_to_disk(inner)
+        _flush_to_disk(temporary)
         _replace_folder(path, temporary)
+        _flush_to_disk(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Write a file or the entries of a folder from memory to the disk, where the file system can (`fsync`)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _temporary_path(path: Path, suffix: str) -> Path:

@@ -1,6 +1,7 @@
 """Damaged result files are refused by name and with a remedy; results without checksums are read."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from espalier.errors import UserError
 from espalier.files import (
     CHECKSUM,
+    atomic_folder,
     read_json,
     read_parquet,
     read_table,
@@ -88,3 +90,23 @@ def test_equal_tables_give_equal_files(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     write_parquet(tmp_path / "c", read_parquet(tmp_path / "a"))
     assert (tmp_path / "c").read_bytes() == (tmp_path / "a").read_bytes()
+
+
+def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def record(handle: int) -> None:
+        name = Path(f"/proc/self/fd/{handle}").readlink().name
+        name = "new" if name.endswith(".part") else name
+        flushed.append((name, (tmp_path / "a").exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    write_json(tmp_path / "a", {})
+    assert flushed == [("new", False), (tmp_path.name, True)]
+    flushed.clear()
+    (tmp_path / "a").unlink()
+    with atomic_folder(tmp_path / "a") as folder:
+        (folder / "inner").write_text("x")
+    assert flushed == [("inner", False), ("new", False), (tmp_path.name, True)]

@@ -15,6 +15,7 @@ import atexit
 import getpass
 import logging
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -62,11 +63,26 @@ def lock_gpus(count: int, *, n_present: int, folder: Path | None = None) -> list
         parts = ("espalier-gpus", getpass.getuser(), *([allocation] if allocation else []))
         folder = Path(tempfile.gettempdir()) / "-".join(parts)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_is_private(folder)
     taken = _wait_for(count, devices, folder)
     atexit.register(release_gpus)  # a lock ends with its process, but the lease that replaces it does not
     os.environ[VISIBLE_DEVICES_VARIABLE] = ",".join(taken)
     logger.info("GPU %s", os.environ[VISIBLE_DEVICES_VARIABLE])
     return taken
+
+
+def _check_is_private(folder: Path) -> None:
+    """Check that a folder in the shared temporary folder was made by this user and that only this user can write it.
+
+    Raises:
+        UserError: If it was not. Another user could otherwise hold the locks, or point them at files of this user.
+    """
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise UserError(
+            f"{folder}: is no folder of this user alone, so GPUs cannot be locked in it; delete it, or set TMPDIR to a "
+            "folder of your own"
+        )
 
 
 def count_gpus() -> int:

@@ -97,6 +97,10 @@ def open_study(
     except UserError as error:
         lines = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise SystemExit(f"The config has problems:\n{lines}") from None
+    except OSError as error:  # such as a path that is too long for the file system
+        raise SystemExit(
+            f"The config names a path that cannot be read: {str(error.filename)[:200]}: {error.strerror}"
+        ) from None
     if is_driver:
         # Snakemake's log handler ignores the arguments of a message, so the text is complete here.
         for line in (f"warning: {line}" for line in [*warnings, *study.warnings(), *lookups.legacy.warnings()]):
@@ -151,6 +155,9 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
     )
 
     sizes = {model.name: known_sizes(model, lookups.model_folder(model), study.sandbox) for model in study.models}
+    results = Path(lookups.results)
+    if results.exists() and not results.is_dir():
+        raise UserError(f"study: got {study.study!r}, but {results} is a file; choose another name")
     # A study with only imported models evaluates nothing, so it does not need lm-eval.
     problems = unknown_task_problems(study.evaluation.tasks) if lookups.models else []
     problems = [*problems, *infeasible_problems(study, sizes), *lookups.legacy.problems()]

@@ -107,6 +107,18 @@ def test_nothing_is_taken_where_there_is_nothing_or_nothing_is_asked(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["link", "writable by others"])
+def test_a_folder_that_others_can_change_is_refused(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "locks"
+    if kind == "link":
+        folder.symlink_to(tmp_path, target_is_directory=True)
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    with pytest.raises(UserError, match="is no folder of this user alone, so GPUs cannot be locked in it; delete it"):
+        lock_gpus(1, n_present=2, folder=folder)
+
+
 def test_more_than_there_are_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"asks for 3 GPUs, but only 2 are visible \(0, 1\); lower models\[\].gpus or"):
         lock_gpus(3, n_present=2, folder=tmp_path)

@@ -12,3 +12,20 @@ def test_a_config_that_runs_code_is_refused(tmp_path: Path) -> None:
     file.write_text("__use_yte__: true\nstudy: s\n", encoding="utf-8")
     with pytest.raises(SystemExit, match=r"c\.yaml: has the key __use_yte__, so Snakemake runs Python code in it"):
         open_study({"study": "s"}, is_driver=True, config_files=[file])
+
+
+MODEL = {"name": "A", "family": "Llama", "kind": "base"}
+
+
+def test_a_path_that_is_too_long_is_one_line() -> None:
+    config = {"study": "s", "models": [{**MODEL, "path": "/x" * 5000}]}
+    with pytest.raises(SystemExit, match=r"The config names a path that cannot be read: (/x){100}: File name too long"):
+        open_study(config, is_driver=True)
+
+
+def test_a_study_named_like_a_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "README.md").touch()
+    with pytest.raises(SystemExit, match=r"study: got 'README\.md', but results/README\.md is a file"):
+        open_study({"study": "README.md", "models": [{**MODEL, "path": "m"}]}, is_driver=True)
