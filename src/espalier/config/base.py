@@ -26,21 +26,43 @@ class Section(BaseModel):
     """Base class of all config sections. Unknown keys are errors; values are not coerced and cannot be changed."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+        validate_default=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
+MAX_PATH, MAX_FILE_NAME = 4000, 255
+"""Longest path and longest name in it, in characters. File systems count bytes, but these limits are Linux's."""
+
+
+def check_length(path: str) -> str:
+    """Return a path if it is not too long for a file system.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if len(path) > MAX_PATH or max(map(len, path.split("/"))) > MAX_FILE_NAME:
+        raise ValueError(
+            f"got {path!r}; allowed: at most {MAX_PATH} characters, with {MAX_FILE_NAME} for each folder or file"
+        )
+    return path
+
+
 def check_path(path: str) -> str:
-    """Return a path if it has no braces or angle brackets.
+    """Return a path if it is not too long, and has no braces or angle brackets.
 
     Snakemake reads `{...}` as a wildcard and `<...>` as a path variable.
 
     Raises:
-        ValueError: If the path has such a character.
+        ValueError: If the path is too long or has such a character.
     """
     if set(path) & set("{}<>"):
         raise ValueError(f"got {path!r}; a path may have no braces or angle brackets, which Snakemake reads; rename it")
-    return path
+    return check_length(path)
 
 
 def duplicates(values: Iterable[object]) -> list[object]:

@@ -14,6 +14,7 @@ from espalier.config.base import (
     Name,
     PositiveInt,
     Section,
+    check_length,
     check_path,
     duplicates,
 )
@@ -46,6 +47,7 @@ class TextSource(Section):
             return check_path(value)
         if value == SANDBOX:
             return value
+        check_length(value)
         # A local folder at the path owner/name may hold a dataset in the layout of a hub repository. A file cannot.
         is_file = value.lower().endswith(UNSUPPORTED_SUFFIXES) or Path(value).is_file()
         if re.match(REPOSITORY_PATTERN, value) and not is_file:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN, Name, PositiveInt, Section
+from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN, Name, PositiveInt, Section, check_length
 from espalier.config.grid import GridOverrides
 
 RESERVED_NAMES = {
@@ -89,6 +89,16 @@ class ModelEntry(Section):
     """GPUs that a job of this model gets, to spread its layers over; on one machine give `--resources gpu=N` too."""
     grid: GridOverrides = GridOverrides()
     """What differs from the study's grid for this model."""
+
+    @field_validator("path")
+    @classmethod
+    def _not_too_long(cls, path: str | None) -> str | None:
+        return path and check_length(path)
+
+    @field_validator("legacy")
+    @classmethod
+    def _none_too_long(cls, folders: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return folders and tuple(map(check_length, folders))
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelEntry:

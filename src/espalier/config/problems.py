@@ -17,6 +17,7 @@ _PATTERNS = {
     REPOSITORY_PATTERN: "a hub repository, 'owner/name'",
     REVISION_PATTERN: "a branch, tag or commit",
 }
+_LONG_TEXT = re.compile(r"(got '[^']{60})[^']{20,}'")
 NON_TEXT_ERRORS = {"int_type", "int_parsing", "float_type", "float_parsing", "bool_type", "bool_parsing"}
 _TYPES = {
     "string_type": "a text",
@@ -42,9 +43,8 @@ def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str
         root: The pydantic model that was validated. It has the known keys and their descriptions.
     """
     details = error.errors(include_url=False)
-    return [
-        line for detail in details if not _is_consequence(detail, details) for line in _describe_problem(detail, root)
-    ]
+    problems = [detail for detail in details if not _is_consequence(detail, details)]
+    return [_LONG_TEXT.sub(r"\1...'", line) for detail in problems for line in _describe_problem(detail, root)]
 
 
 def _is_consequence(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
@@ -105,7 +105,9 @@ def _unknown_key(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
 
 def _elsewhere(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     """Return a hint that names a key of the same or a similar name in another section; empty if there is none."""
-    given = next((part for part in reversed(location) if isinstance(part, str)), "")
+    given = next((part for part in reversed(location) if isinstance(part, str)), None)
+    if given is None:
+        return ""
     paths = sorted(_all_paths(root), key=lambda path: path.count("."))  # a key near the root before one of a model
     paths = [path for path in paths if path != format_path(location[: location.index(given) + 1])]
     names = [path.rsplit(".", 1)[-1] for path in paths]

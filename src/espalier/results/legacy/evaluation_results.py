@@ -75,7 +75,7 @@ def read_evaluation(content: Mapping[str, Any], notes: Notes) -> LegacyEvaluatio
     info = read_mapping(metrics, "model_info", notes)
     evaluation.n_params = read_count(info.get("total_params"), "model_info.total_params", notes, low=1)
     for name, task in read_mapping(metrics, "zeroshot", notes).items():
-        if not re.match(NAME_PATTERN, name) or not isinstance(task, Mapping):
+        if not re.fullmatch(NAME_PATTERN, name) or not isinstance(task, Mapping):
             notes.add(f"zeroshot has {name[:80]!r}, which is no result of a task, not read")
         elif result := _read_task(name, task, notes):
             evaluation.tasks[name] = result
@@ -163,7 +163,7 @@ def _text_perplexities(values: Mapping[str, Any], key: str, notes: Notes) -> dic
     perplexities: dict[str, float] = {}
     for label, value in values.items():
         text = _text_name(label)
-        if not re.match(NAME_PATTERN, text) or text in perplexities:
+        if not re.fullmatch(NAME_PATTERN, text) or text in perplexities:
             notes.add(f"{key} has the text {label[:80]!r}, which is no new name, not read")
         elif (perplexity := read_number(value, f"{key} of {text}", notes, open_low=True)) is not None:
             perplexities[text] = perplexity
