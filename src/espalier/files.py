@@ -127,9 +127,10 @@ def write_json(path: str | Path, content: Any) -> None:
 def write_result(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a result as JSON with a checksum of its content, which `read_json` verifies and removes.
 
-    Do not use this function for files that an expensive rule reads (manifests, plans, the best experiment, descriptions
-    of exports). Older versions wrote those files without a checksum. Writing them again with a checksum would change
-    their bytes, and everything that is computed from them would become stale.
+    Do not use this function for files that a cheap rule writes and an expensive rule reads (the best experiment,
+    descriptions of exports). Older versions wrote those files without a checksum, and cheap rules run again after an
+    upgrade. The checksum would change the bytes of these files, and everything that is computed from them would become
+    stale.
 
     Raises:
         ValueError: If a number is not finite.
@@ -155,6 +156,8 @@ def read_json(path: str | Path) -> Any:
         content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is not complete JSON ({error}); delete it and run again") from None
+    if isinstance(content, dict) and any(_is_damaged_checksum_key(key) for key in content):
+        raise UserError(f"{path}: the name of its checksum is damaged. Restore the file, or delete it and run again")
     expected = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
     if expected is not None and (found := sha256_of_json(content)) != expected:
         raise UserError(
@@ -162,6 +165,11 @@ def read_json(path: str | Path) -> Any:
             "changed or damaged. Restore it, or delete it and run again"
         )
     return content
+
+
+def _is_damaged_checksum_key(key: str) -> bool:
+    """Whether a key differs from `CHECKSUM` in one character, so that the checksum would not be found."""
+    return len(key) == len(CHECKSUM) and sum(a != b for a, b in zip(key, CHECKSUM, strict=True)) == 1
 
 
 def write_parquet(path: str | Path, table: pa.Table) -> None:

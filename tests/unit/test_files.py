@@ -43,6 +43,14 @@ def test_every_changed_digit_of_a_result_is_found(tmp_path: Path) -> None:
             read_json(path)
 
 
+def test_a_damaged_name_of_the_checksum_is_found(tmp_path: Path) -> None:
+    write_result(tmp_path / "a.json", CONTENT)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    (tmp_path / "a.json").write_text(text.replace(CHECKSUM, CHECKSUM.replace("s", "r", 1)), encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.json: the name of its checksum is damaged"):
+        read_json(tmp_path / "a.json")
+
+
 def test_a_result_without_checksum_is_read(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"x": 1})
     assert read_json(tmp_path / "a.json") == {"x": 1}

@@ -1,6 +1,9 @@
 """The default study as a user gets it: models that learnt, values that are lm-eval's, nothing done twice."""
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from espalier.files import read_json, read_table
 from espalier.models.loading import load_tokenizer
 from espalier.reports.summary import summarise_study
 from espalier.tables import Experiments, Samples
-from tests.conftest import Run
+from tests.conftest import REPOSITORY, Run
 from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun
 
 BASE = ("Llama", "Qwen", "Mistral")
@@ -244,3 +247,15 @@ def test_a_forecast_of_a_finished_study(default_run: DefaultRun, snakemake: Run)
     done = snakemake("forecast", "--configfile", DEFAULT_CONFIG, directory=default_run.directory)
     assert done.returncode == 0, done.stderr
     assert "nothing is left: all 354 jobs have results" in done.stderr
+
+
+def test_flipped_bits_are_noticed(default_run: DefaultRun) -> None:
+    """Only the file that names the best experiment has no checksum (`espalier.files.write_result` says why)."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    command = [sys.executable, "benchmarks/bit_flips.py", str(default_run.results), "--flips", "150"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines())
+    table = pd.DataFrame(rows, columns=header).set_index("").astype(int)
+    assert table.flips["all"] == 150
+    assert table.refused["all"] > 100
+    assert table.silent.drop(["all", "best experiment"], errors="ignore").sum() == 0

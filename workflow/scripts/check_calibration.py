@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.calibration.overlap import summarise_overlap
 from espalier.calibration.sequences import SequenceSettings
 from espalier.evaluation.tokenised_requests import read_requests
-from espalier.files import read_json, write_json
+from espalier.files import read_json, write_result
 from espalier.jobs.calibration import check_sequences
 from espalier.jobs.log import workflow_job
 
@@ -26,7 +26,7 @@ def main(*, manifest: str, requests: str, text: str, settings: list[dict[str, An
     else:  # the folder may be deleted after use, and tables must not depend on it
         logger.warning("%s: is gone, and with it the tokenizer: not checked", model["folder"])
         found = {**summarise_overlap([]), "not_compared": ["the model's folder is gone, and with it the tokenizer"]}
-    write_json(checked, {"model": model["model"], "sequences": settings, **found})
+    write_result(checked, {"model": model["model"], "sequences": settings, **found})
 
 
 if __name__ == "__main__":

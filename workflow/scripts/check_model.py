@@ -4,7 +4,7 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
-from espalier.files import read_json, write_json
+from espalier.files import read_json, write_result
 from espalier.jobs.check_architecture import check_architecture
 from espalier.jobs.log import workflow_job
 from espalier.models.manifest import make_manifest
@@ -17,7 +17,7 @@ def main(*, name: str, folder: str, staged: list[str], trust_remote_code: bool, 
     commit = read_json(staged[0])["commit"] if staged else None
     described = make_manifest(name, folder, trust_remote_code=trust_remote_code, commit=commit)
     check_architecture(folder, trust_remote_code=trust_remote_code)
-    write_json(manifest, described)
+    write_result(manifest, described)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.calibration.overlap import summarise_overlap
 from espalier.calibration.sequences import SequenceSettings
 from espalier.evaluation.tokenised_requests import read_requests
-from espalier.files import read_json, write_json
+from espalier.files import read_json, write_result
 from espalier.jobs.log import workflow_job
 from espalier.recovery.training_sequences import (
     TrainingTextSettings,
@@ -31,7 +31,7 @@ def main(
     drawn = [SequenceSettings(text_field=text_field, **calibration) for calibration in calibrations]
     check_not_calibrated(sequences, model, text, drawn)
     facts = {"model": model["model"], "sequences": settings, "n_documents": len(sequences.documents)}
-    write_json(checked, {**facts, "calibrations": calibrations, **summarise_overlap(compared)})
+    write_result(checked, {**facts, "calibrations": calibrations, **summarise_overlap(compared)})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import read_json, read_parquet, write_json
+from espalier.files import read_json, read_parquet, write_result
 from espalier.jobs.log import workflow_job
 from espalier.models.sizes import ModelSizes
 from espalier.planning.make_plan import PlanSettings, make_plan
@@ -28,7 +28,7 @@ def main(*, manifest: str, importance: list[str], priors: list[str], settings: d
         read_parquet(priors[0]) if priors else None,
     )
     header = {"model": model["model"], "experiment": plan.parent.name}
-    write_json(plan, {**header, **asdict(summary), "recipe": plan_settings(model, settings), **made.to_dict()})
+    write_result(plan, {**header, **asdict(summary), "recipe": plan_settings(model, settings), **made.to_dict()})
     logger.info("removes %.4f of the parameters", summary.removed_param_fraction)
 
 
