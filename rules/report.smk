@@ -24,6 +24,8 @@ rule analyse:
         gradients=study.tables.gradient_files,
         code=study.source_files(
             "analysis/*.py",
+            "messages/catalogue.py",
+            "messages/*.yaml",
             "serving/verdict_json.py",
             "serving/verdict.py",
             "statistics/*.py",
@@ -66,7 +68,13 @@ rule analyse_study:
         draws=expand(
             "<results>/reports/{model}/draws.parquet", model=study.reported_models
         ),
-        code=study.source_files("analysis/*.py", "statistics/*.py", "naming.py"),
+        code=study.source_files(
+            "analysis/*.py",
+            "messages/catalogue.py",
+            "messages/*.yaml",
+            "statistics/*.py",
+            "naming.py",
+        ),
     output:
         summary="<results>/reports/cross_model/analysis_summary.json",
     log:
@@ -97,9 +105,9 @@ rule compare_structures:
         code=study.source_files(
             "serving/verdict_json.py",
             "analysis/message_json.py",
-            "analysis/serving_messages.py",
+            "messages/catalogue.py",
+            "messages/*.yaml",
             "serving/verdict.py",
-            "statistics/messages.py",
             "evaluation/protocol.py",
             "results/legacy/*.py",
             "naming.py",
@@ -111,7 +119,7 @@ rule compare_structures:
             "reports/formatting.py",
             "reports/sections/types.py",
             "analysis/selection.py",
-            "reports/messages/*.py",
+            "reports/messages.py",
         ),
     output:
         report(
@@ -150,8 +158,8 @@ rule report_model:
             "naming.py",
             "analysis/selection.py",
             "analysis/message_json.py",
-            "analysis/serving_messages.py",
-            "statistics/messages.py",
+            "messages/catalogue.py",
+            "messages/*.yaml",
             "reports/**/*.py",
             "reports/templates/*",
             "reports/vendor/*.js",
@@ -209,8 +217,8 @@ rule report_cross_model:
             "analysis/selection.py",
             "analysis/best_configs.py",
             "analysis/message_json.py",
-            "analysis/serving_messages.py",
-            "statistics/messages.py",
+            "messages/catalogue.py",
+            "messages/*.yaml",
             "reports/**/*.py",
             "reports/templates/*",
             "reports/vendor/*.js",

@@ -11,10 +11,10 @@ import pandas as pd
 from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.selection import ModelRows, valid_rows
 from espalier.errors import UserError
+from espalier.messages.catalogue import Message
 from espalier.statistics import conclusions
 from espalier.statistics.bootstrap import Bootstrap
 from espalier.statistics.comparison import BaseInstructComparison, PairedDraws, base_vs_instruct, paired_draws
-from espalier.statistics.messages import Message
 
 SETTING_COLUMNS = ("method", "taylor_seq_len", "taylor_num_samples", "calibration")
 
@@ -45,7 +45,7 @@ def compare_base_and_instruct(
     if any(len(set(of_model)) < len(of_model) for of_model in settings):
         return _comparison_json(_undefined(Message("setting_twice")))
     if not all(np.isfinite(accuracy).all() for accuracy in accuracies):
-        return _comparison_json(_undefined(Message("not_finite", {"name": "an accuracy"})))
+        return _comparison_json(_undefined(Message("not_finite", {"name": Message("name.acc_mean")})))
     pair = _paired_draws([draws.get(model.model) for model in (base, instruct)], rows)
     return _comparison_json(base_vs_instruct(settings[0], accuracies[0], settings[1], accuracies[1], pair))
 

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.analysis.base_vs_instruct import compare_base_and_instruct
+from espalier.analysis.message_json import reason_fields
 from espalier.analysis.selection import (
     ExperimentCounts,
     ModelRows,
@@ -27,6 +28,7 @@ from espalier.analysis.selection import (
     to_int,
     valid_rows,
 )
+from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
 from espalier.statistics.bootstrap import Bootstrap
 
@@ -56,7 +58,8 @@ class BestConfig:
         baseline_ppl: Perplexity of the unpruned model; None if it is missing.
         acc_kept: `acc_mean` divided by `baseline_acc_mean`.
         ppl_ratio: `ppl` divided by `baseline_ppl`.
-        reason: Why the experiment was not compared with the unpruned model; None if it was.
+        reason: Why the experiment was not compared with the unpruned model, in English; None if it was.
+        why: The same as a message.
         n_valid: Number of candidates.
         tasks: Tasks that enter the mean accuracy.
         n_params: Number of parameters.
@@ -88,6 +91,7 @@ class BestConfig:
     acc_kept: float | None
     ppl_ratio: float | None
     reason: str | None
+    why: dict[str, Any] | None
     n_valid: int
     tasks: list[str]
     n_params: int | None
@@ -211,10 +215,10 @@ def _best_config(model: ModelRows, ratio: float | None, analysis: Mapping[str, A
         baseline_ppl=None if baseline is None else baseline.ppl,
         acc_kept=comparison.acc_kept,
         ppl_ratio=comparison.ppl_ratio,
-        reason=comparison.reason,
         n_valid=len(valid_rows(rows)),
         tasks=model.tasks,
         n_params=best.n_params,
+        **reason_fields(comparison.reason),
         **_uncertainty_columns(analysis, ratio, row["experiment"]),
     )
 
@@ -260,16 +264,16 @@ def _compare_best_of_family(family: str, best: list[BestConfig]) -> dict[str, An
         comparison[f"{kind}_acc"] = None if only is None else only.acc_mean
     reason = next(
         (
-            f"{len(configs) or 'no'} {kind} model{'s' if len(configs) > 1 else ''} of this family with a result"
+            Message("many_of_kind" if configs else "no_kind", {"kind": Message(f"kind.{kind}"), "n": len(configs)})
             for kind, configs in (("base", base), ("instruct", instruct))
             if len(configs) != 1
         ),
         _not_comparable([*base, *instruct]),
     )
     if reason is None and comparison["base_acc"] == 0:
-        reason = "the accuracy of the base model is 0"
+        reason = Message("zero_base")
     change = None if reason else comparison["instruct_acc"] / comparison["base_acc"] - 1
-    return {**comparison, "relative_change": change, "reason": reason}
+    return {**comparison, "relative_change": change, **reason_fields(reason)}
 
 
 def _architecture(configs: list[BestConfig]) -> dict[str, Any]:
@@ -281,7 +285,7 @@ def _architecture(configs: list[BestConfig]) -> dict[str, Any]:
         "ppl": sum(perplexities) / len(configs) if same_text and len(perplexities) == len(configs) else None,
         "n": len(configs),
         "models": [config.model for config in configs],
-        "reason": reason,
+        **reason_fields(reason),
     }
 
 
@@ -291,13 +295,13 @@ def _overall_best(best: list[BestConfig]) -> BestConfig | None:
     return min(best, key=lambda config: (-config.acc_mean, config.model))
 
 
-def _not_comparable(configs: list[BestConfig]) -> str | None:
+def _not_comparable(configs: list[BestConfig]) -> Message | None:
     if len({tuple(sorted(config.tasks)) for config in configs}) > 1:
-        return "the models were evaluated on different tasks"
+        return Message("different_tasks")
     if len({config.protocol for config in configs}) > 1:
-        return "the models were evaluated by different protocols"
+        return Message("other_protocols")
     if len({config.acc_mean_rule for config in configs}) > 1:
-        return "the mean accuracies follow different rules"
+        return Message("different_rules")
     return None
 
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from espalier.analysis.selection import ModelRows, valid_rows
 from espalier.errors import UserError
+from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import N_DRAWS, Bootstrap, bootstrap
 from espalier.statistics.correctness import Correctness, check_means, correctness
 from espalier.statistics.counts import draw_from_counts
-from espalier.statistics.messages import Message
 
 SEED = 0
 SamplesReaders = Mapping[str, Callable[[], pd.DataFrame]]

@@ -33,11 +33,11 @@ from espalier.analysis.selection import (
     valid_rows,
 )
 from espalier.analysis.uncertainty import uncertainty_of
+from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
 from espalier.statistics import conclusions
 from espalier.statistics.comparison import perplexity_ratio
 from espalier.statistics.correlation import GroupedCorrelation, grouped_correlation
-from espalier.statistics.messages import Message
 
 NO_EVIDENCE = Evidence(None, None, {}, Message("no_counts"))
 
@@ -162,7 +162,7 @@ def _analyse_ratio(
         "ppl_accuracy": _ppl_accuracy(valid, model.texts),
         "best": None if best is None or best_scores is None else _best_json(best, best_scores),
         "baseline": None if baseline is None else asdict(baseline),
-        "best_vs_baseline": asdict(compare_with_baseline(best_scores, baseline)),
+        "best_vs_baseline": compare_with_baseline(best_scores, baseline).to_json(),
         "uncertainty": uncertainty_of(rows, evidence, best["experiment"] if best else None),
         "results": _results_json(rows, model, perplexities),
     }

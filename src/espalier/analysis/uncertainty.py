@@ -15,12 +15,12 @@ from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
 from espalier.analysis.selection import valid_rows
 from espalier.errors import UserError
+from espalier.messages.catalogue import Message
 from espalier.naming import BASELINE
 from espalier.statistics import conclusions
 from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap
 from espalier.statistics.comparison import accuracy_kept
 from espalier.statistics.confidence_set import ConfidenceSet, confidence_set
-from espalier.statistics.messages import Message
 from espalier.statistics.optimism import Shrinkage, SplitHalf, shrinkage, split_half
 from espalier.statistics.seeds import SeedErrors, seed_errors
 from espalier.statistics.tokens import TokenGroup, compare_at_equal_tokens

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap
 from espalier.statistics.comparison import BaseInstructComparison
 from espalier.statistics.confidence_set import ConfidenceSet
 from espalier.statistics.correlation import GroupedCorrelation
-from espalier.statistics.messages import Message
 from espalier.statistics.optimism import Shrinkage, SplitHalf
 from espalier.statistics.seeds import AxisEffect, SeedErrors
 from espalier.statistics.validation import TIE

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from espalier.statistics.messages import Message
+from espalier.messages.catalogue import Message
 from espalier.statistics.validation import FloatArray, same_lengths
 
 MIN_POINTS = 3

@@ -1,14 +1,11 @@
 """Statements about results."""
 
-import ast
-import string
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import espalier.statistics
+from espalier.messages.catalogue import Message, catalogue, render_message
 from espalier.statistics.bootstrap import bootstrap
 from espalier.statistics.comparison import PairedDraws, base_vs_instruct
 from espalier.statistics.conclusions import (
@@ -22,7 +19,6 @@ from espalier.statistics.conclusions import (
 from espalier.statistics.confidence_set import ConfidenceSet
 from espalier.statistics.correlation import grouped_correlation
 from espalier.statistics.counts import draw_from_counts
-from espalier.statistics.messages import STATISTICS_ENGLISH, Message, render_message
 from espalier.statistics.optimism import shrinkage, split_half
 from espalier.statistics.seeds import seed_errors
 from espalier.statistics.variance import decompose
@@ -30,7 +26,7 @@ from tests.unit.statistics.studies import study
 
 
 def english(message: Message) -> str:
-    return render_message(message, STATISTICS_ENGLISH)
+    return render_message(message, catalogue("en"))
 
 
 def codes(messages: list[Message]) -> list[str]:
@@ -42,22 +38,6 @@ def codes(messages: list[Message]) -> list[str]:
 def confidence(members: list[bool], simultaneous: list[bool] | None = None) -> ConfidenceSet:
     zeros = np.zeros(len(members))
     return ConfidenceSet(0.95, zeros, zeros, np.array(members), 0.0, np.array(simultaneous or members))
-
-
-def test_every_used_code_has_a_text() -> None:
-    """The codes in the sources and the keys of the catalogue are the same."""
-    used = {"correlation_none", "correlation_moderate", "correlation_strong"}  # built from the strength at run time
-    literals: set[str] = set()
-    for path in Path(espalier.statistics.__path__[0]).glob("*.py"):
-        if path.stem != "messages":
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            literals |= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-            calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "Message"]
-            used |= {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}  # type: ignore[misc]
-    assert used <= set(STATISTICS_ENGLISH)
-    assert set(STATISTICS_ENGLISH) - used <= literals
-    for template in STATISTICS_ENGLISH.values():
-        assert all(name is None or name.isidentifier() for _, name, _, _ in string.Formatter().parse(template))
 
 
 def test_confidence_set_messages() -> None:
@@ -134,8 +114,3 @@ def test_intervals_message() -> None:
     counts = draw_from_counts(["x"], [[0.5]], [30], model="m", seed=0, n_draws=10)
     assert "no results of single documents" in english(intervals_message(counts))
     assert intervals_message(replace(drawn, source="counts")).code == "from_counts"
-
-
-def test_other_catalogues_translate_reasons_too() -> None:
-    message = Message("outer", {"reason": Message("inner", {"n": 2})})
-    assert render_message(message, {"outer": "außen: {reason}", "inner": "{n} innen"}) == "außen: 2 innen"

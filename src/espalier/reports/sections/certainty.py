@@ -19,7 +19,7 @@ def certainty_section(texts: Texts, content: Content) -> ReportSection:
     uncertainty = content["uncertainty"]
     statements = uncertainty["statements"]
     if not statements:
-        reason = texts.reason(uncertainty) if uncertainty["reason"] else texts.reason("there is no valid experiment")
+        reason = texts.reason(uncertainty) if uncertainty["why"] else texts("no_valid_experiment")
         return ReportSection(texts("s.certainty"), [texts("certainty.none", reason=reason)])
     sentences = [texts.message(message) for group in ("set", "optimism") for message in statements[group]]
     rows = [
@@ -43,7 +43,7 @@ def variation_section(texts: Texts, content: Content) -> ReportSection:
     uncertainty = content["uncertainty"]
     axes = uncertainty["axes"]
     if axes is None:
-        reason = texts.reason(uncertainty) if uncertainty["reason"] else texts.reason("there is no valid experiment")
+        reason = texts.reason(uncertainty) if uncertainty["why"] else texts("no_valid_experiment")
         return ReportSection(texts("s.spread"), [texts("spread.none", reason=reason)])
     sentences = [texts.message(message) for group in ("axes", "tokens") for message in uncertainty["statements"][group]]
     tables = [
@@ -59,7 +59,7 @@ def costs_section(texts: Texts, analysis: Content, content: Content) -> ReportSe
     """Return the section that compares accuracy, perplexity and costs with the unpruned model."""
     costs = analysis["costs"]
     if costs is None or not costs["experiments"]:
-        reason = texts.message({"code": "no_structure", "values": {}}) if costs is None else texts.reason(costs)
+        reason = texts("no_structure") if costs is None else texts.reason(costs)
         return ReportSection(texts("s.costs"), [texts("costs.none", reason=reason)])
     baseline = costs["baseline"]
     rows = [

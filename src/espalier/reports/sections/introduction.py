@@ -23,7 +23,7 @@ def ratio_title(texts: Texts, ratio: float | None) -> str:
 def counts_line(texts: Texts, counts: Content) -> str:
     """Return the line with the numbers of experiments: total, valid and invalid, with the reasons."""
     line = texts("counts", total=counts["total"], valid=counts["valid"], invalid=counts["invalid"])
-    reasons = "; ".join(f"{n} {texts.reason(reason)}" for reason, n in counts["reasons"].items())
+    reasons = "; ".join(f"{n} {texts(code)}" for code, n in counts["codes"].items())
     return line + (f" ({reasons})" if reasons else "")
 
 
