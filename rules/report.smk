@@ -41,6 +41,7 @@ rule analyse:
     params:
         samples=study.tables.samples,
         passes=study.tables.gradient_passes,
+        n_models=len(study.model_names),
         headline_ratio=study.config.report.ratio,
     script:
         "../workflow/scripts/analyse.py"

@@ -65,7 +65,12 @@ def test_every_text_is_used() -> None:
     built = [
         re.compile(re.escape(text).replace(r"\*", ".+")) for text in found if "*" in text and re.search("[a-z]", text)
     ]
-    unused = {code for code in set(catalogue("en")) - found if not any(one.fullmatch(code) for one in built)}
+    unused = {
+        code
+        for code in set(catalogue("en")) - found
+        if (name := re.sub(r"\.(kept|accuracy)$", "", code)) not in found  # the measure is added at run time
+        and not any(one.fullmatch(text) for one in built for text in (code, name))
+    }
     assert unused == set()
 
 

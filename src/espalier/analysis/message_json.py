@@ -20,9 +20,7 @@ def to_json(message: Message) -> dict[str, Any]:
     """Convert a message to `code`, `values` (with messages converted likewise) and `text` (English)."""
     return {
         "code": message.code,
-        "values": {
-            key: to_json(one) if isinstance(one, Message) else to_plain_json(one) for key, one in message.values.items()
-        },
+        "values": {key: _value_json(one) for key, one in message.values.items()},
         "text": english(message),
     }
 
@@ -39,8 +37,7 @@ def reason_fields(reason: Message | None) -> dict[str, Any]:
 
 def from_json(content: Mapping[str, Any]) -> Message:
     """Convert the result of `to_json` back to a message."""
-    values = {key: from_json(one) if isinstance(one, Mapping) else one for key, one in content["values"].items()}
-    return Message(content["code"], values)
+    return Message(content["code"], {key: _value_from_json(one) for key, one in content["values"].items()})
 
 
 def to_plain_json(value: Any) -> Any:
@@ -54,3 +51,17 @@ def to_plain_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _value_json(value: Any) -> Any:
+    if isinstance(value, Message):
+        return to_json(value)
+    if isinstance(value, list | tuple):
+        return [_value_json(one) for one in value]
+    return to_plain_json(value)
+
+
+def _value_from_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return from_json(value)
+    return [_value_from_json(one) for one in value] if isinstance(value, list) else value

@@ -6,7 +6,7 @@ template may use only the values that its message carries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -16,7 +16,8 @@ import yaml
 
 LANGUAGES = ("en", "zh")
 
-Value = Union[str, int, float, "Message"]
+Value = Union[str, int, float, "Message", Sequence[Union[str, "Message"]]]
+"""A value of a message. A list becomes an enumeration."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,13 @@ def catalogue(language: str) -> Mapping[str, str]:
 
 def render_message(message: Message, templates: Mapping[str, str]) -> str:
     """Render a message, and the messages among its values, with a catalogue."""
-    values = {
-        name: render_message(value, templates) if isinstance(value, Message) else value
-        for name, value in message.values.items()
-    }  # fmt: skip
+
+    def render(value: Value) -> Value:
+        if isinstance(value, Message):
+            return render_message(value, templates)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return templates["list.separator"].join(str(render(one)) for one in value)
+        return value
+
+    values = {name: render(value) for name, value in message.values.items()}
     return templates[message.code].format(**values)

@@ -60,6 +60,8 @@ def _overview_lines(texts: Texts, content: Overview) -> list[str]:
     for code, sentences in (("overview.supported", content.supported), ("overview.open", content.open_questions)):
         shown_sentences = sentences or [texts("overview.nothing")]
         lines += ["", texts(code), *(f"  • {sentence}" for sentence in shown_sentences)]
+    for table in content.tables:
+        lines += ["", *table_lines(table)]
     return lines
 
 

@@ -17,7 +17,7 @@ from tests.unit.reports.test_reports import experiments, layers, page
 # Headings from search_analysis_report.txt.
 MODEL_HEADINGS = [
     "M 模型分析", "1. 剪枝方法对比", "2. Taylor 参数影响分析", "按 taylor_seq_len 分组:", "按 taylor_num_samples 分组:",
-    "3. 梯度指标与 ACC 的相关性", "相关性解释:", "4. 极端剪枝层数影响", "按极端剪枝层数分组:", "5. PPL 与 ACC 的关系",
+    "3. 梯度指标与 ACC 的相关性", "4. 极端剪枝层数影响", "按极端剪枝层数分组:", "5. PPL 与 ACC 的关系",
     "6. 最佳配置详情", "各任务详细 ACC:",
 ]  # fmt: skip
 MODEL_LINES = [
@@ -77,7 +77,7 @@ def test_headings_of_the_structure_comparison() -> None:
 def test_statements_and_reasons_are_translated() -> None:
     analysis: dict[str, Any] = analyse_model(with_documents(), "M", headline_ratio=None, evidence=evidence())
     text = model_text(analysis, "zh")
-    assert "y 可与最佳区分: 其 1 个实验都不在集合中。" in text
+    assert "最佳实验不可能来自以下方法: y。" in text
     assert "只有一个校准种子" in text
     assert "未剪枝模型没有结果" in cross_model_text(analyse_study(experiments()), "zh")
     assert "该系列没有带结果的 Instruct 模型" in cross_model_text(analyse_study(experiments()), "zh")

@@ -106,7 +106,7 @@ def test_text_has_the_counts_and_six_sections_of_each_ratio() -> None:
     assert [title[:2] for title in titles] == ["1.", "2.", "3.", "4.", "5.", "6."] * 2
     assert text.index("\nPruning ratio 50%\n") < text.index("\nPruning ratio 20%\n")  # the headline ratio comes first
     assert "random (control)" in text
-    assert "Best method: x (its best experiment reaches 0.5400)" in text
+    assert "Method of the best experiment: x (accuracy 0.5400)" in text
     assert "67.5%" in text  # 0.54 / 0.8
     assert "only 1 of at least 3 experiments" in text  # at 20%
     assert "nan" not in text
@@ -152,7 +152,7 @@ def test_cross_model_reports() -> None:
     text = cross_model_text(summary)
     assert "Experiments: 8 total, 7 valid, 1 invalid (1 missing)" in text
     assert "+11.11%" in text  # 0.6 / 0.54 - 1
-    assert "highest mean accuracy of 2 models is I with y (0.6000)" in text
+    assert "I with y has the highest accuracy of 2 models (0.6000)" in text
     texts = Texts()
     figures = {key: cross_figures(texts, content) for key, content in summary["by_ratio"].items()}
     assert figures["50"][2].alt == "Change from base to instruct: F +11.1%."
