@@ -12,6 +12,7 @@ from espalier.reports.figures.cross import cross_figures
 from espalier.reports.html import cross_model_html
 from espalier.reports.latex import TABLES
 from espalier.reports.layout import write_text
+from espalier.reports.markdown import best_configs_markdown
 from espalier.reports.messages import Texts
 from espalier.reports.text import cross_model_text, write_figures
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, summary: str, language: str, table: Path, comparison: Path, text: Path, html: Path, tex: dict[str, Path],
+    *, summary: str, language: str, table: Path, comparison: Path, text: Path, html: Path, markdown: Path,
+    tex: dict[str, Path],
     figures: dict[str, Path],
 ) -> None:  # fmt: skip
     content: dict[str, Any] = read_json(summary)
@@ -29,6 +31,7 @@ def main(
     write_result(comparison, cross_model_comparison(content))
     write_text(text, cross_model_text(content, language))
     write_text(html, cross_model_html(content, language))
+    write_text(markdown, best_configs_markdown(content, language))
     for name, path in tex.items():
         write_text(path, TABLES[name](content))
     write_figures(cross_figures(Texts(), content), figures)
@@ -43,6 +46,7 @@ if __name__ == "__main__":
             comparison=Path(snakemake.output.comparison),
             text=Path(snakemake.output.text),
             html=Path(snakemake.output.html),
+            markdown=Path(snakemake.output.markdown),
             tex={Path(path).stem: Path(path) for path in snakemake.output.tex},
             figures={Path(path).name: Path(path) for path in [*snakemake.output.svg, *snakemake.output.pdf]},
         )
