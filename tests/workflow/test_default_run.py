@@ -186,6 +186,8 @@ def test_reports_are_there_and_name_the_best(default_run: DefaultRun) -> None:
         assert {one["verdict"] for one in structure["deployment"]["targets"] if one["target"] == "transformers"} == {
             "as_is"
         }
+    for page in [*reports.glob("*.html"), *reports.glob("*/report.html")]:
+        assert page.stat().st_size < 400_000, page
     for name in ("report.txt", "report.html", "all_models_best_configs.csv", "tables/best_configs.tex"):
         assert (reports / "cross_model" / name).stat().st_size > 0
 
@@ -224,9 +226,12 @@ def test_snakemakes_own_report_holds_pages_figures_and_tables(
         names = [Path(name).name for name in archive.namelist()]
         page = archive.read("report/report.html").decode()
     assert names.count("accuracy_perplexity.svg") == 6
+    assert names.count("accuracy_perplexity-p35.svg") == 6
+    assert names.count("kept_by_method.svg") == 1
     assert names.count("report.txt") == 7
     assert "all_models_best_configs.csv" in names
-    for category in ("All models", "Models", "Structures"):
+    assert names.count("index.html") == 1
+    for category in ("Index", "All models", "Models", "Structures"):
         assert f'"{category}"' in page
 
 

@@ -26,12 +26,15 @@ import pathlib, sys
 import espalier
 from espalier.config import load_study
 from espalier.planning import select
-from espalier.reports import html
+from espalier.reports import page
+from espalier.reports.figures.files import figure_style
 from espalier.reports.messages import Texts
 from importlib.metadata import version
 assert pathlib.Path(espalier.__file__).is_relative_to(sys.prefix), espalier.__file__
 assert version("espalier") == espalier.__version__
-assert len(html._source("vendor/vega.min.js")) > 100_000
+assert "data-listing" in page._source("page.js")
+with figure_style():
+    pass
 assert Texts("zh")("seq_len") != Texts("en")("seq_len")
 model = {"name": "A", "family": "Llama", "kind": "base", "path": "a"}
 assert load_study({"study": "s", "models": [model]}).grid.pruning_ratio == (0.2,)

@@ -33,7 +33,7 @@ def summarise_study(results: Path) -> str:
         tabulate(rows, headers=HEADERS, floatfmt=(*[".3f"] * 7, ".1%"), missingval="-"),
         *_not_finished(results),
         "",
-        f"Reports:  {results}/reports/cross_model/report.html, {results}/reports/{{model}}/report.html",
+        f"Reports:  {results}/reports/index.html, and a page for all models and each model that it links",
         f"Tables:   {results}/consolidated/experiments.parquet, evaluations.parquet, layers.parquet",
     ]
     return "\n".join(lines)
