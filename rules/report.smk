@@ -64,9 +64,11 @@ rule analyse_study:
             "messages/*.yaml",
             "statistics/*.py",
             "naming.py",
+            "tables.py",
         ),
     output:
         summary="<results>/reports/cross_model/analysis_summary.json",
+        experiments="<results>/reports/experiments.parquet",
     log:
         "<results>/logs/analyse_study.log",
     benchmark:
@@ -326,6 +328,7 @@ rule report_cross_model:
             category="All models",
             labels={"what": "report"},
         ),
+        markdown="<results>/reports/cross_model/tables/best_configs.md",
         tex=expand(
             "<results>/reports/cross_model/tables/{table}.tex",
             table=["best_configs", "base_vs_instruct", "costs"],

@@ -13,6 +13,7 @@ from espalier.jobs.provenance import collect_provenance, read_drawn
 from espalier.reports.html import cross_model_html
 from espalier.reports.latex import TABLES
 from espalier.reports.layout import write_text
+from espalier.reports.markdown import best_configs_markdown
 from espalier.reports.site import Site
 from espalier.reports.text import cross_model_text
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def main(
     *, summary: str, analyses: list[str], experiments: str, drawn: str, with_structures: list[str],
     config: Mapping[str, Any], language: str, table: Path, comparison: Path, text: Path, html: Path,
-    tex: dict[str, Path],
+    markdown: Path, tex: dict[str, Path],
 ) -> None:  # fmt: skip
     content: dict[str, Any] = read_json(summary)
     models: list[dict[str, Any]] = [read_json(path) for path in analyses]
@@ -32,6 +33,7 @@ def main(
         best_configs_table(content).to_csv(temporary, index=False)
     write_result(comparison, cross_model_comparison(content))
     write_text(text, cross_model_text(content, language))
+    write_text(markdown, best_configs_markdown(content, language))
     for name, path in tex.items():
         write_text(path, TABLES[name](content))
     page = cross_model_html(
@@ -59,5 +61,6 @@ if __name__ == "__main__":
             comparison=Path(snakemake.output.comparison),
             text=Path(snakemake.output.text),
             html=Path(snakemake.output.html),
+            markdown=Path(snakemake.output.markdown),
             tex={Path(path).stem: Path(path) for path in snakemake.output.tex},
         )

@@ -166,12 +166,12 @@ def test_latex_escapes_names() -> None:
     text = best_configs_latex(analyse_study(experiments(ODD, ODD)))
     assert r"\toprule" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert len(rows) == 1 + 3  # header, two models at 50%, one at 20%
-    assert all(line.replace(r"\&", "").count("&") == 10 for line in rows)
+    assert len(rows) == 2 + 3  # two headers, two models at 50%, one at 20%
+    assert all(line.replace(r"\&", "").count("&") == 7 for line in rows)
     assert r"\$y\$ 50\%\_\#\{\}\textbackslash" in text
     pairs = base_vs_instruct_latex(analyse_study(experiments()))
-    assert r"F & 50\% & 0.5400 & 0.6000 & +11.11\% & 0 & -- & -- \\" in pairs  # no setting in common
-    assert r"F & 20\% & 0.7000 & -- & -- & 0 & -- & -- \\" in pairs
+    assert r"F & 0.540 & 0.600 & +11.1\% & 0 & -- & -- \\" in pairs  # no setting in common
+    assert r"F & 0.700 & -- & -- & 0 & -- & -- \\" in pairs
     assert r"\midrule" in costs_latex(analyse_study(experiments(ODD, ODD)))
 
 
