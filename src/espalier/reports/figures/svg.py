@@ -80,7 +80,7 @@ def _new_ids(root: ET.Element, name: str) -> dict[str, str]:
 def _rename(element: ET.Element, new_ids: Mapping[str, str]) -> None:
     """Give an element its new id and references, and shorten its numbers. Ids without a reference are removed."""
     identity = element.attrib.pop("id", None)
-    if identity in new_ids:
+    if identity is not None and identity in new_ids:
         element.set("id", new_ids[identity])
     if _XLINK in element.attrib and element.attrib[_XLINK].startswith("#"):
         element.set(_XLINK, f"#{new_ids[element.attrib[_XLINK][1:]]}")
