@@ -94,6 +94,11 @@ class Study:
         found = [path for pattern in patterns for path in sorted(self._sources.glob(pattern))]
         return [os.path.relpath(path) for path in found]
 
+    @property
+    def figure_styles(self) -> list[str]:
+        """The style file that the config adds to the style of the figures; empty if there is none."""
+        return [self.config.report.style] if self.config.report.style else []
+
     # -- names ---------------------------------------------------------------------------------------------------
 
     @property

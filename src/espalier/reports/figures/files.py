@@ -59,14 +59,16 @@ def figure_style(user_style: str | None = None) -> Iterator[None]:
     """
     own: Any = mpl.rc_params_from_file(str(OWN_STYLE), fail_on_error=True, use_default_template=False)
     added = [own] if user_style is None else [own, read_style(user_style)]
-    logger = logging.getLogger("matplotlib.font_manager")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # a name with a glyph that the font lacks is no problem of the job
+    # A name with a glyph that the font lacks is no problem of the job; fontTools logs each step of its work.
+    levels = {name: logging.getLogger(name).level for name in ("matplotlib", "fontTools")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with style.context(added, after_reset=True):
             yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def read_style(path: str) -> mpl.RcParams:
