@@ -205,7 +205,7 @@ def test_reports_say_which_method_keeps_most(default_run: DefaultRun) -> None:
     assert all(differences[method, "random"]["difference"] > 0 for method in ("taylor", "layerwise", "blockwise"))
     text = (reports / "cross_model/report.txt").read_text(encoding="utf-8")
     assert "Pruning ratio 50%: means of the accuracy kept over 6 models: " in text.splitlines()[4]
-    assert "Pruning ratio 50%: blockwise keeps " in text
+    assert "Pruning ratio 50%: Method blockwise keeps " in text
     table = AnalysedExperiments.validate(read_table(reports / "experiments.parquet"))
     pruned = table[table.experiment.ne("baseline")]
     assert pruned.acc_kept.between(pruned.acc_kept_low, pruned.acc_kept_high).all()

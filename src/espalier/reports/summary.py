@@ -10,8 +10,6 @@ from tabulate import tabulate
 
 from espalier.errors import UserError
 from espalier.files import read_json
-from espalier.reports.messages import Texts
-from espalier.reports.sections.cross import cross_headline
 
 HEADERS = ("model", "best experiment", "accuracy", "unpruned", "kept", "ppl", "unpruned ppl", "parameters kept")
 
@@ -27,14 +25,14 @@ def summarise_study(results: Path) -> str:
         raise UserError(f"{results}: no results yet; run snakemake first")
     best_configs = [read_json(file) for file in files]
     ratios = sorted({f"{100 * best['pruning_ratio']:.10g}%" for best in best_configs if best["pruning_ratio"]})
-    rows = [_model_row(best) for best in sorted(best_configs, key=_order)]
+    rows = [_model_row(best) for best in best_configs]
     cross_model = _cross_model(results)
     lines = [
         f"Best experiment of each model of study {results.name!r} at {' and '.join(ratios)} of the parameters removed",
         "(accuracy: mean over the tasks; kept: divided by the accuracy of the unpruned model)",
         "",
         tabulate(rows, headers=HEADERS, floatfmt=(*[".3f"] * 4, ".1%", ".3f", ".3f", ".1%"), missingval="-"),
-        *(["", cross_headline(Texts(), cross_model)] if "comparisons" in cross_model else []),
+        *_kept_by_method(cross_model),
         *_not_finished(cross_model),
         "",
         f"Reports:  {results}/reports/index.html, and a page for all models and each model that it links",
@@ -48,6 +46,15 @@ def _cross_model(results: Path) -> dict[str, Any]:
     path = results / "reports/cross_model/analysis_summary.json"
     found: dict[str, Any] = read_json(path) if path.exists() else {}
     return found
+
+
+def _kept_by_method(summary: dict[str, Any]) -> list[str]:
+    """Return a line with the accuracy that each method keeps, mean over the models; none if that is not known."""
+    compared = summary.get("comparisons") or {"measure": None}
+    if compared["measure"] != "kept":
+        return []
+    means = ", ".join(f"{name} {one['mean']:.1%}" for name, one in compared["kept"].items())
+    return ["", f"Accuracy kept, mean over {len(compared['models'])} models: {means}"] if means else []
 
 
 def _not_finished(summary: dict[str, Any]) -> list[str]:
@@ -72,12 +79,6 @@ def _model_row(best: dict[str, Any]) -> list[Any]:
         baseline.get("ppl"),
         None if removed is None else 1 - removed,
     ]
-
-
-def _order(best: dict[str, Any]) -> tuple[bool, float, str]:
-    """Order models by what they keep; those of which that is not known come last."""
-    kept = best["best_vs_baseline"]["acc_kept"]
-    return kept is None, 0.0 if kept is None else -kept, best["model"]
 
 
 def main() -> None:
