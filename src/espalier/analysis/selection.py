@@ -139,9 +139,14 @@ class BaselineComparison:
     reason: Message | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the comparison as JSON content, with the reason as text (`reason`) and as message (`why`)."""
+        """Return the comparison as JSON content, with a reason as text (`reason`) and as message (`why`).
+
+        Without a reason there is no key `why`: `global_best_config.json` has the comparison, and jobs that use the best
+        experiment would run again for a key that says nothing.
+        """
         fields = ("acc_mean_difference", "acc_kept", "ppl_ratio")
-        return {field: getattr(self, field) for field in fields} | reason_fields(self.reason)
+        values = {field: getattr(self, field) for field in fields}
+        return values | (reason_fields(self.reason) if self.reason else {"reason": None})
 
 
 def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = None) -> ModelRows:

@@ -186,25 +186,30 @@ def _kept_by_method(texts: Texts, content: Content, analyses: Sequence[Content],
 
 
 def _kept_rows(analysis: Content, key: str) -> list[Row]:
-    """Return what each method keeps of one model at one ratio. Intervals are divided by the unpruned accuracy."""
+    """Return what each method keeps of one model at one ratio; none if the unpruned model has no result.
+
+    Means are over the experiments of a method. They have intervals if the results of single documents are known.
+    """
     content = analysis["by_ratio"][key]
+    compared = content["comparisons"]
+    names = {"model": analysis["model"], "kind": analysis["kind"]}
+    if compared["measure"] == "kept":
+        return [
+            names | {
+                "method": method, "control": one["control"], "n_experiments": one["n"], "acc_kept": one["mean"],
+                "acc_kept_low": (one["interval"] or [None])[0], "acc_kept_high": (one["interval"] or [None])[-1],
+            }
+            for method, one in compared["kept"].items()
+        ]  # fmt: skip
     unpruned = (content["baseline"] or {}).get("acc_mean")
-    if not unpruned:
-        return []
-    uncertain = content["uncertainty"]["methods"] or {}
-    rows = []
-    for method, one in content["methods"].items():
-        if one["n"]:
-            low, high = (uncertain.get(method) or {}).get("interval") or (None, None)
-            rows.append(
-                {
-                    "model": analysis["model"], "kind": analysis["kind"], "method": method, "control": one["control"],
-                    "n_experiments": one["n"], "acc_mean": one["mean"], "unpruned": unpruned,
-                    "acc_kept": one["mean"] / unpruned, "acc_kept_low": None if low is None else low / unpruned,
-                    "acc_kept_high": None if high is None else high / unpruned,
-                }
-            )  # fmt: skip
-    return rows
+    return [
+        names | {
+            "method": method, "control": one["control"], "n_experiments": one["n"], "acc_kept": one["mean"] / unpruned,
+            "acc_kept_low": None, "acc_kept_high": None,
+        }
+        for method, one in content["methods"].items()
+        if one["n"] and unpruned
+    ]  # fmt: skip
 
 
 def _base_vs_instruct(texts: Texts, content: Content) -> Figure:

@@ -40,10 +40,11 @@ def finish_svg(raw: str, name: str, alt: str, tips: Mapping[str, str]) -> str:
         for child in element.findall(f"{{{SVG}}}style"):
             element.remove(child)  # in a page, it would be about the page; the document has the same as its own style
     family = _move_family(root)
-    used = _used_ids(root)
+    new_ids = _new_ids(root, name)
     for element in root.iter():
-        _rename(element, name, used)
+        _rename(element, new_ids)
     _remove_white_space(root)
+    _unwrap_groups(root)
     title = ET.Element(f"{{{SVG}}}title")
     title.text = alt
     root.insert(0, title)
@@ -65,25 +66,27 @@ def _move_family(root: ET.Element) -> str:
     return families.pop()
 
 
-def _used_ids(root: ET.Element) -> set[str]:
-    """Return the ids that something in the document refers to."""
-    used = {element.get(_XLINK, "").removeprefix("#") for element in root.iter()}
+def _new_ids(root: ET.Element, name: str) -> dict[str, str]:
+    """Return a short new id for each id that something in the document refers to."""
+    used: dict[str, None] = {}
     for element in root.iter():
+        used |= dict.fromkeys([element.get(_XLINK, "")[1:]])
         for value in element.attrib.values():
-            used.update(_REFERENCE.findall(value))
-    return used
+            used |= dict.fromkeys(_REFERENCE.findall(value))
+    used.pop("", None)
+    return {old: f"{name}-{number}" for number, old in enumerate(used)}
 
 
-def _rename(element: ET.Element, name: str, used: set[str]) -> None:
-    """Begin the id of an element and its references with a name. Ids without a reference are removed."""
+def _rename(element: ET.Element, new_ids: Mapping[str, str]) -> None:
+    """Give an element its new id and references, and shorten its numbers. Ids without a reference are removed."""
     identity = element.attrib.pop("id", None)
-    if identity in used:
-        element.set("id", f"{name}-{identity}")
+    if identity is not None and identity in new_ids:
+        element.set("id", new_ids[identity])
     if _XLINK in element.attrib and element.attrib[_XLINK].startswith("#"):
-        element.set(_XLINK, f"#{name}-{element.attrib[_XLINK][1:]}")
+        element.set(_XLINK, f"#{new_ids[element.attrib[_XLINK][1:]]}")
     for key, value in list(element.attrib.items()):
         if "url(#" in value:
-            element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", value))
+            element.set(key, _REFERENCE.sub(lambda match: f"url(#{new_ids[match[1]]})", value))
         elif key in {"d", "transform", "x", "y"}:
             short = _LONG_NUMBER.sub(lambda number: f"{float(number[0]):.2f}", value)
             element.set(key, " ".join(short.split()))
@@ -99,3 +102,12 @@ def _remove_white_space(root: ET.Element) -> None:
         if element.tag not in {f"{{{SVG}}}text", f"{{{SVG}}}tspan", f"{{{SVG}}}style", f"{{{SVG}}}title"}:
             element.text = None
         element.tail = None if element.tag != f"{{{SVG}}}tspan" else element.tail
+
+
+def _unwrap_groups(element: ET.Element) -> None:
+    """Replace each group without attributes by its content; matplotlib wraps every mark in several."""
+    content: list[ET.Element] = []
+    for child in list(element):
+        _unwrap_groups(child)
+        content += list(child) if child.tag == f"{{{SVG}}}g" and not child.attrib else [child]
+    element[:] = content

@@ -59,7 +59,7 @@ def headline(texts: Texts, analysis: Content) -> str:
     certain = analysis["uncertainty"]["experiments"].get(best["experiment"], {})
     if (ends := certain.get("interval")) is not None:
         sentence += texts("headline.interval", low=format_fixed(ends[0]), high=format_fixed(ends[1]))
-    if versus["why"]:
+    if versus["reason"]:
         sentence += texts("headline.reason", reason=texts.reason(versus))
     elif versus["acc_kept"] is None:
         sentence += texts("stop")
