@@ -129,10 +129,16 @@ def correlation_with_accuracy(valid: pd.DataFrame, metric: str, *, level: float 
         mean), and `statements` about the relation within methods.
     """
     if metric not in valid:
-        reason = Message("no_values", {"name": metric})
+        reason = Message("no_values", {"name": conclusions.name_in_words(metric)})
         return {"r": None, "n": 0, "n_distinct": 0, **reason_fields(reason), "within": None, "statements": []}
     x, y = (pd.to_numeric(valid[column]).to_numpy(dtype=np.float64, na_value=np.nan) for column in (metric, "acc_mean"))
-    grouped = grouped_correlation(x, y, [str(one) for one in valid["method"]], x_name=metric, y_name="acc_mean")
+    grouped = grouped_correlation(
+        x,
+        y,
+        [str(one) for one in valid["method"]],
+        x_name=conclusions.name_in_words(metric),
+        y_name=Message("name.acc_mean"),
+    )
     pooled = grouped.pooled
     return {
         "r": pooled.r,

@@ -43,7 +43,7 @@ def experiment_chart_rows(experiments: pd.DataFrame, analysis: Content, content:
                 "acc": float(row["acc_mean"]),
                 "low": low,
                 "high": high,
-                "in_set": of_experiment.get("in_set"),
+                "in_set": of_experiment.get("in_simultaneous_set"),
                 "acc_kept": of_experiment.get("acc_kept"),
                 "kept_interval": of_experiment.get("acc_kept_interval"),
                 "ppl": to_float(row[f"ppl_{text}"]) if text else None,

@@ -20,7 +20,7 @@ from espalier.reports.listing import Listing, best_listing, experiments_listing
 from espalier.reports.messages import Texts
 from espalier.reports.page import render_page
 from espalier.reports.provenance import Provenance
-from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections, failed_jobs
+from espalier.reports.sections.cross import cross_headline, cross_notes, cross_overview, cross_sections
 from espalier.reports.sections.introduction import by_ratio, counts_line, headline, notes, overview, ratio_title
 from espalier.reports.sections.model import model_sections
 from espalier.reports.sections.types import Content, Overview, ReportSection
@@ -165,7 +165,7 @@ def cross_model_html(
         headline=cross_headline(texts, summary),
         overview=cross_overview(texts, summary),
         listing=best_listing(texts, summary, site),
-        notes=[texts("note.cross"), *failed_jobs(texts, summary)],
+        notes=cross_notes(texts, summary),
         site=site,
         files=files_of_study,
         provenance=provenance,

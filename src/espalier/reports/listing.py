@@ -140,7 +140,7 @@ def best_listing(texts: Texts, summary: Content, site: Site | None = None) -> Li
             _text_cell(row["experiment"], site.structure(row["model"], row["experiment"])),
             _fixed_cell(row["acc_mean"]), _interval_end_cell(row, 0), _interval_end_cell(row, 1),
             _fixed_cell(row["acc_mean_corrected"]),
-            _int_cell(row["n_in_set"]), Cell(format_percent(row["acc_kept"]), row["acc_kept"]),
+            _int_cell(row["n_in_simultaneous_set"]), Cell(format_percent(row["acc_kept"]), row["acc_kept"]),
             _fixed_cell(row["ppl"], 2), _fixed_cell(row["ppl_ratio"], 2), _int_cell(row["n_params"]),
             _int_cell(row["kv_cache_bytes_per_token"]), _int_cell(row["flops_per_token"]),
         ]

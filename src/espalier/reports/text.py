@@ -7,7 +7,7 @@ from typing import Any
 
 from espalier.reports.layout import TEXT_WIDTH, banner, table_lines
 from espalier.reports.messages import Texts
-from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections, failed_jobs
+from espalier.reports.sections.cross import cross_headline, cross_notes, cross_overview, cross_sections
 from espalier.reports.sections.introduction import by_ratio, counts_line, headline, notes, overview, ratio_title
 from espalier.reports.sections.model import model_sections
 from espalier.reports.sections.types import Overview, ReportSection
@@ -47,7 +47,7 @@ def cross_model_text(summary: dict[str, Any], language: str = "en") -> str:
         *banner(texts("title.cross", study=summary["study"])),
         counts_line(texts, summary["all_ratios"]["experiments"]),
         cross_headline(texts, summary),
-        *failed_jobs(texts, summary),
+        *cross_notes(texts, summary),
         *_overview_lines(texts, cross_overview(texts, summary)),
     ]
     for _, one in by_ratio(summary):

@@ -81,7 +81,7 @@ def correlation_messages(name: str, grouped: GroupedCorrelation, level: float) -
     if not relation_is_shown(grouped, level) or grouped.mean_within is None:
         return []
     sign = Message("sign.positive" if grouped.mean_within > 0 else "sign.negative")
-    values = {"name": _name(name), "r": grouped.mean_within, "n_methods": grouped.n_groups, "sign": sign}
+    values = {"name": name_in_words(name), "r": grouped.mean_within, "n_methods": grouped.n_groups, "sign": sign}
     return [Message("relation_shown", values)]
 
 
@@ -118,8 +118,10 @@ def base_vs_instruct_messages(difference: float, interval: Sequence[float], n: i
     return [Message(code, {"settings": settings, **points})]
 
 
-def _name(name: str) -> Message | str:
-    """Return an axis or metric in words; the names of gradient metrics and texts are shown as they are."""
+def name_in_words(name: str) -> Message | str:
+    """Return an axis or metric in words; the names of gradient metrics are shown as they are."""
+    if name.startswith("ppl_"):
+        return Message("name.ppl_of", {"text": name.removeprefix("ppl_")})
     known = {"taylor_seq_len", "taylor_num_samples", "method", "extreme_pruning_layers"}
     return Message(f"axis.{name}") if name in known else name
 
@@ -127,4 +129,4 @@ def _name(name: str) -> Message | str:
 def _effect_message(name: str, effect: AxisEffect, n_seeds: int, level: float) -> Message:
     f, p = effect.f or 0.0, 1.0 if effect.p is None else effect.p
     code = "axis_beyond_seeds" if p <= 1 - level else "axis_within_seeds"
-    return Message(code, {"axis": _name(name), "f": f, "p": p, "n_seeds": n_seeds})
+    return Message(code, {"axis": name_in_words(name), "f": f, "p": p, "n_seeds": n_seeds})

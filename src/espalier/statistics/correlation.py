@@ -76,7 +76,7 @@ class GroupedCorrelation:
     reason: Message | None
 
 
-def correlation(x: Any, y: Any, *, x_name: str = "x", y_name: str = "y") -> Correlation:
+def correlation(x: Any, y: Any, *, x_name: Message | str = "x", y_name: Message | str = "y") -> Correlation:
     """Compute Pearson's correlation over the experiments where both values are finite.
 
     Args:
@@ -109,7 +109,7 @@ def correlation(x: Any, y: Any, *, x_name: str = "x", y_name: str = "y") -> Corr
 
 
 def grouped_correlation(
-    x: Any, y: Any, groups: Sequence[Hashable], *, x_name: str = "x", y_name: str = "y"
+    x: Any, y: Any, groups: Sequence[Hashable], *, x_name: Message | str = "x", y_name: Message | str = "y"
 ) -> GroupedCorrelation:
     """Compute the correlation over all experiments, within each group, and the mean over groups.
 

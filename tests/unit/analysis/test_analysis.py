@@ -177,7 +177,7 @@ def test_best_against_the_baseline() -> None:
     assert analysis["baseline"]["acc_mean"] == 0.8
     assert analysis["best_vs_baseline"] == {
         "acc_mean_difference": pytest.approx(-0.2), "acc_kept": pytest.approx(0.75), "ppl_ratio": 3.0,
-        "reason": None, "why": None,
+        "reason": None,
     }  # fmt: skip
     assert analysis["best"]["tasks"] == {"a": 0.6, "b": 0.6}
     assert analysis["best"]["taylor_seq_len"] == 16

@@ -94,7 +94,7 @@ def test_accuracies_are_compared_where_the_unpruned_model_has_no_result() -> Non
     frame = experiments()[lambda rows: rows["experiment"] != "baseline"]
     analysis = analyse_model(frame, "M", headline_ratio=None, evidence=evidence(names=known))
     assert differences(analysis["comparisons"])["method", "x", "y"]["difference"] == pytest.approx(0.09)
-    assert "x is 9.0 points more accurate than y (" in model_text(analysis)
+    assert "Method x is 9.0 points more accurate than y (" in model_text(analysis)
 
 
 def test_without_draws_nothing_is_compared_and_it_says_why() -> None:
@@ -106,18 +106,18 @@ def test_without_draws_nothing_is_compared_and_it_says_why() -> None:
 def test_sentences_of_methods_and_controls() -> None:
     analysis = analyse_model(experiments(), "M", headline_ratio=None, evidence=evidence())
     said = {kind: [one["text"] for one in found] for kind, found in analysis["comparisons"]["statements"].items()}
-    assert said["methods"][0].startswith("x keeps 11.2 points more than y (")
+    assert said["methods"][0].startswith("Method x keeps 11.2 points more than y (")
     assert said["methods"][0].endswith("; 2 settings).")
     # y keeps 57.5%, the control 56.25%: not better.
     assert said["controls"][0].startswith(
-        "y is not shown to be better than random pruning: against random it keeps +1.2"
+        "Method y is not shown to be better than random pruning: against random it keeps +1.2"
     )
     assert said["controls"][1] == "Better than random pruning (random): x."
     texts = Texts()
     assert "y is not shown to be better than random pruning" in headline(texts, analysis)
     found = overview(texts, analysis)
-    assert any(line.startswith("x keeps") for line in found.supported)
-    assert any(line.startswith("y is not shown") for line in found.open_questions)
+    assert any(line.startswith("Method x keeps") for line in found.supported)
+    assert any(line.startswith("Method y is not shown") for line in found.open_questions)
     assert found.tables[0].rows[0][:2] == ["x", "68.8%"]
 
 
@@ -129,7 +129,7 @@ def test_a_method_below_the_control_comes_first() -> None:
     ]  # fmt: skip
     messages = [english(one) for one in control_messages([rows[1], rows[0]], "kept")]
     assert messages == [
-        "x is worse than random pruning: random keeps 20.0 points more (10.0 to 30.0; 1 setting).",
+        "Method x is worse than random pruning: random keeps 20.0 points more (10.0 to 30.0; 1 setting).",
         "Better than random pruning (random): x.",
     ]
 
@@ -141,7 +141,7 @@ def test_all_pairs_that_are_not_told_apart_share_a_sentence() -> None:
         for first, second, difference in (("a", "b", -0.2), ("a", "c", 0.05), ("b", "c", 0.01))
     ]  # fmt: skip
     assert [english(one) for one in method_messages(rows, "accuracy")] == [
-        "b is 20.0 points more accurate than a (10.0 to 30.0; 4 settings).",
+        "Method b is 20.0 points more accurate than a (10.0 to 30.0; 4 settings).",
         "Methods not told apart: a and c, b and c.",
     ]
     turned = [dict(rows[0], difference=0.2)]

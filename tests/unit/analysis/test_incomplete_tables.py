@@ -77,7 +77,7 @@ def test_one_experiment_with_documents() -> None:
 
 def test_all_columns_are_equal() -> None:
     text = check_all_reports(table(*(row(f"x-{n}", 0.5) for n in range(1, 6))))
-    assert "undefined (all values of ppl_text are equal)" in text
+    assert "undefined (all values of the perplexity of text are equal)" in text
     assert "Correlations with the accuracy are undefined: all values of grad_norm_ratio are equal." in text
 
 

@@ -73,7 +73,7 @@ def test_a_relation_needs_more_than_a_few_settings() -> None:
     x = list(range(12))
     many = grouped_correlation(x, [-value + 0.1 * (value % 3) for value in x], ["m"] * 6 + ["n"] * 6)
     messages = correlation_messages("ppl", many, 0.95)
-    assert english(messages[0]).startswith("ppl and accuracy have a negative relation within methods (mean r -1.00")
+    assert english(messages[0]).startswith("Within methods, ppl and accuracy have a negative relation (mean r -1.00")
     # r = 0.6 of 8 points: atanh(0.6) * sqrt(5) = 1.55, below the normal quantile 1.96.
     noisy = grouped_correlation(range(8), [0, 4, 1, 5, 2, 3, 7, 4], ["m"] * 8)
     assert noisy.mean_within == pytest.approx(0.6, abs=0.06)

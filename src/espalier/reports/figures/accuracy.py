@@ -108,7 +108,9 @@ def intervals(texts: Texts, content: Content, rows: list[Row]) -> Figure:
 
     in_set = content["uncertainty"]["set"]
     best = content["best"]["experiment"] if content["best"] else MISSING
-    alt = texts("f.intervals.alt", n=len(rows), members=in_set["n_members"] if in_set else MISSING, best=best)
+    alt = texts(
+        "f.intervals.alt", n=len(rows), members=in_set["n_simultaneous_members"] if in_set else MISSING, best=best
+    )
     return Figure(name, caption, alt, accuracy_table(content, rows), draw)
 
 

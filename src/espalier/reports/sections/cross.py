@@ -66,6 +66,11 @@ def cross_headline(texts: Texts, summary: Content) -> str:
     return " ".join([texts(f"headline.means.{compared['measure']}", **values), *own])
 
 
+def cross_notes(texts: Texts, summary: Content) -> list[str]:
+    """Return the notes of the report on all models, and one line for each failed job."""
+    return [texts("note.cross"), texts("note.error"), *failed_jobs(texts, summary)]
+
+
 def failed_jobs(texts: Texts, summary: Content) -> list[str]:
     """Return one line with the reason for each failed job that does not belong to a single experiment."""
     return [texts("cross.failed", **one) for one in summary.get("failed_jobs", [])]

@@ -157,10 +157,7 @@ def _best_section(texts: Texts, content: Content) -> ReportSection:
         [texts("best.acc_mean"), format_fixed(best["acc_mean"])],
         [texts("ci"), format_interval(texts, certain.get("interval"))],
         [texts("best.ppl"), format_fixed(best["ppl"], 2)],
-        *(
-            [texts(f"settings.column.{key}"), format_value(best[key])]
-            for key in ("taylor_seq_len", "taylor_num_samples")
-        ),
+        *([texts(f"best.{key}"), format_value(best[key])] for key in ("taylor_seq_len", "taylor_num_samples")),
         [texts("best.calibration"), format_value(best["calibration"])],
         [texts("best.removed"), format_percent(best["removed_param_fraction"])],
         ["grad_norm_ratio", format_fixed(best["grad_norm_ratio"], 2)],
