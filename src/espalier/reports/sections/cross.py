@@ -112,10 +112,13 @@ def _best_headline(texts: Texts, summary: Content, title: str, n: int) -> str:
 def _preferences_section(texts: Texts, content: Content) -> ReportSection:
     """Return what base and instruct models and the models of each family prefer."""
     groups = content["comparisons"].get("groups", [])
+    said = {
+        group_title(texts, group): sentences(group["statements"], "controls", "methods", "settings") for group in groups
+    }
     lines = [
-        texts("cross.group", group=group_title(texts, group), text=texts.message(message))
-        for group in groups
-        for message in sentences(group["statements"], "controls", "methods", "settings")
+        texts("cross.group", group=title, text=" ".join(texts.message(message) for message in messages))
+        for title, messages in said.items()
+        if messages
     ]
     return ReportSection(texts("x.preferences"), lines or [texts("x.preferences.none")])
 
