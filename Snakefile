@@ -115,6 +115,11 @@ rule all:
             model=study.reported_models,
         ),
         "<results>/reports/cross_model/report.html",
+        "<results>/reports/index.html",
+        expand(
+            "<results>/reports/{page}/figures",
+            page=[*study.reported_models, "cross_model"],
+        ),
 
 
 rule stage:
@@ -184,6 +189,7 @@ rule partial_reports:
             model=study.reported_models,
         ),
         "<results>/reports/cross_model/report.html",
+        "<results>/reports/index.html",
 
 
 rule cross_model:

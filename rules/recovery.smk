@@ -161,6 +161,8 @@ rule analyse_recovery:
         samples=study.recovered.sample_files(checkpoints),
         code=study.source_files(
             "analysis/*.py",
+            "messages/catalogue.py",
+            "messages/*.yaml",
             "naming.py",
             "recipe.py",
             "statistics/*.py",

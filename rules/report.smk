@@ -1,16 +1,5 @@
-# Reports: first the statistics of the tables, which need scipy, then the pages, text, figures and tables for papers,
-# which only render the statistics. These rules need neither models nor torch.
-
-MODEL_FIGURES = [
-    "accuracy_by_method",
-    "accuracy_by_setting",
-    "accuracy_perplexity",
-    "intervals",
-    "task_profile",
-    "kept_layers",
-    "gradient_profile",
-]
-CROSS_FIGURES = ["best_vs_baseline", "base_vs_instruct"]
+# Reports: first the statistics of the tables, which need scipy, then figures, pages, text and tables for papers, which
+# only render the statistics. These rules need neither models nor torch.
 
 
 rule analyse:
@@ -24,6 +13,8 @@ rule analyse:
         gradients=study.tables.gradient_files,
         code=study.source_files(
             "analysis/*.py",
+            "messages/catalogue.py",
+            "messages/*.yaml",
             "serving/verdict_json.py",
             "serving/verdict.py",
             "statistics/*.py",
@@ -50,6 +41,7 @@ rule analyse:
     params:
         samples=study.tables.samples,
         passes=study.tables.gradient_passes,
+        n_models=len(study.model_names),
         headline_ratio=study.config.report.ratio,
     script:
         "../workflow/scripts/analyse.py"
@@ -66,9 +58,17 @@ rule analyse_study:
         draws=expand(
             "<results>/reports/{model}/draws.parquet", model=study.reported_models
         ),
-        code=study.source_files("analysis/*.py", "statistics/*.py", "naming.py"),
+        code=study.source_files(
+            "analysis/*.py",
+            "messages/catalogue.py",
+            "messages/*.yaml",
+            "statistics/*.py",
+            "naming.py",
+            "tables.py",
+        ),
     output:
         summary="<results>/reports/cross_model/analysis_summary.json",
+        experiments="<results>/reports/experiments.parquet",
     log:
         "<results>/logs/analyse_study.log",
     benchmark:
@@ -97,26 +97,30 @@ rule compare_structures:
         code=study.source_files(
             "serving/verdict_json.py",
             "analysis/message_json.py",
-            "analysis/serving_messages.py",
+            "messages/catalogue.py",
+            "messages/*.yaml",
             "serving/verdict.py",
-            "statistics/messages.py",
             "evaluation/protocol.py",
             "results/legacy/*.py",
             "naming.py",
             "models/architecture.py",
             "models/sizes.py",
-            "reports/structure.py",
-            "reports/sections/serving.py",
+            "reports/structure*.py",
+            "reports/page.py",
+            "reports/provenance.py",
+            "reports/site.py",
+            "reports/messages.py",
             "reports/layout.py",
             "reports/formatting.py",
+            "reports/sections/serving.py",
             "reports/sections/types.py",
+            "reports/templates/*",
             "analysis/selection.py",
-            "reports/messages/*.py",
         ),
     output:
         report(
             directory("<results>/reports/{model}/structures"),
-            patterns=["{experiment}.txt"],
+            patterns=["{experiment}.html"],
             caption="../workflow/report/structure.rst",
             category="Structures",
             subcategory="{model}",
@@ -134,27 +138,128 @@ rule compare_structures:
         runtime=per_attempt(10),
     params:
         experiments=study.sweep.names_of_model,
+        models=study.reported_models,
         language=study.config.report.language,
     script:
         "../workflow/scripts/compare_structures.py"
 
 
-rule report_model:
-    """Write the page, text and figures of one model."""
+# All figures of a model are one job: a figure takes 0.3 s, and starting Python with matplotlib takes 2 s. They are a
+# folder, because imported results may have any pruning ratio. The page depends on the list of figures, a file, because
+# Snakemake compares files by content, but folders by time.
+rule draw_model:
+    """Draw the figures of one model, with the table behind each."""
     input:
         analysis="<results>/reports/{model}/analysis.json",
         experiments="<results>/consolidated/experiments.parquet",
         layers="<results>/consolidated/layers.parquet",
+        priors=study.tables.prior_files,
+        style=study.figure_styles,
+        code=study.source_files(
+            "naming.py",
+            "analysis/selection.py",
+            "analysis/message_json.py",
+            "messages/*.py",
+            "messages/*.yaml",
+            "reports/figures/*.py",
+            "reports/figures/*.mplstyle",
+            "reports/chart_rows.py",
+            "reports/formatting.py",
+            "reports/messages.py",
+            "reports/sections/answers.py",
+            "reports/sections/introduction.py",
+            "reports/sections/types.py",
+        ),
+    output:
+        figures=report(
+            directory("<results>/reports/{model}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../workflow/report/model_figure.rst",
+            category="Models",
+            subcategory="{model}",
+            labels={"model": "{model}", "what": "figure {figure}"},
+        ),
+        drawn="<results>/reports/{model}/figures.json",
+    log:
+        "<results>/logs/draw_model/{model}.log",
+    benchmark:
+        "<results>/benchmarks/draw_model/{model}.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
+    params:
+        priors=study.tables.prior_passes,
+    script:
+        "../workflow/scripts/draw_model.py"
+
+
+rule draw_study:
+    """Draw the figures that compare all models, with the table behind each."""
+    input:
+        summary="<results>/reports/cross_model/analysis_summary.json",
+        analyses=expand(
+            "<results>/reports/{model}/analysis.json", model=study.reported_models
+        ),
+        style=study.figure_styles,
+        code=study.source_files(
+            "naming.py",
+            "analysis/selection.py",
+            "analysis/message_json.py",
+            "messages/*.py",
+            "messages/*.yaml",
+            "reports/figures/*.py",
+            "reports/figures/*.mplstyle",
+            "reports/chart_rows.py",
+            "reports/formatting.py",
+            "reports/messages.py",
+            "reports/sections/answers.py",
+            "reports/sections/introduction.py",
+            "reports/sections/types.py",
+        ),
+    output:
+        figures=report(
+            directory("<results>/reports/cross_model/figures"),
+            patterns=["{figure}.svg"],
+            caption="../workflow/report/cross_figure.rst",
+            category="All models",
+            labels={"what": "figure {figure}"},
+        ),
+        drawn="<results>/reports/cross_model/figures.json",
+    log:
+        "<results>/logs/draw_study.log",
+    benchmark:
+        "<results>/benchmarks/draw_study.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
+    script:
+        "../workflow/scripts/draw_study.py"
+
+
+rule report_model:
+    """Write the page and the text of one model."""
+    input:
+        analysis="<results>/reports/{model}/analysis.json",
+        experiments="<results>/consolidated/experiments.parquet",
+        layers="<results>/consolidated/layers.parquet",
+        priors=study.tables.prior_files,
+        drawn="<results>/reports/{model}/figures.json",
         recovery=study.recovered.analysis,
         code=study.source_files(
             "naming.py",
             "analysis/selection.py",
             "analysis/message_json.py",
-            "analysis/serving_messages.py",
-            "statistics/messages.py",
+            "messages/*.py",
+            "messages/*.yaml",
+            "jobs/provenance.py",
             "reports/**/*.py",
             "reports/templates/*",
-            "reports/vendor/*.js",
         ),
     output:
         text=report(
@@ -171,18 +276,6 @@ rule report_model:
             subcategory="{model}",
             labels={"model": "{model}", "what": "report"},
         ),
-        svg=report(
-            expand(
-                "<results>/reports/{{model}}/figures/{figure}.svg",
-                figure=MODEL_FIGURES,
-            ),
-            caption="../workflow/report/model_figure.rst",
-            category="Models",
-            subcategory="{model}",
-        ),
-        pdf=expand(
-            "<results>/reports/{{model}}/figures/{figure}.pdf", figure=MODEL_FIGURES
-        ),
     log:
         "<results>/logs/report_model/{model}.log",
     benchmark:
@@ -196,24 +289,32 @@ rule report_model:
     params:
         language=study.config.report.language,
         measured=study.inference.current,
+        priors=study.tables.prior_passes,
+        models=study.reported_models,
+        with_structures=study.models_with_structures,
     script:
         "../workflow/scripts/report_model.py"
 
 
 rule report_cross_model:
-    """Write the page, text, figures and tables that compare all models."""
+    """Write the page, text and tables that compare all models."""
     input:
         summary="<results>/reports/cross_model/analysis_summary.json",
+        analyses=expand(
+            "<results>/reports/{model}/analysis.json", model=study.reported_models
+        ),
+        experiments="<results>/consolidated/experiments.parquet",
+        drawn="<results>/reports/cross_model/figures.json",
         code=study.source_files(
             "naming.py",
             "analysis/selection.py",
             "analysis/best_configs.py",
             "analysis/message_json.py",
-            "analysis/serving_messages.py",
-            "statistics/messages.py",
+            "messages/*.py",
+            "messages/*.yaml",
+            "jobs/provenance.py",
             "reports/**/*.py",
             "reports/templates/*",
-            "reports/vendor/*.js",
         ),
     output:
         table=report(
@@ -235,21 +336,10 @@ rule report_cross_model:
             category="All models",
             labels={"what": "report"},
         ),
+        markdown="<results>/reports/cross_model/tables/best_configs.md",
         tex=expand(
             "<results>/reports/cross_model/tables/{table}.tex",
             table=["best_configs", "base_vs_instruct", "costs"],
-        ),
-        svg=report(
-            expand(
-                "<results>/reports/cross_model/figures/{figure}.svg",
-                figure=CROSS_FIGURES,
-            ),
-            caption="../workflow/report/cross_figure.rst",
-            category="All models",
-        ),
-        pdf=expand(
-            "<results>/reports/cross_model/figures/{figure}.pdf",
-            figure=CROSS_FIGURES,
         ),
     log:
         "<results>/logs/report_cross_model.log",
@@ -263,5 +353,58 @@ rule report_cross_model:
         runtime=per_attempt(10),
     params:
         language=study.config.report.language,
+        with_structures=study.models_with_structures,
     script:
         "../workflow/scripts/report_cross_model.py"
+
+
+rule report_index:
+    """Write the index of all reports and files, and the page of all experiments."""
+    input:
+        summary="<results>/reports/cross_model/analysis_summary.json",
+        analyses=expand(
+            "<results>/reports/{model}/analysis.json", model=study.reported_models
+        ),
+        experiments="<results>/consolidated/experiments.parquet",
+        drawn=expand(
+            "<results>/reports/{model}/figures.json",
+            model=[*study.reported_models, "cross_model"],
+        ),
+        code=study.source_files(
+            "naming.py",
+            "analysis/selection.py",
+            "analysis/message_json.py",
+            "messages/*.py",
+            "messages/*.yaml",
+            "jobs/provenance.py",
+            "reports/**/*.py",
+            "reports/templates/*",
+        ),
+    output:
+        index=report(
+            "<results>/reports/index.html",
+            caption="../workflow/report/index_page.rst",
+            category="Index",
+            labels={"what": "index of all reports"},
+        ),
+        experiments=report(
+            "<results>/reports/experiments.html",
+            caption="../workflow/report/experiments_page.rst",
+            category="Index",
+            labels={"what": "all experiments"},
+        ),
+    log:
+        "<results>/logs/report_index.log",
+    benchmark:
+        "<results>/benchmarks/report_index.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
+    params:
+        language=study.config.report.language,
+        with_structures=study.models_with_structures,
+    script:
+        "../workflow/scripts/report_index.py"

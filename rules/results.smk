@@ -52,6 +52,8 @@ rule consolidate:
         experiments="<results>/consolidated/experiments.parquet",
         code=study.source_files(
             "analysis/*.py",
+            "messages/catalogue.py",
+            "messages/*.yaml",
             "naming.py",
             "statistics/*.py",
             "tables.py",

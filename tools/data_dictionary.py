@@ -26,6 +26,7 @@ DOCUMENTED = (
         "consolidated/experiments.parquet; one model: consolidated/{model}/all_methods_results.parquet, .csv",
         tables.Experiments,
     ),
+    ("Analysed experiments", "reports/experiments.parquet", tables.AnalysedExperiments),
     ("Evaluations", "consolidated/evaluations.parquet", tables.Evaluations),
     ("Layers", "consolidated/layers.parquet", tables.Layers),
     ("Recovered experiments", "consolidated/recovery.parquet", tables.RecoveredExperiments),

@@ -180,11 +180,21 @@ def write_parquet(path: str | Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
-def write_table(path: str | Path, frame: pd.DataFrame) -> None:
-    """Write a validated table as Parquet."""
+def write_table(path: str | Path, frame: pd.DataFrame, metadata: Mapping[str, Mapping[str, str]] | None = None) -> None:
+    """Write a validated table as Parquet.
+
+    Args:
+        path: Path of the file.
+        frame: The table.
+        metadata: Metadata of each column's field in the schema, such as its description and unit.
+    """
     import pyarrow as pa
 
-    write_parquet(path, pa.Table.from_pandas(frame, preserve_index=False))
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    if metadata is not None:
+        fields = [field.with_metadata(dict(metadata.get(field.name, {}))) for field in table.schema]
+        table = table.cast(pa.schema(fields, metadata=table.schema.metadata))
+    write_parquet(path, table)
 
 
 def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> pa.Table:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Hashable, Iterable, Mapping
+
 import pandas as pd
 import pandera.pandas as pa
 from pandera.typing import Series
@@ -127,6 +130,38 @@ class Experiments(_Table):
         unique = ["model", "experiment"]  # noqa: RUF012
 
 
+class AnalysedExperiments(Experiments):
+    """The rows of the experiments table, with their uncertainty and costs. Intervals are at 95%, over documents.
+
+    They are null where nothing is known about documents. The sets are those of one model and pruning ratio.
+    """
+
+    acc: Series[float] | None = pa.Field(
+        alias=r"^acc_(?!mean$|mean_rule$|mean_low$|mean_high$|kept$|kept_low$|kept_high$).+", regex=True, ge=0, le=1,
+        nullable=True, description="Accuracy of a task, as it enters the mean.",
+    )  # fmt: skip
+    acc_mean_low: Series[float] = pa.Field(nullable=True, description="Lower end of the interval of acc_mean.")
+    acc_mean_high: Series[float] = pa.Field(nullable=True, description="Upper end of the interval of acc_mean.")
+    acc_kept: Series[float] = pa.Field(
+        nullable=True, description="acc_mean divided by that of the unpruned model; null where that has no result."
+    )
+    acc_kept_low: Series[float] = pa.Field(nullable=True, description="Lower end of the interval of acc_kept.")
+    acc_kept_high: Series[float] = pa.Field(nullable=True, description="Upper end of the interval of acc_kept.")
+    in_set: Series[pd.BooleanDtype] = pa.Field(
+        nullable=True, description="Whether it cannot be told from the best, tested alone; null for controls."
+    )
+    in_simultaneous_set: Series[pd.BooleanDtype] = pa.Field(
+        nullable=True,
+        description="The same for all experiments of the study together, as the pages say; null for controls.",
+    )
+    kv_cache_bytes_per_token: Series[pd.Int64Dtype] = pa.Field(
+        ge=0, nullable=True, description="Size of the KV cache of one token, in the dtype of the model's config."
+    )
+    flops_per_token: Series[pd.Int64Dtype] = pa.Field(
+        ge=0, nullable=True, description="Floating-point operations of one token, attention scores left out."
+    )
+
+
 class Evaluations(_Table):
     """Each row is one metric of one task for one experiment.
 
@@ -153,6 +188,12 @@ class Evaluations(_Table):
     protocol: Series[pa.String] = pa.Field(
         description="Hash of the evaluation protocol (`imported`: unknown); only equal ones compare."
     )
+    study: Series[pa.String] | None = pa.Field(description="Name of the study.")
+    method: Series[pa.String] | None = pa.Field(nullable=True, description="Pruning method; null for the baseline.")
+    pruning_ratio: Series[float] | None = pa.Field(
+        ge=0, lt=1, description="Requested share of all parameters; 0: baseline."
+    )
+    enters_mean: Series[bool] | None = pa.Field(description="Whether this metric of this task enters acc_mean.")
 
     class Config(_Table.Config):
         unique = ["model", "experiment", "task", "metric"]  # noqa: RUF012
@@ -176,6 +217,9 @@ class Layers(_Table):
     attention_after: Series[int] = pa.Field(ge=0, description="Prunable attention parameters after pruning.")
     mlp_before: Series[int] = pa.Field(ge=0, description="Prunable MLP parameters before pruning.")
     mlp_after: Series[int] = pa.Field(ge=0, description="Prunable MLP parameters after pruning.")
+    study: Series[pa.String] | None = pa.Field(description="Name of the study.")
+    method: Series[pa.String] | None = pa.Field(nullable=True, description="Pruning method.")
+    pruning_ratio: Series[float] | None = pa.Field(gt=0, lt=1, description="Requested share of all parameters.")
 
     class Config(_Table.Config):
         unique = ["model", "experiment", "layer"]  # noqa: RUF012
@@ -259,3 +303,35 @@ class RecoveredExperiments(_Table):
 
     class Config(_Table.Config):
         unique = ["model", "experiment"]  # noqa: RUF012
+
+
+# Units of the columns that are not plain fractions, counts or names, by a pattern of the column's name.
+_UNITS = {
+    r"taylor_seq_len": "tokens",
+    r"taylor_num_samples": "sequences",
+    r"n_params|params_.*|attention_(before|after)|mlp_(before|after)|n_trainable": "parameters",
+    r"kept_kv_groups": "KV groups",
+    r"kept_mlp_channels": "MLP channels",
+    r"acc_kept.*": "fraction of the unpruned model",
+    r"acc_(?!mean_rule$).*|.*_fraction|pruning_ratio": "fraction (0 to 1)",
+    r"ppl_.*": "exp(nats per token)",
+    r"loglikelihood|loss_increase": "nats",
+    r"n_chars": "characters",
+    r"n_bytes|peak_memory_bytes": "bytes",
+    r"n_tokens": "tokens",
+    r"seconds": "s",
+    r"kv_cache_bytes_per_token": "bytes per token",
+    r"flops_per_token": "FLOPs per token",
+    r"extreme_pruning_layers": "layers",
+}
+
+
+def column_metadata(schema: type[pa.DataFrameModel], columns: Iterable[Hashable]) -> Mapping[str, Mapping[str, str]]:
+    """Return the description, and the unit if there is one, of each column of a table, for the Parquet schema."""
+    known = schema.to_schema().columns
+    found: dict[str, dict[str, str]] = {}
+    for name in map(str, columns):
+        column = known.get(name) or next(one for key, one in known.items() if one.regex and re.match(key, name))
+        unit = next((unit for pattern, unit in _UNITS.items() if re.fullmatch(pattern, name)), None)
+        found[name] = {"description": str(column.description)} | ({} if unit is None else {"unit": unit})
+    return found

@@ -47,13 +47,13 @@ class Browser:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
-    def open(self, page: Path, *, width: int = 1200, height: int = 900) -> None:
-        """Open a file and wait until it is loaded."""
+    def open(self, page: Path, *, width: int = 1200, height: int = 900, query: str = "") -> None:
+        """Open a file and wait until it is loaded; `query` ends its address."""
         self.requests.clear()
         self.messages.clear()
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", **size)
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page.as_uri() + query)
         self._until(lambda message: message.get("method") == "Page.loadEventFired")
         self.run("new Promise(done => setTimeout(done, 300))")
 

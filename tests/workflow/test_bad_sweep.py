@@ -209,7 +209,7 @@ def test_names_with_dots_signs_and_words_of_the_workflow(snakemake: Run, tmp_pat
     files = [f"{one}{end}" for one in ("best", name) for end in ("", ".F32.gguf", ".F32.gguf.json")]
     assert made == sorted(files)
     structures = sorted(path.name for path in (results / f"reports/{model}/structures").glob("[!.]*"))
-    assert structures == [f"{one}.{end}" for one in ("best-recovered-p20", name) for end in ("json", "txt")]
+    assert structures == [f"{one}.{end}" for one in ("best-recovered-p20", name) for end in ("html", "json", "txt")]
     table = pd.read_parquet(results / "consolidated/experiments.parquet")
     assert table["status"].tolist() == ["ok"] * 3
     assert not list(results.rglob("failures/**/*.json"))

@@ -23,13 +23,15 @@ def sweep_jobs(*, models: int, passes: int, experiments: int) -> dict[str, int]:
     """Jobs of a sweep: what is counted per model, per gradient pass, per experiment and per study."""
     per_model = (
         "check_model", "tokenize_requests", "check_calibration", "evaluate_baseline", "consolidate", "analyse",
-        "report_model", "compare_structures",
+        "draw_model", "report_model", "compare_structures",
     )  # fmt: skip
     return {
         **dict.fromkeys(per_model, models),
         **dict.fromkeys(("collect_gradients", "measure_priors"), passes),
         **dict.fromkeys(("plan", "evaluate"), experiments),
-        **dict.fromkeys(("consolidate_study", "analyse_study", "report_cross_model", "all"), 1),
+        **dict.fromkeys(
+            ("consolidate_study", "analyse_study", "draw_study", "report_cross_model", "report_index", "all"), 1
+        ),
     }
 
 

@@ -61,7 +61,8 @@ def test_rules_measure_where_the_forecast_looks(name: str) -> None:
 WITHOUT_OUTPUT = {"forecast"}  # looks anew each time
 WITHOUT_CODE = {"lock_cache", "choose_recovered"}  # copy values from one file to another
 CHEAP = WITHOUT_OUTPUT | {
-    "lock_cache", "consolidate_study", "consolidate", "analyse", "analyse_study", "report_model", "report_cross_model",
+    "lock_cache", "consolidate_study", "consolidate", "analyse", "analyse_study", "draw_model", "draw_study",
+    "report_model", "report_cross_model", "report_index",
     "compare_structures", "import_legacy", "describe_export", "choose_recovered", "consolidate_recovery",
     "analyse_recovery",
 }  # fmt: skip
@@ -154,8 +155,8 @@ NOT_LOADED = {
     ("choose_recovered", "collect_gradients", "describe_export", "evaluate", "evaluate_baseline", "evaluate_recovered",
      "forecast", "lock_cache", "make_world", "measure_importance", "measure_priors", "measure_weights", "plan",
      "stage_model", "train_sandbox_tokenizer"): HEAVY | {"scipy"},
-    ("compare_structures", "consolidate_recovery", "consolidate_study", "import_legacy", "report_cross_model",
-     "report_model"): HEAVY - {"pandas"} | {"scipy"},
+    ("compare_structures", "consolidate_recovery", "consolidate_study", "draw_model", "draw_study", "import_legacy",
+     "report_cross_model", "report_index", "report_model"): HEAVY - {"pandas"} | {"scipy"},
     ("analyse", "analyse_recovery", "analyse_study", "consolidate"): HEAVY - {"pandas"},
     ("stage_dataset", "stage_text"): {"torch", "transformers", "scipy"},
     ("check_calibration", "check_model", "check_recovery"): _MODELS | _TASKS | {"pandas", "scipy"},

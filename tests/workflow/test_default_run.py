@@ -20,7 +20,7 @@ from espalier.evaluation.tasks import load_tasks
 from espalier.files import read_json, read_table
 from espalier.models.loading import load_tokenizer
 from espalier.reports.summary import summarise_study
-from espalier.tables import Experiments, Samples
+from espalier.tables import AnalysedExperiments, Experiments, Samples
 from tests.conftest import REPOSITORY, Run
 from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun
 
@@ -189,8 +189,33 @@ def test_reports_are_there_and_name_the_best(default_run: DefaultRun) -> None:
         assert {one["verdict"] for one in structure["deployment"]["targets"] if one["target"] == "transformers"} == {
             "as_is"
         }
+    for page in [*reports.glob("*.html"), *reports.glob("*/report.html")]:
+        assert page.stat().st_size < 400_000, page
     for name in ("report.txt", "report.html", "all_models_best_configs.csv", "tables/best_configs.tex"):
         assert (reports / "cross_model" / name).stat().st_size > 0
+
+
+def test_reports_say_which_method_keeps_most(default_run: DefaultRun) -> None:
+    """The strongest result of the study: over six models, taylor keeps less than the others and more than chance."""
+    reports = default_run.results / "reports"
+    summary = read_json(reports / "cross_model/analysis_summary.json")
+    compared = summary["comparisons"]
+    assert (compared["measure"], compared["left_out"], len(compared["models"])) == ("kept", [], 6)
+    differences = {(one["first"], one["second"]): one for one in compared["differences"] if one["axis"] == "method"}
+    for pair in (("taylor", "layerwise"), ("taylor", "blockwise")):
+        assert differences[pair]["differs"], pair
+        assert differences[pair]["difference"] < -0.05, pair
+    assert all(differences[method, "random"]["difference"] > 0 for method in ("taylor", "layerwise", "blockwise"))
+    text = (reports / "cross_model/report.txt").read_text(encoding="utf-8")
+    assert "Pruning ratio 50%: means of the accuracy kept over 6 models: " in text.splitlines()[4]
+    assert "Pruning ratio 50%: Method blockwise keeps " in text
+    table = AnalysedExperiments.validate(read_table(reports / "experiments.parquet"))
+    pruned = table[table.experiment.ne("baseline")]
+    assert pruned.acc_kept.between(pruned.acc_kept_low, pruned.acc_kept_high).all()
+    assert pruned[pruned.method.ne("random")].in_simultaneous_set.notna().all()
+    assert table.flops_per_token.notna().all()
+    markdown = (reports / "cross_model/tables/best_configs.md").read_text(encoding="utf-8")
+    assert markdown.count("\n| **") == 2  # the first model of each ratio
 
 
 def test_a_second_run_does_nothing(default_run: DefaultRun, snakemake: Run) -> None:
@@ -227,9 +252,12 @@ def test_snakemakes_own_report_holds_pages_figures_and_tables(
         names = [Path(name).name for name in archive.namelist()]
         page = archive.read("report/report.html").decode()
     assert names.count("accuracy_perplexity.svg") == 6
+    assert names.count("accuracy_perplexity-p35.svg") == 6
+    assert names.count("kept_by_method.svg") == 1
     assert names.count("report.txt") == 7
     assert "all_models_best_configs.csv" in names
-    for category in ("All models", "Models", "Structures"):
+    assert names.count("index.html") == 1
+    for category in ("Index", "All models", "Models", "Structures"):
         assert f'"{category}"' in page
 
 

@@ -190,7 +190,14 @@ def test_an_imported_model_beside_computed_ones(snakemake: Run, tmp_path: Path) 
     study.config.write_text(yaml.safe_dump(content), encoding="utf-8")
     before, after = (dry_run(snakemake, Published(tmp_path, one), "all") for one in (alone, study.config))
     differences = {name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name, 0)}
-    assert differences == {"import_legacy": 3, "consolidate": 1, "analyse": 1, "report_model": 1, "total": 6}
+    assert differences == {
+        "import_legacy": 3,
+        "consolidate": 1,
+        "analyse": 1,
+        "draw_model": 1,
+        "report_model": 1,
+        "total": 7,
+    }
 
 
 def test_nothing_is_computed_for_an_imported_model(published: Published, snakemake: Run) -> None:

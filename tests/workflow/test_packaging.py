@@ -26,12 +26,15 @@ import pathlib, sys
 import espalier
 from espalier.config import load_study
 from espalier.planning import select
-from espalier.reports import html
+from espalier.reports import page
+from espalier.reports.figures.files import figure_style
 from espalier.reports.messages import Texts
 from importlib.metadata import version
 assert pathlib.Path(espalier.__file__).is_relative_to(sys.prefix), espalier.__file__
 assert version("espalier") == espalier.__version__
-assert len(html._source("vendor/vega.min.js")) > 100_000
+assert "data-listing" in page._source("page.js")
+with figure_style():
+    pass
 assert Texts("zh")("seq_len") != Texts("en")("seq_len")
 model = {"name": "A", "family": "Llama", "kind": "base", "path": "a"}
 assert load_study({"study": "s", "models": [model]}).grid.pruning_ratio == (0.2,)
@@ -82,14 +85,14 @@ def test_both_are_named_after_the_version(built: dict[str, Path]) -> None:
 
 
 def test_the_wheel_has_every_file_of_the_library(built: dict[str, Path]) -> None:
-    """Templates, messages, the vendored script with its licence, and the mark that the library is typed."""
+    """Templates, messages, the style of the figures, and the mark that the library is typed."""
     with zipfile.ZipFile(built["-py3-none-any.whl"]) as wheel:
         names = set(wheel.namelist())
         about = Parser().parsestr(wheel.read(f"espalier-{__version__}.dist-info/METADATA").decode())
     assert {name for name in names if name.startswith("espalier/")} == {
         name.removeprefix("src/") for name in tracked("src/espalier")
     }
-    assert {"espalier/py.typed", "espalier/reports/vendor/vega.LICENSE"} <= names
+    assert {"espalier/py.typed", "espalier/reports/figures/figures.mplstyle"} <= names
     assert f"espalier-{__version__}.dist-info/licenses/LICENSE" in names
     assert about["License-Expression"] == "Apache-2.0"
     assert {re.split(r"[ ;>=<]", need)[0] for need in about.get_all("Requires-Dist")} >= {"torch", "snakemake"}

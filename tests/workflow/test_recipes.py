@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from espalier.files import write_parquet
-from espalier.reports.messages import CATALOGUES
+from espalier.messages.catalogue import catalogue
 from tests.conftest import HANG_S, REPOSITORY
 from tests.documents import apply_edit, blocks, copy_repository
 
@@ -26,8 +26,8 @@ RECIPES = [REPOSITORY / "CONTRIBUTING.md"]
 PROOFS = {
     "conftest.py": "test_families.py::test_pruned_equals_masked[granite]",
     "tasks.py": "test_sandbox.py::test_solved_text_is_what_lm_eval_builds[swag]",
-    "en.py": "test_language.py::test_both_catalogues_have_the_same_codes",
-    "zh.py": "test_language.py::test_a_template_uses_only_values_that_its_code_is_given[s.lost]",
+    "en.yaml": "test_messages.py::test_both_catalogues_have_the_same_codes_in_the_same_order",
+    "zh.yaml": "test_messages.py::test_a_template_uses_only_values_that_its_code_is_given[s.lost]",
 }
 
 
@@ -54,13 +54,14 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_edits_are_in_the_house_style(edited: Path) -> None:
     files = [block.text.split("\n")[0].removeprefix("+++ ") for block in blocks("diff", pages=RECIPES)]
-    run(edited, "ruff", "check", *files)
-    run(edited, "ruff", "format", "--check", *files)
+    sources = [file for file in files if file.endswith(".py")]
+    run(edited, "ruff", "check", *sources)
+    run(edited, "ruff", "format", "--check", *sources)
 
 
 def test_what_a_contributor_runs_passes(edited: Path) -> None:
-    files = ("models/test_families.py", "sandbox/test_sandbox.py", "reports/test_language.py")
-    chosen = ("-k", "granite or swag or language")
+    files = ("models/test_families.py", "sandbox/test_sandbox.py", "test_messages.py")
+    chosen = ("-k", "granite or swag or messages")
     said = run(edited, "pytest", "-v", "-p", "no:cacheprovider", *(f"tests/unit/{file}" for file in files), *chosen)
     passed = [line.split(" PASSED")[0] for line in said.splitlines() if " PASSED" in line]
     assert [proof for proof in PROOFS.values() if not any(name.endswith(proof) for name in passed)] == []
@@ -120,6 +121,6 @@ def test_a_study_uses_what_was_added(finished: Path) -> None:
     pd.testing.assert_series_equal(found, by_group["taylor2"].importance, rtol=1e-5)
     assert (by_group["fisher"].importance > 0).all()
     title = "What the best configuration lost, task by task"
-    assert title not in CATALOGUES["en"].values()
+    assert title not in catalogue("en").values()
     for name in ("report.txt", "report.html"):
         assert title in (finished / "reports/A" / name).read_text(encoding="utf-8")

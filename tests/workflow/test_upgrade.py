@@ -13,8 +13,9 @@ ARCHIVE = REPOSITORY / "tests/data/upgrade/studies-0.1.0.tar.xz"
 # Rules that need neither a GPU nor a network and take seconds.
 CHEAP = {
     "all", "total", "check_calibration", "check_recovery", "consolidate_study", "consolidate", "consolidate_recovery",
-    "choose_recovered", "describe_export", "analyse", "analyse_study", "analyse_recovery", "report_model",
-    "report_cross_model", "compare_structures", "recovered", "inference", "export",
+    "choose_recovered", "describe_export", "analyse", "analyse_study", "analyse_recovery", "draw_model",
+    "draw_study", "report_model", "report_cross_model", "report_index", "compare_structures",
+    "recovered", "inference", "export",
 }  # fmt: skip
 TARGETS = {"small": ("all", "recovered"), "staged": ("all",)}
 

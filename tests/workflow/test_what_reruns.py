@@ -15,8 +15,8 @@ pytestmark = pytest.mark.run
 
 # Rules that take seconds; how often they run is not the matter here.
 CHEAP = {
-    "consolidate_study", "consolidate", "analyse", "analyse_study", "report_model", "report_cross_model",
-    "compare_structures", "check_calibration", "all", "total",
+    "consolidate_study", "consolidate", "analyse", "analyse_study", "draw_model", "draw_study",
+    "report_model", "report_cross_model", "report_index", "compare_structures", "check_calibration", "all", "total",
 }  # fmt: skip
 N_MODELS = 6
 

@@ -17,28 +17,31 @@ from tests.workflow.conftest import DEFAULT_CONFIG, DefaultRun
 
 pytestmark = pytest.mark.run
 
-REPORTS = {"report_model": 6, "report_cross_model": 1}
+REPORTS = {"report_model": 6, "report_cross_model": 1, "report_index": 1}
+FIGURES = {"draw_model": 6, "draw_study": 1}
 ANALYSES = {"analyse": 6, "analyse_study": 1}
 TABLES = {"consolidate": 6}
 STRUCTURES = {"compare_structures": 6}
 
 CONFIG_EDITS = {
     "language": ("report={language: zh}", REPORTS | STRUCTURES),
-    "headline ratio": ("report={ratio: 0.35}", REPORTS | ANALYSES | TABLES),
+    "headline ratio": ("report={ratio: 0.35}", REPORTS | FIGURES | ANALYSES | TABLES),
     "accuracy rule": (
-        "report={acc_mean_rule: acc}", REPORTS | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1},
+        "report={acc_mean_rule: acc}",
+        REPORTS | FIGURES | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1},
     ),
     "token budget": ("evaluation={token_budget: 8192}", {}),
 }  # fmt: skip
 CODE_EDITS = {
-    "figure": ("reports/figures/model.py", REPORTS),
-    "template of the pages": ("reports/templates/report.html", REPORTS),
-    "statistics": ("statistics/bootstrap.py", REPORTS | ANALYSES | TABLES),
+    "figure": ("reports/figures/model.py", REPORTS | FIGURES),
+    "page": ("reports/html.py", REPORTS),
+    "template of the pages": ("reports/templates/report.html", REPORTS | STRUCTURES),
+    "statistics": ("statistics/bootstrap.py", REPORTS | FIGURES | ANALYSES | TABLES),
     "mean accuracy": (
         "evaluation/protocol.py",
-        REPORTS | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1},
+        REPORTS | FIGURES | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1},
     ),
-    "table schema": ("tables.py", REPORTS | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1}),
+    "table schema": ("tables.py", REPORTS | FIGURES | ANALYSES | TABLES | STRUCTURES | {"consolidate_study": 1}),
     "structure report": ("reports/structure.py", REPORTS | STRUCTURES),
     "gradient pass": ("calibration/gradients.py", {}),
     "evaluation": ("scoring/engine.py", {}),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def main(
     *, tables: dict[str, str], samples: dict[str, str], manifests: list[str], passes: list[tuple[str, int, str]],
-    model: str, headline_ratio: float | None, analysis: Path, draws: Path,
+    model: str, n_models: int, headline_ratio: float | None, analysis: Path, draws: Path,
 ) -> None:  # fmt: skip
     experiments, evaluations, layers = (read_table(path) for path in tables.values())
     readers = {name: partial(read_samples, path) for name, path in samples.items()}
@@ -38,7 +38,7 @@ def main(
     costs = costs_of(layers, model, manifest)
     content = analyse_model(
         experiments, model, headline_ratio=headline_ratio, evidence=evidence, costs=costs, gradient_profile=profile,
-        perplexities=read_perplexities(samples),
+        perplexities=read_perplexities(samples), n_models=n_models,
     )  # fmt: skip
     content["deployment"] = serving_verdicts_of_best(content, layers, manifest)
     write_parquet(draws, draws_table(evidence))
@@ -53,6 +53,7 @@ if __name__ == "__main__":
             manifests=list(snakemake.input.manifest),
             passes=snakemake.params.passes,
             model=snakemake.wildcards.model,
+            n_models=snakemake.params.n_models,
             headline_ratio=snakemake.params.headline_ratio,
             analysis=Path(snakemake.output.analysis),
             draws=Path(snakemake.output.draws),

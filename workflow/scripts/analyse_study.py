@@ -6,10 +6,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from espalier.analysis.analysed_experiments import analysed_experiments
 from espalier.analysis.cross_model import analyse_study, protocols_of
 from espalier.analysis.evidence import read_draws
-from espalier.files import read_json, read_parquet, read_table, write_result
+from espalier.files import read_json, read_parquet, read_table, write_result, write_table
 from espalier.jobs.log import workflow_job
+from espalier.tables import AnalysedExperiments, column_metadata
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -19,14 +21,15 @@ logger = logging.getLogger("espalier.analyse_study")
 
 def main(
     *, experiments: str, evaluations: str, analyses: list[str], draws: list[str], headline_ratio: float | None,
-    unchecked: list[dict[str, str]], failed: list[dict[str, str]], summary: Path,
+    unchecked: list[dict[str, str]], failed: list[dict[str, str]], summary: Path, table: Path,
 ) -> None:  # fmt: skip
     contents = [read_json(path) for path in analyses]
     names = [content["model"] for content in contents]
+    frame, by_model = read_table(experiments), dict(zip(names, contents, strict=True))
     found = analyse_study(
-        read_table(experiments),
+        frame,
         headline_ratio=headline_ratio,
-        analyses=dict(zip(names, contents, strict=True)),
+        analyses=by_model,
         protocols=protocols_of(read_table(evaluations)),
         draws={name: read_draws(read_parquet(path)) for name, path in zip(names, draws, strict=True)},
     )
@@ -36,6 +39,8 @@ def main(
     for one in failed:
         logger.warning("%s failed: %s", one["job"], one["reason"])
     write_result(summary, found)
+    analysed = analysed_experiments(frame, by_model)
+    write_table(table, analysed, column_metadata(AnalysedExperiments, analysed))
 
 
 if __name__ == "__main__":
@@ -49,4 +54,5 @@ if __name__ == "__main__":
             unchecked=snakemake.params.unchecked,
             failed=snakemake.params.failed,
             summary=Path(snakemake.output.summary),
+            table=Path(snakemake.output.experiments),
         )

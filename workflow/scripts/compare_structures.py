@@ -10,7 +10,9 @@ from espalier.files import atomic_folder, read_json, read_table, write_json
 from espalier.jobs.log import workflow_job
 from espalier.models.sizes import ModelSizes
 from espalier.reports.layout import write_text
+from espalier.reports.site import Site
 from espalier.reports.structure import compare_structure, structure_text
+from espalier.reports.structure_page import structure_html
 from espalier.results.legacy.study_rows import UnprunedSizes, unpruned_sizes
 from espalier.serving.verdict_json import serving_verdicts
 
@@ -28,16 +30,22 @@ def sizes(manifests: list[str], imported: list[str], experiments: list[str]) -> 
 
 
 def main(
-    *, layers: str, manifests: list[str], imported: list[str], model: str, experiments: list[str], language: str,
-    folder: Path,
+    *, layers: str, manifests: list[str], imported: list[str], model: str, experiments: list[str], models: list[str],
+    language: str, folder: Path,
 ) -> None:  # fmt: skip
     table = read_table(layers)
     manifest = next((read_json(path) for path in manifests), None)
     with atomic_folder(folder) as temporary:
-        for experiment, total_params, widths in sizes(manifests, imported, experiments):
+        compared = list(sizes(manifests, imported, experiments))
+        names = [None, *(experiment for experiment, _, _ in compared), None]
+        for place, (experiment, total_params, widths) in enumerate(compared):
             comparison = compare_structure(table, total_params, experiment, model, widths_before=widths)
             comparison["deployment"] = serving_verdicts(table, model, experiment, manifest)
             write_text(temporary / f"{experiment}.txt", structure_text(comparison, language))
+            page = structure_html(
+                comparison, language, before=names[place], after=names[place + 2], site=Site(models, root="../../")
+            )
+            write_text(temporary / f"{experiment}.html", page)
             write_json(temporary / f"{experiment}.json", comparison)
 
 
@@ -49,6 +57,7 @@ if __name__ == "__main__":
             imported=list(snakemake.input.imported),
             model=snakemake.wildcards.model,
             experiments=list(snakemake.params.experiments),
+            models=list(snakemake.params.models),
             language=snakemake.params.language,
             folder=Path(snakemake.output[0]),
         )

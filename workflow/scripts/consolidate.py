@@ -8,7 +8,7 @@ from espalier.analysis.model import analyse_model
 from espalier.analysis.selection import global_best_config, method_comparison
 from espalier.files import atomic_file, read_table, write_json, write_result, write_table
 from espalier.jobs.log import workflow_job
-from espalier.tables import Experiments
+from espalier.tables import Experiments, column_metadata
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -20,7 +20,7 @@ def main(
     frame = read_table(experiments)
     frame = Experiments.validate(frame[frame.model == model].reset_index(drop=True))
     analysis = analyse_model(frame, model, headline_ratio=ratio)
-    write_table(table, frame)
+    write_table(table, frame, column_metadata(Experiments, frame))
     with atomic_file(csv) as path:
         frame.to_csv(path, index=False)
     write_json(best, global_best_config(analysis))

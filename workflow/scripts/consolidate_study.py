@@ -12,6 +12,8 @@ from espalier.results.consolidate import (
     experiments_table,
     layers_table,
     read_results,
+    with_entering_metric,
+    with_settings,
 )
 from espalier.results.legacy.study_rows import (
     StudyFacts,
@@ -19,7 +21,7 @@ from espalier.results.legacy.study_rows import (
     legacy_experiment_rows,
     legacy_layer_rows,
 )
-from espalier.tables import Evaluations, Experiments, Layers
+from espalier.tables import Evaluations, Experiments, Layers, column_metadata
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -40,9 +42,14 @@ def main(
     experiments = [row for frame, facts in found for row in legacy_experiment_rows(frame, facts, rule)]
     evaluations = [row for frame, _ in found for row in legacy_evaluation_rows(frame)]
     layers += [row for frame, _ in found for row in legacy_layer_rows(frame)]
-    write_table(tables["experiments"], Experiments.validate(experiments_table(results, rule, experiments)))
-    write_table(tables["evaluations"], Evaluations.validate(evaluations_table(results, evaluations)))
-    write_table(tables["layers"], Layers.validate(layers_table(layers)))
+    all_experiments = Experiments.validate(experiments_table(results, rule, experiments))
+    all_evaluations = with_settings(evaluations_table(results, evaluations), all_experiments)
+    all_evaluations = Evaluations.validate(with_entering_metric(all_evaluations, all_experiments))
+    all_layers = Layers.validate(with_settings(layers_table(layers), all_experiments))
+    frames = {"experiments": all_experiments, "evaluations": all_evaluations, "layers": all_layers}
+    schemas = {"experiments": Experiments, "evaluations": Evaluations, "layers": Layers}
+    for name, frame in frames.items():
+        write_table(tables[name], frame, column_metadata(schemas[name], frame))
 
 
 if __name__ == "__main__":

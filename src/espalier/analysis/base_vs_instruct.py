@@ -10,11 +10,11 @@ import pandas as pd
 
 from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.selection import ModelRows, valid_rows
+from espalier.analysis.study_comparisons import PairOnSettings
 from espalier.errors import UserError
-from espalier.statistics import conclusions
+from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import Bootstrap
 from espalier.statistics.comparison import BaseInstructComparison, PairedDraws, base_vs_instruct, paired_draws
-from espalier.statistics.messages import Message
 
 SETTING_COLUMNS = ("method", "taylor_seq_len", "taylor_num_samples", "calibration")
 
@@ -45,9 +45,20 @@ def compare_base_and_instruct(
     if any(len(set(of_model)) < len(of_model) for of_model in settings):
         return _comparison_json(_undefined(Message("setting_twice")))
     if not all(np.isfinite(accuracy).all() for accuracy in accuracies):
-        return _comparison_json(_undefined(Message("not_finite", {"name": "an accuracy"})))
+        return _comparison_json(_undefined(Message("not_finite", {"name": Message("name.acc_mean")})))
     pair = _paired_draws([draws.get(model.model) for model in (base, instruct)], rows)
     return _comparison_json(base_vs_instruct(settings[0], accuracies[0], settings[1], accuracies[1], pair))
+
+
+def pair_on_settings(base: ModelRows, instruct: ModelRows, ratio: float | None) -> PairOnSettings | None:
+    """Return the experiments of the common settings of two models at one ratio; None if there are none to compare."""
+    rows = [valid_rows(model.at(ratio)) for model in (base, instruct)]
+    of_setting = [dict(zip(_settings(frame), frame["experiment"].map(str), strict=True)) for frame in rows]
+    common = [setting for setting in of_setting[0] if setting in of_setting[1]]
+    if not common or any(len(known) < len(frame) for known, frame in zip(of_setting, rows, strict=True)):
+        return None
+    names = [tuple(str(known[setting]) for setting in common) for known in of_setting]
+    return PairOnSettings(base.family, base.model, instruct.model, *names)
 
 
 def _settings(rows: pd.DataFrame) -> list[Hashable]:
@@ -79,5 +90,7 @@ def _comparison_json(comparison: BaseInstructComparison) -> dict[str, Any]:
         **{field: getattr(comparison, field) for field in fields},
         "interval": None if comparison.interval is None else list(comparison.interval),
         **reason_fields(comparison.reason),
-        "statements": to_json_list(conclusions.base_vs_instruct_messages(comparison)),
+        "statements": []
+        if comparison.reason is None
+        else to_json_list([Message("kinds_undefined", {"reason": comparison.reason})]),
     }

@@ -11,7 +11,10 @@ import pandas as pd
 def best_configs_table(summary: Mapping[str, Any]) -> pd.DataFrame:
     """Build the table of best configurations (a row per model and pruning ratio) from the result of `analyse_study`."""
     rows = [row for content in summary["by_ratio"].values() for row in content["best_configs"]]
-    frame = pd.DataFrame([_with_interval_columns(row) for row in rows], columns=[*_BEST_COLUMNS, "acc_mean_rule"])
+    frame = pd.DataFrame(
+        [_with_interval_columns(row) for row in rows],
+        columns=[*_BEST_COLUMNS, "acc_mean_rule", "n_in_simultaneous_set"],
+    )
     return frame.astype(dict.fromkeys(_WHOLE_COLUMNS, "Int64"))
 
 
@@ -38,8 +41,8 @@ _BEST_COLUMNS = (
     "kv_cache_bytes_per_token", "flops_per_token",
 )  # fmt: skip
 _WHOLE_COLUMNS = (
-    "taylor_seq_len", "taylor_num_samples", "n_valid", "n_in_set", "n_params", "kv_cache_bytes_per_token",
-    "flops_per_token",
+    "taylor_seq_len", "taylor_num_samples", "n_valid", "n_in_set", "n_in_simultaneous_set", "n_params",
+    "kv_cache_bytes_per_token", "flops_per_token",
 )  # fmt: skip
 
 

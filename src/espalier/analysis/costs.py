@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from espalier.analysis.message_json import reason_fields
+from espalier.messages.catalogue import Message
 from espalier.models.sizes import ModelSizes
 from espalier.statistics.costs import DTYPE_BYTES, Costs, CostSizes, costs
-from espalier.statistics.messages import Message
 
 
 def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from espalier.analysis.base_vs_instruct import compare_base_and_instruct
+from espalier.analysis.base_vs_instruct import compare_base_and_instruct, pair_on_settings
+from espalier.analysis.comparisons import no_comparisons, turning_statements
+from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.selection import (
     ExperimentCounts,
     ModelRows,
@@ -27,8 +29,12 @@ from espalier.analysis.selection import (
     to_int,
     valid_rows,
 )
+from espalier.analysis.study_comparisons import PairOnSettings, compare_over_models
+from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
+from espalier.statistics import conclusions
 from espalier.statistics.bootstrap import Bootstrap
+from espalier.statistics.levels import ERROR, study_level
 
 Analyses = Mapping[str, Mapping[str, Any]]
 ModelDraws = Mapping[str, Bootstrap | None]
@@ -56,7 +62,8 @@ class BestConfig:
         baseline_ppl: Perplexity of the unpruned model; None if it is missing.
         acc_kept: `acc_mean` divided by `baseline_acc_mean`.
         ppl_ratio: `ppl` divided by `baseline_ppl`.
-        reason: Why the experiment was not compared with the unpruned model; None if it was.
+        reason: Why the experiment was not compared with the unpruned model, in English; None if it was.
+        why: The same as a message.
         n_valid: Number of candidates.
         tasks: Tasks that enter the mean accuracy.
         n_params: Number of parameters.
@@ -64,6 +71,7 @@ class BestConfig:
         acc_kept_interval: Interval of `acc_kept`.
         interval_source: `documents` or `counts`.
         n_in_set: Size of the confidence set of the best.
+        n_in_simultaneous_set: Size of the simultaneous set, which the pages show.
         acc_mean_corrected: `acc_mean` without the selection bias.
         kv_cache_bytes_per_token: Size of the KV cache per token.
         flops_per_token: FLOPs per token.
@@ -88,6 +96,7 @@ class BestConfig:
     acc_kept: float | None
     ppl_ratio: float | None
     reason: str | None
+    why: dict[str, Any] | None
     n_valid: int
     tasks: list[str]
     n_params: int | None
@@ -95,6 +104,7 @@ class BestConfig:
     acc_kept_interval: list[float] | None
     interval_source: str | None
     n_in_set: int | None
+    n_in_simultaneous_set: int | None
     acc_mean_corrected: float | None
     kv_cache_bytes_per_token: int | None
     flops_per_token: int | None
@@ -131,12 +141,23 @@ def analyse_study(
     if headline_ratio is None:
         headline_ratio = max(ratios, default=None)
     analyses, draws = analyses or {}, draws or {}
+    pairs = {ratio_key(ratio): _pairs_of_kinds(models, ratio) for ratio in ratios}
+    compared = compare_over_models(models, draws, pairs, level=study_level())
+    none = no_comparisons(Message("no_valid_experiment")) | {"models": [], "left_out": [], "groups": []}
+
+    def at(ratio: float | None) -> dict[str, Any]:
+        content = compared.get("" if ratio is None else ratio_key(ratio), none | {"base_vs_instruct": {}})
+        return _with_comparisons(_compare_models(models, ratio, analyses, draws), content, analyses)
+
+    by_ratio = {ratio_key(ratio): at(ratio) for ratio in ratios}
     return {
         "study": models[0].study if models else None,
         "headline_ratio": headline_ratio,
         "all_ratios": {"experiments": _total_counts(model.experiments for model in models)},
-        **_compare_models(models, headline_ratio, analyses, draws),
-        "by_ratio": {ratio_key(ratio): _compare_models(models, ratio, analyses, draws) for ratio in ratios},
+        **at(headline_ratio),
+        "by_ratio": by_ratio,
+        "turning": turning_statements(by_ratio),
+        "error": ERROR,
     }
 
 
@@ -186,6 +207,41 @@ def _compare_models(
     }
 
 
+def _pairs_of_kinds(models: list[ModelRows], ratio: float) -> list[PairOnSettings]:
+    """Return the base and instruct model of each family that has one of each, with their common settings."""
+    found = []
+    for family in dict.fromkeys(model.family for model in models):
+        of_kind = [
+            [one for one in models if one.family == family and one.kind == kind] for kind in ("base", "instruct")
+        ]
+        if all(len(one) == 1 for one in of_kind):
+            pair = pair_on_settings(of_kind[0][0], of_kind[1][0], ratio)
+            found += [] if pair is None else [pair]
+    return found
+
+
+def _with_comparisons(content: dict[str, Any], compared: dict[str, Any], analyses: Analyses) -> dict[str, Any]:
+    """Add the differences over models, the means kept by each model, and the sentences on Base and Instruct."""
+    key = "" if content["pruning_ratio"] is None else ratio_key(content["pruning_ratio"])
+    for one in content["base_vs_instruct"]:
+        common, found = one["common_settings"], compared["base_vs_instruct"].get(one["family"])
+        if common is None or common["reason"] is not None:
+            continue
+        common["simultaneous_interval"] = None if found is None else found["interval"]
+        if found is not None:
+            messages = conclusions.base_vs_instruct_messages(found["difference"], found["interval"], found["n"])
+            common["statements"] = to_json_list(messages)
+    own = {
+        name: analysis["by_ratio"].get(key, {}).get("comparisons") or no_comparisons(None)
+        for name, analysis in analyses.items()
+    }
+    of_models = {
+        name: {field: one[field] for field in ("measure", "level", "kept", "differences", "statements")}
+        for name, one in own.items()
+    }
+    return {**content, "comparisons": compared, "comparisons_of_models": of_models}
+
+
 def _best_config(model: ModelRows, ratio: float | None, analysis: Mapping[str, Any] | None) -> BestConfig | None:
     rows = model.at(ratio)
     row = best_row(rows, model.texts)
@@ -211,10 +267,10 @@ def _best_config(model: ModelRows, ratio: float | None, analysis: Mapping[str, A
         baseline_ppl=None if baseline is None else baseline.ppl,
         acc_kept=comparison.acc_kept,
         ppl_ratio=comparison.ppl_ratio,
-        reason=comparison.reason,
         n_valid=len(valid_rows(rows)),
         tasks=model.tasks,
         n_params=best.n_params,
+        **reason_fields(comparison.reason),
         **_uncertainty_columns(analysis, ratio, row["experiment"]),
     )
 
@@ -231,6 +287,7 @@ def _uncertainty_columns(analysis: Mapping[str, Any] | None, ratio: float | None
         "acc_kept_interval": of_experiment.get("acc_kept_interval"),
         "interval_source": uncertainty.get("source"),
         "n_in_set": (uncertainty.get("set") or {}).get("n_members"),
+        "n_in_simultaneous_set": (uncertainty.get("set") or {}).get("n_simultaneous_members"),
         "acc_mean_corrected": optimism.get("corrected"),
         "kv_cache_bytes_per_token": costs.get("kv_cache_bytes_per_token"),
         "flops_per_token": costs.get("flops_per_token"),
@@ -260,16 +317,16 @@ def _compare_best_of_family(family: str, best: list[BestConfig]) -> dict[str, An
         comparison[f"{kind}_acc"] = None if only is None else only.acc_mean
     reason = next(
         (
-            f"{len(configs) or 'no'} {kind} model{'s' if len(configs) > 1 else ''} of this family with a result"
+            Message("many_of_kind" if configs else "no_kind", {"kind": Message(f"kind.{kind}"), "n": len(configs)})
             for kind, configs in (("base", base), ("instruct", instruct))
             if len(configs) != 1
         ),
         _not_comparable([*base, *instruct]),
     )
     if reason is None and comparison["base_acc"] == 0:
-        reason = "the accuracy of the base model is 0"
+        reason = Message("zero_base")
     change = None if reason else comparison["instruct_acc"] / comparison["base_acc"] - 1
-    return {**comparison, "relative_change": change, "reason": reason}
+    return {**comparison, "relative_change": change, **reason_fields(reason)}
 
 
 def _architecture(configs: list[BestConfig]) -> dict[str, Any]:
@@ -281,7 +338,7 @@ def _architecture(configs: list[BestConfig]) -> dict[str, Any]:
         "ppl": sum(perplexities) / len(configs) if same_text and len(perplexities) == len(configs) else None,
         "n": len(configs),
         "models": [config.model for config in configs],
-        "reason": reason,
+        **reason_fields(reason),
     }
 
 
@@ -291,13 +348,13 @@ def _overall_best(best: list[BestConfig]) -> BestConfig | None:
     return min(best, key=lambda config: (-config.acc_mean, config.model))
 
 
-def _not_comparable(configs: list[BestConfig]) -> str | None:
+def _not_comparable(configs: list[BestConfig]) -> Message | None:
     if len({tuple(sorted(config.tasks)) for config in configs}) > 1:
-        return "the models were evaluated on different tasks"
+        return Message("different_tasks")
     if len({config.protocol for config in configs}) > 1:
-        return "the models were evaluated by different protocols"
+        return Message("other_protocols")
     if len({config.acc_mean_rule for config in configs}) > 1:
-        return "the mean accuracies follow different rules"
+        return Message("different_rules")
     return None
 
 

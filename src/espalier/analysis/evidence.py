@@ -16,11 +16,10 @@ import pandas as pd
 import pyarrow as pa
 
 from espalier.analysis.selection import ModelRows, valid_rows
-from espalier.errors import UserError
+from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import N_DRAWS, Bootstrap, bootstrap
 from espalier.statistics.correctness import Correctness, check_means, correctness
 from espalier.statistics.counts import draw_from_counts
-from espalier.statistics.messages import Message
 
 SEED = 0
 SamplesReaders = Mapping[str, Callable[[], pd.DataFrame]]
@@ -81,11 +80,9 @@ def gather_evidence(
     if documents is None:
         return _from_counts(model, evaluated, list(acc_means), stderr, n_draws, seed)
     check_means(documents, acc_means)
-    try:
-        draws = bootstrap(documents, seed=seed, n_draws=n_draws)
-    except UserError as error:
-        return Evidence(None, documents, stderr, Message("no_draws", {"error": str(error)}))
-    return Evidence(draws, documents, stderr, None)
+    if small := [task.task for task in documents.tasks if task.n_documents < 2]:
+        return Evidence(None, documents, stderr, Message("one_document", {"task": small[0]}))
+    return Evidence(bootstrap(documents, seed=seed, n_draws=n_draws), documents, stderr, None)
 
 
 def correctness_of(model: ModelRows, evaluated: pd.DataFrame, samples: SamplesReaders) -> Correctness | None:
@@ -197,10 +194,9 @@ def _from_counts(
     )
     if values.isna().any(axis=None) or counts.isna().any(axis=None):
         return Evidence(None, None, stderr, Message("no_counts"))
-    try:
-        draws = draw_from_counts(
-            names, values.to_numpy(), counts.to_numpy(), model=model.model, seed=seed, n_draws=n_draws
-        )
-    except UserError as error:
-        return Evidence(None, None, stderr, Message("no_draws", {"error": str(error)}))
+    if ((values < 0) | (values > 1)).any(axis=None):
+        return Evidence(None, None, stderr, Message("bad_task_accuracies"))
+    if (counts < 2).any(axis=None):
+        return Evidence(None, None, stderr, Message("few_documents", {"n": int(counts.to_numpy().min())}))
+    draws = draw_from_counts(names, values.to_numpy(), counts.to_numpy(), model=model.model, seed=seed, n_draws=n_draws)
     return Evidence(draws, None, stderr, None)

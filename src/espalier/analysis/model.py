@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from espalier.analysis.comparisons import compare_within_model, no_comparisons, turning_statements
 from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.perplexities import TextPerplexities, ratios_to_unpruned
@@ -32,12 +33,14 @@ from espalier.analysis.selection import (
     to_str,
     valid_rows,
 )
-from espalier.analysis.uncertainty import uncertainty_of
+from espalier.analysis.uncertainty import AXES, uncertainty_of
+from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
 from espalier.statistics import conclusions
+from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
 from espalier.statistics.comparison import perplexity_ratio
-from espalier.statistics.correlation import GroupedCorrelation, grouped_correlation
-from espalier.statistics.messages import Message
+from espalier.statistics.correlation import GroupedCorrelation, grouped_correlation, relation_is_shown
+from espalier.statistics.levels import ERROR, PageLevels, divided, page_levels
 
 NO_EVIDENCE = Evidence(None, None, {}, Message("no_counts"))
 
@@ -51,6 +54,7 @@ def analyse_model(
     costs: Mapping[str, Any] | None = None,
     gradient_profile: list[dict[str, Any]] | None = None,
     perplexities: Mapping[str, TextPerplexities] | None = None,
+    n_models: int = 1,
 ) -> dict[str, Any]:
     """Analyse the experiments of one model.
 
@@ -62,6 +66,7 @@ def analyse_model(
         costs: Inference costs of the model's plans (`espalier.analysis.costs`).
         gradient_profile: Gradient statistics of each layer (`espalier.analysis.profile`).
         perplexities: Perplexities of each experiment, with window losses (`espalier.analysis.perplexities`).
+        n_models: Number of models of the study, among whose pages the error of false statements is divided.
 
     Returns:
         Facts about the model, the results at the headline ratio, and `by_ratio` with the same results at each ratio.
@@ -74,7 +79,14 @@ def analyse_model(
     if headline_ratio is None:
         headline_ratio = max(rows.ratios, default=None)
     texts = perplexities or {}
-    by_ratio = {ratio_key(ratio): _analyse_ratio(rows, ratio, evidence, texts) for ratio in rows.ratios}
+    levels = page_levels(n_models)
+    compared = compare_within_model(rows, evidence, level=levels.contrasts)
+    of_ratio = _levels_of_ratio(rows, levels)
+    by_ratio = {
+        key: _analyse_ratio(rows, ratio, evidence, texts, of_ratio, compared[key])
+        for ratio in rows.ratios
+        for key in [ratio_key(ratio)]
+    }
     headline = None if headline_ratio is None else by_ratio.get(ratio_key(headline_ratio))
     return {
         "study": rows.study,
@@ -88,19 +100,28 @@ def analyse_model(
         "imported": bool("source" in rows.experiments and (rows.experiments["source"] != "run").any()),
         "notes": _notes(rows.experiments),
         "all_ratios": {"experiments": asdict(count_experiments(rows.experiments))},
-        **(headline or _analyse_ratio(rows, headline_ratio, evidence, texts)),
+        **(
+            headline
+            or _analyse_ratio(
+                rows, headline_ratio, evidence, texts, of_ratio, no_comparisons(Message("no_valid_experiment"))
+            )
+        ),
         "by_ratio": by_ratio,
+        "turning": turning_statements(by_ratio),
+        "error": ERROR,
+        "n_models": n_models,
         "costs": costs,
         "gradient_profile": gradient_profile or [],
     }
 
 
-def correlation_with_accuracy(valid: pd.DataFrame, metric: str) -> dict[str, Any]:
+def correlation_with_accuracy(valid: pd.DataFrame, metric: str, *, level: float = CONFIDENCE_LEVEL) -> dict[str, Any]:
     """Correlate a column with the mean accuracy, pooled and within methods.
 
     Args:
         valid: The valid experiments.
         metric: Name of the column.
+        level: Level of the statement on the relation, already corrected for the number of statements.
 
     Returns:
         `r` (pooled; null if undefined), `n` (number of experiments used), `n_distinct` (number of distinct values),
@@ -108,22 +129,28 @@ def correlation_with_accuracy(valid: pd.DataFrame, metric: str) -> dict[str, Any
         mean), and `statements` about the relation within methods.
     """
     if metric not in valid:
-        reason = Message("no_values", {"name": metric})
+        reason = Message("no_values", {"name": conclusions.name_in_words(metric)})
         return {"r": None, "n": 0, "n_distinct": 0, **reason_fields(reason), "within": None, "statements": []}
     x, y = (pd.to_numeric(valid[column]).to_numpy(dtype=np.float64, na_value=np.nan) for column in (metric, "acc_mean"))
-    grouped = grouped_correlation(x, y, [str(one) for one in valid["method"]], x_name=metric, y_name="acc_mean")
+    grouped = grouped_correlation(
+        x,
+        y,
+        [str(one) for one in valid["method"]],
+        x_name=conclusions.name_in_words(metric),
+        y_name=Message("name.acc_mean"),
+    )
     pooled = grouped.pooled
     return {
         "r": pooled.r,
         "n": pooled.n,
         "n_distinct": pooled.n_distinct,
         **reason_fields(pooled.reason),
-        "within": _within_json(grouped),
-        "statements": to_json_list(conclusions.correlation_messages(metric, grouped)),
+        "within": _within_json(grouped, relation_is_shown(grouped, level)),
+        "statements": to_json_list(conclusions.correlation_messages(metric, grouped, level)),
     }
 
 
-def _within_json(grouped: GroupedCorrelation) -> dict[str, Any]:
+def _within_json(grouped: GroupedCorrelation, shown: bool) -> dict[str, Any]:
     methods = {
         method: {"r": correlation.r, "n": correlation.n, **reason_fields(correlation.reason)}
         for method, correlation in grouped.within.items()
@@ -132,6 +159,7 @@ def _within_json(grouped: GroupedCorrelation) -> dict[str, Any]:
         "mean": grouped.mean_within,
         "n_methods": grouped.n_groups,
         "strength": grouped.strength,
+        "shown": shown,
         "sign_differs": grouped.sign_differs,
         "mixed_signs": grouped.mixed_signs,
         **reason_fields(grouped.reason),
@@ -139,9 +167,22 @@ def _within_json(grouped: GroupedCorrelation) -> dict[str, Any]:
     }
 
 
+def _levels_of_ratio(model: ModelRows, levels: PageLevels) -> PageLevels:
+    """Return the level of each statement at one ratio: of its set, of each correlation, of each axis against seeds."""
+    n_ratios = len(model.ratios)
+    n_metrics = sum(column.startswith("grad_") for column in map(str, model.experiments)) + 2
+    return PageLevels(
+        contrasts=levels.contrasts,
+        sets=divided(levels.sets, n_ratios),
+        relations=divided(levels.relations, n_ratios * n_metrics),
+        seeds=divided(levels.seeds, n_ratios * len(AXES)),
+    )
+
+
 def _analyse_ratio(
-    model: ModelRows, ratio: float | None, evidence: Evidence, perplexities: Mapping[str, TextPerplexities]
-) -> dict[str, Any]:
+    model: ModelRows, ratio: float | None, evidence: Evidence, perplexities: Mapping[str, TextPerplexities],
+    levels: PageLevels, compared: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
     rows = model.at(ratio)
     valid = valid_rows(rows)
     methods = _methods_json(rows)
@@ -156,14 +197,17 @@ def _analyse_ratio(
         "taylor_seq_len": _by_value(valid, "taylor_seq_len"),
         "taylor_num_samples": _by_value(valid, "taylor_num_samples"),
         "gradient_correlations": {
-            metric: correlation_with_accuracy(valid, metric) for metric in map(str, rows) if metric.startswith("grad_")
+            metric: correlation_with_accuracy(valid, metric, level=levels.relations)
+            for metric in map(str, rows)
+            if metric.startswith("grad_")
         },
-        "extreme_layers": _extreme_layers_json(valid),
-        "ppl_accuracy": _ppl_accuracy(valid, model.texts),
+        "extreme_layers": _extreme_layers_json(valid, levels.relations),
+        "ppl_accuracy": _ppl_accuracy(valid, model.texts, levels.relations),
         "best": None if best is None or best_scores is None else _best_json(best, best_scores),
         "baseline": None if baseline is None else asdict(baseline),
-        "best_vs_baseline": asdict(compare_with_baseline(best_scores, baseline)),
-        "uncertainty": uncertainty_of(rows, evidence, best["experiment"] if best else None),
+        "best_vs_baseline": compare_with_baseline(best_scores, baseline).to_json(),
+        "uncertainty": uncertainty_of(rows, evidence, best["experiment"] if best else None, levels),
+        "comparisons": compared,
         "results": _results_json(rows, model, perplexities),
     }
 
@@ -228,19 +272,19 @@ def _by_value(valid: pd.DataFrame, column: str) -> dict[str, dict[str, Any]]:
     return {str(to_int(value)): _moments_json(rows["acc_mean"]) for value, rows in groups}
 
 
-def _extreme_layers_json(valid: pd.DataFrame) -> dict[str, Any]:
+def _extreme_layers_json(valid: pd.DataFrame, level: float) -> dict[str, Any]:
     groups = _by_value(valid, "extreme_pruning_layers")
     return {
-        **correlation_with_accuracy(valid, "extreme_pruning_layers"),
+        **correlation_with_accuracy(valid, "extreme_pruning_layers", level=level),
         "groups": {value: {"mean": group["mean"], "n": group["n"]} for value, group in groups.items()},
     }
 
 
-def _ppl_accuracy(valid: pd.DataFrame, texts: list[str]) -> dict[str, Any]:
+def _ppl_accuracy(valid: pd.DataFrame, texts: list[str], level: float) -> dict[str, Any]:
     if not texts:
         reason = reason_fields(Message("no_perplexity"))
         return {"text": None, "r": None, "n": 0, "n_distinct": 0, **reason, "within": None, "statements": []}
-    return {"text": texts[0], **correlation_with_accuracy(valid, f"ppl_{texts[0]}")}
+    return {"text": texts[0], **correlation_with_accuracy(valid, f"ppl_{texts[0]}", level=level)}
 
 
 def _best_json(row: Mapping[str, Any], scores: Scores) -> dict[str, Any]:

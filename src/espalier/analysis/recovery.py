@@ -19,12 +19,12 @@ from espalier.analysis.evidence import SamplesReaders, correctness_of
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
 from espalier.analysis.selection import ModelRows, best_row, ratios_of, to_float, to_int, to_str, valid_rows
 from espalier.errors import UserError
+from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
 from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap, bootstrap, percentile_interval
 from espalier.statistics.comparison import check_paired
 from espalier.statistics.confidence_set import confidence_set
 from espalier.statistics.correctness import check_means
-from espalier.statistics.messages import Message
 from espalier.statistics.ranking import Ranking, compare_rankings
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from espalier.analysis.message_json import english, reason_fields
 from espalier.errors import UserError
+from espalier.messages.catalogue import Message
 from espalier.naming import BASELINE, ratio_key
 
 CONTROL_CRITERION = "random"
@@ -38,8 +40,8 @@ class ModelRows:
         family: Family of the model.
         kind: `base` or `instruct`.
         acc_mean_rule: Rule of the mean accuracy: which metric of each task enters it.
-        experiments: The pruned experiments, with two additional columns: `invalid` (why a row is invalid; empty if it
-            is valid) and `control`.
+        experiments: The pruned experiments, with two additional columns: `invalid` (code of the reason why a row is
+            invalid; empty if it is valid) and `control`.
         baseline: Row of the unpruned model; None if it has no result.
         tasks: Tasks that enter the mean accuracy.
         texts: Perplexity texts. Experiments are compared on the first text.
@@ -78,7 +80,8 @@ class ExperimentCounts:
         total: Number of experiments.
         valid: Number of valid experiments, controls included.
         invalid: Number of invalid experiments.
-        reasons: Number of invalid experiments for each reason.
+        reasons: Number of invalid experiments for each reason, in English.
+        codes: The same, by the code of the reason.
         controls: Number of valid controls.
     """
 
@@ -87,18 +90,16 @@ class ExperimentCounts:
     invalid: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     controls: int = 0
+    codes: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: ExperimentCounts) -> ExperimentCounts:
-        reasons = {
-            reason: self.reasons.get(reason, 0) + other.reasons.get(reason, 0)
-            for reason in sorted({*self.reasons, *other.reasons})
-        }
         return ExperimentCounts(
             total=self.total + other.total,
             valid=self.valid + other.valid,
             invalid=self.invalid + other.invalid,
-            reasons=reasons,
+            reasons=_sums(self.reasons, other.reasons),
             controls=self.controls + other.controls,
+            codes=_sums(self.codes, other.codes),
         )
 
 
@@ -135,7 +136,17 @@ class BaselineComparison:
     acc_mean_difference: float | None = None
     acc_kept: float | None = None
     ppl_ratio: float | None = None
-    reason: str | None = None
+    reason: Message | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON content, with a reason as text (`reason`) and as message (`why`).
+
+        Without a reason there is no key `why`: `global_best_config.json` has the comparison, and jobs that use the best
+        experiment would run again for a key that says nothing.
+        """
+        fields = ("acc_mean_difference", "acc_kept", "ppl_ratio")
+        values = {field: getattr(self, field) for field in fields}
+        return values | (reason_fields(self.reason) if self.reason else {"reason": None})
 
 
 def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = None) -> ModelRows:
@@ -185,14 +196,16 @@ def valid_rows(rows: pd.DataFrame, *, controls: bool = False) -> pd.DataFrame:
 
 def count_experiments(rows: pd.DataFrame) -> ExperimentCounts:
     """Count the valid experiments, the invalid experiments for each reason, and the valid controls."""
-    reasons = rows.loc[rows["invalid"] != "", "invalid"].value_counts().sort_index()
+    counts = rows.loc[rows["invalid"] != "", "invalid"].value_counts().sort_index()
+    codes = {str(code): int(n) for code, n in counts.items()}
     valid = valid_rows(rows, controls=True)
     return ExperimentCounts(
         total=len(rows),
         valid=len(valid),
         invalid=len(rows) - len(valid),
-        reasons={str(reason): int(n) for reason, n in reasons.items()},
+        reasons={english(Message(code)): n for code, n in codes.items()},
         controls=int(valid["control"].sum()),
+        codes=codes,
     )
 
 
@@ -228,11 +241,11 @@ def baseline_scores(model: ModelRows) -> Scores | None:
 def compare_with_baseline(best: Scores | None, baseline: Scores | None) -> BaselineComparison:
     """Compare the best experiment with the unpruned model."""
     if best is None:
-        return BaselineComparison(reason="there is no valid experiment")
+        return BaselineComparison(reason=Message("no_valid_experiment"))
     if baseline is None:
-        return BaselineComparison(reason="the unpruned model has no result")
+        return BaselineComparison(reason=Message("no_baseline"))
     if any(baseline.tasks[task] is None for task in best.tasks):
-        return BaselineComparison(reason="the unpruned model was not evaluated on the same tasks")
+        return BaselineComparison(reason=Message("baseline_tasks"))
     return BaselineComparison(
         acc_mean_difference=best.acc_mean - baseline.acc_mean,
         acc_kept=best.acc_mean / baseline.acc_mean if baseline.acc_mean > 0 else None,
@@ -242,7 +255,11 @@ def compare_with_baseline(best: Scores | None, baseline: Scores | None) -> Basel
 
 def global_best_config(analysis: Mapping[str, Any]) -> dict[str, Any]:
     """Extract the best configuration at each pruning ratio from the analysis of one model."""
-    return _extract(analysis, ("pruning_ratio", "best", "baseline", "best_vs_baseline"))
+    found = _extract(analysis, ("pruning_ratio", "best", "baseline", "best_vs_baseline"))
+    for content in (found, *found["by_ratio"].values()):
+        # Jobs that use the best experiment would run again after an upgrade, for a key that older versions had not.
+        content["best_vs_baseline"] = {k: v for k, v in content["best_vs_baseline"].items() if k != "why"}
+    return found
 
 
 def method_comparison(analysis: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,12 +297,16 @@ def _extract(analysis: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, An
     }
 
 
+def _sums(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    return {key: first.get(key, 0) + second.get(key, 0) for key in sorted({*first, *second})}
+
+
 def _invalid_reasons(rows: pd.DataFrame, tasks: list[str]) -> pd.Series[str]:
     lacks_a_task = rows[[f"acc_{task}" for task in tasks]].isna().any(axis=1)
     reasons = pd.Series("", index=rows.index, dtype=object)
-    reasons[lacks_a_task] = "evaluated on fewer tasks"
-    reasons[rows["acc_mean"].isna()] = "no accuracy"
-    return reasons.where(rows["status"] == "ok", rows["status"].astype(object))
+    reasons[lacks_a_task] = "reason.fewer_tasks"
+    reasons[rows["acc_mean"].isna()] = "reason.no_accuracy"
+    return reasons.where(rows["status"] == "ok", "reason." + rows["status"].astype(object))
 
 
 def _is_control(rows: pd.DataFrame) -> pd.Series[bool]:

@@ -15,12 +15,13 @@ from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
 from espalier.analysis.selection import valid_rows
 from espalier.errors import UserError
+from espalier.messages.catalogue import Message
 from espalier.naming import BASELINE
 from espalier.statistics import conclusions
 from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap
 from espalier.statistics.comparison import accuracy_kept
 from espalier.statistics.confidence_set import ConfidenceSet, confidence_set
-from espalier.statistics.messages import Message
+from espalier.statistics.levels import PageLevels
 from espalier.statistics.optimism import Shrinkage, SplitHalf, shrinkage, split_half
 from espalier.statistics.seeds import SeedErrors, seed_errors
 from espalier.statistics.tokens import TokenGroup, compare_at_equal_tokens
@@ -29,13 +30,14 @@ from espalier.statistics.variance import Decomposition, VariationPart, decompose
 AXES = ("method", "taylor_seq_len", "taylor_num_samples")
 
 
-def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None) -> dict[str, Any]:
+def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None, levels: PageLevels) -> dict[str, Any]:
     """Collect the uncertainty statistics of one model at one pruning ratio.
 
     Args:
         rows: Experiments of the model at this ratio.
         evidence: Draws and documents of the model.
         best: Name of the best experiment; None if no experiment is valid.
+        levels: Levels of the statements at this ratio: that of the set, and that of each test against seeds.
 
     Returns:
         JSON content. Without draws its statistics are null or empty, and `reason` says why.
@@ -61,17 +63,22 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None) -> 
     }
     if draws is None or best is None:
         return content
-    return content | _candidate_statistics(valid, draws, evidence, best, content["experiments"])
+    return content | _candidate_statistics(valid, draws, evidence, best, content["experiments"], levels)
 
 
 def _candidate_statistics(
-    valid: pd.DataFrame, draws: Bootstrap, evidence: Evidence, best: str, experiments: dict[str, dict[str, Any]]
+    valid: pd.DataFrame,
+    draws: Bootstrap,
+    evidence: Evidence,
+    best: str,
+    experiments: dict[str, dict[str, Any]],
+    levels: PageLevels,
 ) -> dict[str, Any]:
     names = [str(name) for name in valid["experiment"]]
     methods = [str(method) for method in valid["method"]]
     candidates = draws.select(names)
     accuracy = candidates.accuracy
-    in_set = confidence_set(accuracy, candidates.draws)
+    in_set = confidence_set(accuracy, candidates.draws, simultaneous_level=levels.sets)
     for index, name in enumerate(names):
         experiments[name] |= {
             "in_set": bool(in_set.members[index]),
@@ -101,8 +108,7 @@ def _candidate_statistics(
             "intervals": to_json_list([conclusions.intervals_message(draws)]),
             "set": to_json_list(conclusions.confidence_set_messages(in_set, methods, best)),
             "optimism": to_json_list(conclusions.optimism_messages(names, best, by_shrinkage, by_halves)),
-            "axes": to_json_list(conclusions.axes_messages(axes, seeds)) if len(names) > 1 else [],
-            "tokens": to_json_list(_token_message(group) for group in tokens),
+            "axes": to_json_list(conclusions.axes_messages(seeds, levels.seeds)) if len(names) > 1 else [],
         },
     }
 
@@ -162,6 +168,7 @@ def _confidence_set_json(in_set: ConfidenceSet, names: list[str], best: str) -> 
         "n": len(names),
         "members": members[in_set.members].tolist(),
         "n_members": in_set.n_members,
+        "simultaneous_level": in_set.simultaneous_level,
         "simultaneous_members": members[in_set.simultaneous_members].tolist(),
         "n_simultaneous_members": int(in_set.simultaneous_members.sum()),
         "deficit": dict(zip(names, to_plain_json(in_set.deficit), strict=True)),
@@ -245,18 +252,3 @@ def _token_group_json(group: TokenGroup) -> dict[str, Any]:
         "difference": group.difference,
         "interval": None if group.interval is None else list(group.interval),
     }
-
-
-def _token_message(group: TokenGroup) -> Message:
-    lower, upper = group.interval or (group.difference, group.difference)
-    return Message(
-        "tokens_not_told" if lower <= 0 <= upper else "tokens_told",
-        {
-            "tokens": group.tokens,
-            "longest": group.settings[-1].taylor_seq_len,
-            "shortest": group.settings[0].taylor_seq_len,
-            "difference": group.difference,
-            "lower": lower,
-            "upper": upper,
-        },
-    )

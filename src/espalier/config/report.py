@@ -18,3 +18,5 @@ class Report(Section):
     """Whether tables and reports take what is finished and list the rest; target `partial_reports` switches it on."""
     acc_mean_rule: Literal["acc_norm_else_acc", "acc"] = "acc_norm_else_acc"
     """Which accuracy of each task enters the mean."""
+    style: str | None = None
+    """File with settings of matplotlib (`*.mplstyle`) that figures take on top of their own; none adds nothing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -41,13 +43,14 @@ def experiment_chart_rows(experiments: pd.DataFrame, analysis: Content, content:
                 "acc": float(row["acc_mean"]),
                 "low": low,
                 "high": high,
-                "in_set": of_experiment.get("in_set"),
+                "in_set": of_experiment.get("in_simultaneous_set"),
                 "acc_kept": of_experiment.get("acc_kept"),
                 "kept_interval": of_experiment.get("acc_kept_interval"),
                 "ppl": to_float(row[f"ppl_{text}"]) if text else None,
                 "extreme": to_int(row["extreme_pruning_layers"]),
                 "n_params": to_int(row["n_params"]),
                 "flops": costs.get(name, {}).get("flops_per_token"),
+                "task_stderr": of_experiment.get("task_stderr") or {},
                 "tasks": {task: float(row[f"acc_{task}"]) for task in model.tasks},
             }
         )
@@ -75,3 +78,38 @@ def layer_chart_rows(layers: pd.DataFrame, model: str) -> dict[str, list[Row]]:
                 }
             )
     return by_experiment
+
+
+@dataclass(frozen=True)
+class PriorProfile:
+    """The two priors of each decoder layer of a model, for one calibration setting.
+
+    Attributes:
+        calibration: Name of the calibration set.
+        seq_len: Tokens per sequence.
+        n_samples: Number of sequences that the priors are averaged over.
+        loss_increase: Increase of the loss without the layer, by layer.
+        cosine_distance: Cosine distance between input and output of the layer, by layer.
+    """
+
+    calibration: str
+    seq_len: int
+    n_samples: int
+    loss_increase: Sequence[float]
+    cosine_distance: Sequence[float]
+
+
+def prior_profiles(tables: Sequence[tuple[str, int, pd.DataFrame]]) -> list[PriorProfile]:
+    """Return the priors of whole layers over depth, at the largest sample count of each setting.
+
+    Args:
+        tables: Calibration set, sequence length and table of priors of each pass (`priors/` of a study).
+    """
+    profiles = []
+    for calibration, seq_len, table in tables:
+        layers = table[(table["scope"] == "layer") & (table["n_samples"] == table["n_samples"].max())]
+        layers = layers.sort_values("layer")
+        if len(layers):
+            values = [[float(value) for value in layers[name]] for name in ("loss_increase", "cosine_distance")]
+            profiles.append(PriorProfile(calibration, seq_len, int(layers["n_samples"].iloc[0]), *values))
+    return profiles

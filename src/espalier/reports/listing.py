@@ -11,6 +11,7 @@ from espalier.reports.formatting import MISSING, format_fixed, format_percent, f
 from espalier.reports.messages import Texts
 from espalier.reports.sections.introduction import by_ratio
 from espalier.reports.sections.types import Content
+from espalier.reports.site import Site
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Cell:
         shown: Displayed text.
         value: Sort key of a number; None if the number is missing.
         is_number: Whether the cell is sorted by `value` and not by `shown`.
+        link: Address that the cell links to.
     """
 
     shown: str
     value: float | None = None
     is_number: bool = True
+    link: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,18 @@ class Listing:
     filters: Sequence[tuple[str, int, Sequence[str]]] = field(default_factory=tuple)
 
 
-def experiments_listing(texts: Texts, analysis: Content, rows: dict[str, list[Row]]) -> Listing:
+def experiments_listing(
+    texts: Texts, analysis: Content, rows: dict[str, list[Row]], site: Site | None = None
+) -> Listing:
     """Return the table of all valid experiments of a model, at all pruning ratios.
 
     Args:
         texts: Texts in the language of the report.
         analysis: Analysis of the model.
         rows: Experiments of each pruning ratio, by its key in the analysis.
+        site: The pages of the study, to link the structure of each experiment.
     """
+    site = site or Site()
     ordered = [row for key, _ in by_ratio(analysis) for row in rows[key]]
     methods = list(dict.fromkeys(row["method"] for row in ordered))
     ratios = list(dict.fromkeys(_ratio_cell(row["ratio"]).shown for row in ordered))
@@ -63,9 +70,10 @@ def experiments_listing(texts: Texts, analysis: Content, rows: dict[str, list[Ro
     header = [*(texts(code) for code in codes), *analysis["tasks"]]
     cells = [
         [
-            _text_cell(row["experiment"]), _text_cell(row["method"]), _ratio_cell(row["ratio"]),
-            _int_cell(row["seq_len"]), _int_cell(row["samples"]), _fixed_cell(row["acc"]), _fixed_cell(row["low"]),
-            _fixed_cell(row["high"]), _text_cell(format_yes_no(texts, row["in_set"])),
+            _text_cell(row["experiment"], site.structure(analysis["model"], row["experiment"])),
+            _text_cell(row["method"]), _ratio_cell(row["ratio"]), _int_cell(row["seq_len"]), _int_cell(row["samples"]),
+            _fixed_cell(row["acc"]), _fixed_cell(row["low"]), _fixed_cell(row["high"]),
+            _text_cell(format_yes_no(texts, row["in_set"])),
             Cell(format_percent(row["acc_kept"]), row["acc_kept"]), _fixed_cell(row["ppl"], 2),
             _int_cell(row["extreme"]), _int_cell(row["n_params"]), _int_cell(row["flops"]),
             *(_fixed_cell(row["tasks"].get(task)) for task in analysis["tasks"]),
@@ -77,8 +85,49 @@ def experiments_listing(texts: Texts, analysis: Content, rows: dict[str, list[Ro
     return Listing(texts("p.experiments"), header, cells, filters)
 
 
-def best_listing(texts: Texts, summary: Content) -> Listing:
+def all_experiments_listing(
+    texts: Texts, analyses: Sequence[Content], rows: Sequence[dict[str, list[Row]]], site: Site
+) -> Listing:
+    """Return the table of all valid experiments of all models, with the accuracy and standard error of each task.
+
+    Args:
+        texts: Texts in the language of the report.
+        analyses: Analysis of each model.
+        rows: Experiments of each model, by the key of the pruning ratio in its analysis.
+        site: The pages of the study.
+    """
+    tasks = list(dict.fromkeys(task for analysis in analyses for task in analysis["tasks"]))
+    codes = (
+        "x.model", "experiment", "method", "p.ratio", "seq_len", "samples", "acc_mean", "p.low", "p.high", "in_set",
+        "kept", "ppl", "params",
+    )  # fmt: skip
+    cells = [
+        _experiment_cells(texts, analysis["model"], row, tasks, site)
+        for analysis, of_model in zip(analyses, rows, strict=True)
+        for key, _ in by_ratio(analysis)
+        for row in of_model[key]
+    ]
+    columns = ((texts("x.model"), 0), (texts("method"), 2), (texts("p.ratio"), 3))
+    filters = [(title, number, list(dict.fromkeys(row[number].shown for row in cells))) for title, number in columns]
+    filters.append((texts("in_set"), 9, [texts("yes"), texts("no")]))
+    return Listing(texts("p.experiments"), [*(texts(code) for code in codes), *tasks], cells, filters)
+
+
+def _experiment_cells(texts: Texts, model: str, row: Row, tasks: Sequence[str], site: Site) -> list[Cell]:
+    return [
+        _text_cell(model, site.model(model)),
+        _text_cell(row["experiment"], site.structure(model, row["experiment"])),
+        _text_cell(row["method"]), _ratio_cell(row["ratio"]), _int_cell(row["seq_len"]), _int_cell(row["samples"]),
+        _fixed_cell(row["acc"]), _fixed_cell(row["low"]), _fixed_cell(row["high"]),
+        _text_cell(format_yes_no(texts, row["in_set"])), Cell(format_percent(row["acc_kept"]), row["acc_kept"]),
+        _fixed_cell(row["ppl"], 2), _int_cell(row["n_params"]),
+        *(_task_cell(row["tasks"].get(task), row["task_stderr"].get(task)) for task in tasks),
+    ]  # fmt: skip
+
+
+def best_listing(texts: Texts, summary: Content, site: Site | None = None) -> Listing:
     """Return the table of the best experiment of each model at each pruning ratio."""
+    site = site or Site()
     best = [row for _, content in by_ratio(summary) for row in content["best_configs"]]
     codes = (
         "x.model", "x.kind", "p.ratio", "x.best_method", "experiment", "x.best_acc", "p.low", "p.high", "x.corrected",
@@ -86,10 +135,12 @@ def best_listing(texts: Texts, summary: Content) -> Listing:
     )  # fmt: skip
     cells = [
         [
-            _text_cell(row["model"]), _text_cell(texts(f"kind.{row['kind']}")), _ratio_cell(row["pruning_ratio"]),
-            _text_cell(row["method"]), _text_cell(row["experiment"]), _fixed_cell(row["acc_mean"]),
-            _interval_end_cell(row, 0), _interval_end_cell(row, 1), _fixed_cell(row["acc_mean_corrected"]),
-            _int_cell(row["n_in_set"]), Cell(format_percent(row["acc_kept"]), row["acc_kept"]),
+            _text_cell(row["model"], site.model(row["model"])), _text_cell(texts(f"kind.{row['kind']}")),
+            _ratio_cell(row["pruning_ratio"]), _text_cell(row["method"]),
+            _text_cell(row["experiment"], site.structure(row["model"], row["experiment"])),
+            _fixed_cell(row["acc_mean"]), _interval_end_cell(row, 0), _interval_end_cell(row, 1),
+            _fixed_cell(row["acc_mean_corrected"]),
+            _int_cell(row["n_in_simultaneous_set"]), Cell(format_percent(row["acc_kept"]), row["acc_kept"]),
             _fixed_cell(row["ppl"], 2), _fixed_cell(row["ppl_ratio"], 2), _int_cell(row["n_params"]),
             _int_cell(row["kv_cache_bytes_per_token"]), _int_cell(row["flops_per_token"]),
         ]
@@ -100,8 +151,12 @@ def best_listing(texts: Texts, summary: Content) -> Listing:
     return Listing(texts("x.best"), [texts(code) for code in codes], cells, filters)
 
 
-def _text_cell(value: Any) -> Cell:
-    return Cell(str(value), is_number=False)
+def _text_cell(value: Any, link: str | None = None) -> Cell:
+    return Cell(str(value), is_number=False, link=link)
+
+
+def _task_cell(acc: float | None, stderr: float | None) -> Cell:
+    return Cell(format_fixed(acc, 3) + ("" if stderr is None else f" ± {format_fixed(stderr, 3)}"), acc)
 
 
 def _int_cell(value: int | None) -> Cell:

@@ -13,7 +13,7 @@ from espalier.reports.formatting import MISSING
 from espalier.reports.layout import banner, table_lines
 from espalier.reports.messages import Texts
 from espalier.reports.sections.serving import serving_remarks, serving_tables
-from espalier.reports.sections.types import Table
+from espalier.reports.sections.types import ReportSection, Table
 
 STRUCTURE_WIDTH = 104
 
@@ -73,10 +73,10 @@ def structure_text(comparison: dict[str, Any], language: str = "en") -> str:
         texts("t.experiment", name=comparison["experiment"]),
         "",
         *_title(texts("t.totals")),
-        *_totals(texts, comparison["totals"]),
+        *table_lines(_totals(texts, comparison["totals"])),
         "",
         *banner(texts("t.layers"), STRUCTURE_WIDTH),
-        *_layer_table(texts, comparison["layers"]),
+        *table_lines(_layer_table(texts, comparison["layers"])),
         "",
         *banner(texts("t.details"), STRUCTURE_WIDTH),
     ]
@@ -84,6 +84,22 @@ def structure_text(comparison: dict[str, Any], language: str = "en") -> str:
         lines += [*_details(texts, layer), ""]
     lines += _serving_lines(texts, comparison.get("deployment"))
     return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
+
+
+def structure_sections(texts: Texts, comparison: dict[str, Any]) -> list[ReportSection]:
+    """Return the sections of the page of a comparison."""
+    sections = [
+        ReportSection(texts("t.totals"), tables=[_totals(texts, comparison["totals"])]),
+        ReportSection(texts("t.layers"), tables=[_layer_table(texts, comparison["layers"])]),
+        ReportSection(texts("t.details"), tables=[_width_table(texts, comparison["layers"])]),
+    ]
+    verdicts = comparison.get("deployment")
+    if verdicts is not None:
+        reason = [texts("deployment.none", reason=texts.reason(verdicts))] if verdicts["reason"] else []
+        tables = [] if reason else serving_tables(texts, verdicts)
+        remarks = [] if reason else serving_remarks(texts, verdicts)
+        sections.append(ReportSection(texts("s.deployment"), reason, tables, remarks))
+    return sections
 
 
 def _serving_lines(texts: Texts, verdicts: dict[str, Any] | None) -> list[str]:
@@ -121,7 +137,7 @@ def _removal(before: int, after: int) -> dict[str, Any]:
     }
 
 
-def _totals(texts: Texts, totals: dict[str, Any]) -> list[str]:
+def _totals(texts: Texts, totals: dict[str, Any]) -> Table:
     names = {"model": "t.total", "decoder_layers": "t.decoder", "attention": "t.attention", "mlp": "t.mlp"}
     rows = [
         [
@@ -131,10 +147,10 @@ def _totals(texts: Texts, totals: dict[str, Any]) -> list[str]:
         for key, one in totals.items()
     ]  # fmt: skip
     header = [texts(code) for code in ("t.part", "t.before", "t.after", "t.removed", "t.removed_share")]
-    return table_lines(Table(header, rows))
+    return Table(header, rows)
 
 
-def _layer_table(texts: Texts, layers: list[dict[str, Any]]) -> list[str]:
+def _layer_table(texts: Texts, layers: list[dict[str, Any]]) -> Table:
     rows = []
     for layer in layers:
         params = layer["params"]
@@ -148,7 +164,23 @@ def _layer_table(texts: Texts, layers: list[dict[str, Any]]) -> list[str]:
         "t.layer", "t.layer_before", "t.layer_after", "t.kept_share", "t.pruned_share", "t.attention_share",
         "t.mlp_share", "t.note",
     )  # fmt: skip
-    return table_lines(Table([texts(code) for code in codes], rows, (7,)))
+    return Table([texts(code) for code in codes], rows, (7,))
+
+
+def _width_table(texts: Texts, layers: list[dict[str, Any]]) -> Table:
+    """Return the parameters and widths of each block before and after pruning."""
+    header = [texts("t.layer")]
+    for block in ("attention", "mlp"):
+        header += [f"{texts(f't.{block}')}, {texts('n.params')}", texts(f"n.{block}_width")]
+    rows = []
+    for layer in layers:
+        row = [str(layer["layer"])]
+        for block, width in (("attention", "kv_groups"), ("mlp", "channels")):
+            one = layer[block]
+            row.append(f"{one['before']:,} → {one['after']:,}")
+            row.append(" → ".join(_count(texts, one[f"{width}_{when}"]) for when in ("before", "after")))
+        rows.append(row)
+    return Table(header, rows)
 
 
 def _details(texts: Texts, layer: dict[str, Any]) -> list[str]:

@@ -11,11 +11,11 @@ from tabulate import tabulate
 from espalier.errors import UserError
 from espalier.files import read_json
 
-HEADERS = ("model", "best experiment", "accuracy", "unpruned", "lost", "ppl", "unpruned ppl", "parameters kept")
+HEADERS = ("model", "best experiment", "accuracy", "unpruned", "kept", "ppl", "unpruned ppl", "parameters kept")
 
 
 def summarise_study(results: Path) -> str:
-    """Return a text table with the best experiment of each model at the headline ratio and its accuracy loss.
+    """Return a table with the best experiment of each model at the headline ratio, and what each method keeps.
 
     Raises:
         UserError: If the study has no results yet.
@@ -26,23 +26,39 @@ def summarise_study(results: Path) -> str:
     best_configs = [read_json(file) for file in files]
     ratios = sorted({f"{100 * best['pruning_ratio']:.10g}%" for best in best_configs if best["pruning_ratio"]})
     rows = [_model_row(best) for best in best_configs]
+    cross_model = _cross_model(results)
     lines = [
         f"Best experiment of each model of study {results.name!r} at {' and '.join(ratios)} of the parameters removed",
-        "(accuracy: mean over the tasks; one run each, differences of a point or two are noise)",
+        "(accuracy: mean over the tasks; kept: divided by the accuracy of the unpruned model)",
         "",
-        tabulate(rows, headers=HEADERS, floatfmt=(*[".3f"] * 7, ".1%"), missingval="-"),
-        *_not_finished(results),
+        tabulate(rows, headers=HEADERS, floatfmt=(*[".3f"] * 4, ".1%", ".3f", ".3f", ".1%"), missingval="-"),
+        *_kept_by_method(cross_model),
+        *_not_finished(cross_model),
         "",
-        f"Reports:  {results}/reports/cross_model/report.html, {results}/reports/{{model}}/report.html",
-        f"Tables:   {results}/consolidated/experiments.parquet, evaluations.parquet, layers.parquet",
+        f"Reports:  {results}/reports/index.html, and a page for all models and each model that it links",
+        f"Tables:   {results}/reports/experiments.parquet, {results}/consolidated/",
     ]
     return "\n".join(lines)
 
 
-def _not_finished(results: Path) -> list[str]:
-    """Return lines on unchecked models and failed jobs, from the cross-model analysis; none if there are none."""
+def _cross_model(results: Path) -> dict[str, Any]:
+    """Return the cross-model analysis; nothing if it has not been made."""
     path = results / "reports/cross_model/analysis_summary.json"
-    summary = read_json(path) if path.exists() else {}
+    found: dict[str, Any] = read_json(path) if path.exists() else {}
+    return found
+
+
+def _kept_by_method(summary: dict[str, Any]) -> list[str]:
+    """Return a line with the accuracy that each method keeps, mean over the models; none if that is not known."""
+    compared = summary.get("comparisons") or {"measure": None}
+    if compared["measure"] != "kept":
+        return []
+    means = ", ".join(f"{name} {one['mean']:.1%}" for name, one in compared["kept"].items())
+    return ["", f"Accuracy kept, mean over {len(compared['models'])} models: {means}"] if means else []
+
+
+def _not_finished(summary: dict[str, Any]) -> list[str]:
+    """Return lines on unchecked models and failed jobs, from the cross-model analysis; none if there are none."""
     unchecked = [
         f"{one['model']}: could not be checked: {one['reason']}" for one in summary.get("models_not_checked", [])
     ]
@@ -52,17 +68,16 @@ def _not_finished(results: Path) -> list[str]:
 
 def _model_row(best: dict[str, Any]) -> list[Any]:
     chosen, baseline = best["best"] or {}, best["baseline"] or {}
-    lost = best["best_vs_baseline"]["acc_mean_difference"]
-    kept = chosen.get("removed_param_fraction")
+    removed = chosen.get("removed_param_fraction")
     return [
         best["model"],
         chosen.get("experiment", "none is valid"),
         chosen.get("acc_mean"),
         baseline.get("acc_mean"),
-        None if lost is None else -lost,
+        best["best_vs_baseline"]["acc_kept"],
         chosen.get("ppl"),
         baseline.get("ppl"),
-        None if kept is None else 1 - kept,
+        None if removed is None else 1 - removed,
     ]
 
 

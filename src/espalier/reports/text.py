@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from espalier.files import atomic_file
-from espalier.reports.figures.vega import Figure, draw_svg, svg_to_pdf
-from espalier.reports.layout import TEXT_WIDTH, banner, table_lines, write_text
+from espalier.reports.layout import TEXT_WIDTH, banner, table_lines
 from espalier.reports.messages import Texts
-from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections, failed_jobs
+from espalier.reports.sections.cross import cross_headline, cross_notes, cross_overview, cross_sections
 from espalier.reports.sections.introduction import by_ratio, counts_line, headline, notes, overview, ratio_title
 from espalier.reports.sections.model import model_sections
 from espalier.reports.sections.types import Overview, ReportSection
-
-
-def write_figures(figures: Sequence[Figure], paths: Mapping[str, Path]) -> None:
-    """Write each figure as SVG and PDF.
-
-    Args:
-        figures: Figures to write.
-        paths: Output paths by file name, `{name}.svg` and `{name}.pdf` for each figure.
-    """
-    for figure in figures:
-        svg = draw_svg(figure)
-        write_text(paths[f"{figure.name}.svg"], svg)
-        with atomic_file(paths[f"{figure.name}.pdf"]) as temporary:
-            temporary.write_bytes(svg_to_pdf(svg))
 
 
 def model_text(analysis: dict[str, Any], language: str = "en") -> str:
@@ -64,7 +47,7 @@ def cross_model_text(summary: dict[str, Any], language: str = "en") -> str:
         *banner(texts("title.cross", study=summary["study"])),
         counts_line(texts, summary["all_ratios"]["experiments"]),
         cross_headline(texts, summary),
-        *failed_jobs(texts, summary),
+        *cross_notes(texts, summary),
         *_overview_lines(texts, cross_overview(texts, summary)),
     ]
     for _, one in by_ratio(summary):
@@ -77,6 +60,8 @@ def _overview_lines(texts: Texts, content: Overview) -> list[str]:
     for code, sentences in (("overview.supported", content.supported), ("overview.open", content.open_questions)):
         shown_sentences = sentences or [texts("overview.nothing")]
         lines += ["", texts(code), *(f"  • {sentence}" for sentence in shown_sentences)]
+    for table in content.tables:
+        lines += ["", *table_lines(table)]
     return lines
 
 

@@ -156,6 +156,33 @@ def layers_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=columns).astype(types | {"model": "str", "experiment": "str"})
 
 
+def with_settings(frame: pd.DataFrame, experiments: pd.DataFrame) -> pd.DataFrame:
+    """Add study, method and pruning ratio of each row's experiment to the evaluations or layers table.
+
+    Args:
+        frame: The table, with the columns `model` and `experiment`.
+        experiments: The experiments table.
+    """
+    settings = experiments[["model", "experiment", "study", "method", "pruning_ratio"]]
+    merged = frame.merge(settings, on=["model", "experiment"], how="left", validate="many_to_one")
+    return merged.astype({"study": "str", "method": "str", "pruning_ratio": "float64"})
+
+
+def with_entering_metric(evaluations: pd.DataFrame, experiments: pd.DataFrame) -> pd.DataFrame:
+    """Mark in the evaluations table which metric of which task enters the mean accuracy.
+
+    Args:
+        evaluations: The evaluations table.
+        experiments: The experiments table, which has the rule, and a column `acc_{task}` of each task in the mean.
+    """
+    rule = str(experiments["acc_mean_rule"].iloc[0]) if len(experiments) else "acc"
+    task, metric = evaluations["task"], evaluations["metric"]
+    normalised = set(task[metric == "acc_norm"]) if rule == "acc_norm_else_acc" else set()
+    chosen = metric == task.isin(list(normalised)).map({True: "acc_norm", False: "acc"})
+    in_mean = task.isin([column.removeprefix("acc_") for column in map(str, experiments) if _is_task_column(column)])
+    return evaluations.assign(enters_mean=(chosen & in_mean).astype(bool))
+
+
 def layer_rows(plan: Mapping[str, Any], sizes: ModelSizes) -> list[dict[str, Any]]:
     """Return the rows of an experiment in the layers table.
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
+from espalier.messages.catalogue import Message
 from espalier.models.architecture import ATTENTION, MLP
 from espalier.models.sizes import ModelSizes
-from espalier.statistics.messages import Message
 
 FOLDER_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 """Values of `model_type` whose exported folders support layers of different shapes."""

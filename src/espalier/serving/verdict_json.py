@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.analysis.message_json import reason_fields, to_json, to_json_list
+from espalier.messages.catalogue import Message
 from espalier.models.sizes import ModelSizes
 from espalier.serving.verdict import (
     KeptCounts,
@@ -18,7 +19,6 @@ from espalier.serving.verdict import (
     rounding_costs,
     width_recommendation,
 )
-from espalier.statistics.messages import Message
 
 
 def serving_verdicts(

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from espalier.errors import UserError
+from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap, percentile_interval
-from espalier.statistics.messages import Message
 from espalier.statistics.validation import FloatArray, accuracy_and_draws, finite_array, same_lengths
 
 
@@ -201,9 +201,9 @@ def perplexity_ratio(perplexity: float | None, baseline: float | None) -> Ratio:
     if baseline is None:
         return Ratio(None, Message("no_baseline"))
     if not math.isfinite(baseline):
-        return Ratio(None, Message("not_finite", {"name": "the perplexity of the unpruned model"}))
+        return Ratio(None, Message("not_finite", {"name": Message("name.ppl_unpruned")}))
     if perplexity is None or not math.isfinite(perplexity):
-        return Ratio(None, Message("not_finite", {"name": "the perplexity"}))
+        return Ratio(None, Message("not_finite", {"name": Message("name.ppl")}))
     if baseline <= 0:
         return Ratio(None, Message("zero_baseline"))
     return Ratio(perplexity / baseline, None)

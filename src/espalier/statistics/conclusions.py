@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap
-from espalier.statistics.comparison import BaseInstructComparison
 from espalier.statistics.confidence_set import ConfidenceSet
-from espalier.statistics.correlation import GroupedCorrelation
-from espalier.statistics.messages import Message
+from espalier.statistics.correlation import GroupedCorrelation, relation_is_shown
 from espalier.statistics.optimism import Shrinkage, SplitHalf
 from espalier.statistics.seeds import AxisEffect, SeedErrors
 from espalier.statistics.validation import TIE
-from espalier.statistics.variance import Decomposition
-
-# Smaller shares of the variation get no sentence.
-MIN_REPORTED_SHARE = 0.1
-# Smaller shares are printed as 0%.
-MIN_PRINTED_SHARE = 0.005
 
 
 def intervals_message(draws: Bootstrap, *, level: float = CONFIDENCE_LEVEL) -> Message:
@@ -30,6 +23,8 @@ def intervals_message(draws: Bootstrap, *, level: float = CONFIDENCE_LEVEL) -> M
 def confidence_set_messages(in_set: ConfidenceSet, methods: Sequence[str], best: str) -> list[Message]:
     """State which experiments and methods are statistically indistinguishable from the best.
 
+    All statements are about the simultaneous set, so that all of them hold together.
+
     Args:
         in_set: The confidence set.
         methods: Method of each experiment, in the order of the set's arrays.
@@ -38,21 +33,23 @@ def confidence_set_messages(in_set: ConfidenceSet, methods: Sequence[str], best:
     Raises:
         ValueError: If the number of methods is not the number of experiments.
     """
-    total, n_members = len(in_set.members), in_set.n_members
+    members = in_set.simultaneous_members
+    total, n_members = len(members), int(members.sum())
     if len(methods) != total:
         raise ValueError(f"{len(methods)} methods for {total} experiments")
     if total == 1:
         return [Message("set_one_experiment")]
     if n_members == 1:
-        messages = [Message("set_alone", {"best": best, "others": total - 1, "level": in_set.level})]
-    elif n_members == total:
-        messages = [Message("set_all", {"best": best, "total": total, "level": in_set.level})]
-    else:
-        messages = [Message("set_some", {"best": best, "members": n_members, "total": total, "level": in_set.level})]
-    n_simultaneous = int(in_set.simultaneous_members.sum())
-    if n_simultaneous != n_members:
-        messages.append(Message("set_simultaneous", {"members": n_simultaneous, "total": total, "level": in_set.level}))
-    return messages + _method_messages(in_set, methods)
+        return [Message("set_alone", {"best": best, "others": total - 1})]
+    if n_members == total:
+        return [Message("set_all", {"best": best, "total": total})]
+    messages = [Message("set_some", {"best": best, "members": n_members, "total": total})]
+    outside = [
+        method
+        for method in dict.fromkeys(methods)
+        if not any(member for own, member in zip(methods, members, strict=True) if own == method)
+    ]
+    return [*messages, *([Message("methods_outside", {"methods": outside, "best": best})] if outside else [])]
 
 
 def optimism_messages(
@@ -79,84 +76,57 @@ def optimism_messages(
     return messages
 
 
-def correlation_messages(name: str, grouped: GroupedCorrelation) -> list[Message]:
-    """Describe the relation between a metric and accuracy within methods, and warn if the pooled r is misleading."""
-    if grouped.mean_within is None or grouped.strength is None:
-        reason = grouped.reason
-        return [] if reason is None else [Message("correlation_undefined", {"name": name, "reason": reason})]
-    values: dict[str, str | float] = {"name": name, "r": grouped.mean_within, "n_methods": grouped.n_groups}
-    messages = [Message(f"correlation_{grouped.strength}", values)]
-    if grouped.sign_differs and grouped.pooled.r is not None:
-        messages.append(Message("correlation_sign_differs", {"name": name, "pooled": grouped.pooled.r}))
-    if grouped.mixed_signs:
-        defined = [correlation.r for correlation in grouped.within.values() if correlation.r is not None]
-        messages.append(Message("correlation_mixed", {"name": name, "lowest": min(defined), "highest": max(defined)}))
-    return messages
-
-
-def axes_messages(decomposition: Decomposition, seeds: SeedErrors | None) -> list[Message]:
-    """Name the axis that explains most of the variation, and compare the effects with the variation between seeds."""
-    shares = {name: part.share for name, part in decomposition.axes.items() if part.share is not None}
-    messages = []
-    if not shares:
-        parts = (decomposition.total, *decomposition.axes.values())
-        reason = next((part.reason for part in parts if part.reason), None)
-        messages += [] if reason is None else [Message("axis_none", {"reason": reason})]
-    elif max(shares.values()) < MIN_PRINTED_SHARE:
-        messages.append(Message("axis_none", {"reason": Message("axes_in_noise")}))
-    else:
-        largest = max(shares, key=lambda name: shares[name])
-        messages.append(Message("axis_largest", {"axis": largest, "share": shares[largest]}))
-    shares_of_rest = {"axis_interaction": decomposition.interaction.share, "axis_noise": decomposition.noise_share}
-    for code, share in shares_of_rest.items():
-        if share is not None and share >= MIN_REPORTED_SHARE:
-            messages.append(Message(code, {"share": share}))
-    return messages + ([] if seeds is None else _seed_messages(seeds))
-
-
-def base_vs_instruct_messages(comparison: BaseInstructComparison) -> list[Message]:
-    """State whether Instruct differs from Base on their common settings."""
-    if comparison.difference is None:
-        return [] if comparison.reason is None else [Message("kinds_undefined", {"reason": comparison.reason})]
-    if comparison.interval is None:
+def correlation_messages(name: str, grouped: GroupedCorrelation, level: float) -> list[Message]:
+    """State that a metric is related to accuracy within methods, if that is shown at a level."""
+    if not relation_is_shown(grouped, level) or grouped.mean_within is None:
         return []
-    lower, upper = comparison.interval
-    code = "kinds_not_told" if lower <= TIE and upper >= -TIE else "kinds_differ"
-    return [Message(code, {"n": comparison.n, "difference": comparison.difference, "lower": lower, "upper": upper})]
+    sign = Message("sign.positive" if grouped.mean_within > 0 else "sign.negative")
+    values = {"name": name_in_words(name), "r": grouped.mean_within, "n_methods": grouped.n_groups, "sign": sign}
+    return [Message("relation_shown", values)]
 
 
-def _method_messages(confidence_set: ConfidenceSet, methods: Sequence[str]) -> list[Message]:
-    counts = {method: [0, 0] for method in methods}
-    for method, member in zip(methods, confidence_set.members, strict=True):
-        counts[method][0] += int(member)
-        counts[method][1] += 1
-    if len(counts) == 1:
-        return [Message("one_method")]
-    if all(members for members, _ in counts.values()):
-        return [Message("every_method_in_set")]
-    # The method of the best experiment is always in the set. If it is the only one, listing it adds nothing.
-    with_members = [
-        Message("method_in_set", {"method": method, "members": members, "total": total})
-        for method, (members, total) in counts.items()
-        if members
-    ]
-    without_members = [
-        Message("method_not_in_set", {"method": method, "total": total})
-        for method, (members, total) in counts.items()
-        if not members
-    ]
-    return [*(with_members if len(with_members) > 1 else []), *without_members]
+def axes_messages(seeds: SeedErrors | None, level: float) -> list[Message]:
+    """Compare the effects of the axes with the variation between calibration seeds.
 
-
-def _seed_messages(errors: SeedErrors) -> list[Message]:
-    if errors.reason is not None:
-        return [Message("one_seed_only")] if len(errors.seeds) == 1 else []
+    Args:
+        seeds: Effects and their variation between seeds; None if they were not computed.
+        level: Level of the statement on each axis, already corrected for their number.
+    """
+    if seeds is None:
+        return []
+    if seeds.reason is not None:
+        return [Message("one_seed_only")] if len(seeds.seeds) == 1 else []
     return [
-        _effect_message(name, effect, len(errors.seeds)) for name, effect in errors.axes.items() if effect.f is not None
+        _effect_message(name, effect, len(seeds.seeds), level)
+        for name, effect in seeds.axes.items()
+        if effect.f is not None
     ]
 
 
-def _effect_message(name: str, effect: AxisEffect, n_seeds: int) -> Message:
+def base_vs_instruct_messages(difference: float, interval: Sequence[float], n: int) -> list[Message]:
+    """State whether Instruct differs from Base on their common settings.
+
+    Args:
+        difference: Mean accuracy of Instruct minus that of Base, over the common settings.
+        interval: Simultaneous interval of the difference.
+        n: Number of common settings.
+    """
+    lower, upper = interval
+    code = "kinds_not_told" if lower <= TIE and upper >= -TIE else "kinds_differ"
+    settings = Message("one_setting" if n == 1 else "several_settings", {"n": n})
+    points = {"points": 100 * difference, "low": 100 * lower, "high": 100 * upper}
+    return [Message(code, {"settings": settings, **points})]
+
+
+def name_in_words(name: str) -> Message | str:
+    """Return an axis or metric in words; the names of gradient metrics are shown as they are."""
+    if name.startswith("ppl_"):
+        return Message("name.ppl_of", {"text": name.removeprefix("ppl_")})
+    known = {"taylor_seq_len", "taylor_num_samples", "method", "extreme_pruning_layers"}
+    return Message(f"axis.{name}") if name in known else name
+
+
+def _effect_message(name: str, effect: AxisEffect, n_seeds: int, level: float) -> Message:
     f, p = effect.f or 0.0, 1.0 if effect.p is None else effect.p
-    code = "axis_beyond_seeds" if p <= 1 - CONFIDENCE_LEVEL else "axis_within_seeds"
-    return Message(code, {"axis": name, "f": f, "p": p, "n_seeds": n_seeds})
+    code = "axis_beyond_seeds" if p <= 1 - level else "axis_within_seeds"
+    return Message(code, {"axis": name_in_words(name), "f": f, "p": p, "n_seeds": n_seeds})

@@ -11,8 +11,8 @@ experiment is therefore kept in at least 95% of studies (exactly 95% if all expe
 
 The guarantee holds for each truly best experiment separately. If many experiments are equally good, the set excludes at
 least one of them in many more studies. The simultaneous set avoids this. It uses a single critical value, the 95th
-percentile of max_j error_j - min_i error_i with error = theta* - theta. It keeps all truly best experiments in 95% of
-studies.
+percentile of max_j error_j - min_i error_i with error = theta* - theta (or a higher one). It keeps all truly best
+experiments in 95% of studies. In the same studies every experiment outside is truly worse than the observed best.
 
 This is the bootstrap form of Gupta's subset selection, without standardisation; see Mogstad, Romano, Shaikh and Wilhelm
 (2024), "Inference for ranks".
@@ -40,6 +40,7 @@ class ConfidenceSet:
         members: Whether each experiment is in the set.
         simultaneous_critical: Critical value of the simultaneous set; one number for all experiments.
         simultaneous_members: Whether each experiment is in the simultaneous set, which contains all `members`.
+        simultaneous_level: Share of studies in which the simultaneous set keeps all truly best experiments.
     """
 
     level: float
@@ -48,6 +49,7 @@ class ConfidenceSet:
     members: BoolArray
     simultaneous_critical: float
     simultaneous_members: BoolArray
+    simultaneous_level: float = CONFIDENCE_LEVEL
 
     @property
     def n_members(self) -> int:
@@ -55,7 +57,9 @@ class ConfidenceSet:
         return int(self.members.sum())
 
 
-def confidence_set(accuracy: Any, draws: Any, *, level: float = CONFIDENCE_LEVEL) -> ConfidenceSet:
+def confidence_set(
+    accuracy: Any, draws: Any, *, level: float = CONFIDENCE_LEVEL, simultaneous_level: float | None = None
+) -> ConfidenceSet:
     """Compute the confidence set of the best experiment.
 
     Pass candidates only: leave out the unpruned model and the controls.
@@ -64,6 +68,7 @@ def confidence_set(accuracy: Any, draws: Any, *, level: float = CONFIDENCE_LEVEL
         accuracy: Observed accuracies, (n_experiments,).
         draws: Joint bootstrap draws, (n_draws, n_experiments).
         level: Share of studies in which a truly best experiment must be kept.
+        simultaneous_level: The same for all truly best experiments together; None means `level`.
 
     Raises:
         UserError: If a value is missing or infinite, or there is no experiment.
@@ -72,7 +77,8 @@ def confidence_set(accuracy: Any, draws: Any, *, level: float = CONFIDENCE_LEVEL
     error = drawn - theta
     highest = error.max(axis=1)
     critical = np.quantile(highest[:, None] - error, level, axis=0)
-    simultaneous = float(np.quantile(highest - error.min(axis=1), level))
+    together = level if simultaneous_level is None else simultaneous_level
+    simultaneous = float(np.quantile(highest - error.min(axis=1), together))
     deficit = theta.max() - theta
     members, simultaneous_members = deficit <= critical + TIE, deficit <= simultaneous + TIE
-    return ConfidenceSet(level, deficit, critical, members, simultaneous, simultaneous_members)
+    return ConfidenceSet(level, deficit, critical, members, simultaneous, simultaneous_members, together)

@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy import stats
 
-from espalier.statistics.messages import Message
+from espalier.messages.catalogue import Message
 from espalier.statistics.validation import FloatArray, same_lengths
 
 MIN_POINTS = 3
+# With fewer distinct values of the metric nothing is claimed about a relation.
+MIN_DISTINCT = 6
 MODERATE_FROM = 0.5
 STRONG_ABOVE = 0.7
 
@@ -73,7 +76,7 @@ class GroupedCorrelation:
     reason: Message | None
 
 
-def correlation(x: Any, y: Any, *, x_name: str = "x", y_name: str = "y") -> Correlation:
+def correlation(x: Any, y: Any, *, x_name: Message | str = "x", y_name: Message | str = "y") -> Correlation:
     """Compute Pearson's correlation over the experiments where both values are finite.
 
     Args:
@@ -106,7 +109,7 @@ def correlation(x: Any, y: Any, *, x_name: str = "x", y_name: str = "y") -> Corr
 
 
 def grouped_correlation(
-    x: Any, y: Any, groups: Sequence[Hashable], *, x_name: str = "x", y_name: str = "y"
+    x: Any, y: Any, groups: Sequence[Hashable], *, x_name: Message | str = "x", y_name: Message | str = "y"
 ) -> GroupedCorrelation:
     """Compute the correlation over all experiments, within each group, and the mean over groups.
 
@@ -143,6 +146,24 @@ def grouped_correlation(
         mixed_signs=min(defined) < 0 < max(defined),
         reason=None,
     )
+
+
+def relation_is_shown(grouped: GroupedCorrelation, level: float) -> bool:
+    """Return whether the relation within groups is distinguishable from none, for other settings like these.
+
+    Fisher's z of the mean within r against 0: |atanh(r)| * sqrt(df) > the normal quantile at the level. df is the sum
+    of n - 3 over the groups, at most n_distinct - 3: experiments that share a value of the metric are not independent.
+
+    Args:
+        grouped: The correlation.
+        level: Confidence level of the statement, already corrected for the number of statements.
+    """
+    distinct = grouped.pooled.n_distinct
+    if grouped.mean_within is None or distinct < MIN_DISTINCT:
+        return False
+    df = min(sum(max(0, one.n - 3) for one in grouped.within.values() if one.r is not None), distinct - 3)
+    z = np.arctanh(min(abs(grouped.mean_within), 1 - 1e-12)) * np.sqrt(df)
+    return bool(z > stats.norm.ppf((1 + level) / 2))
 
 
 def strength(r: float) -> Strength:

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from espalier.errors import UserError
+from espalier.messages.catalogue import Message
 from espalier.statistics.correctness import Correctness, TaskDocuments
-from espalier.statistics.messages import Message
 from espalier.statistics.validation import TIE, BoolArray, FloatArray, accuracy_and_draws
 
 N_SPLITS = 1_000

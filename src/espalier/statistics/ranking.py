@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, percentile_interval
-from espalier.statistics.messages import Message
 from espalier.statistics.validation import FloatArray, finite_array, same_lengths
 
 MIN_EXPERIMENTS = 3

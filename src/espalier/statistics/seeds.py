@@ -24,8 +24,8 @@ import numpy as np
 from scipy import stats
 
 from espalier.errors import UserError
+from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
-from espalier.statistics.messages import Message
 from espalier.statistics.validation import FloatArray, finite_array, same_lengths
 
 _ZERO_ERROR = 1e-24

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from espalier.errors import UserError
-from espalier.statistics.messages import Message
+from espalier.messages.catalogue import Message
 from espalier.statistics.validation import FloatArray, finite_array, same_lengths
 
 _ZERO_VARIATION = 1e-12

@@ -95,6 +95,14 @@ def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
 
 
+def style_problems(study: StudyConfig) -> list[str]:
+    """Return a problem if the style file of the figures does not exist."""
+    style = study.report.style
+    if style is None or Path(style).is_file():
+        return []
+    return [f"report.style: got {style!r}, but there is no such file; give a style file of matplotlib"]
+
+
 def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     """Return one problem for each local text file that does not exist.
 

@@ -151,6 +151,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
         folder_problems,
         infeasible_problems,
         known_sizes,
+        style_problems,
         text_problems,
     )
 
@@ -174,6 +175,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
     if lookups.models and not lookups.sweep.allows_missing:
         problems += data_problems(study, lookups.paths, lookups.sweep)
         problems += text_problems(study, lookups.paths, lookups.sweep)
+    problems += style_problems(study)
     problems += lookups.exports.problems()
     problems += lookups.inference.problems(is_target=INFERENCE in targets)
     problems += lookups.recovered.problems()

@@ -92,7 +92,12 @@ class Study:
         They are inputs of cheap rules, so that editing the code reruns these rules.
         """
         found = [path for pattern in patterns for path in sorted(self._sources.glob(pattern))]
-        return [os.path.relpath(path) for path in found]
+        return [os.path.relpath(path) for path in found if path.is_file()]  # no folder of compiled modules
+
+    @property
+    def figure_styles(self) -> list[str]:
+        """The style file that the config adds to the style of the figures; empty if there is none."""
+        return [self.config.report.style] if self.config.report.style else []
 
     # -- names ---------------------------------------------------------------------------------------------------
 

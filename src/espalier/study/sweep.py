@@ -97,7 +97,7 @@ class Sweep:
     def prior_table(self, wildcards: Wildcards) -> list[str]:
         """Return the priors table that a plan reads; none for a method without priors."""
         experiment = self._find(wildcards)
-        return [self._pass_table("measure_priors", experiment)] if experiment.needs_priors else []
+        return [self.prior_table_of(experiment)] if experiment.needs_priors else []
 
     def plan_params(self, wildcards: Wildcards) -> dict[str, Any]:
         """Return the params of `plan`: all settings of the experiment's plan."""
@@ -122,6 +122,10 @@ class Sweep:
     def gradient_table(self, experiment: Experiment) -> str:
         """Return the table of an experiment's gradient pass."""
         return self._pass_table("collect_gradients", experiment)
+
+    def prior_table_of(self, experiment: Experiment) -> str:
+        """Return the priors table of an experiment's pass."""
+        return self._pass_table("measure_priors", experiment)
 
     def plan_settings(self, experiment: Experiment) -> dict[str, Any]:
         """Return all settings of an experiment's plan."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from espalier.config.models import ModelEntry
@@ -86,6 +87,28 @@ class TableSources:
     def gradient_files(self, wildcards: Wildcards) -> list[str]:
         """Return the tables of `gradient_passes`."""
         return [table for _, _, table in self.gradient_passes(wildcards)]
+
+    def prior_passes(self, wildcards: Wildcards) -> list[tuple[str, int, str]]:
+        """Return the calibration set, sequence length and table of each pass of one model that measures priors.
+
+        Figures show the priors. A table that was deleted after its experiments were evaluated is left out, so that no
+        figure causes a pass.
+        """
+        experiments = [e for e in self._sweep.experiments_of_model(wildcards.model) if e.needs_priors and e.seq_len]
+        passes: dict[tuple[str, int, str], list[str]] = {}
+        for e in experiments:
+            table = self._sweep.prior_table_of(e)
+            found = passes.setdefault((self._sweep.calibration(e), e.seq_len or 0, table), [])
+            found.append(self._paths.of("evaluate", e.model, e.name))
+        return sorted(
+            one
+            for one, metrics in passes.items()
+            if Path(one[2]).exists() or not (self._sweep.allows_missing or all(Path(path).exists() for path in metrics))
+        )
+
+    def prior_files(self, wildcards: Wildcards) -> list[str]:
+        """Return the tables of `prior_passes`."""
+        return [table for _, _, table in self.prior_passes(wildcards)]
 
     @cached_property
     def _entries(self) -> list[dict[str, Any]]:

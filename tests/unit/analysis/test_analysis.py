@@ -142,7 +142,7 @@ def test_controls_never_win() -> None:
     assert analysis["methods"]["random"]["control"]
     assert analysis["methods"]["random"]["mean"] == 0.9
     assert analysis["best"]["method"] == analysis["best_by_mean"] == "x"
-    assert analysis["experiments"] == {"total": 2, "valid": 2, "invalid": 0, "reasons": {}, "controls": 1}
+    assert analysis["experiments"] == {"total": 2, "valid": 2, "invalid": 0, "reasons": {}, "controls": 1, "codes": {}}
     assert analysis["extreme_layers"]["groups"] == {"1": {"mean": 0.5, "n": 1}}
     alone = analyse(control)
     assert alone["best"] is None
@@ -176,7 +176,8 @@ def test_best_against_the_baseline() -> None:
     analysis = analyse(row("baseline", 0.8, ppl_text=5.0), row("x-1", 0.6, ppl_text=15.0))
     assert analysis["baseline"]["acc_mean"] == 0.8
     assert analysis["best_vs_baseline"] == {
-        "acc_mean_difference": pytest.approx(-0.2), "acc_kept": pytest.approx(0.75), "ppl_ratio": 3.0, "reason": None
+        "acc_mean_difference": pytest.approx(-0.2), "acc_kept": pytest.approx(0.75), "ppl_ratio": 3.0,
+        "reason": None,
     }  # fmt: skip
     assert analysis["best"]["tasks"] == {"a": 0.6, "b": 0.6}
     assert analysis["best"]["taylor_seq_len"] == 16
@@ -197,6 +198,7 @@ def test_missing_experiments_are_counted_with_reasons() -> None:
     assert analysis["experiments"] == {
         "total": 5, "valid": 1, "invalid": 4, "controls": 0,
         "reasons": {"evaluated on fewer tasks": 1, "failed": 1, "missing": 2},
+        "codes": {"reason.fewer_tasks": 1, "reason.failed": 1, "reason.missing": 2},
     }  # fmt: skip
     assert analysis["methods"]["y"] == {"mean": None, "std": None, "min": None, "max": None, "n": 0, "control": False}
     assert analysis["best"]["experiment"] == "x-1"  # not x-4, whose mean is over other tasks
@@ -320,7 +322,7 @@ def test_models_that_cannot_be_compared_have_a_reason() -> None:
     assert compare_pair(twice, [row("x-1", 0.6)], "a", "a")["reason"] == "a setting is there twice"
     of = rows_of(table(row("x-1", 0.5)), "M", protocol="a")
     endless = dataclasses.replace(of, experiments=of.experiments.assign(acc_mean=math.inf))
-    assert compare_base_and_instruct(of, endless, 0.5, {})["reason"] == "an accuracy is not finite"
+    assert compare_base_and_instruct(of, endless, 0.5, {})["reason"] == "the accuracy is not finite"
 
 
 def test_an_error_of_the_comparison_is_not_reported_as_a_duplicate_setting(

@@ -47,7 +47,7 @@ def test_a_needed_column_is_missing() -> None:
 def test_another_column_is_missing(column: str) -> None:
     text = check_all_reports(experiments().drop(columns=[column]))
     assert f"The table has no column {column}; what needs it is left out." in text
-    assert "best is x-1 with mean accuracy" in text or column == "criterion"
+    assert "x-1 has the highest accuracy, " in text or column == "criterion"
 
 
 def test_gradient_and_perplexity_columns_are_missing() -> None:
@@ -77,8 +77,8 @@ def test_one_experiment_with_documents() -> None:
 
 def test_all_columns_are_equal() -> None:
     text = check_all_reports(table(*(row(f"x-{n}", 0.5) for n in range(1, 6))))
-    assert "undefined (all values of ppl_text are equal)" in text
-    assert "grad_norm_ratio: pooled r undefined: all values of grad_norm_ratio are equal." in text
+    assert "undefined (all values of the perplexity of text are equal)" in text
+    assert "Correlations with the accuracy are undefined: all values of grad_norm_ratio are equal." in text
 
 
 def test_infinite_perplexity() -> None:

@@ -1,12 +1,15 @@
 """Consolidation of results into validated tables."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from tools.data_dictionary import PAGE, insert_tables
 
 from espalier.config import load_study
+from espalier.files import read_table, write_table
 from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 from espalier.results.consolidate import (
@@ -15,9 +18,12 @@ from espalier.results.consolidate import (
     experiments_table,
     gradient_metrics,
     layer_rows,
+    layers_table,
+    with_entering_metric,
+    with_settings,
 )
 from espalier.study.lookups import Study
-from espalier.tables import Evaluations, Experiments, Layers
+from espalier.tables import Evaluations, Experiments, Layers, column_metadata
 from tests.conftest import REPOSITORY
 
 STRUCTURE = ModelSizes((LayerSizes(2, 10, 4, 3, 5), LayerSizes(2, 10, 4, 3, 5)), other_params=20)
@@ -102,3 +108,28 @@ def test_the_data_dictionary_is_fresh() -> None:
     """If this test fails, run `make generated`."""
     page = PAGE.read_text(encoding="utf-8")
     assert page.splitlines() == insert_tables(page).splitlines()
+
+
+def test_evaluations_and_layers_have_the_setting_and_say_what_enters_the_mean(
+    finished: list[ExperimentResults], tmp_path: Path
+) -> None:
+    experiments = Experiments.validate(experiments_table(finished, "acc_norm_else_acc"))
+    evaluations = with_entering_metric(with_settings(evaluations_table(finished), experiments), experiments)
+    evaluations = Evaluations.validate(evaluations)
+    by_experiment = experiments.set_index("experiment")
+    for one in evaluations.to_dict("records"):
+        assert one["study"] == by_experiment.study[one["experiment"]]
+        assert one["pruning_ratio"] == by_experiment.pruning_ratio[one["experiment"]]
+    entering = evaluations[evaluations.enters_mean]
+    for (name, task), rows in entering.groupby(["experiment", "task"]):
+        assert rows.value.tolist() == [by_experiment.loc[name, f"acc_{task}"]]
+    means = entering.groupby("experiment").value.mean()
+    assert means.to_dict() == pytest.approx(by_experiment.acc_mean[means.index].to_dict())
+    layers = Layers.validate(with_settings(layers_table(layer_rows(finished[1].plan, STRUCTURE)), experiments))
+    assert set(layers.method) == {by_experiment.method[finished[1].facts["experiment"]]}
+    write_table(tmp_path / "e.parquet", experiments, column_metadata(Experiments, experiments))
+    schema = pq.read_schema(tmp_path / "e.parquet")
+    assert schema.field("taylor_seq_len").metadata[b"unit"] == b"tokens"
+    assert schema.field("acc_mean").metadata[b"description"] == b"Mean accuracy over the tasks."
+    assert all(field.metadata[b"description"] for field in schema)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "e.parquet"), experiments)

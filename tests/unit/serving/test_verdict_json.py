@@ -63,7 +63,7 @@ def test_verdicts_from_the_layers_table() -> None:
     by_target = {one["target"]: one for one in found["targets"]}
     assert by_target["vllm"]["attention_stubs"] == [0]
     assert by_target["gguf_q8_0"]["rounded"] == [0, 1]
-    assert by_target["gguf_q8_0"]["said"][0]["text"] == "MLP widths up to multiples of 32 (2 layers: 0-1)"
+    assert by_target["gguf_q8_0"]["said"][0]["text"] == "MLP widths up to multiples of 32 (layers 0-1)"
     assert [one["multiple"] for one in found["rounding"]] == [8, 32, 64, 256]
 
 

@@ -1,16 +1,12 @@
 """Statements about results."""
 
-import ast
-import string
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import espalier.statistics
+from espalier.messages.catalogue import Message, catalogue, render_message
 from espalier.statistics.bootstrap import bootstrap
-from espalier.statistics.comparison import PairedDraws, base_vs_instruct
 from espalier.statistics.conclusions import (
     axes_messages,
     base_vs_instruct_messages,
@@ -22,15 +18,13 @@ from espalier.statistics.conclusions import (
 from espalier.statistics.confidence_set import ConfidenceSet
 from espalier.statistics.correlation import grouped_correlation
 from espalier.statistics.counts import draw_from_counts
-from espalier.statistics.messages import STATISTICS_ENGLISH, Message, render_message
 from espalier.statistics.optimism import shrinkage, split_half
 from espalier.statistics.seeds import seed_errors
-from espalier.statistics.variance import decompose
 from tests.unit.statistics.studies import study
 
 
 def english(message: Message) -> str:
-    return render_message(message, STATISTICS_ENGLISH)
+    return render_message(message, catalogue("en"))
 
 
 def codes(messages: list[Message]) -> list[str]:
@@ -44,35 +38,16 @@ def confidence(members: list[bool], simultaneous: list[bool] | None = None) -> C
     return ConfidenceSet(0.95, zeros, zeros, np.array(members), 0.0, np.array(simultaneous or members))
 
 
-def test_every_used_code_has_a_text() -> None:
-    """The codes in the sources and the keys of the catalogue are the same."""
-    used = {"correlation_none", "correlation_moderate", "correlation_strong"}  # built from the strength at run time
-    literals: set[str] = set()
-    for path in Path(espalier.statistics.__path__[0]).glob("*.py"):
-        if path.stem != "messages":
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            literals |= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-            calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "Message"]
-            used |= {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}  # type: ignore[misc]
-    assert used <= set(STATISTICS_ENGLISH)
-    assert set(STATISTICS_ENGLISH) - used <= literals
-    for template in STATISTICS_ENGLISH.values():
-        assert all(name is None or name.isidentifier() for _, name, _, _ in string.Formatter().parse(template))
-
-
 def test_confidence_set_messages() -> None:
-    some = confidence_set_messages(confidence([True, True, False], [True, True, True]), ["a", "b", "c"], "a-1")
-    assert codes(some) == ["set_some", "set_simultaneous", "method_in_set", "method_in_set", "method_not_in_set"]
-    assert english(some[0]) == "2 of 3 experiments cannot be told from the best (a-1) at 95%."
-    assert english(some[-1]) == "c can be told from the best: none of its 1 experiments is in the set."
+    """All statements are about the simultaneous set, whatever the pointwise set is."""
+    some = confidence_set_messages(confidence([True, False, False], [True, True, False]), ["a", "b", "c"], "a-1")
+    assert codes(some) == ["set_some", "methods_outside"]
+    assert english(some[0]) == "2 of 3 experiments cannot be told from the best, a-1; the others are worse."
+    assert english(some[1]) == "No experiment of these methods can be the best: c."
     alone = confidence_set_messages(confidence([True, False]), ["a", "b"], "a-1")
-    assert codes(alone) == ["set_alone", "method_not_in_set"]
-    assert english(alone[0]) == "Only a-1 is in the set: every other one (1) can be told from the best at 95%."
-    assert codes(confidence_set_messages(confidence([True, True]), ["a", "b"], "a-1")) == [
-        "set_all",
-        "every_method_in_set",
-    ]
-    assert codes(confidence_set_messages(confidence([True, True]), ["a", "a"], "a-1")) == ["set_all", "one_method"]
+    assert english(alone[0]) == "Every other experiment (1) is worse than the best, a-1."
+    assert codes(confidence_set_messages(confidence([True, True]), ["a", "b"], "a-1")) == ["set_all"]
+    assert codes(confidence_set_messages(confidence([True, False, True]), ["a", "a", "b"], "a-1")) == ["set_some"]
     assert codes(confidence_set_messages(confidence([True]), ["a"], "a-1")) == ["set_one_experiment"]
     with pytest.raises(ValueError, match="1 methods for 2"):
         confidence_set_messages(confidence([True, True]), ["a"], "a-1")
@@ -91,41 +66,41 @@ def test_optimism_messages() -> None:
     assert codes(alone) == ["optimism_undefined"]
 
 
-def test_correlation_messages() -> None:
-    opposite = grouped_correlation([1, 2, 3, 11, 12, 13], [5, 6, 7, 1, 2, 3], ["m", "m", "m", "n", "n", "n"])
-    messages = correlation_messages("ppl", opposite)
-    assert codes(messages) == ["correlation_strong", "correlation_sign_differs"]
-    assert english(messages[0]) == "ppl: strong linear relation within methods (mean r 1.00 over 2 methods)."
-    mixed = grouped_correlation([1, 2, 3, 1, 2, 3], [1, 2, 3, 3, 2, 1.5], ["m", "m", "m", "n", "n", "n"])
-    assert "correlation_mixed" in codes(correlation_messages("ppl", mixed))
-    undefined = correlation_messages("ppl", grouped_correlation([1, 2], [1, 2], ["m", "m"], x_name="ppl"))
-    assert english(undefined[0]) == "ppl: no correlation within methods: only 2 of at least 3 experiments."
+def test_a_relation_needs_more_than_a_few_settings() -> None:
+    few = grouped_correlation([1, 2, 3, 4, 1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7, 8], ["m"] * 4 + ["n"] * 4)
+    assert few.mean_within == pytest.approx(1)
+    assert correlation_messages("ppl", few, 0.95) == []  # four values of the metric
+    x = list(range(12))
+    many = grouped_correlation(x, [-value + 0.1 * (value % 3) for value in x], ["m"] * 6 + ["n"] * 6)
+    messages = correlation_messages("ppl", many, 0.95)
+    assert english(messages[0]).startswith("Within methods, ppl and accuracy have a negative relation (mean r -1.00")
+    # r = 0.6 of 8 points: atanh(0.6) * sqrt(5) = 1.55, below the normal quantile 1.96.
+    noisy = grouped_correlation(range(8), [0, 4, 1, 5, 2, 3, 7, 4], ["m"] * 8)
+    assert noisy.mean_within == pytest.approx(0.6, abs=0.06)
+    assert correlation_messages("ppl", noisy, 0.95) == []
+    assert codes(correlation_messages("ppl", noisy, 0.80)) == ["relation_shown"]
+    undefined = grouped_correlation([1, 2], [1, 2], ["m", "m"], x_name="ppl")
+    assert correlation_messages("ppl", undefined, 0.95) == []
 
 
 def test_axes_messages() -> None:
     axes = {"method": ["x", "x", "y", "y"], "taylor_seq_len": [16, 64, 16, 64]}
-    found = decompose([0.1, 0.2, 0.3, 0.4], axes)
-    messages = axes_messages(found, None)
-    assert english(messages[0]) == "method explains the largest share of the spread: 80%, evaluation noise subtracted."
-    crossed = axes_messages(decompose([0.1, 0.2, 0.2, 0.1], axes), seed_errors([0.1] * 4, axes, [0] * 4))
-    assert codes(crossed) == ["axis_none", "axis_interaction", "one_seed_only"]
-    noise = axes_messages(decompose([0.1, 0.2, 0.3, 0.4], axes, np.eye(4)), None)
-    assert codes(noise) == ["axis_none", "axis_noise"]
-    assert codes(axes_messages(decompose([0.5] * 4, axes), None)) == ["axis_none"]
+    assert codes(axes_messages(seed_errors([0.1] * 4, axes, [0] * 4), 0.95)) == ["one_seed_only"]
+    assert axes_messages(None, 0.95) == []
     by_seed = {name: values * 2 for name, values in axes.items()}
     accuracy = [0.1, 0.2, 0.9, 1.0, 0.1, 0.3, 0.9, 1.0]
     seeds = seed_errors(accuracy, by_seed, [0] * 4 + [1] * 4)
-    messages = axes_messages(decompose(accuracy, by_seed), seeds)
-    assert codes(messages)[-2:] == ["axis_beyond_seeds", "axis_within_seeds"]
+    assert codes(axes_messages(seeds, 0.95)) == ["axis_beyond_seeds", "axis_within_seeds"]
+    assert codes(axes_messages(seeds, 1 - 1e-9)) == ["axis_within_seeds"] * 2
 
 
 def test_base_vs_instruct_messages() -> None:
-    draws = PairedDraws(np.zeros((100, 1)), np.full((100, 1), 0.1))
-    assert codes(base_vs_instruct_messages(base_vs_instruct("s", [0.5], "s", [0.6], draws))) == ["kinds_differ"]
-    equal = PairedDraws(np.zeros((100, 1)), np.zeros((100, 1)) + 1e-17)
-    assert codes(base_vs_instruct_messages(base_vs_instruct("s", [0.5], "s", [0.5], equal))) == ["kinds_not_told"]
-    assert codes(base_vs_instruct_messages(base_vs_instruct("s", [0.5], "t", [0.5]))) == ["kinds_undefined"]
-    assert base_vs_instruct_messages(base_vs_instruct("s", [0.5], "s", [0.6])) == []
+    differ = base_vs_instruct_messages(-0.1, [-0.15, -0.05], 12)
+    assert english(differ[0]) == (
+        "On the same settings (12 settings), the accuracy of Instruct differs from Base by -10.0 points"
+        " (-15.0 to -5.0)."
+    )
+    assert codes(base_vs_instruct_messages(0.0, [-1e-17, 1e-17], 1)) == ["kinds_not_told"]
 
 
 def test_intervals_message() -> None:
@@ -134,8 +109,3 @@ def test_intervals_message() -> None:
     counts = draw_from_counts(["x"], [[0.5]], [30], model="m", seed=0, n_draws=10)
     assert "no results of single documents" in english(intervals_message(counts))
     assert intervals_message(replace(drawn, source="counts")).code == "from_counts"
-
-
-def test_other_catalogues_translate_reasons_too() -> None:
-    message = Message("outer", {"reason": Message("inner", {"n": 2})})
-    assert render_message(message, {"outer": "außen: {reason}", "inner": "{n} innen"}) == "außen: 2 innen"

@@ -1,111 +1,115 @@
-"""Figures over the layers of a model: share of parameters kept per layer, and gradient norm per layer."""
+"""Figures of what experiments keep of each layer of a model."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from espalier.reports.chart_rows import Row
-from espalier.reports.figures.vega import PALETTE, PANEL_WIDTH, Figure, Spec, channel, empty_figure, layer, tooltip
+from espalier.reports.figures.drawing import PALETTE, Drawing, Figure, Style, empty_figure, name_axis
 from espalier.reports.formatting import MISSING, format_percent
 from espalier.reports.messages import Texts
-from espalier.reports.sections.types import Content
 
-ROWS = "rows"
-"""Name of the Vega data set that `page.js` replaces when the reader chooses another experiment."""
+BLOCKS = ("attention", "mlp")
 
 
-def best_kept_layers(texts: Texts, content: Content, layers: dict[str, list[Row]]) -> Figure:
-    """Draw the share of attention and MLP parameters that the best experiment keeps in each layer."""
-    best = content["best"]
-    if best is None:
-        return empty_figure("kept_layers", texts("f.kept", experiment=MISSING), texts("f.none"))
-    return kept_layers(texts, best["experiment"], layers)
-
-
-def kept_layers(texts: Texts, experiment: str, layers: dict[str, list[Row]]) -> Figure:
-    """Draw the share of attention and MLP parameters that an experiment keeps in each layer."""
-    name, caption = "kept_layers", texts("f.kept", experiment=experiment)
-    rows = layers.get(experiment)
-    if not rows:
-        return empty_figure(name, caption, texts("f.kept.none"))
-    description = "; ".join(_describe_kept(texts, block, rows) for block in ("attention", "mlp"))
-    return Figure(name, (kept_panel(texts, rows),), caption, texts("f.kept.alt", words=description))
-
-
-def kept_panel(texts: Texts, rows: list[Row]) -> Spec:
-    """Return the Vega-Lite chart of the kept shares by layer.
+def kept_layers(texts: Texts, experiment: str | None, layers: dict[str, list[Row]]) -> Figure:
+    """Draw the share of attention and MLP parameters that an experiment keeps in each layer.
 
     Args:
         texts: Texts in the language of the report.
-        rows: Rows of one experiment (`espalier.reports.chart_rows.layer_chart_rows`).
+        experiment: The experiment; None if there is no best one.
+        layers: Rows of each experiment (`espalier.reports.chart_rows.layer_chart_rows`).
     """
-    names = {"attention": texts("f.attention"), "mlp": texts("f.mlp")}
-    named = [row | {"name": names[row["block"]]} for row in rows]
-    colour = channel(
-        "block", None, "nominal", scale={"domain": ["attention", "mlp"], "range": list(PALETTE[:2])},
-        legend={"labelExpr": f"datum.value == 'mlp' ? '{names['mlp']}' : '{names['attention']}'"},
-    )  # fmt: skip
-    n_layers = len({row["layer"] for row in rows})
-    x = channel("layer", texts("f.layer"), "ordinal", axis={"labelAngle": 0, "labelOverlap": True})
-    y = channel("kept", texts("f.kept_axis"), scale={"domain": [0, 1]}, axis={"format": ".0%", "tickCount": 5})
-    offset = {"field": "block", "type": "nominal", "scale": {"domain": ["attention", "mlp"]}}
-    shown = [
-        *tooltip(("layer", texts("f.layer")), ("block", texts("part")), ("width", texts("value"))),
-        {"field": "kept", "title": texts("f.kept_axis"), "type": "quantitative", "format": ".1%"},
-    ]
-    cross = {"type": "point", "shape": "M-1,-1L1,1M-1,1L1,-1", "size": 30, "strokeWidth": 2, "yOffset": -6}
-    return {
-        "width": max(PANEL_WIDTH, 14 * n_layers),
-        "height": 190,
-        "data": {"name": ROWS, "values": named},
-        "encoding": {"x": x, "xOffset": offset, "y": y, "color": colour},
-        "layer": [
-            layer({"type": "bar"}, {"tooltip": shown}),
-            layer(cross, {}, transform=[{"filter": "datum.kept === 0"}]),
-        ],
-    }
+    name, caption = "kept_layers", texts("f.kept", experiment=experiment or MISSING)
+    if experiment is None:
+        return empty_figure(name, caption, texts("f.none"))
+    rows = [row for row in layers.get(experiment, []) if row["kept"] is not None]
+    if not rows:
+        return empty_figure(name, caption, texts("f.kept.none"))
+    n_layers = max(row["layer"] for row in rows) + 1
+
+    def draw() -> Drawing:
+        drawing = Drawing(1.9, wide=n_layers > 40)
+        axes = drawing.axes
+        for side, block, colour in ((-0.2, "attention", PALETTE[0]), (0.2, "mlp", PALETTE[1])):
+            of_block = [row for row in rows if row["block"] == block]
+            places = [row["layer"] + side for row in of_block]
+            bars = axes.bar(places, [row["kept"] for row in of_block], 0.4, color=colour)
+            for row, bar in zip(of_block, bars, strict=True):
+                drawing.tip(bar, _describe_block(texts, row))
+                if row["kept"] == 0:
+                    empty = Style(colour, "x")
+                    drawing.point(axes, row["layer"] + side, 0.03, empty, _describe_block(texts, row))
+        _percent_axis(drawing)
+        axes.set_xlabel(texts("f.layer"))
+        axes.set_ylabel(texts("f.kept_axis"))
+        axes.set_xlim(-0.6, n_layers - 0.4)
+        axes.grid(visible=False, axis="x")
+        drawing.legend({texts(f"f.{block}"): Style(PALETTE[place], "s") for place, block in enumerate(BLOCKS)})
+        return drawing
+
+    description = "; ".join(_describe_kept(texts, block, rows) for block in BLOCKS)
+    table = [{"experiment": experiment} | row for row in rows]
+    return Figure(name, caption, texts("f.kept.alt", words=description), table, draw, wide=n_layers > 40)
 
 
-def gradient_profile_figure(texts: Texts, analysis: Content) -> Figure:
-    """Draw the gradient norm of each layer, with one line per calibration setting."""
-    name, caption, profile = "gradient_profile", texts("f.gradient"), analysis["gradient_profile"]
-    if not profile:
-        return empty_figure(name, caption, texts("f.gradient.none"))
-    several = len({one["calibration"] for one in profile}) > 1
-    rows: list[dict[str, Any]] = [
-        {
-            "layer": number, "norm": norm, "seq_len": one["taylor_seq_len"], "samples": one["taylor_num_samples"],
-            "setting": _setting(one, several=several),
-        }
-        for one in profile
-        for number, norm in enumerate(one["grad_norm"])
-        if norm > 0
-    ]  # fmt: skip
-    lengths = sorted({row["seq_len"] for row in rows})
-    x = channel("layer", texts("f.layer"), axis={"tickMinStep": 1, "format": "d"}, scale={"nice": False})
-    y = channel("norm", texts("f.grad_axis"), scale={"type": "log"}, axis={"format": "~e", "tickCount": 4})
-    colour = channel("seq_len", texts("f.seq_len"), "ordinal", scale={"domain": lengths, "scheme": "viridis"})
-    dash = channel("samples", texts("f.samples"), "ordinal")
-    shown = tooltip(("setting", texts("setting")), ("layer", texts("f.layer")))
-    shown.append({"field": "norm", "title": texts("f.grad_axis"), "type": "quantitative", "format": ".3e"})
-    panel = {
-        "width": PANEL_WIDTH,
-        "height": 260,
-        "data": {"values": rows},
-        "encoding": {"x": x, "y": y, "color": colour, "detail": {"field": "setting"}},
-        "layer": [
-            layer({"type": "line", "strokeWidth": 1.8}, {"strokeDash": dash}),
-            layer({"type": "point", "filled": True, "size": 26}, {"tooltip": shown}),
-        ],
-    }
-    top = max(rows, key=lambda row: row["norm"])
-    alt = texts("f.gradient.alt", n=len(profile), layer=top["layer"], setting=top["setting"])
-    return Figure(name, (panel,), caption, alt)
+def kept_map(texts: Texts, rows: list[Row], layers: dict[str, list[Row]]) -> Figure:
+    """Draw what every experiment keeps of each layer: one row for each experiment, best first.
+
+    Args:
+        texts: Texts in the language of the report.
+        rows: Experiments, best first (`espalier.reports.chart_rows.experiment_chart_rows`).
+        layers: Rows of each experiment (`espalier.reports.chart_rows.layer_chart_rows`).
+    """
+    name, caption = "kept_map", texts("f.kept_map")
+    names = [row["experiment"] for row in rows if row["experiment"] in layers]
+    if not names:
+        return empty_figure(name, caption, texts("f.kept_map.none"))
+    table = [{"experiment": one} | row for one in names for row in layers[one]]
+    n_layers = max(row["layer"] for row in table) + 1
+
+    def draw() -> Drawing:
+        from matplotlib.patches import Rectangle
+        from matplotlib.ticker import PercentFormatter
+
+        drawing = Drawing(0.75 + 0.145 * len(names), 1, 2, wide=True, sharey=True)
+        images = []
+        for block, axes in zip(BLOCKS, drawing.grid[0], strict=True):
+            shares = [[float("nan")] * n_layers for _ in names]
+            for row in table:
+                if row["block"] == block and row["kept"] is not None:
+                    shares[names.index(row["experiment"])][row["layer"]] = row["kept"]
+            # An image is one small PNG in the document; as cells, a map of 32 layers would weigh hundreds of kilobytes.
+            images.append(axes.imshow(shares, vmin=0, vmax=1, aspect="auto", interpolation="nearest"))
+            axes.set_title(texts(f"f.{block}"))
+            axes.set_xlabel(texts("f.layer"))
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.grid(visible=False)
+            for place, one in enumerate(names):
+                of_block = [row for row in layers[one] if row["block"] == block and row["kept"] is not None]
+                cover = Rectangle((-0.5, place - 0.5), n_layers, 1, alpha=0, linewidth=0)
+                axes.add_patch(cover)
+                drawing.tip(cover, f"{one}\n{_describe_kept(texts, block, of_block)}")
+        name_axis(drawing.axes, names)
+        drawing.axes.set_ylim(len(names) - 0.5, -0.5)
+        bar = drawing.figure.colorbar(images[0], ax=drawing.grid[0].tolist(), format=PercentFormatter(1), pad=0.02)
+        bar.outline.set_visible(False)
+        bar.set_label(texts("f.kept_axis"))
+        return drawing
+
+    return Figure(name, caption, texts("f.kept_map.alt", n=len(names), layers=n_layers), table, draw, wide=True)
 
 
-def _setting(one: Content, *, several: bool) -> str:
-    name = f"{one['taylor_seq_len']} x {one['taylor_num_samples']}"
-    return f"{one['calibration']} {name}" if several else name
+def _percent_axis(drawing: Drawing) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    axes = drawing.axes
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _describe_block(texts: Texts, row: Row) -> str:
+    place = f"{texts('f.layer')} {row['layer']}, {texts('f.' + row['block'])}"
+    return f"{place}\n{texts('f.kept_axis')} {format_percent(row['kept'])}"
 
 
 def _describe_kept(texts: Texts, block: str, rows: list[Row]) -> str:

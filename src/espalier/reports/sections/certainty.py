@@ -11,6 +11,7 @@ from espalier.reports.formatting import (
     format_yes_no,
 )
 from espalier.reports.messages import Texts
+from espalier.reports.sections.answers import percent_interval
 from espalier.reports.sections.types import Content, ReportSection, Table
 
 
@@ -19,47 +20,41 @@ def certainty_section(texts: Texts, content: Content) -> ReportSection:
     uncertainty = content["uncertainty"]
     statements = uncertainty["statements"]
     if not statements:
-        reason = texts.reason(uncertainty) if uncertainty["reason"] else texts.reason("there is no valid experiment")
+        reason = texts.reason(uncertainty) if uncertainty["why"] else texts("no_valid_experiment")
         return ReportSection(texts("s.certainty"), [texts("certainty.none", reason=reason)])
     sentences = [texts.message(message) for group in ("set", "optimism") for message in statements[group]]
     rows = [
         [
-            name, format_fixed(acc), format_interval(texts, one["interval"]),
-            format_interval(texts, one["acc_kept_interval"]), format_yes_no(texts, one["in_set"]),
-            format_yes_no(texts, one["in_simultaneous_set"]),
+            name, format_fixed(acc), format_interval(texts, one["interval"]), format_percent(one["acc_kept"]),
+            percent_interval(texts, one["acc_kept_interval"]), format_yes_no(texts, one["in_simultaneous_set"]),
         ]
         for acc, name, one in _by_accuracy(content)
     ]  # fmt: skip
-    header = [texts(code) for code in ("experiment", "acc_mean", "ci", "kept_ci", "in_set", "in_both")]
+    header = [texts(code) for code in ("experiment", "acc_mean", "ci", "kept", "kept_ci", "in_set")]
     intervals = [texts.message(message) for message in statements["intervals"]]
-    table = Table(header, rows, (0, 4, 5))
+    table = Table(header, rows, (0, 5))
     return ReportSection(
         texts("s.certainty"), sentences, [table], [texts("certainty.about"), *intervals], ["intervals"]
     )
 
 
 def variation_section(texts: Texts, content: Content) -> ReportSection:
-    """Return the section on the axes that explain the variation, with comparisons at equal tokens and over seeds."""
+    """Return the section on settings of equally many tokens, and on the variation between calibration seeds."""
     uncertainty = content["uncertainty"]
-    axes = uncertainty["axes"]
-    if axes is None:
-        reason = texts.reason(uncertainty) if uncertainty["reason"] else texts.reason("there is no valid experiment")
+    if uncertainty["seeds"] is None:
+        reason = texts.reason(uncertainty) if uncertainty["why"] else texts("no_valid_experiment")
         return ReportSection(texts("s.spread"), [texts("spread.none", reason=reason)])
-    sentences = [texts.message(message) for group in ("axes", "tokens") for message in uncertainty["statements"][group]]
-    tables = [
-        _axes_table(texts, axes),
-        *_tokens_tables(texts, uncertainty["tokens"]),
-        *_seeds_tables(texts, uncertainty["seeds"]),
-    ]
+    messages = [*content["comparisons"]["statements"].get("tokens", []), *uncertainty["statements"]["axes"]]
+    tables = [*_tokens_tables(texts, uncertainty["tokens"]), *_seeds_tables(texts, uncertainty["seeds"])]
     remarks = [] if uncertainty["tokens"] else [texts("spread.tokens_none")]
-    return ReportSection(texts("s.spread"), sentences, tables, remarks)
+    return ReportSection(texts("s.spread"), [texts.message(message) for message in messages], tables, remarks)
 
 
 def costs_section(texts: Texts, analysis: Content, content: Content) -> ReportSection:
     """Return the section that compares accuracy, perplexity and costs with the unpruned model."""
     costs = analysis["costs"]
     if costs is None or not costs["experiments"]:
-        reason = texts.message({"code": "no_structure", "values": {}}) if costs is None else texts.reason(costs)
+        reason = texts("no_structure") if costs is None else texts.reason(costs)
         return ReportSection(texts("s.costs"), [texts("costs.none", reason=reason)])
     baseline = costs["baseline"]
     rows = [
@@ -90,24 +85,6 @@ def _by_accuracy(content: Content) -> list[tuple[float, str, Content]]:
 _COSTS = ("n_params", "kv_cache_bytes_per_token", "flops_per_token")
 
 
-def _axes_table(texts: Texts, axes: Content) -> Table:
-    rows = [
-        [
-            _part_name(texts, name),
-            format_percent(part["share"]),
-            str(part["df"]),
-            texts.reason(part) if part["reason"] else "",
-        ]
-        for name, part in axes["parts"].items()
-    ]
-    header = [texts(code) for code in ("part", "share", "df", "meaning")]
-    return Table(header, rows, (0, 3), texts("spread.axes"))
-
-
-def _part_name(texts: Texts, part: str) -> str:
-    return texts(f"part.{part}") if part in {"interaction", "within", "total"} else part
-
-
 def _tokens_tables(texts: Texts, groups: list[Content]) -> list[Table]:
     rows = [
         [
@@ -123,7 +100,12 @@ def _tokens_tables(texts: Texts, groups: list[Content]) -> list[Table]:
 
 def _seeds_tables(texts: Texts, seeds: Content) -> list[Table]:
     rows = [
-        [axis, str(value), format_fixed(effect["effect"][number]), format_interval(texts, effect["intervals"][number])]
+        [
+            texts(f"axis.{axis}"),
+            str(value),
+            format_fixed(effect["effect"][number]),
+            format_interval(texts, effect["intervals"][number]),
+        ]
         for axis, effect in seeds["axes"].items()
         if effect["effect"] is not None
         for number, value in enumerate(effect["values"])

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from espalier.reports.formatting import format_cost, format_fixed, format_interval, format_percent, format_value
+from espalier.reports.formatting import (
+    MISSING,
+    format_cost,
+    format_fixed,
+    format_interval,
+    format_percent,
+    format_value,
+)
 from espalier.reports.messages import Texts
-from espalier.reports.sections.introduction import ratio_title, split_statements
+from espalier.reports.sections.answers import (
+    differences_of_models,
+    differences_section,
+    group_title,
+    kept_matrix,
+    method_title,
+    percent_interval,
+    sentences,
+)
+from espalier.reports.sections.introduction import at_ratio, by_ratio, ratio_title, split_statements
 from espalier.reports.sections.types import Content, Overview, ReportSection, Table
 
 
@@ -18,18 +34,41 @@ def cross_sections(texts: Texts, content: Content) -> list[ReportSection]:
         _method_distribution_section(texts, content),
         _parameter_distribution_section(texts, content),
         _architectures_section(texts, content),
+        _preferences_section(texts, content),
+        differences_section(
+            texts, content["comparisons"], differences_of_models(texts, content["comparisons_of_models"])
+        ),
         _costs_section(texts, content),
     ]
 
 
 def cross_headline(texts: Texts, summary: Content) -> str:
-    """Return one sentence with the result of the study at its headline ratio."""
-    best, n = summary["overall_best"], len(summary["best_configs"])
-    title = ratio_title(texts, summary["headline_ratio"])
-    if best is None:
-        return texts("headline.not_alike" if n else "headline.none", ratio=title)
-    code = "headline.cross_one" if n == 1 else "headline.cross"
-    return texts(code, ratio=title, n=n, model=best["model"], method=best["method"], acc=format_fixed(best["acc_mean"]))
+    """Return what each method keeps over all models at the headline ratio, and who is no better than random pruning."""
+    title, compared, n = (
+        ratio_title(texts, summary["headline_ratio"]),
+        summary["comparisons"],
+        len(summary["best_configs"]),
+    )
+    if not compared["kept"]:
+        return _best_headline(texts, summary, title, n)
+    ordered = sorted(compared["kept"].items(), key=lambda item: (-item[1]["mean"], item[0]))
+    means = [
+        texts("answers.mean", name=method_title(texts, name, one), mean=format_percent(one["mean"]))
+        for name, one in ordered
+    ]
+    values = {"ratio": title, "n": len(compared["models"]), "means": texts("list.separator").join(means)}
+    own = [
+        texts("cross.of_model", model=model, text=texts.message(message))
+        for model, one in summary["comparisons_of_models"].items()
+        for message in one["statements"].get("controls", [])
+        if message["code"].startswith("control_")
+    ]
+    return " ".join([texts(f"headline.means.{compared['measure']}", **values), *own])
+
+
+def cross_notes(texts: Texts, summary: Content) -> list[str]:
+    """Return the notes of the report on all models, and one line for each failed job."""
+    return [texts("note.cross"), texts("note.error"), *failed_jobs(texts, summary)]
 
 
 def failed_jobs(texts: Texts, summary: Content) -> list[str]:
@@ -39,17 +78,18 @@ def failed_jobs(texts: Texts, summary: Content) -> list[str]:
 
 def cross_overview(texts: Texts, content: Content) -> Overview:
     """Return the overview of all models. Models that could not be checked come first among the open questions."""
-    supported: list[str] = []
+    supported = [texts.message(message) for message in content["turning"]]
     open_questions = [texts("cross.not_checked", **one) for one in content.get("models_not_checked", [])]
-    for row in content["best_configs"]:
-        if row["n_in_set"] is None or row["n_valid"] < 2:
-            continue
-        if row["n_in_set"] == 1:
-            supported.append(texts("cross.alone", model=row["model"], others=row["n_valid"] - 1))
-        else:
-            corrected = format_fixed(row["acc_mean_corrected"])
-            members = {"members": row["n_in_set"], "n": row["n_valid"], "corrected": corrected}
-            open_questions.append(texts("cross.set", model=row["model"], **members))
+    tables: list[Table] = []
+    if content["comparisons"]["why"] and len(content["best_configs"]) > 1:
+        open_questions.append(texts("differences.none", reason=texts.reason(content["comparisons"])))
+    for _, one in by_ratio(content):
+        title = ratio_title(texts, one["pruning_ratio"])
+        kinds = ("controls", "methods", "settings")
+        found = split_statements(texts, sentences(one["comparisons"]["statements"], *kinds))
+        supported += [at_ratio(texts, title, text) for text in found.supported]
+        open_questions += [at_ratio(texts, title, text) for text in found.open_questions]
+        tables += kept_matrix(texts, one, title)
     for one in content["base_vs_instruct"]:
         if one["common_settings"]:
             statements = split_statements(texts, one["common_settings"]["statements"])
@@ -57,24 +97,46 @@ def cross_overview(texts: Texts, content: Content) -> Overview:
             open_questions += [
                 texts("cross.kinds", family=one["family"], text=text) for text in statements.open_questions
             ]
-    return Overview(supported, open_questions)
+    return Overview(supported, open_questions, tables)
+
+
+def _best_headline(texts: Texts, summary: Content, title: str, n: int) -> str:
+    """Return the highest accuracy of the study, for results of which it is not known what they keep."""
+    best = summary["overall_best"]
+    if best is None:
+        return texts("headline.not_alike" if n else "headline.none", ratio=title)
+    code = "headline.cross_one" if n == 1 else "headline.cross"
+    return texts(code, ratio=title, n=n, model=best["model"], method=best["method"], acc=format_fixed(best["acc_mean"]))
+
+
+def _preferences_section(texts: Texts, content: Content) -> ReportSection:
+    """Return what base and instruct models and the models of each family prefer."""
+    groups = content["comparisons"].get("groups", [])
+    said = {
+        group_title(texts, group): sentences(group["statements"], "controls", "methods", "settings") for group in groups
+    }
+    lines = [
+        texts("cross.group", group=title, text=" ".join(texts.message(message) for message in messages))
+        for title, messages in said.items()
+        if messages
+    ]
+    return ReportSection(texts("x.preferences"), lines or [texts("x.preferences.none")])
 
 
 def _best_configs_section(texts: Texts, content: Content) -> ReportSection:
-    ordered = _by_accuracy_and_name(content)
+    ordered = _by_kept(content)
     rows = [
         [
             row["model"], texts(f"kind.{row['kind']}"), row["method"], format_fixed(row["acc_mean"]),
-            format_interval(texts, row["acc_mean_interval"]), format_fixed(row["baseline_acc_mean"]),
-            format_percent(row["acc_kept"]), format_fixed(row["ppl"], 2), format_value(row["taylor_seq_len"]),
-            format_value(row["taylor_num_samples"]), str(row["n_valid"]), format_value(row["n_in_set"]),
-            format_fixed(row["acc_mean_corrected"]),
+            format_fixed(row["baseline_acc_mean"]), format_percent(row["acc_kept"]),
+            percent_interval(texts, row["acc_kept_interval"]), format_fixed(row["ppl"], 2),
+            format_value(row["taylor_seq_len"]), format_value(row["taylor_num_samples"]), _in_set(texts, row),
         ]
         for row in ordered
     ]  # fmt: skip
     codes = (
-        "x.model", "x.kind", "x.best_method", "x.best_acc", "ci", "Unpruned", "kept", "x.best_ppl", "seq_len",
-        "samples", "x.n_valid", "x.n_in_set", "x.corrected",
+        "x.model", "x.kind", "x.best_method", "x.best_acc", "Unpruned", "kept", "kept_ci", "x.best_ppl", "seq_len",
+        "samples", "x.n_in_set",
     )  # fmt: skip
     remarks = [
         texts("x.best.not_compared", model=row["model"], reason=texts.reason(row)) for row in ordered if row["reason"]
@@ -131,9 +193,9 @@ def _parameter_distribution_section(texts: Texts, content: Content) -> ReportSec
     for axis, values in content["parameter_distribution"].items():
         rows = [[value, ", ".join(one["models"]), _share(one)] for value, one in values.items()]
         if rows:
-            tables.append(Table([axis, texts("x.models"), texts("share")], rows, (1,)))
+            tables.append(Table([texts(f"settings.column.{axis}"), texts("x.models"), texts("share")], rows, (1,)))
         else:
-            remarks.append(texts("x.settings.none", axis=axis))
+            remarks.append(texts("x.settings.none", axis=texts(f"axis.{axis}")))
     return ReportSection(texts("x.settings"), tables=tables, remarks=remarks)
 
 
@@ -158,15 +220,27 @@ def _costs_section(texts: Texts, content: Content) -> ReportSection:
             format_interval(texts, row["acc_kept_interval"], 3), format_fixed(row["ppl_ratio"], 2),
             *(format_cost(row[key], (row["costs_relative"] or {}).get(key)) for key in keys),
         ]
-        for row in _by_accuracy_and_name(content)
+        for row in _by_kept(content)
     ]  # fmt: skip
     codes = ("x.model", "experiment", "kept", "kept_ci", "ppl_ratio", "params", "kv", "flops")
     tables = [Table([texts(code) for code in codes], rows, (0, 1))] if rows else []
     return ReportSection(texts("x.costs"), [texts("x.costs.about")], tables)
 
 
-def _by_accuracy_and_name(content: Content) -> list[dict[str, Any]]:
-    return sorted(content["best_configs"], key=lambda row: (-row["acc_mean"], row["model"]))
+def _by_kept(content: Content) -> list[dict[str, Any]]:
+    """Return the best configurations, by what they keep; those of which that is not known last, by accuracy."""
+
+    def order(row: Content) -> tuple[bool, float, float, str]:
+        kept = row["acc_kept"]
+        return kept is None, 0.0 if kept is None else -kept, -row["acc_mean"], row["model"]
+
+    return sorted(content["best_configs"], key=order)
+
+
+def _in_set(texts: Texts, row: Content) -> str:
+    if row["n_in_simultaneous_set"] is None:
+        return MISSING
+    return texts("x.of", members=row["n_in_simultaneous_set"], n=row["n_valid"])
 
 
 def _counts(shares: dict[str, Any]) -> list[int]:

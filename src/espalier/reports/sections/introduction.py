@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 from espalier.reports.formatting import format_fixed, format_percent
 from espalier.reports.messages import Texts
-from espalier.reports.sections.types import Content, Overview
+from espalier.reports.sections.answers import kept_table, sentences
+from espalier.reports.sections.types import Content, Overview, Table
 
-# Codes of statements that the data support. All other statements describe open questions.
-_SUPPORTED = {
-    "set_alone", "method_not_in_set", "axis_largest", "axis_interaction", "axis_beyond_seeds", "tokens_told",
-    "kinds_differ", "correlation_strong", "correlation_moderate", "from_documents",
-}  # fmt: skip
+# Beginnings of the codes of statements that the data support. All other statements describe open questions.
+_SUPPORTED = (
+    "method_better", "control_better", "better_than_control", "length_better", "samples_better", "tokens_better",
+    "order_turns", "set_alone", "methods_outside", "axis_beyond_seeds", "kinds_differ", "relation_shown",
+    "from_documents",
+)  # fmt: skip
+# Statements on methods that are not better than a control. The headline has them, too.
+_NO_BETTER = ("control_better", "control_open")
 
 
 def ratio_title(texts: Texts, ratio: float | None) -> str:
@@ -23,7 +27,7 @@ def ratio_title(texts: Texts, ratio: float | None) -> str:
 def counts_line(texts: Texts, counts: Content) -> str:
     """Return the line with the numbers of experiments: total, valid and invalid, with the reasons."""
     line = texts("counts", total=counts["total"], valid=counts["valid"], invalid=counts["invalid"])
-    reasons = "; ".join(f"{n} {texts.reason(reason)}" for reason, n in counts["reasons"].items())
+    reasons = "; ".join(f"{n} {texts(code)}" for code, n in counts["codes"].items())
     return line + (f" ({reasons})" if reasons else "")
 
 
@@ -37,7 +41,7 @@ def by_ratio(content: Content) -> list[tuple[str, Content]]:
 
 def notes(texts: Texts, analysis: Content) -> list[str]:
     """Return the notes of a model: rule of the mean accuracy, missing columns, imported and failed experiments."""
-    lines = [texts("note.model", rule=analysis["acc_mean_rule"])]
+    lines = [texts("note.model", rule=texts(f"rule.{analysis['acc_mean_rule']}")), texts("note.error")]
     if analysis["missing_columns"]:
         lines.append(texts("note.columns", columns=", ".join(analysis["missing_columns"])))
     if analysis["imported"]:
@@ -46,43 +50,82 @@ def notes(texts: Texts, analysis: Content) -> list[str]:
 
 
 def headline(texts: Texts, analysis: Content) -> str:
-    """Return one sentence with the result of a model at its headline ratio."""
+    """Return the result of a model at its headline ratio, and the methods that are no better than random pruning."""
     best, versus = analysis["best"], analysis["best_vs_baseline"]
     title = ratio_title(texts, analysis["headline_ratio"])
     if best is None:
         return texts("headline.none", ratio=title)
     sentence = texts("headline.best", ratio=title, best=best["experiment"], acc=format_fixed(best["acc_mean"]))
-    ends = analysis["uncertainty"]["experiments"].get(best["experiment"], {}).get("interval")
-    if ends is not None:
+    certain = analysis["uncertainty"]["experiments"].get(best["experiment"], {})
+    if (ends := certain.get("interval")) is not None:
         sentence += texts("headline.interval", low=format_fixed(ends[0]), high=format_fixed(ends[1]))
     if versus["reason"]:
-        return sentence + texts("headline.reason", reason=texts.reason(versus))
-    if versus["acc_kept"] is None:
-        return f"{sentence}."
-    unpruned = format_fixed(analysis["baseline"]["acc_mean"])
-    return sentence + texts("headline.kept", kept=format_percent(versus["acc_kept"]), unpruned=unpruned)
+        sentence += texts("headline.reason", reason=texts.reason(versus))
+    elif versus["acc_kept"] is None:
+        sentence += texts("stop")
+    else:
+        unpruned = format_fixed(analysis["baseline"]["acc_mean"])
+        sentence += texts("headline.kept", kept=format_percent(versus["acc_kept"]), unpruned=unpruned)
+        kept_ends = certain.get("acc_kept_interval")
+        if versus["acc_kept"] > 1 and (kept_ends is None or kept_ends[0] <= 1):
+            sentence += " " + texts("headline.above")
+    messages = [*_statements(analysis, "controls", codes=_NO_BETTER), *_set_statements(analysis)]
+    return " ".join([sentence, *(texts.message(message) for message in messages)])
 
 
 def overview(texts: Texts, content: Content) -> Overview:
-    """Return the overview of one model at its headline ratio: supported results and open questions."""
-    statements = content["uncertainty"]["statements"]
-    messages = [message for group in ("set", "optimism", "axes", "tokens") for message in statements.get(group, [])]
-    messages += content["ppl_accuracy"]["statements"]
-    messages += [message for message in statements.get("intervals", []) if message["code"] == "from_counts"]
+    """Return the overview of one model.
+
+    At the headline ratio it has all statements on methods and settings, at the other ratios those on methods.
+    """
+    supported = [texts.message(message) for message in content["turning"]]
+    open_questions: list[str] = []
+    tables: list[Table] = []
+    for _, one in by_ratio(content):
+        is_headline = one["pruning_ratio"] == content["headline_ratio"]
+        kinds = ("controls", "methods", "settings") if is_headline else ("controls", "methods")
+        messages = _statements(one, *kinds) + [m for m in _set_statements(one) if m["code"] == "methods_outside"]
+        found = split_statements(texts, messages)
+        title = ratio_title(texts, one["pruning_ratio"])
+        several = len(content["by_ratio"]) > 1
+        supported += [at_ratio(texts, title, text) if several else text for text in found.supported]
+        open_questions += [at_ratio(texts, title, text) if several else text for text in found.open_questions]
+        tables += kept_table(texts, one, title)
+    rest = _statements_of_uncertainty(content)
+    found = split_statements(texts, rest)
     missing = []
-    if not statements and content["best"] is not None:
+    if not content["uncertainty"]["statements"] and content["best"] is not None:
         missing = [texts("certainty.none", reason=texts.reason(content["uncertainty"]))]
-    return split_statements(texts, messages, missing)
+    return Overview([*supported, *found.supported], [*missing, *open_questions, *found.open_questions], tables)
 
 
-def split_statements(texts: Texts, messages: Sequence[Content], missing: Sequence[str] = ()) -> Overview:
+def at_ratio(texts: Texts, title: str, sentence: str) -> str:
+    """Return a sentence with the pruning ratio that it is about."""
+    return texts("at_ratio", ratio=title, text=sentence)
+
+
+def split_statements(texts: Texts, messages: Sequence[Content]) -> Overview:
     """Divide statements into supported results and open questions.
 
     Args:
         texts: Texts in the language of the report.
         messages: Statements as JSON messages.
-        missing: Sentences to put before the open questions.
     """
-    supported = [texts.message(message) for message in messages if message["code"] in _SUPPORTED]
-    open_questions = [texts.message(message) for message in messages if message["code"] not in _SUPPORTED]
-    return Overview(supported, [*missing, *open_questions])
+    supported = [texts.message(message) for message in messages if message["code"].startswith(_SUPPORTED)]
+    open_questions = [texts.message(message) for message in messages if not message["code"].startswith(_SUPPORTED)]
+    return Overview(supported, open_questions)
+
+
+def _statements(content: Content, *kinds: str, codes: tuple[str, ...] = ("",)) -> list[Content]:
+    found = sentences(content["comparisons"]["statements"], *kinds)
+    return [message for message in found if message["code"].startswith(codes)]
+
+
+def _set_statements(content: Content) -> list[Content]:
+    return list(content["uncertainty"]["statements"].get("set", []))
+
+
+def _statements_of_uncertainty(content: Content) -> list[Content]:
+    statements = content["uncertainty"]["statements"]
+    from_counts = [message for message in statements.get("intervals", []) if message["code"] == "from_counts"]
+    return [*statements.get("axes", []), *content["ppl_accuracy"]["statements"], *from_counts]

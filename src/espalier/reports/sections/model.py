@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from espalier.reports.formatting import MISSING, format_fixed, format_interval, format_percent, format_value
 from espalier.reports.messages import Texts
+from espalier.reports.sections.answers import differences_section
 from espalier.reports.sections.certainty import certainty_section, costs_section, variation_section
 from espalier.reports.sections.inference import inference_sections
 from espalier.reports.sections.recovery import recovery_sections
@@ -29,6 +30,7 @@ def model_sections(texts: Texts, analysis: Content, content: Content) -> list[Re
         _extreme_layers_section(texts, content),
         _perplexity_section(texts, content),
         _best_section(texts, content),
+        differences_section(texts, content["comparisons"]),
         certainty_section(texts, content),
         variation_section(texts, content),
         costs_section(texts, analysis, content),
@@ -39,12 +41,13 @@ def model_sections(texts: Texts, analysis: Content, content: Content) -> list[Re
 
 
 def describe_correlation(texts: Texts, within: Content | None) -> str:
-    """Return a correlation within methods in words, and whether the pooled correlation has the opposite sign."""
+    """Return a correlation within methods in words, if a relation is shown."""
     if within is None or within["strength"] is None:
         return MISSING if within is None else texts.reason(within)
+    if not within["shown"]:
+        return texts("strength.not_shown")
     sign = texts("sign.positive" if within["mean"] >= 0 else "sign.negative")
-    strength = texts(f"strength.{within['strength']}", sign=sign)
-    return strength + (texts("sign.differs") if within["sign_differs"] else "")
+    return texts(f"strength.{within['strength']}", sign=sign)
 
 
 def _methods_section(texts: Texts, content: Content) -> ReportSection:
@@ -76,7 +79,7 @@ def _settings_section(texts: Texts, content: Content) -> ReportSection:
     for axis in ("taylor_seq_len", "taylor_num_samples"):
         groups = content[axis]
         if not groups:
-            remarks.append(texts("settings.none", axis=axis))
+            remarks.append(texts("settings.none", axis=texts(f"axis.{axis}")))
             continue
         rows = [
             [value, format_fixed(one["mean"]), format_fixed(one["std"]), str(one["n"])] for value, one in groups.items()
@@ -86,7 +89,7 @@ def _settings_section(texts: Texts, content: Content) -> ReportSection:
         best = max(groups, key=lambda value: groups[value]["mean"])
         if len(groups) > 1:
             acc, short = format_fixed(groups[best]["mean"]), axis.removeprefix("taylor_")
-            remarks.append(texts("settings.best", axis=axis, short=short, value=best, acc=acc))
+            remarks.append(texts("settings.best", axis=texts(f"axis.{axis}"), short=short, value=best, acc=acc))
     if tables:
         remarks.append(texts("settings.nested"))
     return ReportSection(texts("s.settings"), tables=tables, remarks=remarks, figures=["accuracy_by_setting"])
@@ -96,6 +99,11 @@ def _gradients_section(texts: Texts, content: Content) -> ReportSection:
     correlations = content["gradient_correlations"]
     if not correlations:
         return ReportSection(texts("s.gradients"), [texts("gradients.none")], figures=["gradient_profile"])
+    if all(one["r"] is None for one in correlations.values()):
+        reason = texts.reason(next(iter(correlations.values())))
+        return ReportSection(
+            texts("s.gradients"), [texts("gradients.undefined", reason=reason)], figures=["gradient_profile"]
+        )
     methods = list(next(iter(correlations.values()))["within"]["methods"])
     rows = [
         [
@@ -107,14 +115,8 @@ def _gradients_section(texts: Texts, content: Content) -> ReportSection:
     ]  # fmt: skip
     inside = [texts("within.of", method=name) for name in methods]
     header = [*(texts(code) for code in ("metric", "r", "n", "distinct")), *inside, texts("within"), texts("meaning")]
-    remarks = [texts("gradients.words")]
-    for metric, one in correlations.items():
-        if one["r"] is None:
-            remarks.append("  • " + texts("gradients.reason", metric=metric, reason=texts.reason(one)))
-        else:
-            remarks += ["  • " + texts.message(message) for message in one["statements"]]
     table = Table(header, rows, (0, len(header) - 1))
-    return ReportSection(texts("s.gradients"), [texts("gradients.about")], [table], remarks, ["gradient_profile"])
+    return ReportSection(texts("s.gradients"), [texts("gradients.about")], [table], figures=["gradient_profile"])
 
 
 def _extreme_layers_section(texts: Texts, content: Content) -> ReportSection:
@@ -155,7 +157,7 @@ def _best_section(texts: Texts, content: Content) -> ReportSection:
         [texts("best.acc_mean"), format_fixed(best["acc_mean"])],
         [texts("ci"), format_interval(texts, certain.get("interval"))],
         [texts("best.ppl"), format_fixed(best["ppl"], 2)],
-        *([key, format_value(best[key])] for key in ("taylor_seq_len", "taylor_num_samples")),
+        *([texts(f"best.{key}"), format_value(best[key])] for key in ("taylor_seq_len", "taylor_num_samples")),
         [texts("best.calibration"), format_value(best["calibration"])],
         [texts("best.removed"), format_percent(best["removed_param_fraction"])],
         ["grad_norm_ratio", format_fixed(best["grad_norm_ratio"], 2)],

@@ -51,7 +51,7 @@ def recovery_sections(texts: Texts, content: Content) -> list[ReportSection]:
     if content["recovery_reason"]:
         remarks.append(texts("recovery.none", reason=texts.message(content["recovery_reason"])))
     remarks += [
-        texts("recovery.not_finished", experiment=name, reason=one["note"] or texts.reason(one["status"]))
+        texts("recovery.not_finished", experiment=name, reason=one["note"] or texts(f"reason.{one['status']}"))
         for name, one in experiments.items()
         if one["status"] != "ok"
     ]

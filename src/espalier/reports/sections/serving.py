@@ -14,7 +14,7 @@ def serving_section(texts: Texts, analysis: Content, content: Content) -> Report
         return ReportSection(texts("s.deployment"), [texts("no_valid")])
     verdicts = (analysis.get("deployment") or {}).get(best["experiment"])
     if verdicts is None or verdicts["reason"]:
-        reason = texts.message({"code": "no_structure", "values": {}}) if verdicts is None else texts.reason(verdicts)
+        reason = texts("no_structure") if verdicts is None else texts.reason(verdicts)
         return ReportSection(texts("s.deployment"), [texts("deployment.none", reason=reason)])
     about = texts("deployment.about", experiment=best["experiment"])
     return ReportSection(

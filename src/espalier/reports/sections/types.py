@@ -55,7 +55,8 @@ class ReportSection:
 
 @dataclass(frozen=True)
 class Overview:
-    """Main results in sentences: those that the data support, and open questions."""
+    """Main results: sentences that the data support, open questions, and the tables that answer first."""
 
     supported: Sequence[str]
     open_questions: Sequence[str]
+    tables: Sequence[Table] = ()

@@ -1,34 +1,46 @@
-// Draws the charts, sorts and filters tables, and lets two experiments be compared. Nothing is fetched.
+// Sorts and filters tables, keeps the filters in the address, and offers each table as CSV. Nothing is fetched.
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const views = [];
+  const narrow = window.matchMedia("(max-width: 70rem)").matches;
+  const contents = document.querySelector(".side details");
+  if (narrow && contents) contents.open = false;
 
-  const fit = ({ view, place, wide }) => {
-    if (wide && place.clientWidth > 0) view.width(Math.min(place.clientWidth, 860)).run();
-  };
-
-  for (const place of document.querySelectorAll("[data-chart]")) {
-    const spec = data.charts[place.dataset.chart];
-    const view = new vega.View(vega.parse(spec), { renderer: "svg", container: place, hover: true });
-    const chart = { view, place, wide: Boolean(spec.autosize) && spec.autosize.type === "fit-x" };
-    view.run();
-    fit(chart);
-    views.push(chart);
-  }
-  let waiting = 0;
-  window.addEventListener("resize", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => views.forEach(fit), 120);
+  // A folded table is opened for printing, and when the address points into it.
+  window.addEventListener("beforeprint", () => {
+    for (const one of document.querySelectorAll("main details")) one.open = true;
   });
 
-  for (const select of document.querySelectorAll("select[data-compare]")) {
-    const chart = views.find((one) => one.place.dataset.chart === select.dataset.compare);
-    select.addEventListener("change", () => {
-      chart.view.data("rows", data.layers[select.value]).run();
-      chart.place.setAttribute("aria-label", select.value);
-    });
+  const download = (table) => {
+    const quote = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    const value = (cell) => (cell.dataset.number === undefined ? cell.textContent.trim() : cell.dataset.number);
+    const rows = [...table.rows].filter((row) => !row.hidden);
+    const text = rows.map((row) => [...row.cells].map((cell) => quote(value(cell))).join(",")).join("\n") + "\n";
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    link.download = `${table.dataset.file}.csv`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
+  for (const table of document.querySelectorAll("table[data-file]")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "csv";
+    button.textContent = "CSV";
+    button.addEventListener("click", () => download(table));
+    table.parentElement.after(button);
   }
+
+  const address = new URLSearchParams(location.search);
+  const remember = (name, value) => {
+    if (value === "") address.delete(name);
+    else address.set(name, value);
+    const query = address.toString();
+    try {
+      history.replaceState(null, "", location.pathname + (query ? `?${query}` : "") + location.hash);
+    } catch {
+      // Some browsers forbid this for local files; the filters work all the same.
+    }
+  };
 
   for (const box of document.querySelectorAll("[data-listing]")) {
     const body = box.querySelector("tbody");
@@ -36,6 +48,8 @@
     const search = box.querySelector("input");
     const filters = [...box.querySelectorAll("select[data-column]")];
     const status = box.querySelector("[role=status]");
+    const headings = [...box.querySelectorAll("thead th")];
+    const nameOf = (filter) => headings[filter.dataset.column].textContent.trim();
 
     const filter = () => {
       const wanted = search.value.trim().toLowerCase();
@@ -47,7 +61,9 @@
         row.hidden = !fits;
         shown += fits;
       }
-      status.textContent = data.texts.shown.replace("{n}", `${shown} / ${rows.length}`);
+      status.textContent = status.dataset.text.replace("{n}", `${shown} / ${rows.length}`);
+      remember("search", search.value.trim());
+      for (const one of filters) remember(nameOf(one), one.value.slice(1));
     };
 
     const key = (row, column) => {
@@ -63,16 +79,25 @@
         return (typeof a === "number" ? a - b : a.localeCompare(b)) * (down ? -1 : 1);
       });
       body.append(...rows);
+      for (const one of headings) one.setAttribute("aria-sort", "none");
+      headings[column].setAttribute("aria-sort", down ? "descending" : "ascending");
     };
-    for (const heading of box.querySelectorAll("thead th")) {
+    for (const heading of headings) {
       heading.querySelector("button").addEventListener("click", () => {
         const before = heading.getAttribute("aria-sort");
         const down = before === "none" ? heading.classList.contains("number") : before === "ascending";
-        for (const one of box.querySelectorAll("thead th")) one.setAttribute("aria-sort", "none");
-        heading.setAttribute("aria-sort", down ? "descending" : "ascending");
         sort(heading.cellIndex, down);
+        remember("sort", `${down ? "-" : ""}${heading.cellIndex}`);
       });
     }
+
+    search.value = address.get("search") ?? "";
+    for (const one of filters) {
+      const value = `=${address.get(nameOf(one)) ?? ""}`;
+      if ([...one.options].some((option) => option.value === value)) one.value = value;
+    }
+    const order = /^(-?)(\d+)$/.exec(address.get("sort") ?? "");
+    if (order && Number(order[2]) < headings.length) sort(Number(order[2]), order[1] === "-");
     search.addEventListener("input", filter);
     for (const one of filters) one.addEventListener("change", filter);
     filter();

@@ -1,0 +1,116 @@
+"""Sentences on methods and settings, from differences with simultaneous intervals.
+
+A difference whose interval excludes 0 makes a sentence of its own; all others of its kind share one. docs/statistics.md
+has the rule of each sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from espalier.analysis.contrasts import LENGTH, SAMPLES
+from espalier.messages.catalogue import Message
+
+Difference = Mapping[str, Any]
+"""A difference as JSON content (`espalier.analysis.contrasts.contrast_json`)."""
+
+_CODES = {"method": "method", LENGTH: "length", SAMPLES: "samples", "tokens": "tokens"}
+
+
+def control_messages(differences: Sequence[Difference], measure: str) -> list[Message]:
+    """State which methods are better than each control, which are worse, and which are not shown to be better."""
+    of_controls = [one for one in differences if one["control"]]
+    messages = []
+    for control in dict.fromkeys(one["second"] for one in of_controls):
+        rows = [one for one in of_controls if one["second"] == control]
+        messages += [_told(one, measure, "control_better") for one in rows if _is_worse(one)]
+        messages += [_open(one, measure, "control_open") for one in rows if not one["differs"]]
+        better = [str(one["first"]) for one in rows if one["differs"] and not _is_worse(one)]
+        if better:
+            messages.append(Message("better_than_control", {"methods": better, "control": control}))
+    return messages
+
+
+def method_messages(differences: Sequence[Difference], measure: str) -> list[Message]:
+    """State which of two methods is better, one sentence each, and which are not told apart."""
+    return _messages([one for one in differences if one["axis"] == "method" and not one["control"]], measure)
+
+
+def setting_messages(differences: Sequence[Difference], measure: str) -> list[Message]:
+    """State which sequence lengths and numbers of samples are better, and which are not told apart."""
+    return [
+        message
+        for axis in (LENGTH, SAMPLES)
+        for message in _messages([one for one in differences if one["axis"] == axis], measure)
+    ]
+
+
+def token_messages(differences: Sequence[Difference], measure: str) -> list[Message]:
+    """State whether long or short sequences are better at equally many tokens."""
+    rows = [one for one in differences if one["axis"] == "tokens"]
+    return [
+        _told(one, measure, "tokens_better", tokens=one["tokens"])
+        if one["differs"]
+        else _open(one, measure, "tokens_open", tokens=one["tokens"])
+        for one in rows
+    ]
+
+
+def turning_messages(by_ratio: Sequence[tuple[float, Sequence[Difference]]]) -> list[Message]:
+    """State which two methods change their order with the pruning ratio.
+
+    Args:
+        by_ratio: Pruning ratio and differences, from the largest ratio to the smallest.
+    """
+    order: dict[tuple[str, str], dict[bool, float]] = {}
+    for ratio, differences in by_ratio:
+        for one in differences:
+            if one["axis"] == "method" and not one["control"] and one["differs"]:
+                order.setdefault((one["first"], one["second"]), {}).setdefault(one["difference"] > 0, ratio)
+    return [
+        Message(
+            "order_turns",
+            {"first": first, "second": second, "first_ratio": 100 * at[True], "second_ratio": 100 * at[False]},
+        )
+        for (first, second), at in order.items()
+        if len(at) == 2
+    ]
+
+
+def _messages(rows: Sequence[Difference], measure: str) -> list[Message]:
+    if not rows:
+        return []
+    code = _CODES[rows[0]["axis"]]
+    told = sorted((one for one in rows if one["differs"]), key=lambda one: -abs(one["difference"]))
+    messages = [_told(one, measure, f"{code}_better") for one in told]
+    pairs = [
+        Message("pair", {"first": str(one["first"]), "second": str(one["second"])})
+        for one in rows
+        if not one["differs"]
+    ]
+    return [*messages, *([Message(f"{code}_open", {"pairs": pairs})] if pairs else [])]
+
+
+def _is_worse(one: Difference) -> bool:
+    return bool(one["differs"] and one["difference"] < 0)
+
+
+def _told(one: Difference, measure: str, code: str, **more: int) -> Message:
+    """Return the sentence of a difference whose interval excludes 0, with the better side first."""
+    swap = one["difference"] < 0
+    first, second = (one["second"], one["first"]) if swap else (one["first"], one["second"])
+    ends = [-end for end in reversed(one["interval"])] if swap else one["interval"]
+    values = {"first": str(first), "second": str(second), "points": 100 * abs(one["difference"]), **more}
+    return Message(f"{code}.{measure}", values | _interval_values(ends, one))
+
+
+def _open(one: Difference, measure: str, code: str, **more: int) -> Message:
+    values = {"first": str(one["first"]), "second": str(one["second"]), "points": 100 * one["difference"], **more}
+    return Message(f"{code}.{measure}", values | _interval_values(one["interval"], one))
+
+
+def _interval_values(ends: Sequence[float], one: Difference) -> dict[str, Any]:
+    n = one["n_settings"]
+    settings = Message("one_setting" if n == 1 else "several_settings", {"n": n})
+    return {"low": 100 * ends[0], "high": 100 * ends[1], "settings": settings}

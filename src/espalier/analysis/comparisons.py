@@ -1,0 +1,119 @@
+"""Differences between methods and settings of one model: `comparisons` in `analysis.json`.
+
+The differences of all pruning ratios of the model are one family, whose intervals hold together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from espalier.analysis.answers import (
+    control_messages,
+    method_messages,
+    setting_messages,
+    token_messages,
+    turning_messages,
+)
+from espalier.analysis.contrasts import Contrast, Values, contrast_json, contrasts_of, values_of
+from espalier.analysis.evidence import Evidence
+from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
+from espalier.analysis.selection import ModelRows, valid_rows
+from espalier.messages.catalogue import Message
+from espalier.naming import ratio_key
+from espalier.statistics.contrasts import SimultaneousContrasts, simultaneous_contrasts
+
+
+def compare_within_model(model: ModelRows, evidence: Evidence, *, level: float) -> dict[str, dict[str, Any]]:
+    """Compare the methods and settings of one model at each pruning ratio.
+
+    Args:
+        model: Rows of the model.
+        evidence: Draws of the model.
+        level: Level of all differences of the model together.
+
+    Returns:
+        For each pruning ratio (by its key): `measure` (`kept` or `accuracy`), `level`, `critical` (width of the
+        intervals in standard errors), `kept` (mean of each method with its own 95% interval), `differences`, and
+        `statements`. Without draws, all lists are empty, and `reason` and `why` say why.
+    """
+    frames = {ratio_key(ratio): valid_rows(model.at(ratio), controls=True) for ratio in model.ratios}
+    names = [str(name) for frame in frames.values() for name in frame["experiment"]]
+    if evidence.draws is None or not names or not evidence.covers(names):
+        reason = evidence.reason if evidence.draws is None and evidence.reason else Message("no_valid_experiment")
+        return {key: no_comparisons(reason) for key in frames}
+    values = values_of(evidence.draws)
+    contrasts = [(key, contrast) for key, frame in frames.items() for contrast in contrasts_of(frame)]
+    found = simultaneous(values, [contrast for _, contrast in contrasts], level)
+    return {key: _at_ratio(key, frame, values, contrasts, found, level) for key, frame in frames.items()}
+
+
+def no_comparisons(reason: Message | None) -> dict[str, Any]:
+    """Return the content of a ratio that has no comparisons."""
+    return {
+        "measure": None, "level": None, "critical": None, "kept": {}, "differences": [], "statements": {},
+        **reason_fields(reason),
+    }  # fmt: skip
+
+
+def simultaneous(values: Values, contrasts: Sequence[Contrast], level: float) -> SimultaneousContrasts | None:
+    """Return the simultaneous intervals of some differences of one model; None if there is no difference."""
+    if not contrasts:
+        return None
+    pairs = [values.of(contrast) for contrast in contrasts]
+    estimate, draws = [pair[0] for pair in pairs], np.stack([pair[1] for pair in pairs], axis=1)
+    return simultaneous_contrasts(estimate, draws, level=level)
+
+
+def turning_statements(by_ratio: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return sentences on methods whose order changes with the pruning ratio, from the results at each ratio."""
+    ordered = sorted(by_ratio.values(), key=lambda one: -one["pruning_ratio"])
+    differences = [(one["pruning_ratio"], one["comparisons"]["differences"]) for one in ordered]
+    return to_json_list(turning_messages(differences))
+
+
+def _at_ratio(
+    key: str, frame: pd.DataFrame, values: Values, contrasts: Sequence[tuple[str, Contrast]],
+    found: SimultaneousContrasts | None, level: float,
+) -> dict[str, Any]:  # fmt: skip
+    differences = [
+        contrast_json(contrast, found, index)
+        for index, (own, contrast) in enumerate(contrasts)
+        if own == key and found is not None
+    ]
+    return {
+        "measure": values.measure,
+        "level": level,
+        "critical": None if found is None else found.critical,
+        "kept": _means(frame, values),
+        "differences": differences,
+        "statements": {
+            "controls": to_json_list(control_messages(differences, values.measure)),
+            "methods": to_json_list(method_messages(differences, values.measure)),
+            "settings": to_json_list(setting_messages(differences, values.measure)),
+            "tokens": to_json_list(token_messages(differences, values.measure)),
+        },
+        **reason_fields(None),
+    }
+
+
+def _means(frame: pd.DataFrame, values: Values) -> dict[str, dict[str, Any]]:
+    """Return the mean value of each method over its experiments, with its 95% interval."""
+    if frame.empty:
+        return {}
+    chosen = values.draws.select([str(name) for name in frame["experiment"]])
+    means = chosen.averaged([str(method) for method in frame["method"]])
+    ends = means.intervals()
+    controls = {str(row["method"]): bool(row["control"]) for row in frame.to_dict("records")}
+    return {
+        name: {
+            "mean": float(means.accuracy[index]),
+            "interval": to_plain_json(ends[index]),
+            "n": int((frame["method"].astype(str) == name).sum()),
+            "control": controls[name],
+        }
+        for index, name in enumerate(means.experiments)
+    }

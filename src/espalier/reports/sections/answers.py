@@ -1,0 +1,149 @@
+"""Answers first: what each method keeps, and the differences between methods and between settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from espalier.reports.formatting import MISSING, format_percent, format_yes_no
+from espalier.reports.messages import Texts
+from espalier.reports.sections.types import Content, ReportSection, Table
+
+
+def percent_interval(texts: Texts, ends: Sequence[float] | None) -> str:
+    """Format an interval of fractions as percentages; None becomes a dash."""
+    if ends is None:
+        return MISSING
+    return texts("interval", low=format_percent(ends[0]), high=format_percent(ends[1]))
+
+
+def value_and_interval(texts: Texts, one: Content | None) -> str:
+    """Format a mean and its interval as percentages; None becomes a dash."""
+    if one is None:
+        return MISSING
+    return f"{format_percent(one['mean'])} ({percent_interval(texts, one['interval'])})"
+
+
+def method_title(texts: Texts, name: str, one: Content) -> str:
+    """Return the name of a method, marked if it is a control."""
+    return texts("control", name=name) if one["control"] else name
+
+
+def kept_matrix(texts: Texts, content: Content, title: str) -> list[Table]:
+    """Return the table of what each method keeps of each model at one ratio; no table if nothing is known.
+
+    Args:
+        texts: Texts in the language of the report.
+        content: Results of all models at the ratio.
+        title: Title of the ratio.
+    """
+    overall, of_models = content["comparisons"]["kept"], content["comparisons_of_models"]
+    known = {name: one for name, one in of_models.items() if one["kept"]}
+    if not known:
+        return []
+    methods = {name: one for of_model in known.values() for name, one in of_model["kept"].items()}
+    rows = [
+        [model, *(value_and_interval(texts, one["kept"].get(name)) for name in methods)] for model, one in known.items()
+    ]
+    if overall:
+        rows.append([texts("x.all_models"), *(value_and_interval(texts, overall.get(name)) for name in methods)])
+    measures = {one["measure"] for one in known.values()} | ({content["comparisons"]["measure"]} if overall else set())
+    code = f"answers.matrix.{next(iter(measures))}" if len(measures) == 1 else "answers.matrix.mixed"
+    header = [texts("x.model"), *(method_title(texts, name, one) for name, one in methods.items())]
+    return [Table(header, rows, (0,), texts(code, ratio=title))]
+
+
+def kept_table(texts: Texts, content: Content, title: str) -> list[Table]:
+    """Return the table of what each method keeps of one model at one ratio, best first; none if nothing is known."""
+    compared = content["comparisons"]
+    ordered = sorted(compared["kept"].items(), key=lambda item: (-item[1]["mean"], item[0]))
+    rows = [
+        [
+            method_title(texts, name, one),
+            format_percent(one["mean"]),
+            percent_interval(texts, one["interval"]),
+            str(one["n"]),
+        ]
+        for name, one in ordered
+    ]
+    header = [texts(code) for code in ("method", f"answers.{compared['measure']}", "ci", "n")] if rows else []
+    return [Table(header, rows, (0,), texts("answers.means", ratio=title))] if rows else []
+
+
+def differences_section(texts: Texts, compared: Content, of_models: Sequence[Table] = ()) -> ReportSection:
+    """Return the section with all differences between methods and settings, with simultaneous intervals.
+
+    Args:
+        texts: Texts in the language of the report.
+        compared: The comparisons of one model, or over all models.
+        of_models: Tables of each model (`differences_of_models`).
+    """
+    if compared["reason"]:
+        none = texts("differences.none", reason=texts.reason(compared))
+        return ReportSection(texts("s.differences"), [none], list(of_models))
+    if not compared["differences"]:
+        return ReportSection(texts("s.differences"), [texts("differences.one")])
+    groups = [(texts("x.all_models") if "groups" in compared else "", compared)]
+    groups += [(group_title(texts, one), one) for one in compared.get("groups", [])]
+    tables = [table for title, one in groups for table in _difference_tables(texts, title, one["differences"])]
+    about = texts(f"differences.about.{compared['measure']}")
+    left_out = compared.get("left_out", [])
+    remarks = [texts("differences.left_out", models=", ".join(left_out))] if left_out else []
+    return ReportSection(texts("s.differences"), [about], [*tables, *of_models], remarks)
+
+
+def differences_of_models(texts: Texts, of_models: Mapping[str, Content]) -> list[Table]:
+    """Return the table of the differences between methods of each model; no table if there are none."""
+    known = {name: {_name(texts, one): one for one in content["differences"] if one["axis"] == "method"}
+             for name, content in of_models.items()}  # fmt: skip
+    pairs = list(dict.fromkeys(pair for of_model in known.values() for pair in of_model))
+    rows = [[pair, *(_cell(texts, of_model.get(pair)) for of_model in known.values())] for pair in pairs]
+    caption = texts("differences.each")
+    return [Table([texts("differences.what"), *known], rows, (0,), caption)] if rows else []
+
+
+def group_title(texts: Texts, group: Content) -> str:
+    """Return the title of a group of models."""
+    if group["by"] == "kind":
+        return texts(f"group.{group['value']}")
+    return texts("group.family", family=group["value"])
+
+
+def sentences(statements: Mapping[str, Sequence[Content]], *kinds: str) -> list[Content]:
+    """Return the statements of some kinds, in order."""
+    return [message for kind in kinds for message in statements.get(kind, [])]
+
+
+def _difference_tables(texts: Texts, title: str, differences: Sequence[Content]) -> list[Table]:
+    tables = []
+    for code, axes in (("methods", {"method"}), ("settings", {"taylor_seq_len", "taylor_num_samples", "tokens"})):
+        rows = [
+            [
+                _name(texts, one), f"{100 * one['difference']:+z.1f}",
+                texts("interval", low=f"{100 * one['interval'][0]:+z.1f}", high=f"{100 * one['interval'][1]:+z.1f}"),
+                str(one["n_settings"]), format_yes_no(texts, one["differs"]),
+            ]
+            for one in differences
+            if one["axis"] in axes
+        ]  # fmt: skip
+        header = [texts(one) for one in ("differences.what", "differences.points", "differences.ci", "x.n_settings")]
+        caption = (
+            texts(f"differences.{code}")
+            if not title
+            else texts("differences.of", group=title, what=texts(f"differences.{code}"))
+        )
+        if rows:
+            tables.append(Table([*header, texts("differences.told")], rows, (0, 4), caption))
+    return tables
+
+
+def _cell(texts: Texts, one: Content | None) -> str:
+    """Format a difference and its interval; a star marks what is told apart."""
+    if one is None:
+        return MISSING
+    ends = texts("interval", low=f"{100 * one['interval'][0]:+z.1f}", high=f"{100 * one['interval'][1]:+z.1f}")
+    return f"{100 * one['difference']:+z.1f} ({ends}){'*' if one['differs'] else ''}"
+
+
+def _name(texts: Texts, one: Content) -> str:
+    values = {"first": one["first"], "second": one["second"], "tokens": one["tokens"]}
+    return texts(f"difference.{one['axis']}", **values)

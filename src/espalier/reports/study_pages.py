@@ -1,0 +1,127 @@
+"""Pages of a whole study: the index of all reports and files, and the table of all experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from espalier.reports.chart_rows import Row
+from espalier.reports.formatting import MISSING, format_fixed, format_percent
+from espalier.reports.html import PlacedFigure
+from espalier.reports.listing import all_experiments_listing
+from espalier.reports.messages import Texts
+from espalier.reports.page import render_page
+from espalier.reports.provenance import Provenance
+from espalier.reports.sections.cross import cross_headline, failed_jobs
+from espalier.reports.sections.introduction import counts_line
+from espalier.reports.sections.types import Content
+from espalier.reports.site import Link, Site
+
+TABLES_OF_STUDY = ("experiments.parquet", "evaluations.parquet", "layers.parquet")
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """A model in the index: its best experiment at the headline ratio, and links to its pages and files."""
+
+    name: str
+    address: str
+    kind: str
+    best: str
+    best_address: str | None
+    acc: str
+    kept: str
+    files: Sequence[Link]
+
+
+def index_html(
+    summary: Content,
+    analyses: Sequence[Content],
+    language: str = "en",
+    *,
+    drawn: Mapping[str, str] | None = None,
+    site: Site | None = None,
+    provenance: Provenance | None = None,
+) -> str:
+    """Return the index of all reports and files of a study.
+
+    Args:
+        summary: Cross-model analysis of the study.
+        analyses: Analyses of the models.
+        language: Language code, `en` or `zh`.
+        drawn: SVG of the figures that compare the models, by name; the index shows the one of all pruning ratios.
+        site: The pages of the study.
+        provenance: Where the numbers come from.
+    """
+    texts = Texts(language)
+    site = site or Site(root="")
+    svg = (drawn or {}).get("accuracy_size")
+    caption = texts("f.sizes")
+    figure = None if svg is None else PlacedFigure(
+        "accuracy_size", caption, caption, Markup(svg), None, wide=False  # noqa: S704 (an XML library wrote it)
+    )  # fmt: skip
+    shared = [
+        Link(texts("n.text"), "cross_model/report.txt"),
+        Link("all_models_best_configs.csv", "cross_model/all_models_best_configs.csv"),
+        Link("cross_model_comparison.json", "cross_model/cross_model_comparison.json"),
+        Link(texts("n.latex"), "cross_model/tables/"),
+        Link(texts("n.figures"), "cross_model/figures/"),
+        *(Link(name, f"../consolidated/{name}") for name in TABLES_OF_STUDY),
+    ]
+    return render_page(
+        texts, "index.html", site=site, provenance=provenance, title=texts("n.index.title", study=summary["study"]),
+        headline=cross_headline(texts, summary), counts=counts_line(texts, summary["all_ratios"]["experiments"]),
+        rows=[_index_row(texts, analysis, site) for analysis in analyses], shared=shared, figure=figure,
+        notes=failed_jobs(texts, summary),
+    )  # fmt: skip
+
+
+def experiments_html(
+    study: str,
+    analyses: Sequence[Content],
+    rows: Sequence[dict[str, list[Row]]],
+    language: str = "en",
+    *,
+    site: Site | None = None,
+    provenance: Provenance | None = None,
+) -> str:
+    """Return the page of all experiments of all models.
+
+    Args:
+        study: Name of the study.
+        analyses: Analyses of the models.
+        rows: Experiments of each model, by the key of the pruning ratio in its analysis
+            (`espalier.reports.chart_rows.experiment_chart_rows`).
+        language: Language code, `en` or `zh`.
+        site: The pages of the study.
+        provenance: Where the numbers come from.
+    """
+    texts = Texts(language)
+    site = site or Site(root="")
+    return render_page(
+        texts, "experiments.html", site=site, provenance=provenance, title=texts("n.experiments.title", study=study),
+        about=texts("n.experiments.about"), listing=all_experiments_listing(texts, analyses, rows, site),
+    )  # fmt: skip
+
+
+def _index_row(texts: Texts, analysis: Content, site: Site) -> IndexRow:
+    model, best = analysis["model"], analysis["best"]
+    page = site.model(model) or f"{site.root}{model}/report.html"
+    folder = page.removesuffix("report.html")
+    files = [Link(texts("n.text"), f"{folder}report.txt"), Link("analysis.json", f"{folder}analysis.json")]
+    files.append(Link(texts("n.figures"), f"{folder}figures/"))
+    if model in site.with_structures:
+        files.append(Link(texts("n.structures"), f"{folder}structures/"))
+    files.append(Link("all_methods_results.csv", f"{site.root}../consolidated/{model}/all_methods_results.csv"))
+    return IndexRow(
+        name=model,
+        address=page,
+        kind=texts(f"kind.{analysis['kind']}"),
+        best=best["experiment"] if best else MISSING,
+        best_address=site.structure(model, best["experiment"]) if best else None,
+        acc=format_fixed(best["acc_mean"] if best else None),
+        kept=format_percent(analysis["best_vs_baseline"]["acc_kept"] if best else None),
+        files=files,
+    )
