@@ -77,7 +77,7 @@ def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> P
     """Load and prune the model as the evaluation does, and merge the adapter if there is one."""
     if adapter is None:
         model = load_from_manifest(manifest, dtype="auto", device="cpu")
-        prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
+        prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
         return model
     from espalier.recovery.lora import load_recovered  # needs peft, which exports without adapter do not need
 

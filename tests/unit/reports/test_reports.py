@@ -270,6 +270,18 @@ def test_structure_of_the_reference() -> None:
     assert "parameters: 41,943,040 -> 0 (100.00% removed)" in text
 
 
+@pytest.mark.parametrize(("language", "words"), [("en", "Layer removed"), ("zh", "[整层移除]")])
+def test_structure_of_a_removed_layer(language: str, words: str) -> None:
+    removed = layer(23, 0, 0) | {"params_after": 0}
+    comparison = compare_structure(pd.DataFrame([layer(22, 0, 0), removed]), 436_225_000, "x-4", "M")
+    assert [one["removed"] for one in comparison["layers"]] == [False, True]
+    assert comparison["layers"][1]["params"] | {"removed_fraction": 1.0} == comparison["layers"][1]["params"]
+    lines = structure_text(comparison, language).splitlines()
+    in_table, in_details = (line for line in lines if words in line)
+    assert in_table.split()[0] == "23"
+    assert "23:" in in_details
+
+
 def test_structure_without_widths_or_rows() -> None:
     comparison = compare_structure(layers(), 436_225_000, "x-4", "M")
     assert comparison["layers"][0]["mlp"]["channels_before"] is None

@@ -260,6 +260,7 @@ REPORT_TEXTS = (
         "t.attention_share": "Attention pruned %",
         "t.mlp_share": "MLP pruned %",
         "t.note": "Note",
+        "t.layer_removed": "Layer removed",
         "t.attention_empty": "Attention empty",
         "t.mlp_empty": "MLP empty",
         "t.params": "parameters: {before} -> {after} ({share} removed)",

@@ -246,6 +246,7 @@ REPORT_TEXTS = (
         "t.attention_share": "Attn剪枝%",
         "t.mlp_share": "MLP剪枝%",
         "t.note": "状态",
+        "t.layer_removed": "[整层移除]",
         "t.attention_empty": "[Attn剪空]",
         "t.mlp_empty": "[MLP剪空]",
         "t.params": "参数: {before} → {after} (-{share})",
