@@ -11,7 +11,7 @@ from espalier.files import read_json, read_parquet, write_json
 from espalier.jobs.log import workflow_job
 from espalier.models.sizes import ModelSizes
 from espalier.planning.make_plan import PlanSettings, make_plan
-from espalier.planning.same_shape import stock_kv_group_counts
+from espalier.planning.stock import stock_kv_group_counts
 from espalier.recipe import plan_settings
 
 if TYPE_CHECKING:

@@ -9,6 +9,15 @@ SERVING_ENGLISH = {
         "padded with zeros to {kv_groups:,} KV groups and {channels:,} channels in every layer it would load, and"
         " {fraction:.1%} of the parameters would still be removed"
     ),
+    "derives_head_dim": (
+        "its own class of {model_type} computes the head size from the number of heads, which is smaller now; load it"
+        " with --model-impl transformers"
+    ),
+    "stock_kv_groups": "{n} different numbers of KV groups (number: layers; {sizes})",
+    "stock_mlp_channels": "{n} different MLP widths (width: layers; {sizes})",
+    "stock_no_attention": "no attention in layers {layers}",
+    "stock_no_mlp": "no MLP in layers {layers}",
+    "stock_heads": "the stock config does not accept this number of heads (KV groups: layers; {sizes})",
     "query_heads_dropped": "query heads are gone where the format has the same number in each layer (layers {layers})",
     "no_layer_left": "no layer keeps a block",
     "round_widths": "MLP widths up to multiples of {multiple} ({n} layers: {layers})",

@@ -63,6 +63,8 @@ EMBEDDINGS, FINAL_NORM, OUTPUT_EMBEDDINGS = "model.embed_tokens.weight", f"{NORM
 """Names of the weights outside the layers."""
 ATTENTION_NORM, MLP_NORM = "input_layernorm", "post_attention_layernorm"
 """Names of the norms before the blocks of a layer."""
+QUERY_NORM, KEY_NORM = f"{ATTENTION.path}.q_norm", f"{ATTENTION.path}.k_norm"
+"""Names of the norms over each query and key, which Qwen3 has. All heads share their weights."""
 
 
 class Unit(NamedTuple):

@@ -104,6 +104,12 @@ class Plan:
         """Number of layers whose MLP lost more than half of its channels, layers that are removed whole included."""
         return sum(2 * kept < count for kept, count in zip(self.n_kept_mlp_channels, self.n_mlp_channels, strict=True))
 
+    @property
+    def kept(self) -> list[KeptLayer]:
+        """What each layer of the unpruned model keeps."""
+        counts = zip(self.n_kept_kv_groups, self.n_kept_mlp_channels, strict=True)
+        return [KeptLayer(kv, mlp, index in self.removed_layers) for index, (kv, mlp) in enumerate(counts)]
+
     def layer_params(self, sizes: ModelSizes) -> tuple[int, ...]:
         """Return the number of parameters that each layer keeps, including its fixed parameters unless it is removed.
 

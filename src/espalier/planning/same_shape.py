@@ -15,33 +15,15 @@ widths in all layers, as long as the widths allow another step.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
-from espalier.models.architecture import HEADS_NEED_NOT_DIVIDE
 from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.groups import ATTENTION_ID, MLP_ID, GroupTable
 from espalier.planning.select import SelectionOptions, check_budget, floor_share
-
-
-def stock_kv_group_counts(n_kv_groups: int, config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the numbers of KV groups that the stock config of a model accepts.
-
-    Some configs of transformers require that the hidden size is a multiple of the number of query heads.
-
-    Args:
-        n_kv_groups: KV groups of each layer of the unpruned model.
-        config: Content of the model's config.json, or the part of it in the manifest.
-    """
-    n_query = int(config["num_attention_heads"]) // n_kv_groups
-    counts = range(1, n_kv_groups + 1)
-    if config.get("model_type") in HEADS_NEED_NOT_DIVIDE:
-        return tuple(counts)
-    return tuple(n for n in counts if int(config["hidden_size"]) % (n * n_query) == 0 or n == n_kv_groups)
 
 
 def check_same_shape(

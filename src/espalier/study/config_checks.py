@@ -28,8 +28,8 @@ from espalier.models.architecture import (
 from espalier.models.folder import inspect_folder
 from espalier.models.sizes import ModelSizes, sizes_from_shapes
 from espalier.planning.feasible import check_request
-from espalier.planning.same_shape import stock_kv_group_counts
 from espalier.planning.select import SelectionOptions
+from espalier.planning.stock import stock_kv_group_counts
 from espalier.study.experiments import experiments_of
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from espalier.errors import UserError
 from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.groups import GroupTable
-from espalier.planning.same_shape import check_same_shape, select_same_shape, stock_kv_group_counts
+from espalier.planning.same_shape import check_same_shape, select_same_shape
 from espalier.planning.select import SelectionOptions
+from espalier.planning.stock import stock_kv_group_counts
 from tests.unit.planning.reference import share_of
 
 # Two layers of two KV groups (10 parameters each) and four channels (5); 20 outside: 2 * 40 + 20 = 100.

@@ -7,6 +7,11 @@ SERVING = {
     "deployment.target": "Target",
     "deployment.verdict": "Loads it",
     "deployment.basis": "Known by",
+    "deployment.stock": (
+        "All remaining layers have one shape, so the export is a stock checkpoint: programs load it without code of"
+        " Espalier."
+    ),
+    "deployment.not_stock": "No stock checkpoint, which programs would load without code of Espalier: {details}.",
     "deployment.details": "{target}: {details}.",
     "deployment.multiple": "Multiple of",
     "deployment.n_layers": "Layers affected",

@@ -33,6 +33,14 @@ SERVING = {
     "has_block_norms": "模型的块内有归一化 ({names}), 该格式无处存放",
     "sliding_window": "滑动窗口 {window:,} 个 token, 短于上下文 {context:,}",
     "shapes_differ": "各层不同: {n_kv} 种 KV 组数, {n_mlp} 种 MLP 宽度",
+    "derives_head_dim": "其自带的 {model_type} 类由头数计算头维度, 而头数已减少; 请用 --model-impl transformers 加载",
+    "stock_kv_groups": "{n} 种 KV 组数 (组数: 层; {sizes})",
+    "stock_mlp_channels": "{n} 种 MLP 宽度 (宽度: 层; {sizes})",
+    "stock_no_attention": "第 {layers} 层没有注意力",
+    "stock_no_mlp": "第 {layers} 层没有 MLP",
+    "stock_heads": "标准配置不接受此头数 (KV 组数: 层; {sizes})",
+    "deployment.stock": "剪枝后各层形状相同: 导出的是标准检查点, 无需本项目的代码即可加载。",
+    "deployment.not_stock": "不是标准检查点的形状: {details}。",
     "uniform_padding": (
         "若每层以零填充到 {kv_groups:,} 个 KV 组和 {channels:,} 个通道则可加载, 此时仍去除 {fraction:.1%} 的参数"
     ),
