@@ -130,6 +130,20 @@ def test_text_has_the_counts_and_six_sections_of_each_ratio() -> None:
     assert text.endswith("\n")
 
 
+def test_methods_that_removed_different_shares_are_pointed_out() -> None:
+    """At one ratio, whole layers remove the nearest share that they can."""
+    rows = [
+        row("a-1", 0.5, method="a", removed_param_fraction=0.5),
+        row("a-2", 0.5, method="a", removed_param_fraction=0.499),
+        row("b-1", 0.5, method="b", removed_param_fraction=0.4895),
+        missing("b-2", method="b"),
+    ]
+    words = "Not of one size: the shares of parameters that were removed differ (a 49.9% \N{EN DASH} 50.0%, b 48.9%)."
+    assert words in model_text(analyse_model(table(*rows), "M", headline_ratio=None))
+    rows[2] = row("b-1", 0.5, method="b", removed_param_fraction=0.4905)
+    assert "Not of one size" not in model_text(analyse_model(table(*rows), "M", headline_ratio=None))
+
+
 def test_text_without_any_result() -> None:
     text = model_text(analyse_model(table(missing("x-1")), "M", headline_ratio=None))
     assert "Experiments: 1 total, 0 valid, 1 invalid (1 missing)" in text

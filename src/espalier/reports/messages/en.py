@@ -125,6 +125,7 @@ REPORT_TEXTS = (
         "s.methods": "Pruning methods",
         "methods.best": "Best method: {method} (its best experiment reaches {acc})",
         "methods.best_by_mean": "Best by mean: {method} ({acc})",
+        "methods.achieved": "Not of one size: the shares of parameters that were removed differ ({shares}).",
         "methods.controls": "Controls are shown for comparison; they are never the best and enter no other section.",
         "s.settings": "Calibration settings",
         "settings.taylor_seq_len": "By taylor_seq_len",

@@ -119,6 +119,7 @@ REPORT_TEXTS = (
         "s.methods": "剪枝方法对比",
         "methods.best": "✓ 最佳剪枝方法: {method} (ACC: {acc})",
         "methods.best_by_mean": "按平均ACC最佳: {method} ({acc})",
+        "methods.achieved": "规模不同: 实际去除的参数比例不一致 ({shares})。",
         "methods.controls": "对照仅供比较; 不参与评选最佳, 也不进入其他部分。",
         "s.settings": "Taylor 参数影响分析",
         "settings.taylor_seq_len": "按 taylor_seq_len 分组:",
