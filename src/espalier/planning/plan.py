@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from espalier.errors import UserError
 from espalier.models.sizes import ModelSizes
 from espalier.planning.groups import ATTENTION_ID, GroupTable
+from espalier.planning.stock import KeptLayer
 
 REMEDY = "make the plan again"
 REMOVED = "removed"
@@ -185,14 +186,6 @@ class Plan:
                     f"plan: layer {index} has (KV groups, MLP channels) {ours} in the plan and {theirs} in the model; "
                     "use the plan with the model it was made for"
                 )
-
-
-class KeptLayer(NamedTuple):
-    """How many KV groups and MLP channels a layer keeps, and whether it is removed whole."""
-
-    n_kv_groups: int
-    n_mlp_channels: int
-    is_removed: bool
 
 
 def kept_layers(values: Mapping[str, Any]) -> list[KeptLayer]:

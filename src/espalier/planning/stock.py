@@ -11,7 +11,14 @@ from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 from espalier.models.architecture import HEADS_NEED_NOT_DIVIDE
-from espalier.planning.plan import KeptLayer
+
+
+class KeptLayer(NamedTuple):
+    """How many KV groups and MLP channels a layer keeps, and whether it is removed whole."""
+
+    n_kv_groups: int
+    n_mlp_channels: int
+    is_removed: bool
 
 
 class StockShape(NamedTuple):

@@ -21,8 +21,7 @@ from typing import Any, Literal
 
 from espalier.models.architecture import ATTENTION, MLP
 from espalier.models.sizes import ModelSizes
-from espalier.planning.plan import KeptLayer
-from espalier.planning.stock import Obstacle, format_layer_ranges, obstacles, stock_kv_group_counts
+from espalier.planning.stock import KeptLayer, Obstacle, format_layer_ranges, obstacles, stock_kv_group_counts
 from espalier.statistics.messages import Message
 
 FOLDER_TYPES = ("llama", "mistral", "qwen2", "qwen3")

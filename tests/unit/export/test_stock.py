@@ -17,8 +17,8 @@ from espalier.export.make import export_checkpoint
 from espalier.files import read_json
 from espalier.models.loading import load_model
 from espalier.models.surgery import prune
-from espalier.planning.plan import KeptLayer, Plan
-from espalier.planning.stock import StockShape, obstacles, stock_kv_group_counts, stock_shape
+from espalier.planning.plan import Plan
+from espalier.planning.stock import KeptLayer, StockShape, obstacles, stock_kv_group_counts, stock_shape
 from espalier.study.lookups import Study
 from tests.conftest import REPOSITORY
 from tests.unit.conftest import random_model, with_biases

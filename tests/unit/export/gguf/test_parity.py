@@ -16,8 +16,7 @@ from espalier.export.gguf.source import open_source
 from espalier.export.gguf.write import export_gguf
 from espalier.files import read_json
 from espalier.models.surgery import prune
-from espalier.planning.plan import KeptLayer
-from espalier.planning.stock import stock_shape
+from espalier.planning.stock import KeptLayer, stock_shape
 from tests.unit.export.gguf.conftest import KV_GROUPS, MLP_CHANNELS, cut, four_layers, save_pruned
 
 LLAMA3_ROPE = {
