@@ -17,6 +17,7 @@ rule consolidate_study:
             "results/legacy/*.py",
             "planning/groups.py",
             "planning/plan.py",
+            "planning/stock.py",
             "models/architecture.py",
             "models/sizes.py",
             "recipe.py",

@@ -212,7 +212,9 @@ class Layers(_Table):
         ge=0, nullable=True, coerce=True, description="MLP channels kept; null where an imported file does not say."
     )
     params_before: Series[int] = pa.Field(ge=1, description="Parameters of the layer before pruning, norms included.")
-    params_after: Series[int] = pa.Field(ge=0, description="Parameters after pruning, norms included.")
+    params_after: Series[int] = pa.Field(
+        ge=0, description="Parameters after pruning, norms included; 0 for a removed layer."
+    )
     attention_before: Series[int] = pa.Field(ge=0, description="Prunable attention parameters before pruning.")
     attention_after: Series[int] = pa.Field(ge=0, description="Prunable attention parameters after pruning.")
     mlp_before: Series[int] = pa.Field(ge=0, description="Prunable MLP parameters before pruning.")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.long
 RECIPES = [REPOSITORY / "CONTRIBUTING.md"]
 # What shows that an edit is right, by the file that is edited; the others are proved by the study at the end.
 PROOFS = {
-    "conftest.py": "test_families.py::test_pruned_equals_masked[granite]",
+    "conftest.py": "test_families.py::test_pruned_equals_masked[granite-layers]",
     "tasks.py": "test_sandbox.py::test_solved_text_is_what_lm_eval_builds[swag]",
     "en.yaml": "test_messages.py::test_both_catalogues_have_the_same_codes_in_the_same_order",
     "zh.yaml": "test_messages.py::test_a_template_uses_only_values_that_its_code_is_given[s.lost]",

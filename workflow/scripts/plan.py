@@ -11,6 +11,7 @@ from espalier.files import read_json, read_parquet, write_result
 from espalier.jobs.log import workflow_job
 from espalier.models.sizes import ModelSizes
 from espalier.planning.make_plan import PlanSettings, make_plan
+from espalier.planning.stock import stock_kv_group_counts
 from espalier.recipe import plan_settings
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ def main(*, manifest: str, importance: list[str], priors: list[str], settings: d
         PlanSettings.from_params(settings),
         read_parquet(importance[0]) if importance else None,
         read_parquet(priors[0]) if priors else None,
+        stock_kv_group_counts(model["structure"]["layers"][0]["n_kv_groups"], model["config"]),
     )
     header = {"model": model["model"], "experiment": plan.parent.name}
     write_result(plan, {**header, **asdict(summary), "recipe": plan_settings(model, settings), **made.to_dict()})
-    logger.info("removes %.4f of the parameters", summary.removed_param_fraction)
+    logger.info("removes %.4f of the parameters (requested: %g)", summary.removed_param_fraction, summary.pruning_ratio)
 
 
 if __name__ == "__main__":

@@ -248,11 +248,14 @@ def _perplexity_of(row: Mapping[Any, Any] | None, text: str | None) -> float | N
 def _methods_json(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
     methods = {}
     for method, method_rows in rows.groupby("method", sort=False):
-        values = valid_rows(method_rows, controls=True)["acc_mean"]
+        valid = valid_rows(method_rows, controls=True)
+        values, removed = valid["acc_mean"], pd.to_numeric(valid["removed_param_fraction"])
         methods[str(method)] = {
             **_moments_json(values),
             "min": to_float(values.min()),
             "max": to_float(values.max()),
+            # Whole layers do not meet a ratio exactly, so methods may remove different shares at one ratio.
+            "removed_param_fraction": {"min": to_float(removed.min()), "max": to_float(removed.max())},
             "control": bool(method_rows["control"].iloc[0]),
         }
     return methods

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from espalier.config.base import Fraction, Name, PositiveInt, Section, duplicates
+from espalier.models.architecture import GROUP_UNITS, LAYER, UNITS
 from espalier.planning.criteria import CRITERIA
 
 SeqLen = Annotated[int, Field(ge=2)]
@@ -22,12 +23,17 @@ CriterionName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={
 
 
 class Method(Section):
-    """A pruning method. The score of a group is importance / cost * ln(1 + prior) ** temperature."""
+    """A pruning method. The score of a unit is importance / cost * ln(1 + prior) ** temperature."""
 
     name: Name
     """Name in paths, tables and reports."""
+    units: Annotated[tuple[Literal["kv_group", "mlp_channel", "layer"], ...], Field(min_length=1)] = (
+        "kv_group",
+        "mlp_channel",
+    )
+    """What is removed: KV groups, MLP channels or both, or whole layers (`[layer]`)."""
     criterion: CriterionName = "taylor"
-    """How the importance of a group is computed."""
+    """How the importance of a unit is computed; that of a layer is the sum over its groups."""
     prior: Literal["loss_increase", "cosine_distance"] = "loss_increase"
     """Which measurement of a removed block is the prior."""
     scope: Literal["none", "layer", "block", "gated"] = "none"
@@ -40,11 +46,55 @@ class Method(Section):
     """Priors below this are raised to it."""
     normalise: Literal["none", "layer", "block"] = "none"
     """Within what importances are divided by their sum before they are compared."""
-    allocation: Literal["global", "uniform"] = "global"
-    """Whether all layers compete, or each loses the same share."""
+    allocation: Literal["global", "uniform", "same_shape"] = "global"
+    """Whether all layers compete, each loses the same share, or each keeps as many KV groups and MLP channels."""
+    contiguous: bool = False
+    """Whether removed layers are consecutive. Only for units [layer]."""
+
+    @field_validator("units")
+    @classmethod
+    def _usual_order(cls, units: tuple[str, ...]) -> tuple[str, ...]:
+        if repeated := duplicates(units):
+            raise ValueError(f"{repeated[0]!r} is listed twice; list each value once")
+        return tuple(unit for unit in UNITS if unit in units)
+
+    @property
+    def removes_layers(self) -> bool:
+        """Whether the units are whole layers."""
+        return LAYER in self.units
+
+    @property
+    def keeps_stock_shape(self) -> bool:
+        """Whether all layers that remain have the same shape, whatever the scores."""
+        return self.removes_layers or self.allocation == "same_shape"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All keys except the name. Keys that are younger than 0.1.0 are left out at their defaults."""
+        younger = {"units": GROUP_UNITS, "contiguous": False}
+        values = self.model_dump(exclude={"name"})
+        return {key: value for key, value in values.items() if key not in younger or value != younger[key]}
+
+    @model_validator(mode="after")
+    def _units_fit(self) -> Method:
+        if not self.removes_layers:
+            if self.contiguous:
+                raise ValueError("contiguous is for whole layers; remove it or use units [layer]")
+            return self
+        if len(self.units) > 1:
+            raise ValueError(f"units {list(self.units)}: layer cannot be combined with other units; use [layer]")
+        if self.scope not in {"none", "layer"}:
+            raise ValueError(f"scope {self.scope!r} is for groups of a block; with units [layer] use none or layer")
+        if self.normalise != "none":
+            raise ValueError(f"normalise {self.normalise!r} has no effect on whole layers; remove it")
+        if self.allocation != "global":
+            raise ValueError(f"allocation {self.allocation!r} is for groups; with units [layer] remove it")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Method:
+        if self.criterion == "constant" and self.scope == "none":
+            raise ValueError("criterion 'constant' gives all units the same importance; set a scope, so priors decide")
         if self.scope == "gated" and self.tau is None:
             raise ValueError("scope 'gated' needs tau, a quantile from 0 to 1")
         if self.scope != "gated" and self.tau is not None:
@@ -105,3 +155,5 @@ class Selection(Section):
     """Layers that would keep less than this share are removed whole."""
     mlp_multiple_of: PositiveInt = 1
     """MLP widths are multiples of this."""
+    stock_shape: bool = False
+    """Whether all methods must keep a shape that stock model code loads; others are refused. Changes no plan."""

@@ -11,7 +11,7 @@ from espalier.config.grid import GridOverrides
 
 RESERVED_NAMES = {
     "cross_model": "the folder of the cross-model reports",
-    **{page: "a file beside the reports of the models" for page in ("index.html", "experiments.html")},
+    **dict.fromkeys(("index.html", "experiments.html"), "a file beside the reports of the models"),
     **{
         f"{table}.parquet": "a table beside those of the models"
         for table in ("experiments", "evaluations", "layers", "recovery")

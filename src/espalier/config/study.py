@@ -51,7 +51,8 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
-        if problems := [*self._name_problems(), *self._sandbox_problems(), *self._data_problems()]:
+        problems = self._name_problems() or self._unit_problems()
+        if problems := [*problems, *self._sandbox_problems(), *self._data_problems()]:
             raise ValueError("\n".join(problems))
         return self
 
@@ -74,6 +75,39 @@ class StudyConfig(Section):
         if self.report.ratio is not None and self.report.ratio not in ratios and not imports:
             problems.append(
                 f"report.ratio: got {self.report.ratio}; allowed: {', '.join(map(str, ratios))} (the grid's)"
+            )
+        return problems
+
+    def _unit_problems(self) -> list[str]:
+        """Return one line for each limit in `selection` that a method of the grid cannot meet or that has no effect."""
+        grids = [self.grid, *(model.grid for model in self.models)]
+        names = {name for grid in grids for name in grid.methods or ()}
+        methods = [(index, method) for index, method in enumerate(self.methods) if method.name in names]
+        selection, problems = self.selection, []
+        if selection.stock_shape:
+            problems += [
+                f"methods[{index}]: {method.name!r} gives layers different shapes, which selection.stock_shape "
+                "forbids; set allocation: same_shape or units: [layer], or remove selection.stock_shape"
+                for index, method in methods
+                if not method.keeps_stock_shape
+            ]
+        layers = [f"methods[{index}] ({method.name!r})" for index, method in methods if method.removes_layers]
+        if not layers:
+            return problems
+        if selection.max_layer_ratio < 1:
+            problems.append(
+                f"selection.max_layer_ratio: {selection.max_layer_ratio} forbids removing whole layers, which "
+                f"{layers[0]} does; remove one of the two"
+            )
+        if selection.collapse_below > 0:
+            problems.append(
+                f"selection.collapse_below: {selection.collapse_below} has no effect on whole layers, which "
+                f"{layers[0]} removes; remove one of the two"
+            )
+        if selection.mlp_multiple_of > 1 and len(layers) == len(methods):
+            problems.append(
+                f"selection.mlp_multiple_of: {selection.mlp_multiple_of} has no effect, because all methods of the "
+                "grid remove whole layers; remove it"
             )
         return problems
 

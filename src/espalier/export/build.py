@@ -1,7 +1,12 @@
-"""Conversion of a model that was pruned in memory to a transformers class whose config stores the layer sizes."""
+"""Conversion of a model that was pruned in memory to a class that transformers loads.
+
+If all layers have one shape, this is the stock class of the base model. Otherwise it is a class of
+`espalier.models.modeling_pruned`, whose config stores the sizes of each layer.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +14,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models import configuration_pruned, modeling_pruned
+from espalier.models.architecture import LAYERS
+from espalier.models.decoder import head_dim
 from espalier.planning.plan import Plan
+from espalier.planning.stock import StockShape, obstacles, stock_kv_group_counts, stock_shape
 
 CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 """Prefixes of the transformers class names, by `model_type`, of the models that can be exported."""
@@ -18,8 +26,32 @@ STUB_CHANNELS = 32
 """Width of an MLP of zeros. A width of 1 is unsuitable for kernels and tensor parallelism."""
 
 
+def find_stock_shape(plan: Plan, manifest: Mapping[str, Any], *, required: bool) -> StockShape | None:
+    """Return the shape of a plan that stock model code loads; None if its layers differ.
+
+    Args:
+        plan: Pruning plan of the model.
+        manifest: Manifest of the base model.
+        required: Whether only stock checkpoints are wanted (`export.stock`).
+
+    Raises:
+        UserError: If the plan has no stock shape although one is required. The message says what is in the way.
+    """
+    config = manifest["config"] | {"model_type": manifest["model_type"]}
+    counts = stock_kv_group_counts(plan.n_kv_groups[0], config)
+    shape = None if manifest["trust_remote_code"] else stock_shape(plan.kept, counts)
+    if required and shape is None:
+        reasons = [str(obstacle) for obstacle in obstacles(plan.kept, counts)]
+        raise UserError(
+            f"export.stock: the plan of model {manifest['model']!r} has no stock shape: "
+            f"{', and '.join(reasons) or 'its base model needs code of its own folder'}. Export it without "
+            "export.stock, or plan with units: [layer] or allocation: same_shape"
+        )
+    return shape
+
+
 def check_target(model: str, model_type: str) -> None:
-    """Check that a model type can be exported.
+    """Check that a model type can be exported with layers of different sizes.
 
     Raises:
         UserError: If it cannot be. The message lists the allowed types.
@@ -41,7 +73,7 @@ def layer_sizes(plan: Plan, n_query_heads_per_group: int, *, stubs: bool) -> dic
             being skipped.
     """
     sizes: dict[str, dict[str, Any]] = {}
-    for layer, (kept_kv, kept_mlp) in enumerate(zip(plan.n_kept_kv_groups, plan.n_kept_mlp_channels, strict=True)):
+    for layer, (kept_kv, kept_mlp, _) in enumerate(layer for layer in plan.kept if not layer.is_removed):
         n_kv = kept_kv or int(stubs)
         n_mlp = kept_mlp or (STUB_CHANNELS if stubs else 0)
         sizes[str(layer)] = {
@@ -81,6 +113,38 @@ def export_config(base: PreTrainedConfig, plan: Plan, *, stubs: bool, tied: bool
     return config
 
 
+def stock_model(pruned: PreTrainedModel, shape: StockShape) -> PreTrainedModel:
+    """Return a pruned model as an instance of its stock class, with the sizes of its layers in a stock config.
+
+    The new model shares its weights with `pruned`.
+
+    Args:
+        pruned: The model after `espalier.models.surgery.prune`, on one device.
+        shape: Shape of its layers.
+
+    Raises:
+        UserError: If the base model is no stock model.
+        RuntimeError: If the names or shapes of the weights do not match the class.
+    """
+    _check_stock_class(pruned)
+    base, tied = pruned.config, _is_tied(pruned)
+    n_query = base.num_attention_heads // base.num_key_value_heads
+    values = base.to_dict() | {
+        "num_attention_heads": n_query * shape.n_kv_groups,
+        "num_key_value_heads": shape.n_kv_groups,
+        "intermediate_size": shape.n_mlp_channels,
+        "tie_word_embeddings": tied,
+        "architectures": [type(pruned).__name__],
+    }
+    if shape.n_kv_groups != base.num_key_value_heads or getattr(base, "head_dim", None):
+        # Without it, stock code computes the head size from the number of heads.
+        values["head_dim"] = head_dim(pruned.get_submodule(LAYERS)[0])
+    config = type(base).from_dict(values)
+    with torch.device("meta"):
+        model = type(pruned)(config)
+    return _with_weights(model, pruned.state_dict())
+
+
 def export_model(pruned: PreTrainedModel, plan: Plan, *, stubs: bool) -> PreTrainedModel:
     """Return a pruned model as an instance of the class that loads the exported folder.
 
@@ -96,10 +160,8 @@ def export_model(pruned: PreTrainedModel, plan: Plan, *, stubs: bool) -> PreTrai
         RuntimeError: If the names or shapes of the weights do not match the class.
     """
     check_target(pruned.name_or_path, pruned.config.model_type)
-    if not type(pruned).__module__.startswith("transformers."):
-        raise UserError(f"export: {type(pruned).__name__} is code of the model's own folder; only stock models can be")
-    tied = pruned.get_output_embeddings().weight is pruned.get_input_embeddings().weight
-    config = export_config(pruned.config, plan, stubs=stubs, tied=tied)
+    _check_stock_class(pruned)
+    config = export_config(pruned.config, plan, stubs=stubs, tied=_is_tied(pruned))
     with torch.device("meta"):
         model: PreTrainedModel = getattr(modeling_pruned, config.architectures[0])(config)
     weights = pruned.state_dict()
@@ -109,6 +171,20 @@ def export_model(pruned: PreTrainedModel, plan: Plan, *, stubs: bool) -> PreTrai
             for name, room in model.state_dict().items()
             if name not in weights
         }
+    return _with_weights(model, weights)
+
+
+def _check_stock_class(pruned: PreTrainedModel) -> None:
+    if not type(pruned).__module__.startswith("transformers."):
+        raise UserError(f"export: {type(pruned).__name__} is code of the model's own folder; only stock models can be")
+
+
+def _is_tied(model: PreTrainedModel) -> bool:
+    return bool(model.get_output_embeddings().weight is model.get_input_embeddings().weight)
+
+
+def _with_weights(model: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+    """Replace the weights of a model on the device meta, and return it."""
     model.load_state_dict(weights, strict=True, assign=True)
     model.tie_weights()
     return model.eval()

@@ -40,6 +40,7 @@ def write_card(
     plan: Plan,
     *,
     stubs: bool,
+    is_stock: bool,
     folder: Path,
 ) -> None:
     """Write the model card, README.md.
@@ -51,6 +52,7 @@ def write_card(
         parity: Content of `parity.json`.
         plan: Pruning plan of the model.
         stubs: Whether removed blocks are written as zeros.
+        is_stock: Whether the folder is a stock checkpoint, which has no removed blocks.
         folder: The exported folder, which already has its `config.json`.
     """
     content, base = description["plan"], description["base"]
@@ -60,7 +62,9 @@ def write_card(
         base={"name": base["name"], "architecture": manifest["architecture"]},
         removed=f"{content['removed_param_fraction']:.1%} of its parameters are gone "
         f"({description['results']['n_params']:,} of {manifest['n_params']:,} are left).",
-        stubs=f"one KV group, or {STUB_CHANNELS} channels" if stubs else None,
+        stubs=f"one KV group, or {STUB_CHANNELS} channels" if stubs and not is_stock else None,
+        is_stock=is_stock,
+        units=_units(plan),
         words=plan_lines(description, plan),
         layers=_layer_rows(plan, manifest, _query_heads_per_group(folder)),
         protocol=protocol_lines(description),
@@ -90,6 +94,13 @@ def _head(base: Mapping[str, Any], licence: Mapping[str, Any]) -> dict[str, Any]
     stated = {key: licence[key] for key in ("license", "license_name", "license_link") if key in licence}
     origin = {"base_model": base["hub"]} if base["hub"] else {}
     return {"library_name": "transformers", "pipeline_tag": "text-generation", **stated, **origin, "tags": ["pruned"]}
+
+
+def _units(plan: Plan) -> str:
+    """Return what was removed, for the first sentence."""
+    if plan.removed_layers:
+        return f"{len(plan.removed_layers)} of {plan.n_layers} whole layers were removed"
+    return "whole key/value head groups and MLP channels were removed"
 
 
 def _layer_rows(plan: Plan, manifest: Mapping[str, Any], n_query: int) -> list[dict[str, int]]:

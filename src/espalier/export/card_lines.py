@@ -6,8 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from espalier.models.architecture import LAYER
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions
+
+_ALLOCATIONS = {
+    "global": "across the model",
+    "uniform": "within a layer",
+    "same_shape": "within a layer, and all layers keep as many KV groups and MLP channels",
+}
 
 
 def plan_lines(description: Mapping[str, Any], plan: Plan) -> list[str]:
@@ -28,8 +35,13 @@ def plan_lines(description: Mapping[str, Any], plan: Plan) -> list[str]:
         f"{kept:,} of {total:,} KV groups and {channels:,} of {all_channels:,} MLP channels are kept; "
         f"{content['extreme_pruning_layers']} of {plan.n_layers} layers lost more than half of their MLP channels."
     )
+    if plan.removed_layers:
+        lines.append(
+            f"Removed whole: layers {', '.join(map(str, plan.removed_layers))}. The others are numbered anew from 0 in "
+            "this folder; here they have the numbers of the base model."
+        )
     for what, sizes in (("attention", plan.n_kept_kv_groups), ("MLP", plan.n_kept_mlp_channels)):
-        if empty := [layer for layer, size in enumerate(sizes) if size == 0]:
+        if empty := [layer for layer in plan.kept_layers if sizes[layer] == 0]:
             lines.append(f"Without {what}: layers {', '.join(map(str, empty))}.")
     return lines
 
@@ -128,10 +140,11 @@ def _choice(description: Mapping[str, Any]) -> str:
 
 def _method(settings: Mapping[str, Any]) -> str:
     method = settings["method"]
-    text = f"Importance of a group: criterion {method['criterion']}, for each parameter that goes with it"
+    unit = "layer" if LAYER in method.get("units", ()) else "group"
+    text = f"Importance of a {unit}: criterion {method['criterion']}, for each parameter that goes with it"
     if method["scope"] != "none":
         text += f"; weighted by what the model loses without its {method['scope']} ({method['prior']})"
-    return f"{text}. Groups compete {'across the model' if method['allocation'] == 'global' else 'within a layer'}."
+    return f"{text}. {unit.capitalize()}s compete {_ALLOCATIONS[method['allocation']]}."
 
 
 def _calibration(calibration: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -20,11 +20,13 @@ from espalier.export.parity import compare
 
 def main(folder: str, reference: Path, result: Path) -> None:
     """Compare the logits, generated tokens and token ids of a folder with the reference; write the result as JSON."""
+    # A stock checkpoint has no code, and must load where none may run.
+    has_code = any(Path(folder).glob("*.py"))
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, trust_remote_code=True, local_files_only=True, use_safetensors=True
+        folder, dtype=torch.float32, trust_remote_code=has_code, local_files_only=True, use_safetensors=True
     )
     found = compare(model.eval(), load_file(reference / "reference.safetensors"))
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=has_code, local_files_only=True)
     texts = json.loads((reference / "texts.json").read_text(encoding="utf-8"))
     wrong = [text for text, tokens in texts.items() if tokenizer(text)["input_ids"] != tokens]
     if wrong:

@@ -34,7 +34,8 @@ def describe_export(
         metrics: Content of the experiment's `metrics.json`.
         baseline: Content of the unpruned model's `metrics.json`.
         best: Content of `global_best_config.json` if the experiment is exported as the best one, else None.
-        settings: Configured `base` (name, family, kind, hub, revision) and `calibration` (dataset, config, split).
+        settings: Configured `base` (name, family, kind, hub, revision) and `calibration` (dataset, config, split), and
+            `stock` if only stock checkpoints are wanted.
         manifest: Manifest of the model.
         experiment: Name of the experiment.
         evaluation: Configured `protocol` and `dtype`.

@@ -20,20 +20,23 @@ from espalier.models import pruned
 _GENERATION = "generation_config.json"
 
 
-def write_model(model: PreTrainedModel, sizes: Mapping[str, Any], folder: Path) -> None:
+def write_model(model: PreTrainedModel, sizes: Mapping[str, Any] | None, folder: Path) -> None:
     """Write the weights (sharded as transformers does by default), the config and the code that loads them.
 
     Args:
-        model: Result of `espalier.export.build.export_model`.
+        model: Result of `espalier.export.build.export_model` or `stock_model`.
         sizes: Result of `espalier.export.build.layer_sizes`. It replaces the `per_layer_config` that transformers
-            writes, which pads the layer numbers with zeros and leaves out empty `skip` lists.
+            writes, which pads the layer numbers with zeros and leaves out empty `skip` lists. None for a stock model,
+            whose folder gets no code.
         folder: Folder to write to.
     """
     model.save_pretrained(folder)
-    config = read_json(folder / "config.json")
-    write_json(folder / "config.json", config | {"per_layer_config": dict(sizes)})
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # save_pretrained writes files that only their owner can read
+    if sizes is None:
+        return
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"per_layer_config": dict(sizes)})
     for name in pruned.EXPORTED_FILES:
         shutil.copyfile(Path(pruned.__file__).with_name(name), folder / name)
 

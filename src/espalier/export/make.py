@@ -15,7 +15,14 @@ import torch
 from transformers import PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.export.build import STUB_CHANNELS, check_target, export_model, layer_sizes
+from espalier.export.build import (
+    STUB_CHANNELS,
+    check_target,
+    export_model,
+    find_stock_shape,
+    layer_sizes,
+    stock_model,
+)
 from espalier.export.card import write_card
 from espalier.export.folder import full_disk_named, tokens_of, write_beside, write_model
 from espalier.export.fresh_process import PARITY_TEXTS, check_in_fresh_process
@@ -27,6 +34,7 @@ from espalier.models.from_manifest import load_from_manifest
 from espalier.models.loading import load_tokenizer
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
+from espalier.planning.stock import StockShape
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +50,8 @@ def export_checkpoint(
 ) -> None:
     """Write a pruned model as a folder that transformers loads.
 
+    If all layers of the plan have one shape, the folder is a stock checkpoint, without code of ours.
+
     Args:
         manifest: Manifest of the base model.
         description: Description of the export (`espalier.export.describe`).
@@ -51,25 +61,30 @@ def export_checkpoint(
         adapter: Folder of a LoRA adapter to merge (`espalier.recovery`); None for a model that was only pruned.
 
     Raises:
-        UserError: If plan, results and weights do not belong together, if the model type cannot be exported, if `dtype`
-            cannot hold the values, if the disk is too small, or if the loaded checkpoint differs from the evaluated
-            model. No incomplete folder is left behind.
+        UserError: If plan, results and weights do not belong together, if the model type cannot be exported, if the
+            description asks for a stock checkpoint and the plan has no stock shape, if `dtype` cannot hold the values,
+            if the disk is too small, or if the loaded checkpoint differs from the evaluated model. No incomplete folder
+            is left behind.
     """
-    check_target(manifest["model"], manifest["model_type"])
-    check_adapter(description["results"], adapter)
     plan = check_plan(manifest, description["plan"], description["results"])
+    shape = find_stock_shape(plan, manifest, required=description.get("stock", False))
+    if shape is None:
+        check_target(manifest["model"], manifest["model_type"])
+    check_adapter(description["results"], adapter)
     n_params = description["results"]["n_params"] + (_stub_params(manifest, plan) if stubs else 0)
     check_space(checkpoint.parent, manifest, n_params, dtype)
     base = check_weights(manifest)
     with full_disk_named(checkpoint), atomic_folder(checkpoint) as folder:
         tokenizer = load_tokenizer(base)
         model = _prepare(manifest, plan, adapter)
-        expected, cast = _write_export(model, plan, dtype, stubs=stubs, folder=folder, n_params=n_params)
+        expected, cast = _write_export(model, plan, shape, dtype, stubs=stubs, folder=folder, n_params=n_params)
         write_beside(base, tokenizer, description["plan"], manifest, folder)
         logger.info("loading the checkpoint in a fresh process")
         found = check_in_fresh_process(folder, expected, tokens_of(tokenizer, PARITY_TEXTS)) | cast
         write_json(folder / "parity.json", found)
-        write_card(description, manifest, licence_of(base), found, plan, stubs=stubs, folder=folder)
+        write_card(
+            description, manifest, licence_of(base), found, plan, stubs=stubs, is_stock=shape is not None, folder=folder
+        )
     logger.info("logits differ by %.2g from those of the evaluated model", found["logits"]["max_abs_difference"])
 
 
@@ -77,7 +92,7 @@ def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> P
     """Load and prune the model as the evaluation does, and merge the adapter if there is one."""
     if adapter is None:
         model = load_from_manifest(manifest, dtype="auto", device="cpu")
-        prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
+        prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
         return model
     from espalier.recovery.lora import load_recovered  # needs peft, which exports without adapter do not need
 
@@ -85,7 +100,14 @@ def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> P
 
 
 def _write_export(
-    model: PreTrainedModel, plan: Plan, dtype: str, *, stubs: bool, folder: Path, n_params: int
+    model: PreTrainedModel,
+    plan: Plan,
+    shape: StockShape | None,
+    dtype: str,
+    *,
+    stubs: bool,
+    folder: Path,
+    n_params: int,
 ) -> tuple[Tensors, dict[str, Any]]:
     """Write the exported model; return the reference for the check and the dtype entries of `parity.json`.
 
@@ -99,10 +121,10 @@ def _write_export(
         _cast(model, dtype)
         _check_cast_finite(model, dtype)
     logger.info("writing %s parameters", f"{n_params:,}")
-    exported = export_model(model, plan, stubs=stubs)
+    exported = stock_model(model, shape) if shape else export_model(model, plan, stubs=stubs)
     if (n_written := exported.num_parameters()) != n_params:
         raise RuntimeError(f"the export has {n_written:,} parameters instead of {n_params:,}")
-    write_model(exported, layer_sizes(plan, n_query, stubs=stubs), folder)
+    write_model(exported, None if shape else layer_sizes(plan, n_query, stubs=stubs), folder)
     cast: dict[str, Any] = {"weights_dtype": _dtype_name(model.dtype)}
     del exported
     logger.info("computing what a loaded checkpoint must reproduce")
@@ -136,8 +158,10 @@ def _check_cast_finite(model: PreTrainedModel, dtype: str) -> None:
 
 def _stub_params(manifest: Mapping[str, Any], plan: Plan) -> int:
     """Return the number of parameters in the blocks of zeros that replace removed blocks."""
-    layers = manifest["structure"]["layers"]
+    layers = zip(manifest["structure"]["layers"], plan.kept, strict=True)
     return sum(
-        (0 if n_kv else layer["kv_group_params"]) + (0 if n_mlp else STUB_CHANNELS * layer["mlp_channel_params"])
-        for layer, n_kv, n_mlp in zip(layers, plan.n_kept_kv_groups, plan.n_kept_mlp_channels, strict=True)
+        (0 if kept.n_kv_groups else layer["kv_group_params"])
+        + (0 if kept.n_mlp_channels else STUB_CHANNELS * layer["mlp_channel_params"])
+        for layer, kept in layers
+        if not kept.is_removed
     )

@@ -160,9 +160,18 @@ def _check_surgery(model: PreTrainedModel) -> None:
     kept = {block: [list(range(0, n_groups(layer, block), 2)) for layer in layers] for block in ("attention", "mlp")}
     kept["attention"][-1] = []
     kept["mlp"][0] = []
+    _compare_with_masked(model, kept, removed_layers=[])
+    if len(layers) > 1:
+        whole = {block: [list(range(n_groups(layer, block))) for layer in layers] for block in ("attention", "mlp")}
+        for groups in whole.values():
+            groups[0] = []
+        _compare_with_masked(model, whole, removed_layers=[0])
+
+
+def _compare_with_masked(model: PreTrainedModel, kept: dict[str, list[list[int]]], removed_layers: list[int]) -> None:
     masked, pruned = copy.deepcopy(model), copy.deepcopy(model)
-    mask(masked, kept["attention"], kept["mlp"])
-    prune(pruned, kept["attention"], kept["mlp"])
+    mask(masked, kept["attention"], kept["mlp"], removed_layers)
+    prune(pruned, kept["attention"], kept["mlp"], removed_layers)
     tokens = _random_tokens(2, 30)
     with torch.no_grad():
         expected, found = (each(input_ids=tokens, use_cache=False).logits for each in (masked, pruned))

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, MLP
+from espalier.models.architecture import ATTENTION, BLOCKS, KV_GROUP, LAYERS, MLP, MLP_CHANNEL
 
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """Sizes of one decoder layer. `fixed_params` are never removed: norms, biases of o_proj and down_proj."""
+    """Sizes of one decoder layer.
+
+    `fixed_params` belong to no group: norms, biases of o_proj and down_proj. They go only with the whole layer.
+    """
 
     n_kv_groups: int
     kv_group_params: int
@@ -51,8 +54,17 @@ class LayerSizes:
 
     @property
     def params(self) -> int:
-        """All parameters of the layer."""
+        """All parameters of the layer, which are the cost of the unit `layer`."""
         return self.prunable_params + self.fixed_params
+
+    def with_groups_of(self, units: Collection[str]) -> LayerSizes:
+        """Return the sizes with only the groups of some units; the parameters of other groups count as fixed."""
+        sizes = self
+        if KV_GROUP not in units:
+            sizes = replace(sizes, n_kv_groups=0, fixed_params=sizes.fixed_params + self.attention_params)
+        if MLP_CHANNEL not in units:
+            sizes = replace(sizes, n_mlp_channels=0, fixed_params=sizes.fixed_params + self.mlp_params)
+        return sizes
 
 
 @dataclass(frozen=True)
@@ -69,13 +81,17 @@ class ModelSizes:
 
     @property
     def prunable_params(self) -> int:
-        """Parameters that can be removed."""
+        """Parameters that can be removed with groups."""
         return sum(layer.prunable_params for layer in self.layers)
 
     @property
     def total_params(self) -> int:
         """All parameters, embeddings included; tied weights count once."""
         return sum(layer.params for layer in self.layers) + self.other_params
+
+    def with_groups_of(self, units: Collection[str]) -> ModelSizes:
+        """Return the sizes with only the groups of some units; the parameters of other groups count as fixed."""
+        return replace(self, layers=tuple(layer.with_groups_of(units) for layer in self.layers))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sizes as JSON values."""

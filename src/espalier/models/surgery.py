@@ -1,12 +1,13 @@
-"""Remove groups from a decoder in memory, or mask them: set their weights to zero.
+"""Remove groups and layers from a decoder in memory, or mask them: set their weights to zero.
 
 KV group i of a layer consists of the rows of key/value head i in `k_proj` and `v_proj`, the rows in `q_proj` of the
 query heads that share it, the biases of these rows, and the matching columns of `o_proj`. MLP channel i consists of row
 i of `gate_proj` and `up_proj` with their biases, and column i of `down_proj`. Nothing else is removed. Norms and the
-biases of `o_proj` and `down_proj` belong to no group and remain, even if a block loses all of its groups.
+biases of `o_proj` and `down_proj` belong to no group and remain, even if a block loses all of its groups. A layer that
+is removed whole loses these too (`espalier.models.depth`).
 
-The model's config is not changed. It has one head count and one MLP width for all layers, and these may differ between
-pruned layers.
+The sizes of heads and MLPs in the model's config are not changed. It has one head count and one MLP width for all
+layers, and these may differ between pruned layers. The number of layers in the config is changed with the layers.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from espalier.models.decoder import (
     n_groups,
     params_per_group,
 )
+from espalier.models.depth import check_removed_layers, remove_layers
 from espalier.models.pruned_blocks import RemovedBlock, resize_block
 
 if TYPE_CHECKING:
@@ -42,7 +44,10 @@ KeptGroups = dict[Block, list[int]]
 
 
 def prune(
-    model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]
+    model: nn.Module,
+    kept_kv_groups: Sequence[Sequence[int]],
+    kept_mlp_channels: Sequence[Sequence[int]],
+    removed_layers: Sequence[int] = (),
 ) -> None:
     """Keep the given groups of a transformers decoder and remove all others, in place.
 
@@ -55,6 +60,7 @@ def prune(
             the attention block.
         kept_mlp_channels: Indices of the MLP channels to keep, in increasing order, for each layer. An empty sequence
             removes the MLP block.
+        removed_layers: Indices of the layers to remove whole, in increasing order. They keep no groups.
 
     Raises:
         UserError: If the architecture is not supported, a block was already removed, weights are not in memory, or the
@@ -63,28 +69,42 @@ def prune(
             The model is then partly pruned.
     """
     layers = _unpruned_layers(model)
-    plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels)
+    plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels, removed_layers)
     n_expected = _count_parameters(model)
     for index, (layer, kept) in enumerate(zip(layers, plan, strict=True)):
+        if index in removed_layers:
+            n_expected -= _count_parameters(layer)
+            continue
         for block, groups in kept.items():
             n_expected -= (n_groups(layer, block) - len(groups)) * params_per_group(layer, block)
             shapes = _shapes_after(layer, block, len(groups))
             _cut_block(layer, block, groups)
             _check_block(layer, shapes, index)
+    remove_layers(model, removed_layers)
     if (n_params := _count_parameters(model)) != n_expected:
         raise RuntimeError(f"the pruned model has {n_params:,} parameters instead of {n_expected:,}")
 
 
-def mask(model: nn.Module, kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]) -> None:
+def mask(
+    model: nn.Module,
+    kept_kv_groups: Sequence[Sequence[int]],
+    kept_mlp_channels: Sequence[Sequence[int]],
+    removed_layers: Sequence[int] = (),
+) -> None:
     """Set the weights and biases that `prune` would remove to zero, in place. Shapes do not change.
 
-    The masked model computes the same outputs as the pruned model. `prune` describes the arguments.
+    The masked model computes the same outputs as the pruned model. `prune` describes the arguments. A layer all of
+    whose parameters are zero adds nothing to the residual stream.
 
     Raises:
         UserError: As for `prune`. The model is then unchanged.
     """
     layers = _unpruned_layers(model)
-    plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels)
+    plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels, removed_layers)
+    with torch.no_grad():
+        for index in removed_layers:
+            for parameter in layers[index].parameters():
+                parameter.zero_()
     for layer, kept in zip(layers, plan, strict=True):
         for block, groups in kept.items():
             removed = sorted(set(range(n_groups(layer, block))) - set(groups))
@@ -108,9 +128,13 @@ def _unpruned_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def _check_groups(
-    layers: Sequence[nn.Module], kept_kv_groups: Sequence[Sequence[int]], kept_mlp_channels: Sequence[Sequence[int]]
+    layers: Sequence[nn.Module],
+    kept_kv_groups: Sequence[Sequence[int]],
+    kept_mlp_channels: Sequence[Sequence[int]],
+    removed_layers: Sequence[int],
 ) -> list[KeptGroups]:
-    """Check the indices of the groups to keep, and return them for each layer."""
+    """Check the indices of the groups to keep and of the layers to remove; return the groups of each layer."""
+    check_removed_layers(len(layers), removed_layers)
     plan: list[KeptGroups] = [{} for _ in layers]
     blocks: dict[Block, tuple[str, Sequence[Sequence[int]]]] = {
         "attention": ("kept_kv_groups", kept_kv_groups),
@@ -123,6 +147,8 @@ def _check_groups(
             )
         for index, (layer, groups) in enumerate(zip(layers, kept, strict=True)):
             plan[index][block] = _check_indices(f"{what}[{index}]", groups, n_groups(layer, block))
+    if keeping := [index for index in removed_layers if any(plan[index].values())]:
+        raise UserError(f"removed_layers: layer {keeping[0]} is removed, but keeps groups; make the plan again")
     return plan
 
 

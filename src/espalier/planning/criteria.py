@@ -53,11 +53,13 @@ class Criterion:
         of_weights: Returns the importance of each element of a parameter.
         needs: Statistics that `of_weights` needs from a pass over calibration text.
         of_groups: Returns the importance of each group from the costs of the groups (parameters) and a seed.
+        is_seeded: Whether the result of `of_groups` depends on its seed.
     """
 
     of_weights: Callable[[ParameterStats], Tensor] | None = None
     needs: frozenset[Statistic] = frozenset()
     of_groups: Callable[[NDArray[np.int64], int], NDArray[np.float64]] | None = None
+    is_seeded: bool = True
 
     @property
     def reads_model(self) -> bool:
@@ -103,12 +105,22 @@ def random(costs: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
     return np.random.default_rng(seed).random(len(costs)) * costs
 
 
+def constant(costs: NDArray[np.int64], _seed: int) -> NDArray[np.float64]:
+    """Return the cost of each unit.
+
+    The base score, importance / cost, is then 1, so the prior alone decides. With whole layers and the prior
+    `cosine_distance`, the order is that of Men et al., ShortGPT (2024).
+    """
+    return costs.astype("float64")
+
+
 CRITERIA = {
     "taylor": Criterion(taylor, frozenset({"gradient"})),
     "taylor2": Criterion(taylor2, frozenset({"gradient", "squared_gradient"})),
     "wanda": Criterion(wanda, frozenset({"input_norm"})),
     "magnitude": Criterion(magnitude),
     "random": Criterion(of_groups=random),
+    "constant": Criterion(of_groups=constant, is_seeded=False),
 }
 
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from espalier.models.architecture import KV_GROUP, MLP_CHANNEL, UNITS
 from espalier.models.sizes import ModelSizes
 
 ATTENTION_ID, MLP_ID = 0, 1
 """Numbers of the blocks in `GroupTable.block`."""
+UNIT_BLOCKS = {KV_GROUP: ATTENTION_ID, MLP_CHANNEL: MLP_ID}
+"""The block of each unit that is a group."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,5 +59,5 @@ class GroupTable:
 
     def name(self, index: int) -> str:
         """Return the name of a row for messages, such as "layer 3, MLP channel 17"."""
-        kind = "KV group" if self.block[index] == ATTENTION_ID else "MLP channel"
-        return f"layer {self.layer[index]}, {kind} {self.group[index]}"
+        unit = KV_GROUP if self.block[index] == ATTENTION_ID else MLP_CHANNEL
+        return f"layer {self.layer[index]}, {UNITS[unit].title} {self.group[index]}"

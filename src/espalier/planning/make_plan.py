@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
@@ -12,11 +12,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
+from espalier.models.architecture import GROUP_UNITS, LAYER
 from espalier.models.sizes import ModelSizes
 from espalier.planning.criteria import CRITERIA
-from espalier.planning.groups import GroupTable
+from espalier.planning.depth import layer_costs, select_layers
+from espalier.planning.groups import UNIT_BLOCKS, GroupTable
 from espalier.planning.plan import Plan
-from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups
+from espalier.planning.same_shape import select_same_shape
+from espalier.planning.scores import PriorColumns, ScoreSettings, score_groups, score_layers
 from espalier.planning.select import Allocation, SelectionOptions, select_groups
 
 
@@ -28,11 +31,13 @@ class PlanSettings:
         criterion: Name of the criterion.
         prior: Which measurement of a removed block is the prior.
         score: How importances and priors are combined.
-        allocation: Whether all layers compete, or each loses the same share.
+        allocation: Whether all layers compete, each loses the same share, or each keeps the same shape.
         selection: Constraints on what may be removed.
         pruning_ratio: Share of all parameters to remove.
         n_samples: Number of calibration sequences; None if the method reads no text.
         seed: Seed of a group criterion, or of the calibration set; None if the method uses neither.
+        units: Names of the units to remove.
+        contiguous: Whether removed layers are consecutive.
     """
 
     criterion: str
@@ -43,6 +48,8 @@ class PlanSettings:
     pruning_ratio: float
     n_samples: int | None
     seed: int | None
+    units: tuple[str, ...] = GROUP_UNITS
+    contiguous: bool = False
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> PlanSettings:
@@ -57,6 +64,9 @@ class PlanSettings:
             pruning_ratio=params["pruning_ratio"],
             n_samples=params["n_samples"],
             seed=params["seed"],
+            # Params and recipes leave out these two at their defaults.
+            units=tuple(method.get("units", GROUP_UNITS)),
+            contiguous=method.get("contiguous", False),
         )
 
 
@@ -80,11 +90,11 @@ class PlanSummary:
 
 
 class ScoredGroups(NamedTuple):
-    """All groups of a model with their scores.
+    """All groups of a model, with the scores of the units.
 
     Attributes:
         groups: The groups.
-        scores: Score of each group, (n_groups,).
+        scores: Score of each group, (n_groups,); if whole layers are removed, of each layer, (n_layers,).
         n_floored_priors: Number of priors raised to the floor.
     """
 
@@ -94,26 +104,35 @@ class ScoredGroups(NamedTuple):
 
 
 def make_plan(
-    sizes: ModelSizes, settings: PlanSettings, importance: pa.Table | None, priors: pa.Table | None
+    sizes: ModelSizes,
+    settings: PlanSettings,
+    importance: pa.Table | None,
+    priors: pa.Table | None,
+    kv_group_counts: Collection[int] | None = None,
 ) -> tuple[Plan, PlanSummary]:
-    """Score all groups and select those to remove.
+    """Score all units and select those to remove.
 
     Args:
         sizes: Sizes of the model.
         settings: Settings of the plan.
         importance: Importance table of the criterion (`espalier.tables.Importance`); None for a group criterion.
         priors: Prior table (`espalier.tables.PriorTable`); None if the method uses no priors.
+        kv_group_counts: Numbers of KV groups that a layer may keep with allocation `same_shape`; None allows all.
 
     Raises:
         UserError: If the request is infeasible, or a table does not have the sample count.
         ValueError: If the criterion needs an importance table and none is given.
     """
     groups, scores, n_floored = score_from_tables(sizes, settings, importance, priors)
-    ratio = settings.pruning_ratio
-    removed = select_groups(groups, sizes, scores, ratio, settings.selection, settings.allocation)
-    plan = Plan.from_mask(groups, sizes, removed)
+    if LAYER in settings.units:
+        removed_layers = select_layers(
+            sizes, scores, settings.pruning_ratio, settings.selection, contiguous=settings.contiguous
+        )
+        plan = Plan.without_layers(sizes, removed_layers)
+    else:
+        plan = Plan.from_mask(groups, sizes, _select_groups(groups, sizes, scores, settings, kv_group_counts))
     return plan, PlanSummary(
-        pruning_ratio=ratio,
+        pruning_ratio=settings.pruning_ratio,
         removed_param_fraction=plan.removed_param_fraction(sizes),
         removed_params=plan.removed_params(sizes),
         extreme_pruning_layers=plan.extreme_pruning_layers,
@@ -124,17 +143,55 @@ def make_plan(
 def score_from_tables(
     sizes: ModelSizes, settings: PlanSettings, importance: pa.Table | None, priors: pa.Table | None
 ) -> ScoredGroups:
-    """Score all groups; `make_plan` describes the arguments and errors."""
+    """Score all groups or layers; `make_plan` describes the arguments and errors."""
     groups = GroupTable.of(sizes)
     criterion = CRITERIA[settings.criterion]
+    removes_layers = LAYER in settings.units
     if criterion.of_groups is not None:
-        values = criterion.of_groups(groups.cost, settings.seed or 0)
+        units = _group_per_layer(sizes) if removes_layers else groups
+        values = criterion.of_groups(units.cost, settings.seed or 0)
     elif importance is not None:
         values = _importance_of(importance, settings.n_samples if criterion.reads_text else 0, len(groups))
     else:
         raise ValueError(f"criterion {settings.criterion} needs an importance table")
     prior = None if priors is None else _priors_of(priors, settings.n_samples, settings.prior)
-    return ScoredGroups(groups, *score_groups(groups, values, settings.score, prior))
+    if not removes_layers:
+        return ScoredGroups(groups, *score_groups(groups, values, settings.score, prior))
+    summed = groups if criterion.of_groups is None else _group_per_layer(sizes)
+    return ScoredGroups(groups, *score_layers(summed, values, layer_costs(sizes), settings.score, prior))
+
+
+def _select_groups(
+    groups: GroupTable,
+    sizes: ModelSizes,
+    scores: NDArray[np.float64],
+    settings: PlanSettings,
+    kv_group_counts: Collection[int] | None,
+) -> NDArray[np.bool_]:
+    """Select among the groups that are units of the method, and return the mask over all groups."""
+    chosen = np.isin(groups.block, [UNIT_BLOCKS[unit] for unit in settings.units])
+    # The parameters of all other groups count as fixed, so selection does not see these groups.
+    sizes, scores = sizes.with_groups_of(settings.units), scores[chosen]
+    units = GroupTable.of(sizes)
+    ratio, options = settings.pruning_ratio, settings.selection
+    removed = np.zeros(len(groups), dtype=bool)
+    if settings.allocation == "same_shape":
+        removed[chosen] = select_same_shape(units, sizes, scores, ratio, options, kv_group_counts)
+    else:
+        removed[chosen] = select_groups(units, sizes, scores, ratio, options, settings.allocation)
+    return removed
+
+
+def _group_per_layer(sizes: ModelSizes) -> GroupTable:
+    """Return a table in which each layer is one group, for criteria that compute the importance from the cost."""
+    n = sizes.n_layers
+    return GroupTable(
+        n_layers=n,
+        layer=np.arange(n, dtype=np.int32),
+        block=np.zeros(n, dtype=np.int8),
+        group=np.zeros(n, dtype=np.int32),
+        cost=layer_costs(sizes),
+    )
 
 
 def _importance_of(table: pa.Table, n_samples: int | None, n_groups: int) -> NDArray[np.float64]:

@@ -1,10 +1,12 @@
-"""Plans: the groups that each layer keeps.
+"""Plans: the groups that each layer keeps, and the layers that are removed whole.
 
 removed_params         = sum over layers of removed KV groups * kv_group_params + removed channels * mlp_channel_params
+                         + fixed_params of layers that are removed whole
 removed_param_fraction = removed_params / total_params
 
 JSON stores the kept groups of a block as a bit mask in base64, beside readable counts. The first group is the highest
-bit of the first byte, and the last byte is padded with zeros. 14,336 channels take about 2.4 kB.
+bit of the first byte, and the last byte is padded with zeros. 14,336 channels take about 2.4 kB. A layer that is
+removed whole keeps no groups and has `"removed": true`; without this key, its norms and output biases stay.
 """
 
 from __future__ import annotations
@@ -21,21 +23,26 @@ from numpy.typing import NDArray
 from espalier.errors import UserError
 from espalier.models.sizes import ModelSizes
 from espalier.planning.groups import ATTENTION_ID, GroupTable
+from espalier.planning.stock import KeptLayer
 
 REMEDY = "make the plan again"
+REMOVED = "removed"
+"""Key of the layers that are removed whole."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """The number of KV groups and MLP channels of each layer before pruning, and the sorted indices of the kept ones.
 
-    Each attribute has one entry per layer.
+    Each of these attributes has one entry per layer of the unpruned model. `removed_layers` are the increasing indices
+    of the layers that are removed whole; they keep no groups.
     """
 
     n_kv_groups: tuple[int, ...]
     n_mlp_channels: tuple[int, ...]
     kept_kv_groups: tuple[tuple[int, ...], ...]
     kept_mlp_channels: tuple[tuple[int, ...], ...]
+    removed_layers: tuple[int, ...] = ()
 
     @classmethod
     def from_mask(cls, groups: GroupTable, sizes: ModelSizes, removed: NDArray[np.bool_]) -> Plan:
@@ -56,13 +63,32 @@ class Plan:
     def identity(cls, sizes: ModelSizes) -> Plan:
         """Return the plan that removes nothing."""
         n_kv_groups, n_mlp_channels = _group_counts(sizes)
-        kept = (tuple(tuple(range(count)) for count in counts) for counts in (n_kv_groups, n_mlp_channels))
-        return cls(n_kv_groups, n_mlp_channels, *kept)
+        kept_kv_groups, kept_mlp_channels = (
+            tuple(tuple(range(count)) for count in counts) for counts in (n_kv_groups, n_mlp_channels)
+        )
+        return cls(n_kv_groups, n_mlp_channels, kept_kv_groups, kept_mlp_channels)
+
+    @classmethod
+    def without_layers(cls, sizes: ModelSizes, removed: NDArray[np.bool_]) -> Plan:
+        """Return the plan that removes the layers marked in `removed`, (n_layers,), and keeps the others whole."""
+        whole = cls.identity(sizes)
+        return cls(
+            whole.n_kv_groups,
+            whole.n_mlp_channels,
+            tuple(() if gone else kept for gone, kept in zip(removed, whole.kept_kv_groups, strict=True)),
+            tuple(() if gone else kept for gone, kept in zip(removed, whole.kept_mlp_channels, strict=True)),
+            tuple(np.flatnonzero(removed).tolist()),
+        )
 
     @property
     def n_layers(self) -> int:
-        """Number of decoder layers."""
+        """Number of decoder layers before pruning."""
         return len(self.n_kv_groups)
+
+    @property
+    def kept_layers(self) -> tuple[int, ...]:
+        """Indices of the layers that are not removed whole."""
+        return tuple(layer for layer in range(self.n_layers) if layer not in self.removed_layers)
 
     @property
     def n_kept_kv_groups(self) -> tuple[int, ...]:
@@ -76,21 +102,28 @@ class Plan:
 
     @property
     def extreme_pruning_layers(self) -> int:
-        """Number of layers whose MLP lost more than half of its channels."""
+        """Number of layers whose MLP lost more than half of its channels, layers that are removed whole included."""
         return sum(2 * kept < count for kept, count in zip(self.n_kept_mlp_channels, self.n_mlp_channels, strict=True))
 
+    @property
+    def kept(self) -> list[KeptLayer]:
+        """What each layer of the unpruned model keeps."""
+        counts = zip(self.n_kept_kv_groups, self.n_kept_mlp_channels, strict=True)
+        return [KeptLayer(kv, mlp, index in self.removed_layers) for index, (kv, mlp) in enumerate(counts)]
+
     def layer_params(self, sizes: ModelSizes) -> tuple[int, ...]:
-        """Return the number of parameters that each layer keeps, including its fixed parameters.
+        """Return the number of parameters that each layer keeps, including its fixed parameters unless it is removed.
 
         Raises:
             UserError: If the plan was made for a model of other sizes.
         """
         self._check_sizes(sizes)
+        kept = zip(sizes.layers, self.n_kept_kv_groups, self.n_kept_mlp_channels, strict=True)
         return tuple(
-            n_kv_groups * layer.kv_group_params + n_mlp_channels * layer.mlp_channel_params + layer.fixed_params
-            for layer, n_kv_groups, n_mlp_channels in zip(
-                sizes.layers, self.n_kept_kv_groups, self.n_kept_mlp_channels, strict=True
-            )
+            0
+            if index in self.removed_layers
+            else n_kv_groups * layer.kv_group_params + n_mlp_channels * layer.mlp_channel_params + layer.fixed_params
+            for index, (layer, n_kv_groups, n_mlp_channels) in enumerate(kept)
         )
 
     def removed_params(self, sizes: ModelSizes) -> int:
@@ -116,7 +149,12 @@ class Plan:
         return {
             "n_layers": self.n_layers,
             "layers": [
-                {"layer": index, "kv_groups": _pack(n_kv, kept_kv), "mlp_channels": _pack(n_mlp, kept_mlp)}
+                {
+                    "layer": index,
+                    **({REMOVED: True} if index in self.removed_layers else {}),
+                    "kv_groups": _pack(n_kv, kept_kv),
+                    "mlp_channels": _pack(n_mlp, kept_mlp),
+                }
                 for index, (n_kv, kept_kv, n_mlp, kept_mlp) in enumerate(blocks)
             ],
         }
@@ -128,12 +166,13 @@ class Plan:
         Raises:
             UserError: If a key is missing or has a value of a wrong type, or if counts and masks disagree.
         """
-        kv_groups, mlp_channels = _read_blocks(values)
+        kv_groups, mlp_channels, removed = _read_blocks(values)
         return cls(
             n_kv_groups=tuple(block.n for block in kv_groups),
             n_mlp_channels=tuple(block.n for block in mlp_channels),
             kept_kv_groups=tuple(block.kept() for block in kv_groups),
             kept_mlp_channels=tuple(block.kept() for block in mlp_channels),
+            removed_layers=tuple(removed),
         )
 
     def _check_sizes(self, sizes: ModelSizes) -> None:
@@ -149,26 +188,38 @@ class Plan:
                 )
 
 
-def kept_counts(values: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return how many KV groups and how many MLP channels each layer keeps, from the JSON values of a plan.
+def kept_layers(values: Mapping[str, Any]) -> list[KeptLayer]:
+    """Return what each layer of the unpruned model keeps, from the JSON values of a plan.
 
     All values of the plan are checked.
 
     Raises:
         UserError: If a key is missing or has a value of a wrong type, or if counts and masks disagree.
     """
-    kv_groups, mlp_channels = _read_blocks(values)
-    return tuple(block.n_kept for block in kv_groups), tuple(block.n_kept for block in mlp_channels)
+    kv_groups, mlp_channels, removed = _read_blocks(values)
+    return [
+        KeptLayer(kv.n_kept, mlp.n_kept, index in removed)
+        for index, (kv, mlp) in enumerate(zip(kv_groups, mlp_channels, strict=True))
+    ]
 
 
-def _read_blocks(values: Mapping[str, Any]) -> tuple[list[_BlockMask], list[_BlockMask]]:
-    """Read and check the KV groups and the MLP channels of each layer."""
+def _read_blocks(values: Mapping[str, Any]) -> tuple[list[_BlockMask], list[_BlockMask], list[int]]:
+    """Read and check the KV groups and the MLP channels of each layer, and the layers that are removed whole."""
     n_layers, layers = _value(values, "n_layers", int, "plan"), _value(values, "layers", list, "plan")
     numbers = [_value(layer, "layer", int, f"plan.layers[{index}]") for index, layer in enumerate(layers)]
     if numbers != list(range(n_layers)):
         raise UserError(f"plan: n_layers is {n_layers}, but layers are numbered {numbers}; {REMEDY}")
     kv_groups = [_read_block(layer, "kv_groups", index) for index, layer in enumerate(layers)]
-    return kv_groups, [_read_block(layer, "mlp_channels", index) for index, layer in enumerate(layers)]
+    mlp_channels = [_read_block(layer, "mlp_channels", index) for index, layer in enumerate(layers)]
+    removed = [index for index, layer in enumerate(layers) if _is_removed(layer, f"plan.layers[{index}]")]
+    for index in removed:
+        if kv_groups[index].n_kept or mlp_channels[index].n_kept:
+            raise UserError(f"plan.layers[{index}] is removed, but keeps groups; {REMEDY}")
+    return kv_groups, mlp_channels, removed
+
+
+def _is_removed(layer: Mapping[str, Any], where: str) -> bool:
+    return REMOVED in layer and bool(_value(layer, REMOVED, bool, where))
 
 
 def _group_counts(sizes: ModelSizes) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -11,6 +11,8 @@ block  the prior of its attention block or MLP block
 gated  the prior of its layer, if the floored layer prior is strictly less than the tau-quantile over all layers;
        otherwise the prior of its block
 
+The importance of a whole layer is the sum over its groups, and its scope is `none` or `layer`.
+
 With `normalise`, importances are first divided by their sum over the layer, or over the block of the layer. If the sum
 is zero, they remain zero.
 """
@@ -80,6 +82,43 @@ def score_groups(
     if not np.isfinite(scores).all():
         raise UserError(f"scores overflow at temperature {settings.temperature:g}; lower the temperature")
     return scores, n_floored
+
+
+def score_layers(
+    groups: GroupTable,
+    importance: Float64Array,
+    costs: NDArray[np.int64],
+    settings: ScoreSettings,
+    priors: PriorColumns | None = None,
+) -> tuple[Float64Array, int]:
+    """Compute the score of every layer.
+
+    Args:
+        groups: The model's groups.
+        importance: Importance of each group, (n_groups,).
+        costs: Parameters of each layer, (n_layers,).
+        settings: Settings of the method, with scope `none` or `layer`.
+        priors: Measured priors; not used with scope `none`.
+
+    Returns:
+        The scores, (n_layers,), and how many of the priors that they use were raised to the floor.
+
+    Raises:
+        UserError: As `score_groups`.
+    """
+    importance = np.asarray(importance, dtype=np.float64)
+    _check_importance(groups, importance)
+    base = np.bincount(groups.layer, weights=importance, minlength=groups.n_layers) / costs
+    if settings.scope == "none":
+        return base, 0
+    if priors is None:
+        raise UserError(f"scope {settings.scope!r} needs priors, and none are given; measure them or use scope 'none'")
+    measured = _prior_array(groups, priors)[:, 2]
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores = base * np.log1p(np.maximum(measured, settings.prior_floor)) ** settings.temperature
+    if not np.isfinite(scores).all():
+        raise UserError(f"scores overflow at temperature {settings.temperature:g}; lower the temperature")
+    return scores, int((measured < settings.prior_floor).sum())
 
 
 def _check_importance(groups: GroupTable, importance: Float64Array) -> None:

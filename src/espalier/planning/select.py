@@ -17,6 +17,8 @@ collapse_below    Layers that would keep less than this share of P are removed c
                   at least the share instead. Selection is then repeated for the other layers with the remaining budget,
                   until no layer would keep less than the share.
 mlp_multiple_of   See `widths`.
+
+`same_shape` selects with `allocation: same_shape`, and `depth` selects whole layers.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from espalier.models.sizes import ModelSizes
 from espalier.planning.groups import GroupTable
 from espalier.planning.widths import fit_widths
 
-Allocation = Literal["global", "uniform"]
+Allocation = Literal["global", "uniform", "same_shape"]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
@@ -66,8 +68,8 @@ def check_feasible(
             f"collapse_below {options.collapse_below} removes whole layers, which max_layer_ratio "
             f"{options.max_layer_ratio} forbids; set only one of the two"
         )
-    limits = _layer_limits(sizes, options, allocation)
-    _check_budget(sizes, pruning_ratio, options, sum(limits))
+    limits = layer_limits(sizes, options, allocation)
+    check_budget(sizes, pruning_ratio, options, sum(limits))
 
 
 def select_groups(
@@ -98,8 +100,8 @@ def select_groups(
     if scores.shape != (len(groups),) or not np.isfinite(scores).all():
         raise ValueError(f"{len(groups)} finite scores are needed, one per group")
     check_feasible(sizes, pruning_ratio, options, allocation)
-    budget = _floor_share(pruning_ratio, sizes.total_params)
-    limits = np.array(_layer_limits(sizes, options, allocation), dtype=np.int64)
+    budget = floor_share(pruning_ratio, sizes.total_params)
+    limits = np.array(layer_limits(sizes, options, allocation), dtype=np.int64)
     order = np.argsort(scores, kind="stable")  # stable: groups with equal scores keep their order
     if allocation == "uniform":
         removed = _take_uniformly(groups, sizes, order, budget, limits)
@@ -115,36 +117,44 @@ def select_groups(
     return removed
 
 
-def _floor_share(share: float, count: int) -> int:
+def exact(share: float) -> Fraction:
+    """Return a decimal share without rounding error: 29 / 100 for 0.29."""
+    return Fraction(repr(float(share)))
+
+
+def floor_share(share: float, count: int) -> int:
     """Return floor(share * count) without rounding error of the decimal share: 29, not 28, for 0.29 of 100."""
-    return math.floor(Fraction(repr(float(share))) * count)
+    return math.floor(exact(share) * count)
 
 
 def _least_kept(params: int, collapse_below: float) -> int:
     """Return the smallest number of parameters that is at least the share `collapse_below` of `params`."""
-    return math.ceil(Fraction(repr(float(collapse_below))) * params)
+    return math.ceil(exact(collapse_below) * params)
 
 
-def _layer_limits(sizes: ModelSizes, options: SelectionOptions, allocation: Allocation) -> list[int]:
+def layer_limits(sizes: ModelSizes, options: SelectionOptions, allocation: Allocation) -> list[int]:
     """Return how many parameters each layer may lose."""
     last = sizes.n_layers - options.freeze_last_layers
     limits = []
     for index, layer in enumerate(sizes.layers):
-        limit = _floor_share(options.max_layer_ratio, layer.prunable_params)
-        if allocation == "uniform":  # all layers lose the same share, so none may collapse
+        limit = floor_share(options.max_layer_ratio, layer.prunable_params)
+        if allocation != "global":  # all layers lose the same share, so none may collapse
             limit = min(limit, layer.prunable_params - _least_kept(layer.prunable_params, options.collapse_below))
         limits.append(limit if options.freeze_first_layers <= index < last else 0)
     return limits
 
 
-def _check_budget(sizes: ModelSizes, pruning_ratio: float, options: SelectionOptions, most: int) -> None:
-    """Check that the budget is at most `most` parameters."""
+def check_budget(
+    sizes: ModelSizes, pruning_ratio: float, options: SelectionOptions, most: int, *also_in_force: str
+) -> None:
+    """Check that the budget is at most `most` parameters; `also_in_force` names further limits for the message."""
     total = sizes.total_params
-    budget = _floor_share(pruning_ratio, total)
+    budget = floor_share(pruning_ratio, total)
     if budget <= most:
         return
     given = {field.name: getattr(options, field.name) for field in fields(options)}
     in_force = [f"{field.name} {given[field.name]}" for field in fields(options) if given[field.name] != field.default]
+    in_force += also_in_force
     raise UserError(
         f"pruning_ratio {pruning_ratio} means removing {budget:,} of {total:,} parameters, but at most {most:,} can go"
         + (f" with {', '.join(in_force)}" if in_force else "")
@@ -225,11 +235,11 @@ def _take_with_collapse(
     """Remove the groups with the lowest scores, and completely remove layers that would keep too little."""
     params = [layer.prunable_params for layer in sizes.layers]
     least = [_least_kept(count, options.collapse_below) for count in params]
-    limits = np.array(_layer_limits(sizes, options, "global"), dtype=np.int64)
-    budget = _floor_share(pruning_ratio, sizes.total_params)
+    limits = np.array(layer_limits(sizes, options, "global"), dtype=np.int64)
+    budget = floor_share(pruning_ratio, sizes.total_params)
     collapsed = np.zeros(sizes.n_layers, dtype=bool)
     while True:
-        _check_budget(sizes, pruning_ratio, options, int(np.where(collapsed, params, limits).sum()))
+        check_budget(sizes, pruning_ratio, options, int(np.where(collapsed, params, limits).sum()))
         removed = _take(groups, order[~collapsed[groups.layer[order]]], budget, limits)
         kept = np.array(params) - _per_layer(groups, removed)
         sparse = [index for index in np.flatnonzero(~collapsed) if kept[index] < least[index]]

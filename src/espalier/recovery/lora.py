@@ -158,7 +158,7 @@ def load_recovered(
             adapter does not fit the model.
     """
     model = load_from_manifest(manifest, dtype=dtype, device=device, gpus=gpus)
-    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
+    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
     return merge_adapter(model, adapter, plan)
 
 

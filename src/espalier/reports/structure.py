@@ -39,8 +39,8 @@ def compare_structure(
     Returns:
         `model`, `experiment`, `totals` and `layers`. `totals` has `model`, `decoder_layers`, `attention` and `mlp`,
         each with the parameters `before`, `after`, `removed` and the `removed_fraction`. `layers` has the same fields
-        for each layer (`params`) and its blocks, the widths of the blocks, and `emptied`: the blocks that lost all
-        parameters.
+        for each layer (`params`) and its blocks, the widths of the blocks, `emptied`: the blocks that lost all
+        parameters, and `removed`: whether the layer is removed whole, with its norms.
 
     Raises:
         UserError: If the table does not have the experiment.
@@ -124,6 +124,7 @@ def _layer_comparison(row: dict[Any, Any], n_kv_groups: int | None, n_mlp_channe
         "attention": attention | {"kv_groups_before": n_kv_groups, "kv_groups_after": to_int(row["kept_kv_groups"])},
         "mlp": mlp | {"channels_before": n_mlp_channels, "channels_after": to_int(row["kept_mlp_channels"])},
         "emptied": [name for name, block in blocks.items() if block["before"] > 0 and block["after"] == 0],
+        "removed": int(row["params_before"]) > 0 and int(row["params_after"]) == 0,
     }
 
 
@@ -156,7 +157,8 @@ def _layer_table(texts: Texts, layers: list[dict[str, Any]]) -> Table:
         params = layer["params"]
         kept = None if params["removed_fraction"] is None else 1 - params["removed_fraction"]
         shares = [kept, *(layer[part]["removed_fraction"] for part in ("params", "attention", "mlp"))]
-        note = " ".join(texts(f"t.{block}_empty") for block in layer["emptied"])
+        note = texts("t.layer_removed") if layer["removed"] else ""
+        note = note or " ".join(texts(f"t.{block}_empty") for block in layer["emptied"])
         rows.append(
             [str(layer["layer"]), f"{params['before']:,}", f"{params['after']:,}", *map(_percent, shares), note]
         )
@@ -184,7 +186,7 @@ def _width_table(texts: Texts, layers: list[dict[str, Any]]) -> Table:
 
 
 def _details(texts: Texts, layer: dict[str, Any]) -> list[str]:
-    lines = [f"{texts('t.layer')} {layer['layer']}:"]
+    lines = [f"{texts('t.layer')} {layer['layer']}:{' ' + texts('t.layer_removed') if layer['removed'] else ''}"]
     for block, width in (("attention", "kv_groups"), ("mlp", "channels")):
         one = layer[block]
         before, after = (_count(texts, one[f"{width}_{when}"]) for when in ("before", "after"))

@@ -15,7 +15,7 @@ from espalier.evaluation.protocol import mean_accuracy, task_accuracy
 from espalier.files import read_json, read_table, sha256_of_json
 from espalier.models.sizes import ModelSizes
 from espalier.naming import BASELINE
-from espalier.planning.plan import kept_counts
+from espalier.planning.plan import kept_layers
 from espalier.recipe import check_settings, evaluation_settings, plan_settings, requests_sha256
 
 NOTE = "note"
@@ -191,13 +191,15 @@ def layer_rows(plan: Mapping[str, Any], sizes: ModelSizes) -> list[dict[str, Any
         sizes: Sizes of the unpruned model.
     """
     rows = []
-    for number, (layer, n_kv, n_mlp) in enumerate(zip(sizes.layers, *kept_counts(plan), strict=True)):
+    for number, (layer, kept) in enumerate(zip(sizes.layers, kept_layers(plan), strict=True)):
+        n_kv, n_mlp, is_removed = kept
         attention, mlp = n_kv * layer.kv_group_params, n_mlp * layer.mlp_channel_params
         rows.append(
             {
                 "model": plan["model"], "experiment": plan["experiment"], "layer": number, "kept_kv_groups": n_kv,
                 "kept_mlp_channels": n_mlp, "params_before": layer.params,
-                "params_after": attention + mlp + layer.fixed_params, "attention_before": layer.attention_params,
+                "params_after": 0 if is_removed else attention + mlp + layer.fixed_params,
+                "attention_before": layer.attention_params,
                 "attention_after": attention, "mlp_before": layer.mlp_params, "mlp_after": mlp,
             }
         )  # fmt: skip

@@ -46,6 +46,7 @@ def versions_of(
     model: PreTrainedModel,
     kept_kv_groups: Sequence[Sequence[int]],
     kept_mlp_channels: Sequence[Sequence[int]],
+    removed_layers: Sequence[int] = (),
     *,
     multiple: int,
 ) -> dict[str, PreTrainedModel]:
@@ -57,6 +58,7 @@ def versions_of(
         model: The unpruned model; it is not modified.
         kept_kv_groups: For each layer, the KV groups to keep, in increasing order.
         kept_mlp_channels: For each layer, the MLP channels to keep, in increasing order.
+        removed_layers: The layers to remove whole, in increasing order.
         multiple: Number that the padded MLP widths are multiples of.
 
     Returns:
@@ -67,7 +69,7 @@ def versions_of(
         UserError: If the plan does not fit the model.
     """
     versions = {UNPRUNED: model, PRUNED: copy_sharing_tensors(model)}
-    prune(versions[PRUNED], kept_kv_groups, kept_mlp_channels)
+    prune(versions[PRUNED], kept_kv_groups, kept_mlp_channels, removed_layers)
     padded = copy_sharing_tensors(versions[PRUNED])
     if pad_widths(padded, multiple):
         versions[PADDED] = padded

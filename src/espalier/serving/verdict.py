@@ -17,17 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any, Literal
 
 from espalier.messages.catalogue import Message
 from espalier.models.architecture import ATTENTION, MLP
 from espalier.models.sizes import ModelSizes
+from espalier.planning.stock import KeptLayer, Obstacle, format_layer_ranges, obstacles, stock_kv_group_counts
 
 FOLDER_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 """Values of `model_type` whose exported folders support layers of different shapes."""
 GGUF_TYPES = ("llama", "mistral", "qwen2")
-"""Values of `model_type` whose GGUF files were compared with the pruned model."""
+"""Values of `model_type` whose GGUF files with layers of different shapes were compared with the pruned model."""
+GGUF_STOCK_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+"""Values of `model_type` whose GGUF files of a stock shape were compared with the pruned model."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Target:
         basis: How the rules of the target are known: `run` (tested), `read` (read in its source code, not run) or
             `rule` (neither).
         model_types: Supported values of `model_type`; empty if all are supported.
+        stock_types: Supported values of `model_type` for plans with a stock shape; empty if all are supported, None if
+            the target makes no difference between stock and other shapes.
         multiple_of: MLP widths must be multiples of this number; 1 allows any width.
         attention_stub: Which layers without attention need a stub: `none`, the `first` layer, or `every` layer.
         mlp_stub: Channels of the stub that a layer without MLP needs; 0 if it needs none.
@@ -51,6 +55,8 @@ class Target:
         uniform_layers: Whether all layers must have the same shapes.
         all_query_heads: Whether every layer that has attention must keep all query heads.
         runs_half_precision: Whether the target multiplies matrices in half precision with the widths as they are.
+        derives_head_dim: Values of `model_type` whose own class in the target computes the head size as hidden size /
+            heads, so it loads no stock checkpoint that lost heads.
     """
 
     name: str
@@ -67,18 +73,22 @@ class Target:
     uniform_layers: bool = False
     all_query_heads: bool = False
     runs_half_precision: bool = False
+    stock_types: tuple[str, ...] | None = None
+    derives_head_dim: tuple[str, ...] = ()
 
 
 def _gguf(name: str, multiple_of: int) -> Target:
     return Target(
         name, "run", GGUF_TYPES, multiple_of, attention_stub="first", mlp_stub=max(32, multiple_of),
         drops_empty_layers=True, quantised=multiple_of > 1, supports_block_norms=False, supports_sliding_window=False,
+        stock_types=GGUF_STOCK_TYPES,
     )  # fmt: skip
 
 
 TARGETS = (
-    Target("transformers", "run", FOLDER_TYPES, keeps_output_bias=True, runs_half_precision=True),
-    Target("vllm", "read", FOLDER_TYPES, attention_stub="every", mlp_stub=32, runs_half_precision=True),
+    Target("transformers", "run", FOLDER_TYPES, keeps_output_bias=True, runs_half_precision=True, stock_types=()),
+    Target("vllm", "read", FOLDER_TYPES, attention_stub="every", mlp_stub=32, runs_half_precision=True,
+           stock_types=FOLDER_TYPES, derives_head_dim=("qwen2",)),
     _gguf("gguf_f16", 1),
     _gguf("gguf_q8_0", 32),
     _gguf("gguf_k", 256),
@@ -105,6 +115,7 @@ class ModelProperties:
         queries_per_group: Query heads per key/value head.
         biases: Projections with a bias, such as `self_attn.o_proj`.
         block_norms: Norms inside blocks, such as `self_attn.q_norm`.
+        kv_group_counts: Numbers of KV groups that the stock config accepts; None if all.
     """
 
     model_type: str
@@ -114,6 +125,7 @@ class ModelProperties:
     queries_per_group: int
     biases: tuple[str, ...]
     block_norms: tuple[str, ...]
+    kv_group_counts: tuple[int, ...] | None = None
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> ModelProperties | None:
@@ -133,23 +145,35 @@ class ModelProperties:
             queries_per_group=heads // int(config.get("num_key_value_heads") or heads),
             biases=tuple(manifest["biases"]),
             block_norms=tuple(manifest["block_norms"]),
+            kv_group_counts=_stock_counts(manifest),
         )
 
 
 @dataclass(frozen=True)
 class KeptCounts:
-    """Numbers of KV groups and MLP channels that each layer keeps, (n_layers,) each."""
+    """Numbers of KV groups and MLP channels that each layer keeps, (n_layers,) each, and the layers removed whole."""
 
     kv_groups: tuple[int, ...]
     mlp_channels: tuple[int, ...]
+    removed: tuple[int, ...] = ()
+
+    @property
+    def layers(self) -> list[int]:
+        """Numbers of the layers that are not removed whole."""
+        return [layer for layer in range(len(self.kv_groups)) if layer not in self.removed]
 
     def n_params(self, structure: ModelSizes) -> int:
         """Return the number of parameters of the pruned model."""
-        layers = zip(structure.layers, self.kv_groups, self.mlp_channels, strict=True)
+        sizes = ((structure.layers[index], self.kv_groups[index], self.mlp_channels[index]) for index in self.layers)
         return structure.other_params + sum(
-            kv * layer.kv_group_params + mlp * layer.mlp_channel_params + layer.fixed_params
-            for layer, kv, mlp in layers
+            kv * layer.kv_group_params + mlp * layer.mlp_channel_params + layer.fixed_params for layer, kv, mlp in sizes
         )
+
+    def stock_obstacles(self, properties: ModelProperties) -> list[Obstacle]:
+        """Return what keeps the plan from having a stock shape; empty if it has one."""
+        counts = zip(self.kv_groups, self.mlp_channels, strict=True)
+        kept = [KeptLayer(kv, mlp, index in self.removed) for index, (kv, mlp) in enumerate(counts)]
+        return obstacles(kept, properties.kv_group_counts)
 
 
 @dataclass(frozen=True)
@@ -226,12 +250,16 @@ def verdict_for(target: Target, kept: KeptCounts, structure: ModelSizes, propert
     if reasons:
         return Verdict(target, reasons=reasons, remarks=remarks)
     left_out = _left_out(target, kept, properties)
-    layers = [layer for layer in range(structure.n_layers) if layer not in left_out]
+    layers = [layer for layer in kept.layers if layer not in left_out]
     if not layers:
         return Verdict(target, reasons=[Message("no_layer_left")])
     slow = [layer for layer in layers if kept.mlp_channels[layer] % RECOMMENDED_MULTIPLE]
     if target.runs_half_precision and slow:
         remarks.append(Message("ragged_widths", {"multiple": RECOMMENDED_MULTIPLE, "n": len(slow)}))
+    has_fewer_heads = any(kept.kv_groups[layer] < structure.layers[layer].n_kv_groups for layer in layers)
+    is_derived = properties.model_type in target.derives_head_dim
+    if is_derived and has_fewer_heads and _is_stock_for(target, kept, properties):
+        remarks.append(Message("derives_head_dim", {"model_type": properties.model_type}))
     if wide := _wide_o_proj(target, kept, properties):
         remarks.append(Message("wide_o_proj", {"layers": format_layer_ranges(wide), "multiple": target.multiple_of}))
     return Verdict(
@@ -276,7 +304,7 @@ def rounding_costs(kept: KeptCounts, structure: ModelSizes) -> list[RoundingCost
 
 def width_recommendation(kept: KeptCounts, structure: ModelSizes) -> Message:
     """Return the recommendation about MLP widths as a message."""
-    aligned = [multiple for multiple in MULTIPLES if not any(width % multiple for width in kept.mlp_channels)]
+    aligned = [multiple for multiple in MULTIPLES if not any(kept.mlp_channels[i] % multiple for i in kept.layers)]
     if aligned and aligned[-1] >= RECOMMENDED_MULTIPLE:
         return Message("advice_aligned", {"multiple": aligned[-1]})
     cost = next(cost for cost in rounding_costs(kept, structure) if cost.multiple == RECOMMENDED_MULTIPLE)
@@ -289,20 +317,14 @@ def width_recommendation(kept: KeptCounts, structure: ModelSizes) -> Message:
     return Message("advice_plan", values)
 
 
-def format_layer_ranges(layers: Iterable[int]) -> str:
-    """Format layer numbers compactly, such as `0, 3-5`."""
-    runs = [
-        [layer for _, layer in run] for _, run in groupby(enumerate(sorted(layers)), key=lambda pair: pair[1] - pair[0])
-    ]
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
 def _refusals(
     target: Target, kept: KeptCounts, structure: ModelSizes, properties: ModelProperties
 ) -> Iterable[Message]:
-    if target.model_types and properties.model_type not in target.model_types:
-        yield Message("other_type", {"model_type": properties.model_type, "known": ", ".join(target.model_types)})
-    if properties.block_norms and not target.supports_block_norms:
+    is_stock = _is_stock_for(target, kept, properties)
+    types = (target.stock_types or ()) if is_stock else target.model_types
+    if types and properties.model_type not in types:
+        yield Message("other_type", {"model_type": properties.model_type, "known": ", ".join(types)})
+    if properties.block_norms and not target.supports_block_norms and not is_stock:
         yield Message("has_block_norms", {"names": ", ".join(properties.block_norms)})
     window, context = properties.sliding_window, properties.context_length
     if not target.supports_sliding_window and window is not None and context is not None and window < context:
@@ -314,13 +336,13 @@ def _refusals(
 
 
 def _shape_difference(kept: KeptCounts) -> Message | None:
-    n_kv, n_mlp = len(set(kept.kv_groups)), len(set(kept.mlp_channels))
+    n_kv, n_mlp = (len({sizes[layer] for layer in kept.layers}) for sizes in (kept.kv_groups, kept.mlp_channels))
     return Message("shapes_differ", {"n_kv": n_kv, "n_mlp": n_mlp}) if max(n_kv, n_mlp) > 1 else None
 
 
 def _uniform_padding(kept: KeptCounts, structure: ModelSizes) -> Message:
     kv_groups, channels = max(kept.kv_groups), max(kept.mlp_channels)
-    padded = KeptCounts((kv_groups,) * structure.n_layers, (channels,) * structure.n_layers)
+    padded = KeptCounts((kv_groups,) * structure.n_layers, (channels,) * structure.n_layers, kept.removed)
     fraction = 1 - padded.n_params(structure) / structure.total_params
     return Message("uniform_padding", {"kv_groups": kv_groups, "channels": channels, "fraction": fraction})
 
@@ -329,7 +351,7 @@ def _left_out(target: Target, kept: KeptCounts, properties: ModelProperties) -> 
     """Return the layers that the export leaves out: layers that lost both blocks, unless output biases remain."""
     if not target.drops_empty_layers or {ATTENTION.writer_path, MLP.writer_path} & set(properties.biases):
         return []
-    return [layer for layer, both in enumerate(zip(kept.kv_groups, kept.mlp_channels, strict=True)) if not any(both)]
+    return [layer for layer in kept.layers if not kept.kv_groups[layer] and not kept.mlp_channels[layer]]
 
 
 def _attention_stubs(target: Target, kept: KeptCounts, properties: ModelProperties, layers: Sequence[int]) -> list[int]:
@@ -350,6 +372,19 @@ def _mlp_stubs(target: Target, kept: KeptCounts, properties: ModelProperties, la
 def _needs_block_for_bias(target: Target, projection: str, properties: ModelProperties) -> bool:
     """Return whether a projection has a bias that the target cannot load without its block."""
     return projection in properties.biases and not target.keeps_output_bias
+
+
+def _is_stock_for(target: Target, kept: KeptCounts, properties: ModelProperties) -> bool:
+    """Return whether the target gets a stock checkpoint."""
+    return target.stock_types is not None and not kept.stock_obstacles(properties)
+
+
+def _stock_counts(manifest: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the numbers of KV groups that the stock config accepts; None if the manifest does not say its sizes."""
+    layers, config = manifest.get("structure", {}).get("layers"), manifest["config"]
+    if not layers or "hidden_size" not in config:
+        return None
+    return stock_kv_group_counts(layers[0]["n_kv_groups"], config | {"model_type": manifest["model_type"]})
 
 
 def _wide_o_proj(target: Target, kept: KeptCounts, properties: ModelProperties) -> list[int]:

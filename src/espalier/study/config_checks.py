@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.models import ModelEntry, SandboxModel
@@ -26,7 +27,9 @@ from espalier.models.architecture import (
 from espalier.models.config_file import read_config
 from espalier.models.folder import inspect_folder
 from espalier.models.sizes import ModelSizes, sizes_from_shapes
-from espalier.planning.select import SelectionOptions, check_feasible
+from espalier.planning.feasible import check_request
+from espalier.planning.select import SelectionOptions
+from espalier.planning.stock import stock_kv_group_counts
 from espalier.study.experiments import experiments_of
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
@@ -40,10 +43,12 @@ class KnownSizes:
     Attributes:
         sizes: Sizes of the layers.
         context_length: Longest input in tokens; None if the model's config does not give it.
+        kv_group_counts: Numbers of KV groups that the model's stock config accepts; None if this is not known.
     """
 
     sizes: ModelSizes
     context_length: int | None
+    kv_group_counts: tuple[int, ...] | None = None
 
 
 def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> KnownSizes | None:
@@ -60,7 +65,9 @@ def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> KnownSizes 
         sizes = inspect_folder(folder, trust_remote_code=model.trust_remote_code).sizes
     except UserError:
         return None
-    return KnownSizes(sizes, read_config(folder).get("max_position_embeddings"))
+    config = read_config(folder)
+    counts = stock_kv_group_counts(sizes.layers[0].n_kv_groups, config) if "num_attention_heads" in config else None
+    return KnownSizes(sizes, config.get("max_position_embeddings"), counts)
 
 
 def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
@@ -180,10 +187,11 @@ def _setting_problems(study: StudyConfig, model: ModelEntry, known: KnownSizes) 
             f"recovery.seq_len: got {fine_tuned}, but the context of model {model.name!r} is {known.context_length} "
             f"tokens; give at most {known.context_length}"
         )
-    options = SelectionOptions(**study.selection.model_dump())
-    for ratio, allocation in dict.fromkeys((e.pruning_ratio, e.method.allocation) for e in experiments):
+    options = SelectionOptions(**study.selection.model_dump(exclude={"stock_shape"}))
+    requests = ((e.pruning_ratio, e.method.allocation, e.method.units) for e in experiments)
+    for ratio, allocation, units in dict.fromkeys(requests):
         try:
-            check_feasible(known.sizes, ratio, options, allocation)
+            check_request(known.sizes, ratio, options, allocation, units, known.kv_group_counts)
         except UserError as error:
             yield f"model {model.name!r}: {error}"
 
@@ -209,5 +217,12 @@ def _sandbox_sizes(model: SandboxModel, vocab_size: int) -> KnownSizes:
     shapes |= {EMBEDDINGS: (vocab_size, hidden), FINAL_NORM: (hidden,)}
     if not model.tie_word_embeddings:
         shapes[OUTPUT_EMBEDDINGS] = (vocab_size, hidden)
-    config = {"head_dim": head_dim, "tie_word_embeddings": model.tie_word_embeddings}
-    return KnownSizes(sizes_from_shapes(shapes, config), model.max_position_embeddings)
+    config: dict[str, Any] = {"head_dim": head_dim, "tie_word_embeddings": model.tie_word_embeddings}
+    sizes = sizes_from_shapes(shapes, config)
+    config |= {
+        "model_type": model.architecture,
+        "hidden_size": hidden,
+        "num_attention_heads": model.num_attention_heads,
+    }
+    counts = stock_kv_group_counts(model.num_key_value_heads, config)
+    return KnownSizes(sizes, model.max_position_embeddings, counts)

@@ -95,7 +95,8 @@ def _combinations(
     for ratio in ratios:
         for method in methods:
             calibrated = uses_calibration(method)
-            seeded = calibrated or CRITERIA[method.criterion].of_groups is not None
+            criterion = CRITERIA[method.criterion]
+            seeded = calibrated or (criterion.of_groups is not None and criterion.is_seeded)
             for seed in seeds if seeded else (None,):
                 for seq_len in seq_lens if calibrated else (None,):
                     for n_samples in sample_counts if calibrated else (None,):

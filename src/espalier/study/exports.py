@@ -87,12 +87,13 @@ class Exports:
         return [self._paths.of("recover.config", *names), self._paths.of("recover.weights", *names)]
 
     def settings(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Return the configured base model and calibration text, for the model card."""
+        """Return the configured base model and calibration text for the model card, and `stock` if it is set."""
         model = self._models[wildcards.model]
         base = model.model_dump(include={"name", "family", "kind", "hub", "revision"})
         return {
             "base": base,
             "calibration": self._config.calibration.model_dump(include={"dataset", "config", "split"}),
+            **({"stock": True} if self._config.export.stock else {}),
         }
 
     def description(self, wildcards: Wildcards) -> str:
@@ -124,6 +125,19 @@ class Exports:
                 needs = name.endswith(RECOVERED) and self._config.recovery is None
                 remedy = "; recovered ones need the section `recovery`" if needs else ""
                 yield f"export.experiments[{index}]: got {name!r}; allowed: {_join_names(names, name)}{remedy}"
+        if self._config.export.stock:
+            yield from self._stock_problems()
+
+    def _stock_problems(self) -> Iterator[str]:
+        """Yield one line for each experiment that is exported by its name and keeps no stock shape."""
+        methods = {experiment.name: experiment.method for experiment in self._sweep.experiments}
+        for index, name in enumerate(self._config.export.experiments):
+            method = methods.get(name.removesuffix(RECOVERED))
+            if method and not method.keeps_stock_shape:
+                yield (
+                    f"export.experiments[{index}]: {name!r} gives layers different shapes, which export.stock refuses; "
+                    "leave it out, or name one with units: [layer] or allocation: same_shape"
+                )
 
     def _job(self, rule: str, *wildcards: str) -> Job:
         return Job(self._paths.results, rule, wildcards, self._paths.of(rule, *wildcards))

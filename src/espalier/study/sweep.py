@@ -130,9 +130,12 @@ class Sweep:
     def plan_settings(self, experiment: Experiment) -> dict[str, Any]:
         """Return all settings of an experiment's plan."""
         method = experiment.method
+        selection = self._config.selection.model_dump(exclude={"stock_shape"})
+        if method.removes_layers:
+            selection["mlp_multiple_of"] = 1  # has no effect, so changing it makes nothing stale
         return {
-            "method": method.model_dump(exclude={"name"}) if experiment.needs_priors else _without_prior(method),
-            "selection": self._config.selection.model_dump(),
+            "method": method.settings if experiment.needs_priors else _without_prior(method),
+            "selection": selection,
             "pruning_ratio": experiment.pruning_ratio,
             "seq_len": experiment.seq_len,
             "n_samples": experiment.n_samples,
@@ -156,6 +159,5 @@ class Sweep:
 
 def _without_prior(method: Method) -> dict[str, Any]:
     """Return a method's settings with fixed values for its unused prior, so that changing those makes nothing stale."""
-    settings = method.model_dump(exclude={"name"})
     unused = {"prior": "loss_increase", "temperature": 1.0, "tau": None, "prior_floor": 1e-4}
-    return settings | unused
+    return method.settings | unused

@@ -79,6 +79,7 @@ def test_methods_by_hand() -> None:
         "std": pytest.approx(0.1),
         "min": 0.4,
         "max": 0.6,
+        "removed_param_fraction": {"min": 0.499, "max": 0.499},
         "n": 2,
         "control": False,
     }
@@ -200,7 +201,10 @@ def test_missing_experiments_are_counted_with_reasons() -> None:
         "reasons": {"evaluated on fewer tasks": 1, "failed": 1, "missing": 2},
         "codes": {"reason.fewer_tasks": 1, "reason.failed": 1, "reason.missing": 2},
     }  # fmt: skip
-    assert analysis["methods"]["y"] == {"mean": None, "std": None, "min": None, "max": None, "n": 0, "control": False}
+    assert analysis["methods"]["y"] == {
+        "mean": None, "std": None, "min": None, "max": None, "removed_param_fraction": {"min": None, "max": None},
+        "n": 0, "control": False,
+    }  # fmt: skip
     assert analysis["best"]["experiment"] == "x-1"  # not x-4, whose mean is over other tasks
     nothing = analyse(missing("x-1"))
     assert nothing["best"] is None
@@ -210,7 +214,10 @@ def test_missing_experiments_are_counted_with_reasons() -> None:
 
 def test_a_model_of_one_experiment_or_none() -> None:
     one = analyse(row("x-1", 0.5))
-    assert one["methods"]["x"] == {"mean": 0.5, "std": 0.0, "min": 0.5, "max": 0.5, "n": 1, "control": False}
+    assert one["methods"]["x"] == {
+        "mean": 0.5, "std": 0.0, "min": 0.5, "max": 0.5, "removed_param_fraction": {"min": 0.499, "max": 0.499},
+        "n": 1, "control": False,
+    }  # fmt: skip
     assert one["ppl_accuracy"]["r"] is None
     none = analyse(row("baseline", 0.5))
     assert none["headline_ratio"] is None

@@ -227,6 +227,9 @@ def test_costs_by_hand() -> None:
     one = found["experiments"]["x-1"]
     assert (one["n_params"], one["kv_cache_bytes_per_token"], one["flops_per_token"]) == (140, 8, 2 * (48 + 24 + 40))
     assert one["relative"]["kv_cache_bytes_per_token"] == 0.5
+    removed = plan.assign(params_after=[88, 0])  # layer 1 is removed whole, with its norms
+    one = costs_of(removed, "M", manifest | {"config": config})["experiments"]["x-1"]
+    assert (one["n_params"], one["kv_cache_bytes_per_token"], one["flops_per_token"]) == (132, 8, 2 * (48 + 24 + 40))
     assert costs_of(plan, "M", None)["reason"] == "the sizes of the unpruned model are not known"
     for dtype in (None, "float8"):
         unknown = costs_of(plan, "M", manifest | {"config": config | {"dtype": dtype}})

@@ -40,6 +40,8 @@ def test_calibration_is_named_after_its_dataset() -> None:
     assert load_study(with_changes(calibration={"dataset": "data/mine.parquet"})).calibration.name == "mine"
 
 
+DEPTH = {"name": "depth", "units": ["layer"]}
+DEPTH_STUDY = {"methods": [DEPTH], "grid": {"methods": ["depth"]}}
 BAD = [
     ({"gird": {}}, "gird: unknown key (did you mean 'grid'?); allowed here: study, models, methods, grid,"),
     ({"grid": {"taylor_seqlen": [16]}}, "grid.taylor_seqlen: unknown key (did you mean 'taylor_seq_len'?)"),
@@ -82,6 +84,25 @@ BAD = [
     ({"methods": [{"name": "g", "scope": "gated"}]}, "methods[0]: scope 'gated' needs tau"),
     ({"methods": [{"name": "g", "tau": 0.5}]}, "methods[0]: tau 0.5 has no effect with scope 'none'"),
     ({"methods": [{"name": "t"}, {"name": "t"}], "grid": {"methods": ["t"]}}, "methods: two entries are named 't'"),
+    ({"methods": [{"name": "t", "units": ["expert"]}]}, "methods[0].units[0]: got 'expert'; allowed: kv_group, mlp_c"),
+    ({"methods": [{"name": "t", "units": []}]}, "methods[0].units: is empty; give at least one value"),
+    ({"methods": [{"name": "t", "units": ["layer", "layer"]}]}, "methods[0].units: 'layer' is listed twice"),
+    ({"methods": [{"name": "t", "units": ["kv_group", "layer"]}]},
+     "methods[0]: units ['kv_group', 'layer']: layer cannot be combined with other units; use [layer]"),
+    ({"methods": [{"name": "t", "contiguous": True}]}, "methods[0]: contiguous is for whole layers; remove it or use"),
+    ({"methods": [{**DEPTH, "scope": "block"}]}, "methods[0]: scope 'block' is for groups of a block; with units"),
+    ({"methods": [{**DEPTH, "normalise": "layer"}]}, "methods[0]: normalise 'layer' has no effect on whole layers"),
+    ({"methods": [{**DEPTH, "allocation": "uniform"}]}, "methods[0]: allocation 'uniform' is for groups; with units"),
+    ({"methods": [{"name": "t", "criterion": "constant"}]}, "methods[0]: criterion 'constant' gives all units the sam"),
+    ({**DEPTH_STUDY, "selection": {"max_layer_ratio": 0.5}},
+     "selection.max_layer_ratio: 0.5 forbids removing whole layers, which methods[0] ('depth') does; remove one of"),
+    ({**DEPTH_STUDY, "selection": {"collapse_below": 0.5}},
+     "selection.collapse_below: 0.5 has no effect on whole layers, which methods[0] ('depth') removes; remove one"),
+    ({**DEPTH_STUDY, "selection": {"mlp_multiple_of": 8}},
+     "selection.mlp_multiple_of: 8 has no effect, because all methods of the grid remove whole layers; remove it"),
+    ({"methods": [DEPTH, {"name": "u", "allocation": "uniform"}], "grid": {"methods": ["depth", "u"]},
+      "selection": {"stock_shape": True}},
+     "methods[1]: 'u' gives layers different shapes, which selection.stock_shape forbids; set allocation: same_shape"),
     ({"evaluation": {"device": "gpu"}}, "evaluation.device: got 'gpu'; allowed: auto, cpu, cuda"),
     ({"evaluation": {"tasks": ["piqa", "piqa"]}}, "evaluation.tasks: 'piqa' is listed twice"),
     ({"evaluation": {"limit": 0}}, "evaluation.limit: got 0; allowed: greater than or equal to 1"),
@@ -111,6 +132,21 @@ def test_each_bad_value_is_one_clear_line(changes: dict[str, Any], expected: str
     assert len(lines) == 1, lines
     assert lines[0].startswith(expected)
     assert "pydantic" not in lines[0]
+
+
+def test_limits_of_group_methods_may_stand_beside_methods_that_remove_layers() -> None:
+    methods = [DEPTH, {"name": "same", "allocation": "same_shape"}]
+    selection = {"mlp_multiple_of": 8, "stock_shape": True, "freeze_first_layers": 0}
+    study = load_study(with_changes(methods=methods, grid={"methods": ["depth", "same"]}, selection=selection))
+    assert [method.removes_layers for method in study.methods] == [True, False]
+
+
+def test_units_have_one_order() -> None:
+    (method,) = load_study(
+        with_changes(methods=[{"name": "t", "units": ["mlp_channel", "kv_group"]}], grid={"methods": ["t"]})
+    ).methods
+    assert method.units == ("kv_group", "mlp_channel")
+    assert "units" not in method.settings  # the default, as before units could be named
 
 
 def test_each_problem_has_its_own_line() -> None:

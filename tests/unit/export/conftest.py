@@ -39,7 +39,20 @@ def make_source(tmp_path: Path, pages: list[str]) -> Callable[..., Source]:
     return make
 
 
-def source_in(folder: Path, architecture: str, pages: list[str], *, scale: float = 1.0, **changes: Any) -> Source:
+WIDE = tuple(range(N_CHANNELS))
+ODD = ((), (1,), (0, 1), ()), (tuple(range(0, N_CHANNELS, 2)), (), (3, 5, 7), ()), ()
+"""A plan whose layers differ, with empty blocks: kept KV groups, kept channels, removed layers."""
+
+
+def source_in(
+    folder: Path,
+    architecture: str,
+    pages: list[str],
+    *,
+    scale: float = 1.0,
+    kept: tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...], tuple[int, ...]] = ODD,
+    **changes: Any,
+) -> Source:
     """Write a seeded random model, with embeddings multiplied by `scale`, and describe the export of a plan."""
     tokenizer = wrap(train_tokenizer("llama", pages, 400), model_max_length=128, chat=True)
     model = random_model(architecture, len(tokenizer), num_hidden_layers=N_LAYERS, **changes)
@@ -48,9 +61,8 @@ def source_in(folder: Path, architecture: str, pages: list[str], *, scale: float
     tokenizer.save_pretrained(folder)
     manifest = make_manifest("A", folder, trust_remote_code=False, commit=None)
     structure = ModelSizes.from_dict(manifest["structure"])
-    kv_groups = ((), (1,), (0, 1), ())
-    channels = (tuple(range(0, N_CHANNELS, 2)), (), (3, 5, 7), ())
-    plan = Plan((N_KV,) * N_LAYERS, (N_CHANNELS,) * N_LAYERS, kv_groups, channels)
+    n_kv = changes.get("num_key_value_heads", N_KV)
+    plan = Plan((n_kv,) * N_LAYERS, (N_CHANNELS,) * N_LAYERS, *kept)
     return Source(folder, manifest, description_of(manifest, plan, structure), plan)
 
 

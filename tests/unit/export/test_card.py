@@ -39,7 +39,7 @@ def parts() -> dict[str, Any]:
 
 def card(parts: dict[str, Any], folder: Path) -> str:
     write_json(folder / "config.json", {"num_attention_heads": 8, "num_key_value_heads": 2})
-    write_card(**parts, folder=folder)
+    write_card(**parts, is_stock=False, folder=folder)
     return (folder / "README.md").read_text(encoding="utf-8")
 
 

@@ -25,6 +25,8 @@ from tests.unit.scoring.reference import plain_score
 
 # Layer 0 loses its attention and layer 1 its MLP; the other two blocks are kept in part.
 PLAN = ([[], [1]], [[3, 7, 11, 30], []])
+# Layer 0 is removed whole.
+DEPTH = ([[], [0, 1]], [[], list(range(48))], [0])
 
 
 @pytest.fixture(params=CONFIGS)
@@ -54,20 +56,41 @@ def test_folder_says_what_the_modules_hold(
         torch.testing.assert_close(loaded(sequences).logits, model(sequences).logits)
 
 
-def test_pruned_equals_masked(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+@pytest.mark.parametrize("plan", [PLAN, DEPTH], ids=["groups", "layers"])
+def test_pruned_equals_masked(
+    model: PreTrainedModel, plan: tuple[list[list[int]], ...], sequences: torch.Tensor
+) -> None:
     masked, pruned = copy.deepcopy(model), copy.deepcopy(model)
-    mask(masked, *PLAN)
-    prune(pruned, *PLAN)
+    mask(masked, *plan)
+    prune(pruned, *plan)
     with torch.no_grad():
         expected, found = masked(sequences).logits, pruned(sequences).logits
         assert (expected - model(sequences).logits).abs().max() > 0.01  # something was removed
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("is_pruned", [False, True])
-def test_packed_scores_equal_one_request_at_a_time(model: PreTrainedModel, *, is_pruned: bool) -> None:
-    if is_pruned:
-        prune(model, *PLAN)
+def test_a_model_without_a_layer_is_a_stock_model(
+    model: PreTrainedModel, tmp_path: Path, sequences: torch.Tensor
+) -> None:
+    """Stock code loads it, and generates with a KV cache what full passes give."""
+    layer = sum(parameter.numel() for parameter in model.model.layers[0].parameters())
+    n_params = model.num_parameters()
+    prune(model, *DEPTH)
+    assert model.num_parameters() == n_params - layer
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(sequences).logits, model(sequences).logits)
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    assert torch.equal(loaded.generate(sequences, **options), model.generate(sequences, use_cache=False, **options))
+
+
+@pytest.mark.parametrize("plan", [None, PLAN, DEPTH], ids=["unpruned", "groups", "layers"])
+def test_packed_scores_equal_one_request_at_a_time(
+    model: PreTrainedModel, plan: tuple[list[list[int]], ...] | None
+) -> None:
+    if plan:
+        prune(model, *plan)
     context = [5, 9, 2, 17, 3]
     requests = [Request(context, [1, 4]), Request(context, [8]), Request([*context, 1], [4, 4, 6]), Request([7], [9])]
     for request, score in zip(requests, score_requests(model, requests, token_budget=64), strict=True):

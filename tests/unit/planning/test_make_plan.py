@@ -71,6 +71,50 @@ def test_a_plan_by_hand() -> None:
     )
 
 
+def test_only_the_units_of_the_method_are_removed() -> None:
+    # Scores of channels: 5, 1, 2 in layer 0 and 3, 4, 1 in layer 1. Budget 18: four channels of 4.
+    plan, summary = make_plan(SMALL, settings(units=["mlp_channel"]), importances(), None)
+    assert plan.kept_kv_groups == ((0,), (0,))
+    assert plan.kept_mlp_channels == ((0,), (1,))
+    assert summary.removed_params == 16
+    plan, summary = make_plan(SMALL, settings(units=["kv_group"]), importances(), None)
+    assert plan.kept_kv_groups == ((), (0,))
+    assert plan.kept_mlp_channels == ((0, 1, 2), (0, 1, 2))
+    with pytest.raises(UserError, match=r"at most 24 can go; lower pruning_ratio to at most 0\.24"):
+        make_plan(SMALL, settings(0.3, units=["mlp_channel"]), importances(), None)
+
+
+def test_layers_are_scored_by_summed_importance_or_by_their_prior() -> None:
+    # A layer has 28 parameters, so a ratio of 0.28 removes one. Importance: 0 + 20 + 4 + 8 = 32 in layer 0, and
+    # 90 + 12 + 16 + 4 = 122 in layer 1. Layer priors: 0.5 and 0.25.
+    layer = {"units": ["layer"]}
+    _, scores, n_floored = score_from_tables(SMALL, settings(**layer), importances(), None)
+    assert scores == pytest.approx(np.array([32, 122]) / 28)
+    _, scores, _ = score_from_tables(SMALL, settings(**layer, scope="layer", temperature=2), importances(), priors())
+    assert scores == pytest.approx(np.array([32, 122]) / 28 * np.log([1.5, 1.25]) ** 2)
+    by_prior = settings(0.28, **layer, scope="layer", criterion="constant")
+    _, scores, _ = score_from_tables(SMALL, by_prior, None, priors())
+    assert scores == pytest.approx(np.log([1.5, 1.25]))
+    _, scores, n_floored = score_from_tables(
+        SMALL, settings(**layer, scope="layer", criterion="constant", prior_floor=0.3), None, priors()
+    )
+    assert scores == pytest.approx(np.log([1.5, 1.3]))
+    assert n_floored == 1
+    _, scores, _ = score_from_tables(SMALL, settings(**layer, criterion="random", seed=3), None, None)
+    assert scores == pytest.approx(np.random.default_rng(3).random(2))  # one draw per layer
+    assert make_plan(SMALL, settings(0.28, **layer), importances(), None)[0].removed_layers == (0,)
+    plan, summary = make_plan(SMALL, by_prior, None, priors())
+    assert plan.removed_layers == (1,)
+    assert (summary.pruning_ratio, summary.removed_param_fraction, summary.removed_params) == (0.28, 0.28, 28)
+
+
+def test_a_plan_of_one_shape() -> None:
+    # Each layer may lose 8 of 22 parameters: two channels. The only KV group stays.
+    plan, _ = make_plan(SMALL, settings(0.16, allocation="same_shape"), importances(), None)
+    assert plan.n_kept_kv_groups == (1, 1)
+    assert plan.kept_mlp_channels == ((0,), (1,))
+
+
 def test_scores_take_the_priors_of_their_sample_count() -> None:
     _, scores, n_floored = score_from_tables(SMALL, settings(scope="block"), importances(), priors())
     factors = [math.log(2), *[math.log(4)] * 3, math.log(3), *[math.log(1.0001)] * 3]

@@ -18,6 +18,7 @@ from espalier.models.decoder import ROLES
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.manifest import make_manifest
 from espalier.models.surgery import prune
+from espalier.planning.plan import Plan
 from espalier.recovery.fine_tuning import fine_tune
 from espalier.recovery.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_fingerprint
 from espalier.recovery.lora import (
@@ -152,6 +153,13 @@ def test_an_adapter_of_other_groups_of_the_same_number_is_refused(pruned: Pruned
         merge_adapter(pruned("whole"), tmp_path / "adapter", other)
 
 
+def test_plans_with_an_emptied_and_with_a_removed_layer_differ(pruned: Pruned, tmp_path: Path) -> None:
+    removed = without_first_layer(PLANS["whole"])
+    save_adapter(attach(pruned("whole"), LORA), tmp_path / "adapter", removed)
+    with pytest.raises(UserError, match=r"adapter: the adapter was trained on another plan"):
+        merge_adapter(pruned("whole"), tmp_path / "adapter", replace(removed, removed_layers=()))
+
+
 def test_an_incomplete_folder_is_refused(pruned: Pruned, tmp_path: Path) -> None:
     save_adapter(attach(pruned("whole"), LORA), tmp_path / "adapter", PLANS["whole"])
     (tmp_path / "adapter" / ADAPTER_WEIGHTS).unlink()
@@ -166,15 +174,22 @@ def test_no_projection_is_left(pruned: Pruned) -> None:
         remaining_projections(model, ("q_proj", "o_proj"))
 
 
+def without_first_layer(plan: Plan) -> Plan:
+    """Return a plan that removes layer 0 whole and keeps the groups of layer 1."""
+    kept = (plan.kept_kv_groups, plan.kept_mlp_channels)
+    return replace(plan, kept_kv_groups=((), kept[0][1]), kept_mlp_channels=((), kept[1][1]), removed_layers=(0,))
+
+
+@pytest.mark.parametrize("removes_layer", [False, True])
 def test_load_recovered_is_prune_and_merge(
-    model_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    model_folder: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, *, removes_layer: bool
 ) -> None:
     """`load_recovered` returns a pruned model with the logits of the fine-tuned model."""
     manifest = make_manifest("A", model_folder, trust_remote_code=False, commit=None)
-    plan = PLANS["emptied"]
+    plan = without_first_layer(PLANS["whole"]) if removes_layer else PLANS["emptied"]
     sequences = torch.randint(0, len(tokenizer), (4, 16), generator=torch.Generator().manual_seed(0))
     model = load_from_manifest(manifest, dtype="float32", device="cpu")
-    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels)
+    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
     adapted = attach(model, LORA)
     fine_tune(adapted, sequences, SCHEDULE, token_budget=128, checkpointing=False)
     save_adapter(adapted, tmp_path / "adapter", plan)

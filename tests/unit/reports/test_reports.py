@@ -113,6 +113,20 @@ def test_text_has_the_counts_and_six_sections_of_each_ratio() -> None:
     assert text.endswith("\n")
 
 
+def test_methods_that_removed_different_shares_are_pointed_out() -> None:
+    """At one ratio, whole layers remove the nearest share that they can."""
+    rows = [
+        row("a-1", 0.5, method="a", removed_param_fraction=0.5),
+        row("a-2", 0.5, method="a", removed_param_fraction=0.499),
+        row("b-1", 0.5, method="b", removed_param_fraction=0.4895),
+        missing("b-2", method="b"),
+    ]
+    words = "Not of one size: the shares of parameters that were removed differ (a 49.9% \N{EN DASH} 50.0%, b 48.9%)."
+    assert words in model_text(analyse_model(table(*rows), "M", headline_ratio=None))
+    rows[2] = row("b-1", 0.5, method="b", removed_param_fraction=0.4905)
+    assert "Not of one size" not in model_text(analyse_model(table(*rows), "M", headline_ratio=None))
+
+
 def test_text_without_any_result() -> None:
     text = model_text(analyse_model(table(missing("x-1")), "M", headline_ratio=None))
     assert "Experiments: 1 total, 0 valid, 1 invalid (1 missing)" in text
@@ -192,6 +206,18 @@ def test_structure_of_the_reference() -> None:
     assert "channels: 14,336 -> 3,254" in text
     assert "KV groups: 8 -> 0" in text
     assert "parameters: 41,943,040 -> 0 (100.00% removed)" in text
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "Layer removed"), ("zh", "[整层移除]")])
+def test_structure_of_a_removed_layer(language: str, words: str) -> None:
+    removed = layer(23, 0, 0) | {"params_after": 0}
+    comparison = compare_structure(pd.DataFrame([layer(22, 0, 0), removed]), 436_225_000, "x-4", "M")
+    assert [one["removed"] for one in comparison["layers"]] == [False, True]
+    assert comparison["layers"][1]["params"] | {"removed_fraction": 1.0} == comparison["layers"][1]["params"]
+    lines = structure_text(comparison, language).splitlines()
+    in_table, in_details = (line for line in lines if words in line)
+    assert in_table.split()[0] == "23"
+    assert "23:" in in_details
 
 
 def test_structure_without_widths_or_rows() -> None:

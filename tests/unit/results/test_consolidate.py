@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -102,6 +103,13 @@ def test_layers_table(finished: list[ExperimentResults]) -> None:
     assert table.kept_mlp_channels.tolist() == [0, 3]
     assert table.params_before.tolist() == [2 * 10 + 4 * 3 + 5] * 2
     assert table.params_after.tolist() == [10 + 0 + 5, 20 + 9 + 5]
+
+
+def test_a_removed_layer_keeps_nothing() -> None:
+    plan = Plan.without_layers(STRUCTURE, np.array([False, True])).to_dict() | {"model": "A", "experiment": "x"}
+    table = Layers.validate(pd.DataFrame(layer_rows(plan, STRUCTURE)))
+    assert table.kept_kv_groups.tolist() == [2, 0]
+    assert table.params_after.tolist() == [2 * 10 + 4 * 3 + 5, 0]
 
 
 def test_the_data_dictionary_is_fresh() -> None:

@@ -40,6 +40,18 @@ def test_versions_compute_what_they_should(name: str) -> None:
     torch.testing.assert_close(versions[PADDED](TOKENS).logits, alone(TOKENS).logits, rtol=1e-5, atol=1e-5)
 
 
+def test_a_version_without_a_layer_leaves_the_unpruned_one() -> None:
+    model = random_model("qwen2", 40)
+    before = model(TOKENS).logits
+    versions = versions_of(model, ((), (0, 1)), ((), tuple(range(48))), (0,), multiple=16)
+    assert list(versions) == [UNPRUNED, PRUNED]
+    assert [len(one.model.layers) for one in versions.values()] == [2, 1]
+    assert torch.equal(versions[UNPRUNED](TOKENS).logits, before)
+    assert {run.version for run in measure(versions, WORKLOAD)} == {UNPRUNED, PRUNED}
+    # One layer, 2 key/value heads of 8, keys and values, float32.
+    assert kv_cache_bytes_per_token(versions[PRUNED]) == 2 * 8 * 2 * 4
+
+
 def test_versions_share_what_is_not_cut() -> None:
     versions = versions_of(random_model("llama", 40), KV, MLP, multiple=32)
     embeddings = [model.get_input_embeddings().weight for model in versions.values()]

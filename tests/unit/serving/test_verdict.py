@@ -21,6 +21,7 @@ from espalier.serving.verdict import (
 STRUCTURE = ModelSizes((LayerSizes(4, 3_072, 512, 192, 128),) * 4, other_params=100_000)
 LLAMA = ModelProperties("llama", 4_096, None, head_dim=64, queries_per_group=2, biases=(), block_norms=())
 WHOLE = KeptCounts((4,) * 4, (512,) * 4)
+MIXED = KeptCounts((4,) * 4, (512, 512, 512, 256))
 
 
 def verdict(name: str, kept: KeptCounts, properties: ModelProperties = LLAMA) -> Verdict:
@@ -103,18 +104,47 @@ def test_output_biases_need_a_block_to_be_in() -> None:
     ids=["norms", "short window", "window of the context"],
 )  # fmt: skip
 def test_what_gguf_refuses(properties: ModelProperties, reasons: list[str]) -> None:
-    found = verdict("gguf_f16", WHOLE, properties)
+    found = verdict("gguf_f16", MIXED, properties)
     assert [message.code for message in found.reasons] == reasons
     assert (found.code == "cannot") == bool(reasons)
 
 
 def test_norms_over_queries_and_keys_stay_in_a_folder() -> None:
-    """Models with norms of queries and keys can be exported as a folder, but not as GGUF."""
+    """Models with norms of queries and keys can be exported as a folder; as GGUF only if layers do not differ."""
     qwen3 = replace(LLAMA, model_type="qwen3", block_norms=("self_attn.k_norm", "self_attn.q_norm"))
-    assert [verdict(name, WHOLE, qwen3).code for name in ("transformers", "vllm", "gguf_k")] == [
-        "as_is", "as_is", "cannot",
+    names = ("transformers", "vllm", "gguf_k")
+    assert [verdict(name, MIXED, qwen3).code for name in names] == ["as_is", "as_is", "cannot"]
+    assert [verdict(name, WHOLE, qwen3).code for name in names] == ["as_is"] * 3
+    assert verdict("transformers", MIXED, replace(LLAMA, model_type="gemma")).code == "cannot"
+
+
+def test_layers_that_are_removed_whole() -> None:
+    """They need neither stubs nor rounding, and the others have one shape, which stock code loads."""
+    kept = KeptCounts((0, 4, 0, 4), (0, 512, 0, 512), removed=(0, 2))
+    assert {one.target.name: one.code for one in all_verdicts(kept, STRUCTURE, LLAMA)} == dict.fromkeys(
+        (target.name for target in TARGETS), "as_is"
+    )
+    assert [one.left_out + one.attention_stubs for one in all_verdicts(kept, STRUCTURE, LLAMA)] == [[]] * len(TARGETS)
+    assert kept.n_params(STRUCTURE) == STRUCTURE.total_params - 2 * STRUCTURE.layers[0].params
+    assert kept.stock_obstacles(LLAMA) == []
+    # The same counts without `removed` are empty blocks, whose norms stay.
+    emptied = KeptCounts(kept.kv_groups, kept.mlp_channels)
+    assert [obstacle.kind for obstacle in emptied.stock_obstacles(LLAMA)] == [
+        "no_attention", "no_mlp", "kv_groups", "mlp_channels",
     ]  # fmt: skip
-    assert verdict("transformers", WHOLE, replace(LLAMA, model_type="gemma")).code == "cannot"
+    assert width_recommendation(kept, STRUCTURE).values == {"multiple": 256}
+
+
+def test_stock_checkpoints_load_where_other_shapes_do_not() -> None:
+    same = KeptCounts((2,) * 4, (256,) * 4)
+    gemma = replace(LLAMA, model_type="gemma")
+    assert verdict("transformers", same, gemma).code == "as_is"
+    assert verdict("vllm", same, gemma).code == "cannot"  # not read for this type
+    qwen2 = replace(LLAMA, model_type="qwen2")
+    assert codes(verdict("vllm", same, qwen2)) == ["derives_head_dim"]
+    assert codes(verdict("vllm", WHOLE, qwen2)) == codes(verdict("vllm", same)) == []
+    heads = replace(LLAMA, kv_group_counts=(1, 4))
+    assert [obstacle.kind for obstacle in same.stock_obstacles(heads)] == ["heads"]
 
 
 def test_query_heads_that_are_gone() -> None:

@@ -67,6 +67,21 @@ def test_verdicts_from_the_layers_table() -> None:
     assert [one["multiple"] for one in found["rounding"]] == [8, 32, 64, 256]
 
 
+def test_stock_shapes_from_the_layers_table() -> None:
+    """Layer 0 is removed whole: it keeps no parameters. In the first table, its norms are left."""
+    counts = {"kept_kv_groups": [2, 0], "kept_mlp_channels": [48, 0], "params_before": [7744, 7744]}
+    found = serving_verdicts(layers_table(**counts, params_after=[7744, 64]), "A", "x", MANIFEST)
+    assert found["stock"]["has_shape"] is False
+    assert [message["text"] for message in found["stock"]["said"]] == [
+        "no attention in layers 0", "no MLP in layers 0",
+        "2 different numbers of KV groups (number: layers; 2: 1; 0: 0)",
+        "2 different MLP widths (width: layers; 48: 1; 0: 0)",
+    ]  # fmt: skip
+    found = serving_verdicts(layers_table(**counts, params_after=[7744, 0]), "A", "x", MANIFEST)
+    assert found["stock"] == {"has_shape": True, "said": []}
+    assert found["removed_param_fraction"] == pytest.approx(7744 / (2 * 7744 + 1_000))
+
+
 @pytest.mark.parametrize(
     ("manifest", "widths", "reason"),
     [

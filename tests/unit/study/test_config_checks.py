@@ -49,6 +49,22 @@ def test_what_can_be_done_is_not_refused() -> None:
         ({"evaluation": {}}, "evaluation.perplexity.window: got 2048, but the context of model 'A' is 256 tokens"),
         ({"grid": {"pruning_ratio": [0.35, 0.8]}}, "model 'A': pruning_ratio 0.8 means removing 230,041 of 287,552 "),
         ({"selection": {"freeze_first_layers": 3, "freeze_last_layers": 3}}, "at most 0 can go with freeze_first_laye"),
+        (
+            {"methods": [{"name": "d", "units": ["layer"]}], "grid": {"methods": ["d"], "pruning_ratio": [0.9]}},
+            "model 'A': pruning_ratio 0.9 means removing 258,796 of 287,552 parameters, but at most 5 of 6 layers can",
+        ),
+        (
+            {"methods": [{"name": "c", "units": ["kv_group"]}], "grid": {"methods": ["c"], "pruning_ratio": [0.6]}},
+            "model 'A': pruning_ratio 0.6 means removing 172,531 of 287,552 parameters, but at most 73,728 can go; low",
+        ),
+        (
+            {
+                "methods": [{"name": "s", "allocation": "same_shape"}],
+                "grid": {"methods": ["s"]},
+                "selection": {"freeze_last_layers": 1},
+            },
+            "model 'A': selection.freeze_last_layers 1 gives layers different shapes, which allocation same_shape",
+        ),
         ({"selection": {"max_layer_ratio": 0.3}}, "lower pruning_ratio to at most 0.1922 or relax these options"),
     ],
 )

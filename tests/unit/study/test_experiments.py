@@ -73,6 +73,39 @@ def test_a_random_criterion_with_priors_depends_on_calibration() -> None:
     assert (len(found.gradient_tables), len(prior_tables(found))) == (0, 1)
 
 
+def test_keys_at_the_meaning_they_had_before_are_no_params() -> None:
+    """Otherwise results of older versions would be stale."""
+    method = {"name": "t", "scope": "block", "units": ["mlp_channel", "kv_group"], "contiguous": False}
+    found = sweep(methods=[method], grid={"methods": ["t"]}, selection={"stock_shape": False})
+    settings = found.plan_settings(found.experiments[0])
+    assert list(settings["method"]) == [
+        "criterion", "prior", "scope", "temperature", "tau", "prior_floor", "normalise", "allocation",
+    ]  # fmt: skip
+    assert list(settings["selection"]) == [
+        "freeze_first_layers", "freeze_last_layers", "max_layer_ratio", "collapse_below", "mlp_multiple_of",
+    ]  # fmt: skip
+
+
+def test_methods_that_remove_layers_depend_on_what_they_use() -> None:
+    methods = [
+        {"name": "shortgpt", "units": ["layer"], "criterion": "constant", "scope": "layer", "prior": "cosine_distance"},
+        {"name": "depth", "units": ["layer"], "criterion": "magnitude", "contiguous": True},
+        {"name": "same", "allocation": "same_shape"},
+    ]
+    grid = {"methods": ["shortgpt", "depth"], "taylor_seq_len": [16], "taylor_num_samples": [8]}
+    found = sweep(methods=methods, grid=grid)
+    assert [experiment.name for experiment in found.experiments] == ["shortgpt-seq16-n8-p20", "depth-p20"]
+    assert found.importance_tables == ["results/s/importance/A/magnitude.parquet"]
+    assert prior_tables(found) == {"results/s/priors/A/c4-s0/seq16.parquet"}
+    settings = found.plan_settings(found.experiments[1])
+    assert settings["method"]["units"] == ("layer",)
+    assert settings["method"]["contiguous"] is True
+    # A width that only other methods use makes no plan of layers stale.
+    mixed = sweep(methods=methods, grid=grid | {"methods": ["depth", "same"]}, selection={"mlp_multiple_of": 8})
+    assert mixed.plan_settings(mixed.experiments[0]) == settings
+    assert mixed.plan_settings(mixed.experiments[1])["selection"]["mlp_multiple_of"] == 8
+
+
 def test_a_models_own_grid_overrides_the_studys() -> None:
     models = [MODEL, {**MODEL, "name": "B", "grid": {"taylor_seq_len": [8], "taylor_num_samples": [3, 4]}}]
     whole = study(models=models)

@@ -8,13 +8,12 @@ from typing import Any
 import gguf
 
 from espalier.errors import UserError
+from espalier.export.gguf.architecture import FileArchitecture
 from espalier.export.gguf.blocks import FileBlock
 from espalier.export.gguf.rope import check_rope
 from espalier.export.gguf.source import Source
 from espalier.export.gguf.tensors import FILE_TYPES
 from espalier.models.architecture import EMBEDDINGS
-
-ARCHITECTURE = "deci"
 
 
 def check_config(config: Any) -> None:
@@ -25,15 +24,15 @@ def check_config(config: Any) -> None:
     """
     check_rope(config)
     if config.hidden_act != "silu":
-        raise UserError(f"config.json: hidden_act {config.hidden_act!r} is not silu, the only one of GGUF's deci "
-                        "architecture; export to transformers instead")  # fmt: skip
+        raise UserError(f"config.json: hidden_act {config.hidden_act!r} is not silu, the only one of GGUF's "
+                        "architectures; export to transformers instead")  # fmt: skip
 
 
 def gguf_context_length(config: Any) -> int:
     """Return the context length, in tokens, up to which the file computes the same as the model.
 
-    The `deci` architecture has no sliding window. For texts up to the length of the window, full attention gives the
-    same result.
+    The architectures of the files have no sliding window. For texts up to the length of the window, full attention
+    gives the same result.
     """
     longest = int(config.max_position_embeddings)
     window = getattr(config, "sliding_window", None)
@@ -42,7 +41,13 @@ def gguf_context_length(config: Any) -> int:
 
 
 def write_metadata(
-    writer: gguf.GGUFWriter, source: Source, blocks: Sequence[FileBlock], *, name: str, gguf_type: str
+    writer: gguf.GGUFWriter,
+    source: Source,
+    blocks: Sequence[FileBlock],
+    architecture: FileArchitecture,
+    *,
+    name: str,
+    gguf_type: str,
 ) -> None:
     """Add the metadata of the model to a file. `Vocabulary.write` adds that of the tokenizer."""
     config, head_dim = source.config, source.head_dim
@@ -54,9 +59,14 @@ def write_metadata(
     writer.add_context_length(gguf_context_length(config))
     writer.add_embedding_length(config.hidden_size)
     writer.add_vocab_size(source.shapes[EMBEDDINGS][0])
-    writer.add_head_count([block.n_heads for block in blocks])
-    writer.add_head_count_kv([block.n_kv_heads for block in blocks])
-    writer.add_feed_forward_length([block.n_ff for block in blocks])
+    if architecture.has_layer_sizes:
+        writer.add_head_count([block.n_heads for block in blocks])
+        writer.add_head_count_kv([block.n_kv_heads for block in blocks])
+        writer.add_feed_forward_length([block.n_ff for block in blocks])
+    else:
+        writer.add_head_count(blocks[0].n_heads)
+        writer.add_head_count_kv(blocks[0].n_kv_heads)
+        writer.add_feed_forward_length(blocks[0].n_ff)
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_rope_dimension_count(head_dim)

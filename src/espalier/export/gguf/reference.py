@@ -1,8 +1,8 @@
 """Logits of the model in a folder, computed in float32 with only the weights in use in memory.
 
-This module implements the equations of Llama, Mistral and Qwen2: RMSNorm before each block, rotary position embeddings,
-grouped-query attention, SwiGLU. transformers would hold the whole model in memory. The tests compare the logits with
-those of the pruned transformers model.
+This module implements the equations of Llama, Mistral, Qwen2 and Qwen3: RMSNorm before each block (in Qwen3 also over
+each query and key), rotary position embeddings, grouped-query attention, SwiGLU. transformers would hold the whole
+model in memory. The tests compare the logits with those of the pruned transformers model.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from espalier.models.architecture import (
     ATTENTION_NORM,
     EMBEDDINGS,
     FINAL_NORM,
+    KEY_NORM,
     LAYERS,
     MLP,
     MLP_NORM,
     OUTPUT_EMBEDDINGS,
+    QUERY_NORM,
 )
 from espalier.progress import Progress
 
@@ -61,6 +63,7 @@ class _Layer:
             self._linear(f"{ATTENTION.path}.{name}", hidden).view(n_tokens, -1, head_dim).transpose(0, 1)
             for name in ATTENTION.readers
         )  # (heads, tokens, head_dim)
+        q, k = self._norm_if_present(QUERY_NORM, q), self._norm_if_present(KEY_NORM, k)
         group = self._sizes.n_heads // self._sizes.n_kv_heads
         q, k = (x * cos + _half_turned(x) * sin for x in (q, k))
         k, v = (x.repeat_interleave(group, dim=0) for x in (k, v))
@@ -77,6 +80,9 @@ class _Layer:
 
     def _norm(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
         return _norm(hidden, self._source.read(f"{self._prefix}{name}.weight"), self._source.config.rms_norm_eps)
+
+    def _norm_if_present(self, name: str, values: torch.Tensor) -> torch.Tensor:
+        return self._norm(name, values) if f"{self._prefix}{name}.weight" in self._source.shapes else values
 
     def _linear(self, name: str, values: torch.Tensor) -> torch.Tensor:
         result = values @ self._source.read(f"{self._prefix}{name}.weight").T

@@ -16,6 +16,8 @@ from espalier.models.config_file import read_config
 from espalier.models.folder import weight_files
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
+STOCK_TYPES = (*MODEL_TYPES, "qwen3")
+"""Values of `model_type` of folders whose layers all have one shape."""
 _PRUNED = "pruned_"
 # Keys of config.json that do not belong to the config of the base architecture.
 _NOT_COMPUTED = ("model_type", "per_layer_config", "architectures", "auto_map", "transformers_version")
@@ -51,12 +53,14 @@ class Source:
         config: Config of the base architecture, as transformers reads it, without the sizes of single layers.
         shapes: Shape of each tensor, by name.
         files: Name of the file that contains each tensor, by name of the tensor.
+        is_stock: Whether the folder is one of a stock model: its config has one shape for all layers.
     """
 
     folder: Path
     config: Any
     shapes: dict[str, tuple[int, ...]]
     files: dict[str, str]
+    is_stock: bool = False
 
     @property
     def head_dim(self) -> int:
@@ -117,7 +121,9 @@ def open_source(folder: str | Path) -> Source:
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: has no config.json; give a folder that the workflow exported, or of a base model")
-    config = _base_config(folder, read_config(folder))
+    raw = read_config(folder)
+    is_stock = not str(raw.get("model_type", "")).startswith(_PRUNED) and "per_layer_config" not in raw
+    config = _base_config(folder, raw, STOCK_TYPES if is_stock else MODEL_TYPES)
     shapes: dict[str, tuple[int, ...]] = {}
     files: dict[str, str] = {}
     for file in weight_files(folder):
@@ -128,25 +134,26 @@ def open_source(folder: str | Path) -> Source:
             raise UserError(f"{folder / file}: cannot be read ({error}); export or stage the model again") from None
         shapes |= found
         files |= dict.fromkeys(found, file)
-    if normed := [name for name in shapes if "q_norm" in name or "k_norm" in name]:
+    normed = [name for name in shapes if "q_norm" in name or "k_norm" in name]
+    if normed and not (is_stock and config.model_type == "qwen3"):
         raise UserError(f"{folder}: {normed[0]}: GGUF has no architecture for norms of queries or keys in layers of "
                         "different sizes; export to transformers instead")  # fmt: skip
     # The config may be wrong. Like transformers, treat embeddings as untied if the weights contain an output matrix.
     config.tie_word_embeddings = OUTPUT_EMBEDDINGS not in shapes
-    return Source(folder, config, shapes, files)
+    return Source(folder, config, shapes, files, is_stock)
 
 
-def _base_config(folder: Path, raw: dict[str, Any]) -> Any:
+def _base_config(folder: Path, raw: dict[str, Any], allowed: tuple[str, ...]) -> Any:
     model_type = str(raw.get("model_type", "")).removeprefix(_PRUNED)
-    if model_type == "qwen3":
+    if model_type == "qwen3" and model_type not in allowed:
         raise UserError(
             f"{folder}: Qwen3 has norms of queries and keys, for which GGUF has no architecture with layers of "
             "different sizes; export to transformers instead"
         )
-    if model_type not in MODEL_TYPES:
+    if model_type not in allowed:
         raise UserError(
             f"{folder}: model type {model_type!r} cannot be written as GGUF; allowed: {', '.join(MODEL_TYPES)}, pruned "
-            "or not; export to transformers instead"
+            "or not, and qwen3 in one shape; export to transformers instead"
         )
     values = {key: value for key, value in raw.items() if key not in _NOT_COMPUTED}
     return AutoConfig.for_model(model_type, **values)

@@ -3,9 +3,9 @@
 Names, shapes and types of all tensors are known first. The content of each tensor is read when it is written, so that
 only one is in memory.
 
-Rotary embeddings rotate pairs of elements of a head: elements 2i and 2i + 1 in llama.cpp, i and i + head_dim / 2 in
-transformers. The rows of `q_proj` and `k_proj`, and their biases, are therefore put into llama.cpp's order. Attention
-scores are sums over the elements of a head, so they do not change.
+Rotary embeddings rotate pairs of elements of a head: i and i + head_dim / 2 in transformers, and elements 2i and 2i + 1
+in some architectures of llama.cpp. For these, the rows of `q_proj` and `k_proj`, and their biases, are put into
+llama.cpp's order. Attention scores are sums over the elements of a head, so they do not change.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import quant_shape_to_byte_shape, quantize
 
 from espalier.errors import UserError
+from espalier.export.gguf.architecture import FileArchitecture
 from espalier.export.gguf.blocks import FileBlock
 from espalier.export.gguf.rope import check_rope, frequency_factors
 from espalier.export.gguf.source import Source
@@ -29,10 +30,12 @@ from espalier.models.architecture import (
     ATTENTION_NORM,
     EMBEDDINGS,
     FINAL_NORM,
+    KEY_NORM,
     LAYERS,
     MLP,
     MLP_NORM,
     OUTPUT_EMBEDDINGS,
+    QUERY_NORM,
 )
 
 FILE_TYPES = {
@@ -90,9 +93,11 @@ class Tensor:
         return np.ascontiguousarray(quantize(np.ascontiguousarray(values.numpy()), self.type))
 
 
-def tensors_of(source: Source, blocks: Sequence[FileBlock], gguf_type: str) -> list[Tensor]:
+def tensors_of(
+    source: Source, blocks: Sequence[FileBlock], architecture: FileArchitecture, gguf_type: str
+) -> list[Tensor]:
     """Return the tensors of a file, in the order in which they are written."""
-    return [_typed(name, shape, make, gguf_type) for name, shape, make in _all(source, blocks)]
+    return [_typed(name, shape, make, gguf_type) for name, shape, make in _all(source, blocks, architecture)]
 
 
 def fallbacks(tensors: Sequence[Tensor], gguf_type: str) -> list[str]:
@@ -110,20 +115,20 @@ def _typed(name: str, shape: tuple[int, ...], make: Make, gguf_type: str) -> Ten
     return Tensor(name, shape, Type[gguf_type] if fits else Type.F16, make)
 
 
-def _all(source: Source, blocks: Sequence[FileBlock]) -> Iterator[UntypedTensor]:
+def _all(source: Source, blocks: Sequence[FileBlock], architecture: FileArchitecture) -> Iterator[UntypedTensor]:
     yield _plain(source, "token_embd.weight", EMBEDDINGS)
     if check_rope(source.config) == "llama3":
         factors = frequency_factors(source.config, source.head_dim)
         yield "rope_freqs.weight", tuple(factors.shape), lambda: factors
     for number, block in enumerate(blocks):
-        for name, shape, make in [*_attention(source, block), *_mlp(source, block)]:
+        for name, shape, make in [*_attention(source, block, architecture), *_mlp(source, block)]:
             yield f"blk.{number}.{name}", shape, make
     yield _plain(source, "output_norm.weight", FINAL_NORM)
     if not source.config.tie_word_embeddings:
         yield _plain(source, "output.weight", OUTPUT_EMBEDDINGS)
 
 
-def _attention(source: Source, block: FileBlock) -> Iterator[UntypedTensor]:
+def _attention(source: Source, block: FileBlock, architecture: FileArchitecture) -> Iterator[UntypedTensor]:
     prefix, hidden = f"{LAYERS}.{block.layer}.", source.config.hidden_size
     if block.attention_stub:
         yield _ones("attn_norm.weight", hidden)
@@ -135,9 +140,13 @@ def _attention(source: Source, block: FileBlock) -> Iterator[UntypedTensor]:
         for name, reader, rotated in zip(
             ("attn_q", "attn_k", "attn_v"), ATTENTION.paths, (True, True, False), strict=False
         ):
+            moved = rotated and architecture.rotates_neighbours
             for part in ("weight", "bias"):
                 if f"{prefix}{reader}.{part}" in source.shapes:
-                    yield _projection_rows(source, f"{name}.{part}", f"{prefix}{reader}.{part}", rotated=rotated)
+                    yield _projection_rows(source, f"{name}.{part}", f"{prefix}{reader}.{part}", rotated=moved)
+        for name, norm in (("attn_q_norm", QUERY_NORM), ("attn_k_norm", KEY_NORM)):
+            if f"{prefix}{norm}.weight" in source.shapes:
+                yield _plain(source, f"{name}.weight", f"{prefix}{norm}.weight")
         yield _plain(source, "attn_output.weight", f"{prefix}{ATTENTION.writer_path}.weight")
     if block.n_heads and f"{prefix}{ATTENTION.writer_path}.bias" in source.shapes:
         yield _plain(source, "attn_output.bias", f"{prefix}{ATTENTION.writer_path}.bias")

@@ -10,9 +10,10 @@ import gguf
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from espalier.errors import UserError
+from espalier.export.gguf.architecture import FileArchitecture, file_architecture
 from espalier.export.gguf.blocks import FileBlock, lay_out
 from espalier.export.gguf.check import check_file, llama_cpp_version
-from espalier.export.gguf.metadata import ARCHITECTURE, check_config, gguf_context_length, write_metadata
+from espalier.export.gguf.metadata import check_config, gguf_context_length, write_metadata
 from espalier.export.gguf.source import Source, open_source
 from espalier.export.gguf.tensors import FILE_TYPES, Tensor, fallbacks, tensors_of
 from espalier.export.gguf.vocabulary import Vocabulary, describe
@@ -52,12 +53,13 @@ def export_gguf(folder: str | Path, output: str | Path, *, gguf_type: str, name:
     # The config of the base model selects the tokenizer class that the evaluation used.
     tokenizer = AutoTokenizer.from_pretrained(folder, config=source.config, local_files_only=True)
     blocks = lay_out(source.layers(), WIDTH_MULTIPLE[gguf_type])
+    architecture = file_architecture(source, blocks)
     vocabulary = describe(tokenizer, source.shapes[EMBEDDINGS][0], _other_eos(Path(folder), tokenizer))
-    tensors = tensors_of(source, blocks, gguf_type)
-    facts = _facts(source, blocks, tensors, vocabulary, gguf_type)
+    tensors = tensors_of(source, blocks, architecture, gguf_type)
+    facts = _facts(source, blocks, architecture, tensors, vocabulary, gguf_type)
     _tell(facts)
     with atomic_file(output) as temporary:
-        _write_file(temporary, source, blocks, tensors, vocabulary, gguf_type=gguf_type, name=name)
+        _write_file(temporary, source, blocks, architecture, tensors, vocabulary, gguf_type=gguf_type, name=name)
         facts["n_bytes"] = temporary.stat().st_size
         facts["llama_cpp"] = check_file(temporary, source, tokenizer, vocabulary, gguf_type)
     write_json(f"{output}.json", facts)
@@ -68,6 +70,7 @@ def _write_file(
     path: Path,
     source: Source,
     blocks: list[FileBlock],
+    architecture: FileArchitecture,
     tensors: list[Tensor],
     vocabulary: Vocabulary,
     *,
@@ -76,9 +79,9 @@ def _write_file(
 ) -> None:
     """Write the header and the metadata, then the tensors one at a time."""
     logging.getLogger("gguf").setLevel(logging.WARNING)
-    writer = gguf.GGUFWriter(path, ARCHITECTURE)
+    writer = gguf.GGUFWriter(path, architecture.name)
     try:
-        write_metadata(writer, source, blocks, name=name, gguf_type=gguf_type)
+        write_metadata(writer, source, blocks, architecture, name=name, gguf_type=gguf_type)
         vocabulary.write(writer)
         for tensor in tensors:
             writer.add_tensor_info(tensor.name, tensor.shape, "float32", tensor.n_bytes, raw_dtype=tensor.type)
@@ -94,12 +97,17 @@ def _write_file(
 
 
 def _facts(
-    source: Source, blocks: list[FileBlock], tensors: list[Tensor], vocabulary: Vocabulary, gguf_type: str
+    source: Source,
+    blocks: list[FileBlock],
+    architecture: FileArchitecture,
+    tensors: list[Tensor],
+    vocabulary: Vocabulary,
+    gguf_type: str,
 ) -> dict[str, Any]:
     """Return the content of the JSON file, except the size of the GGUF file and the results of the check."""
     kept = {block.layer for block in blocks}
     return {
-        "architecture": ARCHITECTURE,
+        "architecture": architecture.name,
         "type": gguf_type,
         "n_blocks": len(blocks),
         "context_length": gguf_context_length(source.config),
@@ -125,9 +133,10 @@ def _tell(facts: dict[str, Any]) -> None:
             logger.info("%s: %s", what, len(facts[key]) if key == "stored_as_f16" else facts[key])
     if facts["context_length"] < facts["max_position_embeddings"]:
         logger.info(
-            "context length %d, the sliding window, instead of %d: GGUF's deci architecture has full attention only",
+            "context length %d, the sliding window, instead of %d: GGUF's %s architecture has full attention only",
             facts["context_length"],
             facts["max_position_embeddings"],
+            facts["architecture"],
         )
     for difference in facts["tokenizer"]["other_ids_for"]:
         logger.info("llama.cpp gives other ids for %s", difference)

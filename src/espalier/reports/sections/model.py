@@ -40,6 +40,10 @@ def model_sections(texts: Texts, analysis: Content, content: Content) -> list[Re
     ]
 
 
+LARGEST_DIFFERENCE_REMOVED = 0.01
+"""Shares of removed parameters that differ by more are pointed out: such methods are not compared at one size."""
+
+
 def describe_correlation(texts: Texts, within: Content | None) -> str:
     """Return a correlation within methods in words, if a relation is shown."""
     if within is None or within["strength"] is None:
@@ -68,10 +72,30 @@ def _methods_section(texts: Texts, content: Content) -> ReportSection:
         remarks.append(texts("methods.best_by_mean", method=mean, acc=format_fixed(methods[mean]["mean"])))
     if any(method["control"] for method in methods.values()):
         remarks.append(texts("methods.controls"))
+    remarks += _achieved_remarks(texts, methods)
     header = [texts(code) for code in ("method", "acc_mean", "sd", "min", "max", "n", "ci")]
     return ReportSection(
         texts("s.methods"), tables=[Table(header, rows)], remarks=remarks, figures=["accuracy_by_method"]
     )
+
+
+def _achieved_remarks(texts: Texts, methods: Content) -> list[str]:
+    """Return a remark if the shares that methods removed differ by more than a point; none otherwise."""
+    achieved = {
+        name: method["removed_param_fraction"]
+        for name, method in methods.items()
+        if method["removed_param_fraction"]["min"] is not None
+    }
+    lows, highs = ([one[end] for one in achieved.values()] for end in ("min", "max"))
+    if not achieved or max(highs) - min(lows) <= LARGEST_DIFFERENCE_REMOVED:
+        return []
+    shares = [f"{name} {_format_range(one['min'], one['max'])}" for name, one in achieved.items()]
+    return [texts("methods.achieved", shares=", ".join(shares))]
+
+
+def _format_range(low: float, high: float) -> str:
+    first, last = format_percent(low), format_percent(high)
+    return first if first == last else f"{first} \N{EN DASH} {last}"
 
 
 def _settings_section(texts: Texts, content: Content) -> ReportSection:

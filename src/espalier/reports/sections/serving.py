@@ -47,7 +47,7 @@ def serving_tables(texts: Texts, verdicts: Content) -> list[Table]:
 
 
 def serving_remarks(texts: Texts, verdicts: Content) -> list[str]:
-    """Return remarks: the messages of each target, the advice on MLP widths, and the meaning of the basis column."""
+    """Return remarks: stock shape, messages of each target, advice on MLP widths, and meaning of the basis column."""
     details = [
         texts(
             "deployment.details",
@@ -57,4 +57,15 @@ def serving_remarks(texts: Texts, verdicts: Content) -> list[str]:
         for one in verdicts["targets"]
         if one["said"]
     ]
-    return [*(f"  • {line}" for line in details), texts.message(verdicts["advice"]), texts("deployment.basis_about")]
+    return [
+        _stock_line(texts, verdicts["stock"]),
+        *(f"  • {line}" for line in details),
+        texts.message(verdicts["advice"]),
+        texts("deployment.basis_about"),
+    ]
+
+
+def _stock_line(texts: Texts, stock: Content) -> str:
+    if stock["has_shape"]:
+        return texts("deployment.stock")
+    return texts("deployment.not_stock", details="; ".join(texts.message(message) for message in stock["said"]))

@@ -3,16 +3,20 @@
 import re
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from espalier.errors import UserError
+from espalier.export.build import stock_model
 from espalier.export.gguf import tensors
 from espalier.export.gguf.reference import reference_logits
 from espalier.export.gguf.source import open_source
 from espalier.export.gguf.write import export_gguf
 from espalier.files import read_json
+from espalier.models.surgery import prune
+from espalier.planning.stock import KeptLayer, stock_shape
 from tests.unit.export.gguf.conftest import KV_GROUPS, MLP_CHANNELS, cut, four_layers, save_pruned
 
 LLAMA3_ROPE = {
@@ -74,6 +78,68 @@ def test_the_reference_is_the_pruned_model(case: tuple[Path, torch.nn.Module]) -
     with torch.inference_mode():
         expected = model(ids[None], use_cache=False).logits[0]
     torch.testing.assert_close(reference_logits(open_source(folder), ids.tolist()), expected, rtol=1e-4, atol=1e-4)
+
+
+STOCK_CASES = {
+    "llama": ("llama", {"attention_bias": True, "mlp_bias": True}, "llama"),
+    "llama, llama3 rope, tied": ("llama", {"rope_parameters": LLAMA3_ROPE, "tie_word_embeddings": True}, "llama"),
+    "mistral": ("mistral", {"sliding_window": None, "head_dim": 16}, "llama"),
+    "qwen2": ("qwen2", {}, "qwen2"),
+    "qwen3": ("qwen3", {"head_dim": 16, "tie_word_embeddings": True}, "qwen3"),
+}
+ALL_CHANNELS = list(range(48))
+STOCK_PLANS = {
+    "layers": ([[], [0, 1], [0, 1], []], [[], ALL_CHANNELS, ALL_CHANNELS, []], [0, 3]),
+    "one shape": (
+        [[0], [1], [1], [0]],
+        [ALL_CHANNELS[::2], ALL_CHANNELS[1::2], ALL_CHANNELS[:24], ALL_CHANNELS[24:]],
+        [],
+    ),
+}
+
+
+@pytest.fixture(params=[(case, plan) for case in STOCK_CASES for plan in STOCK_PLANS], ids=", ".join)
+def stock_case(
+    request: pytest.FixtureRequest, tmp_path: Path, tokenizers: dict[str, PreTrainedTokenizerFast]
+) -> tuple[Path, torch.nn.Module, str]:
+    """Return the folder of a stock checkpoint, the model, and the name of its GGUF architecture."""
+    architecture, changes, name = STOCK_CASES[request.param[0]]
+    if request.param == ("qwen2", "one shape"):
+        name = "deci"  # llama.cpp loads no `qwen2` that lost heads
+    tokenizer = tokenizers["qwen2" if architecture == "qwen3" else architecture]
+    model = four_layers(architecture, len(tokenizer), **changes)
+    plan = STOCK_PLANS[request.param[1]]
+    prune(model, *plan)
+    kept = KeptLayer(len(plan[0][1]), len(plan[1][1]), is_removed=False)
+    shape = stock_shape([kept] * model.config.num_hidden_layers)
+    assert shape is not None
+    stock_model(model, shape).save_pretrained(tmp_path / "stock")
+    tokenizer.save_pretrained(tmp_path / "stock")
+    return tmp_path / "stock", model, name
+
+
+def test_the_reference_is_the_stock_model(stock_case: tuple[Path, torch.nn.Module, str]) -> None:
+    folder, model, _ = stock_case
+    ids = torch.arange(5, 105)
+    with torch.inference_mode():
+        expected = model(ids[None], use_cache=False).logits[0]
+    torch.testing.assert_close(reference_logits(open_source(folder), ids.tolist()), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.llama
+def test_llama_cpp_computes_the_stock_model(stock_case: tuple[Path, torch.nn.Module, str], tmp_path: Path) -> None:
+    """The file has the stock architecture, with one number for all layers, if llama.cpp loads it, and no stubs."""
+    folder, model, name = stock_case
+    facts = export_gguf(folder, tmp_path / "model.gguf", gguf_type="F32", name="stock")
+    assert facts["architecture"] == name
+    assert facts["n_blocks"] == model.config.num_hidden_layers
+    assert facts["left_out_layers"] == facts["attention_stubs"] == facts["mlp_stubs"] == []
+    checked = facts["llama_cpp"]
+    assert (checked["checked"], checked["n_tokens"], checked["same_argmax"]) == (True, 200, 1.0)
+    assert checked["max_logit_difference"] < 1e-3
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    assert reader.fields["general.architecture"].contents() == name
+    assert isinstance(reader.fields[f"{name}.attention.head_count_kv"].contents(), list if name == "deci" else int)
 
 
 @pytest.mark.llama

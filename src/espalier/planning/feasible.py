@@ -1,0 +1,40 @@
+"""Check a request before anything is loaded: whatever the scores, can the plan be made?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from espalier.models.architecture import GROUP_UNITS, LAYER
+from espalier.models.sizes import ModelSizes
+from espalier.planning.depth import check_depth
+from espalier.planning.same_shape import check_same_shape
+from espalier.planning.select import Allocation, SelectionOptions, check_feasible
+
+
+def check_request(
+    sizes: ModelSizes,
+    pruning_ratio: float,
+    options: SelectionOptions,
+    allocation: Allocation = "global",
+    units: Collection[str] = GROUP_UNITS,
+    kv_group_counts: Collection[int] | None = None,
+) -> None:
+    """Check that a plan can be made, whatever the scores.
+
+    Args:
+        sizes: Sizes of the model.
+        pruning_ratio: Share of all parameters to remove.
+        options: Constraints.
+        allocation: How removal is divided among the layers.
+        units: Names of the units to remove.
+        kv_group_counts: Numbers of KV groups that a layer may keep with allocation `same_shape`; None allows all.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    if LAYER in units:
+        check_depth(sizes, pruning_ratio, options)
+    elif allocation == "same_shape":
+        check_same_shape(sizes.with_groups_of(units), pruning_ratio, options, kv_group_counts)
+    else:
+        check_feasible(sizes.with_groups_of(units), pruning_ratio, options, allocation)

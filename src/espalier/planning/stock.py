@@ -1,0 +1,125 @@
+"""Stock shapes: plans that stock model code loads, because all layers that remain have the same size.
+
+A model has a stock shape if each remaining layer keeps the same number of KV groups and the same number of MLP
+channels, at least one of each, and the stock config of its architecture accepts that number of heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
+
+from espalier.models.architecture import HEADS_NEED_NOT_DIVIDE
+
+
+class KeptLayer(NamedTuple):
+    """How many KV groups and MLP channels a layer keeps, and whether it is removed whole."""
+
+    n_kv_groups: int
+    n_mlp_channels: int
+    is_removed: bool
+
+
+class StockShape(NamedTuple):
+    """The shape of a model whose layers are all equal."""
+
+    n_layers: int
+    n_kv_groups: int
+    n_mlp_channels: int
+
+
+class Obstacle(NamedTuple):
+    """What keeps a plan from having a stock shape.
+
+    Attributes:
+        kind: `kv_groups` or `mlp_channels` if the remaining layers differ in their number, `no_attention` or `no_mlp`
+            if layers lost the block, `heads` if the stock config does not accept the number of heads.
+        sizes: Layers (as text, such as `0, 3-5`) by the number that they keep, most frequent number first.
+    """
+
+    kind: Literal["kv_groups", "mlp_channels", "no_attention", "no_mlp", "heads"]
+    sizes: Mapping[int, str]
+
+    def __str__(self) -> str:
+        """Return the obstacle in English."""
+        kept = "; ".join(f"{size:,} in layers {layers}" for size, layers in list(self.sizes.items())[:_SHOWN])
+        more = f"; {len(self.sizes) - _SHOWN} more" if len(self.sizes) > _SHOWN else ""
+        if self.kind == "heads":
+            return (
+                f"its stock config does not accept {next(iter(self.sizes))} KV groups, whose heads do not divide the "
+                "hidden size"
+            )
+        if self.kind in {"no_attention", "no_mlp"}:
+            block = "attention" if self.kind == "no_attention" else "MLP"
+            return f"layers {next(iter(self.sizes.values()))} have no {block}"
+        what = "KV groups" if self.kind == "kv_groups" else "MLP channels"
+        return f"{len(self.sizes)} different numbers of {what} ({kept}{more})"
+
+
+_SHOWN = 3  # numbers that a message lists
+
+
+def stock_shape(kept: Sequence[KeptLayer], kv_group_counts: Collection[int] | None = None) -> StockShape | None:
+    """Return the shape of a plan, or None if it has no stock shape; `obstacles` describes the arguments."""
+    if obstacles(kept, kv_group_counts):
+        return None
+    layers = [layer for layer in kept if not layer.is_removed]
+    return StockShape(len(layers), layers[0].n_kv_groups, layers[0].n_mlp_channels)
+
+
+def obstacles(kept: Sequence[KeptLayer], kv_group_counts: Collection[int] | None = None) -> list[Obstacle]:
+    """Return what keeps a plan from having a stock shape; empty if it has one.
+
+    Args:
+        kept: What each layer of the unpruned model keeps.
+        kv_group_counts: Numbers of KV groups that the stock config accepts; None if all.
+    """
+    found = []
+    layers = {number: layer for number, layer in enumerate(kept) if not layer.is_removed}
+    kv_groups = _by_size({number: layer.n_kv_groups for number, layer in layers.items()})
+    channels = _by_size({number: layer.n_mlp_channels for number, layer in layers.items()})
+    if 0 in kv_groups:
+        found.append(Obstacle("no_attention", {0: kv_groups[0]}))
+    if 0 in channels:
+        found.append(Obstacle("no_mlp", {0: channels[0]}))
+    if len(kv_groups) > 1:
+        found.append(Obstacle("kv_groups", kv_groups))
+    if len(channels) > 1:
+        found.append(Obstacle("mlp_channels", channels))
+    if not found and kv_group_counts is not None and not set(kv_groups) <= set(kv_group_counts):
+        found.append(Obstacle("heads", kv_groups))
+    return found
+
+
+def stock_kv_group_counts(n_kv_groups: int, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the numbers of KV groups that the stock config of a model accepts.
+
+    Some configs of transformers require that the hidden size is a multiple of the number of query heads.
+
+    Args:
+        n_kv_groups: KV groups of each layer of the unpruned model.
+        config: Content of the model's config.json, or the part of it in the manifest.
+    """
+    counts = range(1, n_kv_groups + 1)
+    if config.get("model_type") in HEADS_NEED_NOT_DIVIDE:
+        return tuple(counts)
+    n_query = int(config["num_attention_heads"]) // n_kv_groups
+    return tuple(n for n in counts if int(config["hidden_size"]) % (n * n_query) == 0 or n == n_kv_groups)
+
+
+def format_layer_ranges(layers: Iterable[int]) -> str:
+    """Format layer numbers compactly, such as `0, 3-5`."""
+    runs = [
+        [layer for _, layer in run] for _, run in groupby(enumerate(sorted(layers)), key=lambda pair: pair[1] - pair[0])
+    ]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _by_size(sizes: Mapping[int, int]) -> dict[int, str]:
+    """Return the layers by size, the most frequent size first, then the largest."""
+    layers: dict[int, list[int]] = {}
+    for number, size in sizes.items():
+        layers.setdefault(size, []).append(number)
+    order = sorted(layers, key=lambda size: (-len(layers[size]), -size))
+    return {size: format_layer_ranges(layers[size]) for size in order}
