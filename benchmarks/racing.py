@@ -23,9 +23,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from espalier.evaluation.racing import RUNGS, SET_LEVEL, Keep, Race, RaceRules, RaceTask
+from espalier.evaluation.racing import SET_LEVEL, Keep, Race, RaceRules, RaceTask
 from espalier.evaluation.replay import replay
 from espalier.statistics.correctness import Correctness, TaskDocuments
+from espalier.statistics.rungs import RUNGS
 from espalier.statistics.validation import FloatArray
 
 SEVEN = {

@@ -19,13 +19,14 @@ from tabulate import tabulate
 from espalier.analysis.evidence import correctness_of
 from espalier.analysis.selection import ModelRows, rows_of, valid_rows
 from espalier.errors import UserError
-from espalier.evaluation.racing import RUNGS, RaceRules
+from espalier.evaluation.racing import RaceRules
 from espalier.evaluation.replay import Replay, promised_experiments, race_tasks, replay
 from espalier.evaluation.request_tokens import tokens_per_document
 from espalier.evaluation.tokenised_requests import read_requests
 from espalier.files import read_table
 from espalier.recipe import read_samples
 from espalier.statistics.correctness import Correctness
+from espalier.statistics.rungs import RUNGS
 
 HEADERS = (
     "model", "ratio", "experiments", "races", "promise kept", "cost (mean)", "cost (5% to 95%)", "live at the end",

@@ -285,6 +285,8 @@ def _invalid_reasons(rows: pd.DataFrame, tasks: list[str]) -> pd.Series[str]:
     reasons = pd.Series("", index=rows.index, dtype=object)
     reasons[lacks_a_task] = "evaluated on fewer tasks"
     reasons[rows["acc_mean"].isna()] = "no accuracy"
+    if "race_stopped_by" in rows:  # its accuracies rest on fewer documents, so they are not compared with the others
+        reasons[rows["race_stopped_by"].notna()] = "stopped in the race"
     return reasons.where(rows["status"] == "ok", rows["status"].astype(object))
 
 

@@ -20,7 +20,6 @@ needs only numpy. It knows neither files nor models.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,10 +30,10 @@ import numpy as np
 
 from espalier.errors import UserError
 from espalier.files import sha256_of_json
+from espalier.statistics.rungs import RUNGS, rungs_problem
 from espalier.statistics.validation import BoolArray, FloatArray, IntArray
 
 Keep = Literal["best", "set", "comparisons"]
-RUNGS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 MIN_DOCUMENTS = 30
 """Fewest documents of a task in the first rung, unless the task has fewer."""
 SET_LEVEL = 0.95
@@ -68,12 +67,8 @@ class RaceRules:
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
             raise UserError(f"confidence {self.confidence} of a race: give a number between 0 and 1, such as 0.99")
-        given = ", ".join(map(str, self.rungs))
-        steps = (0.0, *self.rungs)
-        if any(not low < high for low, high in itertools.pairwise(steps)):
-            raise UserError(f"rungs {given} of a race: each rung must be larger than the one before, and above 0")
-        if not self.rungs or self.rungs[-1] != 1:
-            raise UserError(f"rungs {given or 'none'} of a race: the last rung must be 1, all documents")
+        if problem := rungs_problem(self.rungs):
+            raise UserError(f"rungs of a race: {problem}")
         if (self.keep == "comparisons") != (self.half_width is not None):
             raise UserError("a race needs a half-width for its first rung if it keeps comparisons, and only then")
         if self.half_width is not None and not 0 < self.half_width < 1:

@@ -135,6 +135,8 @@ def run_evaluation(snakemake: Any, plan: Path | None) -> None:
         yield from planned_experiments(load_study(snakemake.config), model)
 
     resources = dict(snakemake.resources.items())
+    output = snakemake.output
+    files = {"metrics": Path(output.metrics), "samples": Path(output.samples)}
     baseline = None if asked_only_for_files() else Path(paths.of("evaluate_baseline", model))
     key = evaluate_with_others(
         job, store, plan,
@@ -142,8 +144,7 @@ def run_evaluation(snakemake: Any, plan: Path | None) -> None:
         only_hands_over=pieces.only_hands_over(resources),
     )  # fmt: skip
     header = baseline_header(job.manifest) if plan is None else plan_header(plan)
-    output = snakemake.output
-    store.deliver_evaluation(key, header, metrics=Path(output.metrics), samples=Path(output.samples))
+    store.deliver_evaluation(key, header, **files)
 
 
 def evaluate_with_others(
@@ -227,7 +228,7 @@ def _evaluate(
     from espalier.tables import Samples
 
     parsed = None if plan is None else Plan.from_dict(plan)
-    answered = None if store is None or adapter is not None else AnswerStore(store, recipe).read()
+    answered = None if store is None or adapter is not None else AnswerStore(store.folder, recipe).read()
     if parsed is not None and answered is not None and answered.documents:
         result = _complete(job.evaluator, parsed, answered)
     else:

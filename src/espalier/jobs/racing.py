@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,34 @@ import pandas as pd
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of_unchanged, write_result, write_table
-from espalier.jobs.evaluation import EvaluationJob, scores_of
+from espalier.jobs.evaluation import EvaluationJob, plan_header, scores_of
 from espalier.jobs.interrupts import is_stopping
-from espalier.jobs.pieces import Piece, make_piece
+from espalier.jobs.pieces import Piece, make_piece, only_hands_over
 from espalier.planning.plan import Plan
-from espalier.results.race_store import AnswerStore, Document, RaceRecord, RaceSettings, TaskFacts
+from espalier.results.race_store import AnswerStore, Document, RaceRecord, RaceSettings, Standing, TaskFacts
 from espalier.results.store import METRICS, SAMPLES, Store, store_key
+from espalier.study.paths import Paths, results_folder
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RacedResult:
-    """Result of an experiment in a race.
+def run_raced_evaluation(snakemake: Any) -> None:
+    """Evaluate an experiment as far as its race takes it, and write `metrics.json` and `samples.parquet`.
 
-    Attributes:
-        key: Its key in the store.
-        race: Fields of `metrics.json` that say how far it came.
+    Args:
+        snakemake: The `snakemake` object of the script.
     """
-
-    key: str
-    race: dict[str, Any]
+    job, model = EvaluationJob.from_snakemake(snakemake), snakemake.wildcards.model
+    params, plan = snakemake.params.racing, Path(snakemake.input.plan)
+    store = Store(Path(Paths(results_folder(snakemake.config["study"])).evaluation_store(model)))
+    plans = dict(zip(params["experiments"], map(Path, snakemake.input.race), strict=True))
+    race = RaceJob(
+        job, store, plans, RaceSettings.from_params(params), controls=tuple(params["controls"]),
+        only_hands_over=only_hands_over(dict(snakemake.resources.items())),
+    )  # fmt: skip
+    found = race.run(snakemake.wildcards.experiment)
+    header, output = plan_header(plan) | {"race": found.fields}, snakemake.output
+    store.deliver_evaluation(found.key, header, metrics=Path(output.metrics), samples=Path(output.samples))
 
 
 class RaceJob:
@@ -61,12 +67,12 @@ class RaceJob:
     ) -> None:  # fmt: skip
         self._job, self._store, self._settings = job, store, settings
         self._plans: dict[str, dict[str, Any]] = {name: read_json(path) for name, path in plans.items()}
-        self._answers = {name: AnswerStore(store, job.recipe(plan)) for name, plan in self._plans.items()}
+        self._answers = {name: AnswerStore(store.folder, job.recipe(plan)) for name, plan in self._plans.items()}
         self._only_hands_over = only_hands_over
         self._facts = self._read_facts()
-        self._record = RaceRecord(store, self._answers, self._facts, settings, controls)
+        self._record = RaceRecord(store.folder, self._answers, self._facts, settings, controls)
 
-    def run(self, name: str) -> RacedResult:
+    def run(self, name: str) -> Standing:
         """Evaluate an experiment as far as the race takes it, and store its result.
 
         Raises:
@@ -75,21 +81,32 @@ class RaceJob:
         record = self._record
         if not any(name in outcome.failed for outcome in record.outcomes):
             record.forget_failure(name)
-        while True:
-            outcomes = record.outcomes
-            if any(name in outcome.failed for outcome in outcomes):
-                # The race went on without this experiment, so nothing compares it: it answers everything.
-                self._answer_or_fail(name, record.n_rungs)
-                return self._result(name, record.n_rungs, None)
-            stopped = next((one.decision for one in outcomes if name in one.decision.stopped), None)
-            if stopped is not None:
-                return self._result(name, stopped.rung, stopped.stopped[name]["by"])
-            rung = len(outcomes) + 1
-            if rung == record.n_rungs:
-                self._answer_or_fail(name, rung)
-                return self._result(name, rung, None)
+        while (standing := record.standing(name)) is None:
+            rung = len(record.outcomes) + 1
             self._answer_or_fail(name, rung)
             self._finish_rung(rung)
+        if not self._store.has(standing.key):
+            self._answer_or_fail(name, standing.rung)
+            self._store_result(name, standing)
+            if standing.rung == record.n_rungs:
+                self._finish_survivors(name)
+        return standing
+
+    def _finish_survivors(self, own: str) -> None:
+        """Answer all documents for the other survivors, whose own jobs then only hand over."""
+        for other in (one for one in self._record.live() if one != own):
+            standing = self._record.standing(other)
+            if is_stopping() or standing is None or self._store.has(standing.key):
+                continue
+            self._answer_beside(other, standing.rung, wait=False)
+            if not self._missing(other, standing.rung) and not self._needs_perplexity(other, standing.rung):
+                self._store_result_beside(other, standing)
+
+    def _store_result_beside(self, name: str, standing: Standing) -> None:
+        try:
+            self._store_result(name, standing)
+        except Exception as error:  # noqa: BLE001 (its own job reports the error)
+            logger.warning("%s: its result could not be stored: %s", name, error)
 
     def _finish_rung(self, rung: int) -> None:
         """Have all experiments of a rung answered, and decide it, unless another job has done so."""
@@ -109,6 +126,10 @@ class RaceJob:
             "rung %d of %d: %d of %d experiments go on", rung, self._record.n_rungs, len(decision.live),
             len(decision.accuracy),
         )  # fmt: skip
+        for other in decision.stopped:
+            standing = self._record.standing(other)
+            if standing is not None:
+                self._store_result_beside(other, standing)
 
     def _missing(self, name: str, rung: int) -> frozenset[Document]:
         """Return the documents up to a rung that an experiment has not answered."""
@@ -170,37 +191,24 @@ class RaceJob:
         job = f"evaluate {self._job.manifest['model']} {name}"
         make_piece(answers.parts, Piece(name, store_key(recipe), make, job, kind="rung"), beside=beside)
 
-    def _result(self, name: str, rung: int, stopped_by: str | None) -> RacedResult:
-        """Store the result of an experiment, computed from its answers up to a rung."""
-        record, answers = self._record, self._answers[name]
-        is_whole = rung == record.n_rungs
-        sizes = dict(zip(self._facts.tasks, record.sizes[rung - 1].tolist(), strict=True))
-        race = {
-            "rung": rung, "n_rungs": record.n_rungs, "n_documents": sum(sizes.values()), "stopped_by": stopped_by,
-            "keep": self._settings.rules.keep, "confidence": self._settings.rules.confidence,
-        }  # fmt: skip
-        # A whole evaluation is the same with and without a race, so it has the same key.
-        with_perplexity = is_whole or self._settings.perplexity == "all"
-        partial = {"documents": sizes, "seed": self._settings.seed, "perplexity": with_perplexity}
-        recipe = answers.recipe if is_whole else {**answers.recipe, "race": partial}
-        key = store_key(recipe)
-        with self._store.claim(key, wait=True):
-            if not self._store.has(key):
-                self._summarise(name, rung, recipe, with_perplexity=with_perplexity)
-        return RacedResult(key, race)
+    def _store_result(self, name: str, standing: Standing) -> None:
+        """Store the result of an experiment, computed from its answers, unless the store has it."""
+        with self._store.claim(standing.key, wait=True):
+            if not self._store.has(standing.key):
+                self._summarise(name, standing)
 
-    def _summarise(self, name: str, rung: int, recipe: Mapping[str, Any], *, with_perplexity: bool) -> None:
+    def _summarise(self, name: str, standing: Standing) -> None:
         from espalier.evaluation.evaluator import DocumentAnswers
         from espalier.tables import Samples
 
-        found, wanted = self._answers[name].read(), self._record.documents(rung)
+        found, wanted = self._answers[name].read(), self._record.documents(standing.rung)
         scores = scores_of(found, wanted)
-        perplexity = found.perplexity if with_perplexity else {}
+        perplexity = found.perplexity if standing.with_perplexity else {}
         answers = DocumentAnswers(scores, found.n_truncated, perplexity, found.n_params, found.timing_s)
         result = self._job.evaluator.summarise(answers)
-        with self._store.new_entry(store_key(recipe)) as folder:
+        with self._store.new_entry(standing.key) as folder:
             write_table(folder / SAMPLES, Samples.validate(result.samples))
-            write_result(folder / METRICS, {**result.metrics, "recipe": recipe})
+            write_result(folder / METRICS, {**result.metrics, "recipe": standing.recipe})
         logger.info("%s: acc_mean %.4f on %d documents", name, result.metrics["acc_mean"]["value"], len(wanted))
 
     def _read_facts(self) -> TaskFacts:
@@ -213,6 +221,6 @@ class RaceJob:
             facts = TaskFacts.read(self._store, requests)
             if facts is None:
                 evaluator = self._job.evaluator
-                facts = TaskFacts(evaluator.race_facts(), evaluator.blank_samples())
-                TaskFacts.write(self._store, requests, facts.tasks, facts.samples)
+                TaskFacts.write(self._store, requests, evaluator.race_facts(), evaluator.blank_samples())
+                facts = TaskFacts.read_unchecked(self._store.folder, requests)
         return facts

@@ -13,6 +13,7 @@ Nothing here depends on the rungs of a config, so answers serve any race, and th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,11 +29,12 @@ from espalier.evaluation.racing import Decision, Race, RaceRules, RaceTask, docu
 from espalier.files import locked, read_json, read_table, sha256_of_json, write_json, write_table
 from espalier.results.store import METRICS, RECIPE, SAMPLES, Store, store_key
 from espalier.statistics.correctness import correctness
-from espalier.statistics.validation import BoolArray
+from espalier.statistics.validation import BoolArray, IntArray
 
 ANSWERS, PART = "answers.parquet", "part.json"
 _KEY = ["task", "doc_id", "choice"]
 _COLUMNS = [*_KEY, "loglikelihood", "is_greedy"]
+_ENTRY = re.compile("[0-9a-f]{32}")
 Document = tuple[str, int]
 
 
@@ -61,13 +63,13 @@ class AnswerStore:
     """Answers of one experiment, in one or several parts.
 
     Args:
-        store: Store of the evaluations of the model.
+        store: Folder of the store of the evaluations of the model.
         recipe: Recipe of the experiment's whole evaluation.
     """
 
-    def __init__(self, store: Store, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, store: Path, recipe: Mapping[str, Any]) -> None:
         self._store, self.recipe, self.key = store, dict(recipe), store_key(recipe)
-        self._folder = store.folder / f"{self.key}.answers"
+        self._folder = store / f"{self.key}.answers"
 
     @property
     def parts(self) -> Store:
@@ -101,9 +103,9 @@ class AnswerStore:
     def read(self) -> ExperimentAnswers:
         """Return everything that the experiment has answered. Damaged parts are dropped."""
         found = ExperimentAnswers()
-        if self._store.has(self.key):
-            metrics = read_json(self._store.folder / self.key / METRICS)
-            found.frames.append(read_table(self._store.folder / self.key / SAMPLES)[_COLUMNS])
+        if Store(self._store).has(self.key):
+            metrics = read_json(self._store / self.key / METRICS)
+            found.frames.append(read_table(self._store / self.key / SAMPLES)[_COLUMNS])
             found.add(
                 {name: task["n_truncated"] or 0 for name, task in metrics["tasks"].items()},
                 metrics["perplexity"], metrics["n_params"], metrics.get("timing_s", {}),
@@ -112,8 +114,9 @@ class AnswerStore:
         if not self._folder.is_dir():
             return found
         parts = self.parts
-        for entry in sorted(path for path in self._folder.iterdir() if path.is_dir()):
-            if (entry / RECIPE).is_file() and parts.has(entry.name):
+        # Other names are those of entries that another job is writing, and of locks.
+        for entry in sorted(path for path in self._folder.iterdir() if _ENTRY.fullmatch(path.name)):
+            if parts.has(entry.name):
                 content = read_json(entry / PART)
                 found.frames.append(read_table(entry / ANSWERS))
                 found.add(content["n_truncated"], content["perplexity"], content["n_params"], content["timing_s"])
@@ -169,11 +172,11 @@ class TaskFacts:
 
     Attributes:
         tasks: Number of documents, tokens per document and metric of each task.
-        samples: A samples table of all documents, whose log-likelihoods mean nothing.
+        file: A samples table of all documents, whose log-likelihoods mean nothing.
     """
 
     tasks: Mapping[str, Mapping[str, Any]]
-    samples: pd.DataFrame
+    file: Path
 
     @classmethod
     def read(cls, store: Store, requests: str) -> TaskFacts | None:
@@ -183,20 +186,36 @@ class TaskFacts:
             store: Store of the evaluations of the model.
             requests: SHA-256 of the tokenised requests.
         """
+        folder = _facts_folder(store.folder, requests)
+        return cls.read_unchecked(store.folder, requests) if Store(folder.parent).has(folder.name) else None
+
+    @classmethod
+    def read_unchecked(cls, store: Path, requests: str) -> TaskFacts:
+        """Read the facts without checking whether the files are damaged.
+
+        Args:
+            store: Folder of the store of the evaluations of the model.
+            requests: SHA-256 of the tokenised requests.
+
+        Raises:
+            UserError: If the facts are not stored yet.
+        """
         folder = _facts_folder(store, requests)
-        entry = Store(folder.parent)
-        if not entry.has(folder.name):
-            return None
-        return cls(read_json(folder / PART), read_table(folder / SAMPLES))
+        return cls(read_json(folder / PART), folder / SAMPLES)
 
     @staticmethod
     def write(store: Store, requests: str, tasks: Mapping[str, Any], samples: pd.DataFrame) -> None:
         """Store the facts."""
-        folder = _facts_folder(store, requests)
+        folder = _facts_folder(store.folder, requests)
         with Store(folder.parent).new_entry(folder.name) as new:
             write_json(new / PART, dict(tasks))
             write_table(new / SAMPLES, samples)
             write_json(new / RECIPE, {"requests": requests})
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """The samples table of all documents."""
+        return read_table(self.file)
 
     @property
     def race_tasks(self) -> list[RaceTask]:
@@ -232,15 +251,15 @@ class TaskFacts:
         return result
 
 
-def _facts_folder(store: Store, requests: str) -> Path:
-    return store.folder / "facts" / store_key({"requests": requests})
+def _facts_folder(store: Path, requests: str) -> Path:
+    return store / "facts" / store_key({"requests": requests})
 
 
 class RaceRecord:
     """Decisions and failures of one race.
 
     Args:
-        store: Store of the evaluations of the model.
+        store: Folder of the store of the evaluations of the model.
         experiments: Store of the answers of each experiment.
         facts: Tasks of the model.
         settings: Settings of the race.
@@ -248,18 +267,48 @@ class RaceRecord:
     """
 
     def __init__(
-        self, store: Store, experiments: Mapping[str, AnswerStore], facts: TaskFacts, settings: RaceSettings,
+        self, store: Path, experiments: Mapping[str, AnswerStore], facts: TaskFacts, settings: RaceSettings,
         controls: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._experiments, self._facts, self._settings, self._controls = experiments, facts, settings, tuple(controls)
         race = self._new_race()
         keys = {name: answers.key for name, answers in experiments.items()}
         name = sha256_of_json({"race": race.fingerprint, "keys": keys})[:32]
-        self.folder = store.folder / f"race-{name}"
+        self.folder = store / f"race-{name}"
         self.n_rungs = race.n_rungs
         self.sizes = race.sizes
         self._race = race
-        self._orders = {t.name: document_order(t.name, t.n_documents, settings.seed) for t in facts.race_tasks}
+
+    @cached_property
+    def _orders(self) -> dict[str, IntArray]:
+        seed = self._settings.seed
+        return {task.name: document_order(task.name, task.n_documents, seed) for task in self._facts.race_tasks}
+
+    def standing(self, name: str) -> Standing | None:
+        """Return how far an experiment has come; None if the race has to decide first."""
+        outcomes = self.outcomes
+        stopped = next((one.decision for one in outcomes if name in one.decision.stopped), None)
+        if stopped is not None:
+            return self._standing(name, stopped.rung, stopped.stopped[name]["by"])
+        is_compared = not any(name in outcome.failed for outcome in outcomes)
+        # A race that went on without an experiment compares it with nobody, so the experiment answers everything.
+        if is_compared and len(outcomes) < self.n_rungs - 1:
+            return None
+        return self._standing(name, self.n_rungs, None)
+
+    def _standing(self, name: str, rung: int, stopped_by: str | None) -> Standing:
+        sizes = dict(zip(self._facts.tasks, self.sizes[rung - 1].tolist(), strict=True))
+        # A whole evaluation is the same with and without a race, so it has the same recipe.
+        recipe, is_whole = self._experiments[name].recipe, rung == self.n_rungs
+        with_perplexity = is_whole or self._settings.perplexity == "all"
+        if not is_whole:
+            partial = {"documents": sizes, "seed": self._settings.seed, "perplexity": with_perplexity}
+            recipe = {**recipe, "race": partial}
+        fields = {
+            "rung": rung, "n_rungs": self.n_rungs, "n_documents": sum(sizes.values()), "stopped_by": stopped_by,
+            "keep": self._settings.rules.keep, "confidence": self._settings.rules.confidence,
+        }  # fmt: skip
+        return Standing(rung, recipe, with_perplexity, fields)
 
     def documents(self, rung: int) -> frozenset[Document]:
         """Return all documents of the rungs up to this one."""
@@ -337,6 +386,28 @@ class RaceRecord:
             list(self._experiments), self._facts.race_tasks, self._settings.rules, seed=self._settings.seed,
             controls=self._controls,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a race takes an experiment.
+
+    Attributes:
+        rung: Last rung that the experiment answers.
+        recipe: Recipe of its result.
+        with_perplexity: Whether the result has the perplexities.
+        fields: Fields of `metrics.json` that say how far the experiment came.
+    """
+
+    rung: int
+    recipe: dict[str, Any]
+    with_perplexity: bool
+    fields: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Key of the result in the store."""
+        return store_key(self.recipe)
 
 
 @dataclass(frozen=True)

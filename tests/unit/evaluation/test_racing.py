@@ -141,10 +141,13 @@ def test_the_margin_of_a_set_is_that_of_the_full_grid() -> None:
     ("rules", "message"),
     [
         ({"confidence": 1.0}, r"confidence 1\.0 of a race: give a number between 0 and 1"),
-        ({"rungs": (0.1, 0.1, 1.0)}, r"rungs 0\.1, 0\.1, 1\.0 of a race: each rung must be larger"),
-        ({"rungs": (0.0, 1.0)}, r"rungs 0\.0, 1\.0 of a race: each rung must be larger than the one before, and above"),
-        ({"rungs": (0.1, 0.5)}, r"rungs 0\.1, 0\.5 of a race: the last rung must be 1"),
-        ({"rungs": ()}, r"rungs none of a race: the last rung must be 1"),
+        ({"rungs": (0.1, 0.1, 1.0)}, r"rungs of a race: got 0\.1, 0\.1, 1\.0; each rung must be larger"),
+        (
+            {"rungs": (0.0, 1.0)},
+            r"rungs of a race: got 0\.0, 1\.0; each rung must be larger than the one before, and above",
+        ),
+        ({"rungs": (0.1, 0.5)}, r"rungs of a race: got 0\.1, 0\.5; the last rung must be 1"),
+        ({"rungs": ()}, "rungs of a race: got none; the last rung must be 1"),
         ({"half_width": 0.1}, "needs a half-width for its first rung if it keeps comparisons, and only then"),
         ({"keep": "comparisons"}, "needs a half-width"),
         ({"keep": "comparisons", "half_width": 2.0}, r"half-width 2\.0 of a race"),

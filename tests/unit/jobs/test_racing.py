@@ -19,12 +19,12 @@ from espalier.evaluation.evaluator import DocumentAnswers, EvaluationResult
 from espalier.evaluation.racing import RaceRules
 from espalier.evaluation.settings import EvaluatorSettings
 from espalier.evaluation.tokenised_requests import RequestKey
-from espalier.files import read_json, read_table, sha256_of, write_json
+from espalier.files import read_json, read_table, sha256_of, write_json, write_table
 from espalier.jobs import racing
 from espalier.jobs.evaluation import EvaluationJob, evaluate_with_others
-from espalier.jobs.racing import RacedResult, RaceJob
+from espalier.jobs.racing import RaceJob
 from espalier.planning.plan import Plan
-from espalier.results.race_store import AnswerStore, RaceSettings, TaskFacts
+from espalier.results.race_store import AnswerStore, RaceSettings, Standing, TaskFacts
 from espalier.results.store import Store
 from espalier.scoring.requests import Score
 
@@ -131,7 +131,7 @@ def plans(tmp_path: Path, *names: str) -> dict[str, Path]:
 def race(
     job: FakeJob, store: Store, tmp_path: Path, own: str, names: Iterable[str] = CHANCE, *,
     settings: RaceSettings | None = None, **options: Any,
-) -> RacedResult:  # fmt: skip
+) -> Standing:  # fmt: skip
     return RaceJob(job, store, plans(tmp_path, *names), settings or RaceSettings(RULES), **options).run(own)
 
 
@@ -144,19 +144,19 @@ def test_one_job_runs_the_race_and_the_others_only_hand_over(job: FakeJob, store
     # The rungs have 75, 150 and 300 documents. All others are far behind after the first.
     assert n_answered(job.done) == {"good": 300, "fair": 75, "poor": 75, "worst": 75}
     assert [name for name, _, with_perplexity in job.done if with_perplexity] == ["good"]
-    assert found.race == {
+    assert found.fields == {
         "rung": 3, "n_rungs": 3, "n_documents": 300, "stopped_by": None, "keep": "best", "confidence": 0.99
     }  # fmt: skip
     n_done = len(job.done)
     stopped = race(job, store, tmp_path, "poor", only_hands_over=True)
     assert len(job.done) == n_done
-    assert stopped.race["rung"] == 1
-    assert stopped.race["stopped_by"] == "good"
+    assert stopped.fields["rung"] == 1
+    assert stopped.fields["stopped_by"] == "good"
     metrics = read_json(store.folder / stopped.key / "metrics.json")
-    assert sum(task["n_samples"] for task in metrics["tasks"].values()) == stopped.race["n_documents"]
+    assert sum(task["n_samples"] for task in metrics["tasks"].values()) == stopped.fields["n_documents"]
     assert metrics["perplexity"] == {}
     assert metrics["acc_mean"]["value"] == pytest.approx(0.2, abs=0.15)
-    assert len(read_table(store.folder / stopped.key / "samples.parquet")) == 2 * stopped.race["n_documents"]
+    assert len(read_table(store.folder / stopped.key / "samples.parquet")) == 2 * stopped.fields["n_documents"]
 
 
 def test_a_race_over_a_finished_grid_answers_nothing(job: FakeJob, store: Store, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_race_over_a_finished_grid_answers_nothing(job: FakeJob, store: Store,
     n_done = len(job.done)
     raced = {name: race(job, store, tmp_path, name, only_hands_over=True) for name in CHANCE}
     assert len(job.done) == n_done == 4
-    assert [one.race["rung"] for one in raced.values()] == [3, 1, 1, 1]
+    assert [one.fields["rung"] for one in raced.values()] == [3, 1, 1, 1]
     assert len(read_table(store.folder / raced["poor"].key / "samples.parquet")) == 2 * 75
 
 
@@ -188,28 +188,28 @@ def test_without_the_race_only_the_missing_documents_are_answered(job: FakeJob, 
 def test_more_experiments_start_a_new_race_on_the_answers_of_the_old(
     job: FakeJob, store: Store, tmp_path: Path
 ) -> None:
-    assert race(job, store, tmp_path, "poor", ["poor", "worst"]).race["stopped_by"] is None
+    assert race(job, store, tmp_path, "poor", ["poor", "worst"]).fields["stopped_by"] is None
     assert n_answered(job.done)["poor"] == 300
     found = race(job, store, tmp_path, "poor")
-    assert found.race["stopped_by"] == "good"
+    assert found.fields["stopped_by"] == "good"
     assert n_answered(job.done)["poor"] == 300
     assert len(list(store.folder.glob("race-*"))) == 2
     # Other rules are another race. Its experiments answer what they lack.
     again = RaceSettings(RaceRules(rungs=(0.3, 1.0)))
-    assert race(job, store, tmp_path, "worst", settings=again).race["n_documents"] == 90
+    assert race(job, store, tmp_path, "worst", settings=again).fields["n_documents"] == 90
     assert n_answered(job.done)["fair"] == 90
 
 
 def test_the_race_goes_on_without_an_experiment_that_fails(job: FakeJob, store: Store, tmp_path: Path) -> None:
     job.broken.add("good")
     found = race(job, store, tmp_path, "fair")
-    assert found.race["stopped_by"] is None
+    assert found.fields["stopped_by"] is None
     with pytest.raises(UserError, match="log-likelihood is nan"):
         race(job, store, tmp_path, "good")
-    assert race(job, store, tmp_path, "poor").race["stopped_by"] == "fair"
+    assert race(job, store, tmp_path, "poor").fields["stopped_by"] == "fair"
     # Its own job tries again. Nothing has compared it with the others, so it answers everything.
     job.broken.clear()
-    assert race(job, store, tmp_path, "good").race["n_documents"] == 300
+    assert race(job, store, tmp_path, "good").fields["n_documents"] == 300
     assert n_answered(job.done)["good"] == 300
 
 
@@ -219,16 +219,16 @@ def test_an_own_failure_is_recorded_for_the_others_and_tried_again(job: FakeJob,
         race(job, store, tmp_path, "good")
     assert n_answered(job.done) == {}
     job.broken.clear()
-    assert race(job, store, tmp_path, "good").race["stopped_by"] is None
-    assert race(job, store, tmp_path, "fair").race["stopped_by"] == "good"
+    assert race(job, store, tmp_path, "good").fields["stopped_by"] is None
+    assert race(job, store, tmp_path, "fair").fields["stopped_by"] == "good"
 
 
 def test_controls_are_raced_and_perplexities_of_all_on_request(job: FakeJob, store: Store, tmp_path: Path) -> None:
     settings = RaceSettings(RULES, perplexity="all")
     found = race(job, store, tmp_path, "fair", settings=settings, controls=("good",))
-    assert found.race["stopped_by"] is None
+    assert found.fields["stopped_by"] is None
     stopped = race(job, store, tmp_path, "worst", settings=settings, controls=("good",))
-    assert stopped.race["stopped_by"] == "fair"
+    assert stopped.fields["stopped_by"] == "fair"
     assert read_json(store.folder / stopped.key / "metrics.json")["perplexity"] == {"text": {"value": 7.0}}
     assert sorted(name for name, _, with_perplexity in job.done if with_perplexity) == sorted(CHANCE)
 
@@ -287,8 +287,9 @@ def test_answers_to_a_changed_task_are_refused(job: FakeJob, store: Store, tmp_p
     race(job, store, tmp_path, "good", ["good", "poor"])
     facts = TaskFacts.read(store, sha256_of(job.requests))
     assert facts is not None
-    changed = TaskFacts(facts.tasks, facts.samples[facts.samples["doc_id"] != 3])
-    answers = AnswerStore(store, job.recipe(read_json(plans(tmp_path, "good")["good"]))).read()
+    write_table(tmp_path / "changed.parquet", facts.samples[facts.samples["doc_id"] != 3])
+    changed = TaskFacts(facts.tasks, tmp_path / "changed.parquet")
+    answers = AnswerStore(store.folder, job.recipe(read_json(plans(tmp_path, "good")["good"]))).read()
     with pytest.raises(UserError, match="document 3: the task has changed since it was answered"):
         changed.correct("good", answers)
 
