@@ -183,6 +183,11 @@ def valid_rows(rows: pd.DataFrame, *, controls: bool = False) -> pd.DataFrame:
     return valid if controls else valid[~valid["control"]]
 
 
+def is_raced(rows: pd.DataFrame) -> bool:
+    """Whether some experiments were raced, so that those that were stopped have answered fewer documents."""
+    return "race_keep" in rows and bool(rows["race_keep"].notna().any())
+
+
 def count_experiments(rows: pd.DataFrame) -> ExperimentCounts:
     """Count the valid experiments, the invalid experiments for each reason, and the valid controls."""
     reasons = rows.loc[rows["invalid"] != "", "invalid"].value_counts().sort_index()

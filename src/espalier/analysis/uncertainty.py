@@ -13,7 +13,7 @@ import pandas as pd
 
 from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
-from espalier.analysis.selection import valid_rows
+from espalier.analysis.selection import is_raced, valid_rows
 from espalier.errors import UserError
 from espalier.naming import BASELINE
 from espalier.statistics import conclusions
@@ -43,7 +43,11 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None) -> 
     valid = valid_rows(rows)
     shown = [str(name) for name in valid_rows(rows, controls=True)["experiment"]]
     draws = evidence.draws if evidence.covers(shown) else None
-    reason_of_none = reason_fields(None if draws else evidence.reason or Message("no_valid_experiment"))
+    reason = evidence.reason or Message("no_valid_experiment")
+    if is_raced(rows):
+        # The survivors alone would give a set that is too small and spreads that are too narrow.
+        draws, reason = None, Message("no_draws", {"error": "in a race, only survivors answer all documents"})
+    reason_of_none = reason_fields(None if draws else reason)
     content: dict[str, Any] = {
         "source": None if draws is None else draws.source,
         "level": CONFIDENCE_LEVEL,

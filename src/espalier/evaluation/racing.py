@@ -286,7 +286,8 @@ class Race:
         k = int(self._leads.sum())
         comparisons = max(1, k - 1) * (k if self.rules.keep == "set" else 1)
         decisions = max(1, self.n_rungs - 1)
-        return -NormalDist().inv_cdf((1 - self.rules.confidence) / (decisions * comparisons))
+        # At least 0, so that the experiment with the highest accuracy goes on whatever the confidence is.
+        return max(0.0, -NormalDist().inv_cdf((1 - self.rules.confidence) / (decisions * comparisons)))
 
     def documents(self, task: int, rung: int) -> slice:
         """Return the positions, in the document order of a task, that a rung adds.

@@ -22,7 +22,6 @@ from espalier.naming import BASELINE
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, first_difference, plan_settings
 from espalier.recovery.fingerprint import adapter_fingerprint
-from espalier.results.race_store import AnswerStore, Document, ExperimentAnswers
 from espalier.results.store import METRICS, SAMPLES, Store, store_key
 from espalier.study.only_files import asked_only_for_files
 from espalier.study.paths import Paths, results_folder
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from espalier.evaluation.evaluator import EvaluationResult, Evaluator
     from espalier.evaluation.tokenised_requests import RequestKey
+    from espalier.results.race_store import Document, ExperimentAnswers
     from espalier.scoring.requests import Score
     from espalier.study.planned_experiments import PlannedExperiment
 
@@ -225,6 +225,7 @@ def _evaluate(
     job: EvaluationJob, plan: dict[str, Any] | None, adapter: Path | None, recipe: dict[str, Any], folder: Path,
     store: Store | None,
 ) -> None:  # fmt: skip
+    from espalier.results.race_store import AnswerStore
     from espalier.tables import Samples
 
     parsed = None if plan is None else Plan.from_dict(plan)

@@ -11,12 +11,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of_unchanged
 from espalier.recipe import evaluation_recipe
-from espalier.results.race_store import AnswerStore, RaceRecord, RaceSettings, TaskFacts
 from espalier.results.store import store_key
 from espalier.study.evaluation import EvaluationSettings
 from espalier.study.host_memory import Memory, read_manifest
@@ -24,6 +23,9 @@ from espalier.study.only_files import asked_only_for_files
 from espalier.study.passes import PASS_RULES, Passes
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.racing import Races
+
+if TYPE_CHECKING:
+    from espalier.results.race_store import RaceRecord
 
 MODEL_JOBS = "model_jobs"
 """Name of the resource that counts the jobs that run a model."""
@@ -159,6 +161,9 @@ class Handover:
         Raises:
             UserError: If the race has not come so far.
         """
+        # Not imported by every job of the workflow: it needs numpy and pandas.
+        from espalier.results.race_store import AnswerStore, RaceRecord, RaceSettings, TaskFacts
+
         store = Path(self._paths.evaluation_store(wildcards.model))
         version = (*inputs, *((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, inputs)))
         if version not in self._records:

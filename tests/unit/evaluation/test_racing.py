@@ -117,6 +117,13 @@ def test_the_correction_counts_decisions_and_all_experiments() -> None:
     assert with_control.z == pytest.approx(best)
 
 
+def test_without_confidence_everything_behind_is_stopped_and_the_leader_goes_on() -> None:
+    race = Race(["x", "y"], TWO, RaceRules(confidence=0.01, rungs=(0.5, 1.0)))
+    assert race.z == 0
+    race.advance([answers(100, 101, n=200), answers(90, 90, n=175)])
+    assert race.live == ("y",)
+
+
 def test_a_control_is_stopped_but_stops_nobody() -> None:
     tasks = (RaceTask("a", 1000, 1.0, 1.0),)
     far = [answers(250, 100, n=300)]
