@@ -161,7 +161,7 @@ class RaceJob:
             )
         try:
             with self._store.claim(self._answers[name].key, wait=wait) as free:
-                if free:
+                if free and name not in self._record.failures:  # the job that had the claim may have failed
                     self._answer(name, rung, beside=True)
         except Exception as error:  # noqa: BLE001 (no failure of another experiment may end this job)
             logger.warning("%s, done beside, failed: %s", name, error)
