@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pytest
 import yaml
 
 from espalier.files import read_json, write_parquet
@@ -12,6 +13,8 @@ from espalier.sandbox.corpora import make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.world import make_world
 from tests.conftest import Run
+
+pytestmark = pytest.mark.long
 
 # With so little confidence, an experiment is stopped as soon as it is behind.
 RACING = {"confidence": 0.05, "rungs": [0.6, 1.0]}
