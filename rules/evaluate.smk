@@ -29,7 +29,7 @@ rule evaluate_baseline:
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
-        experiments_per_job=study.config.evaluation.experiments_per_job,
+        experiments_per_job=study.races.baselines_per_job,
     params:
         version=versions.EVALUATE,
         protocol=study.evaluation.protocol,
@@ -45,6 +45,8 @@ rule evaluate:
         manifest="<results>/models/{model}.json",
         plan="<results>/experiments/{model}/{experiment}/plan.json",
         requests="<results>/requests/{model}.parquet",
+        # In a race, the plans of all experiments that race with this one.
+        race=study.races.plans,
         tasks=study.evaluation.data,
     output:
         metrics="<results>/experiments/{model}/{experiment}/metrics.json",
@@ -67,6 +69,7 @@ rule evaluate:
         token_budget=study.config.evaluation.token_budget,
         experiments_per_job=study.config.evaluation.experiments_per_job,
     params:
+        **study.races.params,
         version=versions.EVALUATE,
         protocol=study.evaluation.protocol,
         data_folder=study.evaluation.data_folder,

@@ -125,6 +125,20 @@ class Experiments(_Table):
         nullable=True,
         description="What was odd about an imported folder; the column is there if anything was imported.",
     )
+    race_keep: Series[pa.String] | None = pa.Field(
+        nullable=True,
+        description="What its race promises to keep; the columns of races are there if anything was raced.",
+    )
+    race_rung: Series[pd.Int64Dtype] | None = pa.Field(
+        ge=1, nullable=True, description="Last rung of the race that the experiment answered."
+    )
+    race_n_documents: Series[pd.Int64Dtype] | None = pa.Field(
+        ge=1, nullable=True, description="Documents that its accuracies rest on."
+    )
+    race_stopped_by: Series[pa.String] | None = pa.Field(
+        nullable=True,
+        description="Experiment that led it by more than chance explains after this rung; null if it was not stopped.",
+    )
 
     class Config(_Table.Config):
         unique = ["model", "experiment"]  # noqa: RUF012

@@ -35,6 +35,7 @@ ELSEWHERE = {
     "from transformers import AutoModelForCausalLM": "needs an exported folder: tests/unit/export",
     "from espalier.recovery.lora": "needs a trained adapter: tests/unit/recovery",
     "PYTHONPATH=src python benchmarks/": "measures for minutes: its options are looked up below",
+    "PYTHONPATH=src python -m espalier.analysis.race_replay": "needs a finished study: tests/unit/analysis",
     "PYTHONPATH=src python -m tools.repeatability": "needs two finished runs: tests/workflow/test_repeatability.py",
 }
 # Printed by make, not run: each is covered by what is named.

@@ -67,6 +67,8 @@ CONFIG_EDITS = {
     "accuracy rule": ("report={acc_mean_rule: acc}", {}),
     "token budget": ("evaluation={token_budget: 8192}", {}),
     "device": ("evaluation={device: auto}", {}),
+    # Each evaluation has the plans of its race as inputs; the store has all answers.
+    "a race": ("evaluation={racing: {keep: best}}", {"evaluate": 156}),
     "experiments per job": ("evaluation={experiments_per_job: 1}", {}),
     # layerwise: 2 lengths x 2 counts x 2 ratios for each model
     "temperature of a method": (

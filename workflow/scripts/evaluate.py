@@ -1,4 +1,4 @@
-"""Evaluate one pruned model, and then other experiments of the same model that have no results yet."""
+"""Evaluate one pruned model, and then other experiments of the same model, or in a race as far as the race goes."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 
@@ -14,4 +14,9 @@ if TYPE_CHECKING:
 
 if __name__ == "__main__":
     with workflow_job(snakemake, "evaluate", f"evaluate {snakemake.wildcards.model} {snakemake.wildcards.experiment}"):
-        run_evaluation(snakemake, plan=Path(snakemake.input.plan))
+        if "racing" in snakemake.params.keys():  # noqa: SIM118 (a list with names)
+            from espalier.jobs.racing import run_raced_evaluation
+
+            run_raced_evaluation(snakemake)
+        else:
+            run_evaluation(snakemake, plan=Path(snakemake.input.plan))

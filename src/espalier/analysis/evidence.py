@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from espalier.analysis.selection import ModelRows, valid_rows
+from espalier.analysis.selection import ModelRows, is_raced, valid_rows
 from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import N_DRAWS, Bootstrap, bootstrap
 from espalier.statistics.correctness import Correctness, check_means, correctness
@@ -74,6 +74,9 @@ def gather_evidence(
     stderr = _task_stderr(evaluated, model.tasks, model.acc_mean_rule)
     if not acc_means:
         return Evidence(None, None, stderr, Message("no_valid_experiment"))
+    if is_raced(model.experiments):
+        # The survivors alone would give a set that is too small and spreads that are too narrow.
+        return Evidence(None, None, stderr, Message("only_survivors"))
     if not set(acc_means) <= set(samples):
         return _from_counts(model, evaluated, list(acc_means), stderr, n_draws, seed)
     documents = correctness_of(model, evaluated, {name: samples[name] for name in acc_means})

@@ -194,6 +194,11 @@ def valid_rows(rows: pd.DataFrame, *, controls: bool = False) -> pd.DataFrame:
     return valid if controls else valid[~valid["control"]]
 
 
+def is_raced(rows: pd.DataFrame) -> bool:
+    """Whether some experiments were raced, so that those that were stopped have answered fewer documents."""
+    return "race_keep" in rows and bool(rows["race_keep"].notna().any())
+
+
 def count_experiments(rows: pd.DataFrame) -> ExperimentCounts:
     """Count the valid experiments, the invalid experiments for each reason, and the valid controls."""
     counts = rows.loc[rows["invalid"] != "", "invalid"].value_counts().sort_index()
@@ -306,6 +311,8 @@ def _invalid_reasons(rows: pd.DataFrame, tasks: list[str]) -> pd.Series[str]:
     reasons = pd.Series("", index=rows.index, dtype=object)
     reasons[lacks_a_task] = "reason.fewer_tasks"
     reasons[rows["acc_mean"].isna()] = "reason.no_accuracy"
+    if "race_stopped_by" in rows:  # its accuracies rest on fewer documents, so they are not compared with the others
+        reasons[rows["race_stopped_by"].notna()] = "reason.stopped_in_race"
     return reasons.where(rows["status"] == "ok", "reason." + rows["status"].astype(object))
 
 

@@ -45,7 +45,8 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None, lev
     valid = valid_rows(rows)
     shown = [str(name) for name in valid_rows(rows, controls=True)["experiment"]]
     draws = evidence.draws if evidence.covers(shown) else None
-    reason_of_none = reason_fields(None if draws else evidence.reason or Message("no_valid_experiment"))
+    reason = evidence.reason or Message("no_valid_experiment")
+    reason_of_none = reason_fields(None if draws else reason)
     content: dict[str, Any] = {
         "source": None if draws is None else draws.source,
         "level": CONFIDENCE_LEVEL,

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from espalier.config.base import PositiveInt, Section, check_path, duplicates
+from espalier.config.base import Fraction, PositiveInt, Section, check_path, duplicates
 from espalier.config.data import PerplexityText
+from espalier.statistics.rungs import RUNGS, rungs_problem
 
 SEVEN_TASKS = ("boolq", "piqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 WIKITEXT2 = PerplexityText(
@@ -47,6 +48,40 @@ class Perplexity(Section):
         return self
 
 
+class Racing(Section):
+    """A race among the experiments of each model and ratio, which stops those that are clearly behind.
+
+    docs/statistics.md defines it. A change of any key starts a new race, which answers only what has no answer yet.
+    """
+
+    keep: Literal["best", "set", "comparisons"] = "best"
+    """What is never stopped: the experiment with the highest mean accuracy on all documents; also the whole set that
+    cannot be told from it; or the best, after a first rung that is large enough to compare all experiments."""
+    confidence: Fraction = 0.99
+    """Probability that the race keeps this promise."""
+    rungs: tuple[float, ...] = RUNGS
+    """Share of the full grid's token cost after each rung; the last is 1."""
+    half_width: Fraction | None = None
+    """Only for `comparisons`: largest half-width of the 95% interval of each mean accuracy after the first rung."""
+    perplexity: Literal["survivors", "all"] = "survivors"
+    """Whose perplexity is measured: of experiments that answer all documents, or of all."""
+    seed: int = 0
+    """Seed of the order of the documents."""
+
+    @field_validator("rungs")
+    @classmethod
+    def _rungs_grow_to_one(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if problem := rungs_problem(values):
+            raise ValueError(problem)
+        return values
+
+    @model_validator(mode="after")
+    def _width_belongs_to_comparisons(self) -> Racing:
+        if (self.keep == "comparisons") != (self.half_width is not None):
+            raise ValueError("half_width belongs to keep: comparisons; give both, such as half_width: 0.02, or neither")
+        return self
+
+
 class Evaluation(Section):
     """Evaluation of the models. The defaults are the protocol of the published runs."""
 
@@ -67,6 +102,8 @@ class Evaluation(Section):
     add_bos: bool | None = None
     """Whether texts (of tasks, perplexity and calibration) begin with the BOS token; none means as the tokenizer does.
     A tokenizer without BOS adds none, as in lm-eval."""
+    racing: Racing | None = None
+    """Race of the experiments; none means that every experiment answers all documents."""
     token_budget: Annotated[int, Field(ge=64)] = 16384
     """Tokens in one forward pass."""
     experiments_per_job: PositiveInt = 16

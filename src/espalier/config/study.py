@@ -52,7 +52,7 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> StudyConfig:
         problems = self._name_problems() or self._unit_problems()
-        if problems := [*problems, *self._sandbox_problems(), *self._data_problems()]:
+        if problems := [*problems, *self._sandbox_problems(), *self._data_problems(), *self._race_problems()]:
             raise ValueError("\n".join(problems))
         return self
 
@@ -125,6 +125,13 @@ class StudyConfig(Section):
                     f"(sandbox models of architecture {architecture} that are trained from scratch)"
                 )
         return problems
+
+    def _race_problems(self) -> list[str]:
+        if self.evaluation.racing is None or not all(model.legacy for model in self.models):
+            return []
+        return [
+            "evaluation.racing: a race of imported results is impossible: they have no single documents; remove racing"
+        ]
 
     def _data_problems(self) -> list[str]:
         """Return one line for each perplexity text that is also read for calibration or recovery.

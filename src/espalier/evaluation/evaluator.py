@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,21 +13,23 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from espalier.evaluation.language_model import EspalierLM
+from espalier.errors import UserError
+from espalier.evaluation.language_model import AnsweredLM, EspalierLM
 from espalier.evaluation.perplexity import PerplexityResult, measure_perplexity
 from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, Protocol, TextProtocol, mean_accuracy
+from espalier.evaluation.request_tokens import tokens_per_document
 from espalier.evaluation.settings import EvaluatorSettings
 from espalier.evaluation.stopwatch import Stopwatch
-from espalier.evaluation.task_evaluation import evaluate_tasks
+from espalier.evaluation.task_evaluation import ZeroShotResult, evaluate_answers, evaluate_tasks
 from espalier.evaluation.tasks import Tasks, load_tasks
-from espalier.evaluation.tokenised_requests import TokenisedRequests, read_requests
+from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests, read_requests
 from espalier.models.from_manifest import load_from_manifest, lock_and_choose_device
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.padding import pad_widths, width_multiple
 from espalier.models.surgery import copy_sharing_tensors, prune
 from espalier.planning.plan import Plan
-from espalier.scoring.requests import Tokens
+from espalier.scoring.requests import Score, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,6 +46,25 @@ class EvaluationResult:
 
     metrics: dict[str, Any]
     samples: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class DocumentAnswers:
+    """Answers of a model to some documents.
+
+    Attributes:
+        scores: Score of each request of these documents.
+        n_truncated: Number of these documents that were truncated to the model's context, by task.
+        perplexity: Entries of `metrics.json` of all texts; empty if not measured.
+        n_params: Parameters of the model.
+        timing_s: Seconds of each part of the work.
+    """
+
+    scores: Mapping[RequestKey, Score]
+    n_truncated: Mapping[str, int]
+    perplexity: Mapping[str, Any]
+    n_params: int
+    timing_s: Mapping[str, float]
 
 
 def evaluate_model(
@@ -79,34 +101,44 @@ def evaluate_model(
     with stopwatch.part("requests"):  # lm-eval writes prompts first; `EspalierLM` switches to "forward" and "metrics"
         zeroshot = evaluate_tasks(lm, tasks, protocol)
     with stopwatch.part("forward"):
-        perplexity = {
-            text.name: measure_perplexity(
-                model,
-                requests.texts[text.name],
-                name=text.name,
-                window=protocol.window,
-                stride=protocol.stride,
-                token_budget=token_budget,
-                max_tokens=text.max_tokens,
-                bos=protocol.bos,
-                bos_token=tokenizer.bos_token_id,
-            )
-            for text in protocol.texts
-        }
-    metrics = {
+        perplexity = _measure_perplexities(model, tokenizer, requests, protocol, token_budget)
+    return EvaluationResult(_metrics(zeroshot, perplexity, protocol), zeroshot.samples)
+
+
+def _metrics(zeroshot: ZeroShotResult, perplexity: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
+    return {
         "tasks": zeroshot.tasks,
         "acc_mean": {
             "value": mean_accuracy(zeroshot.tasks, ACC_NORM_ELSE_ACC),
             "rule": ACC_NORM_ELSE_ACC,
             "n_tasks": len(zeroshot.tasks),
         },
-        "perplexity": {
-            text.name: _perplexity_entry(perplexity[text.name], text, protocol, tokenizer, requests.texts[text.name])
-            for text in protocol.texts
-        },
+        "perplexity": dict(perplexity),
         "protocol": protocol.to_dict(),
     }
-    return EvaluationResult(metrics, zeroshot.samples)
+
+
+def _measure_perplexities(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: TokenisedRequests, protocol: Protocol,
+    token_budget: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure the perplexity of all texts: their entries in `metrics.json`."""
+    entries = {}
+    for text in protocol.texts:
+        tokens = requests.texts[text.name]
+        result = measure_perplexity(
+            model,
+            tokens,
+            name=text.name,
+            window=protocol.window,
+            stride=protocol.stride,
+            token_budget=token_budget,
+            max_tokens=text.max_tokens,
+            bos=protocol.bos,
+            bos_token=tokenizer.bos_token_id,
+        )
+        entries[text.name] = _perplexity_entry(result, text, protocol, tokenizer, tokens)
+    return entries
 
 
 def _perplexity_entry(
@@ -184,13 +216,7 @@ class Evaluator:
         """
         stopwatch, self._preparing = self._preparing, Stopwatch()
         with stopwatch.part("load"):
-            model = self._model(shares_weights=after_pruning is None)
-            if plan is not None:
-                prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
-                if after_pruning is not None:
-                    model = after_pruning(model, plan)
-            n_params = model.num_parameters()  # of the plan, so before padding
-            pad_widths(model, width_multiple(model.device, model.dtype))
+            model, n_params = self._pruned_model(plan, after_pruning)
         result = evaluate_model(
             model,
             self._tokenizer,
@@ -202,6 +228,97 @@ class Evaluator:
         )
         metrics = {"n_params": n_params, **result.metrics, "timing_s": stopwatch.seconds}
         return EvaluationResult(metrics, result.samples)
+
+    def answer(self, plan: Plan, documents: Iterable[tuple[str, int]], *, with_perplexity: bool) -> DocumentAnswers:
+        """Prune the model in memory, and answer some of the documents.
+
+        Args:
+            plan: Groups to keep.
+            documents: Task and number of each document.
+            with_perplexity: Whether to measure the perplexity of the texts, too.
+
+        Raises:
+            UserError: As `evaluate`.
+        """
+        wanted = set(documents)
+        stopwatch, self._preparing = self._preparing, Stopwatch()
+        with stopwatch.part("load"):
+            model, n_params = self._pruned_model(plan, None)
+        lm = EspalierLM(
+            model, self._tokenizer, add_bos=self._protocol.add_bos, token_budget=self._settings.token_budget,
+            requests=self._requests, stopwatch=stopwatch,
+        )  # fmt: skip
+        keys = [key for key in self._requests.requests if (key.task, key.doc_id) in wanted]
+        with stopwatch.part("forward"):
+            scores = lm.answer(keys, [self._requests.requests[key] for key in keys]) if keys else []
+            perplexity = {}
+            if with_perplexity:
+                perplexity = _measure_perplexities(
+                    model, self._tokenizer, self._requests, self._protocol, self._settings.token_budget
+                )
+        return DocumentAnswers(
+            dict(zip(keys, scores, strict=True)), dict(lm.n_truncated), perplexity, n_params, stopwatch.seconds
+        )
+
+    def summarise(self, answers: DocumentAnswers) -> EvaluationResult:
+        """Compute the results of an evaluation from the answers to some of its documents. Loads no weights.
+
+        Raises:
+            UserError: If a task has no answers, or the task has changed.
+        """
+        lm = AnsweredLM(answers.scores, self._tokenizer, self._protocol.add_bos)
+        lm.n_truncated.update(answers.n_truncated)
+        lm.n_encoded_apart = dict(self._requests.n_encoded_apart)
+        zeroshot = evaluate_answers(lm, self._tasks, self._protocol)
+        metrics = {"n_params": answers.n_params, **_metrics(zeroshot, answers.perplexity, self._protocol)}
+        return EvaluationResult({**metrics, "timing_s": dict(answers.timing_s)}, zeroshot.samples)
+
+    @property
+    def documents(self) -> frozenset[tuple[str, int]]:
+        """Task and number of each document of the protocol."""
+        return frozenset((key.task, key.doc_id) for key in self._requests.requests)
+
+    def blank_samples(self) -> pd.DataFrame:
+        """Return the samples table of all documents, with a log-likelihood of 0 for every choice. Loads no weights."""
+        scores = dict.fromkeys(self._requests.requests, Score(0.0, is_greedy=False))
+        lm = AnsweredLM(scores, self._tokenizer, self._protocol.add_bos)
+        return evaluate_answers(lm, self._tasks, self._protocol).samples
+
+    def race_facts(self) -> dict[str, dict[str, Any]]:
+        """Return what a race needs to know about each task: `n_documents`, `tokens` and `metric` (see `RaceTask`).
+
+        Raises:
+            UserError: If lm-eval aggregates tasks to a group.
+        """
+        if groups := [name for name in self._tasks.reported if name not in self._tasks.leaves]:
+            raise UserError(
+                f"evaluation.racing: {groups[0]!r} is a group with an accuracy of its own, which cannot be raced; name "
+                "its tasks in evaluation.tasks, or remove evaluation.racing"
+            )
+        requests = self._requests.requests
+        tokens = tokens_per_document(requests)
+        documents = Counter(task for task, _ in {(key.task, key.doc_id) for key in requests})
+        return {
+            name: {
+                "n_documents": documents[name],
+                "tokens": tokens[name],
+                "metric": "acc_norm" if "acc_norm" in self._tasks.leaves[name].aggregation() else "acc",
+            }
+            for name in self._tasks.reported
+        }
+
+    def _pruned_model(
+        self, plan: Plan | None, after_pruning: Callable[[PreTrainedModel, Plan], PreTrainedModel] | None
+    ) -> tuple[PreTrainedModel, int]:
+        """Return a model to evaluate, and its number of parameters."""
+        model = self._model(shares_weights=after_pruning is None)
+        if plan is not None:
+            prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
+            if after_pruning is not None:
+                model = after_pruning(model, plan)
+        n_params = model.num_parameters()  # of the plan, so before padding
+        pad_widths(model, width_multiple(model.device, model.dtype))
+        return model, n_params
 
     def _model(self, *, shares_weights: bool) -> PreTrainedModel:
         """Return an unpruned model that may be cut.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lm_eval.api.instance import Instance
@@ -176,12 +176,23 @@ class EspalierLM(_TokenizingLM):
                 longer than the model's context. The message names the document.
         """
         keys = [_key(instance) for instance in requests]
-        encoded = self._encode(requests, keys)
-        self._check(keys, encoded)
-        scores = self._score(encoded, "zero-shot tasks")
+        return [(score.loglikelihood, score.is_greedy) for score in self.answer(keys, self._encode(requests, keys))]
+
+    def answer(self, keys: Sequence[RequestKey], requests: Sequence[Request]) -> list[Score]:
+        """Score tokenised requests.
+
+        Args:
+            keys: Keys of the requests.
+            requests: The requests.
+
+        Raises:
+            UserError: As `loglikelihood`.
+        """
+        self._check(keys, requests)
+        scores = self._score(list(requests), "zero-shot tasks")
         for key, score in zip(keys, scores, strict=True):
             _check_loglikelihood_finite(score.loglikelihood, f"{key.document}, choice {key.choice}")
-        return [(score.loglikelihood, score.is_greedy) for score in scores]
+        return scores
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
         """Score each token of whole texts once, in windows of the model's context. lm-eval's functions cut the windows.
@@ -249,6 +260,55 @@ class EspalierLM(_TokenizingLM):
 
     def _loglikelihood_tokens(self, requests: list[EncodedPair], **kwargs: Any) -> NoReturn:
         raise NotImplementedError("EspalierLM scores instances as a whole; call loglikelihood")
+
+
+class AnsweredLM(_TokenizingLM):
+    """A model whose answers are known already. lm-eval computes its metrics from them.
+
+    Args:
+        answers: Score of each request. Each document has the answers to all of its choices.
+        tokenizer: Tokenizer of the model.
+        add_bos: Whether texts begin with BOS. None uses the tokenizer's default.
+
+    Attributes:
+        documents: Numbers of the answered documents, ascending, by task.
+        n_truncated: As for `EspalierLM`; set by the caller.
+        n_encoded_apart: As for `EspalierLM`; set by the caller.
+    """
+
+    def __init__(
+        self, answers: Mapping[RequestKey, Score], tokenizer: PreTrainedTokenizerBase, add_bos: bool | None
+    ) -> None:
+        super().__init__(tokenizer, add_bos)
+        numbers: dict[str, set[int]] = {}
+        for key in answers:
+            numbers.setdefault(key.task, set()).add(key.doc_id)
+        self.documents = {task: sorted(found) for task, found in numbers.items()}
+        self.n_truncated: Counter[str] = Counter()
+        self.n_encoded_apart: dict[str, int] = {}
+        self._answers = answers
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Return the known answers. lm-eval counts only the documents that it was asked to take.
+
+        Raises:
+            UserError: If there is no answer to a choice: the task has changed.
+        """
+        found = []
+        for task, number, choice in map(_key, requests):
+            key = RequestKey(task, self.documents[task][number], choice)
+            if key not in self._answers:
+                raise UserError(
+                    f"{key.document}: no answer to choice {choice}; the task has changed. Evaluate it again"
+                )
+            found.append((self._answers[key].loglikelihood, self._answers[key].is_greedy))
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> NoReturn:
+        raise UserError("evaluation.tasks: rolling tasks are not evaluated; see evaluation.perplexity")
+
+    def _loglikelihood_tokens(self, requests: list[EncodedPair], **kwargs: Any) -> NoReturn:
+        raise NotImplementedError("AnsweredLM has answers to whole requests; call loglikelihood")
 
 
 def _check_loglikelihood_finite(loglikelihood: float, where: str) -> None:

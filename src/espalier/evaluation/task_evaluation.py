@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 
 from espalier.errors import UserError
-from espalier.evaluation.language_model import EspalierLM, RequestEncoder
+from espalier.evaluation.language_model import AnsweredLM, EspalierLM, RequestEncoder
 from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.tasks import Tasks
 from espalier.evaluation.tokenised_requests import RequestKey
@@ -82,10 +82,50 @@ def evaluate_tasks(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> ZeroShot
     return ZeroShotResult(summary, pd.DataFrame(rows))
 
 
-def _run_lm_eval(lm: RequestEncoder | EspalierLM, tasks: Tasks, protocol: Protocol) -> dict[str, Any]:
+def evaluate_answers(lm: AnsweredLM, tasks: Tasks, protocol: Protocol) -> ZeroShotResult:
+    """Compute the results of tasks from stored answers to some of their documents.
+
+    Args:
+        lm: The answers.
+        tasks: Loaded tasks. None of them is a group that lm-eval aggregates.
+        protocol: Evaluation protocol.
+
+    Raises:
+        UserError: As `evaluate_tasks`.
+    """
+    results = _run_lm_eval(lm, tasks, protocol, lm.documents)
+    summary = {
+        name: _summarise(name, results, protocol, lm) | {"n_samples": len(lm.documents[name])}
+        for name in tasks.reported
+    }
+    rows = [row for name in results["samples"] for row in _sample_rows(tasks.leaves[name], results["samples"][name])]
+    return ZeroShotResult(summary, pd.DataFrame(rows))
+
+
+class _Documents(list[int]):
+    """Numbers of documents. lm-eval looks up each document of a task in this list."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(numbers)
+        self._set = frozenset(numbers)
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._set
+
+
+def _run_lm_eval(
+    lm: RequestEncoder | EspalierLM | AnsweredLM, tasks: Tasks, protocol: Protocol,
+    documents: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Run lm-eval's `evaluate` on loaded tasks and return its results.
 
     lm-eval's `simple_evaluate` would also collect information about the machine, which takes seconds.
+
+    Args:
+        lm: Model that lm-eval asks.
+        tasks: Loaded tasks.
+        protocol: Evaluation protocol.
+        documents: Numbers of the documents of each task, ascending; None for those of the protocol.
     """
     for task in tasks.leaves.values():
         if task.get_config("num_fewshot") != 0:  # lm-eval never overrides a task that sets 0
@@ -94,7 +134,8 @@ def _run_lm_eval(lm: RequestEncoder | EspalierLM, tasks: Tasks, protocol: Protoc
     results: dict[str, Any] = evaluate(
         lm,
         task_dict=tasks.loaded,
-        limit=protocol.limit,
+        limit=protocol.limit if documents is None else None,
+        samples=None if documents is None else {task: _Documents(numbers) for task, numbers in documents.items()},
         apply_chat_template=protocol.chat_template,
         fewshot_as_multiturn=protocol.fewshot_as_multiturn,
         log_samples=True,
@@ -102,7 +143,7 @@ def _run_lm_eval(lm: RequestEncoder | EspalierLM, tasks: Tasks, protocol: Protoc
     return results
 
 
-def _summarise(name: str, results: dict[str, Any], protocol: Protocol, lm: EspalierLM) -> dict[str, Any]:
+def _summarise(name: str, results: dict[str, Any], protocol: Protocol, lm: EspalierLM | AnsweredLM) -> dict[str, Any]:
     """Return the results of one task or group. In keys such as `acc,none`, lm-eval's default filter is removed."""
     found = results["results"][name]
     values = {key.split(",", 1)[0]: value for key, value in found.items() if key.endswith(",none")}

@@ -6,7 +6,7 @@ If the store has the job's own result, the job ends without importing torch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,10 @@ from espalier.study.paths import Paths, results_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from espalier.evaluation.evaluator import Evaluator
+    from espalier.evaluation.evaluator import EvaluationResult, Evaluator
+    from espalier.evaluation.tokenised_requests import RequestKey
+    from espalier.results.race_store import Document, ExperimentAnswers
+    from espalier.scoring.requests import Score
     from espalier.study.planned_experiments import PlannedExperiment
 
 logger = logging.getLogger(__name__)
@@ -94,15 +97,21 @@ class EvaluationJob:
 
         return Evaluator(self.manifest, requests=self.requests, settings=self.settings)
 
-    def piece(self, plan: dict[str, Any] | None, adapter: Path | None = None) -> Piece:
-        """Return the evaluation as a piece of work; `recipe` describes the arguments."""
+    def piece(self, plan: dict[str, Any] | None, adapter: Path | None = None, *, store: Store | None = None) -> Piece:
+        """Return the evaluation as a piece of work.
+
+        Args:
+            plan: As for `recipe`.
+            adapter: As for `recipe`.
+            store: Store of the model, which may have answers from a race. These documents are not answered again.
+        """
         recipe = self.recipe(plan, adapter)
         name = "the unpruned model" if plan is None else plan["experiment"]
         what = "evaluate" if adapter is None else "evaluate recovered"
         return Piece(
             name,
             store_key(recipe),
-            lambda folder: _evaluate(self, plan, adapter, recipe, folder),
+            lambda folder: _evaluate(self, plan, adapter, recipe, folder, store),
             job=f"{what} {self.manifest['model']} {BASELINE if plan is None else name}",
             kind="experiment",
         )
@@ -126,6 +135,8 @@ def run_evaluation(snakemake: Any, plan: Path | None) -> None:
         yield from planned_experiments(load_study(snakemake.config), model)
 
     resources = dict(snakemake.resources.items())
+    output = snakemake.output
+    files = {"metrics": Path(output.metrics), "samples": Path(output.samples)}
     baseline = None if asked_only_for_files() else Path(paths.of("evaluate_baseline", model))
     key = evaluate_with_others(
         job, store, plan,
@@ -133,8 +144,7 @@ def run_evaluation(snakemake: Any, plan: Path | None) -> None:
         only_hands_over=pieces.only_hands_over(resources),
     )  # fmt: skip
     header = baseline_header(job.manifest) if plan is None else plan_header(plan)
-    output = snakemake.output
-    store.deliver_evaluation(key, header, metrics=Path(output.metrics), samples=Path(output.samples))
+    store.deliver_evaluation(key, header, **files)
 
 
 def evaluate_with_others(
@@ -169,9 +179,13 @@ def evaluate_with_others(
         UserError: If this experiment cannot be evaluated. Failures of the other experiments are only logged, because
             their own jobs report them.
     """
-    own = job.piece(None if plan is None else read_json(plan))
+    own = job.piece(None if plan is None else read_json(plan), store=store)
     make_with_others(
-        store, own, lambda: _others(job, plan, planned(), baseline), at_most=at_most, only_hands_over=only_hands_over
+        store,
+        own,
+        lambda: _others(job, store, plan, planned(), baseline),
+        at_most=at_most,
+        only_hands_over=only_hands_over,
     )
     return own.key
 
@@ -208,15 +222,48 @@ def baseline_header(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate(
-    job: EvaluationJob, plan: dict[str, Any] | None, adapter: Path | None, recipe: dict[str, Any], folder: Path
-) -> None:
+    job: EvaluationJob, plan: dict[str, Any] | None, adapter: Path | None, recipe: dict[str, Any], folder: Path,
+    store: Store | None,
+) -> None:  # fmt: skip
+    from espalier.results.race_store import AnswerStore
     from espalier.tables import Samples
 
     parsed = None if plan is None else Plan.from_dict(plan)
-    result = job.evaluator.evaluate(parsed, None if adapter is None else _merging(adapter))
+    answered = None if store is None or adapter is not None else AnswerStore(store.folder, recipe).read()
+    if parsed is not None and answered is not None and answered.documents:
+        result = _complete(job.evaluator, parsed, answered)
+    else:
+        result = job.evaluator.evaluate(parsed, None if adapter is None else _merging(adapter))
     write_table(folder / SAMPLES, Samples.validate(result.samples))
     write_result(folder / METRICS, {**result.metrics, "recipe": recipe})
     logger.info("acc_mean %.4f", result.metrics["acc_mean"]["value"])
+
+
+def _complete(evaluator: Evaluator, plan: Plan, answered: ExperimentAnswers) -> EvaluationResult:
+    """Answer the documents that a race has left out, and compute the results of all documents."""
+    from espalier.evaluation.evaluator import DocumentAnswers
+
+    documents = evaluator.documents
+    rest = evaluator.answer(plan, documents - answered.documents, with_perplexity=not answered.perplexity)
+    logger.info("%d of %d documents were answered in a race", len(answered.documents), len(documents))
+    scores = {**scores_of(answered, documents), **rest.scores}
+    answered.add(rest.n_truncated, rest.perplexity, rest.n_params, rest.timing_s)
+    return evaluator.summarise(
+        DocumentAnswers(scores, answered.n_truncated, answered.perplexity, answered.n_params, answered.timing_s)
+    )
+
+
+def scores_of(answered: ExperimentAnswers, documents: Collection[Document]) -> dict[RequestKey, Score]:
+    """Return the scores of an experiment's answers to some documents."""
+    from espalier.evaluation.tokenised_requests import RequestKey
+    from espalier.scoring.requests import Score
+
+    wanted = frozenset(documents)
+    return {
+        RequestKey(task, doc_id, choice): Score(loglikelihood, is_greedy)
+        for task, doc_id, choice, loglikelihood, is_greedy in answered.table.itertuples(index=False, name=None)
+        if (task, doc_id) in wanted
+    }
 
 
 def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel]:
@@ -227,7 +274,7 @@ def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel
 
 
 def _others(
-    job: EvaluationJob, own: Path | None, planned: Iterable[PlannedExperiment], baseline: Path | None
+    job: EvaluationJob, store: Store, own: Path | None, planned: Iterable[PlannedExperiment], baseline: Path | None
 ) -> Iterator[Piece]:
     """Yield the evaluations of other experiments, and of the unpruned model, that have no `metrics.json`.
 
@@ -240,7 +287,7 @@ def _others(
         if path != own and path.exists() and not path.with_name(METRICS).exists():
             content = _current_plan(one, job.manifest)
             if content is not None:
-                yield job.piece(content)
+                yield job.piece(content, store=store)
 
 
 def _current_plan(planned: PlannedExperiment, manifest: dict[str, Any]) -> dict[str, Any] | None:

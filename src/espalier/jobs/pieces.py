@@ -78,7 +78,7 @@ def make_with_others(
         )
     with store.claim(own.key, wait=True):
         if not store.has(own.key):  # another job may have finished it while this job waited for the claim
-            _make(store, own, beside=False)
+            make_piece(store, own, beside=False)
     if at_most <= 1:
         return
     waiting = (piece for piece in others() if not _is_stored(store, piece))
@@ -100,7 +100,14 @@ def only_hands_over(resources: Mapping[str, Any]) -> bool:
     return resources.get(MODEL_JOBS) == 0 and any(name in os.environ for name in SCHEDULERS)
 
 
-def _make(store: Store, piece: Piece, *, beside: bool) -> None:
+def make_piece(store: Store, piece: Piece, *, beside: bool) -> None:
+    """Do a piece of work and store it, with its log and its time. The caller holds its claim.
+
+    Args:
+        store: Store of the model.
+        piece: The piece.
+        beside: Whether the piece belongs to another job.
+    """
     start = time.monotonic()
     with store.new_entry(piece.key) as folder:
         with piece_log(folder / LOG, piece.job, beside=beside):
@@ -129,6 +136,6 @@ def _make_or_log(store: Store, piece: Piece) -> None:
         with store.claim(piece.key, wait=False) as free:
             if free and not store.has(piece.key):  # another job may have finished it before the claim
                 only_in_file.info("also %s, which waits for the same model", piece.name)
-                _make(store, piece, beside=True)
+                make_piece(store, piece, beside=True)
     except Exception as error:  # noqa: BLE001 (no failure of another piece may end this job)
         logger.warning("%s, done beside, failed: %s", piece.name, error)

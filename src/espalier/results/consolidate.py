@@ -19,6 +19,8 @@ from espalier.planning.plan import kept_layers
 from espalier.recipe import check_settings, evaluation_settings, plan_settings, requests_sha256
 
 NOTE = "note"
+RACE = ("race_keep", "race_rung", "race_n_documents", "race_stopped_by")
+"""Columns of experiments that were raced."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ def experiment_row(results: ExperimentResults, rule: str) -> dict[str, Any]:
     if results.gradients is not None:
         row |= results.gradients
     row["extreme_pruning_layers"] = _value_or_none(plan, "extreme_pruning_layers")
+    if metrics and "race" in metrics:
+        race = metrics["race"]
+        row |= {column: race[column.removeprefix("race_")] for column in RACE}
     row["status"] = "ok" if metrics else "failed" if results.failure else "missing"
     if results.failure:
         row[NOTE] = results.failure
@@ -82,16 +87,19 @@ def experiments_table(
     """
     frame = pd.DataFrame([*(experiment_row(experiment, rule) for experiment in results), *imported])
     columns = list(frame.columns)
-    order = [c for c in columns if not c.startswith(("ppl_", "grad_")) and c != NOTE]
+    order = [c for c in columns if not c.startswith(("ppl_", "grad_")) and c not in {NOTE, *RACE}]
     order = [c for c in order if not _is_task_column(c)]
     at = order.index("extreme_pruning_layers")
     middle = [c for c in columns if c.startswith("ppl_")] + [c for c in columns if _is_task_column(c)]
     middle += [c for c in columns if c.startswith("grad_")]
     # Only imported and failed experiments have notes. Without them the table has no such column.
     notes = [NOTE] if NOTE in columns else []
-    frame = frame[order[:at] + middle + order[at:] + notes]
-    whole = ("taylor_seq_len", "taylor_num_samples", "n_params", "extreme_pruning_layers")
-    text = ("method", "criterion", "calibration", *notes)
+    # The same holds for the columns of a race.
+    raced = [column for column in RACE if column in columns]
+    frame = frame[order[:at] + middle + order[at:] + notes + raced]
+    counts = [column for column in raced if column in {"race_rung", "race_n_documents"}]
+    whole = ("taylor_seq_len", "taylor_num_samples", "n_params", "extreme_pruning_layers", *counts)
+    text = ("method", "criterion", "calibration", *notes, *(column for column in raced if column not in counts))
     types = dict.fromkeys(whole, "Int64") | dict.fromkeys(text, "str") | dict.fromkeys(middle, "float64")
     types |= {"removed_param_fraction": "float64", "acc_mean": "float64", "pruning_ratio": "float64"}
     return frame.astype(types)

@@ -8,9 +8,10 @@ use. So the resources of these rules depend on the store, and are looked up agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of_unchanged
@@ -21,6 +22,10 @@ from espalier.study.host_memory import Memory, read_manifest
 from espalier.study.only_files import asked_only_for_files
 from espalier.study.passes import PASS_RULES, Passes
 from espalier.study.paths import Paths, Wildcards
+from espalier.study.racing import Races
+
+if TYPE_CHECKING:
+    from espalier.results.race_store import RaceRecord
 
 MODEL_JOBS = "model_jobs"
 """Name of the resource that counts the jobs that run a model."""
@@ -46,12 +51,15 @@ class Handover:
         evaluation: Protocol of the study's evaluations.
         memory: Host memory of jobs.
         gpus: Returns the number of GPUs of a job that runs a model.
+        races: Races among the experiments.
     """
 
     def __init__(
         self, paths: Paths, passes: Passes, evaluation: EvaluationSettings, memory: Memory,
-        gpus: Callable[[Wildcards], int],
+        gpus: Callable[[Wildcards], int], races: Races,
     ) -> None:  # fmt: skip
+        self._races = races
+        self._records: dict[tuple[object, ...], RaceRecord] = {}
         self._paths, self._passes, self._evaluation, self._memory, self._gpus = paths, passes, evaluation, memory, gpus
         self._keys: dict[tuple[object, ...], str] = {}
 
@@ -138,7 +146,42 @@ class Handover:
             )
 
         inputs = [manifest, requests, *([] if plan is None else [plan])]
+        if plan is not None and (race := self._races.of(wildcards)) is not None:
+            return self._find_raced(wildcards, race, [manifest, requests, *self._races.plans(wildcards)])
         return Path(self._paths.evaluation_store(model)) / self._key((rule, plan), inputs, recipe)
+
+    def _find_raced(self, wildcards: Wildcards, race: Mapping[str, Any], inputs: Sequence[str]) -> Path:
+        """Return the folder of a raced experiment in the store.
+
+        Args:
+            wildcards: Wildcards of the job.
+            race: Param `racing` of the job.
+            inputs: Files of manifest, requests and all plans of the race.
+
+        Raises:
+            UserError: If the race has not come so far.
+        """
+        # Not imported by every job of the workflow: it needs numpy and pandas.
+        from espalier.results.race_store import AnswerStore, RaceRecord, RaceSettings, TaskFacts
+
+        store = Path(self._paths.evaluation_store(wildcards.model))
+        version = (*inputs, *((stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, inputs)))
+        if version not in self._records:
+            manifest, requests = read_manifest(inputs[0]), sha256_of_unchanged(inputs[1])
+            experiments = {
+                name: AnswerStore(
+                    store,
+                    evaluation_recipe(manifest, read_json(plan), **self._evaluation.settings, requests=requests),
+                )
+                for name, plan in zip(race["experiments"], inputs[2:], strict=True)
+            }
+            facts = TaskFacts.read_unchecked(store, requests)
+            settings = RaceSettings.from_params(race)
+            self._records[version] = RaceRecord(store, experiments, facts, settings, race["controls"])
+        standing = self._records[version].standing(wildcards.experiment)
+        if standing is None:
+            raise UserError(f"{wildcards.experiment}: its race has not come so far")
+        return store / standing.key
 
     def _key(self, job: tuple[object, ...], inputs: Sequence[str], recipe: Callable[[], dict[str, Any]]) -> str:
         """Return the key of a recipe, which is computed again only if an input has changed.

@@ -25,6 +25,7 @@ from espalier.study.inference import InferenceTimings
 from espalier.study.legacy import LegacyResults
 from espalier.study.passes import Passes
 from espalier.study.paths import Paths, Wildcards, results_folder
+from espalier.study.racing import Races
 from espalier.study.recovery import RecoverySettings
 from espalier.study.recovery_results import RecoveryResults
 from espalier.study.sources import SandboxSources, StagedSources, model_slug
@@ -47,6 +48,7 @@ class Study:
         sandbox: Models, tasks and texts that the workflow makes.
         evaluation: Protocol and data files of evaluations.
         sweep: Experiments.
+        races: Races among the experiments.
         calibration: Calibration sets, and the passes over them.
         tables: Results that tables and analyses read.
         legacy: Imported models.
@@ -69,6 +71,7 @@ class Study:
         self.sandbox = SandboxSources(config, self.paths)
         self.evaluation = EvaluationSettings(config, self.paths)
         self.sweep = Sweep(config, self.paths)
+        self.races = Races(config, self.paths, self.sweep)
         self.calibration = Calibrations(config, self.paths, self.sweep)
         self.tables = TableSources(config, self.paths, self.sweep)
         self.legacy = LegacyResults(config, self.paths)
@@ -84,7 +87,7 @@ class Study:
             {"evaluation": config.evaluation.dtype, "recovery": recovery_dtype}, uses_gpu=self.uses_gpu
         )
         passes = Passes(config, self.paths, self.sweep, self.calibration)
-        self.handover = Handover(self.paths, passes, self.evaluation, self.memory, self.gpus)
+        self.handover = Handover(self.paths, passes, self.evaluation, self.memory, self.gpus, self.races)
 
     def source_files(self, *patterns: str) -> list[str]:
         """Return the library's source files that match glob patterns, as paths relative to the working directory.

@@ -121,6 +121,25 @@ def test_without_counts_there_is_nothing_and_it_says_why() -> None:
     assert "has 1 document" in english(few.reason)
 
 
+def test_what_a_race_stopped_is_compared_with_nothing() -> None:
+    """The stopped experiment has the highest accuracy, but on few documents."""
+    frame = experiments().assign(race_keep="best", race_stopped_by=None)
+    frame.loc[frame["experiment"] == "x-1", "race_stopped_by"] = "x-2"
+    model = rows_of(frame, "M")
+    assert model.experiments.set_index("experiment")["invalid"].to_dict() == {
+        "x-1": "reason.stopped_in_race", "x-2": "", "y-1": "", "random-1": ""
+    }  # fmt: skip
+    given = {name: partial(samples, right) for name, right in RIGHT.items() if name != "x-1"}
+    drawn = gather_evidence(model, evaluations(), given, n_draws=500)
+    content = analyse_model(frame, "M", headline_ratio=None, evidence=drawn)
+    assert content["best"]["experiment"] == "x-2"
+    found = content["uncertainty"]
+    assert found["set"] is None
+    assert found["reason"] is not None
+    assert found["experiments"]["x-2"]["interval"] is None
+    assert "in a race, only the survivors answer all documents" in model_text(content)
+
+
 def test_documents_that_disagree_with_the_table_are_refused() -> None:
     wrong = dict.fromkeys(RIGHT, partial(samples, (1, 1)))
     with pytest.raises(UserError, match=r"its documents give acc_mean 0\.025000, the table says 0.95"):

@@ -119,6 +119,16 @@ BAD = [
     ({"models": [{"name": "A", "family": "L", "kind": "base",
                   "sandbox": {"architecture": "llama", "hidden_size": 30}}]},
      "models[0].sandbox: hidden_size 30 is not a multiple of num_attention_heads 8"),
+    ({"evaluation": {"racing": {"rungs": [0.1, 0.1, 1.0]}}},
+     "evaluation.racing.rungs: got 0.1, 0.1, 1.0; each rung must be larger than the one before, and above 0"),
+    ({"evaluation": {"racing": {"rungs": [0.1, 0.5]}}},
+     "evaluation.racing.rungs: got 0.1, 0.5; the last rung must be 1, which is all documents"),
+    ({"evaluation": {"racing": {"confidence": 1.0}}}, "evaluation.racing.confidence: got 1.0; allowed: less than 1"),
+    ({"evaluation": {"racing": {"keep": "comparisons"}}},
+     "evaluation.racing: half_width belongs to keep: comparisons; give both"),
+    ({"models": [{"name": "A", "family": "L", "kind": "base", "legacy": ["x"]}],
+      "evaluation": {"racing": {}}},
+     "evaluation.racing: a race of imported results is impossible: they have no single documents; remove racing"),
 ]  # fmt: skip
 
 

@@ -224,6 +224,42 @@ def test_weights_are_read_once_and_no_evaluation_changes_the_next(
     assert found[1].metrics["n_params"] < found[0].metrics["n_params"]
 
 
+def test_answers_in_parts_give_the_results_of_one_evaluation(make_evaluator: Callable[[], Evaluator]) -> None:
+    plan, shared = PLANS[1], make_evaluator()
+    assert plan is not None
+    expected = shared.evaluate(plan)
+    first = shared.answer(plan, [(task, 1) for task in TASKS], with_perplexity=False)
+    assert {key[:2] for key in first.scores} == {(task, 1) for task in TASKS}
+    assert first.perplexity == {}
+    rest = shared.answer(plan, [(task, n) for task in TASKS for n in (0, 2)], with_perplexity=True)
+    found = shared.summarise(replace(rest, scores={**rest.scores, **first.scores}))
+    pd.testing.assert_frame_equal(found.samples, expected.samples, rtol=1e-5)
+    left_out = {"timing_s": None, "tasks": None}
+    assert {**found.metrics, **left_out} == {**expected.metrics, **left_out}
+    for task, content in found.metrics["tasks"].items():
+        for name, metric in content["metrics"].items():
+            assert metric["value"] == expected.metrics["tasks"][task]["metrics"][name]["value"]
+    # Some of the documents only: the metrics are those of lm-eval on them.
+    some = shared.summarise(replace(rest, perplexity={}))
+    rows = expected.samples[expected.samples["doc_id"] != 1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some.samples, rows, rtol=1e-5)
+    for task, content in some.metrics["tasks"].items():
+        assert (content["n_samples"], content["limit"]) == (2, 3)
+        own = rows[rows["task"] == task]
+        answered = own.loc[own.groupby("doc_id")["loglikelihood"].idxmax(), "gold"]
+        assert content["metrics"]["acc"]["value"] == answered.mean()
+    assert some.metrics["perplexity"] == {}
+    # What a race knows of the tasks. The requests of this fixture have all 25 documents.
+    facts, blank = shared.race_facts(), shared.blank_samples()
+    assert {task: (fact["n_documents"], fact["metric"]) for task, fact in facts.items()} == {
+        task: (25, "acc" if task in {"boolq", "winogrande"} else "acc_norm") for task in TASKS
+    }
+    assert facts["boolq"]["tokens"] > 5
+    columns = ["loglikelihood", "is_greedy"]
+    of_protocol = blank[blank["doc_id"] < 3].reset_index(drop=True)
+    pd.testing.assert_frame_equal(of_protocol.drop(columns=columns), expected.samples.drop(columns=columns))
+
+
 def test_a_model_that_is_changed_in_place_shares_no_weights(make_evaluator: Callable[[], Evaluator]) -> None:
     """As merging an adapter does."""
 

@@ -1,5 +1,6 @@
 """Consolidation of results into validated tables."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,20 @@ def test_experiments_table(finished: list[ExperimentResults]) -> None:
     assert table.taylor_seq_len.tolist() == [pd.NA, 16, pd.NA]
     assert table.loc[1, ["ppl_wikitext2", "acc_piqa", "extreme_pruning_layers"]].tolist() == [5.0, 0.6, 1]
     assert experiments_table(finished, "acc").acc_mean.tolist()[:2] == [0.9, 0.5]
+
+
+def test_raced_experiments_have_columns_at_the_end(finished: list[ExperimentResults]) -> None:
+    race = {"rung": 2, "n_rungs": 6, "n_documents": 300, "stopped_by": "x", "keep": "best", "confidence": 0.99}
+    raced = finished[1].metrics
+    assert raced is not None
+    finished[1] = replace(finished[1], metrics={**raced, "perplexity": {}, "race": race})
+    table = Experiments.validate(experiments_table(finished, "acc_norm_else_acc"))
+    assert table.columns.to_list()[-5:] == [
+        "note", "race_keep", "race_rung", "race_n_documents", "race_stopped_by"
+    ]  # fmt: skip
+    assert table.loc[1, table.columns[-4:]].to_list() == ["best", 2, 300, "x"]
+    assert table.loc[[0, 2], table.columns[-4:]].isna().all(axis=None)
+    assert pd.isna(table.loc[1, "ppl_wikitext2"])
 
 
 def test_gradient_metrics_pool_projections_by_their_size(finished: list[ExperimentResults]) -> None:

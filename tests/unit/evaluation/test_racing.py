@@ -1,0 +1,256 @@
+"""Racing: hand-worked decisions, brute-force allocation, and promises in simulated races."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from espalier.errors import UserError
+from espalier.evaluation.racing import Decision, Race, RaceRules, RaceTask, document_order, rung_sizes
+from espalier.evaluation.replay import promised_experiments, race_tasks, replay
+from espalier.statistics.correctness import Correctness, TaskDocuments
+from espalier.statistics.validation import BoolArray
+
+TWO = (RaceTask("a", 200, 0.5, 10.0), RaceTask("b", 400, 0.5, 40.0))
+HALF = RaceRules(rungs=(0.5, 1.0))
+
+
+def answers(*n_right: int, n: int) -> BoolArray:
+    """Experiment i answers the first `n_right[i]` of n documents correctly."""
+    return np.arange(n) < np.array(n_right)[:, None]
+
+
+def test_orders_are_permutations_that_depend_on_seed_and_task_and_grow_at_random_places() -> None:
+    order = document_order("piqa", 500, 3)
+    assert sorted(order) == list(range(500))
+    assert order.tolist() != document_order("piqa", 500, 4).tolist()
+    assert order.tolist() != document_order("boolq", 500, 3).tolist()
+    more = document_order("piqa", 700, 3)
+    assert more[more < 500].tolist() == order.tolist()
+    # Fixed for ever, since results rest on it: sorted by hash of "0:t:" and the number in 8 big-endian bytes.
+    assert document_order("t", 5, 0).tolist() == [1, 3, 4, 2, 0]
+
+
+def test_sizes_by_hand() -> None:
+    # All documents cost 200 * 10 + 400 * 40 = 18,000 tokens, half is 9,000. n_a : n_b = 1/sqrt(10) : 1/sqrt(40) = 2.
+    # At n_b = 100, n_a = 200 is complete: 2,000 + 4,000. The other 3,000 buy 75 documents of b.
+    assert rung_sizes(TWO, HALF).tolist() == [[200, 175], [200, 400]]
+    # 2% is 360 tokens, less than 30 documents of each (1,500), so the first rung has 30 of each. 1,800 tokens at 10%:
+    # 2 n : n would be 60 : 30 and cost 1,800.
+    rules = RaceRules(rungs=(0.02, 0.1, 1.0))
+    assert rung_sizes(TWO, rules).tolist() == [[30, 30], [60, 30], [200, 400]]
+
+
+def test_rungs_that_add_nothing_are_left_out() -> None:
+    assert rung_sizes(TWO, RaceRules(rungs=(0.01, 0.02, 0.03, 1.0))).tolist() == [[30, 30], [200, 400]]
+    small = (RaceTask("a", 20, 1.0, 5.0),)
+    assert rung_sizes(small, RaceRules()).tolist() == [[20]]
+    assert Race(["x", "y"], small, RaceRules()).n_rungs == 1
+
+
+def test_no_allocation_of_the_same_cost_has_a_smaller_variance() -> None:
+    tasks = (RaceTask("a", 60, 0.2, 4.0), RaceTask("b", 90, 0.5, 9.0), RaceTask("c", 50, 0.3, 1.0))
+    rules = RaceRules(rungs=(0.6, 1.0))
+    n = rung_sizes(tasks, rules)[0]
+
+    def variance(sizes: tuple[int, ...]) -> float:
+        return sum(t.weight**2 / k for t, k in zip(tasks, sizes, strict=True))
+
+    budget = 0.6 * sum(t.n_documents * t.tokens for t in tasks)
+    possible = itertools.product(*(range(30, t.n_documents + 1) for t in tasks))
+    best = min(variance(s) for s in possible if sum(k * t.tokens for t, k in zip(tasks, s, strict=True)) <= budget)
+    assert variance(tuple(n.tolist())) <= best * 1.01  # whole documents: the last few tokens may stay unused
+
+
+def test_comparisons_take_a_first_rung_that_bounds_the_intervals() -> None:
+    sizes = rung_sizes(TWO, RaceRules("comparisons", rungs=(0.02, 0.5, 1.0), half_width=0.08))
+
+    def half_width(n: list[int]) -> float:  # the variance of an answer is at most 1/4
+        return 1.96 * float(np.sqrt(sum(0.25 / 4 * (1 / k - 1 / t.n_documents) for t, k in zip(TWO, n, strict=True))))
+
+    first = sizes[0].tolist()
+    assert half_width(first) <= 0.08 < half_width([first[0] - 1, first[1] - 1])
+    assert sizes[1:].tolist() == [[200, 175], [200, 400]]
+
+
+def test_a_decision_by_hand() -> None:
+    # Task a is complete, so it has no error. x and y differ on 30 of 175 documents of b, and on 20 of 200 of a.
+    race = Race(["x", "y"], TWO, HALF)
+    decision = race.advance([answers(120, 100, n=200), answers(100, 70, n=175)])
+    lead = 0.5 * 20 / 200 + 0.5 * 30 / 175
+    p = 30 / 175
+    variance = 0.25 * (1 / 175 - 1 / 400) * (p * (1 - p) * 175 / 174 + 1 / 175)
+    assert race.z == pytest.approx(2.3263, abs=1e-4)  # 0.01 for one decision and one comparison
+    assert lead > 2.33 * variance**0.5
+    assert decision.stopped == {"y": {"by": "x", "lead": pytest.approx(lead), "stderr": pytest.approx(variance**0.5)}}
+    assert decision.live == race.live == ("x",)
+    assert decision.accuracy == {"x": pytest.approx(0.3 + 100 / 350), "y": pytest.approx(0.25 + 0.2)}
+    assert decision.n_documents == {"a": 200, "b": 175}
+    last = race.advance([answers(0, n=0), answers(100, n=225)])
+    assert last.stopped == {}
+    assert last.accuracy == {"x": pytest.approx(0.3 + 200 / 800)}
+
+
+def test_a_lead_within_the_errors_stops_nobody() -> None:
+    race = Race(["x", "y"], TWO, HALF)
+    # On b they disagree on 20 documents in both directions; the lead of 2 documents is well within the error.
+    b = answers(100, 98, n=175)
+    b[0, 150:160], b[1, 160:170] = True, True
+    assert race.advance([answers(100, 100, n=200), b]).stopped == {}
+
+
+def test_experiments_that_always_agreed_may_still_differ() -> None:
+    """No disagreement yet is not a standard error of 0: one document ahead stops nobody."""
+    tasks = (RaceTask("a", 1000, 1.0, 1.0),)
+    race = Race(["x", "y"], tasks, RaceRules(rungs=(0.1, 1.0)))
+    assert race.advance([answers(51, 50, n=100)]).stopped == {}
+
+
+def test_the_correction_counts_decisions_and_all_experiments() -> None:
+    names = [f"e{i}" for i in range(45)]
+    tasks = (RaceTask("a", 10_000, 1.0, 1.0),)
+    best, whole = (Race(names, tasks, RaceRules(keep=keep)).z for keep in ("best", "set"))
+    assert best == pytest.approx(3.914, abs=1e-3)  # normal quantile at 0.01 / (5 * 44)
+    assert whole == pytest.approx(4.751, abs=1e-3)  # at 0.01 / (5 * 44 * 45)
+    with_control = Race([*names, "random"], tasks, RaceRules(), controls=["random"])
+    assert with_control.z == pytest.approx(best)
+
+
+def test_without_confidence_everything_behind_is_stopped_and_the_leader_goes_on() -> None:
+    race = Race(["x", "y"], TWO, RaceRules(confidence=0.01, rungs=(0.5, 1.0)))
+    assert race.z == 0
+    race.advance([answers(100, 101, n=200), answers(90, 90, n=175)])
+    assert race.live == ("y",)
+
+
+def test_a_control_is_stopped_but_stops_nobody() -> None:
+    tasks = (RaceTask("a", 1000, 1.0, 1.0),)
+    far = [answers(250, 100, n=300)]
+    rules = RaceRules(rungs=(0.3, 1.0))
+    assert list(Race(["x", "y"], tasks, rules, controls=["y"]).advance(far).stopped) == ["y"]
+    assert list(Race(["x", "y"], tasks, rules, controls=["x"]).advance(far).stopped) == []
+
+
+def test_the_margin_of_a_set_is_that_of_the_full_grid() -> None:
+    """Equal experiments with independent answers: the range of k normal errors with known standard deviation."""
+    rng = np.random.default_rng(0)
+    tasks = (RaceTask("a", 20_000, 1.0, 1.0),)
+    race = Race([f"e{i}" for i in range(10)], tasks, RaceRules("set", rungs=(0.5, 1.0)))
+    margin = race.advance([rng.random((10, 10_000)) < 0.7]).margin
+    exact = 4.474 * (0.21 / 20_000) ** 0.5  # 95% point of the range of 10 standard normal values (tables of Tukey's q)
+    assert exact < margin < 1.06 * exact
+    names = list("xyz")
+    assert Race(names, tasks, RaceRules(rungs=(0.5, 1.0))).advance([rng.random((3, 10_000)) < 0.7]).margin == 0
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"confidence": 1.0}, r"confidence 1\.0 of a race: give a number between 0 and 1"),
+        ({"rungs": (0.1, 0.1, 1.0)}, r"rungs of a race: got 0\.1, 0\.1, 1\.0; each rung must be larger"),
+        (
+            {"rungs": (0.0, 1.0)},
+            r"rungs of a race: got 0\.0, 1\.0; each rung must be larger than the one before, and above",
+        ),
+        ({"rungs": (0.1, 0.5)}, r"rungs of a race: got 0\.1, 0\.5; the last rung must be 1"),
+        ({"rungs": ()}, "rungs of a race: got none; the last rung must be 1"),
+        ({"half_width": 0.1}, "needs a half-width for its first rung if it keeps comparisons, and only then"),
+        ({"keep": "comparisons"}, "needs a half-width"),
+        ({"keep": "comparisons", "half_width": 2.0}, r"half-width 2\.0 of a race"),
+    ],
+)
+def test_wrong_rules_are_refused(rules: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        RaceRules(**rules)  # type: ignore[arg-type]
+
+
+def test_wrong_tasks_experiments_and_answers_are_refused() -> None:
+    with pytest.raises(UserError, match="task a of a race has no documents or no tokens"):
+        rung_sizes([RaceTask("a", 0, 1.0, 1.0)], RaceRules())
+    with pytest.raises(UserError, match="a race needs at least one task"):
+        rung_sizes([], RaceRules())
+    with pytest.raises(UserError, match="at least one experiment, and each only once"):
+        Race(["x", "x"], TWO, HALF)
+    with pytest.raises(
+        UserError, match="rung 1 of a race needs 175 documents of task b from 2 experiments, and got 174"
+    ):
+        Race(["x", "y"], TWO, HALF).advance([answers(1, 2, n=200), answers(1, 2, n=174)])
+
+
+def test_a_decision_of_another_race_is_refused() -> None:
+    race = Race(["x", "y"], TWO, HALF)
+    content = race.advance([answers(120, 100, n=200), answers(100, 70, n=175)]).to_dict()
+    assert Decision.from_dict(content, Race(["x", "y"], TWO, HALF)).live == ("x",)
+    others = (
+        Race(["x", "y"], TWO, HALF, seed=1),
+        Race(["x", "y", "z"], TWO, HALF),
+        Race(["x", "y"], TWO, replace(HALF, confidence=0.9)),
+        Race(["x", "y"], (TWO[0], replace(TWO[1], n_documents=401)), HALF),
+    )
+    for other in others:
+        with pytest.raises(UserError, match="after rung 1 was made for another order of documents, other rules or"):
+            Decision.from_dict(content, other)
+
+
+def study(advantage: float, n_experiments: int, seed: int) -> Correctness:
+    """Experiment 0 is better by `advantage`; the answers of experiments to a document are alike."""
+    generator = np.random.default_rng(seed)
+    tasks = []
+    for name, n in (("a", 400), ("b", 1600)):
+        easy = generator.random(n) * 0.9
+        chance = np.repeat(easy[None], n_experiments, axis=0)
+        chance[0] += advantage
+        tasks.append(TaskDocuments(name, 0.5, generator.random(chance.shape) < chance))
+    return Correctness(tuple(f"e{i}" for i in range(n_experiments)), tuple(tasks), "simulated")
+
+
+@pytest.mark.parametrize(("advantage", "keep", "most"), [(0.0, "best", 1.0), (0.1, "best", 0.5), (0.1, "set", 0.7)])
+def test_simulated_races_keep_their_promise(advantage: float, keep: str, most: float) -> None:
+    """150 studies with 8 experiments; `most` is the mean cost that they may have. Four failures are unlikely at 1%."""
+    rules, failed, costs = RaceRules(keep, rungs=(0.1, 0.2, 0.4, 1.0)), 0, []  # type: ignore[arg-type]
+    for seed in range(150):
+        documents = study(advantage, 8, seed)
+        tasks = race_tasks(documents, {"a": 20.0, "b": 60.0})
+        best = int(documents.acc_mean.argmax())
+        if keep == "set":
+            accuracy = documents.acc_mean
+            # Errors that all share cancel in a range, so only what is left of the variance counts. Tukey's q is 4.286.
+            own = [np.cov(t.correct) for t in documents.tasks]
+            own = [(c.diagonal().mean() - c[~np.eye(8, dtype=bool)].mean()) for c in own]
+            variance = sum(t.weight**2 * v / t.n_documents for t, v in zip(documents.tasks, own, strict=True))
+            promised = [f"e{i}" for i in np.flatnonzero(accuracy.max() - accuracy <= 4.286 * variance**0.5)]
+        else:
+            promised = [f"e{best}"]
+        found = replay(documents, tasks, rules, promised=promised, n_orders=1, first_seed=seed)
+        failed += 1 - found.kept
+        costs.append(found.cost[0])
+    assert failed <= 3
+    assert np.mean(costs) < most
+
+
+def test_a_race_with_too_little_confidence_breaks_its_promise() -> None:
+    """The simulation can fail: with a confidence of 5%, equal experiments lose their best in many studies."""
+    rules, kept = RaceRules(confidence=0.05, rungs=(0.1, 0.2, 0.4, 1.0)), 0
+    for seed in range(60):
+        documents = study(0.0, 8, seed)
+        best = documents.experiments[int(documents.acc_mean.argmax())]
+        tasks = race_tasks(documents, {"a": 20.0, "b": 60.0})
+        kept += replay(documents, tasks, rules, promised=[best], n_orders=1, first_seed=seed).kept
+    assert kept < 55
+
+
+def test_a_replay_counts_orders_costs_and_kept_promises() -> None:
+    # x is right everywhere and y nowhere, so y stops after the first rung in every order.
+    right = {"a": np.array([[True] * 200, [False] * 200]), "b": np.array([[True] * 400, [False] * 400])}
+    documents = Correctness(("x", "y"), tuple(TaskDocuments(t, 0.5, one) for t, one in right.items()), "f")
+    tasks = race_tasks(documents, {"a": 10.0, "b": 40.0})
+    assert tuple(tasks) == TWO
+    assert promised_experiments(documents, HALF, ["x", "y"]) == ("x",)
+    assert promised_experiments(documents, RaceRules("set"), ["x", "y"]) == ("x",)
+    found = replay(documents, tasks, HALF, promised=["x"], n_orders=7)
+    assert found.n_orders == found.kept == 7
+    assert found.rungs.tolist() == [375, 600]
+    assert found.live.tolist() == [[2, 1]] * 7
+    assert found.cost == pytest.approx([(2 * 9_000 + 9_000) / 36_000] * 7)
+    assert replay(documents, tasks, HALF, promised=["x", "y"], n_orders=3).kept == 0
