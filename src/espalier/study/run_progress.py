@@ -17,9 +17,12 @@ TYPICAL_SECONDS: Mapping[str, float] = {
     "train_sandbox_model": 96, "train_sandbox_tokenizer": 2.3, "make_world": 1.9, "check_model": 6.0,
     "tokenize_requests": 5.7, "check_calibration": 3.8, "collect_gradients": 1.9, "measure_priors": 3.2, "plan": 0.5,
     "evaluate": 3.2, "evaluate_baseline": 0.2, "consolidate": 1.8, "consolidate_study": 1.6, "analyse": 2.0,
-    "analyse_study": 1.4, "compare_structures": 0.7, "report_model": 1.6, "report_cross_model": 1.3,
+    "analyse_study": 1.4, "compare_structures": 0.7, "draw_model": 7.0, "draw_study": 3.3, "report_model": 1.6,
+    "report_cross_model": 1.3, "report_index": 1.0,
 }  # fmt: skip
-"""Mean seconds of the jobs of a rule in the default study on two cores (commit 60ea626). Only their ratios matter."""
+"""Mean seconds of the jobs of a rule in the default study on two cores (commit 60ea626, figures later).
+
+Only their ratios matter."""
 OTHER_RULES = 2.0
 PSEUDO_JOBS = 2
 """A rule's mean time starts at the typical one, with the weight of this many jobs."""
