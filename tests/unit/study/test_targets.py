@@ -24,7 +24,7 @@ RULES = [rule("plans", norun=True), rule("analyse", output=True), rule("plan", o
     ("target", "line"),
     [
         ("plan", "plan: makes files of single models or experiments; did you mean 'plans'\\?"),
-        ("forcast", "forcast: is no target; did you mean 'forecast'\\?"),
+        ("forecas", "forecas: is no target; did you mean 'forecast'\\?"),
         ("xyz", "xyz: is no target; targets are forecast, plans"),
     ],
 )
