@@ -120,6 +120,7 @@ def test_artefacts_are_complete(default_run: DefaultRun) -> None:
         assert found["recipe"]["versions"]["lm-eval"] == "0.4.13"
         assert found["recipe"]["settings"]["protocol"] == found["protocol"]
         assert set(found["timing_s"]) == {"load", "requests", "forward", "metrics"}
+        assert found["hardware"] in (default_run.results / f"reports/{model}/report.html").read_text(encoding="utf-8")
         assert found["protocol"]["window"] == 128
         assert (default_run.results / f"benchmarks/evaluate_baseline/{model}.tsv").is_file()
     empty = [str(log) for log in default_run.results.glob("logs/**/*.log") if log.stat().st_size == 0]

@@ -97,6 +97,13 @@ class EvaluationJob:
 
         return Evaluator(self.manifest, requests=self.requests, settings=self.settings)
 
+    @property
+    def hardware(self) -> str:
+        """Name of the GPU or processor. It is stored for readers; no recipe contains it."""
+        from espalier.models.devices import hardware_name
+
+        return hardware_name(self.settings.device)
+
     def piece(self, plan: dict[str, Any] | None, adapter: Path | None = None, *, store: Store | None = None) -> Piece:
         """Return the evaluation as a piece of work.
 
@@ -235,7 +242,7 @@ def _evaluate(
     else:
         result = job.evaluator.evaluate(parsed, None if adapter is None else _merging(adapter))
     write_table(folder / SAMPLES, Samples.validate(result.samples))
-    write_result(folder / METRICS, {**result.metrics, "recipe": recipe})
+    write_result(folder / METRICS, {**result.metrics, "hardware": job.hardware, "recipe": recipe})
     logger.info("acc_mean %.4f", result.metrics["acc_mean"]["value"])
 
 

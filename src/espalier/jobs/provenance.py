@@ -36,17 +36,17 @@ def collect_provenance(experiments: pd.DataFrame, config: Mapping[str, Any], mod
         for model, name in zip(rows["model"], rows["experiment"], strict=True)
     ]
     times = [path.stat().st_mtime for path in results if path.is_file()]
-    recipes = [
-        recipe
+    unpruned = [
+        metrics
         for name in names
         if Path(paths.of("evaluate_baseline", name)).is_file()
-        if (recipe := read_json(paths.of("evaluate_baseline", name)).get("recipe"))
+        if (metrics := read_json(paths.of("evaluate_baseline", name))).get("recipe")
     ]
     return Provenance(
         date=datetime.fromtimestamp(max(times), UTC).date().isoformat() if times else None,
         commit=_commit(),
-        versions=_joined(recipe.get("versions") or {} for recipe in recipes),
-        settings=_joined(_settings(recipe, config) for recipe in recipes),
+        versions=_joined(metrics["recipe"].get("versions") or {} for metrics in unpruned),
+        settings=_joined(_settings(metrics, config) for metrics in unpruned),
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
     )
 
@@ -57,12 +57,12 @@ def _metrics_file(paths: Paths, model: str, experiment: str) -> str:
     return paths.of("evaluate", model, experiment)
 
 
-def _settings(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
-    settings = recipe.get("settings") or {}
+def _settings(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
+    settings = metrics["recipe"].get("settings") or {}
     protocol = settings.get("protocol") or {}
     found = {
         "dtype": settings.get("dtype"),
-        "hardware": recipe.get("hardware") or recipe.get("device"),
+        "hardware": metrics.get("hardware"),
         "tasks": ", ".join(protocol.get("tasks") or ()),
         "few-shot examples": protocol.get("num_fewshot"),
         "documents per task": protocol.get("limit") or "all",

@@ -208,7 +208,8 @@ class RaceJob:
         result = self._job.evaluator.summarise(answers)
         with self._store.new_entry(standing.key) as folder:
             write_table(folder / SAMPLES, Samples.validate(result.samples))
-            write_result(folder / METRICS, {**result.metrics, "recipe": standing.recipe})
+            content = {**result.metrics, "hardware": self._job.hardware, "recipe": standing.recipe}
+            write_result(folder / METRICS, content)
         logger.info("%s: acc_mean %.4f on %d documents", name, result.metrics["acc_mean"]["value"], len(wanted))
 
     def _read_facts(self) -> TaskFacts:

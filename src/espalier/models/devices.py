@@ -12,9 +12,11 @@ different devices in different allocations.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import getpass
 import logging
 import os
+import platform
 import stat
 import tempfile
 import time
@@ -88,6 +90,25 @@ def _check_is_private(folder: Path) -> None:
 def count_gpus() -> int:
     """Count the NVIDIA devices of this machine without CUDA, which would fix the list of visible devices."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def hardware_name(device: str) -> str:
+    """Return the name of the GPU, or of the processor if there is no GPU or none is used. Imports torch.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+    """
+    import torch
+
+    if device != "cpu" and torch.cuda.is_available():
+        name: str = torch.cuda.get_device_name()
+        return name
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def visible_devices(environment: Mapping[str, str], n_present: int) -> list[str]:

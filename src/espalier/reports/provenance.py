@@ -17,7 +17,7 @@ class Provenance:
         version: Version of Espalier that wrote the page.
         commit: Commit of Espalier; None outside a git checkout.
         versions: Versions of the libraries that the results were computed with, by name.
-        settings: Dtypes, hardware and protocol of the results, as far as their recipes record them, by name.
+        settings: Dtypes, hardware and protocol of the results, as far as their files record them, by name.
         config: Config of the study as YAML; empty if it is not known.
     """
 
