@@ -37,7 +37,7 @@ def plan_lines(description: Mapping[str, Any], plan: Plan) -> list[str]:
     )
     if plan.removed_layers:
         lines.append(
-            f"Removed whole: layers {', '.join(map(str, plan.removed_layers))}. The others are numbered anew from 0 in "
+            f"Removed whole: layers {', '.join(map(str, plan.removed_layers))}. The others are renumbered from 0 in "
             "this folder; here they have the numbers of the base model."
         )
     for what, sizes in (("attention", plan.n_kept_kv_groups), ("MLP", plan.n_kept_mlp_channels)):
