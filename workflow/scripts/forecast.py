@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("espalier.forecast")
 
 
-def main(*, jobs: list[dict[str, Any]], n_params: dict[str, int | None]) -> None:
+def main(*, jobs: list[dict[str, Any]], n_params: dict[str, int | None], first_rung: float | None) -> None:
     planned = [PlannedJob(**job) for job in jobs]
-    logger.info(
-        "what is left of the study\n%s",
-        format_forecast(forecast(planned, n_params), disk_bytes=estimate_disk_bytes(planned)),
-    )
+    lines = forecast(planned, n_params)
+    text = format_forecast(lines, disk_bytes=estimate_disk_bytes(planned), first_rung=first_rung)
+    logger.info("what is left of the study\n%s", text)
 
 
 if __name__ == "__main__":

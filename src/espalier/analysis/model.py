@@ -19,6 +19,7 @@ from espalier.analysis.comparisons import compare_within_model, no_comparisons, 
 from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.perplexities import TextPerplexities, ratios_to_unpruned
+from espalier.analysis.races import race_json
 from espalier.analysis.selection import (
     ModelRows,
     Scores,
@@ -209,6 +210,7 @@ def _analyse_ratio(
         "uncertainty": uncertainty_of(rows, evidence, best["experiment"] if best else None, levels),
         "comparisons": compared,
         "results": _results_json(rows, model, perplexities),
+        **race_json(rows),
     }
 
 

@@ -113,7 +113,11 @@ def done_fraction(job: PlannedJob) -> float:
 
 
 def format_forecast(
-    lines: Sequence[ForecastLine], *, n_processes: Sequence[int] = GPU_COUNTS, disk_bytes: int | None = None
+    lines: Sequence[ForecastLine],
+    *,
+    n_processes: Sequence[int] = GPU_COUNTS,
+    disk_bytes: int | None = None,
+    first_rung: float | None = None,
 ) -> str:
     """Format a forecast as text, without what is done.
 
@@ -121,6 +125,7 @@ def format_forecast(
         lines: Result of `forecast`.
         n_processes: Numbers of parallel jobs to estimate the wall time for.
         disk_bytes: Result of `estimate_disk_bytes`; None leaves the disk out.
+        first_rung: Share of an evaluation before a race can stop an experiment; None without races.
     """
     left = [line for line in lines if line.n_left]
     if not left:
@@ -149,6 +154,15 @@ def format_forecast(
         rows.append(f"GPU time of the rest: {_duration(gpu_seconds)}; other: {_duration(cpu_seconds)}")
         at_once = ", ".join(f"{n}: {_duration((gpu_seconds + cpu_seconds) / n)}" for n in n_processes)
         rows.append(f"wall time at best, by jobs at once: {at_once}")
+    raced = [line for line in left if line.rule == "evaluate" and line.seconds_left is not None]
+    if first_rung is not None and raced:
+        # At least one experiment of each model answers everything.
+        low = sum((line.seconds_left or 0) * (first_rung + (1 - first_rung) / line.n_left) for line in raced)
+        high = sum(line.seconds_left or 0 for line in raced)
+        rows.append(
+            f"evaluations take between {_duration(low)} and {_duration(high)}, because races stop experiments; the "
+            "sums above have the longer time"
+        )
     if disk_bytes is not None:
         rows.append(f"disk for the experiments left: {disk_bytes / 1e6:.0f} MB")
     return "\n".join(rows)
@@ -198,7 +212,7 @@ def _rate(
 ) -> tuple[float | None, str]:
     """Return the seconds per unit of work (None if unknown), and their source."""
     if own := rates.get((rule, model)):
-        return sum(own) / len(own), f"{len(own)} finished jobs"
+        return sum(own) / len(own), f"{len(own)} finished {'job' if len(own) == 1 else 'jobs'}"
     size = n_params.get(model)
     others = {
         other: [rate / known for rate in found]

@@ -28,7 +28,8 @@ def planned_jobs(study: Study) -> dict[str, Any]:
     """Return the arguments of a forecast as plain values.
 
     Returns:
-        `jobs`, each with the fields of `espalier.study.forecast.PlannedJob`, and `n_params` by model.
+        `jobs`, each with the fields of `espalier.study.forecast.PlannedJob`, `n_params` by model, and `first_rung`, the
+        share of an evaluation before a race can stop an experiment (None without races).
     """
     config = study.config
     known = {model.name: known_sizes(model, study.model_folder(model), config.sandbox) for model in config.models}
@@ -37,6 +38,7 @@ def planned_jobs(study: Study) -> dict[str, Any]:
     return {
         "jobs": [asdict(job) for job in jobs],
         "n_params": {name: sizes.sizes.total_params if sizes else None for name, sizes in known.items()},
+        "first_rung": config.evaluation.racing.rungs[0] if config.evaluation.racing else None,
     }
 
 

@@ -123,8 +123,9 @@ def test_without_counts_there_is_nothing_and_it_says_why() -> None:
 
 def test_what_a_race_stopped_is_compared_with_nothing() -> None:
     """The stopped experiment has the highest accuracy, but on few documents."""
-    frame = experiments().assign(race_keep="best", race_stopped_by=None)
-    frame.loc[frame["experiment"] == "x-1", "race_stopped_by"] = "x-2"
+    frame = experiments().assign(race_keep="best", race_stopped_by=None, race_rung=3, race_n_documents=2 * N)
+    frame.loc[frame["experiment"] == "baseline", ["race_keep", "race_rung", "race_n_documents"]] = None
+    frame.loc[frame["experiment"] == "x-1", ["race_stopped_by", "race_rung", "race_n_documents"]] = ["x-2", 1, 20]
     model = rows_of(frame, "M")
     assert model.experiments.set_index("experiment")["invalid"].to_dict() == {
         "x-1": "reason.stopped_in_race", "x-2": "", "y-1": "", "random-1": ""
@@ -137,7 +138,13 @@ def test_what_a_race_stopped_is_compared_with_nothing() -> None:
     assert found["set"] is None
     assert found["reason"] is not None
     assert found["experiments"]["x-2"]["interval"] is None
-    assert "in a race, only the survivors answer all documents" in model_text(content)
+    text = model_text(content)
+    assert "in a race, only the survivors answer all documents" in text
+    # Four experiments: three answered 80 documents, one 20: 260 of 320.
+    assert "All experiments together answered 81.2% of the documents." in " ".join(text.split())
+    race = content["race"]
+    assert race["experiments"]["x-1"] == {"acc_mean": 0.75, "n_documents": 20, "rung": 1, "stopped_by": "x-2"}
+    assert list(race["experiments"])[-1] == "x-1"
 
 
 def test_documents_that_disagree_with_the_table_are_refused() -> None:

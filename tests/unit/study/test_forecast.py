@@ -55,6 +55,15 @@ def test_times_grow_with_tokens_and_parameters(tmp_path: Path) -> None:
     assert "1: 42 s, 2: 21 s" in text
 
 
+def test_races_make_evaluations_a_range(tmp_path: Path) -> None:
+    """Ten evaluations of 10 s. At best nine stop after 2%: 100 s * (0.02 + 0.98 / 10) = 11.8 s."""
+    jobs = [planned_job(tmp_path, "evaluate", "A", 0, 1, seconds=10.0)]
+    jobs += [planned_job(tmp_path, "evaluate", "A", number, 1) for number in range(1, 11)]
+    lines = forecast(jobs, {"A": 100})
+    assert "evaluations take between 12 s and 2 min, because races" in format_forecast(lines, first_rung=0.02)
+    assert "races" not in format_forecast(lines)
+
+
 def test_what_is_done_is_left_out(tmp_path: Path) -> None:
     done = planned_job(tmp_path, "evaluate", "A", 0, 1, seconds=8.0)
     text = format_forecast(forecast([done, planned_job(tmp_path, "evaluate", "B", 1, 1)], {"A": 100, "B": 100}))

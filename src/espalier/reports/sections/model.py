@@ -10,6 +10,7 @@ from espalier.reports.messages import Texts
 from espalier.reports.sections.answers import differences_section
 from espalier.reports.sections.certainty import certainty_section, costs_section, variation_section
 from espalier.reports.sections.inference import inference_sections
+from espalier.reports.sections.race import race_sections
 from espalier.reports.sections.recovery import recovery_sections
 from espalier.reports.sections.serving import serving_section
 from espalier.reports.sections.types import Content, ReportSection, Table
@@ -37,6 +38,7 @@ def model_sections(texts: Texts, analysis: Content, content: Content) -> list[Re
         serving_section(texts, analysis, content),
         *inference_sections(texts, analysis, content),
         *recovery_sections(texts, content),
+        *race_sections(texts, content),
     ]
 
 
