@@ -46,7 +46,7 @@ def test_times_grow_with_tokens_and_parameters(tmp_path: Path) -> None:
         (0, 1, None),
         (0, 1, None),
     ]
-    sources = ["1 finished jobs", "by size, from A", "unknown: no such job has finished"]
+    sources = ["1 finished job", "by size, from A", "unknown: no such job has finished"]
     assert [line.source for line in lines[:3]] == sources
     text = format_forecast(lines)
     assert "jobs left: 4 of 5" in text
