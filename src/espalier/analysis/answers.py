@@ -16,6 +16,8 @@ Difference = Mapping[str, Any]
 """A difference as JSON content (`espalier.analysis.contrasts.contrast_json`)."""
 
 _CODES = {"method": "method", LENGTH: "length", SAMPLES: "samples", "tokens": "tokens"}
+_TURNING = {"method": "order_turns", LENGTH: "length_turns", SAMPLES: "samples_turn"}
+"""Codes of the sentences on orders that change with the pruning ratio, by axis."""
 
 
 def control_messages(differences: Sequence[Difference], measure: str) -> list[Message]:
@@ -28,7 +30,8 @@ def control_messages(differences: Sequence[Difference], measure: str) -> list[Me
         messages += [_open(one, measure, "control_open") for one in rows if not one["differs"]]
         better = [str(one["first"]) for one in rows if one["differs"] and not _is_worse(one)]
         if better:
-            messages.append(Message("better_than_control", {"methods": better, "control": control}))
+            values = {"methods": better, "control": control, "runs": _runs(rows[0])}
+            messages.append(Message("better_than_control", values))
     return messages
 
 
@@ -58,23 +61,25 @@ def token_messages(differences: Sequence[Difference], measure: str) -> list[Mess
 
 
 def turning_messages(by_ratio: Sequence[tuple[float, Sequence[Difference]]]) -> list[Message]:
-    """State which two methods change their order with the pruning ratio.
+    """State which two methods, sequence lengths or numbers of samples change their order with the pruning ratio.
 
     Args:
         by_ratio: Pruning ratio and differences, from the largest ratio to the smallest.
     """
-    order: dict[tuple[str, str], dict[bool, float]] = {}
+    order: dict[tuple[str, str, str], dict[bool, float]] = {}
     for ratio, differences in by_ratio:
         for one in differences:
-            if one["axis"] == "method" and not one["control"] and one["differs"]:
-                order.setdefault((one["first"], one["second"]), {}).setdefault(one["difference"] > 0, ratio)
+            if one["axis"] in _TURNING and not one["control"] and one["differs"]:
+                what = one["axis"], str(one["first"]), str(one["second"])
+                order.setdefault(what, {}).setdefault(one["difference"] > 0, ratio)
     return [
         Message(
-            "order_turns",
+            _TURNING[axis],
             {"first": first, "second": second, "first_ratio": 100 * at[True], "second_ratio": 100 * at[False]},
         )
-        for (first, second), at in order.items()
-        if len(at) == 2
+        for axis in _TURNING
+        for (own, first, second), at in order.items()
+        if own == axis and len(at) == 2
     ]
 
 
@@ -102,7 +107,8 @@ def _told(one: Difference, measure: str, code: str, **more: int) -> Message:
     first, second = (one["second"], one["first"]) if swap else (one["first"], one["second"])
     ends = [-end for end in reversed(one["interval"])] if swap else one["interval"]
     values = {"first": str(first), "second": str(second), "points": 100 * abs(one["difference"]), **more}
-    return Message(f"{code}.{measure}", values | _interval_values(ends, one))
+    # The sentence on a control names the method first, which is the first side.
+    return Message(f"{code}.{measure}", values | _interval_values(ends, one, swap=swap and not one["control"]))
 
 
 def _open(one: Difference, measure: str, code: str, **more: int) -> Message:
@@ -110,7 +116,18 @@ def _open(one: Difference, measure: str, code: str, **more: int) -> Message:
     return Message(f"{code}.{measure}", values | _interval_values(one["interval"], one))
 
 
-def _interval_values(ends: Sequence[float], one: Difference) -> dict[str, Any]:
-    n = one["n_settings"]
+def _interval_values(ends: Sequence[float], one: Difference, *, swap: bool = False) -> dict[str, Any]:
+    n, sides = one["n_settings"], one["n_of_sides"]
     settings = Message("one_setting" if n == 1 else "several_settings", {"n": n})
+    if sides is not None:
+        first, second = reversed(sides) if swap else sides
+        settings = Message("experiments_of_sides", {"first": first, "second": second})
     return {"low": 100 * ends[0], "high": 100 * ends[1], "settings": settings}
+
+
+def _runs(one: Difference) -> Message:
+    """Return the number of runs of a control, of one model or of each of several."""
+    n = one["n_settings"] if one["n_of_sides"] is None else one["n_of_sides"][1]
+    if "models" in one:
+        return Message("one_run_of_each" if n == 1 else "several_runs_of_each", {"n": n})
+    return Message("one_run" if n == 1 else "several_runs", {"n": n})

@@ -69,7 +69,7 @@ def simultaneous(values: Values, contrasts: Sequence[Contrast], level: float) ->
 
 
 def turning_statements(by_ratio: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return sentences on methods whose order changes with the pruning ratio, from the results at each ratio."""
+    """Return sentences on methods and settings whose order changes with the ratio, from the results at each ratio."""
     ordered = sorted(by_ratio.values(), key=lambda one: -one["pruning_ratio"])
     differences = [(one["pruning_ratio"], one["comparisons"]["differences"]) for one in ordered]
     return to_json_list(turning_messages(differences))

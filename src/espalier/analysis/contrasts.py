@@ -32,10 +32,11 @@ class Contrast:
         axis: `method`, `taylor_seq_len`, `taylor_num_samples`, or `tokens` (sequence lengths at equal tokens).
         first: Method, or value of the axis.
         second: Method, or value of the axis.
-        n: Number of settings that both sides have.
+        n: Number of settings that both sides have; if one side has no settings, the larger number of experiments.
         tokens: Number of calibration tokens, for the axis `tokens`; None otherwise.
         control: Whether `second` is a control.
         weights: Weight of each experiment in the difference.
+        sides: Number of experiments of each side, if one side has no settings; None otherwise.
     """
 
     axis: str
@@ -45,6 +46,7 @@ class Contrast:
     tokens: int | None = None
     control: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
+    sides: tuple[int, int] | None = None
 
     @property
     def key(self) -> tuple[str, str, str, int | None]:
@@ -125,6 +127,7 @@ def contrast_json(contrast: Contrast, found: SimultaneousContrasts, index: int, 
         "tokens": contrast.tokens,
         "control": contrast.control,
         "n_settings": contrast.n,
+        "n_of_sides": None if contrast.sides is None else list(contrast.sides),
         **more,
         "difference": float(found.estimate[index]),
         "interval": to_plain_json(found.intervals[index]),
@@ -156,12 +159,11 @@ def _between_methods(rows: Sequence[_Row], first: str, second: str, control: boo
     common = keys[0] & keys[1]
     if common:
         sides = [[row for row in side if row.setting in common] for side in sides]
-        n = len(common)
-    elif all(any(row.has_setting for row in side) for side in sides):
+        return Contrast("method", first, second, len(common), None, control, _weights(*sides))
+    if all(any(row.has_setting for row in side) for side in sides):
         return None
-    else:
-        n = max(len(side) for side in sides)
-    return Contrast("method", first, second, n, None, control, _weights(*sides))
+    sizes = len(sides[0]), len(sides[1])
+    return Contrast("method", first, second, max(sizes), None, control, _weights(*sides), sizes)
 
 
 def _between_values(rows: Sequence[_Row], axis: str, number: int, first: int, second: int) -> Contrast | None:

@@ -156,7 +156,7 @@ def analyse_study(
         "all_ratios": {"experiments": _total_counts(model.experiments for model in models)},
         **at(headline_ratio),
         "by_ratio": by_ratio,
-        "turning": turning_statements(by_ratio),
+        "turning": next(iter(analyses.values()))["turning"] if len(analyses) == 1 else turning_statements(by_ratio),
         "error": ERROR,
     }
 
@@ -227,9 +227,12 @@ def _with_comparisons(content: dict[str, Any], compared: dict[str, Any], analyse
         common, found = one["common_settings"], compared["base_vs_instruct"].get(one["family"])
         if common is None or common["reason"] is not None:
             continue
-        common["simultaneous_interval"] = None if found is None else found["interval"]
+        for field in ("measure", "simultaneous_difference", "simultaneous_interval"):
+            common[field] = None if found is None else found[field.removeprefix("simultaneous_")]
         if found is not None:
-            messages = conclusions.base_vs_instruct_messages(found["difference"], found["interval"], found["n"])
+            messages = conclusions.base_vs_instruct_messages(
+                found["measure"], found["difference"], found["interval"], found["n"]
+            )
             common["statements"] = to_json_list(messages)
     own = {
         name: analysis["by_ratio"].get(key, {}).get("comparisons") or no_comparisons(None)

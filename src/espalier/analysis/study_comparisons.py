@@ -80,8 +80,8 @@ def compare_over_models(
     Returns:
         For each pruning ratio (by its key): the content of `compare_within_model` for all models together (`kept`,
         `differences`, `statements`), `models` and `left_out` (models without draws), `groups` with differences and
-        statements of each kind and family, and `base_vs_instruct` with a difference by family. If models cannot be
-        compared, all lists are empty, and `reason` and `why` say why.
+        statements of each kind and family, and `base_vs_instruct` with a difference by family, of the same measure.
+        If models cannot be compared, all lists are empty, and `reason` and `why` say why.
     """
     used = [model for model in models if draws.get(model.model) is not None]
     left_out = [model.model for model in models if draws.get(model.model) is None]
@@ -96,9 +96,8 @@ def compare_over_models(
         for key, ratio in ratios.items()
         for difference in _differences(key, {m.model: contrasts_of(_valid(m, ratio)) for m in used}, used, values)
     ]
-    accuracies = {name: values_of(one, measure="accuracy") for name, one in own.items() if one is not None}
     kinds = [(key, pair) for key in ratios for pair in pairs.get(key, ()) if {pair.base, pair.instruct} <= set(own)]
-    drawn = [_kinds_difference(pair, accuracies) for _, pair in kinds]
+    drawn = [_kinds_difference(pair, values) for _, pair in kinds]
     columns = [(one.estimate, one.draws) for one in family] + drawn
     if not columns:
         return {key: _nothing(Message("nothing_to_compare"), left_out) for key in ratios}
@@ -120,6 +119,7 @@ def compare_over_models(
                     "interval": to_plain_json(found.intervals[index]),
                     "differs": bool(found.differs[index]),
                     "n": len(pair.base_experiments),
+                    "measure": measure,
                 }
                 for index, (own_key, pair) in enumerate(kinds, start=len(family))
                 if own_key == key
@@ -204,7 +204,7 @@ def _differences(
 def _kinds_difference(pair: PairOnSettings, values: Mapping[str, Values]) -> tuple[float, FloatArray]:
     base = values[pair.base].draws.select(pair.base_experiments)
     instruct = values[pair.instruct].draws.select(pair.instruct_experiments)
-    estimate = float(instruct.accuracy.mean() - base.accuracy.mean())
+    estimate = float(instruct.accuracy.mean() - base.accuracy.mean())  # of the measure: what they keep, or accuracy
     return estimate, instruct.draws.mean(axis=1) - base.draws.mean(axis=1)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from espalier.reports.chart_rows import Row
 from espalier.reports.formatting import MISSING, format_fixed, format_percent, format_value, format_yes_no
 from espalier.reports.messages import Texts
-from espalier.reports.sections.introduction import by_ratio
+from espalier.reports.sections.answers import percent_interval
+from espalier.reports.sections.introduction import by_kept, by_ratio
 from espalier.reports.sections.types import Content
 from espalier.reports.site import Site
 
@@ -128,20 +129,22 @@ def _experiment_cells(texts: Texts, model: str, row: Row, tasks: Sequence[str], 
 def best_listing(texts: Texts, summary: Content, site: Site | None = None) -> Listing:
     """Return the table of the best experiment of each model at each pruning ratio."""
     site = site or Site()
-    best = [row for _, content in by_ratio(summary) for row in content["best_configs"]]
+    best = [row for _, content in by_ratio(summary) for row in by_kept(content["best_configs"])]
     codes = (
-        "x.model", "x.kind", "p.ratio", "x.best_method", "experiment", "x.best_acc", "p.low", "p.high", "x.corrected",
-        "x.n_in_set", "kept", "x.best_ppl", "ppl_ratio", "params", "kv", "flops",
+        "x.model", "x.kind", "p.ratio", "x.best_method", "kept", "kept_ci", "experiment", "x.best_acc", "p.low",
+        "p.high", "x.corrected", "x.n_in_set", "x.best_ppl", "ppl_ratio", "params", "kv", "flops",
     )  # fmt: skip
     cells = [
         [
             _text_cell(row["model"], site.model(row["model"])), _text_cell(texts(f"kind.{row['kind']}")),
             _ratio_cell(row["pruning_ratio"]), _text_cell(row["method"]),
+            Cell(format_percent(row["acc_kept"]), row["acc_kept"]),
+            _text_cell(percent_interval(texts, row["acc_kept_interval"])),
             _text_cell(row["experiment"], site.structure(row["model"], row["experiment"])),
             _fixed_cell(row["acc_mean"]), _interval_end_cell(row, 0), _interval_end_cell(row, 1),
             _fixed_cell(row["acc_mean_corrected"]),
-            _int_cell(row["n_in_simultaneous_set"]), Cell(format_percent(row["acc_kept"]), row["acc_kept"]),
-            _fixed_cell(row["ppl"], 2), _fixed_cell(row["ppl_ratio"], 2), _int_cell(row["n_params"]),
+            _int_cell(row["n_in_simultaneous_set"]), _fixed_cell(row["ppl"], 2), _fixed_cell(row["ppl_ratio"], 2),
+            _int_cell(row["n_params"]),
             _int_cell(row["kv_cache_bytes_per_token"]), _int_cell(row["flops_per_token"]),
         ]
         for row in best

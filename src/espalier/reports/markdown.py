@@ -6,27 +6,26 @@ from typing import Any
 
 from espalier.reports.formatting import format_fixed, format_percent, format_value
 from espalier.reports.messages import Texts
-from espalier.reports.sections.introduction import by_ratio, ratio_title
+from espalier.reports.sections.answers import percent_interval
+from espalier.reports.sections.introduction import by_kept, by_ratio, ratio_title
+from espalier.reports.sections.types import Content
 
 # Characters that would end a cell, or be read as markup.
 _MARKUP = str.maketrans({character: f"\\{character}" for character in "\\|*_`<>[]"})
 
 
 def best_configs_markdown(summary: dict[str, Any], language: str = "en") -> str:
-    """Return one Markdown table for each pruning ratio, ordered by what each model keeps; the first row is bold.
+    """Return one Markdown table for each pruning ratio, ordered by what each model keeps, with its 95% interval.
 
     Args:
         summary: Cross-model analysis of the study.
         language: Language code, `en` or `zh`.
     """
     texts = Texts(language)
-    codes = ("x.model", "x.kind", "x.best_method", "x.best_acc", "kept", "x.best_ppl", "seq_len", "samples")
+    codes = ("x.model", "x.kind", "x.best_method", "x.best_acc", "kept", "kept_ci", "x.best_ppl", "seq_len", "samples")
     parts = []
     for _, content in by_ratio(summary):
-        ordered = sorted(content["best_configs"], key=_order)
-        rows = [[cell.translate(_MARKUP) for cell in _cells(texts, row)] for row in ordered]
-        if rows and ordered[0]["acc_kept"] is not None:
-            rows[0] = [f"**{cell}**" for cell in rows[0]]
+        rows = [[cell.translate(_MARKUP) for cell in _cells(texts, row)] for row in by_kept(content["best_configs"])]
         header = [texts(code) for code in codes]
         lines = [header, ["---"] * len(header), *rows]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -34,14 +33,9 @@ def best_configs_markdown(summary: dict[str, Any], language: str = "en") -> str:
     return "\n".join(parts) if parts else texts("no_valid") + "\n"
 
 
-def _order(row: dict[str, Any]) -> tuple[bool, float, str]:
-    kept = row["acc_kept"]
-    return kept is None, 0.0 if kept is None else -kept, row["model"]
-
-
-def _cells(texts: Texts, row: dict[str, Any]) -> list[str]:
+def _cells(texts: Texts, row: Content) -> list[str]:
     return [
         row["model"], texts(f"kind.{row['kind']}"), row["method"], format_fixed(row["acc_mean"]),
-        format_percent(row["acc_kept"]), format_fixed(row["ppl"], 2), format_value(row["taylor_seq_len"]),
-        format_value(row["taylor_num_samples"]),
+        format_percent(row["acc_kept"]), percent_interval(texts, row["acc_kept_interval"]),
+        format_fixed(row["ppl"], 2), format_value(row["taylor_seq_len"]), format_value(row["taylor_num_samples"]),
     ]  # fmt: skip

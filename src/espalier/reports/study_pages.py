@@ -19,7 +19,12 @@ from espalier.reports.sections.introduction import counts_line
 from espalier.reports.sections.types import Content
 from espalier.reports.site import Link, Site
 
-TABLES_OF_STUDY = ("experiments.parquet", "evaluations.parquet", "layers.parquet")
+FILES_OF_STUDY = (
+    "cross_model/all_models_best_configs.csv", "cross_model/cross_model_comparison.json",
+    "cross_model/analysis_summary.json", "cross_model/tables/best_configs.md", "experiments.parquet",
+    "../consolidated/experiments.parquet", "../consolidated/evaluations.parquet", "../consolidated/layers.parquet",
+)  # fmt: skip
+"""Files that the index links, relative to it. `experiments.parquet` is the consolidated table with more columns."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,8 @@ def index_html(
     )  # fmt: skip
     shared = [
         Link(texts("n.text"), "cross_model/report.txt"),
-        Link("all_models_best_configs.csv", "cross_model/all_models_best_configs.csv"),
-        Link("cross_model_comparison.json", "cross_model/cross_model_comparison.json"),
-        Link(texts("n.latex"), "cross_model/tables/"),
+        *(Link(path.removeprefix("../").removeprefix("cross_model/"), path) for path in FILES_OF_STUDY),
         Link(texts("n.figures"), "cross_model/figures/"),
-        *(Link(name, f"../consolidated/{name}") for name in TABLES_OF_STUDY),
     ]
     return render_page(
         texts, "index.html", site=site, provenance=provenance, title=texts("n.index.title", study=summary["study"]),

@@ -103,19 +103,25 @@ def axes_messages(seeds: SeedErrors | None, level: float) -> list[Message]:
     ]
 
 
-def base_vs_instruct_messages(difference: float, interval: Sequence[float], n: int) -> list[Message]:
-    """State whether Instruct differs from Base on their common settings.
+def base_vs_instruct_messages(measure: str, difference: float, interval: Sequence[float], n: int) -> list[Message]:
+    """State whether Instruct keeps more or less than Base on their common settings.
 
     Args:
-        difference: Mean accuracy of Instruct minus that of Base, over the common settings.
+        measure: `kept` if the values are the accuracy kept, `accuracy` if they are accuracies.
+        difference: Mean value of Instruct minus that of Base, over the common settings.
         interval: Simultaneous interval of the difference.
         n: Number of common settings.
     """
     lower, upper = interval
-    code = "kinds_not_told" if lower <= TIE and upper >= -TIE else "kinds_differ"
     settings = Message("one_setting" if n == 1 else "several_settings", {"n": n})
+    if lower <= TIE and upper >= -TIE:
+        points = {"points": 100 * difference, "low": 100 * lower, "high": 100 * upper}
+        return [Message(f"kinds_not_told.{measure}", {"settings": settings, **points})]
+    if difference < 0:
+        points = {"points": -100 * difference, "low": -100 * upper, "high": -100 * lower}
+        return [Message(f"kinds_lower.{measure}", {"settings": settings, **points})]
     points = {"points": 100 * difference, "low": 100 * lower, "high": 100 * upper}
-    return [Message(code, {"settings": settings, **points})]
+    return [Message(f"kinds_higher.{measure}", {"settings": settings, **points})]
 
 
 def name_in_words(name: str) -> Message | str:

@@ -18,8 +18,9 @@ from espalier.analysis.model import analyse_model
 from espalier.analysis.selection import rows_of, valid_rows
 from espalier.messages.catalogue import Message
 from espalier.reports.messages import Texts
+from espalier.reports.sections.answers import differences_of_models
 from espalier.reports.sections.cross import cross_headline, cross_overview
-from espalier.reports.sections.introduction import headline, overview
+from espalier.reports.sections.introduction import headline, headline_statements, overview
 from espalier.reports.text import cross_model_text, model_text
 from espalier.statistics.bootstrap import Bootstrap
 from tests.unit.analysis.test_analysis import row, table
@@ -62,6 +63,8 @@ def test_differences_by_hand() -> None:
     # The control has no settings, so it is compared with the mean over all settings.
     assert found["method", "y", "random"]["difference"] == pytest.approx(0.01 / 0.8)
     assert found["method", "y", "random"]["control"] is True
+    assert found["method", "y", "random"]["n_of_sides"] == [2, 1]
+    assert found["method", "x", "y"]["n_of_sides"] is None
     # At 512 tokens: ((0.60 - 0.50) + (0.52 - 0.40)) / 2 / 0.8; no pair of settings differs in one axis alone.
     assert found["tokens", "64", "16"]["difference"] == pytest.approx(0.11 / 0.8)
     assert found["tokens", "64", "16"]["tokens"] == 512
@@ -110,11 +113,12 @@ def test_sentences_of_methods_and_controls() -> None:
     assert said["methods"][0].endswith("; 2 settings).")
     # y keeps 57.5%, the control 56.25%: not better.
     assert said["controls"][0].startswith(
-        "Method y is not shown to be better than random pruning: against random it keeps +1.2"
+        "Method y is not shown to be better than the control random: it keeps +1.2 points ("
     )
-    assert said["controls"][1] == "Better than random pruning (random): x."
+    assert said["controls"][0].endswith("; experiments: 2 against 1).")
+    assert said["controls"][1] == "Better than the control random (one run): x."
     texts = Texts()
-    assert "y is not shown to be better than random pruning" in headline(texts, analysis)
+    assert "y is not shown to be better than the control random" in headline(texts, analysis)
     found = overview(texts, analysis)
     assert any(line.startswith("Method x keeps") for line in found.supported)
     assert any(line.startswith("Method y is not shown") for line in found.open_questions)
@@ -124,19 +128,34 @@ def test_sentences_of_methods_and_controls() -> None:
 def test_a_method_below_the_control_comes_first() -> None:
     rows = [
         {"axis": "method", "first": "x", "second": "random", "tokens": None, "control": True, "n_settings": 1,
+         "n_of_sides": None,
          "difference": difference, "interval": ends, "differs": True}
         for difference, ends in ((-0.2, [-0.3, -0.1]), (0.2, [0.1, 0.3]))
     ]  # fmt: skip
     messages = [english(one) for one in control_messages([rows[1], rows[0]], "kept")]
     assert messages == [
-        "Method x is worse than random pruning: random keeps 20.0 points more (10.0 to 30.0; 1 setting).",
-        "Better than random pruning (random): x.",
+        "Method x is worse than the control random, which keeps 20.0 points more (10.0 to 30.0; 1 setting).",
+        "Better than the control random (one run): x.",
     ]
+    several = [dict(one, n_settings=4, n_of_sides=[4, 2], models=["A", "B"]) for one in rows]
+    assert [english(one) for one in control_messages(several, "kept")] == [
+        (
+            "Method x is worse than the control random, which keeps 20.0 points more (10.0 to 30.0; "
+            "experiments: 4 against 2)."
+        ),
+        "Better than the control random (2 runs of each model): x.",
+    ]
+    # A method without settings that is no control: the better side comes first, and so does its number.
+    plain = dict(rows[0], control=False, second="magnitude", n_settings=4, n_of_sides=[4, 1])
+    assert english(method_messages([plain], "kept")[0]) == (
+        "Method magnitude keeps 20.0 points more than x (10.0 to 30.0; experiments: 1 against 4)."
+    )
 
 
 def test_all_pairs_that_are_not_told_apart_share_a_sentence() -> None:
     rows = [
         {"axis": "method", "first": first, "second": second, "tokens": None, "control": False, "n_settings": 4,
+         "n_of_sides": None,
          "difference": difference, "interval": [difference - 0.1, difference + 0.1], "differs": abs(difference) > 0.1}
         for first, second, difference in (("a", "b", -0.2), ("a", "c", 0.05), ("b", "c", 0.01))
     ]  # fmt: skip
@@ -149,6 +168,35 @@ def test_all_pairs_that_are_not_told_apart_share_a_sentence() -> None:
         "The order of a and b turns with the ratio: a is better at 35%, b at 50%."
     ]
     assert turning_messages([(0.5, rows), (0.35, rows)]) == []
+
+
+def test_lengths_and_samples_whose_order_turns_have_a_sentence_of_their_own() -> None:
+    def at(axis: str, first: str, second: str, difference: float) -> dict[str, Any]:
+        return {"axis": axis, "first": first, "second": second, "control": False, "difference": difference,
+                "differs": abs(difference) > 0.005}  # fmt: skip
+
+    high = [at("taylor_seq_len", "64", "16", 0.016), at("taylor_num_samples", "128", "32", -0.01)]
+    low = [at("taylor_seq_len", "64", "16", -0.01), at("taylor_num_samples", "128", "32", 0.02)]
+    assert [english(one) for one in turning_messages([(0.5, high), (0.35, low)])] == [
+        "The order of sequence lengths turns with the ratio: 64 tokens are better at 50%, 16 at 35%.",
+        "The order of numbers of samples turns with the ratio: 128 are better at 35%, 32 at 50%.",
+    ]
+    open_low = [at("taylor_seq_len", "64", "16", -0.001)]
+    assert turning_messages([(0.5, high), (0.35, open_low)]) == []
+
+
+def test_the_overview_has_the_settings_of_every_ratio() -> None:
+    accuracy = {"x-1": 0.50, "x-2": 0.60, "x-p20-1": 0.70, "x-p20-2": 0.60, "baseline": 0.80}
+    lengths = {"1": 16, "2": 64}
+    rows = [
+        row(name, acc, taylor_seq_len=lengths.get(name[-1]), pruning_ratio=0.2 if "p20" in name else 0.5)
+        for name, acc in accuracy.items()
+    ]
+    analysis = analyse_model(table(*rows), "M", headline_ratio=None, evidence=evidence(names=accuracy))
+    supported = overview(Texts(), analysis).supported
+    assert supported[0].startswith("The order of sequence lengths turns with the ratio: 64 tokens are better at 50%")
+    assert any(line.startswith("Pruning ratio 50%: Sequences of 64 tokens keep 12.5 points") for line in supported)
+    assert any(line.startswith("Pruning ratio 20%: Sequences of 16 tokens keep 12.5 points") for line in supported)
 
 
 def test_lists_among_the_values_survive_json_and_are_joined_in_each_language() -> None:
@@ -195,10 +243,113 @@ def test_models_are_compared_together_by_kind_and_by_family() -> None:
         cross_model_text(summary, language)
 
 
+def statement(code: str, **values: Any) -> dict[str, Any]:
+    return to_json(Message(code, values | {"points": 1.0, "low": 0.5, "high": 1.5, "settings": "4 settings"}))
+
+
+def test_the_headline_has_the_nearest_methods_and_the_largest_difference_of_each_axis() -> None:
+    def better(code: str, first: str, second: str) -> dict[str, Any]:
+        return statement(f"{code}_better.kept", first=first, second=second)
+
+    means = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6, "r": 0.95}
+    compared: dict[str, Any] = {
+        "kept": {name: {"mean": mean, "control": name == "r"} for name, mean in means.items()},
+        "statements": {
+            "controls": [
+                better("control", "r", "d"), statement("better_than_control", methods=["a"], control="r", runs="1"),
+            ],
+            "methods": [better("method", "a", "d"), better("method", "b", "d"), better("method", "a", "c"),
+                        better("method", "a", "b")],
+            "settings": [better("length", "64", "16"), better("length", "64", "32"), better("samples", "128", "8")],
+        },
+    }  # fmt: skip
+    found = [(one["code"].split(".")[0], one["values"]["second"]) for one in headline_statements(compared)]
+    assert found == [
+        ("control_better", "d"), ("method_better", "b"), ("method_better", "c"), ("length_better", "16"),
+        ("samples_better", "8"),
+    ]  # fmt: skip
+    compared["statements"] = {"methods": [to_json(Message("method_open", {"pairs": ["a and b"]}))], "settings": []}
+    assert [one["code"] for one in headline_statements(compared)] == ["method_open"]
+
+
+def test_settings_of_each_model_and_the_models_of_opposite_order() -> None:
+    """64 tokens are better in A and B by 0.1 / 0.8, and worse in C by 0.05 / 0.8; x is better than y in A alone."""
+    known = {"A": (0.50, 0.60), "B": (0.50, 0.60), "C": (0.55, 0.50)}
+    frames, draws, analyses = [], {}, {}
+    for seed, (name, (short, long)) in enumerate(known.items()):
+        accuracy = {"x-1": short, "x-2": long, "baseline": 0.8}
+        frames.append(
+            table(*(row(one, acc, model=name, family=name, taylor_seq_len={"1": 16, "2": 64}.get(one[-1]))
+                    for one, acc in accuracy.items()))
+        )  # fmt: skip
+        found = evidence(0.002, seed, names=accuracy)
+        draws[name] = found.draws
+        analyses[name] = analyse_model(frames[-1], name, headline_ratio=None, evidence=found, n_models=3)
+    summary = analyse_study(pd.concat(frames, ignore_index=True), analyses=analyses, draws=draws)
+    texts = Texts()
+    (settings,) = differences_of_models(texts, summary["comparisons_of_models"])  # there is one method
+    assert list(settings.header) == ["Compared", "A", "B", "C"]
+    assert [cell.split()[0] for cell in settings.rows[0][1:]] == ["+12.5", "+12.5", "-6.2"]
+    assert settings.rows[0][0] == "Sequence length 64 against 16"
+    line = "Sequence length 64 against 16: the order over all models is opposite in C."
+    assert f"Pruning ratio 50%: {line}" in cross_overview(texts, summary).supported
+    for one in summary["comparisons_of_models"]["C"]["differences"]:
+        one["differs"] = False
+    assert not any("opposite" in text for text in cross_overview(texts, summary).supported)
+
+
+def test_the_noise_caveat_is_printed_at_every_ratio() -> None:
+    """At 20% the best keeps 0.81 / 0.8, a gain of 0.01 with a standard deviation of about 0.014."""
+    accuracy = {"x-1": 0.50, "y-1": 0.40, "x-p20-1": 0.81, "y-p20-1": 0.60, "baseline": 0.80}
+    rows = [row(name, acc, pruning_ratio=0.2 if "p20" in name else 0.5) for name, acc in accuracy.items()]
+    caveat = "A pruned model above the unpruned one is within the noise here"
+    shown = {}
+    for spread in (0.01, 0.0001):
+        known = evidence(spread, names=accuracy)
+        analysis = analyse_model(table(*rows), "M", headline_ratio=None, evidence=known)
+        shown[spread] = model_text(analysis)
+    assert shown[0.01].count(caveat) == 1
+    assert caveat not in shown[0.0001]  # the gain is shown
+    assert caveat not in shown[0.01].split("\nPruning ratio 20%\n")[0]
+
+
+def test_base_and_instruct_are_compared_by_what_they_keep_at_every_ratio() -> None:
+    """The unpruned Instruct model is worse by as much as its pruned models, so both keep 75% at 50%."""
+    frames, draws = [], {}
+    known = {"A": ("base", [0.8, 0.6, 0.72]), "AI": ("instruct", [0.4, 0.3, 0.24])}
+    for seed, (name, (kind, accuracies)) in enumerate(known.items()):
+        accuracy = dict(zip(("baseline", "x-1", "x-p20-1"), accuracies, strict=True))
+        frames.append(
+            table(*(row(one, acc, model=name, kind=kind, pruning_ratio=0.2 if "p20" in one else 0.5)
+                    for one, acc in accuracy.items()))
+        )  # fmt: skip
+        draws[name] = evidence(0.001, seed, names=accuracy).draws
+    summary = analyse_study(pd.concat(frames, ignore_index=True), draws=draws)
+    found = summary["base_vs_instruct"][0]["common_settings"]
+    assert found["difference"] == pytest.approx(-0.3)  # of the accuracy, as before
+    assert (found["measure"], found["simultaneous_difference"]) == ("kept", pytest.approx(0))
+    shown = cross_overview(Texts(), summary)
+    # At 20%: 0.24 / 0.4 - 0.72 / 0.8 = -0.3.
+    assert any(
+        line.startswith("Pruning ratio 20%: F: On the same settings (1 setting), Instruct keeps 30.0 points less")
+        for line in shown.supported
+    )
+    assert any(
+        line.startswith("Pruning ratio 50%: F: On the same settings (1 setting), what Instruct and Base keep is not")
+        for line in shown.open_questions
+    )
+
+
 def test_one_model_and_different_documents_say_why_nothing_is_compared() -> None:
     alone, _, _ = study(1)
     assert alone["comparisons"]["reason"] == "the study has one model"
     assert "random" in cross_model_text(alone)
+    texts = Texts()
+    found = cross_overview(texts, alone)
+    assert any("Method x keeps 11.2 points more than y (" in line for line in found.supported)
+    assert any("Method y is not shown to be better" in line for line in found.open_questions)
+    assert "Nothing beyond the values themselves" not in cross_model_text(alone)
+    assert "Method x keeps 11.2 points more than y (" in cross_headline(texts, alone)
     frames = pd.concat([experiments(), experiments(model="N")])
     other = evidence().draws
     assert other is not None
@@ -206,6 +357,13 @@ def test_one_model_and_different_documents_say_why_nothing_is_compared() -> None
     summary = analyse_study(frames, draws=draws)
     assert summary["comparisons"]["reason"] == "the models answered different documents"
     assert "the models answered different documents" in cross_model_text(summary)
+    analyses = {
+        name: analyse_model(frames[frames["model"] == name], name, headline_ratio=None, evidence=evidence())
+        for name in draws
+    }
+    of_each = cross_overview(texts, analyse_study(frames, analyses=analyses, draws=draws)).supported
+    assert sum("Method x keeps 11.2 points more than y (" in line for line in of_each) == 2
+    assert any(line.startswith("Pruning ratio 50%: N: Method x") for line in of_each)
     assert analyse_study(frames)["comparisons"]["reason"] == "fewer than two models have intervals"
 
 

@@ -93,7 +93,7 @@ def test_documents_give_intervals_the_set_and_words() -> None:
     assert found["seeds"]["reason"] == "only 1 calibration seed; at least 2 are needed"
     (group,) = found["tokens"]
     assert (group["tokens"], [one["taylor_seq_len"] for one in group["settings"]]) == (512, [16, 32])
-    assert "No experiment of these methods can be the best: y." in " ".join(
+    assert "All experiments of y are worse than the best." in " ".join(
         one["text"] for one in found["statements"]["set"]
     )
 
@@ -222,7 +222,7 @@ def test_base_against_instruct_on_common_settings() -> None:
     json.dumps(summary, allow_nan=False)
     common = summary["base_vs_instruct"][0]["common_settings"]
     assert (common["n"], common["difference"], common["interval"]) == (3, 0.0, [0.0, 0.0])
-    assert common["statements"][0]["code"] == "kinds_not_told"
+    assert common["statements"][0]["code"] == "kinds_not_told.kept"
     base, instruct = summary["best_configs"]
     assert base["acc_mean_interval"] == analyses["M"]["uncertainty"]["experiments"]["x-1"]["interval"]
     assert base["n_in_set"] == 2

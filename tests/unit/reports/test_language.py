@@ -77,7 +77,7 @@ def test_headings_of_the_structure_comparison() -> None:
 def test_statements_and_reasons_are_translated() -> None:
     analysis: dict[str, Any] = analyse_model(with_documents(), "M", headline_ratio=None, evidence=evidence())
     text = model_text(analysis, "zh")
-    assert "最佳实验不可能来自以下方法: y。" in text
+    assert "以下方法的所有实验都不如最佳: y。" in text
     assert "只有一个校准种子" in text
     assert "未剪枝模型没有结果" in cross_model_text(analyse_study(experiments()), "zh")
     assert "该系列没有带结果的 Instruct 模型" in cross_model_text(analyse_study(experiments()), "zh")

@@ -11,8 +11,11 @@ import pytest
 from matplotlib.ft2font import FT2Font
 
 from espalier.analysis.cross_model import analyse_study
+from espalier.reports.formatting import MISSING
 from espalier.reports.latex import TABLES
+from espalier.reports.listing import best_listing
 from espalier.reports.markdown import best_configs_markdown
+from espalier.reports.messages import Texts
 from tests.unit.analysis.test_analysis import row, table
 
 ARTICLE_PT = 345.0  # \textwidth of the class article at 10 pt
@@ -90,11 +93,27 @@ def test_no_results_give_no_table() -> None:
 def test_markdown_table() -> None:
     lines = best_configs_markdown(summary("a|b_*c")).splitlines()
     assert lines[0] == "Pruning ratio 50%"
-    assert lines[2] == "| Model | Kind | Method | Accuracy | Kept | Perplexity | Seq. length | Samples |"
-    assert lines[3] == "| --- | --- | --- | --- | --- | --- | --- | --- |"
     assert (
-        lines[4]
-        == "| **Mistral** | **base** | **layerwise** | **0.8400** | **87.5%** | **10.00** | **1024** | **1024** |"
+        lines[2]
+        == "| Model | Kind | Method | Accuracy | Kept | Kept, 95% interval | Perplexity | Seq. length | Samples |"
     )
+    assert lines[3] == "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    # Nothing is bold: that the first model keeps most is not shown.
+    assert lines[4] == "| Mistral | base | layerwise | 0.8400 | 87.5% | 81.2% to 87.6% | 10.00 | 1024 | 1024 |"
     assert lines[5].startswith(r"| a\|b\_\*c | instruct | layerwise | 0.8400 |")
     assert best_configs_markdown(summary(), "zh").startswith("剪枝比例 50%\n\n| 模型 | 类型 | 最佳方法 |")
+
+
+def test_the_listing_of_the_best_experiments_is_ordered_by_what_they_keep() -> None:
+    """A has the higher accuracy, but keeps 0.80 / 1.00; B keeps 0.70 / 0.80 = 87.5%."""
+    rows = [row("x-1", 0.8, model="A"), row("baseline", 1.0, model="A"),
+            row("x-1", 0.7, model="B"), row("baseline", 0.8, model="B")]  # fmt: skip
+    found = analyse_study(table(*rows))
+    found["by_ratio"]["50"]["best_configs"][0]["acc_kept_interval"] = [0.75, 0.85]
+    listing = best_listing(Texts(), found)
+    assert [line[0].shown for line in listing.rows] == ["B", "A"]
+    assert list(listing.header[4:6]) == ["Kept", "Kept, 95% interval"]
+    assert [[cell.shown for cell in line[4:6]] for line in listing.rows] == [
+        ["87.5%", MISSING],
+        ["80.0%", "75.0% to 85.0%"],
+    ]

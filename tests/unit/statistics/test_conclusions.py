@@ -43,7 +43,7 @@ def test_confidence_set_messages() -> None:
     some = confidence_set_messages(confidence([True, False, False], [True, True, False]), ["a", "b", "c"], "a-1")
     assert codes(some) == ["set_some", "methods_outside"]
     assert english(some[0]) == "2 of 3 experiments cannot be told from the best, a-1; the others are worse."
-    assert english(some[1]) == "No experiment of these methods can be the best: c."
+    assert english(some[1]) == "All experiments of c are worse than the best."
     alone = confidence_set_messages(confidence([True, False]), ["a", "b"], "a-1")
     assert english(alone[0]) == "Every other experiment (1) is worse than the best, a-1."
     assert codes(confidence_set_messages(confidence([True, True]), ["a", "b"], "a-1")) == ["set_all"]
@@ -95,12 +95,16 @@ def test_axes_messages() -> None:
 
 
 def test_base_vs_instruct_messages() -> None:
-    differ = base_vs_instruct_messages(-0.1, [-0.15, -0.05], 12)
-    assert english(differ[0]) == (
-        "On the same settings (12 settings), the accuracy of Instruct differs from Base by -10.0 points"
-        " (-15.0 to -5.0)."
+    lower = base_vs_instruct_messages("kept", -0.1, [-0.15, -0.04], 12)
+    assert english(lower[0]) == (
+        "On the same settings (12 settings), Instruct keeps 10.0 points less than Base (4.0 to 15.0)."
     )
-    assert codes(base_vs_instruct_messages(0.0, [-1e-17, 1e-17], 1)) == ["kinds_not_told"]
+    higher = base_vs_instruct_messages("accuracy", 0.1, [0.04, 0.15], 1)
+    assert english(higher[0]) == (
+        "On the same settings (1 setting), the accuracy of Instruct is 10.0 points higher than that of Base"
+        " (4.0 to 15.0)."
+    )
+    assert codes(base_vs_instruct_messages("kept", 0.0, [-1e-17, 1e-17], 1)) == ["kinds_not_told.kept"]
 
 
 def test_intervals_message() -> None:

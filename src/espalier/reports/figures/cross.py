@@ -78,7 +78,7 @@ def accuracy_sizes(texts: Texts, summary: Content) -> Figure:
     models = list(dict.fromkeys(row["model"] for row in table))
 
     def draw() -> Drawing:
-        drawing = Drawing(2.5 + 0.14 * (len(models) // 2))
+        drawing = Drawing(2.5)
         axes = drawing.axes
         styles = _model_styles(models)
         for place, model in enumerate(models):
@@ -93,7 +93,7 @@ def accuracy_sizes(texts: Texts, summary: Content) -> Figure:
                     axes.plot([x, x], ends, color=INTERVAL, linewidth=0.7, zorder=1.5)
                 tip = f"{model}, {row['experiment']}\n{texts('kept')} {format_percent(y)}"
                 drawing.point(axes, x, y, style, tip, markersize=4, **style.properties)
-        percent_axis(axes.xaxis)
+        percent_axis(axes.xaxis, ticks=[1.0, *(1 - row["pruning_ratio"] for row in table)])
         percent_axis(axes.yaxis)
         axes.set_xlabel(texts("f.params_kept"))
         axes.set_ylabel(texts("f.acc_kept"))

@@ -6,7 +6,7 @@ it too. matplotlib is imported only to draw, so a page that shows finished figur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +26,10 @@ TWO_COLUMNS = 6.9 / 3.3
 """Width of two columns of text, in widths of one column."""
 _CHARACTERS_PER_INCH = 17
 """About as many characters of a legend fit into an inch."""
+
+
+LEGEND_ROW = 0.14
+"""Height of a row of a legend, in inches."""
 
 
 class Drawing:
@@ -76,7 +80,10 @@ class Drawing:
         )
 
     def legend_of(self, handles: Sequence[Artist]) -> None:
-        """Draw a legend of handles above the axes, in as few rows as their names allow."""
+        """Draw a legend of handles above the axes, in as few rows as their names allow.
+
+        The figure gets higher by the rows after the first, so that they take no room from the axes.
+        """
         longest = max((len(str(handle.get_label())) for handle in handles), default=1)
         fitting = int(self.figure.get_figwidth() * _CHARACTERS_PER_INCH / (longest + 5))
         total = sum(len(str(handle.get_label())) + 5 for handle in handles)
@@ -85,6 +92,8 @@ class Drawing:
         else:
             columns = len(handles)
         if handles:
+            more_rows = ceil(len(handles) / columns) - 1
+            self.figure.set_figheight(self.figure.get_figheight() + LEGEND_ROW * more_rows)
             self.figure.legend(handles=handles, loc="outside upper left", ncols=columns)
 
 
@@ -180,11 +189,17 @@ def limits(values: Collection[float], lowest: float = 0, highest: float = 1) -> 
     return max(lowest, min(values) - margin), min(highest, max(values) + margin)
 
 
-def percent_axis(axis: Axis) -> None:
-    """Label an axis of fractions in percent, with as few digits as the ticks need."""
-    from matplotlib.ticker import MaxNLocator
+def percent_axis(axis: Axis, ticks: Iterable[float] = ()) -> None:
+    """Label an axis of fractions in percent, with as few digits as the ticks need.
 
-    axis.set_major_locator(MaxNLocator(6))
+    Args:
+        axis: The axis.
+        ticks: Places of the ticks; if there are none or many, matplotlib chooses.
+    """
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    places = sorted(set(ticks))
+    axis.set_major_locator(FixedLocator(places) if 0 < len(places) <= 8 else MaxNLocator(6))
     axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
 
 

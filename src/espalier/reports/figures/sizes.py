@@ -35,8 +35,8 @@ def accuracy_size(texts: Texts, analysis: Content, rows: Mapping[str, list[Row]]
     unpruned = ((analysis["costs"] or {}).get("baseline") or {}).get("n_params")
     table = [
         {
-            "experiment": row["experiment"], "method": row["method"], "pruning_ratio": row["ratio"],
-            "n_params": row["n_params"],
+            "experiment": row["experiment"], "method": row["method"], "control": row["control"],
+            "pruning_ratio": row["ratio"], "n_params": row["n_params"],
             "params_kept": row["n_params"] / unpruned if row["n_params"] and unpruned else 1 - row["ratio"],
             "acc_kept": row["acc_kept"],
             "acc_kept_low": (row["kept_interval"] or [None])[0], "acc_kept_high": (row["kept_interval"] or [None])[-1],
@@ -47,7 +47,7 @@ def accuracy_size(texts: Texts, analysis: Content, rows: Mapping[str, list[Row]]
     ]  # fmt: skip
     if not table:
         return empty_figure(name, caption, texts("f.size.none"))
-    front = pareto_front(table)
+    front = pareto_front([row for row in table if not row["control"]])
     for row in table:
         row["on_front"] = row in front
 
@@ -56,7 +56,9 @@ def accuracy_size(texts: Texts, analysis: Content, rows: Mapping[str, list[Row]]
         axes = drawing.axes
         methods = {method: one for _, content in by_ratio(analysis) for method, one in content["methods"].items()}
         styles = method_styles(methods, {row["method"] for row in table})
-        line = [(1.0, 1.0), *((row["params_kept"], row["acc_kept"]) for row in front)]
+        line = [(row["params_kept"], row["acc_kept"]) for row in front]
+        if not any(row["acc_kept"] >= 1 for row in front):  # else an experiment is smaller and as good
+            line.insert(0, (1.0, 1.0))
         axes.plot([x for x, _ in line], [y for _, y in line], color=INK, linewidth=0.7, zorder=1.2)
         shift = {method: 0.004 * (place - (len(styles) - 1) / 2) for place, method in enumerate(styles)}
         for row in table:
@@ -72,7 +74,7 @@ def accuracy_size(texts: Texts, analysis: Content, rows: Mapping[str, list[Row]]
             drawing.point(axes, x, row["acc_kept"], styles[row["method"]], tip, markersize=4)
         star = Style(INK, "*", {"markersize": 8})
         drawing.point(axes, 1, 1, star, texts("unpruned"), markersize=8)
-        percent_axis(axes.xaxis)
+        percent_axis(axes.xaxis, ticks=[1.0, *(1 - row["pruning_ratio"] for row in table)])
         percent_axis(axes.yaxis)
         axes.set_xlabel(texts("f.params_kept"))
         axes.set_ylabel(texts("f.acc_kept"))

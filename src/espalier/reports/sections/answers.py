@@ -92,13 +92,44 @@ def differences_section(texts: Texts, compared: Content, of_models: Sequence[Tab
 
 
 def differences_of_models(texts: Texts, of_models: Mapping[str, Content]) -> list[Table]:
-    """Return the table of the differences between methods of each model; no table if there are none."""
-    known = {name: {_name(texts, one): one for one in content["differences"] if one["axis"] == "method"}
+    """Return the tables of the differences of each model: methods, then settings; without those that would be empty."""
+    return [
+        *_table_of_models(texts, of_models, ("method",), texts("differences.each")),
+        *_table_of_models(
+            texts, of_models, ("taylor_seq_len", "taylor_num_samples"), texts("differences.each_settings")
+        ),
+    ]
+
+
+def _table_of_models(texts: Texts, of_models: Mapping[str, Content], axes: Sequence[str], caption: str) -> list[Table]:
+    known = {name: {_name(texts, one): one for one in content["differences"] if one["axis"] in axes}
              for name, content in of_models.items()}  # fmt: skip
     pairs = list(dict.fromkeys(pair for of_model in known.values() for pair in of_model))
     rows = [[pair, *(_cell(texts, of_model.get(pair)) for of_model in known.values())] for pair in pairs]
-    caption = texts("differences.each")
     return [Table([texts("differences.what"), *known], rows, (0,), caption)] if rows else []
+
+
+def opposite_models(texts: Texts, differences: Sequence[Content], of_models: Mapping[str, Content]) -> list[str]:
+    """Name the models in which a difference over all models has the opposite sign, both told apart.
+
+    Args:
+        texts: Texts in the language of the report.
+        differences: Differences over all models.
+        of_models: The comparisons of each model, at the same pruning ratio.
+    """
+    lines = []
+    for one in differences:
+        name = _name(texts, one)
+        opposite = [
+            model
+            for model, content in of_models.items()
+            for own in content["differences"]
+            if _name(texts, own) == name and one["axis"] == own["axis"] and one["differs"] and own["differs"]
+            and one["difference"] * own["difference"] < 0
+        ]  # fmt: skip
+        if opposite:
+            lines.append(texts("differences.opposite", what=name, models=texts("list.separator").join(opposite)))
+    return lines
 
 
 def group_title(texts: Texts, group: Content) -> str:
@@ -120,7 +151,7 @@ def _difference_tables(texts: Texts, title: str, differences: Sequence[Content])
             [
                 _name(texts, one), f"{100 * one['difference']:+z.1f}",
                 texts("interval", low=f"{100 * one['interval'][0]:+z.1f}", high=f"{100 * one['interval'][1]:+z.1f}"),
-                str(one["n_settings"]), format_yes_no(texts, one["differs"]),
+                _settings(texts, one), format_yes_no(texts, one["differs"]),
             ]
             for one in differences
             if one["axis"] in axes
@@ -134,6 +165,13 @@ def _difference_tables(texts: Texts, title: str, differences: Sequence[Content])
         if rows:
             tables.append(Table([*header, texts("differences.told")], rows, (0, 4), caption))
     return tables
+
+
+def _settings(texts: Texts, one: Content) -> str:
+    """Return the number of settings of a difference, or the numbers of experiments if one side has no settings."""
+    if one["n_of_sides"] is None:
+        return str(one["n_settings"])
+    return texts("differences.sides", first=one["n_of_sides"][0], second=one["n_of_sides"][1])
 
 
 def _cell(texts: Texts, one: Content | None) -> str:

@@ -19,10 +19,18 @@ from espalier.reports.sections.answers import (
     group_title,
     kept_matrix,
     method_title,
+    opposite_models,
     percent_interval,
     sentences,
 )
-from espalier.reports.sections.introduction import at_ratio, by_ratio, ratio_title, split_statements
+from espalier.reports.sections.introduction import (
+    at_ratio,
+    by_kept,
+    by_ratio,
+    headline_statements,
+    ratio_title,
+    split_statements,
+)
 from espalier.reports.sections.types import Content, Overview, ReportSection, Table
 
 
@@ -43,14 +51,19 @@ def cross_sections(texts: Texts, content: Content) -> list[ReportSection]:
 
 
 def cross_headline(texts: Texts, summary: Content) -> str:
-    """Return what each method keeps over all models at the headline ratio, and who is no better than random pruning."""
+    """Return what each method keeps over all models at the headline ratio, and the main differences.
+
+    A study with one model has the main differences of that model.
+    """
     title, compared, n = (
         ratio_title(texts, summary["headline_ratio"]),
         summary["comparisons"],
         len(summary["best_configs"]),
     )
     if not compared["kept"]:
-        return _best_headline(texts, summary, title, n)
+        of_models = list(summary["comparisons_of_models"].values())
+        of_model = headline_statements(of_models[0]) if len(of_models) == 1 else []
+        return " ".join([_best_headline(texts, summary, title, n), *(texts.message(message) for message in of_model)])
     ordered = sorted(compared["kept"].items(), key=lambda item: (-item[1]["mean"], item[0]))
     means = [
         texts("answers.mean", name=method_title(texts, name, one), mean=format_percent(one["mean"]))
@@ -63,7 +76,8 @@ def cross_headline(texts: Texts, summary: Content) -> str:
         for message in one["statements"].get("controls", [])
         if message["code"].startswith("control_")
     ]
-    return " ".join([texts(f"headline.means.{compared['measure']}", **values), *own])
+    main = [texts.message(message) for message in headline_statements(compared)]
+    return " ".join([texts(f"headline.means.{compared['measure']}", **values), *main, *own])
 
 
 def cross_notes(texts: Texts, summary: Content) -> list[str]:
@@ -85,19 +99,40 @@ def cross_overview(texts: Texts, content: Content) -> Overview:
         open_questions.append(texts("differences.none", reason=texts.reason(content["comparisons"])))
     for _, one in by_ratio(content):
         title = ratio_title(texts, one["pruning_ratio"])
-        kinds = ("controls", "methods", "settings")
-        found = split_statements(texts, sentences(one["comparisons"]["statements"], *kinds))
-        supported += [at_ratio(texts, title, text) for text in found.supported]
+        found = _differences_found(texts, one)
+        opposite = opposite_models(texts, one["comparisons"]["differences"], one["comparisons_of_models"])
+        supported += [at_ratio(texts, title, text) for text in [*found.supported, *opposite]]
         open_questions += [at_ratio(texts, title, text) for text in found.open_questions]
         tables += kept_matrix(texts, one, title)
-    for one in content["base_vs_instruct"]:
-        if one["common_settings"]:
-            statements = split_statements(texts, one["common_settings"]["statements"])
-            supported += [texts("cross.kinds", family=one["family"], text=text) for text in statements.supported]
-            open_questions += [
-                texts("cross.kinds", family=one["family"], text=text) for text in statements.open_questions
+    for _, one in by_ratio(content):
+        title = ratio_title(texts, one["pruning_ratio"])
+        for pair in one["base_vs_instruct"]:
+            statements = split_statements(texts, (pair["common_settings"] or {}).get("statements", []))
+            said = [
+                [at_ratio(texts, title, texts("cross.kinds", family=pair["family"], text=text)) for text in found]
+                for found in (statements.supported, statements.open_questions)
             ]
+            supported += said[0]
+            open_questions += said[1]
     return Overview(supported, open_questions, tables)
+
+
+def _differences_found(texts: Texts, content: Content) -> Overview:
+    """Return the statements over all models at one ratio. If there are none, return those of each model."""
+    kinds = ("controls", "methods", "settings")
+    if statements := sentences(content["comparisons"]["statements"], *kinds):
+        return split_statements(texts, statements)
+    of_models = content["comparisons_of_models"]
+    supported, open_questions = [], []
+    for model, own in of_models.items():
+        found = split_statements(texts, sentences(own["statements"], *kinds))
+        said = [
+            [text if len(of_models) == 1 else texts("cross.of_model", model=model, text=text) for text in part]
+            for part in (found.supported, found.open_questions)
+        ]
+        supported += said[0]
+        open_questions += said[1]
+    return Overview(supported, open_questions)
 
 
 def _best_headline(texts: Texts, summary: Content, title: str, n: int) -> str:
@@ -124,7 +159,7 @@ def _preferences_section(texts: Texts, content: Content) -> ReportSection:
 
 
 def _best_configs_section(texts: Texts, content: Content) -> ReportSection:
-    ordered = _by_kept(content)
+    ordered = by_kept(content["best_configs"])
     rows = [
         [
             row["model"], texts(f"kind.{row['kind']}"), row["method"], format_fixed(row["acc_mean"]),
@@ -217,24 +252,14 @@ def _costs_section(texts: Texts, content: Content) -> ReportSection:
     rows = [
         [
             row["model"], row["experiment"], format_percent(row["acc_kept"]),
-            format_interval(texts, row["acc_kept_interval"], 3), format_fixed(row["ppl_ratio"], 2),
+            percent_interval(texts, row["acc_kept_interval"]), format_fixed(row["ppl_ratio"], 2),
             *(format_cost(row[key], (row["costs_relative"] or {}).get(key)) for key in keys),
         ]
-        for row in _by_kept(content)
+        for row in by_kept(content["best_configs"])
     ]  # fmt: skip
     codes = ("x.model", "experiment", "kept", "kept_ci", "ppl_ratio", "params", "kv", "flops")
     tables = [Table([texts(code) for code in codes], rows, (0, 1))] if rows else []
     return ReportSection(texts("x.costs"), [texts("x.costs.about")], tables)
-
-
-def _by_kept(content: Content) -> list[dict[str, Any]]:
-    """Return the best configurations, by what they keep; those of which that is not known last, by accuracy."""
-
-    def order(row: Content) -> tuple[bool, float, float, str]:
-        kept = row["acc_kept"]
-        return kept is None, 0.0 if kept is None else -kept, -row["acc_mean"], row["model"]
-
-    return sorted(content["best_configs"], key=order)
 
 
 def _in_set(texts: Texts, row: Content) -> str:

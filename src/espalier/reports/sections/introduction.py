@@ -12,8 +12,8 @@ from espalier.reports.sections.types import Content, Overview, Table
 # Beginnings of the codes of statements that the data support. All other statements describe open questions.
 _SUPPORTED = (
     "method_better", "control_better", "better_than_control", "length_better", "samples_better", "tokens_better",
-    "order_turns", "set_alone", "methods_outside", "axis_beyond_seeds", "kinds_differ", "relation_shown",
-    "from_documents",
+    "order_turns", "length_turns", "samples_turn", "set_alone", "methods_outside", "axis_beyond_seeds",
+    "kinds_higher", "kinds_lower", "relation_shown", "from_documents",
 )  # fmt: skip
 # Statements on methods that are not better than a control. The headline has them, too.
 _NO_BETTER = ("control_better", "control_open")
@@ -39,6 +39,16 @@ def by_ratio(content: Content) -> list[tuple[str, Content]]:
     return first + [(key, one) for key, one in ordered if one["pruning_ratio"] != headline]
 
 
+def by_kept(best_configs: Sequence[Content]) -> list[Content]:
+    """Order best configurations by what they keep; those of which that is not known come last, by accuracy."""
+
+    def order(row: Content) -> tuple[bool, float, float, str]:
+        kept = row["acc_kept"]
+        return kept is None, 0.0 if kept is None else -kept, -row["acc_mean"], row["model"]
+
+    return sorted(best_configs, key=order)
+
+
 def notes(texts: Texts, analysis: Content) -> list[str]:
     """Return the notes of a model: rule of the mean accuracy, missing columns, imported and failed experiments."""
     lines = [texts("note.model", rule=texts(f"rule.{analysis['acc_mean_rule']}")), texts("note.error")]
@@ -50,7 +60,7 @@ def notes(texts: Texts, analysis: Content) -> list[str]:
 
 
 def headline(texts: Texts, analysis: Content) -> str:
-    """Return the result of a model at its headline ratio, and the methods that are no better than random pruning."""
+    """Return the result of a model at its headline ratio, and its main differences between methods and settings."""
     best, versus = analysis["best"], analysis["best_vs_baseline"]
     title = ratio_title(texts, analysis["headline_ratio"])
     if best is None:
@@ -66,25 +76,60 @@ def headline(texts: Texts, analysis: Content) -> str:
     else:
         unpruned = format_fixed(analysis["baseline"]["acc_mean"])
         sentence += texts("headline.kept", kept=format_percent(versus["acc_kept"]), unpruned=unpruned)
-        kept_ends = certain.get("acc_kept_interval")
-        if versus["acc_kept"] > 1 and (kept_ends is None or kept_ends[0] <= 1):
-            sentence += " " + texts("headline.above")
-    messages = [*_statements(analysis, "controls", codes=_NO_BETTER), *_set_statements(analysis)]
+        sentence = " ".join([sentence, *noise_caveat(texts, analysis)])
+    outside = [message for message in _set_statements(analysis) if message["code"] != "methods_outside"]
+    messages = [*headline_statements(analysis["comparisons"]), *outside]
     return " ".join([sentence, *(texts.message(message) for message in messages)])
 
 
-def overview(texts: Texts, content: Content) -> Overview:
-    """Return the overview of one model.
+def headline_statements(compared: Content) -> list[Content]:
+    """Return the main statements on differences.
 
-    At the headline ratio it has all statements on methods and settings, at the other ratios those on methods.
+    These are the methods that are no better than a control, how much better the method with the highest mean is than
+    the two next methods, and the largest difference between sequence lengths and between numbers of samples. If none of
+    a kind is told apart, the statement that says so takes its place.
+
+    Args:
+        compared: The comparisons of one model, or over all models.
     """
+    controls, methods, settings = (
+        sentences(compared["statements"], kind) for kind in ("controls", "methods", "settings")
+    )
+    means = {name: one["mean"] for name, one in compared["kept"].items() if not one["control"]}
+    best = max(means, key=lambda name: means[name], default=None)
+    better = [one for one in methods if one["code"].startswith("method_better") and one["values"]["first"] == best]
+    better.sort(key=lambda one: -means.get(one["values"]["second"], 0.0))
+    found = [one for one in controls if one["code"].startswith(_NO_BETTER)]
+    found += better[:2] or methods[:1]  # the first statement is the largest difference, if one is told apart
+    for axis in ("length", "samples"):
+        found += [one for one in settings if one["code"].startswith(f"{axis}_")][:1]
+    return found
+
+
+def noise_caveat(texts: Texts, content: Content) -> list[str]:
+    """Return the caveat on a best experiment above the unpruned model, unless the 95% interval excludes 1.
+
+    Args:
+        texts: Texts in the language of the report.
+        content: Results of a model at one pruning ratio.
+    """
+    kept = content["best_vs_baseline"]["acc_kept"]
+    if content["best"] is None or kept is None or kept <= 1:
+        return []
+    of_best = content["uncertainty"]["experiments"].get(content["best"]["experiment"], {})
+    ends = of_best.get("acc_kept_interval")
+    return [texts("headline.above")] if ends is None or ends[0] <= 1 else []
+
+
+def overview(texts: Texts, content: Content) -> Overview:
+    """Return the overview of one model: its statements on methods and settings at each ratio, and on uncertainty."""
     supported = [texts.message(message) for message in content["turning"]]
     open_questions: list[str] = []
     tables: list[Table] = []
     for _, one in by_ratio(content):
-        is_headline = one["pruning_ratio"] == content["headline_ratio"]
-        kinds = ("controls", "methods", "settings") if is_headline else ("controls", "methods")
-        messages = _statements(one, *kinds) + [m for m in _set_statements(one) if m["code"] == "methods_outside"]
+        messages = _statements(one, "controls", "methods", "settings") + [
+            m for m in _set_statements(one) if m["code"] == "methods_outside"
+        ]
         found = split_statements(texts, messages)
         title = ratio_title(texts, one["pruning_ratio"])
         several = len(content["by_ratio"]) > 1
@@ -116,9 +161,8 @@ def split_statements(texts: Texts, messages: Sequence[Content]) -> Overview:
     return Overview(supported, open_questions)
 
 
-def _statements(content: Content, *kinds: str, codes: tuple[str, ...] = ("",)) -> list[Content]:
-    found = sentences(content["comparisons"]["statements"], *kinds)
-    return [message for message in found if message["code"].startswith(codes)]
+def _statements(content: Content, *kinds: str) -> list[Content]:
+    return sentences(content["comparisons"]["statements"], *kinds)
 
 
 def _set_statements(content: Content) -> list[Content]:

@@ -10,6 +10,7 @@ from espalier.reports.messages import Texts
 from espalier.reports.sections.answers import differences_section
 from espalier.reports.sections.certainty import certainty_section, costs_section, variation_section
 from espalier.reports.sections.inference import inference_sections
+from espalier.reports.sections.introduction import noise_caveat
 from espalier.reports.sections.race import race_sections
 from espalier.reports.sections.recovery import recovery_sections
 from espalier.reports.sections.serving import serving_section
@@ -224,6 +225,7 @@ def _best_section(texts: Texts, content: Content) -> ReportSection:
             kept=format_percent(versus["acc_kept"]), ratio=format_fixed(versus["ppl_ratio"], 2),
         )
     )  # fmt: skip
+    compared = " ".join([compared, *noise_caveat(texts, content)])
     return ReportSection(texts("s.best"), [compared], tables, figures=["task_profile", "kept_layers"])
 
 
