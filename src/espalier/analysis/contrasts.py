@@ -60,7 +60,7 @@ class Values:
 
     Attributes:
         measure: `kept` or `accuracy`.
-        draws: Values, with the unpruned model left out if the measure is `kept`.
+        draws: Values of the experiments, without the unpruned model.
     """
 
     measure: str
