@@ -7,6 +7,7 @@ train or test. What cannot run here at all is listed in `ELSEWHERE` with the rea
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ ELSEWHERE = {
     "from espalier.files": "of the tutorial: test_the_tutorial_prints_what_it_shows",
     "from pathlib": "the same",
     "import pandas": "the same",
+    "import matplotlib": "reads the table of a figure: test_a_figure_is_drawn_again",
+    "snakemake --report": "needs a finished study: test_default_run.py",
     "from transformers import AutoModelForCausalLM": "needs an exported folder: tests/unit/export",
     "from espalier.recovery.lora": "needs a trained adapter: tests/unit/recovery",
     "PYTHONPATH=src python benchmarks/": "measures for minutes: its options are looked up below",
@@ -187,6 +190,18 @@ def test_the_tutorial_prints_what_it_shows(default_run: DefaultRun, clone: Path)
         done = run(f"PYTHONPATH={clone / 'src'} python {clone / 'tutorial.py'}", clone, folder=default_run.directory)
         assert done.returncode == 0, f"{code.place}\n{done.stderr[-2000:]}"
         assert outline(done.stdout) == outline(shown.text), code.place
+
+
+@pytest.mark.run
+def test_a_figure_is_drawn_again(default_run: DefaultRun, clone: Path, tmp_path: Path) -> None:
+    """The ten lines of figures.md, in a folder of figures."""
+    (code,) = (block.text for block in blocks("python") if "redrawn.pdf" in block.text)
+    (table,) = sorted(default_run.results.glob("reports/Llama/**/intervals.csv"))[:1]
+    shutil.copy(table, tmp_path)
+    (tmp_path / "redraw.py").write_text(code, encoding="utf-8")
+    done = run("python redraw.py", clone, folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "redrawn.pdf").stat().st_size > 1000
 
 
 @pytest.mark.run

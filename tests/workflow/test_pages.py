@@ -79,7 +79,7 @@ def test_page_of_a_model_renders(chromium: Browser, tmp_path: Path, width: int, 
     chromium.open(path, width=width)
     check_nothing_is_wrong(chromium, path)
     assert chromium.run("document.querySelectorAll('.card').length") == 9
-    assert chromium.run("[...document.querySelectorAll('.card')].every(one => one.getAttribute('aria-label'))")
+    assert chromium.run("[...document.querySelectorAll('.card svg')].every(one => one.getAttribute('aria-label'))")
     assert chromium.run("[...document.querySelectorAll('.card svg')].every(one => one.clientWidth > 250)")
     top = chromium.run("document.querySelector('.card').getBoundingClientRect().top")
     assert top < 600, "no figure on the first screen"

@@ -104,7 +104,9 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
     start = time.monotonic()
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # on a full disk, tracebacks of failed log lines would hide the real error
-    logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    others, root.handlers = root.handlers, [to_file, to_terminal]
     try:
         yield
         if record:
@@ -128,7 +130,10 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
         logger.exception("traceback")
         raise SystemExit(1) from None
     finally:
-        logging.shutdown()
+        # Not `logging.shutdown`: it closes handlers of libraries too, and that of absl then closes its stream.
+        root.handlers = others
+        for handler in (to_file, to_terminal):
+            handler.close()
 
 
 @contextlib.contextmanager

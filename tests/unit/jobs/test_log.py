@@ -1,6 +1,8 @@
 """The record that a failed job leaves. Each job runs in its own process, as workflow scripts do."""
 
 import ast
+import io
+import logging
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from espalier.files import read_json, write_json
+from espalier.jobs.log import job_log
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from tests.conftest import REPOSITORY
 
@@ -180,3 +183,23 @@ def test_environment_variables_allow_or_forbid_the_network(script: str, offline:
     environment.pop("TQDM_DISABLE", None)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-3:] == [str(offline), str(offline), "1"]
+
+
+def test_handlers_of_other_libraries_stay_open(tmp_path: Path) -> None:
+    """absl's handler closes the stream that was sys.stderr at its import, which need not be sys.stderr any more."""
+
+    class Closing(logging.StreamHandler[io.StringIO]):
+        def close(self) -> None:
+            super().close()
+            self.stream.close()
+
+    library = Closing(io.StringIO())
+    logging.getLogger().addHandler(library)
+    try:
+        with job_log(tmp_path / "job.log", "job"):
+            logging.getLogger("espalier").info("at work")
+        assert library in logging.getLogger().handlers
+        assert not library.stream.closed
+    finally:
+        logging.getLogger().removeHandler(library)
+    assert "espalier: at work" in (tmp_path / "job.log").read_text(encoding="utf-8")
