@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.script_server import ScriptServer
 from tests.snakemake_server import SnakemakeServer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -82,15 +83,19 @@ def snakemake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
     It gets one core unless the arguments say otherwise, because two processes run the tests.
     """
-    server = SnakemakeServer()
+    scripts = ScriptServer(tmp_path_factory.mktemp("scripts"))
+    server = SnakemakeServer(scripts.interpreter)
     output = tmp_path_factory.mktemp("snakemake") / "printed"
 
     def run(*arguments: str, directory: Path, timeout_s: int = HANG_S) -> subprocess.CompletedProcess[str]:
         cores = [] if "--cores" in arguments else ["--cores", "1"]
         command = ["--snakefile", str(REPOSITORY / "Snakefile"), *cores, *arguments]
+        if not {"-n", "--dry-run", "--list"}.intersection(arguments):
+            scripts.start()
         status = server.run(command, directory, output, timeout_s)
         printed = (Path(f"{output}.{name}").read_text(encoding="utf-8") for name in ("out", "err"))
         return subprocess.CompletedProcess(["snakemake", *command], status, *printed)
 
     yield run
     server.close()
+    scripts.close()

@@ -14,9 +14,14 @@ from typing import Any
 
 
 class SnakemakeServer:
-    """A process that runs Snakemake on request."""
+    """A process that runs Snakemake on request.
 
-    def __init__(self) -> None:
+    Args:
+        interpreter: The program with which Snakemake runs scripts, instead of Python.
+    """
+
+    def __init__(self, interpreter: Path) -> None:
+        self._interpreter = str(interpreter)
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -32,7 +37,7 @@ class SnakemakeServer:
         """
         request = {
             "arguments": arguments, "folder": str(folder), "output": str(output), "timeout_s": timeout_s,
-            "environment": dict(os.environ),
+            "environment": dict(os.environ), "interpreter": self._interpreter,
         }  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -73,6 +78,7 @@ def _become(request: dict[str, Any]) -> None:
         os.dup2(file, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = ["snakemake", *request["arguments"]]
+    sys.executable = request["interpreter"]
     sys.path[0] = request["folder"]  # as `python -m` does
 
 
