@@ -5,9 +5,9 @@
     PYTHONPATH=src python benchmarks/recovery.py --shape llama-3-8b --device cuda  an 8B model on a GPU
     PYTHONPATH=src python benchmarks/recovery.py --shape llama-3-8b --computed     computed memory only, no weights
 
-`--method full` trains all weights, and `--distillation` holds the unpruned model beside the pruned one. The same fraction
-of KV groups and MLP channels is removed from each layer. On the CPU the peak is that of the whole process, including
-Python and its libraries.
+`--method full` trains all weights, and `--distillation` holds the unpruned model beside the pruned one. The same
+fraction of KV groups and MLP channels is removed from each layer. On the CPU the peak is that of the whole process,
+including Python and its libraries.
 """
 
 import argparse

@@ -108,7 +108,8 @@ class Study:
         """The file of published figures, as a path relative to the working directory; empty if there is none."""
         path = self.config.report.literature
         if path == SHIPPED:
-            return [os.path.relpath(self._sources.parents[1] / "config/literature.yaml")]
+            shipped = self._sources.resolve().parents[1] / "config/literature.yaml"
+            return [os.path.relpath(shipped)] if shipped.is_file() else []  # absent from a copy without its configs
         return [path] if path else []
 
     @property

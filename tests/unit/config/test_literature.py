@@ -1,5 +1,6 @@
 """The file of published figures: the shipped one, and files that are refused, each with one line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,9 @@ def test_problems_of_a_studys_own_file_name_the_key(tmp_path: Path) -> None:
     assert "which is not in sources" in line
     (line,) = problems("none.yaml")
     assert line == "report.literature: none.yaml: cannot be read; give a file like config/literature.yaml"
+
+
+def test_the_example_of_the_documents_is_accepted(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs/literature.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```text\n(sources:.*?)```", page, re.DOTALL)
+    assert [one.method for one in read_literature(write(tmp_path, block)).figures] == ["cut"]
