@@ -37,7 +37,7 @@ class Recovery(Section):
     """Fine-tuning of pruned models. Rank, learning rate, batch size and modules default to LLM-Pruner's."""
 
     method: Literal["lora", "full"] = "lora"
-    """What is trained: adapters beside the frozen weights, or all weights (about eight times the memory)."""
+    """What is trained: adapters beside the frozen weights, or all weights (about five times the memory)."""
     distillation: Distillation | None = None
     """Train on the distributions of the unpruned model (`{}` takes the defaults); none means on the text alone."""
     experiments: Annotated[tuple[Name, ...], Field(min_length=1)] = (BEST,)
