@@ -83,7 +83,8 @@ def test_training_approaches_the_teacher_and_leaves_it_alone(sequences: torch.Te
     else:
         prepare_full(model)
     trained = fine_tune(model, sequences, SCHEDULE, token_budget=64, checkpointing=True, losses_of=losses_of)
-    assert trained.losses[-1] < 0.5 * trained.losses[0]
+    # Adapters of rank 4 with dropout come less near than all weights.
+    assert trained.losses[-1] < {"lora": 2 / 3, "full": 1 / 2}[method] * trained.losses[0]
     weights = dict(before.named_parameters())
     assert all(torch.equal(weight, weights[name]) for name, weight in teacher.named_parameters())
     assert not any(weight.requires_grad for weight in teacher.parameters())

@@ -216,7 +216,7 @@ def test_training_all_weights_has_its_own_rule_files_and_memory() -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"method": "distill"}, r"recovery.method: got 'distill'; allowed: 'lora' or 'full'"),
+        ({"method": "distill"}, r"recovery.method: got 'distill'; allowed: lora, full"),
         ({"method": "full"}, r"recovery: `method: full` needs a learning_rate: the default is for adapters; give one"),
         (
             {"method": "full", "learning_rate": 1e-5, "rank": 4},
