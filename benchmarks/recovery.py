@@ -5,8 +5,9 @@
     PYTHONPATH=src python benchmarks/recovery.py --shape llama-3-8b --device cuda  an 8B model on a GPU
     PYTHONPATH=src python benchmarks/recovery.py --shape llama-3-8b --computed     computed memory only, no weights
 
-The same fraction of KV groups and MLP channels is removed from each layer. On the CPU the peak is that of the whole
-process, including Python and its libraries.
+`--method full` trains all weights, and `--distillation` holds the unpruned model beside the pruned one. The same
+fraction of KV groups and MLP channels is removed from each layer. On the CPU the peak is that of the whole process,
+including Python and its libraries.
 """
 
 import argparse
@@ -25,7 +26,9 @@ from espalier.jobs.recovery import peak_memory
 from espalier.models.architecture import PROJECTION_NAMES
 from espalier.models.decoder import ROLES, decoder_layers, get_projection, n_kv_groups, n_mlp_channels
 from espalier.models.surgery import prune
-from espalier.recovery.fine_tuning import TrainingSchedule, fine_tune
+from espalier.recovery.distillation import DistillationLosses
+from espalier.recovery.fine_tuning import SequenceLosses, TrainingRecord, TrainingSchedule, fine_tune
+from espalier.recovery.full import prepare_full, products_in
 from espalier.recovery.lora import LoraSettings, attach
 
 DEFAULTS = Recovery()
@@ -49,10 +52,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, {str(dtype).removeprefix('torch.')}, ")
     print(f"{pruned['n_params']:,} of {n_unpruned:,} parameters, {options.token_budget:,} tokens at once\n")
     print("| what | found |\n|---|---|")
-    print_budget(model, pruned, options.token_budget, checkpointing=not options.no_checkpointing)
+    print_budget(model, pruned, n_unpruned, options)
     if not options.computed:
-        measure(model, options)
-    if options.device == "cpu" and not options.computed:
+        measure(model, options, dtype)
+    if options.device == "cpu" and not options.computed and options.method == "lora":
         count_saved(options.shape)
 
 
@@ -88,26 +91,46 @@ def cut(model: PreTrainedModel, ratio: float) -> dict[str, int]:
     }
 
 
-def print_budget(model: PreTrainedModel, sizes: dict[str, int], tokens: int, *, checkpointing: bool) -> None:
+def print_budget(model: PreTrainedModel, sizes: dict[str, int], n_unpruned: int, options: argparse.Namespace) -> None:
     """Print the computed memory of each part, and their sum. docs/recovery.md has the formulas."""
-    config, width = model.config, model.dtype.itemsize
-    layer = layer_bytes(sizes, config.hidden_size, width, mask=1)
+    config, width, tokens = model.config, model.dtype.itemsize, options.token_budget
+    full, checkpointing = options.method == "full", not options.no_checkpointing
+    layer = full_layer_bytes(sizes, config.hidden_size, width) if full else layer_bytes(
+        sizes, config.hidden_size, width, mask=1
+    )  # fmt: skip
     kept = layer if checkpointing else sizes["n_layers"] * layer
-    parts = {
+    weights = {"weights, gradients and moments, 16 B each": sizes["n_params"] * 16} if full else {
         f"frozen weights, {width} B each": sizes["n_params"] * width,
         f"{sizes['adapters']:,} adapter parameters, 16 B each": sizes["adapters"] * 16,
-        "inputs of all layers": tokens * sizes["n_layers"] * config.hidden_size * width,
+    }  # fmt: skip
+    parts = {
+        **weights,
+        **({f"unpruned model, {width} B each": n_unpruned * width} if options.distillation else {}),
+        # The residual stream of a model with float32 weights is float32.
+        "inputs of all layers": tokens * sizes["n_layers"] * config.hidden_size * (4 if full else width),
         "activations of one layer" if checkpointing else "activations of all layers": tokens * kept,
-        "logits, their softmax and gradients": tokens * config.vocab_size * 12,
+        "logits, their softmax and gradients": tokens * config.vocab_size * (24 if options.distillation else 12),
     }
     for name, size in parts.items():
         report(f"computed: {name}", f"{size / GIB:.3g} GiB")
     report("computed: sum", f"{sum(parts.values()) / GIB:.3g} GiB")
     head = config.vocab_size * config.hidden_size
-    flops = (6 if checkpointing else 4) * sizes["n_weights"] + 4 * head
+    per_weight, per_head = (8 if checkpointing else 6, 6) if full else (6 if checkpointing else 4, 4)
+    flops = per_weight * sizes["n_weights"] + per_head * head
+    if options.distillation:
+        flops += 2 * (n_unpruned - head)  # one forward pass; embeddings are looked up
     total = DEFAULTS.n_sequences * DEFAULTS.seq_len * DEFAULTS.epochs
     report("computed: operations per token", f"{flops / 1e9:.1f} x 10^9")
     report(f"computed: operations of {total:,} tokens", f"{total * flops:.2e}")
+
+
+def full_layer_bytes(sizes: dict[str, int], hidden: int, width: int) -> int:
+    """Return the bytes that a layer stores per token for the backward pass if all weights are trained, without dropout.
+
+    They are the inputs of the projections that are not stored already (of o and down), queries, keys, values, gate, up
+    and their product, the normed inputs of both blocks, and for each norm its float32 input and result.
+    """
+    return (sizes["attention"] + sizes["mlp"] + 2 * hidden) * width + 2 * hidden * (4 + 4)
 
 
 def layer_bytes(sizes: dict[str, int], hidden: int, width: int, *, mask: int) -> int:
@@ -153,15 +176,28 @@ def count_saved(shape: str) -> None:
     report("counted: the same", f"{saved[1] - saved[0]:,.0f} bytes")
 
 
-def measure(model: PreTrainedModel, options: argparse.Namespace) -> None:
+def measure(model: PreTrainedModel, options: argparse.Namespace, dtype: torch.dtype) -> None:
     """Measure some training steps. The first two steps, which allocate memory, are not timed."""
-    adapted = attach(model, LORA)
+    losses_of: SequenceLosses | None = None
+    if options.distillation:
+        teacher = random_model(options.shape, model.device, dtype)
+        losses_of = DistillationLosses(teacher, temperature=1.0, weight=1.0)
+    if options.method == "full":
+        prepare_full(model)
+    trainable = attach(model, LORA) if options.method == "lora" else model
     rows = max(1, options.token_budget // options.seq_len)
     schedule = TrainingSchedule(1, rows, DEFAULTS.learning_rate, 0.0, DEFAULTS.max_grad_norm, 0)
-    how = {"token_budget": options.token_budget, "checkpointing": not options.no_checkpointing}
-    fine_tune(adapted, random_sequences(model, 2 * rows, options.seq_len), schedule, **how)
-    reset_peak(model)
-    trained = fine_tune(adapted, random_sequences(model, options.steps * rows, options.seq_len), schedule, **how)
+
+    def steps(n: int) -> TrainingRecord:
+        return fine_tune(
+            trainable, random_sequences(model, n * rows, options.seq_len), schedule, token_budget=options.token_budget,
+            checkpointing=not options.no_checkpointing, losses_of=losses_of,
+        )  # fmt: skip
+
+    with products_in(model, dtype if options.method == "full" else torch.float32):
+        steps(2)
+        reset_peak(model)
+        trained = steps(options.steps)
     report("measured: peak", f"{peak_memory(model.device) / GIB:.2f} GiB")
     report(
         f"measured: {options.steps} steps of {rows} x {options.seq_len} tokens, "
@@ -177,6 +213,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--ratio", type=float, default=0.25, help="share of groups that every layer loses")
     parser.add_argument("--seq-len", type=int, help="tokens of a sequence")
     parser.add_argument("--token-budget", type=int, help="tokens of a forward and backward pass")
+    parser.add_argument("--method", choices=["lora", "full"], default="lora")
+    parser.add_argument("--distillation", action="store_true", help="hold the unpruned model and learn its logits")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--no-checkpointing", action="store_true")
     parser.add_argument("--computed", action="store_true", help="print the arithmetic and stop")

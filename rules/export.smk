@@ -42,7 +42,7 @@ rule export_checkpoint:
     input:
         manifest="<results>/models/{model}.json",
         description=study.exports.description,
-        adapter=study.exports.adapter,
+        recovered=study.exports.recovered,
     output:
         directory("<results>/checkpoints/{model}/{checkpoint}"),
     log:

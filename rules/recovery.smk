@@ -1,4 +1,5 @@
-# Recovery (optional): chosen experiments are fine-tuned with LoRA, merged, and evaluated again. See docs/recovery.md.
+# Recovery (optional): chosen experiments are fine-tuned, with LoRA or all weights, and evaluated again. See
+# docs/recovery.md.
 
 
 # Only tables depend on this check, so that a new task does not make adapters stale.
@@ -70,7 +71,7 @@ rule recover:
     threads: 1
     resources:
         **study.recovery.resources,
-        mem_mb=study.memory.mem_mb("recovery"),
+        mem_mb=study.memory.mem_mb(study.recovery.memory),
         runtime=per_attempt(240),
         gpu=study.gpus,
         # These affect speed and memory only; as resources they cause no rerun when they change.
@@ -82,13 +83,42 @@ rule recover:
         "../workflow/scripts/recover.py"
 
 
-rule evaluate_recovered:
-    """Evaluate a pruned model with its adapter merged."""
+rule recover_full:
+    """Fine-tune all weights of a pruned model."""
     input:
         manifest="<results>/models/{model}.json",
         plan="<results>/experiments/{model}/{experiment}/plan.json",
-        weights="<results>/recovered/{model}/{experiment}/adapter/adapter_model.safetensors",
-        config="<results>/recovered/{model}/{experiment}/adapter/adapter_config.json",
+        text=study.recovery.text,
+    output:
+        weights="<results>/recovered/{model}/{experiment}/trained/trained_weights.safetensors",
+        training="<results>/recovered/{model}/{experiment}/trained/training.json",
+    log:
+        "<results>/logs/recover_full/{model}/{experiment}.log",
+    benchmark:
+        "<results>/benchmarks/recover_full/{model}/{experiment}.tsv"
+    conda:
+        "../envs/recover.yaml"
+    threads: 1
+    resources:
+        **study.recovery.resources,
+        mem_mb=study.memory.mem_mb(study.recovery.memory),
+        runtime=per_attempt(240),
+        gpu=study.gpus,
+        # These affect speed and memory only; as resources they cause no rerun when they change.
+        device=study.config.evaluation.device,
+    params:
+        version=versions.RECOVER_FULL,
+        settings=study.recovery.settings,
+    script:
+        "../workflow/scripts/recover_full.py"
+
+
+rule evaluate_recovered:
+    """Evaluate a pruned model with its adapter merged, or with its trained weights."""
+    input:
+        manifest="<results>/models/{model}.json",
+        plan="<results>/experiments/{model}/{experiment}/plan.json",
+        recovered=study.recovered.weights,
         requests="<results>/requests/{model}.parquet",
         tasks=study.evaluation.data,
     output:

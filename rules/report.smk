@@ -307,13 +307,16 @@ rule report_cross_model:
         ),
         experiments="<results>/consolidated/experiments.parquet",
         drawn="<results>/reports/cross_model/figures.json",
+        literature=study.literature,
         code=study.source_files(
             "naming.py",
             "analysis/selection.py",
             "analysis/best_configs.py",
+            "analysis/literature.py",
             "analysis/message_json.py",
             "messages/*.py",
             "messages/*.yaml",
+            "config/literature.py",
             "jobs/provenance.py",
             "reports/**/*.py",
             "reports/templates/*",
@@ -356,6 +359,7 @@ rule report_cross_model:
     params:
         language=study.config.report.language,
         with_structures=study.models_with_structures,
+        literature=study.literature_settings,
     script:
         "../workflow/scripts/report_cross_model.py"
 

@@ -60,6 +60,7 @@ def evaluation_settings(
     requests: str | None,
     dtype: str,
     adapter: str | None = None,
+    trained_weights: str | None = None,
 ) -> dict[str, Any]:
     """Return the settings in the recipe of an evaluation.
 
@@ -70,6 +71,7 @@ def evaluation_settings(
         requests: SHA-256 of the tokenised requests; None leaves the key out.
         dtype: Dtype of the weights.
         adapter: Fingerprint of the merged adapter; None, for a model without adapter, leaves the key out.
+        trained_weights: Fingerprint of the weights of a model that was fine-tuned whole; None leaves the key out.
     """
     return {
         "version": versions.EVALUATE,
@@ -79,6 +81,7 @@ def evaluation_settings(
         **({} if requests is None else {"requests": requests}),
         "dtype": dtype,
         **({} if adapter is None else {"adapter": adapter}),
+        **({} if trained_weights is None else {"trained_weights": trained_weights}),
     }
 
 
@@ -90,11 +93,14 @@ def evaluation_recipe(
     requests: str,
     dtype: str,
     adapter: str | None = None,
+    trained_weights: str | None = None,
 ) -> dict[str, Any]:
     """Return the recipe of an evaluation; `evaluation_settings` describes the arguments."""
-    return make_recipe(
-        **evaluation_settings(manifest, plan, protocol=protocol, requests=requests, dtype=dtype, adapter=adapter)
-    )
+    settings = evaluation_settings(
+        manifest, plan, protocol=protocol, requests=requests, dtype=dtype, adapter=adapter,
+        trained_weights=trained_weights,
+    )  # fmt: skip
+    return make_recipe(**settings)
 
 
 def recovery_settings(
@@ -105,11 +111,11 @@ def recovery_settings(
     Args:
         manifest: Manifest of the model.
         plan: Content of `plan.json`.
-        recovery: All configured settings that affect the adapters.
+        recovery: All configured settings that affect the trained model.
         text: SHA-256 of the training text; None leaves the key out.
     """
     return {
-        "version": versions.RECOVER,
+        "version": versions.RECOVER_FULL if recovery.get("method") == "full" else versions.RECOVER,
         "recovery": dict(recovery),
         "weights": weights_hash(manifest),
         "plan": plan_hash(plan),
@@ -167,14 +173,15 @@ def first_difference(
         content: Content of a result file: `model`, `experiment` and `recipe`.
         model: Expected name of the model.
         experiment: Expected name of the experiment.
-        settings: Expected settings. Further settings in the recipe are not compared, except `adapter`: if `settings`
-            has no adapter, the recipe must not have one either, since a recovered model is not the pruned model.
+        settings: Expected settings. Further settings in the recipe are not compared, except `adapter` and
+            `trained_weights`: if `settings` has none, the recipe must not have one either, since a recovered model is
+            not the pruned model.
     """
     for name, wanted in (("model", model), ("experiment", experiment)):
         if content.get(name) != wanted:
             return Difference(name, content.get(name), wanted)
     found = recipe_settings(content)
-    for name, wanted in {"adapter": None, **settings}.items():
+    for name, wanted in {"adapter": None, "trained_weights": None, **settings}.items():
         if difference := _compare_values(name, found.get(name), wanted):
             return difference
     return None

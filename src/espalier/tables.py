@@ -309,7 +309,9 @@ class RecoveredExperiments(_Table):
         alias=r"^ppl_after_.+", regex=True, gt=0, nullable=True, description="Perplexity of a text, recovered."
     )
     n_tokens: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="Tokens trained on, over all epochs.")
-    n_trainable: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="Parameters of the adapters.")
+    n_trainable: Series[pd.Int64Dtype] = pa.Field(ge=1, nullable=True, description="Trained parameters.")
+    trained: Series[pa.String] = pa.Field(isin=["lora", "full"], nullable=True, description="Adapters, or all weights.")
+    distilled: Series[pd.BooleanDtype] = pa.Field(nullable=True, description="Whether on the unpruned model's logits.")
     seconds: Series[float] = pa.Field(ge=0, nullable=True, description="Time of the training loop (s).")
     peak_memory_bytes: Series[pd.Int64Dtype] = pa.Field(
         ge=0, nullable=True, description="Most memory held: of the GPUs, or of the process on the CPU."

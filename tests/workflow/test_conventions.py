@@ -162,7 +162,9 @@ NOT_LOADED = {
     ("check_calibration", "check_model", "check_recovery"): _MODELS | _TASKS | {"pandas", "scipy"},
     ("tokenize_requests",): _MODELS | {"scipy"},
 }  # fmt: skip
-LOADING_MODELS = {"export_checkpoint", "export_gguf", "measure_inference", "recover", "train_sandbox_model"}
+LOADING_MODELS = {
+    "export_checkpoint", "export_gguf", "measure_inference", "recover", "recover_full", "train_sandbox_model",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("scripts", NOT_LOADED, ids=lambda scripts: scripts[0])

@@ -36,7 +36,7 @@ ELSEWHERE = {
     "import matplotlib": "reads the table of a figure: test_a_figure_is_drawn_again",
     "snakemake --report": "needs a finished study: test_default_run.py",
     "from transformers import AutoModelForCausalLM": "needs an exported folder: tests/unit/export",
-    "from espalier.recovery.lora": "needs a trained adapter: tests/unit/recovery",
+    "from espalier.recovery.load": "needs a trained adapter: tests/unit/recovery",
     "PYTHONPATH=src python benchmarks/": "measures for minutes: its options are looked up below",
     "PYTHONPATH=src python -m espalier.analysis.race_replay": "needs a finished study: tests/unit/analysis",
     "PYTHONPATH=src python -m tools.repeatability": "needs two finished runs: tests/workflow/test_repeatability.py",

@@ -91,6 +91,34 @@ def test_the_best_is_recovered_and_reported(snakemake: Run, tmp_path: Path, reco
     assert expensive(run(snakemake, tmp_path, "-n", "reports", "--forcerun", "consolidate_study")) == {}
 
 
+@pytest.mark.long
+def test_all_weights_are_recovered_by_distillation_and_exported(
+    snakemake: Run, tmp_path: Path, recovering: dict[str, Any]
+) -> None:
+    """Nothing of an adapter is written, and an export has the weights that were evaluated."""
+    name = "random-p20"
+    recovering["recovery"] = RECOVERY | {
+        "experiments": [name], "method": "full", "learning_rate": 0.003, "distillation": {"weight": 0.5},
+    }  # fmt: skip
+    write(tmp_path, recovering)
+    exported = f"results/tiny/checkpoints/A/{name}-recovered"
+    run(snakemake, tmp_path, "recovered", exported)
+    results = tmp_path / "results/tiny"
+    assert not (results / f"recovered/A/{name}/adapter").exists()
+    training = read_json(results / f"recovered/A/{name}/trained/training.json")
+    assert training["losses"][-1] < training["losses"][0]
+    after = read_json(results / f"recovered/A/{name}/metrics.json")
+    assert after["recipe"]["settings"]["trained_weights"] == training["trained_weights"]
+    assert training["n_trainable"] == after["n_params"]
+    row = pd.read_parquet(results / "consolidated/recovery.parquet").iloc[0]
+    assert (row["trained"], bool(row["distilled"])) == ("full", True)
+    assert row["ppl_after_plain"] < row["ppl_before_plain"]
+    assert read_json(tmp_path / exported / "parity.json")["passed"]
+    assert "All weights were fine-tuned after pruning" in (tmp_path / exported / "README.md").read_text("utf-8")
+    printed = run(snakemake, tmp_path, "-n", "recovered", "--config", "recovery={distillation: {temperature: 2.0}}")
+    assert expensive(printed) == {"recover_full": 1, "evaluate_recovered": 1}
+
+
 def test_no_section_no_jobs(snakemake: Run, tmp_path: Path, recovering: dict[str, Any]) -> None:
     del recovering["recovery"]
     write(tmp_path, recovering)

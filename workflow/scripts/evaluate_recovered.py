@@ -1,4 +1,4 @@
-"""Evaluate one recovered model: a pruned model with its adapter merged."""
+"""Evaluate one recovered model: a pruned model with its adapter merged, or with its trained weights."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(*, job: EvaluationJob, plan: Path, adapter: Path, metrics: Path, samples: Path) -> None:
-    store = Store(adapter.parent.parent / ".store")
-    key = evaluate_recovered(job, store, plan, adapter)
+def main(*, job: EvaluationJob, plan: Path, recovered: Path, metrics: Path, samples: Path) -> None:
+    store = Store(recovered.parent.parent / ".store")
+    key = evaluate_recovered(job, store, plan, recovered)
     store.deliver_evaluation(key, plan_header(plan), metrics=metrics, samples=samples)
 
 
@@ -26,7 +26,7 @@ if __name__ == "__main__":
         main(
             job=EvaluationJob.from_snakemake(snakemake),
             plan=Path(snakemake.input.plan),
-            adapter=Path(snakemake.input.weights).parent,
+            recovered=Path(snakemake.input.recovered[0]).parent,
             metrics=metrics,
             samples=Path(snakemake.output.samples),
         )

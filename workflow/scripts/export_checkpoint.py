@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, manifest: str, description: str, adapter: list[str], dtype: str, stubs: bool, threads: int, checkpoint: Path
+    *, manifest: str, description: str, recovered: list[str], dtype: str, stubs: bool, threads: int, checkpoint: Path
 ) -> None:
     torch.set_num_threads(threads)
     export_checkpoint(
         read_json(manifest),
         read_json(description),
-        adapter=Path(adapter[0]).parent if adapter else None,
+        recovered=Path(recovered[0]).parent if recovered else None,
         dtype=dtype,
         stubs=stubs,
         checkpoint=checkpoint,
@@ -36,7 +36,7 @@ if __name__ == "__main__":
         main(
             manifest=snakemake.input.manifest,
             description=snakemake.input.description,
-            adapter=list(snakemake.input.adapter),
+            recovered=list(snakemake.input.recovered),
             dtype=snakemake.params.dtype,
             stubs=snakemake.params.stubs,
             threads=snakemake.threads,

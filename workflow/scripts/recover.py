@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("espalier.recover")
 
 
-def main(*, job: RecoveryJob, adapter: Path, training: Path) -> None:
-    trained = recover(job, adapter, training)
+def main(*, job: RecoveryJob, folder: Path, training: Path) -> None:
+    trained = recover(job, folder, training)
     logger.info("loss %.3f at first, %.3f at last", trained.losses[0], trained.losses[-1])
 
 
@@ -26,6 +26,6 @@ if __name__ == "__main__":
     with workflow_job(snakemake, "recover", name):
         main(
             job=RecoveryJob.from_snakemake(snakemake),
-            adapter=Path(snakemake.output.weights).parent,
+            folder=Path(snakemake.output.weights).parent,
             training=training,
         )

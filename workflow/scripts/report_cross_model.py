@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
+from espalier.analysis.literature import StudySettings, with_literature
+from espalier.config.literature import read_literature
 from espalier.files import atomic_file, read_json, read_table, write_result
 from espalier.jobs.log import workflow_job
 from espalier.jobs.provenance import collect_provenance, read_drawn
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, summary: str, analyses: list[str], experiments: str, drawn: str, with_structures: list[str],
-    config: Mapping[str, Any], language: str, table: Path, comparison: Path, text: Path, html: Path,
-    markdown: Path, tex: dict[str, Path],
+    *, summary: str, analyses: list[str], experiments: str, drawn: str, literature: list[str],
+    with_structures: list[str], settings: StudySettings, config: Mapping[str, Any], language: str, table: Path,
+    comparison: Path, text: Path, html: Path, markdown: Path, tex: dict[str, Path],
 ) -> None:  # fmt: skip
     content: dict[str, Any] = read_json(summary)
     models: list[dict[str, Any]] = [read_json(path) for path in analyses]
@@ -32,6 +34,8 @@ def main(
     with atomic_file(table) as temporary:
         best_configs_table(content).to_csv(temporary, index=False)
     write_result(comparison, cross_model_comparison(content))
+    for published in literature:
+        content = with_literature(content, read_literature(published), settings)
     write_text(text, cross_model_text(content, language))
     write_text(markdown, best_configs_markdown(content, language))
     for name, path in tex.items():
@@ -54,7 +58,9 @@ if __name__ == "__main__":
             analyses=list(snakemake.input.analyses),
             experiments=snakemake.input.experiments,
             drawn=snakemake.input.drawn,
+            literature=list(snakemake.input.literature),
             with_structures=list(snakemake.params.with_structures),
+            settings=StudySettings(**snakemake.params.literature),
             config=snakemake.config,
             language=snakemake.params.language,
             table=Path(snakemake.output.table),

@@ -136,6 +136,8 @@ def _experiment_json(row: Mapping[Any, Any], text: str | None, draws: RecoveryDr
         "ppl_after": to_float(row[f"ppl_after_{text}"]) if text else None,
         "n_tokens": to_int(row["n_tokens"]),
         "n_trainable": to_int(row["n_trainable"]),
+        "trained": to_str(row["trained"]),
+        "distilled": None if row["distilled"] is pd.NA else bool(row["distilled"]),
         "seconds": to_float(row["seconds"]),
         "status": str(row["status"]),
         "note": to_str(row["note"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -137,11 +137,14 @@ def _suggestion(given: object, allowed: list[str]) -> str:
 def _section_at(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
     """Return the section at a location; None if the location is not a section."""
     section: type[BaseModel] | None = root
+    is_key = False  # whether the part is a key of a mapping of sections
     for part in location:
-        if isinstance(part, int):
+        if isinstance(part, int) or is_key:
+            is_key = False
             continue
         field = section.model_fields.get(part) if section else None
         section = section_in(field.annotation) if field else None
+        is_key = field is not None and get_origin(field.annotation) is dict
     return section
 
 

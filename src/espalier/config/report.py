@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from espalier.config.base import Fraction, Section
+from espalier.config.literature import SHIPPED
 
 
 class Report(Section):
@@ -20,3 +21,6 @@ class Report(Section):
     """Which accuracy of each task enters the mean."""
     style: str | None = None
     """File with settings of matplotlib (`*.mplstyle`) that figures take on top of their own; none adds nothing."""
+    literature: str | None = SHIPPED
+    """File of published figures that the cross-model report shows beside the study's; `shipped` is
+    `config/literature.yaml` of the workflow, none shows no figures."""

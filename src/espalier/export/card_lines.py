@@ -26,6 +26,8 @@ def plan_lines(description: Mapping[str, Any], plan: Plan) -> list[str]:
         lines.append(_calibration(description["calibration"], settings))
     if description["results"].get("adapter"):
         lines.append("Fine-tuned with LoRA after pruning; the adapter is merged into the weights.")
+    if description["results"].get("trained_weights"):
+        lines.append("All weights were fine-tuned after pruning.")
     usual = asdict(SelectionOptions())
     if limits := [f"{key} {value}" for key, value in settings["selection"].items() if value != usual.get(key)]:
         lines.append(f"Selection: {', '.join(limits)}.")

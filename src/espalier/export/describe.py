@@ -56,6 +56,7 @@ def describe_export(
             "plan": recipe["plan"],
             "dtype": recipe["dtype"],
             "adapter": recipe.get("adapter"),
+            **({"trained_weights": recipe["trained_weights"]} if recipe.get("trained_weights") else {}),
         },
         "baseline": {key: baseline[key] for key in _RESULTS},
     }
@@ -76,9 +77,10 @@ def _check_results(
         f"{what}, plan.json", plan, model=model, experiment=experiment, settings={"weights": weights_hash(manifest)},
         remedy="restore that revision of the model, or make the plan again",
     )  # fmt: skip
-    adapter = metrics["recipe"]["settings"].get("adapter")  # `check_adapter` compares it with the adapter's files
-    for content, cut, name, merged in ((metrics, plan, experiment, adapter), (baseline, None, BASELINE, None)):
-        settings = evaluation_settings(manifest, cut, **evaluation, requests=None, adapter=merged)
+    recipe = metrics["recipe"]["settings"]
+    recovered = {key: recipe.get(key) for key in ("adapter", "trained_weights")}  # `check_recovered` reads the files
+    for content, cut, name, merged in ((metrics, plan, experiment, recovered), (baseline, None, BASELINE, {})):
+        settings = evaluation_settings(manifest, cut, **evaluation, requests=None, **merged)
         check_settings(
             f"{what}, metrics.json of {name!r}", content, model=model, experiment=name, settings=settings,
             remedy="run `snakemake evaluations` again",

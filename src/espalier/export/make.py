@@ -28,7 +28,7 @@ from espalier.export.folder import full_disk_named, tokens_of, write_beside, wri
 from espalier.export.fresh_process import PARITY_TEXTS, check_in_fresh_process
 from espalier.export.licence import licence_of
 from espalier.export.parity import Tensors, logits_of, make_prompts, reference
-from espalier.export.sources import BYTES, check_adapter, check_plan, check_space, check_weights
+from espalier.export.sources import BYTES, check_plan, check_recovered, check_space, check_weights
 from espalier.files import atomic_folder, write_json
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.loading import load_tokenizer
@@ -46,7 +46,7 @@ def export_checkpoint(
     dtype: str,
     stubs: bool,
     checkpoint: Path,
-    adapter: Path | None = None,
+    recovered: Path | None = None,
 ) -> None:
     """Write a pruned model as a folder that transformers loads.
 
@@ -58,7 +58,8 @@ def export_checkpoint(
         dtype: `stored`, `float32`, `bfloat16` or `float16`.
         stubs: Whether removed blocks are written as zeros, for vLLM.
         checkpoint: The folder to write.
-        adapter: Folder of a LoRA adapter to merge (`espalier.recovery`); None for a model that was only pruned.
+        recovered: Folder of an adapter to merge, or of trained weights (`espalier.recovery`); None for a model that
+            was only pruned.
 
     Raises:
         UserError: If plan, results and weights do not belong together, if the model type cannot be exported, if the
@@ -70,13 +71,13 @@ def export_checkpoint(
     shape = find_stock_shape(plan, manifest, required=description.get("stock", False))
     if shape is None:
         check_target(manifest["model"], manifest["model_type"])
-    check_adapter(description["results"], adapter)
+    check_recovered(description["results"], recovered)
     n_params = description["results"]["n_params"] + (_stub_params(manifest, plan) if stubs else 0)
     check_space(checkpoint.parent, manifest, n_params, dtype)
     base = check_weights(manifest)
     with full_disk_named(checkpoint), atomic_folder(checkpoint) as folder:
         tokenizer = load_tokenizer(base)
-        model = _prepare(manifest, plan, adapter)
+        model = _prepare(manifest, plan, recovered)
         expected, cast = _write_export(model, plan, shape, dtype, stubs=stubs, folder=folder, n_params=n_params)
         write_beside(base, tokenizer, description["plan"], manifest, folder)
         logger.info("loading the checkpoint in a fresh process")
@@ -88,15 +89,15 @@ def export_checkpoint(
     logger.info("logits differ by %.2g from those of the evaluated model", found["logits"]["max_abs_difference"])
 
 
-def _prepare(manifest: Mapping[str, Any], plan: Plan, adapter: Path | None) -> PreTrainedModel:
-    """Load and prune the model as the evaluation does, and merge the adapter if there is one."""
-    if adapter is None:
+def _prepare(manifest: Mapping[str, Any], plan: Plan, recovered: Path | None) -> PreTrainedModel:
+    """Load and prune the model as the evaluation does, and apply the result of its recovery if there is one."""
+    if recovered is None:
         model = load_from_manifest(manifest, dtype="auto", device="cpu")
         prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
         return model
-    from espalier.recovery.lora import load_recovered  # needs peft, which exports without adapter do not need
+    from espalier.recovery.load import load_recovered
 
-    return load_recovered(manifest, plan, adapter, dtype="auto", device="cpu")
+    return load_recovered(manifest, plan, recovered, dtype="auto", device="cpu")
 
 
 def _write_export(

@@ -1,4 +1,4 @@
-"""Checks before an export: plan, metrics, adapter and weights belong together, and the disk has enough space."""
+"""Checks before an export: plan, metrics, recovered and base weights belong together, and the disk has enough space."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from espalier.models.sizes import ModelSizes
 from espalier.planning.plan import Plan
 from espalier.progress import Progress
 from espalier.recipe import check_settings, plan_hash, weights_hash
-from espalier.recovery.fingerprint import adapter_fingerprint
+from espalier.recovery.fingerprint import recovered_fingerprint
 
+_RECOVERED = {"adapter": "adapter", "trained_weights": "trained weights"}
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ROOM_BESIDE_WEIGHTS = 32 * 2**20  # tokenizer, card, plan, parity
 
@@ -26,8 +27,8 @@ def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], results: Ma
     Args:
         manifest: Manifest of the model.
         plan: Content of `plan.json`.
-        results: `weights`, `plan` and, for a recovered model, `adapter` from the recipe of `metrics.json`, and the
-            evaluated `n_params`.
+        results: `weights`, `plan` and, for a recovered model, `adapter` or `trained_weights` from the recipe of
+            `metrics.json`, and the evaluated `n_params`.
 
     Returns:
         The plan.
@@ -43,7 +44,8 @@ def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], results: Ma
     )  # fmt: skip
     check_settings(
         f"export: the metrics of {plan['experiment']!r}", {**names, "recipe": {"settings": results}},
-        **names, settings={"weights": weights, "plan": plan_hash(plan), "adapter": results.get("adapter")},
+        **names,
+        settings={"weights": weights, "plan": plan_hash(plan)} | {key: results.get(key) for key in _RECOVERED},
         remedy="evaluate it again",
     )  # fmt: skip
     checked = Plan.from_dict(plan)
@@ -56,23 +58,23 @@ def check_plan(manifest: Mapping[str, Any], plan: Mapping[str, Any], results: Ma
     return checked
 
 
-def check_adapter(results: Mapping[str, Any], adapter: Path | None) -> None:
-    """Check that the results were made with this adapter, or without an adapter.
+def check_recovered(results: Mapping[str, Any], folder: Path | None) -> None:
+    """Check that the results were made with this adapter or these trained weights, or without recovery.
 
     Args:
-        results: `adapter` from the recipe of `metrics.json`; missing or None for a model without adapter.
-        adapter: Folder of the adapter that the export merges; None for an export without adapter.
+        results: `adapter` or `trained_weights` from the recipe of `metrics.json`; missing or None without recovery.
+        folder: Folder of the adapter or weights that the export uses; None for a model that was only pruned.
 
     Raises:
         UserError: If they differ. The message has both checksums.
     """
-    evaluated = results.get("adapter")
-    found = None if adapter is None else adapter_fingerprint(adapter)
-    if evaluated != found:
-        raise UserError(
-            f"export: the metrics are of adapter {_short_checksum(evaluated)}, but {_short_checksum(found)} is to be "
-            "merged; run `snakemake recovered` again"
-        )
+    found = {} if folder is None else recovered_fingerprint(folder)
+    for key, name in _RECOVERED.items():
+        if results.get(key) != found.get(key):
+            raise UserError(
+                f"export: the metrics are of {name} {_short_checksum(results.get(key))}, but "
+                f"{_short_checksum(found.get(key))} is to be merged; run `snakemake recovered` again"
+            )
 
 
 def check_weights(manifest: Mapping[str, Any]) -> Path:

@@ -21,7 +21,7 @@ from espalier.jobs.resources import JobResources
 from espalier.naming import BASELINE
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, first_difference, plan_settings
-from espalier.recovery.fingerprint import adapter_fingerprint
+from espalier.recovery.fingerprint import recovered_fingerprint
 from espalier.results.store import METRICS, SAMPLES, Store, store_key
 from espalier.study.only_files import asked_only_for_files
 from espalier.study.paths import Paths, results_folder
@@ -70,12 +70,12 @@ class EvaluationJob:
         )
         return cls(read_json(snakemake.input.manifest), Path(snakemake.input.requests), settings)
 
-    def recipe(self, plan: dict[str, Any] | None, adapter: Path | None = None) -> dict[str, Any]:
+    def recipe(self, plan: dict[str, Any] | None, recovered: Path | None = None) -> dict[str, Any]:
         """Return the recipe of an evaluation.
 
         Args:
             plan: Content of `plan.json`, or None for the unpruned model.
-            adapter: Folder of the adapter of a recovered model, or None.
+            recovered: Folder of the adapter or weights of a recovered model, or None.
         """
         return evaluation_recipe(
             self.manifest,
@@ -83,7 +83,7 @@ class EvaluationJob:
             protocol=self.settings.protocol,
             requests=self._requests_hash,
             dtype=self.settings.dtype,
-            adapter=None if adapter is None else adapter_fingerprint(adapter),
+            **({} if recovered is None else recovered_fingerprint(recovered)),
         )
 
     @property
@@ -104,21 +104,21 @@ class EvaluationJob:
 
         return hardware_name(self.settings.device)
 
-    def piece(self, plan: dict[str, Any] | None, adapter: Path | None = None, *, store: Store | None = None) -> Piece:
+    def piece(self, plan: dict[str, Any] | None, recovered: Path | None = None, *, store: Store | None = None) -> Piece:
         """Return the evaluation as a piece of work.
 
         Args:
             plan: As for `recipe`.
-            adapter: As for `recipe`.
+            recovered: As for `recipe`.
             store: Store of the model, which may have answers from a race. These documents are not answered again.
         """
-        recipe = self.recipe(plan, adapter)
+        recipe = self.recipe(plan, recovered)
         name = "the unpruned model" if plan is None else plan["experiment"]
-        what = "evaluate" if adapter is None else "evaluate recovered"
+        what = "evaluate" if recovered is None else "evaluate recovered"
         return Piece(
             name,
             store_key(recipe),
-            lambda folder: _evaluate(self, plan, adapter, recipe, folder, store),
+            lambda folder: _evaluate(self, plan, recovered, recipe, folder, store),
             job=f"{what} {self.manifest['model']} {BASELINE if plan is None else name}",
             kind="experiment",
         )
@@ -197,14 +197,14 @@ def evaluate_with_others(
     return own.key
 
 
-def evaluate_recovered(job: EvaluationJob, store: Store, plan: Path, adapter: Path) -> str:
+def evaluate_recovered(job: EvaluationJob, store: Store, plan: Path, recovered: Path) -> str:
     """Evaluate and store a recovered experiment, unless its result is in the store already.
 
     Args:
         job: Inputs and settings of the evaluations.
         store: Store of the recovered models.
         plan: File `plan.json` of the experiment.
-        adapter: Folder of the adapter that recovery trained for this experiment.
+        recovered: Folder of the adapter or weights that recovery trained for this experiment.
 
     Returns:
         The experiment's key in the store.
@@ -212,7 +212,7 @@ def evaluate_recovered(job: EvaluationJob, store: Store, plan: Path, adapter: Pa
     Raises:
         UserError: If the experiment cannot be evaluated.
     """
-    own = job.piece(read_json(plan), adapter)
+    own = job.piece(read_json(plan), recovered)
     make_with_others(store, own)
     return own.key
 
@@ -229,18 +229,18 @@ def baseline_header(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate(
-    job: EvaluationJob, plan: dict[str, Any] | None, adapter: Path | None, recipe: dict[str, Any], folder: Path,
+    job: EvaluationJob, plan: dict[str, Any] | None, recovered: Path | None, recipe: dict[str, Any], folder: Path,
     store: Store | None,
 ) -> None:  # fmt: skip
     from espalier.results.race_store import AnswerStore
     from espalier.tables import Samples
 
     parsed = None if plan is None else Plan.from_dict(plan)
-    answered = None if store is None or adapter is not None else AnswerStore(store.folder, recipe).read()
+    answered = None if store is None or recovered is not None else AnswerStore(store.folder, recipe).read()
     if parsed is not None and answered is not None and answered.documents:
         result = _complete(job.evaluator, parsed, answered)
     else:
-        result = job.evaluator.evaluate(parsed, None if adapter is None else _merging(adapter))
+        result = job.evaluator.evaluate(parsed, None if recovered is None else _merging(recovered))
     write_table(folder / SAMPLES, Samples.validate(result.samples))
     write_result(folder / METRICS, {**result.metrics, "hardware": job.hardware, "recipe": recipe})
     logger.info("acc_mean %.4f", result.metrics["acc_mean"]["value"])
@@ -273,11 +273,11 @@ def scores_of(answered: ExperimentAnswers, documents: Collection[Document]) -> d
     }
 
 
-def _merging(adapter: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel]:
-    """Return a function that merges an adapter into a pruned model. Imports peft, which only recovered models need."""
-    from espalier.recovery.lora import merge_adapter
+def _merging(recovered: Path) -> Callable[[PreTrainedModel, Plan], PreTrainedModel]:
+    """Return a function that applies the result of a recovery to a pruned model. Imports torch."""
+    from espalier.recovery.load import apply_recovered
 
-    return lambda model, plan: merge_adapter(model, adapter, plan)
+    return lambda model, plan: apply_recovered(model, recovered, plan)
 
 
 def _others(

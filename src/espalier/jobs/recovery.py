@@ -1,11 +1,12 @@
-"""Recovery job: fine-tune a pruned model, and write the adapter and a record of the training."""
+"""Recovery job: fine-tune a pruned model, and write its adapter or weights and a record of the training."""
 
 from __future__ import annotations
 
 import logging
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,19 @@ from espalier.models.from_manifest import load_from_manifest
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from espalier.recipe import make_recipe, recovery_settings
-from espalier.recovery.fine_tuning import TrainingRecord, TrainingSchedule, check_context, fine_tune
-from espalier.recovery.fingerprint import adapter_fingerprint
+from espalier.recovery.distillation import DistillationLosses
+from espalier.recovery.fine_tuning import (
+    SequenceLosses,
+    TrainingRecord,
+    TrainingSchedule,
+    check_context,
+    fine_tune,
+)
+from espalier.recovery.fingerprint import recovered_fingerprint
+from espalier.recovery.full import prepare_full, products_in, save_weights
 from espalier.recovery.lora import LoraSettings, attach, save_adapter
 from espalier.recovery.training_sequences import TrainingTextSettings, load_training_sequences
+from espalier.study.host_memory import stored_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,6 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SCHEDULE_SETTINGS = ("epochs", "batch_size", "learning_rate", "warmup_fraction", "max_grad_norm", "seed")
 LORA_SETTINGS = ("rank", "alpha", "dropout", "target_modules", "seed")
+FULL = "full"
+"""Value of the setting `method` if all weights are trained. Without this setting, adapters are trained."""
 TEXT_SETTINGS = ("text_field", "seed", "calibration_seeds", "seq_len", "n_sequences")
 
 
@@ -41,7 +53,7 @@ class RecoveryJob:
         manifest: File of the model's manifest.
         plan: File of the experiment's plan.
         text: File of the training text.
-        settings: All settings that determine the adapter (`RecoverySettings.settings`).
+        settings: All settings that determine the result (`RecoverySettings.settings`).
         resources: `device`, `gpu`, `token_budget` and `checkpointing`.
         threads: CPU threads.
     """
@@ -70,17 +82,22 @@ class RecoveryJob:
         """Settings of the sequences to train on. `add_bos` is among the job's settings only if the config sets it."""
         return TrainingTextSettings(**self.select(TEXT_SETTINGS), add_bos=self.settings.get("add_bos"))
 
+    @property
+    def trains_all(self) -> bool:
+        """Whether all weights are trained; otherwise adapters are."""
+        return bool(self.settings.get("method") == FULL)
+
     def select(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Return the settings with these names."""
         return {name: self.settings[name] for name in names}
 
 
-def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> TrainingRecord:
-    """Fine-tune a pruned model, write its adapter, then write a record of the training.
+def recover(job: RecoveryJob, folder: str | Path, training: str | Path) -> TrainingRecord:
+    """Fine-tune a pruned model, write its adapter or all of its weights, then write a record of the training.
 
     Args:
         job: Inputs and settings of the job.
-        adapter: Folder of the adapter to write.
+        folder: Folder of the adapter or weights to write.
         training: File of the record to write: losses, seconds, peak memory and recipe.
 
     Raises:
@@ -91,19 +108,47 @@ def recover(job: RecoveryJob, adapter: str | Path, training: str | Path) -> Trai
     sequences = load_training_sequences(manifest, job.text, job.text_settings)
     model = load_pruned(manifest, plan, job)
     check_context(model, sequences.tokens.shape[1])
-    adapted = attach(model, LoraSettings(**job.select(LORA_SETTINGS)))
-    trained = fine_tune(
-        adapted,
-        torch.from_numpy(sequences.tokens),
-        TrainingSchedule(**job.select(SCHEDULE_SETTINGS)),
-        token_budget=job.resources.token_budget,
-        checkpointing=job.resources.checkpointing,
-    )
-    save_adapter(adapted, adapter, Plan.from_dict(plan))
+    losses_of = _distillation_losses(manifest, job)
+    with _trainable(model, job) as trainable:
+        trained = fine_tune(
+            trainable,
+            torch.from_numpy(sequences.tokens),
+            TrainingSchedule(**job.select(SCHEDULE_SETTINGS)),
+            token_budget=job.resources.token_budget,
+            checkpointing=job.resources.checkpointing,
+            losses_of=losses_of,
+        )
+    if job.trains_all:
+        dtype = torch.bfloat16 if stored_dtype(manifest) == "bfloat16" else torch.float32
+        save_weights(model, folder, Plan.from_dict(plan), dtype)
+    else:
+        save_adapter(trainable, folder, Plan.from_dict(plan))
     write_result(
-        training, _record(job, manifest, plan, trained, adapter_fingerprint(adapter), peak_memory(model.device))
+        training, _record(job, manifest, plan, trained, recovered_fingerprint(folder), peak_memory(model.device))
     )
     return trained
+
+
+@contextmanager
+def _trainable(model: PreTrainedModel, job: RecoveryJob) -> Iterator[PreTrainedModel]:
+    """Yield the model to train: the pruned model with adapters, or the pruned model with all weights in float32."""
+    if not job.trains_all:
+        yield attach(model, LoraSettings(**job.select(LORA_SETTINGS)))
+        return
+    dtype = model.dtype
+    prepare_full(model)
+    with products_in(model, dtype):
+        yield model
+
+
+def _distillation_losses(manifest: Mapping[str, Any], job: RecoveryJob) -> SequenceLosses | None:
+    """Load the unpruned model and return the losses of distillation; None without distillation."""
+    settings = job.settings.get("distillation")
+    if settings is None:
+        return None
+    resources = job.resources
+    teacher = load_from_manifest(manifest, dtype=job.settings["dtype"], device=resources.device, gpus=resources.gpus)
+    return DistillationLosses(teacher, **settings)
 
 
 def load_pruned(manifest: Mapping[str, Any], plan: Mapping[str, Any], job: RecoveryJob) -> PreTrainedModel:
@@ -142,14 +187,14 @@ def _record(
     manifest: Mapping[str, Any],
     plan: Mapping[str, Any],
     trained: TrainingRecord,
-    adapter: str,
+    fingerprint: Mapping[str, str],
     peak: int,
 ) -> dict[str, Any]:
     return {
         "model": manifest["model"],
         "experiment": plan["experiment"],
         "pruning_ratio": plan["pruning_ratio"],
-        "adapter": adapter,
+        **fingerprint,
         "losses": trained.losses,
         "n_tokens": trained.n_tokens,
         "n_trainable": trained.n_trainable,
@@ -162,5 +207,5 @@ def _record(
 
 
 def recipe_of(job: RecoveryJob, manifest: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe of an adapter."""
+    """Return the recipe of a recovery."""
     return make_recipe(**recovery_settings(manifest, plan, recovery=job.settings, text=sha256_of(job.text)))

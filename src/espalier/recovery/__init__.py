@@ -1,1 +1,1 @@
-"""Recovery: fine-tuning of pruned models with LoRA. This module imports nothing, so it is cheap to import."""
+"""Recovery: fine-tuning of pruned models, with LoRA or of all weights. Imports nothing, so it is cheap to import."""

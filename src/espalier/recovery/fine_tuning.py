@@ -4,7 +4,9 @@ The loop does not use transformers' Trainer, for three reasons. A step that runs
 same batch in smaller micro-batches. A loss that is not finite stops the job, and the error names the step. Training
 writes no checkpoints.
 
-    loss of a step = mean over the sequences of its batch of their mean next-token loss (nats)
+    loss of a step = mean over the sequences of its batch of their losses (nats)
+
+The loss of a sequence is its mean next-token loss, unless the caller gives another function, as distillation does.
 
 Gradients of the micro-batches are accumulated before the optimiser step. The micro-batch size therefore affects
 rounding and dropout only.
@@ -15,7 +17,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,6 +31,8 @@ from espalier.models.context import context_length
 from espalier.progress import Progress
 
 logger = logging.getLogger(__name__)
+SequenceLosses = Callable[[PreTrainedModel, torch.Tensor], torch.Tensor]
+"""Function of a model and token ids, (n_sequences, seq_len), that returns the loss of each sequence, (n_sequences,)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def fine_tune(
     *,
     token_budget: int,
     checkpointing: bool,
+    losses_of: SequenceLosses | None = None,
 ) -> TrainingRecord:
     """Train the parameters of a model that have `requires_grad`, in place.
 
@@ -88,6 +93,7 @@ def fine_tune(
         token_budget: Maximum number of tokens per forward pass; a single longer sequence still runs. When the GPU runs
             out of memory, the micro-batch size is halved.
         checkpointing: Whether to use gradient checkpointing: less memory, more time.
+        losses_of: Function that computes the loss of each sequence. None means its mean next-token loss.
 
     Raises:
         UserError: If the sequences are longer than the model's context, if a loss or gradient norm is not finite, or
@@ -108,7 +114,7 @@ def fine_tune(
     ):
         for step, indices in enumerate(batches):
             seed = schedule.seed * 1_000_003 + step  # a retried step must draw the same dropout
-            loss, micro_batch_size = _gradient(model, sequences[indices], micro_batch_size, seed)
+            loss, micro_batch_size = _gradient(model, sequences[indices], micro_batch_size, seed, losses_of)
             _check_step_finite(loss, "loss", step, len(batches))
             norm = nn.utils.clip_grad_norm_(trained, schedule.max_grad_norm)
             _check_step_finite(float(norm), "gradient", step, len(batches))
@@ -140,22 +146,31 @@ def check_context(model: PreTrainedModel, seq_len: int) -> None:
         raise UserError(f"recovery.seq_len: got {seq_len}, but the model's context is {limit} tokens; give at most it")
 
 
-def _gradient(model: PreTrainedModel, batch: torch.Tensor, micro_batch_size: int, seed: int) -> tuple[float, int]:
+def _gradient(
+    model: PreTrainedModel,
+    batch: torch.Tensor,
+    micro_batch_size: int,
+    seed: int,
+    losses_of: SequenceLosses | None = None,
+) -> tuple[float, int]:
     """Accumulate the gradient of a batch; return its loss and the micro-batch size that fitted into memory."""
     while True:
         try:
-            return _accumulate_micro_batches(model, batch, micro_batch_size, seed), micro_batch_size
+            return _accumulate_micro_batches(model, batch, micro_batch_size, seed, losses_of), micro_batch_size
         except torch.OutOfMemoryError:
             pass  # the traceback references the failed pass, so its memory is free only after this block
         model.zero_grad(set_to_none=True)
         micro_batch_size = _halved(min(micro_batch_size, len(batch)), batch.shape[1])
 
 
-def _accumulate_micro_batches(model: PreTrainedModel, batch: torch.Tensor, micro_batch_size: int, seed: int) -> float:
+def _accumulate_micro_batches(
+    model: PreTrainedModel, batch: torch.Tensor, micro_batch_size: int, seed: int, losses_of: SequenceLosses | None
+) -> float:
     torch.manual_seed(seed)
+    losses_of = losses_of or sequence_losses
     total = 0.0
     for micro_batch in batch.split(micro_batch_size):
-        loss = sequence_losses(model, micro_batch.to(model.device)).sum() / len(batch)
+        loss = losses_of(model, micro_batch.to(model.device)).sum() / len(batch)
         loss.backward()
         total += loss.item()
     return total

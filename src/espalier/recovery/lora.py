@@ -12,10 +12,9 @@ A block that lost all of its groups has no projections, so it gets no adapter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -25,13 +24,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from espalier.errors import UserError
-from espalier.files import atomic_folder, sha256_of_json, write_json
+from espalier.files import atomic_folder, write_json
 from espalier.models.architecture import LAYERS
 from espalier.models.decoder import ROLES
-from espalier.models.from_manifest import load_from_manifest
-from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
-from espalier.recovery.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from espalier.recovery.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, kept_groups_hash
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def save_adapter(model: PeftModel, folder: str | Path, plan: Plan) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
     with atomic_folder(folder) as temporary:
         # Write a single metadata entry: with several, safetensors varies their order between processes.
-        save_file(weights, temporary / ADAPTER_WEIGHTS, metadata={"plan": _plan_hash(plan)})
+        save_file(weights, temporary / ADAPTER_WEIGHTS, metadata={"plan": kept_groups_hash(plan)})
         # Do not use peft's writer: it writes sets in an order that varies between runs.
         values = {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}
         write_json(temporary / ADAPTER_CONFIG, values)
@@ -128,7 +125,7 @@ def merge_adapter(model: PreTrainedModel, folder: str | Path, plan: Plan) -> Pre
     if missing := [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]:
         raise UserError(f"{folder}: has no {missing[0]}; run `snakemake recovered` again")
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as tensors:
-        if (tensors.metadata() or {}).get("plan") != _plan_hash(plan):
+        if (tensors.metadata() or {}).get("plan") != kept_groups_hash(plan):
             raise UserError(f"{folder}: the adapter was trained on another plan; run `snakemake recovered` again")
     try:
         adapted = PeftModel.from_pretrained(model, folder)
@@ -136,31 +133,3 @@ def merge_adapter(model: PreTrainedModel, folder: str | Path, plan: Plan) -> Pre
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder}: the adapter does not fit the model ({reason}); recover it again") from None
     return adapted.merge_and_unload(safe_merge=False).eval()
-
-
-def load_recovered(
-    manifest: Mapping[str, Any], plan: Plan, adapter: str | Path, *, dtype: str, device: str, gpus: int = 1
-) -> PreTrainedModel:
-    """Load a base model, prune it, and merge an adapter.
-
-    The result has no `peft` modules.
-
-    Args:
-        manifest: Content of the model's manifest.
-        plan: Pruning plan of the model.
-        adapter: Adapter folder, `recovered/{model}/{experiment}/adapter`.
-        dtype: As in `espalier.models.loading.load_model`.
-        device: `auto`, `cpu` or `cuda`.
-        gpus: Number of GPUs that share the layers of the model.
-
-    Raises:
-        UserError: If the model files have changed, if fewer GPUs are visible than requested, or if the plan or the
-            adapter does not fit the model.
-    """
-    model = load_from_manifest(manifest, dtype=dtype, device=device, gpus=gpus)
-    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
-    return merge_adapter(model, adapter, plan)
-
-
-def _plan_hash(plan: Plan) -> str:
-    return sha256_of_json(plan.to_dict()["layers"])

@@ -1,6 +1,6 @@
 """Consolidate the results of recovered experiments into one table. Imports no torch.
 
-A stale result is refused: adapter and evaluation must have been made with the configured settings.
+A stale result is refused: training and evaluation must have been made with the configured settings.
 """
 
 from __future__ import annotations
@@ -77,8 +77,24 @@ def recovered_table(rows: Iterable[Mapping[str, Any]], texts: Sequence[str]) -> 
     """Return the table of recovered experiments: rows of `recovered_rows`, with the column types set."""
     numbers = ["acc_mean_before", "acc_mean_after", *(f"ppl_{when}_{t}" for when in ("before", "after") for t in texts)]
     names = ("model", "experiment", "method", "pruning_ratio", "acc_mean_rule")
-    columns = [*names, *numbers, "n_tokens", "n_trainable", "seconds", "peak_memory_bytes", "status", "note"]
-    types = dict.fromkeys(columns, "str") | dict.fromkeys(numbers, "float64") | dict.fromkeys(_INTEGER_COLUMNS, "Int64")
+    columns = [
+        *names,
+        *numbers,
+        "n_tokens",
+        "n_trainable",
+        "trained",
+        "distilled",
+        "seconds",
+        "peak_memory_bytes",
+        "status",
+        "note",
+    ]
+    types = (
+        dict.fromkeys(columns, "str")
+        | {"distilled": "boolean"}
+        | dict.fromkeys(numbers, "float64")
+        | dict.fromkeys(_INTEGER_COLUMNS, "Int64")
+    )
     return pd.DataFrame(list(rows), columns=columns).astype(types | {"pruning_ratio": "float64", "seconds": "float64"})
 
 
@@ -103,7 +119,7 @@ def check_configured(
     check_settings(entry.training, training, **names, settings=made, remedy=remedy)
     evaluated = evaluation_settings(
         manifest, plan, protocol=configured["protocol"], requests=requests_sha256(entry.requests),
-        dtype=configured["dtype"], adapter=training["adapter"],
+        dtype=configured["dtype"], adapter=training.get("adapter"), trained_weights=training.get("trained_weights"),
     )  # fmt: skip
     check_settings(entry.metrics, metrics, **names, settings=evaluated, remedy=remedy)
 
@@ -121,6 +137,8 @@ def _recovered_row(
     row |= {"acc_mean_after": mean_accuracy(metrics["tasks"], str(before["acc_mean_rule"]))}
     row |= {f"ppl_after_{text}": metrics["perplexity"][text]["value"] for text in texts}
     row |= {key: training[key] for key in (*_INTEGER_COLUMNS, "seconds")}
+    settings = training["recipe"]["settings"]["recovery"]
+    row |= {"trained": settings.get("method", "lora"), "distilled": settings.get("distillation") is not None}
     return row | {"status": "ok", "note": None}
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from espalier.config.data import HUB, SANDBOX, TextSource
+from espalier.config.literature import SHIPPED, read_literature
 from espalier.config.models import ModelEntry, SandboxModel
 from espalier.config.sandbox import Sandbox
 from espalier.config.study import StudyConfig
@@ -108,6 +109,18 @@ def style_problems(study: StudyConfig) -> list[str]:
     if style is None or Path(style).is_file():
         return []
     return [f"report.style: got {style!r}, but there is no such file; give a style file of matplotlib"]
+
+
+def literature_problems(study: StudyConfig) -> list[str]:
+    """Return the problems of the study's own file of published figures, one line each."""
+    path = study.report.literature
+    if path is None or path == SHIPPED:
+        return []
+    try:
+        read_literature(path)
+    except UserError as error:
+        return [f"report.literature: {line}" for line in str(error).splitlines()]
+    return []
 
 
 def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:

@@ -151,6 +151,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
         folder_problems,
         infeasible_problems,
         known_sizes,
+        literature_problems,
         style_problems,
         text_problems,
     )
@@ -176,6 +177,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
         problems += data_problems(study, lookups.paths, lookups.sweep)
         problems += text_problems(study, lookups.paths, lookups.sweep)
     problems += style_problems(study)
+    problems += literature_problems(study)
     problems += lookups.exports.problems()
     problems += lookups.inference.problems(is_target=INFERENCE in targets)
     problems += lookups.recovered.problems()

@@ -11,10 +11,11 @@ from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.failures import Job
 from espalier.study.paths import Paths, Wildcards
+from espalier.study.recovery_results import trained_files
 from espalier.study.sweep import Sweep
 
 RECOVERED = "-recovered"
-"""Suffix of the name of a recovered experiment, whose LoRA adapter is merged before the export."""
+"""Suffix of the name of a recovered experiment, whose adapter or trained weights are applied before the export."""
 FOLDER_PATTERNS = {"transformers": "{name}", "vllm": "{name}-vllm"}
 """Name of a checkpoint's folder under `checkpoints/{model}/`, for each format that `export_checkpoint` writes."""
 _MOST_NAMES = 20
@@ -78,13 +79,12 @@ class Exports:
         """Return the metrics for the same experiments as `plans`; for a recovered one, those after recovery."""
         return self._files(wildcards, "evaluate_recovered" if wildcards.exported.endswith(RECOVERED) else "evaluate")
 
-    def adapter(self, wildcards: Wildcards) -> list[str]:
-        """Return the files of the adapter that is merged into a checkpoint; none without recovery."""
+    def recovered(self, wildcards: Wildcards) -> list[str]:
+        """Return the files of the adapter or trained weights that a checkpoint is made from; none without recovery."""
         name = self._find(wildcards)[0]
         if not name.endswith(RECOVERED):
             return []
-        names = (wildcards.model, name.removesuffix(RECOVERED))
-        return [self._paths.of("recover.config", *names), self._paths.of("recover.weights", *names)]
+        return trained_files(self._config, self._paths, wildcards.model, name.removesuffix(RECOVERED))
 
     def settings(self, wildcards: Wildcards) -> dict[str, Any]:
         """Return the configured base model and calibration text for the model card, and `stock` if it is set."""

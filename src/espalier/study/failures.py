@@ -18,6 +18,7 @@ from espalier.config.study import StudyConfig
 from espalier.study.experiments import Experiment
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.study.paths import CACHE, Paths, Wildcards
+from espalier.study.recovery import recovering_rule
 from espalier.study.sources import model_slug, text_slug
 from espalier.study.sweep import Sweep
 from espalier.study.table_sources import TableSources
@@ -28,6 +29,7 @@ _STAGES = {
     "train_sandbox_tokenizer": "training", "train_sandbox_model": "training", "check_model": "model",
     "tokenize_requests": "requests", "collect_gradients": "gradients", "measure_importance": "importance",
     "measure_weights": "importance", "measure_priors": "priors", "plan": "plan", "recover": "recovery",
+    "recover_full": "recovery",
 }  # fmt: skip
 """Name of a rule's stage. It is put before the reason when another job depends on the failed one."""
 
@@ -159,7 +161,7 @@ class Failures:
     def _why_not_recovered(self, experiment: Experiment, cache: _FailureCache) -> str | None:
         names = (experiment.model, experiment.name)
         text = (self._config.recovery.text if self._config.recovery else None) or self._config.calibration
-        training = [*self._text_jobs(text), self._job("recover", *names)]
+        training = [*self._text_jobs(text), self._job(recovering_rule(self._config), *names)]
         own = self._job("evaluate_recovered", *names)
         return (
             self._why_no_plan(experiment, cache)

@@ -45,6 +45,10 @@ MEMORY_PER_PARAM = {
     "weights": MemoryPerParam(weights=1, float32=4),
     "inference": MemoryPerParam(weights=3),  # the unpruned, the pruned and the padded model
     "recovery": MemoryPerParam(weights=2, float32=4, dtype="recovery"),
+    "recovery_distillation": MemoryPerParam(weights=3, float32=4, dtype="recovery"),  # and the unpruned model
+    # The loaded weights; weights, gradients and both moments of AdamW in float32.
+    "recovery_full": MemoryPerParam(weights=1, float32=16, dtype="recovery"),
+    "recovery_full_distillation": MemoryPerParam(weights=2, float32=16, dtype="recovery"),
     # Weights are cast to float32 for the comparison, and another process loads them again.
     "export": MemoryPerParam(weights=1, float32=8, dtype="stored", may_use_gpu=False),
 }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from espalier.config.literature import SHIPPED
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.study.calibrations import Calibrations
@@ -101,6 +102,29 @@ class Study:
     def figure_styles(self) -> list[str]:
         """The style file that the config adds to the style of the figures; empty if there is none."""
         return [self.config.report.style] if self.config.report.style else []
+
+    @property
+    def literature(self) -> list[str]:
+        """The file of published figures, as a path relative to the working directory; empty if there is none."""
+        path = self.config.report.literature
+        if path == SHIPPED:
+            shipped = self._sources.resolve().parents[1] / "config/literature.yaml"
+            return [os.path.relpath(shipped)] if shipped.is_file() else []  # absent from a copy without its configs
+        return [path] if path else []
+
+    @property
+    def literature_settings(self) -> dict[str, Any]:
+        """Settings that published figures are compared with (`analysis.literature.StudySettings`)."""
+        evaluation = self.config.evaluation
+        return {
+            "models": {model.name: model.hub or Path(model.path or "").name for model in self.config.models},
+            "num_fewshot": evaluation.num_fewshot,
+            "limit": evaluation.limit,
+            "window": evaluation.perplexity.window,
+            "stride": evaluation.perplexity.stride,
+            "texts": [text.name for text in evaluation.perplexity.texts],
+            "calibration": self.config.calibration.name,
+        }
 
     # -- names ---------------------------------------------------------------------------------------------------
 

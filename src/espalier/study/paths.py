@@ -45,6 +45,8 @@ PATTERNS = {
     "recover": "<results>/recovered/{model}/{experiment}/training.json",
     "recover.config": "<results>/recovered/{model}/{experiment}/adapter/adapter_config.json",
     "recover.weights": "<results>/recovered/{model}/{experiment}/adapter/adapter_model.safetensors",
+    "recover_full": "<results>/recovered/{model}/{experiment}/trained/training.json",
+    "recover_full.weights": "<results>/recovered/{model}/{experiment}/trained/trained_weights.safetensors",
     "evaluate_recovered": "<results>/recovered/{model}/{experiment}/metrics.json",
     "evaluate_recovered.samples": "<results>/recovered/{model}/{experiment}/samples.parquet",
     "consolidate_recovery": "<results>/consolidated/recovery.parquet",

@@ -12,6 +12,7 @@ from espalier.results.store import TIMING
 from espalier.study.config_checks import known_sizes
 from espalier.study.experiments import Experiment
 from espalier.study.forecast import PlannedJob
+from espalier.study.recovery import recovering_rule
 
 if TYPE_CHECKING:
     from espalier.study.lookups import Study
@@ -71,7 +72,7 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[PlannedJob]:
         yield job("plan", model, experiment.name, on_gpu=False)
         yield job("evaluate", model, experiment.name)
     for name in study.recovered.planned_names(model):
-        yield job("recover", model, name, amount=study.recovery.n_tokens)
+        yield job(recovering_rule(study.config), model, name, amount=study.recovery.n_tokens)
         yield job("evaluate_recovered", model, name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from espalier.config.data import SANDBOX, TextSource
-from espalier.config.recovery import Recovery
+from espalier.config.recovery import ADAPTER_KEYS, FULL, Recovery
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
 from espalier.study.paths import Paths, Wildcards
@@ -13,6 +13,11 @@ from espalier.study.sources import calibration_text, text_file
 from espalier.study.sweep import Sweep
 
 _NOT_IN_PARAMS = {"experiments", "text", "token_budget", "checkpointing"}
+
+
+def recovering_rule(config: StudyConfig) -> str:
+    """Return the rule that fine-tunes the models of a study; `recover` if the config has no section `recovery`."""
+    return "recover_full" if config.recovery and config.recovery.method == FULL else "recover"
 
 
 def recovery_section(config: StudyConfig) -> Recovery:
@@ -67,13 +72,28 @@ class RecoverySettings:
         return {"token_budget": section.token_budget, "checkpointing": int(section.checkpointing)}
 
     @property
+    def memory(self) -> str:
+        """Kind of the recovery jobs in `host_memory.MEMORY_PER_PARAM`."""
+        section = self._config.recovery or Recovery()
+        kind = "recovery_full" if section.method == FULL else "recovery"
+        return f"{kind}_distillation" if section.distillation else kind
+
+    @property
     def n_tokens(self) -> int:
         """Number of tokens that a recovery job trains on, over all epochs."""
         return self._section.n_sequences * self._section.seq_len * self._section.epochs
 
     def settings(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Return the params of `recover`: all settings that determine the adapters."""
-        return {**self._section.model_dump(mode="json", exclude=_NOT_IN_PARAMS), **self._source_settings}
+        """Return the params of `recover` and `recover_full`: all settings that determine the trained model.
+
+        Settings at their meaning before they existed are left out: `method: lora`, and no distillation. Settings of
+        adapters are left out where all weights are trained.
+        """
+        section = self._section
+        unused = {*ADAPTER_KEYS} if section.method == FULL else {"method"}
+        if section.distillation is None:
+            unused.add("distillation")
+        return {**section.model_dump(mode="json", exclude=_NOT_IN_PARAMS | unused), **self._source_settings}
 
     def text_settings(self, wildcards: Wildcards) -> dict[str, Any]:
         """Return the params of `check_recovery`: the settings that determine the sequences."""

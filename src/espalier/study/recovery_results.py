@@ -17,11 +17,18 @@ from espalier.config.recovery import ALL
 from espalier.config.study import StudyConfig
 from espalier.study.failures import Failures, Reasons
 from espalier.study.paths import Paths, Wildcards
-from espalier.study.recovery import recovery_section
+from espalier.study.recovery import recovering_rule, recovery_section
 from espalier.study.sweep import Sweep
 
 Checkpoints = Any
 _SHOWN = 12  # most names of experiments in an error message
+
+
+def trained_files(config: StudyConfig, paths: Paths, model: str, experiment: str) -> list[str]:
+    """Return the files of a recovered experiment from which its weights are made; all are in one folder."""
+    if (rule := recovering_rule(config)) == "recover":
+        return [paths.of("recover.config", model, experiment), paths.of("recover.weights", model, experiment)]
+    return [paths.of(f"{rule}.weights", model, experiment)]
 
 
 class RecoveryResults:
@@ -73,6 +80,10 @@ class RecoveryResults:
         files = self.samples(checkpoints)
         return lambda wildcards: list(files(wildcards).values())
 
+    def weights(self, wildcards: Wildcards) -> list[str]:
+        """Return the files that the fine-tuning of an experiment wrote: those of its adapter, or all weights."""
+        return trained_files(self._config, self._paths, wildcards.model, wildcards.experiment)
+
     @property
     def overlap_checks(self) -> list[str]:
         """Outputs of `check_recovery`, which checks that the text does not overlap with evaluation data, by model."""
@@ -117,7 +128,7 @@ class RecoveryResults:
             "model": model,
             "experiment": name,
             "metrics": self._paths.of("evaluate_recovered", model, name),
-            "training": self._paths.of("recover", model, name),
+            "training": self._paths.of(recovering_rule(self._config), model, name),
             "samples": self._paths.of("evaluate_recovered.samples", model, name),
             "manifest": self._paths.of("check_model", model),
             "plan": self._paths.of("plan", model, name),

@@ -190,3 +190,17 @@ def test_nothing_is_shown_where_nothing_was_recovered() -> None:
     assert Texts()("s.recovery") not in model_text(plain)
     other_ratio = with_recovery(plain, [{"why": None, "by_ratio": {"20": {}}}])
     assert Texts()("s.recovery") not in model_text(other_ratio)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_report_says_what_was_trained(language: str) -> None:
+    texts, said = Texts(language), []
+    for trained, distilled in (("lora", False), ("full", False), ("full", True)):
+        frame = recovered_table(
+            recovered(KEPT).assign(trained=trained, distilled=distilled).to_dict("records"), ["text"]
+        )
+        (section,) = recovery_sections(texts, reported(frame, KEPT)["by_ratio"]["50"])
+        said.append(section.paragraphs[0])
+    assert "LoRA" in said[0]
+    assert "LoRA" not in said[1]
+    assert said[2] == f"{said[1]} {texts('recovery.distilled')}"

@@ -21,10 +21,10 @@ from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from espalier.recovery.fine_tuning import fine_tune
 from espalier.recovery.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_fingerprint
+from espalier.recovery.load import load_recovered
 from espalier.recovery.lora import (
     LoraSettings,
     attach,
-    load_recovered,
     merge_adapter,
     remaining_projections,
     save_adapter,

@@ -73,9 +73,9 @@ def test_a_recovered_experiment_is_its_plan_with_the_metrics_and_files_of_its_ad
     assert study.metrics(named) == ["results/s/recovered/A/random-p20/metrics.json"]
     folder = "results/s/recovered/A/random-p20/adapter"
     for checkpoint in ("random-p20-recovered", "random-p20-recovered-vllm"):
-        files = study.adapter(wildcards(model="A", checkpoint=checkpoint))
+        files = study.recovered(wildcards(model="A", checkpoint=checkpoint))
         assert files == [f"{folder}/adapter_config.json", f"{folder}/adapter_model.safetensors"]
-    assert study.adapter(wildcards(model="A", checkpoint="random-p20")) == []
+    assert study.recovered(wildcards(model="A", checkpoint="random-p20")) == []
     (problem,) = exports(experiments=["random-p20-recovered"]).problems()
     assert problem.endswith("; recovered ones need the section `recovery`")
 

@@ -55,3 +55,17 @@ def test_a_missing_style_is_a_problem_of_the_config(tmp_path: Path, monkeypatch:
     write("paper.mplstyle")
     assert style_problems(styled.config) == []
     assert styled.figure_styles == ["paper.mplstyle"]
+
+
+def test_the_published_figures_are_those_of_the_workflow_a_file_or_none() -> None:
+    assert study().literature == ["config/literature.yaml"]
+    assert study(report={"literature": "mine.yaml"}).literature == ["mine.yaml"]
+    assert study(report={"literature": None}).literature == []
+    settings = study().literature_settings
+    assert settings["models"] == {"A": "a"}
+    assert (settings["window"], settings["stride"], settings["limit"], settings["calibration"]) == (
+        2048,
+        512,
+        None,
+        "c4",
+    )

@@ -26,6 +26,10 @@ def test_a_job_on_the_cpu_asks_for_what_it_holds(tmp_path: Path) -> None:
     )
     assert memory_of(tmp_path, "gradients", evaluation="bfloat16") == PROCESS_MB + int((2 * 2 + 8) * mb)
     assert memory_of(tmp_path, "recovery", evaluation="float32", recovery="bfloat16") == PROCESS_MB + int((4 + 4) * mb)
+    full, mixed = ({"recovery": dtype} for dtype in ("float32", "bfloat16"))
+    assert memory_of(tmp_path, "recovery_distillation", **mixed) == PROCESS_MB + int((3 * 2 + 4) * mb)
+    assert memory_of(tmp_path, "recovery_full", **full) == PROCESS_MB + int((4 + 16) * mb)
+    assert memory_of(tmp_path, "recovery_full_distillation", **mixed) == PROCESS_MB + int((2 * 2 + 16) * mb)
     assert memory_of(tmp_path, "gradients", attempt=3) == 3 * memory_of(tmp_path, "gradients")
 
 

@@ -1,5 +1,6 @@
 """Recovery in a study: which experiments, which text, and which settings are refused before any job runs."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -183,3 +184,54 @@ def test_a_forecast_counts_recoveries(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {job["output"] for job in jobs if job["rule"] == "recover"} == {
         f"results/s/recovered/A/{name}/training.json" for name in ("best", NAMES[1])
     }
+
+
+def test_what_lora_jobs_depend_on_has_no_newer_keys() -> None:
+    """Settings of earlier recoveries stay byte-identical, so their adapters stay valid."""
+    settings = make_study({}).recovery.settings(A)
+    assert settings == make_study({"method": "lora"}).recovery.settings(A)
+    assert not {"method", "distillation"} & set(settings)
+    assert make_study({"distillation": {}}).recovery.settings(A) == {
+        **settings, "distillation": {"temperature": 1.0, "weight": 1.0}
+    }  # fmt: skip
+
+
+def test_training_all_weights_has_its_own_rule_files_and_memory() -> None:
+    study = make_study({"method": "full", "learning_rate": 1e-5, "experiments": ["random-p20"]})
+    settings = study.recovery.settings(A)
+    assert settings["method"] == "full"
+    assert not {"rank", "alpha", "dropout", "target_modules"} & set(settings)
+    (entry,) = study.recovered.entries(Checkpoints())(A)
+    folder = "results/s/recovered/A/random-p20"
+    assert entry["training"] == f"{folder}/trained/training.json"
+    assert entry["metrics"] == f"{folder}/metrics.json"
+    experiment = SimpleNamespace(model="A", experiment="random-p20")
+    assert study.recovered.weights(experiment) == [f"{folder}/trained/trained_weights.safetensors"]
+    assert study.recovery.memory == "recovery_full"
+    adapters = make_study({"distillation": {}, "experiments": ["random-p20"]})
+    assert {path.rpartition("/")[0] for path in adapters.recovered.weights(experiment)} == {f"{folder}/adapter"}
+    assert adapters.recovery.memory == "recovery_distillation"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"method": "distill"}, r"recovery.method: got 'distill'; allowed: lora, full"),
+        ({"method": "full"}, r"recovery: `method: full` needs a learning_rate: the default is for adapters; give one"),
+        (
+            {"method": "full", "learning_rate": 1e-5, "rank": 4},
+            r"recovery: rank describes adapters, and `method: full`",
+        ),
+        ({"distillation": {"temperature": 0}}, r"recovery.distillation.temperature: got 0"),
+        ({"distillation": {"temperature": -1.5}}, r"recovery.distillation.temperature: got -1.5"),
+        ({"distillation": {"weight": 1.5}}, r"recovery.distillation.weight: got 1.5"),
+        ({"distillation": {"teacher": "A"}}, r"recovery.distillation.teacher: .*unknown"),
+        ({"distillation": True}, r"recovery.distillation: got True"),
+    ],
+)
+def test_unusable_methods_are_refused_in_one_line(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        make_study(section)
+    lines = str(error.value).splitlines()
+    assert sum("recovery" in line for line in lines) == 1, lines
+    assert re.search(message, str(error.value)), str(error.value)

@@ -31,6 +31,7 @@ from espalier.reports.sections.introduction import (
     ratio_title,
     split_statements,
 )
+from espalier.reports.sections.literature import literature_sections
 from espalier.reports.sections.types import Content, Overview, ReportSection, Table
 
 
@@ -47,6 +48,7 @@ def cross_sections(texts: Texts, content: Content) -> list[ReportSection]:
             texts, content["comparisons"], differences_of_models(texts, content["comparisons_of_models"])
         ),
         _costs_section(texts, content),
+        *literature_sections(texts, content),
     ]
 
 

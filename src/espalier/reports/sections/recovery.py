@@ -46,7 +46,11 @@ def recovery_sections(texts: Texts, content: Content) -> list[ReportSection]:
     codes = ("before", "after", "change", "change_ci", "ppl_before", "ppl_after", "seconds")
     header = [texts("experiment"), *(texts(f"recovery.{code}") for code in codes)]
     tokens = {one["n_tokens"] for one in experiments.values()} - {None}
-    about = texts("recovery.about", tokens=format_value(max(tokens, default=None)), text=format_value(recovery["text"]))
+    values = {"tokens": format_value(max(tokens, default=None)), "text": format_value(recovery["text"])}
+    full = any(one.get("trained") == "full" for one in experiments.values())
+    about = texts("recovery.about.full" if full else "recovery.about", **values)
+    if any(one.get("distilled") for one in experiments.values()):
+        about += " " + texts("recovery.distilled")
     remarks = [texts.message(message) for message in recovery["statements"]]
     if content["recovery_reason"]:
         remarks.append(texts("recovery.none", reason=texts.message(content["recovery_reason"])))
