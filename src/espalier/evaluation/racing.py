@@ -48,8 +48,8 @@ class RaceRules:
             the simultaneous set; `comparisons`, the best, after a first rung that bounds the interval of each accuracy.
         confidence: Probability of the promise over document orders.
         rungs: Share of the full grid's token cost that an experiment has after each rung.
-        half_width: Largest half-width of the 95% interval of each mean accuracy after the first rung. Only for
-            `comparisons`.
+        half_width: Largest half-width of the 95% interval of each mean accuracy after the first rung, as in the
+            reports. Only for `comparisons`. If all documents do not make it so narrow, the first rung has all.
 
     Raises:
         UserError: If a value is not allowed.
@@ -195,21 +195,22 @@ def rung_sizes(tasks: Sequence[RaceTask], rules: RaceRules) -> IntArray:
     for share in rules.rungs:
         count = max(0, int(np.searchsorted(cost, share * total * (1 + 1e-12), side="right")) - 1)
         if not sizes and rules.half_width is not None:
-            count = max(count, _steps_for_width(owner[order], least, n, weight, rules.half_width))
+            count = max(count, _steps_for_width(owner[order], least, weight, rules.half_width))
         found = n if share == 1 else least + np.bincount(owner[order][:count], minlength=len(tasks))
         if not sizes or (found > sizes[-1]).any():
             sizes.append(np.maximum(found, sizes[-1]) if sizes else found)
     return np.array(sizes, dtype=np.int64)
 
 
-def _steps_for_width(owner: IntArray, least: IntArray, n: IntArray, weight: FloatArray, half_width: float) -> int:
-    """Return after how many added documents the 95% interval of any mean accuracy is narrow enough.
+def _steps_for_width(owner: IntArray, least: IntArray, weight: FloatArray, half_width: float) -> int:
+    """Return after how many added documents the 95% interval of any mean accuracy is narrow enough; at most all.
 
-    The variance of an answer is at most 1/4.
+    The interval is that of the reports, which is about other documents of the same kind. So it has no correction for
+    the finite number of documents. The variance of an answer is at most 1/4.
     """
     seen = least.astype(np.float64)
     bound = (half_width / _INTERVAL_Z) ** 2
-    variance = float((weight**2 * (1 / seen - 1 / n) / 4).sum())
+    variance = float((weight**2 / seen / 4).sum())
     for count, task in enumerate(owner.tolist()):
         if variance <= bound:
             return count
