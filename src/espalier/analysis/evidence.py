@@ -145,9 +145,9 @@ def _with_races(
         ratio_key(ratio): [str(name) for name in raced_rows(model.at(ratio))["experiment"]] for ratio in model.ratios
     }
     everyone = [name for names in of_ratio.values() for name in names]
-    if found.documents is None or not set(everyone) <= set(samples):
+    if found.draws is None or found.documents is None or not set(everyone) <= set(samples):
         # The survivors alone would give a set that is too small and spreads that are too narrow.
-        return Evidence(None, None, found.task_stderr, Message("only_survivors"))
+        return Evidence(None, None, found.task_stderr, found.reason or Message("only_survivors"))
     n_all = {task.task: task.n_documents for task in found.documents.tasks}
     tabulated = {str(row["experiment"]): float(row["acc_mean"]) for row in model.experiments.to_dict("records")}
 
@@ -155,11 +155,8 @@ def _with_races(
         tables = {name: _Answers.read(samples[name]) for name in [*names, *unpruned]}
         shared = _intersection(tables.values())
         documents = _on(model, evaluated, tables, shared)
-        n_shared = len(shared)
-        check_means(
-            documents, dict(zip(documents.experiments, documents.acc_mean.tolist(), strict=True))
-            | {name: tabulated[name] for name in names if tables[name].n_documents == n_shared},
-        )  # fmt: skip
+        without_more = [name for name in names if tables[name].n_documents == len(shared)]
+        check_means(documents.select(without_more), tabulated)
         paths = _paths(model, evaluated, {name: tables[name] for name in names}) if with_paths else {}
         return CommonDocuments(bootstrap(documents, seed=seed, n_draws=n_draws), documents, n_all, paths)
 
