@@ -135,15 +135,15 @@ def test_a_lost_node_costs_only_its_jobs(sweep: Site, cluster: Cluster, tables: 
     assert_same_tables(read_tables(sweep), tables)
 
 
-def test_one_job_runs_a_race_and_the_others_hand_over(sweep: Site, tables: dict[str, pd.DataFrame]) -> None:
-    """With the same study, raced. Only one job requests a GPU."""
+def test_one_job_or_two_run_a_race_and_the_others_hand_over(sweep: Site, tables: dict[str, pd.DataFrame]) -> None:
+    """With the same study, raced. A second job needs a GPU if the race stopped the experiment of the first."""
     forget_evaluations(sweep)
     before = len(sweep.scripts())
     sweep.configure(RACED)
     sweep.run("evaluations")
     found = {path.parent.name: read_json(path) for path in sweep.results.glob("experiments/Llama/[!.]*/metrics.json")}
     assert len(found) == len(evaluations(sweep, before)) == N_PLANS
-    assert len(gpu_jobs(sweep, since=before)) == 1
+    assert len(gpu_jobs(sweep, since=before)) in {1, 2}
     n_documents = {name: metrics["race"]["n_documents"] for name, metrics in found.items()}
     assert 120 in n_documents.values()
     assert set(n_documents.values()) <= {90, 120}

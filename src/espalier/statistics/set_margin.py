@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from espalier.statistics.bootstrap import CONFIDENCE_LEVEL
 from espalier.statistics.validation import BoolArray, FloatArray, IntArray
 
-SET_LEVEL = CONFIDENCE_LEVEL
+SET_LEVEL = 0.95
 """Level of the simultaneous set that a race keeps."""
 _MARGIN_Z = 4.0
 _SET_DRAWS, _SET_SEED = 4_000, 0
