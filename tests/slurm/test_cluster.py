@@ -143,7 +143,7 @@ def test_one_job_or_two_run_a_race_and_the_others_hand_over(sweep: Site, tables:
     sweep.run("evaluations")
     found = {path.parent.name: read_json(path) for path in sweep.results.glob("experiments/Llama/[!.]*/metrics.json")}
     assert len(found) == len(evaluations(sweep, before)) == N_PLANS
-    assert len(gpu_jobs(sweep, since=before)) in {1, 2}
+    assert 1 <= len(gpu_jobs(sweep, since=before)) < N_PLANS
     n_documents = {name: metrics["race"]["n_documents"] for name, metrics in found.items()}
     assert 120 in n_documents.values()
     assert set(n_documents.values()) <= {90, 120}

@@ -126,7 +126,7 @@ def test_the_correction_counts_decisions_and_all_experiments() -> None:
     assert best == pytest.approx(3.914, abs=1e-3)  # normal quantile at 0.01 / (5 * 44)
     assert whole == pytest.approx(4.751, abs=1e-3)  # at 0.01 / (5 * 44 * 45)
     # After 35 experiments have been stopped, at most 10 can be members: at 0.01 / (5 * 44 * 10).
-    assert Race(names, tasks, RaceRules("set"))._critical(10) == pytest.approx(4.435, abs=1e-3)
+    assert Race(names, tasks, RaceRules("set"))._critical(10) == pytest.approx(4.438, abs=1e-3)
     assert Race(names, tasks, RaceRules())._critical(10) == pytest.approx(best)
     with_control = Race([*names, "random"], tasks, RaceRules(), controls=["random"])
     assert with_control.z == pytest.approx(best)
