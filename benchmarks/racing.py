@@ -23,10 +23,11 @@ from statistics import NormalDist
 
 import numpy as np
 
-from espalier.evaluation.racing import SET_LEVEL, Keep, Race, RaceRules, RaceTask
+from espalier.evaluation.racing import Keep, Race, RaceRules, RaceTask
 from espalier.evaluation.replay import replay
 from espalier.statistics.correctness import Correctness, TaskDocuments
 from espalier.statistics.rungs import RUNGS
+from espalier.statistics.set_margin import SET_LEVEL
 from espalier.statistics.validation import FloatArray
 
 SEVEN = {

@@ -30,15 +30,19 @@ STUDY: dict[str, Any] = {
     },
     "calibration": {"dataset": "sandbox"},
     "sandbox": {
-        "documents_per_task": 20, "training_pages": 400, "calibration_pages": 60, "perplexity_lines": 30,
+        "documents_per_task": 40, "training_pages": 400, "calibration_pages": 60, "perplexity_lines": 30,
         "vocab_size": 400,
     },
     "evaluation": {
-        "data": "sandbox", "tasks": ["boolq", "piqa", "arc_easy"], "limit": 10, "device": "auto", "dtype": "float32",
+        "data": "sandbox", "tasks": ["boolq", "piqa", "arc_easy"], "device": "auto", "dtype": "float32",
         "experiments_per_job": 2,
         "perplexity": {"window": 64, "stride": 32, "texts": [{"name": "wikitext2", "dataset": "sandbox"}]},
     },
 }  # fmt: skip
+# With so little confidence, an experiment is stopped as soon as it is behind: after 30 of 40 documents of each task.
+RACED: dict[str, Any] = STUDY | {
+    "evaluation": STUDY["evaluation"] | {"racing": {"confidence": 0.05, "rungs": [0.1, 1.0]}}
+}
 SILENCE_S = 300.0  # of Snakemake, after which it hangs: a job takes under a minute on a slow and busy machine
 N_PLANS = 4  # 2 methods x 2 counts: as many as there are GPUs
 # Each Python process of a job notes, before it runs anything else: which job it is in, which GPUs it sees, which file
@@ -80,9 +84,13 @@ class Site:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "witness").mkdir()
         (folder / "witness/sitecustomize.py").write_text(WITNESS, encoding="utf-8")
-        (folder / "study.yaml").write_text(yaml.safe_dump(STUDY), encoding="utf-8")
+        self.configure(STUDY)
         (folder / "profile").mkdir()
         (folder / "profile/config.yaml").write_text(yaml.safe_dump(_site_profile()), encoding="utf-8")
+
+    def configure(self, study: dict[str, Any]) -> None:
+        """Write the config of the study."""
+        (self.folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
 
     @property
     def environment(self) -> dict[str, str]:

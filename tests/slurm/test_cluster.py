@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from espalier.files import read_json
 from tests.conftest import REPOSITORY
 from tests.slurm.cluster import Cluster, wait_until
-from tests.slurm.conftest import N_PLANS, Site
+from tests.slurm.conftest import N_PLANS, RACED, Site
 
 pytestmark = pytest.mark.slurm
 
@@ -132,6 +133,25 @@ def test_a_lost_node_costs_only_its_jobs(sweep: Site, cluster: Cluster, tables: 
     jobs = {int(job["JobId"]): job for job in cluster.jobs()}
     assert all(jobs[job]["Restarts"] == "1" for job in lost)  # by Slurm, under the same id
     assert_same_tables(read_tables(sweep), tables)
+
+
+def test_one_job_or_two_run_a_race_and_the_others_hand_over(sweep: Site, tables: dict[str, pd.DataFrame]) -> None:
+    """With the same study, raced. A second job needs a GPU if the race stopped the experiment of the first."""
+    forget_evaluations(sweep)
+    before = len(sweep.scripts())
+    sweep.configure(RACED)
+    sweep.run("evaluations")
+    found = {path.parent.name: read_json(path) for path in sweep.results.glob("experiments/Llama/[!.]*/metrics.json")}
+    assert len(found) == len(evaluations(sweep, before)) == N_PLANS
+    assert 1 <= len(gpu_jobs(sweep, since=before)) < N_PLANS
+    n_documents = {name: metrics["race"]["n_documents"] for name, metrics in found.items()}
+    assert 120 in n_documents.values()
+    assert set(n_documents.values()) <= {90, 120}
+    decisions = list(sweep.results.glob("experiments/Llama/.store/race-*/rung-1.json"))
+    assert len(decisions) == 1
+    whole = tables["experiments"].set_index("experiment")["acc_mean"]
+    for name in (name for name, n in n_documents.items() if n == 120):
+        assert found[name]["acc_mean"]["value"] == whole[name]
 
 
 def forget_evaluations(site: Site) -> None:

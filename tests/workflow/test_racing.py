@@ -45,7 +45,7 @@ def test_a_race_switched_on_extended_and_switched_off(
     grid, evaluation = planned_study["grid"], planned_study["evaluation"]
     grid["taylor_seq_len"] = [16, 24]
     raced = planned_study | {"evaluation": evaluation | {"racing": RACING}}
-    run(snakemake, tmp_path, raced, "consolidated")
+    run(snakemake, tmp_path, raced, "consolidated", "results/tiny/reports/A/report.txt")
     table = pd.read_parquet(tmp_path / TABLE).set_index("experiment")
     assert table["race_keep"].dropna().to_list() == ["best"] * 3
     assert set(table["race_n_documents"].dropna()) == {36, 60}
@@ -54,6 +54,14 @@ def test_a_race_switched_on_extended_and_switched_off(
     survivors = table[(table["race_n_documents"] == 60) & (table["criterion"] != "random")]
     best = read_json(tmp_path / "results/tiny/consolidated/A/global_best_config.json")["best"]
     assert best["experiment"] in survivors.index
+    # Methods are compared on the 36 documents that all experiments answered, the best experiment on all.
+    analysis = read_json(tmp_path / "results/tiny/reports/A/analysis.json")
+    assert analysis["comparisons"]["common_documents"] == {"n_documents": 36, "n_all": 60}
+    assert sum(one["n"] for one in analysis["methods"].values()) == 3
+    assert analysis["best"]["acc_mean"] == table.loc[best["experiment"], "acc_mean"]
+    assert (tmp_path / "results/tiny/reports/A/figures/race.svg").is_file()
+    report = " ".join((tmp_path / "results/tiny/reports/A/report.txt").read_text(encoding="utf-8").split())
+    assert "On 36 of 60 documents, which all experiments answered in the race." in report
     before = answered(tmp_path)
     # Another length runs its own rungs, in a race with the others.
     extended = raced | {"grid": grid | {"taylor_seq_len": [16, 20, 24]}}

@@ -20,7 +20,7 @@ def main(*, tables: dict[str, str], draws: str, samples: dict[str, str], model: 
     experiments, evaluations, recovered = (read_table(path) for path in tables.values())
     rows, recovered_rows = rows_of(experiments, model), recovered[recovered.model == model]
     readers = {name: partial(read_samples, path) for name, path in samples.items()}
-    before = read_draws(read_parquet(draws))
+    before = read_draws(read_parquet(draws), all_documents=True)
     joint = joint_draws(rows, recovered_rows, evaluations, readers, before, seed=SEED)
     write_result(analysis, analyse_recovery(rows, recovered_rows, joint))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from espalier.analysis.message_json import reason_fields, to_json_list
-from espalier.analysis.selection import ModelRows, valid_rows
+from espalier.analysis.selection import ModelRows, is_raced, valid_rows
 from espalier.analysis.study_comparisons import PairOnSettings
 from espalier.errors import UserError
 from espalier.messages.catalogue import Message
@@ -33,12 +33,8 @@ def compare_base_and_instruct(
     Returns:
         The comparison as JSON content. If the models cannot be compared, its values are null and `reason` says why.
     """
-    if base.protocol is None or instruct.protocol is None:
-        return _comparison_json(_undefined(Message("unknown_protocol")))
-    if base.protocol != instruct.protocol:
-        return _comparison_json(_undefined(Message("other_protocols")))
-    if set(base.tasks) != set(instruct.tasks) or base.acc_mean_rule != instruct.acc_mean_rule:
-        return _comparison_json(_undefined(Message("other_tasks")))
+    if reason := _why_not(base, instruct):
+        return _comparison_json(_undefined(reason))
     rows = [valid_rows(model.at(ratio)) for model in (base, instruct)]
     settings = [_settings(frame) for frame in rows]
     accuracies = [frame["acc_mean"].astype("float64").to_numpy() for frame in rows]
@@ -47,7 +43,20 @@ def compare_base_and_instruct(
     if not all(np.isfinite(accuracy).all() for accuracy in accuracies):
         return _comparison_json(_undefined(Message("not_finite", {"name": Message("name.acc_mean")})))
     pair = _paired_draws([draws.get(model.model) for model in (base, instruct)], rows)
+    if pair is None and any(is_raced(model.experiments) for model in (base, instruct)):
+        return _comparison_json(_undefined(Message("other_documents")))
     return _comparison_json(base_vs_instruct(settings[0], accuracies[0], settings[1], accuracies[1], pair))
+
+
+def _why_not(base: ModelRows, instruct: ModelRows) -> Message | None:
+    """Return why two models cannot be compared, whatever their accuracies are; None if they can."""
+    if base.protocol is None or instruct.protocol is None:
+        return Message("unknown_protocol")
+    if base.protocol != instruct.protocol:
+        return Message("other_protocols")
+    if set(base.tasks) != set(instruct.tasks) or base.acc_mean_rule != instruct.acc_mean_rule:
+        return Message("other_tasks")
+    return None
 
 
 def pair_on_settings(base: ModelRows, instruct: ModelRows, ratio: float | None) -> PairOnSettings | None:

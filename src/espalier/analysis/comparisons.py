@@ -21,9 +21,11 @@ from espalier.analysis.answers import (
 from espalier.analysis.contrasts import Contrast, Values, contrast_json, contrasts_of, values_of
 from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
-from espalier.analysis.selection import ModelRows, valid_rows
+from espalier.analysis.races import common_documents_json
+from espalier.analysis.selection import ModelRows, on_common_documents, valid_rows
 from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
+from espalier.statistics.bootstrap import Bootstrap
 from espalier.statistics.contrasts import SimultaneousContrasts, simultaneous_contrasts
 
 
@@ -38,17 +40,44 @@ def compare_within_model(model: ModelRows, evidence: Evidence, *, level: float) 
     Returns:
         For each pruning ratio (by its key): `measure` (`kept` or `accuracy`), `level`, `critical` (width of the
         intervals in standard errors), `kept` (mean of each method with its own 95% interval), `differences`, and
-        `statements`. Without draws, all lists are empty, and `reason` and `why` say why.
+        `statements`; after a race, `common_documents` has the numbers of documents. Without draws, all lists are
+        empty, and `reason` and `why` say why.
     """
-    frames = {ratio_key(ratio): valid_rows(model.at(ratio), controls=True) for ratio in model.ratios}
+    frames = {
+        ratio_key(ratio): valid_rows(compared_rows(model.at(ratio), ratio_key(ratio), evidence), controls=True)
+        for ratio in model.ratios
+    }
     names = [str(name) for frame in frames.values() for name in frame["experiment"]]
     if evidence.draws is None or not names or not evidence.covers(names):
         reason = evidence.reason if evidence.draws is None and evidence.reason else Message("no_valid_experiment")
         return {key: no_comparisons(reason) for key in frames}
-    values = values_of(evidence.draws)
+    values = _values({key: draws for key in frames if (draws := evidence.comparable(key)) is not None})
     contrasts = [(key, contrast) for key, frame in frames.items() for contrast in contrasts_of(frame)]
-    found = simultaneous(values, [contrast for _, contrast in contrasts], level)
-    return {key: _at_ratio(key, frame, values, contrasts, found, level) for key, frame in frames.items()}
+    found = simultaneous([(values[key], contrast) for key, contrast in contrasts], level)
+    return {
+        key: _at_ratio(key, frame, values[key], contrasts, found, level)
+        | common_documents_json(evidence.races.get(key))
+        for key, frame in frames.items()
+    }
+
+
+def compared_rows(rows: pd.DataFrame, key: str, evidence: Evidence) -> pd.DataFrame:
+    """Return the experiments as they are compared: those of a race on the documents that all of them answered.
+
+    Args:
+        rows: Experiments at one pruning ratio.
+        key: Key of the ratio.
+        evidence: Draws of the model.
+    """
+    return on_common_documents(rows, evidence.races[key].accuracy) if key in evidence.races else rows
+
+
+def _values(draws: Mapping[str, Bootstrap]) -> dict[str, Values]:
+    """Return accuracy kept if it is known at every ratio, else accuracy."""
+    found = {key: values_of(one) for key, one in draws.items()}
+    if len({one.measure for one in found.values()}) == 1:
+        return found
+    return {key: values_of(one, measure="accuracy") for key, one in draws.items()}
 
 
 def no_comparisons(reason: Message | None) -> dict[str, Any]:
@@ -59,11 +88,16 @@ def no_comparisons(reason: Message | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def simultaneous(values: Values, contrasts: Sequence[Contrast], level: float) -> SimultaneousContrasts | None:
-    """Return the simultaneous intervals of some differences of one model; None if there is no difference."""
+def simultaneous(contrasts: Sequence[tuple[Values, Contrast]], level: float) -> SimultaneousContrasts | None:
+    """Return the simultaneous intervals of some differences of one model; None if there is no difference.
+
+    If the races of two ratios have different documents, their draws here are independent. In truth their errors are
+    correlated. That makes the intervals wider, not narrower: independence gives the largest critical value (Gaussian
+    correlation inequality; Royen 2014).
+    """
     if not contrasts:
         return None
-    pairs = [values.of(contrast) for contrast in contrasts]
+    pairs = [values.of(contrast) for values, contrast in contrasts]
     estimate, draws = [pair[0] for pair in pairs], np.stack([pair[1] for pair in pairs], axis=1)
     return simultaneous_contrasts(estimate, draws, level=level)
 

@@ -8,7 +8,7 @@ different rules are never averaged or ranked together. The result is then null.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -23,6 +23,8 @@ from espalier.analysis.selection import (
     best_row,
     compare_with_baseline,
     count_experiments,
+    is_raced,
+    on_common_documents,
     ratios_of,
     rows_of,
     scores_of,
@@ -141,13 +143,18 @@ def analyse_study(
     if headline_ratio is None:
         headline_ratio = max(ratios, default=None)
     analyses, draws = analyses or {}, draws or {}
-    pairs = {ratio_key(ratio): _pairs_of_kinds(models, ratio) for ratio in ratios}
-    compared = compare_over_models(models, draws, pairs, level=study_level())
+    in_comparisons = [_as_compared(model, draws.get(model.model)) for model in models]
+    pairs = {ratio_key(ratio): _pairs_of_kinds(in_comparisons, ratio) for ratio in ratios}
+    compared = compare_over_models(in_comparisons, draws, pairs, level=study_level())
+    raced = next((one["common_documents"] for one in analyses.values() if one.get("common_documents")), None)
+    if raced is not None:
+        compared = {key: content | {"common_documents": raced} for key, content in compared.items()}
     none = no_comparisons(Message("no_valid_experiment")) | {"models": [], "left_out": [], "groups": []}
 
     def at(ratio: float | None) -> dict[str, Any]:
         content = compared.get("" if ratio is None else ratio_key(ratio), none | {"base_vs_instruct": {}})
-        return _with_comparisons(_compare_models(models, ratio, analyses, draws), content, analyses)
+        found = _compare_models(models, in_comparisons, ratio, analyses, draws)
+        return _with_comparisons(found, content, analyses)
 
     by_ratio = {ratio_key(ratio): at(ratio) for ratio in ratios}
     return {
@@ -167,8 +174,16 @@ def protocols_of(evaluations: pd.DataFrame) -> dict[str, str]:
     return {str(model): "+".join(sorted(map(str, values))) for model, values in protocols.items()}
 
 
+def _as_compared(model: ModelRows, draws: Bootstrap | None) -> ModelRows:
+    """Return a model whose raced experiments have their accuracies on the documents that all of them answered."""
+    if draws is None or not is_raced(model.experiments):
+        return model
+    accuracy = dict(zip(draws.experiments, draws.accuracy.tolist(), strict=True))
+    return replace(model, experiments=on_common_documents(model.experiments, accuracy))
+
+
 def _compare_models(
-    models: list[ModelRows], ratio: float | None, analyses: Analyses, draws: ModelDraws
+    models: list[ModelRows], in_comparisons: list[ModelRows], ratio: float | None, analyses: Analyses, draws: ModelDraws
 ) -> dict[str, Any]:
     rows = {model.model: model.at(ratio) for model in models}
     tried = {name: frame for name, frame in rows.items() if len(frame)}
@@ -186,7 +201,7 @@ def _compare_models(
         "models_without_best": [name for name in tried if name not in named],
         "base_vs_instruct": [
             _compare_best_of_family(family, best)
-            | {"common_settings": _on_common_settings(family, models, ratio, draws)}
+            | {"common_settings": _on_common_settings(family, in_comparisons, ratio, draws)}
             for family in _families(best)
         ],
         "method_distribution": {

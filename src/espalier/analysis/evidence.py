@@ -3,27 +3,58 @@
 One set of draws covers all valid experiments of the model, controls included, and the unpruned model. If results of
 single documents are missing (imported results), the draws are made from the numbers of documents. If these are missing
 as well, there are no draws, and `reason` says why.
+
+After a race, these draws have only the experiments that answered all documents. Comparisons of all experiments have
+their own draws, on the documents that all of them answered (`CommonDocuments`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from espalier.analysis.selection import ModelRows, is_raced, valid_rows
+from espalier.analysis.selection import ModelRows, is_raced, raced_rows, valid_rows
+from espalier.errors import UserError
 from espalier.messages.catalogue import Message
+from espalier.naming import BASELINE, ratio_key
 from espalier.statistics.bootstrap import N_DRAWS, Bootstrap, bootstrap
-from espalier.statistics.correctness import Correctness, check_means, correctness
+from espalier.statistics.correctness import COLUMNS, Correctness, check_means, correctness
 from espalier.statistics.counts import draw_from_counts
+from espalier.statistics.validation import FloatArray
 
 SEED = 0
+_ALL_DOCUMENTS = "all_documents/"
 SamplesReaders = Mapping[str, Callable[[], pd.DataFrame]]
 """For each experiment, a function that reads its samples table (results of single documents)."""
+
+
+@dataclass(frozen=True)
+class CommonDocuments:
+    """Documents that all experiments of a race answered, also those that were stopped.
+
+    Attributes:
+        draws: Joint draws of all these experiments, controls included, and of the unpruned model, on these documents.
+        documents: Documents that each of them answered correctly.
+        n_all: Number of documents of the full grid, by task.
+        paths: For each experiment, number of documents and mean accuracy on them, after each rung that stopped an
+            experiment and at the end. Empty for the documents of several races.
+    """
+
+    draws: Bootstrap
+    documents: Correctness
+    n_all: Mapping[str, int]
+    paths: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """Mean accuracy of each experiment on these documents."""
+        return dict(zip(self.draws.experiments, self.draws.accuracy.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -35,16 +66,25 @@ class Evidence:
         documents: Documents that each experiment answered correctly; None if unknown.
         task_stderr: Standard error of each task's accuracy, by experiment and task.
         reason: Why `draws` is None; None if there are draws.
+        races: Documents of the race at each pruning ratio, by the key of the ratio; empty without races.
+        all_races: Documents that all experiments of the model answered; None without races.
     """
 
     draws: Bootstrap | None
     documents: Correctness | None
     task_stderr: dict[str, dict[str, float | None]]
     reason: Message | None
+    races: Mapping[str, CommonDocuments] = field(default_factory=dict)
+    all_races: CommonDocuments | None = None
+
+    def comparable(self, key: str) -> Bootstrap | None:
+        """Return the draws from which the experiments at a pruning ratio (by its key) are compared."""
+        return self.races[key].draws if key in self.races else self.draws
 
     def covers(self, experiments: Sequence[str]) -> bool:
         """Return whether all of these experiments have draws."""
-        return self.draws is not None and set(experiments) <= set(self.draws.experiments)
+        known = {name for one in self.races.values() for name in one.draws.experiments}
+        return self.draws is not None and set(experiments) <= known.union(self.draws.experiments)
 
 
 def gather_evidence(
@@ -74,9 +114,17 @@ def gather_evidence(
     stderr = _task_stderr(evaluated, model.tasks, model.acc_mean_rule)
     if not acc_means:
         return Evidence(None, None, stderr, Message("no_valid_experiment"))
-    if is_raced(model.experiments):
-        # The survivors alone would give a set that is too small and spreads that are too narrow.
-        return Evidence(None, None, stderr, Message("only_survivors"))
+    found = _of_all_documents(model, evaluated, samples, acc_means, stderr, n_draws, seed)
+    if not is_raced(model.experiments):
+        return found
+    return _with_races(found, model, evaluated, samples, n_draws, seed)
+
+
+def _of_all_documents(
+    model: ModelRows, evaluated: pd.DataFrame, samples: SamplesReaders, acc_means: Mapping[str, float],
+    stderr: dict[str, dict[str, float | None]], n_draws: int, seed: int,
+) -> Evidence:  # fmt: skip
+    """Draw the accuracies of experiments that answered all documents."""
     if not set(acc_means) <= set(samples):
         return _from_counts(model, evaluated, list(acc_means), stderr, n_draws, seed)
     documents = correctness_of(model, evaluated, {name: samples[name] for name in acc_means})
@@ -86,6 +134,98 @@ def gather_evidence(
     if small := [task.task for task in documents.tasks if task.n_documents < 2]:
         return Evidence(None, documents, stderr, Message("one_document", {"task": small[0]}))
     return Evidence(bootstrap(documents, seed=seed, n_draws=n_draws), documents, stderr, None)
+
+
+def _with_races(
+    found: Evidence, model: ModelRows, evaluated: pd.DataFrame, samples: SamplesReaders, n_draws: int, seed: int
+) -> Evidence:
+    """Add the documents that all experiments of each race answered."""
+    unpruned = [BASELINE] if found.draws is not None and BASELINE in found.draws.experiments else []
+    of_ratio = {
+        ratio_key(ratio): [str(name) for name in raced_rows(model.at(ratio))["experiment"]] for ratio in model.ratios
+    }
+    everyone = [name for names in of_ratio.values() for name in names]
+    if found.draws is None or found.documents is None or not set(everyone) <= set(samples):
+        # The survivors alone would give a set that is too small and spreads that are too narrow.
+        return Evidence(None, None, found.task_stderr, found.reason or Message("only_survivors"))
+    n_all = {task.task: task.n_documents for task in found.documents.tasks}
+    tabulated = {str(row["experiment"]): float(row["acc_mean"]) for row in model.experiments.to_dict("records")}
+
+    def common(names: list[str], *, with_paths: bool) -> CommonDocuments:
+        tables = {name: _Answers.read(samples[name]) for name in [*names, *unpruned]}
+        shared = _intersection(tables.values())
+        documents = _on(model, evaluated, tables, shared)
+        without_more = [name for name in names if tables[name].n_documents == len(shared)]
+        check_means(documents.select(without_more), tabulated)
+        paths = _paths(model, evaluated, {name: tables[name] for name in names}) if with_paths else {}
+        return CommonDocuments(bootstrap(documents, seed=seed, n_draws=n_draws), documents, n_all, paths)
+
+    try:
+        races = {key: common(names, with_paths=True) for key, names in of_ratio.items() if names}
+        return replace(found, races=races, all_races=common(everyone, with_paths=False) if everyone else None)
+    except UserError as error:
+        raise UserError(f"model {model.model}: race: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Samples table of an experiment, and the documents that it has answered."""
+
+    frame: pd.DataFrame
+    documents: pd.MultiIndex
+
+    @classmethod
+    def read(cls, read_samples: Callable[[], pd.DataFrame]) -> _Answers:
+        frame = read_samples()[list(COLUMNS)]
+        keys = pd.MultiIndex.from_frame(frame[["task", "doc_id"]].astype({"task": str}))
+        return cls(frame.set_axis(keys, axis=0), keys.unique())
+
+    @property
+    def n_documents(self) -> int:
+        return len(self.documents)
+
+    def on(self, documents: pd.MultiIndex) -> pd.DataFrame:
+        """Return the rows of some documents."""
+        return self.frame[self.frame.index.isin(documents)].reset_index(drop=True)
+
+
+def _intersection(tables: Iterable[_Answers]) -> pd.MultiIndex:
+    by_size = sorted(tables, key=lambda one: one.n_documents)
+    shared = by_size[0].documents
+    for one in by_size[1:]:
+        shared = shared[shared.isin(one.documents)]
+    return shared
+
+
+def _on(
+    model: ModelRows, evaluated: pd.DataFrame, tables: Mapping[str, _Answers], documents: pd.MultiIndex
+) -> Correctness:
+    """Return the correctness of experiments on some documents.
+
+    Raises:
+        UserError: If an experiment has not answered all of them, or the group of a task cannot be determined.
+    """
+    found = correctness_of(model, evaluated, {name: partial(one.on, documents) for name, one in tables.items()})
+    if found is None:
+        raise UserError("the groups of its tasks cannot be determined")
+    return found
+
+
+def _paths(
+    model: ModelRows, evaluated: pd.DataFrame, tables: Mapping[str, _Answers]
+) -> dict[str, list[tuple[int, float]]]:
+    """Return the mean accuracy of each experiment on the documents of each rung that it answered.
+
+    The documents of a rung are those of an experiment that the rung stopped. Later rungs contain them.
+    """
+    rungs = {one.n_documents: one.documents for one in tables.values()}
+    paths: dict[str, list[tuple[int, float]]] = {name: [] for name in tables}
+    for n_documents, documents in sorted(rungs.items()):
+        took_part = {name: one for name, one in tables.items() if documents.isin(one.documents).all()}
+        found = _on(model, evaluated, took_part, documents)
+        for name, accuracy in zip(found.experiments, found.acc_mean.tolist(), strict=True):
+            paths[name].append((n_documents, accuracy))
+    return paths
 
 
 def correctness_of(model: ModelRows, evaluated: pd.DataFrame, samples: SamplesReaders) -> Correctness | None:
@@ -112,27 +252,46 @@ def correctness_of(model: ModelRows, evaluated: pd.DataFrame, samples: SamplesRe
 
 
 def draws_table(evidence: Evidence) -> pa.Table:
-    """Convert draws to a table with a float32 column for each experiment; source and accuracies are in its metadata."""
-    draws = evidence.draws
-    if draws is None:
-        return pa.table({}).replace_schema_metadata({"source": "none", "origin": ""})
-    columns = {name: draws.draws[:, number].astype(np.float32) for number, name in enumerate(draws.experiments)}
-    accuracy = ",".join(repr(float(value)) for value in draws.accuracy)
-    metadata = {"source": draws.source, "origin": draws.origin, "accuracy": accuracy}
+    """Convert draws to a table with a float32 column for each experiment; source and accuracies are in its metadata.
+
+    After a race, these are the draws on the documents that all experiments of the model answered. Columns with the
+    prefix `all_documents/` then have the draws of the experiments that answered all documents.
+    """
+    if evidence.all_races is None:
+        parts = {"": evidence.draws}
+    else:
+        parts = {"": evidence.all_races.draws, _ALL_DOCUMENTS: evidence.draws}
+    columns: dict[str, FloatArray] = {}
+    metadata = {"source": "none", "origin": ""}
+    for prefix, draws in parts.items():
+        if draws is not None:
+            accuracy = ",".join(repr(float(value)) for value in draws.accuracy)
+            found = {"source": draws.source, "origin": draws.origin, "accuracy": accuracy}
+            metadata |= {prefix + key: value for key, value in found.items()}
+            for number, name in enumerate(draws.experiments):
+                columns[prefix + name] = draws.draws[:, number].astype(np.float32)
     return pa.table(columns).replace_schema_metadata(metadata)
 
 
-def read_draws(table: pa.Table) -> Bootstrap | None:
-    """Convert a table of `draws_table` back to draws; None if it contains no draws."""
+def read_draws(table: pa.Table, *, all_documents: bool = False) -> Bootstrap | None:
+    """Convert a table of `draws_table` back to draws; None if it contains no draws.
+
+    Args:
+        table: The table.
+        all_documents: After a race, whether to return the draws of the experiments that answered all documents, and not
+            those on the documents that all experiments answered.
+    """
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    source = metadata.get("source")
+    prefix = _ALL_DOCUMENTS if all_documents and f"{_ALL_DOCUMENTS}source" in metadata else ""
+    source = metadata.get(f"{prefix}source")
     if source not in {"documents", "counts"}:
         return None
-    draws = np.stack([column.to_numpy().astype(np.float64) for column in table.columns], axis=1)
-    accuracy = np.array([float(value) for value in metadata["accuracy"].split(",")])
+    columns = [name for name in table.column_names if name.startswith(_ALL_DOCUMENTS) == bool(prefix)]
+    draws = np.stack([table[name].to_numpy().astype(np.float64) for name in columns], axis=1)
+    accuracy = np.array([float(value) for value in metadata[f"{prefix}accuracy"].split(",")])
     return Bootstrap(
-        tuple(table.column_names), accuracy, draws, "documents" if source == "documents" else "counts",
-        metadata["origin"],
+        tuple(name.removeprefix(prefix) for name in columns), accuracy, draws,
+        "documents" if source == "documents" else "counts", metadata[f"{prefix}origin"],
     )  # fmt: skip
 
 

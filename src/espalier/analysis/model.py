@@ -8,18 +8,18 @@ excluded from correlations, means by setting, and the choice of the best. `uncer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from espalier.analysis.comparisons import compare_within_model, no_comparisons, turning_statements
+from espalier.analysis.comparisons import compare_within_model, compared_rows, no_comparisons, turning_statements
 from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.perplexities import TextPerplexities, ratios_to_unpruned
-from espalier.analysis.races import race_json
+from espalier.analysis.races import common_documents_json, race_json
 from espalier.analysis.selection import (
     ModelRows,
     Scores,
@@ -113,6 +113,7 @@ def analyse_model(
         "n_models": n_models,
         "costs": costs,
         "gradient_profile": gradient_profile or [],
+        **common_documents_json(evidence.all_races),
     }
 
 
@@ -185,8 +186,12 @@ def _analyse_ratio(
     levels: PageLevels, compared: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     rows = model.at(ratio)
-    valid = valid_rows(rows)
-    methods = _methods_json(rows)
+    key = "" if ratio is None else ratio_key(ratio)
+    common = evidence.races.get(key)
+    # After a race, sections on methods and settings use the documents that all experiments answered.
+    in_comparisons = compared_rows(rows, key, evidence)
+    valid = valid_rows(in_comparisons)
+    methods = _methods_json(in_comparisons)
     best = best_row(rows, model.texts)
     best_scores = None if best is None else scores_of(best, model)
     baseline = baseline_scores(model)
@@ -203,15 +208,24 @@ def _analyse_ratio(
             if metric.startswith("grad_")
         },
         "extreme_layers": _extreme_layers_json(valid, levels.relations),
-        "ppl_accuracy": _ppl_accuracy(valid, model.texts, levels.relations),
+        "ppl_accuracy": _ppl_accuracy(_with_perplexity(valid, rows, model.texts), model.texts, levels.relations),
         "best": None if best is None or best_scores is None else _best_json(best, best_scores),
         "baseline": None if baseline is None else asdict(baseline),
         "best_vs_baseline": compare_with_baseline(best_scores, baseline).to_json(),
         "uncertainty": uncertainty_of(rows, evidence, best["experiment"] if best else None, levels),
         "comparisons": compared,
         "results": _results_json(rows, model, perplexities),
-        **race_json(rows),
+        **race_json(rows, common),
     }
+
+
+def _with_perplexity(compared: pd.DataFrame, rows: pd.DataFrame, texts: Sequence[str]) -> pd.DataFrame:
+    """Return the experiments whose perplexity is compared with their accuracy.
+
+    A race measures the perplexity of its survivors, or of all experiments. The survivors alone are compared on all
+    documents.
+    """
+    return compared if texts and compared[f"ppl_{texts[0]}"].notna().all() else valid_rows(rows)
 
 
 def _notes(rows: pd.DataFrame) -> list[dict[str, str]]:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from tabulate import tabulate
 
 from espalier.analysis.evidence import correctness_of
-from espalier.analysis.selection import ModelRows, rows_of, valid_rows
+from espalier.analysis.selection import ModelRows, is_raced, rows_of, valid_rows
 from espalier.errors import UserError
 from espalier.evaluation.racing import RaceRules
 from espalier.evaluation.replay import Replay, promised_experiments, race_tasks, replay
@@ -48,7 +49,8 @@ def replay_study(
         Model, pruning ratio and replay. A ratio with fewer than two valid experiments is left out.
 
     Raises:
-        UserError: If there are no results, or a model was imported without results of single documents.
+        UserError: If there are no results, if no model or one of `models` has results of single documents, or if a
+            model was raced.
     """
     tables = [results / "consolidated" / name for name in ("experiments.parquet", "evaluations.parquet")]
     if not all(table.is_file() for table in tables):
@@ -57,13 +59,21 @@ def replay_study(
     known = list(dict.fromkeys(experiments["model"]))
     if unknown := [name for name in models if name not in known]:
         raise UserError(f"{results}: has no model {unknown[0]!r}; its models are {', '.join(known)}")
-    for name in models or known:
-        model = rows_of(experiments, name)
-        requests = results / "requests" / f"{name}.parquet"
-        if (model.experiments["source"] != "run").any() or not requests.is_file():
+    imported = [name for name in known if _is_imported(results, experiments, name)]
+    computed = [name for name in known if name not in imported]
+    for name in imported if computed and not models else ():
+        sys.stderr.write(f"model {name}: imported results have no single documents, so they are left out\n")
+    for name in models or computed or imported:
+        if name in imported:
             raise UserError(f"model {name}: a race is impossible, because imported results have no single documents")
+        model = rows_of(experiments, name)
+        if is_raced(model.experiments):
+            raise UserError(
+                f"model {name}: it was raced, so some experiments have not answered all documents; remove "
+                "evaluation.racing and run snakemake, which answers the others"
+            )
         evaluated = evaluations[evaluations["model"] == name]
-        tokens = tokens_per_document(read_requests(requests).requests)
+        tokens = tokens_per_document(read_requests(results / "requests" / f"{name}.parquet").requests)
         for ratio in model.ratios:
             rows = valid_rows(model.at(ratio), controls=True)
             if len(valid_rows(model.at(ratio))) < 2:
@@ -93,6 +103,11 @@ def table_of(replays: Iterator[tuple[str, float, Replay]]) -> str:
         raise UserError("no ratio has two valid experiments, so there is nothing to race")
     rows.append(["all", "", "", n_races, f"{kept} ({kept / n_races:.1%})", f"{np.mean(costs):.2f}", "", ""])
     return tabulate(rows, headers=HEADERS, disable_numparse=True)
+
+
+def _is_imported(results: Path, experiments: pd.DataFrame, model: str) -> bool:
+    sources = experiments.loc[experiments["model"] == model, "source"]
+    return bool((sources != "run").any()) or not (results / "requests" / f"{model}.parquet").is_file()
 
 
 def _documents(results: Path, model: ModelRows, evaluated: Any, names: Sequence[str]) -> Correctness:

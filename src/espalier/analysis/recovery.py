@@ -17,7 +17,7 @@ import pandas as pd
 
 from espalier.analysis.evidence import SamplesReaders, correctness_of
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
-from espalier.analysis.selection import ModelRows, best_row, ratios_of, to_float, to_int, to_str, valid_rows
+from espalier.analysis.selection import STOPPED, ModelRows, best_row, ratios_of, to_float, to_int, to_str, valid_rows
 from espalier.errors import UserError
 from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
@@ -102,12 +102,17 @@ def joint_draws(
 def _compare_at_ratio(model: ModelRows, rows: pd.DataFrame, draws: RecoveryDraws | None) -> dict[str, Any]:
     text = model.texts[0] if model.texts else None
     at_ratio = model.at(float(rows["pruning_ratio"].iloc[0]))
-    controls = set(at_ratio.loc[at_ratio["control"], "experiment"])
+    controls, stopped = (
+        set(at_ratio.loc[of, "experiment"]) for of in (at_ratio["control"], at_ratio["invalid"] == STOPPED)
+    )
     candidates = set(valid_rows(at_ratio)["experiment"])
+    # Before recovery, an experiment that a race stopped has answered only some of the documents.
+    comparable = rows.assign(acc_mean_before=rows["acc_mean_before"].where(~rows["experiment"].isin(stopped)))
     experiments = {
         str(row["experiment"]): {"control": row["experiment"] in controls, **_experiment_json(row, text, draws)}
-        for row in rows.to_dict("records")
+        for row in comparable.to_dict("records")
     }
+    not_compared = [name for name in experiments if name in stopped]
     names = [name for name, one in experiments.items() if one["acc_after"] is not None and name in candidates]
     of_candidates = _select_draws(draws, names)
     ranking, best = _ranking(experiments, names, of_candidates), _compare_best(model, rows, names, of_candidates)
@@ -119,7 +124,13 @@ def _compare_at_ratio(model: ModelRows, rows: pd.DataFrame, draws: RecoveryDraws
         "experiments": experiments,
         "ranking": None if ranking is None else _ranking_json(ranking),
         "best": best,
-        "statements": to_json_list([*_ranking_messages(ranking, len(names), len(candidates)), *_best_messages(best)]),
+        "statements": to_json_list(
+            [
+                *_ranking_messages(ranking, len(names), len(candidates)),
+                *_best_messages(best),
+                *([Message("recovery_stopped", {"experiments": not_compared})] if not_compared else []),
+            ]
+        ),
     }
 
 

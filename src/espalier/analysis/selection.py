@@ -20,6 +20,7 @@ from espalier.messages.catalogue import Message
 from espalier.naming import BASELINE, ratio_key
 
 CONTROL_CRITERION = "random"
+STOPPED = "reason.stopped_in_race"
 REQUIRED_COLUMNS = (
     "study", "model", "family", "kind", "experiment", "method", "pruning_ratio", "acc_mean", "acc_mean_rule", "status",
 )  # fmt: skip
@@ -199,6 +200,27 @@ def is_raced(rows: pd.DataFrame) -> bool:
     return "race_keep" in rows and bool(rows["race_keep"].notna().any())
 
 
+def raced_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the experiments whose accuracies are known, controls and those that a race stopped included."""
+    return rows[rows["invalid"].isin(["", STOPPED])]
+
+
+def on_common_documents(rows: pd.DataFrame, accuracy: Mapping[str, float]) -> pd.DataFrame:
+    """Return the experiments with their accuracies on the documents that all of them answered in a race.
+
+    Those that the race stopped are valid here. Accuracies of single tasks are left as they are.
+
+    Args:
+        rows: Experiments of a model.
+        accuracy: Mean accuracy of each experiment on the common documents.
+    """
+    known = rows["experiment"].isin(list(accuracy))
+    values = rows["experiment"].map(accuracy).astype("float64")
+    return rows.assign(
+        acc_mean=values.where(known, rows["acc_mean"].astype("float64")), invalid=rows["invalid"].where(~known, "")
+    )
+
+
 def count_experiments(rows: pd.DataFrame) -> ExperimentCounts:
     """Count the valid experiments, the invalid experiments for each reason, and the valid controls."""
     counts = rows.loc[rows["invalid"] != "", "invalid"].value_counts().sort_index()
@@ -312,7 +334,7 @@ def _invalid_reasons(rows: pd.DataFrame, tasks: list[str]) -> pd.Series[str]:
     reasons[lacks_a_task] = "reason.fewer_tasks"
     reasons[rows["acc_mean"].isna()] = "reason.no_accuracy"
     if "race_stopped_by" in rows:  # its accuracies rest on fewer documents, so they are not compared with the others
-        reasons[rows["race_stopped_by"].notna()] = "reason.stopped_in_race"
+        reasons[rows["race_stopped_by"].notna()] = STOPPED
     return reasons.where(rows["status"] == "ok", "reason." + rows["status"].astype(object))
 
 

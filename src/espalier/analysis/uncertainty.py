@@ -2,6 +2,9 @@
 
 docs/statistics.md defines the statistics, `espalier.statistics` computes them, and this module collects them. Controls
 and the unpruned model have intervals. They are excluded from all other statistics.
+
+After a race, intervals of single experiments are those of the experiments that answered all documents. Comparisons of
+all experiments rest on the documents that all of them answered.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from espalier.analysis.evidence import Evidence
+from espalier.analysis.comparisons import compared_rows
+from espalier.analysis.evidence import CommonDocuments, Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
+from espalier.analysis.races import race_set
 from espalier.analysis.selection import valid_rows
 from espalier.errors import UserError
 from espalier.messages.catalogue import Message
-from espalier.naming import BASELINE
+from espalier.naming import BASELINE, ratio_key
 from espalier.statistics import conclusions
 from espalier.statistics.bootstrap import CONFIDENCE_LEVEL, Bootstrap
 from espalier.statistics.comparison import accuracy_kept
@@ -64,28 +69,72 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None, lev
     }
     if draws is None or best is None:
         return content
-    return content | _candidate_statistics(valid, draws, evidence, best, content["experiments"], levels)
+    key = ratio_key(float(rows["pruning_ratio"].iloc[0]))
+    compared = valid_rows(compared_rows(rows, key, evidence))
+    common = evidence.races.get(key)
+    of_best = (
+        _best_of_all(valid, draws, evidence, best, levels)
+        if common is None
+        else _best_of_race(rows, compared, common, best)
+    )
+    found = content | of_best | _comparisons(compared, draws if common is None else common.draws, levels)
+    found["statements"] = {
+        "intervals": to_json_list([conclusions.intervals_message(draws)]), **of_best["statements"],
+        **found["statements"],
+    }  # fmt: skip
+    if found["set"] is not None:
+        for name in map(str, valid["experiment"]):
+            found["experiments"][name] |= {
+                "in_set": name in found["set"]["members"],
+                "in_simultaneous_set": name in found["set"]["simultaneous_members"],
+            }
+    return found
 
 
-def _candidate_statistics(
-    valid: pd.DataFrame,
-    draws: Bootstrap,
-    evidence: Evidence,
-    best: str,
-    experiments: dict[str, dict[str, Any]],
-    levels: PageLevels,
+def _best_of_all(
+    valid: pd.DataFrame, draws: Bootstrap, evidence: Evidence, best: str, levels: PageLevels
 ) -> dict[str, Any]:
+    """Return which experiments cannot be distinguished from the best, and the bias from its selection."""
+    names, methods = ([str(value) for value in valid[column]] for column in ("experiment", "method"))
+    candidates = draws.select(names)
+    in_set = confidence_set(candidates.accuracy, candidates.draws, simultaneous_level=levels.sets)
+    by_shrinkage = shrinkage(candidates.accuracy, candidates.draws)
+    by_halves = _split_half_if_possible(evidence, names)
+    return {
+        "set": _confidence_set_json(in_set, names, best),
+        "optimism": _optimism_json(by_shrinkage, by_halves, names, best),
+        "statements": {
+            "set": to_json_list(conclusions.confidence_set_messages(in_set, methods, best)),
+            "optimism": to_json_list(conclusions.optimism_messages(names, best, by_shrinkage, by_halves)),
+        },
+    }
+
+
+def _best_of_race(
+    rows: pd.DataFrame, compared: pd.DataFrame, common: CommonDocuments, best: str
+) -> dict[str, Any]:  # fmt: skip
+    """Return the same after a race: a set only if the race kept it, and no bias, which needs all experiments."""
+    names, methods = ([str(value) for value in compared[column]] for column in ("experiment", "method"))
+    in_set = race_set(rows, names, common)
+    if in_set is None:
+        return {"statements": {"set": [], "optimism": [], "race": to_json_list([Message("race_no_set")])}}
+    values = {"level": in_set.simultaneous_level}
+    return {
+        "set": _confidence_set_json(in_set, names, best),
+        "statements": {
+            "set": to_json_list(conclusions.confidence_set_messages(in_set, methods, best)),
+            "optimism": [],
+            "race": to_json_list([Message("race_set", values)]),
+        },
+    }
+
+
+def _comparisons(valid: pd.DataFrame, draws: Bootstrap, levels: PageLevels) -> dict[str, Any]:
+    """Return the statistics that compare methods and settings."""
     names = [str(name) for name in valid["experiment"]]
     methods = [str(method) for method in valid["method"]]
     candidates = draws.select(names)
     accuracy = candidates.accuracy
-    in_set = confidence_set(accuracy, candidates.draws, simultaneous_level=levels.sets)
-    for index, name in enumerate(names):
-        experiments[name] |= {
-            "in_set": bool(in_set.members[index]),
-            "in_simultaneous_set": bool(in_set.simultaneous_members[index]),
-        }
-    by_shrinkage, by_halves = shrinkage(accuracy, candidates.draws), _split_half_if_possible(evidence, names)
     columns = {axis: _column_values(valid[axis]) for axis in AXES}
     axes = decompose(accuracy, columns, candidates.covariance)
     seeds = seed_errors(accuracy, columns, _column_values(valid["calibration"]))
@@ -100,17 +149,10 @@ def _candidate_statistics(
             name: {"mean": float(by_method.accuracy[index]), "interval": to_plain_json(ends[index])}
             for index, name in enumerate(by_method.experiments)
         },
-        "set": _confidence_set_json(in_set, names, best),
-        "optimism": _optimism_json(by_shrinkage, by_halves, names, best),
         "axes": _axes_json(axes),
         "seeds": _seeds_json(seeds),
         "tokens": [_token_group_json(group) for group in tokens],
-        "statements": {
-            "intervals": to_json_list([conclusions.intervals_message(draws)]),
-            "set": to_json_list(conclusions.confidence_set_messages(in_set, methods, best)),
-            "optimism": to_json_list(conclusions.optimism_messages(names, best, by_shrinkage, by_halves)),
-            "axes": to_json_list(conclusions.axes_messages(seeds, levels.seeds)) if len(names) > 1 else [],
-        },
+        "statements": {"axes": to_json_list(conclusions.axes_messages(seeds, levels.seeds)) if len(names) > 1 else []},
     }
 
 

@@ -62,7 +62,8 @@ class Racing(Section):
     rungs: tuple[float, ...] = RUNGS
     """Share of the full grid's token cost after each rung; the last is 1."""
     half_width: Fraction | None = None
-    """Only for `comparisons`: largest half-width of the 95% interval of each mean accuracy after the first rung."""
+    """Only for `comparisons`: largest half-width of the 95% interval of each mean accuracy after the first rung, as in
+    the reports. If all documents do not make it so narrow, the first rung has all."""
     perplexity: Literal["survivors", "all"] = "survivors"
     """Whose perplexity is measured: of experiments that answer all documents, or of all."""
     seed: int = 0
@@ -107,7 +108,8 @@ class Evaluation(Section):
     token_budget: Annotated[int, Field(ge=64)] = 16384
     """Tokens in one forward pass."""
     experiments_per_job: PositiveInt = 16
-    """Most experiments of one model that one job evaluates; the weights are then read once."""
+    """Most experiments of one model that one job evaluates; the weights are then read once. It does not
+    limit races."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; auto takes a GPU when there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -147,8 +147,13 @@ class StudyConfig(Section):
         ]
 
     def warnings(self) -> list[str]:
-        """Return one line for each choice of data that is allowed but doubtful."""
-        return [
+        """Return one line for each choice that is allowed but doubtful, or does not hold for every model."""
+        imported = [model.name for model in self.models if model.legacy] if self.evaluation.racing else []
+        not_raced = [
+            f"evaluation.racing: {name!r} is imported, so it is not raced: its results have no single documents"
+            for name in imported
+        ]
+        return not_raced + [
             f"{section}: {source.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
             for section, _, source in self._used_texts
             for text in self.evaluation.perplexity.texts

@@ -20,7 +20,6 @@ needs only numpy. It knows neither files nor models.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
@@ -31,15 +30,12 @@ import numpy as np
 from espalier.errors import UserError
 from espalier.files import sha256_of_json
 from espalier.statistics.rungs import RUNGS, rungs_problem
+from espalier.statistics.set_margin import set_margin
 from espalier.statistics.validation import BoolArray, FloatArray, IntArray
 
 Keep = Literal["best", "set", "comparisons"]
 MIN_DOCUMENTS = 30
 """Fewest documents of a task in the first rung, unless the task has fewer."""
-SET_LEVEL = 0.95
-"""Level of the simultaneous set (`espalier.statistics.confidence_set`)."""
-_MARGIN_Z = 4.0
-_SET_DRAWS, _SET_SEED = 4_000, 0
 _INTERVAL_Z = NormalDist().inv_cdf(0.975)
 
 
@@ -52,8 +48,8 @@ class RaceRules:
             the simultaneous set; `comparisons`, the best, after a first rung that bounds the interval of each accuracy.
         confidence: Probability of the promise over document orders.
         rungs: Share of the full grid's token cost that an experiment has after each rung.
-        half_width: Largest half-width of the 95% interval of each mean accuracy after the first rung. Only for
-            `comparisons`.
+        half_width: Largest half-width of the 95% interval of each mean accuracy after the first rung, as in the
+            reports. Only for `comparisons`. If all documents do not make it so narrow, the first rung has all.
 
     Raises:
         UserError: If a value is not allowed.
@@ -199,21 +195,22 @@ def rung_sizes(tasks: Sequence[RaceTask], rules: RaceRules) -> IntArray:
     for share in rules.rungs:
         count = max(0, int(np.searchsorted(cost, share * total * (1 + 1e-12), side="right")) - 1)
         if not sizes and rules.half_width is not None:
-            count = max(count, _steps_for_width(owner[order], least, n, weight, rules.half_width))
+            count = max(count, _steps_for_width(owner[order], least, weight, rules.half_width))
         found = n if share == 1 else least + np.bincount(owner[order][:count], minlength=len(tasks))
         if not sizes or (found > sizes[-1]).any():
             sizes.append(np.maximum(found, sizes[-1]) if sizes else found)
     return np.array(sizes, dtype=np.int64)
 
 
-def _steps_for_width(owner: IntArray, least: IntArray, n: IntArray, weight: FloatArray, half_width: float) -> int:
-    """Return after how many added documents the 95% interval of any mean accuracy is narrow enough.
+def _steps_for_width(owner: IntArray, least: IntArray, weight: FloatArray, half_width: float) -> int:
+    """Return after how many added documents the 95% interval of any mean accuracy is narrow enough; at most all.
 
-    The variance of an answer is at most 1/4.
+    The interval is that of the reports, which is about other documents of the same kind. So it has no correction for
+    the finite number of documents. The variance of an answer is at most 1/4.
     """
     seen = least.astype(np.float64)
     bound = (half_width / _INTERVAL_Z) ** 2
-    variance = float((weight**2 * (1 / seen - 1 / n) / 4).sum())
+    variance = float((weight**2 / seen / 4).sum())
     for count, task in enumerate(owner.tolist()):
         if variance <= bound:
             return count
@@ -277,14 +274,21 @@ class Race:
 
     @property
     def z(self) -> float:
-        """Critical value of a comparison, corrected for all decisions of the race.
+        """Critical value of a comparison in the first rung, corrected for all decisions of the race."""
+        return self._critical(int(self._leads.sum()))
 
-        `best`: The best experiment is compared with every other one. `set`: Each member is compared with every other
-        experiment, so all pairs count. All experiments count in every rung, because the live ones were chosen on the
-        same documents.
+    def _critical(self, n_candidates: int) -> float:
+        """Return the critical value of a comparison.
+
+        `best`: The best experiment is compared with every other one. `set`: So is each member, of which there are at
+        most as many as candidates that have not been stopped. Every other experiment counts in every rung, because the
+        live ones were chosen on the same documents.
+
+        Args:
+            n_candidates: Number of experiments that have not been stopped, without controls.
         """
-        k = int(self._leads.sum())
-        comparisons = max(1, k - 1) * (k if self.rules.keep == "set" else 1)
+        others = max(1, int(self._leads.sum()) - 1)
+        comparisons = others * (max(1, n_candidates) if self.rules.keep == "set" else 1)
         decisions = max(1, self.n_rungs - 1)
         # At least 0, so that the experiment with the highest accuracy goes on whatever the confidence is.
         return max(0.0, -NormalDist().inv_cdf((1 - self.rules.confidence) / (decisions * comparisons)))
@@ -327,7 +331,7 @@ class Race:
         covariance = [self._covariance(index, rows) for index in range(len(self.tasks))]
         if rung == 1 and self.rules.keep == "set":
             leads = self._leads[rows]
-            self._margin = self._set_margin([one[np.ix_(leads, leads)] for one in covariance], answers, leads)
+            self._margin = set_margin(self._weight, self._n_documents, [new[leads] for new in answers])
         stopped = {} if rung == self.n_rungs else self._stopped(rows, accuracy, covariance)
         names = dict(zip(self.tasks, seen.tolist(), strict=True))
         decision = Decision(
@@ -356,35 +360,18 @@ class Race:
         variance = np.maximum(own[:, None] + own[None, :] - 2 * joint, 0) + float((left / seen).sum())
         stderr = np.sqrt(variance)  # of the lead of experiment j over i: [i, j]
         lead = accuracy[None, :] - accuracy[:, None]
-        excess = np.where(self._leads[rows][None, :], lead - self._margin - self.z * stderr, -np.inf)
-        by = excess.argmax(axis=1)
-        return {
-            self.live[i]: {"by": self.live[j], "lead": float(lead[i, j]), "stderr": float(stderr[i, j])}
-            for i, j in enumerate(by.tolist())
-            if excess[i, j] > 0
-        }
-
-    def _set_margin(self, covariance: Sequence[FloatArray], answers: Sequence[BoolArray], leads: BoolArray) -> float:
-        """Return an upper bound of the critical value of the full grid's simultaneous set.
-
-        The critical value is the 95th percentile of the range (largest minus smallest) of the errors of all
-        experiments, with the covariance of a bootstrap over all documents. It is proportional to the root of V, the
-        mean variance of a difference between two experiments. V is a mean over documents, so its standard error is
-        known, and the bound is `_MARGIN_Z` standard errors above.
-        """
-        k = int(leads.sum())
-        if k < 2:
-            return 0.0
-        scale = self._weight**2 / self._n_documents
-        values, vectors = np.linalg.eigh(np.tensordot(scale, np.array(covariance), axes=1))
-        normal = np.random.default_rng(_SET_SEED).standard_normal((_SET_DRAWS, k))
-        errors = normal @ (vectors * np.sqrt(np.maximum(values, 0))).T
-        critical = float(np.quantile(errors.max(axis=1) - errors.min(axis=1), SET_LEVEL))
-        spread = variance = 0.0
-        for factor, new, n in zip(scale, answers, self._n_documents, strict=True):
-            disagreement = new[leads].var(axis=0, ddof=1)  # of each document
-            n_seen = len(disagreement)
-            spread += factor * disagreement.mean()
-            if n_seen > 1:
-                variance += factor**2 * disagreement.var(ddof=1) * (1 / n_seen - 1 / n)
-        return critical * (1 + _MARGIN_Z * math.sqrt(variance) / (2 * spread)) if spread > 0 else critical
+        leads = self._leads[rows]
+        # In standard errors: how far the lead of experiment j over i is above the margin, (n_live, n_live).
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(leads[None, :], (lead - self._margin) / stderr, -np.inf)
+        ratio = np.where(np.isnan(ratio), -np.inf, ratio)  # no lead and no error
+        by = ratio.argmax(axis=1)
+        found: dict[str, dict[str, Any]] = {}
+        n_candidates = int(leads.sum())
+        for i in np.argsort(-ratio.max(axis=1), kind="stable").tolist():
+            j = int(by[i])
+            if not ratio[i, j] > self._critical(n_candidates):
+                break
+            found[self.live[i]] = {"by": self.live[j], "lead": float(lead[i, j]), "stderr": float(stderr[i, j])}
+            n_candidates -= int(leads[i])
+        return {name: found[name] for name in self.live if name in found}

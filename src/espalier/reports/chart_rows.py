@@ -57,6 +57,45 @@ def experiment_chart_rows(experiments: pd.DataFrame, analysis: Content, content:
     return sorted(rows, key=lambda row: (-row["acc"], row["experiment"]))
 
 
+def compared_chart_rows(content: Content, rows: list[Row]) -> list[Row]:
+    """Return all experiments as they are compared, best first: after a race, on the documents that all answered.
+
+    Args:
+        content: Results of the model at a pruning ratio.
+        rows: Its valid experiments (`experiment_chart_rows`), which are returned without a race.
+    """
+    common = (content.get("race") or {}).get("common")
+    if not common:
+        return rows
+    known = {row["experiment"]: row for row in rows}
+    return [
+        {
+            "experiment": name,
+            "method": one["method"],
+            "control": one["control"],
+            "seq_len": one["taylor_seq_len"],
+            "samples": one["taylor_num_samples"],
+            "acc": one["acc_mean"],
+            "low": one["interval"][0],
+            "high": one["interval"][1],
+            "in_set": known.get(name, {}).get("in_set"),
+            "acc_kept": None,
+            "ppl": known.get(name, {}).get("ppl"),
+        }
+        for name, one in common["experiments"].items()
+    ]
+
+
+def compared_content(content: Content) -> Content:
+    """Return the results of a ratio with the unpruned model on the same documents as `compared_chart_rows`."""
+    common = (content.get("race") or {}).get("common")
+    if not common or content["baseline"] is None:
+        return content
+    if common["baseline"] is None:
+        return {**content, "baseline": None}
+    return {**content, "baseline": {**content["baseline"], "acc_mean": common["baseline"]}}
+
+
 def layer_chart_rows(layers: pd.DataFrame, model: str) -> dict[str, list[Row]]:
     """Return the share of attention and MLP parameters that each layer keeps, by experiment.
 

@@ -89,6 +89,24 @@ def test_wrong_arguments_are_one_line(results: Path, words: list[str], message: 
     assert "\n" not in str(stopped.value)
 
 
+def test_imported_models_are_left_out_of_a_replay(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = results / "consolidated/experiments.parquet"
+    computed = pd.read_parquet(table)
+    imported = computed.assign(model="I", source="search_I_20")
+    write_table(table, pd.concat([imported, computed], ignore_index=True))
+    main([str(results), "--orders", "1"])
+    found = capsys.readouterr()
+    assert found.out.splitlines()[2].split()[0] == "M"
+    assert found.err == "model I: imported results have no single documents, so they are left out\n"
+
+
+def test_a_raced_study_cannot_be_replayed(results: Path) -> None:
+    table = results / "consolidated/experiments.parquet"
+    write_table(table, pd.read_parquet(table).assign(race_keep="best"))
+    with pytest.raises(SystemExit, match=r"model M: it was raced, so some experiments have not answered all documents"):
+        main([str(results)])
+
+
 def test_wrong_numbers_of_orders_are_refused(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([str(results), "--orders", "0"])
@@ -100,6 +118,10 @@ def test_a_study_without_tables_or_with_imported_models_cannot_be_replayed(resul
     write_table(table, pd.read_parquet(table).assign(source="search_M_20"))
     with pytest.raises(SystemExit, match="model M: a race is impossible, because imported results have no single"):
         main([str(results)])
+    computed = pd.read_parquet(table).assign(source="run", model="N")
+    write_table(table, pd.concat([pd.read_parquet(table), computed], ignore_index=True))
+    with pytest.raises(SystemExit, match="model M: a race is impossible"):
+        main([str(results), "--models", "M"])
     table.unlink()
     with pytest.raises(SystemExit, match="has no consolidated tables; run snakemake first"):
         main([str(results)])

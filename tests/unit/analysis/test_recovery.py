@@ -204,3 +204,28 @@ def test_the_report_says_what_was_trained(language: str) -> None:
     assert "LoRA" in said[0]
     assert "LoRA" not in said[1]
     assert said[2] == f"{said[1]} {texts('recovery.distilled')}"
+
+
+def test_what_a_race_stopped_is_not_compared_with_itself_before_recovery() -> None:
+    """Its accuracy before rests on 20 of the 40 documents of each task, its accuracy after on all."""
+    frame = experiments().assign(race_keep="best", race_stopped_by=None, race_rung=3, race_n_documents=2 * N)
+    frame.loc[frame["experiment"] == "x-3", ["acc_mean", "race_stopped_by", "race_rung", "race_n_documents"]] = [
+        1.0, "x-1", 1, N
+    ]  # fmt: skip
+    rows, first = rows_of(frame, "M"), samples(BEFORE["x-3"])
+    known = {name: partial(samples, right) for name, right in BEFORE.items()}
+    known["x-3"] = partial(first[first["doc_id"] < N // 2].reset_index, drop=True)
+    before = read_draws(draws_table(gather_evidence(rows, evaluations(), known, n_draws=500)), all_documents=True)
+    table_of_recovered = recovered(KEPT)
+    own = {name: partial(samples, right) for name, right in KEPT.items()}
+    joint = joint_draws(rows, table_of_recovered, evaluations(), own, before, seed=0)
+    found = analyse_recovery(rows, table_of_recovered, joint)["by_ratio"]["50"]
+    stopped, survivor = found["experiments"]["x-3"], found["experiments"]["x-2"]
+    assert (stopped["acc_before"], stopped["acc_after"], stopped["change"]) == (None, 0.75, None)
+    assert stopped["change_interval"] is None
+    assert survivor["change"] == pytest.approx(0.1)
+    assert survivor["change_interval"][0] < 0.1 < survivor["change_interval"][1]
+    assert found["statements"][-1]["text"] == (
+        "Before and after are not compared for x-3: the race stopped it before it had answered all documents."
+    )
+    assert found["n"] == 4

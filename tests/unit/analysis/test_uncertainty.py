@@ -19,6 +19,7 @@ from espalier.analysis.profile import calibration_settings, profile_gradients
 from espalier.analysis.selection import rows_of
 from espalier.errors import UserError
 from espalier.reports.text import model_text
+from espalier.statistics.confidence_set import confidence_set
 from tests.unit.analysis.test_analysis import row, table
 
 N = 40
@@ -121,18 +122,37 @@ def test_without_counts_there_is_nothing_and_it_says_why() -> None:
     assert "has 1 document" in english(few.reason)
 
 
-def test_what_a_race_stopped_is_compared_with_nothing() -> None:
-    """The stopped experiment has the highest accuracy, but on few documents."""
-    frame = experiments().assign(race_keep="best", race_stopped_by=None, race_rung=3, race_n_documents=2 * N)
+def raced(keep: str = "best") -> pd.DataFrame:
+    """Experiments of a race that stopped x-1 after 20 of the 40 documents of each task, where it had half of them."""
+    frame = experiments().assign(race_keep=keep, race_stopped_by=None, race_rung=3, race_n_documents=2 * N)
     frame.loc[frame["experiment"] == "baseline", ["race_keep", "race_rung", "race_n_documents"]] = None
-    frame.loc[frame["experiment"] == "x-1", ["race_stopped_by", "race_rung", "race_n_documents"]] = ["x-2", 1, 20]
-    model = rows_of(frame, "M")
+    columns = ["acc_mean", "race_stopped_by", "race_rung", "race_n_documents"]
+    frame.loc[frame["experiment"] == "x-1", columns] = [0.5, "x-2", 1, N]
+    return frame
+
+
+def raced_samples() -> dict[str, partial[pd.DataFrame]]:
+    given = {name: partial(samples, right) for name, right in RIGHT.items()}
+    last = samples(RIGHT["x-1"])
+    return given | {"x-1": partial(last[last["doc_id"] >= N // 2].reset_index, drop=True)}
+
+
+def analyse_race(keep: str = "best") -> tuple[Evidence, dict[str, Any]]:
+    frame = raced(keep)
+    drawn = gather_evidence(rows_of(frame, "M"), evaluations(), raced_samples(), n_draws=2_000)
+    analysis = analyse_model(frame, "M", headline_ratio=None, evidence=drawn)
+    json.dumps(analysis, allow_nan=False)
+    return drawn, analysis
+
+
+def test_without_single_documents_what_a_race_stopped_is_compared_with_nothing() -> None:
+    model = rows_of(raced(), "M")
     assert model.experiments.set_index("experiment")["invalid"].to_dict() == {
         "x-1": "reason.stopped_in_race", "x-2": "", "y-1": "", "random-1": ""
     }  # fmt: skip
     given = {name: partial(samples, right) for name, right in RIGHT.items() if name != "x-1"}
     drawn = gather_evidence(model, evaluations(), given, n_draws=500)
-    content = analyse_model(frame, "M", headline_ratio=None, evidence=drawn)
+    content = analyse_model(raced(), "M", headline_ratio=None, evidence=drawn)
     assert content["best"]["experiment"] == "x-2"
     found = content["uncertainty"]
     assert found["set"] is None
@@ -140,11 +160,109 @@ def test_what_a_race_stopped_is_compared_with_nothing() -> None:
     assert found["experiments"]["x-2"]["interval"] is None
     text = model_text(content)
     assert "in a race, only the survivors answer all documents" in text
-    # Four experiments: three answered 80 documents, one 20: 260 of 320.
-    assert "All experiments together answered 81.2% of the documents." in " ".join(text.split())
+    # Four experiments: three answered 80 documents, one 40: 280 of 320.
+    assert "All experiments together answered 87.5% of the documents." in " ".join(text.split())
     race = content["race"]
-    assert race["experiments"]["x-1"] == {"acc_mean": 0.75, "n_documents": 20, "rung": 1, "stopped_by": "x-2"}
+    assert race["common"] is None
+    assert race["experiments"]["x-1"] == {
+        "acc_mean": 0.5, "n_documents": 40, "rung": 1, "stopped_by": "x-2", "path": []
+    }  # fmt: skip
     assert list(race["experiments"])[-1] == "x-1"
+
+
+def test_after_a_race_all_experiments_are_compared_on_the_documents_that_all_answered() -> None:
+    """On the last 20 documents of both tasks: x-1 10 + 10, x-2 9 + 11, y-1 and random-1 none, unpruned 20 + 16."""
+    drawn, content = analyse_race()
+    assert content["methods"]["x"] | {"removed_param_fraction": None, "control": None} == {
+        "mean": 0.5, "std": 0.0, "min": 0.5, "max": 0.5, "n": 2, "removed_param_fraction": None, "control": None
+    }  # fmt: skip
+    assert content["methods"]["y"]["mean"] == 0
+    assert {value: one["mean"] for value, one in content["taylor_seq_len"].items()} == {"16": 0.25, "32": 0.5}
+    compared, common = content["comparisons"], content["race"]["common"]
+    assert compared["common_documents"] == content["common_documents"] == {"n_documents": 40, "n_all": 80}
+    assert compared["kept"]["x"]["mean"] == pytest.approx(0.5 / 0.9)
+    (difference,) = [one for one in compared["differences"] if (one["first"], one["second"]) == ("x", "y")]
+    assert difference["difference"] == pytest.approx(0.5 / 0.9)
+    assert common["tasks"] == {"a": 20, "b": 20}
+    assert common["baseline"] == pytest.approx(0.9)
+    # Standard error of the mean of two tasks with p = 1/2 on 20 documents each: sqrt(2 * (1/4) / 20) / 2 = 0.0791
+    low, high = common["experiments"]["x-1"]["interval"]
+    assert (high - low) / (2 * 1.96) == pytest.approx(0.0791, abs=0.006)
+    assert common["half_width"] == pytest.approx((high - low) / 2, abs=0.006)
+    # The best and its interval rest on all documents.
+    assert (content["best"]["experiment"], content["best"]["acc_mean"]) == ("x-2", 0.75)
+    found = content["uncertainty"]
+    assert found["experiments"]["x-2"]["stderr"] == pytest.approx(0.0484, abs=0.003)
+    assert found["experiments"]["x-2"]["acc_kept"] == pytest.approx(60 / 76)
+    assert set(content["results"]) == set(found["experiments"]) == {"x-2", "y-1", "random-1"}
+    assert found["set"] is None
+    assert found["optimism"] is None
+    assert found["axes"]["n"] == 3
+    assert content["race"]["experiments"]["x-2"]["path"] == [[40, 0.5], [80, 0.75]]
+    assert content["race"]["experiments"]["x-1"]["path"] == [[40, 0.5]]
+    # Differences over models use the draws on the same documents.
+    stored = read_draws(draws_table(drawn))
+    assert stored is not None
+    assert dict(zip(stored.experiments, stored.accuracy, strict=True))["x-1"] == 0.5
+
+
+def test_the_report_of_a_race_says_on_how_many_documents_experiments_are_compared() -> None:
+    text = " ".join(model_text(analyse_race()[1]).split())
+    # What each method keeps, then methods, settings, gradients, extreme layers, differences, spread.
+    assert text.count("On 40 of 80 documents, which all experiments answered in the race.") == 7
+    assert "the 40 of 80 documents that all of them answered (a 20, b 20)" in text
+    assert "Which experiments cannot be told from the best is not known: the race kept only the best." in text
+    assert "The best experiment and its comparison with the unpruned model rest on all documents." in text
+
+
+def test_a_set_after_a_race_has_the_margin_of_the_full_grid() -> None:
+    _, content = analyse_race("set")
+    found = content["uncertainty"]
+    whole = analyse(evidence())["uncertainty"]["set"]
+    assert found["set"]["n"] == whole["n"] == 3
+    assert found["set"]["simultaneous_members"] == ["x-2"]
+    assert found["set"]["deficit"] == {"x-1": None, "x-2": 0.0, "y-1": pytest.approx(36 / 80)}
+    # An upper bound of the critical value at 95% on all documents. Half the documents make it about a third larger.
+    full = confidence_set(*evidence_of_candidates()).simultaneous_critical
+    assert full < found["set"]["simultaneous_critical"] < 2 * full
+    assert found["experiments"]["y-1"]["in_simultaneous_set"] is False
+    assert "may have more. The race adds its own error." in " ".join(model_text(content).split())
+
+
+def evidence_of_candidates() -> tuple[Any, Any]:
+    drawn = evidence().draws
+    assert drawn is not None
+    chosen = drawn.select(["x-1", "x-2", "y-1"])
+    return chosen.accuracy, chosen.draws
+
+
+def test_documents_of_a_race_that_disagree_with_the_table_are_refused() -> None:
+    wrong = raced_samples() | {"x-1": partial(samples, (1, 1))}
+    with pytest.raises(UserError, match=r"model M: race: experiment x-1: its documents give acc_mean 0\.025000"):
+        gather_evidence(rows_of(raced(), "M"), evaluations(), wrong, n_draws=100)
+
+
+def test_base_and_instruct_that_were_raced_on_other_documents_are_not_compared() -> None:
+    frames, draws = [], {}
+    for model, kind, first in (("M", "base", 20), ("I", "instruct", 10)):
+        frame = raced().assign(model=model, kind=kind)
+        last = samples(RIGHT["x-1"])
+        right = RIGHT["x-1"]
+        frame.loc[frame["experiment"] == "x-1", ["acc_mean", "race_n_documents"]] = [
+            sum(n - first for n in right) / (2 * (N - first)), 2 * (N - first)
+        ]  # fmt: skip
+        given = raced_samples() | {"x-1": partial(last[last["doc_id"] >= first].reset_index, drop=True)}
+        drawn = gather_evidence(rows_of(frame, model), evaluations(model), given, n_draws=200)
+        frames.append(frame)
+        draws[model] = read_draws(draws_table(drawn))
+    study = pd.concat(frames, ignore_index=True)
+    found = analyse_study(study, draws=draws, protocols={"M": "p", "I": "p"})
+    (family,) = found["base_vs_instruct"]
+    assert family["common_settings"]["reason"] == "the models answered different documents"
+    assert found["comparisons"]["reason"] == "the models answered different documents"
+    same = analyse_study(study, draws=dict.fromkeys(("M", "I"), draws["M"]), protocols={"M": "p", "I": "p"})
+    (family,) = same["base_vs_instruct"]
+    assert (family["common_settings"]["n"], family["common_settings"]["base"]) == (3, pytest.approx((0.5 + 0.5) / 3))
 
 
 def test_documents_that_disagree_with_the_table_are_refused() -> None:

@@ -249,6 +249,15 @@ def test_another_split_of_a_perplexity_dataset_is_a_warning() -> None:
     assert load_study(CONFIG).warnings() == []
 
 
+def test_imported_models_of_a_mixed_study_are_not_raced_and_it_says_so() -> None:
+    imported = {"name": "I", "family": "L", "kind": "base", "legacy": ["x"]}
+    study = load_study(with_changes(models=[*CONFIG["models"], imported], evaluation={"racing": {}}))
+    assert "evaluation.racing: 'I' is imported, so it is not raced: its results have no single documents" in (
+        study.warnings()
+    )
+    assert load_study(with_changes(models=[*CONFIG["models"], imported])).warnings() == []
+
+
 def test_a_study_is_frozen_at_every_level() -> None:
     study = load_study(CONFIG)
     for section, key in ((study, "study"), (study.grid, "methods"), (study.models[0], "name")):

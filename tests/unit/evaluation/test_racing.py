@@ -9,6 +9,7 @@ import pytest
 from espalier.errors import UserError
 from espalier.evaluation.racing import Decision, Race, RaceRules, RaceTask, document_order, rung_sizes
 from espalier.evaluation.replay import promised_experiments, race_tasks, replay
+from espalier.statistics.bootstrap import bootstrap
 from espalier.statistics.correctness import Correctness, TaskDocuments
 from espalier.statistics.validation import BoolArray
 
@@ -64,14 +65,25 @@ def test_no_allocation_of_the_same_cost_has_a_smaller_variance() -> None:
 
 
 def test_comparisons_take_a_first_rung_that_bounds_the_intervals() -> None:
-    sizes = rung_sizes(TWO, RaceRules("comparisons", rungs=(0.02, 0.5, 1.0), half_width=0.08))
-
     def half_width(n: list[int]) -> float:  # the variance of an answer is at most 1/4
-        return 1.96 * float(np.sqrt(sum(0.25 / 4 * (1 / k - 1 / t.n_documents) for t, k in zip(TWO, n, strict=True))))
+        return 1.96 * float(np.sqrt(sum(0.25 / 4 / k for k in n)))
 
+    sizes = rung_sizes(TWO, RaceRules("comparisons", rungs=(0.02, 0.9, 1.0), half_width=0.07))
     first = sizes[0].tolist()
-    assert half_width(first) <= 0.08 < half_width([first[0] - 1, first[1] - 1])
-    assert sizes[1:].tolist() == [[200, 175], [200, 400]]
+    assert first[0] > 30 < first[1]
+    assert half_width(first) <= 0.07 < half_width([first[0] - 1, first[1] - 1])
+    assert sizes[1:].tolist() == [[200, 355], [200, 400]]
+    # All documents give 0.0424: a narrower interval takes all of them at once.
+    assert half_width([200, 400]) > 0.04
+    assert rung_sizes(TWO, RaceRules("comparisons", half_width=0.04)).tolist() == [[200, 400]]
+
+
+def test_the_interval_of_the_reports_is_as_narrow_as_the_first_rung_promises() -> None:
+    sizes = rung_sizes(TWO, RaceRules("comparisons", half_width=0.07))[0]
+    rng = np.random.default_rng(0)
+    tasks = (TaskDocuments(task.name, 0.5, rng.random((3, n)) < 0.5) for task, n in zip(TWO, sizes, strict=True))
+    ends = bootstrap(Correctness(("x", "y", "z"), tuple(tasks), "f"), seed=0, n_draws=4_000).intervals()
+    assert ((ends[:, 1] - ends[:, 0]) / 2).tolist() == pytest.approx([0.07] * 3, abs=0.003)
 
 
 def test_a_decision_by_hand() -> None:
@@ -113,6 +125,9 @@ def test_the_correction_counts_decisions_and_all_experiments() -> None:
     best, whole = (Race(names, tasks, RaceRules(keep=keep)).z for keep in ("best", "set"))
     assert best == pytest.approx(3.914, abs=1e-3)  # normal quantile at 0.01 / (5 * 44)
     assert whole == pytest.approx(4.751, abs=1e-3)  # at 0.01 / (5 * 44 * 45)
+    # After 35 experiments have been stopped, at most 10 can be members: at 0.01 / (5 * 44 * 10).
+    assert Race(names, tasks, RaceRules("set"))._critical(10) == pytest.approx(4.438, abs=1e-3)
+    assert Race(names, tasks, RaceRules())._critical(10) == pytest.approx(best)
     with_control = Race([*names, "random"], tasks, RaceRules(), controls=["random"])
     assert with_control.z == pytest.approx(best)
 
@@ -122,6 +137,23 @@ def test_without_confidence_everything_behind_is_stopped_and_the_leader_goes_on(
     assert race.z == 0
     race.advance([answers(100, 101, n=200), answers(90, 90, n=175)])
     assert race.live == ("y",)
+
+
+def test_a_set_corrects_for_the_experiments_that_may_still_be_members() -> None:
+    """Z is far behind and stopped first. Then at most 2 of 3 experiments are members."""
+    tasks = (RaceTask("a", 100_000, 1.0, 1.0),)
+    n, seen = 1000, set()
+    for n_second in range(600, 400, -5):
+        race = Race(["x", "y", "z"], tasks, RaceRules("set", rungs=(0.01, 1.0)))
+        decision = race.advance([answers(600, n_second, 10, n=n)])
+        p = (600 - n_second) / n
+        stderr = ((1 / n - 1 / 100_000) * (p * (1 - p) * n / (n - 1) + 1 / n)) ** 0.5
+        excess = (p - decision.margin) / stderr
+        assert ("y" in decision.stopped) == (excess > race._critical(2))
+        assert "z" in decision.stopped
+        seen.add("y" in decision.stopped)
+    assert seen == {True, False}
+    assert race._critical(2) < race._critical(3) == race.z
 
 
 def test_a_control_is_stopped_but_stops_nobody() -> None:

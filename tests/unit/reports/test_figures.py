@@ -23,7 +23,7 @@ from espalier.reports.figures.perplexity import without_outliers
 from espalier.reports.figures.sizes import pareto_front
 from espalier.reports.messages import Texts
 from tests.unit.analysis.test_analysis import missing, row, table
-from tests.unit.analysis.test_uncertainty import evidence
+from tests.unit.analysis.test_uncertainty import analyse_race, evidence, raced
 from tests.unit.analysis.test_uncertainty import experiments as with_documents
 from tests.unit.reports.test_reports import ODD, experiments, layers
 
@@ -256,3 +256,51 @@ def test_an_invalid_style_is_one_line(text: str, message: str, tmp_path: Path) -
 def test_a_missing_style_is_named() -> None:
     with pytest.raises(UserError, match=r"report\.style: got 'none\.mplstyle', but there is no such file"):
         read_style("none.mplstyle")
+
+
+def raced_figures(keep: str = "best") -> tuple[dict[str, Any], dict[str, Figure]]:
+    _, analysis = analyse_race(keep)
+    return analysis, figures_from(analysis, raced(keep), {})
+
+
+def test_the_figure_of_a_race_shows_where_each_experiment_stopped() -> None:
+    """x-1 stopped after 40 documents, where x-2 was equally good and the others had no right answer."""
+    _, figures = raced_figures()
+    figure = figures["race"]
+    assert [(one["experiment"], one["n_documents"], one["acc_mean"], one["stopped_by"]) for one in figure.rows] == [
+        ("x-2", 40, 0.5, None), ("x-2", 80, 0.75, None), ("random-1", 40, 0.0, None), ("random-1", 80, 0.5, None),
+        ("y-1", 40, 0.0, None), ("y-1", 80, 0.3, None), ("x-1", 40, 0.5, "x-2"),
+    ]  # fmt: skip
+    assert "of 4 experiments, of which 1 stopped early. To the end: x-2, random-1, y-1." in figure.alt
+    root, _ = render(figure)
+    assert sorted(tips(root)) == [
+        "random-1\n0.5000\n80 Documents", "x-1\n0.5000\n40 Documents", "x-2\n0.7500\n80 Documents",
+        "y-1\n0.3000\n80 Documents",
+    ]  # fmt: skip
+    drawn = " ".join(root.itertext())
+    assert "documents answered (logarithmic)" in drawn
+    assert "stopped" in drawn
+
+
+def test_after_a_race_figures_of_all_experiments_show_the_documents_that_all_answered() -> None:
+    _, figures = raced_figures()
+    label = "On 40 of 80 documents, which all experiments answered in the race."
+    by_method = figures["accuracy_by_method"]
+    assert by_method.caption.endswith(label)
+    assert figures["accuracy_by_setting"].caption.endswith(label)
+    shown = {one["experiment"]: one["acc_mean"] for one in by_method.rows}
+    assert shown == {"baseline": pytest.approx(0.9), "x-1": 0.5, "x-2": 0.5, "y-1": 0.0, "random-1": 0.0}
+    # Single experiments are ranked on all documents, so the stopped one is not there, and nothing is in a set.
+    intervals = figures["intervals"]
+    assert "race." not in intervals.caption
+    assert {one["experiment"] for one in intervals.rows} == {"baseline", "x-2", "y-1", "random-1"}
+    drawn = " ".join(render(intervals)[0].itertext())
+    assert "answered all documents" in drawn
+    assert "cannot be told from the best" not in drawn.split("answered all documents")[-1]
+
+
+def test_without_single_documents_the_figure_of_a_race_says_why_it_is_empty() -> None:
+    analysis = analyse_model(raced(), "M", headline_ratio=None)
+    figure = figures_from(analysis, raced(), {})["race"]
+    assert figure.reason == "in a race, only the survivors answer all documents"
+    assert "race" not in with_intervals()

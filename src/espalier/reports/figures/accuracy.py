@@ -75,11 +75,14 @@ def intervals(texts: Texts, content: Content, rows: list[Row]) -> Figure:
         texts("f.in_set"): Style(PALETTE[0], "o"),
         texts("f.out_of_set"): Style(PALETTE[1], "o", {"markerfacecolor": "white"}),
         texts("f.control"): Style(GREY, "x"),
+        texts("f.no_set"): Style(PALETTE[2], "D", {"markerfacecolor": "white"}),
     }
     titles = list(styles)
 
     def title_of(row: Row) -> str:
-        return titles[2 if row["in_set"] is None else 0 if row["in_set"] else 1]
+        if row["in_set"] is None:  # a race may keep no set
+            return titles[2 if row["control"] else 3]
+        return titles[0 if row["in_set"] else 1]
 
     def draw() -> Drawing:
         drawing = Drawing(0.85 + 0.145 * len(rows))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from espalier.reports.chart_rows import PriorProfile, Row
+from espalier.reports.chart_rows import PriorProfile, Row, compared_chart_rows, compared_content
 from espalier.reports.figures.accuracy import accuracy_by_method, intervals
 from espalier.reports.figures.depth import gradient_profile, prior_profile
 from espalier.reports.figures.drawing import Figure
 from espalier.reports.figures.layers import kept_layers, kept_map
 from espalier.reports.figures.perplexity import accuracy_perplexity
+from espalier.reports.figures.race import race_figure
 from espalier.reports.figures.settings import accuracy_by_setting
 from espalier.reports.figures.sizes import accuracy_size
 from espalier.reports.figures.task_profile import task_profile
 from espalier.reports.messages import Texts
+from espalier.reports.sections.answers import common_documents_label
 from espalier.reports.sections.introduction import by_ratio
 from espalier.reports.sections.types import Content
 
@@ -59,15 +62,22 @@ def ratio_figures(texts: Texts, content: Content, rows: list[Row], layers: dict[
         layers: Share kept per layer, by experiment (`espalier.reports.chart_rows.layer_chart_rows`).
     """
     best = content["best"]["experiment"] if content["best"] else None
+    compared, compared_rows = compared_content(content), compared_chart_rows(content, rows)
     return [
-        accuracy_by_method(texts, content, rows),
-        accuracy_by_setting(texts, content, rows),
+        _with_label(texts, content, accuracy_by_method(texts, compared, compared_rows)),
+        _with_label(texts, content, accuracy_by_setting(texts, compared, compared_rows)),
         accuracy_perplexity(texts, content, rows),
         intervals(texts, content, rows),
         task_profile(texts, content, rows),
         kept_layers(texts, best, layers),
         kept_map(texts, rows, layers),
+        *([race_figure(texts, content)] if content.get("race") else []),
     ]
+
+
+def _with_label(texts: Texts, content: Content, figure: Figure) -> Figure:
+    """Add to a caption on how many documents a race compares the experiments, if these are not all documents."""
+    return replace(figure, caption=" ".join([figure.caption, *common_documents_label(texts, content["comparisons"])]))
 
 
 def ratio_name(name: str, content: Content, key: str) -> str:

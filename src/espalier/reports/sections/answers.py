@@ -66,7 +66,21 @@ def kept_table(texts: Texts, content: Content, title: str) -> list[Table]:
         for name, one in ordered
     ]
     header = [texts(code) for code in ("method", f"answers.{compared['measure']}", "ci", "n")] if rows else []
-    return [Table(header, rows, (0,), texts("answers.means", ratio=title))] if rows else []
+    caption = " ".join([texts("answers.means", ratio=title), *common_documents_label(texts, compared)])
+    return [Table(header, rows, (0,), caption)] if rows else []
+
+
+def common_documents_label(texts: Texts, compared: Content) -> list[str]:
+    """Return on how many documents a race compares all experiments; an empty list if on all documents.
+
+    Args:
+        texts: Texts in the language of the report.
+        compared: The comparisons of one model, or over all models.
+    """
+    found = compared.get("common_documents")
+    if not found or found["n_documents"] == found["n_all"]:
+        return []
+    return [texts("race.label", n=f"{found['n_documents']:,}", total=f"{found['n_all']:,}")]
 
 
 def differences_section(texts: Texts, compared: Content, of_models: Sequence[Table] = ()) -> ReportSection:

@@ -23,6 +23,7 @@ def certainty_section(texts: Texts, content: Content) -> ReportSection:
         reason = texts.reason(uncertainty) if uncertainty["why"] else texts("no_valid_experiment")
         return ReportSection(texts("s.certainty"), [texts("certainty.none", reason=reason)])
     sentences = [texts.message(message) for group in ("set", "optimism") for message in statements[group]]
+    sentences += [texts.message(message) for message in statements.get("race", [])]
     rows = [
         [
             name, format_fixed(acc), format_interval(texts, one["interval"]), format_percent(one["acc_kept"]),

@@ -32,6 +32,7 @@ from espalier.reports.sections.introduction import (
     split_statements,
 )
 from espalier.reports.sections.literature import literature_sections
+from espalier.reports.sections.race import label_common_documents
 from espalier.reports.sections.types import Content, Overview, ReportSection, Table
 
 
@@ -44,8 +45,12 @@ def cross_sections(texts: Texts, content: Content) -> list[ReportSection]:
         _parameter_distribution_section(texts, content),
         _architectures_section(texts, content),
         _preferences_section(texts, content),
-        differences_section(
-            texts, content["comparisons"], differences_of_models(texts, content["comparisons_of_models"])
+        label_common_documents(
+            texts,
+            content["comparisons"],
+            differences_section(
+                texts, content["comparisons"], differences_of_models(texts, content["comparisons_of_models"])
+            ),
         ),
         _costs_section(texts, content),
         *literature_sections(texts, content),

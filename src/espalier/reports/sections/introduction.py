@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from espalier.reports.formatting import format_fixed, format_percent
 from espalier.reports.messages import Texts
-from espalier.reports.sections.answers import kept_table, sentences
+from espalier.reports.sections.answers import common_documents_label, kept_table, sentences
 from espalier.reports.sections.types import Content, Overview, Table
 
 # Beginnings of the codes of statements that the data support. All other statements describe open questions.
@@ -56,6 +56,8 @@ def notes(texts: Texts, analysis: Content) -> list[str]:
         lines.append(texts("note.columns", columns=", ".join(analysis["missing_columns"])))
     if analysis["imported"]:
         lines.append(texts("note.imported"))
+    if common_documents_label(texts, analysis):
+        lines.append(texts("note.race"))
     return lines + [texts("note.of", **one) for one in analysis["notes"]]
 
 

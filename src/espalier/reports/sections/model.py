@@ -11,7 +11,7 @@ from espalier.reports.sections.answers import differences_section
 from espalier.reports.sections.certainty import certainty_section, costs_section, variation_section
 from espalier.reports.sections.inference import inference_sections
 from espalier.reports.sections.introduction import noise_caveat
-from espalier.reports.sections.race import race_sections
+from espalier.reports.sections.race import label_common_documents, race_sections
 from espalier.reports.sections.recovery import recovery_sections
 from espalier.reports.sections.serving import serving_section
 from espalier.reports.sections.types import Content, ReportSection, Table
@@ -25,16 +25,20 @@ def model_sections(texts: Texts, analysis: Content, content: Content) -> list[Re
         analysis: Analysis of the model.
         content: Its results at that ratio.
     """
-    return [
+    compared = content["comparisons"]
+    of_all_experiments = [
         _methods_section(texts, content),
         _settings_section(texts, content),
         _gradients_section(texts, content),
         _extreme_layers_section(texts, content),
+    ]
+    return [
+        *(label_common_documents(texts, compared, section) for section in of_all_experiments),
         _perplexity_section(texts, content),
         _best_section(texts, content),
-        differences_section(texts, content["comparisons"]),
+        label_common_documents(texts, compared, differences_section(texts, compared)),
         certainty_section(texts, content),
-        variation_section(texts, content),
+        label_common_documents(texts, compared, variation_section(texts, content)),
         costs_section(texts, analysis, content),
         serving_section(texts, analysis, content),
         *inference_sections(texts, analysis, content),
