@@ -13,6 +13,7 @@ from espalier.sandbox.corpora import make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.world import make_world
 from tests.conftest import Run
+from tests.parquet import without_description
 
 pytestmark = pytest.mark.long
 
@@ -54,6 +55,7 @@ def test_a_race_switched_on_extended_and_switched_off(
     survivors = table[(table["race_n_documents"] == 60) & (table["criterion"] != "random")]
     best = read_json(tmp_path / "results/tiny/consolidated/A/global_best_config.json")["best"]
     assert best["experiment"] in survivors.index
+    assert without_description(tmp_path / "results/tiny") == []
     before = answered(tmp_path)
     # Another length runs its own rungs, in a race with the others.
     extended = raced | {"grid": grid | {"taylor_seq_len": [16, 20, 24]}}

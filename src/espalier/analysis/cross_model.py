@@ -29,7 +29,7 @@ from espalier.analysis.selection import (
     to_int,
     valid_rows,
 )
-from espalier.analysis.study_comparisons import PairOnSettings, compare_over_models
+from espalier.analysis.study_comparisons import PairOnSettings, compare_over_models, nothing_compared
 from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
 from espalier.statistics import conclusions
@@ -143,10 +143,10 @@ def analyse_study(
     analyses, draws = analyses or {}, draws or {}
     pairs = {ratio_key(ratio): _pairs_of_kinds(models, ratio) for ratio in ratios}
     compared = compare_over_models(models, draws, pairs, level=study_level())
-    none = no_comparisons(Message("no_valid_experiment")) | {"models": [], "left_out": [], "groups": []}
+    none = nothing_compared(Message("no_valid_experiment"), [])
 
     def at(ratio: float | None) -> dict[str, Any]:
-        content = compared.get("" if ratio is None else ratio_key(ratio), none | {"base_vs_instruct": {}})
+        content = compared.get("" if ratio is None else ratio_key(ratio), none)
         return _with_comparisons(_compare_models(models, ratio, analyses, draws), content, analyses)
 
     by_ratio = {ratio_key(ratio): at(ratio) for ratio in ratios}

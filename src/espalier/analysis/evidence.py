@@ -20,6 +20,7 @@ from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import N_DRAWS, Bootstrap, bootstrap
 from espalier.statistics.correctness import Correctness, check_means, correctness
 from espalier.statistics.counts import draw_from_counts
+from espalier.tables import Draws, column_metadata
 
 SEED = 0
 SamplesReaders = Mapping[str, Callable[[], pd.DataFrame]]
@@ -119,7 +120,9 @@ def draws_table(evidence: Evidence) -> pa.Table:
     columns = {name: draws.draws[:, number].astype(np.float32) for number, name in enumerate(draws.experiments)}
     accuracy = ",".join(repr(float(value)) for value in draws.accuracy)
     metadata = {"source": draws.source, "origin": draws.origin, "accuracy": accuracy}
-    return pa.table(columns).replace_schema_metadata(metadata)
+    described = column_metadata(Draws, columns)
+    fields = [pa.field(name, pa.float32(), metadata=dict(described[name])) for name in columns]
+    return pa.table(columns, schema=pa.schema(fields, metadata=metadata))
 
 
 def read_draws(table: pa.Table) -> Bootstrap | None:

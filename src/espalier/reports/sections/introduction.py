@@ -11,9 +11,9 @@ from espalier.reports.sections.types import Content, Overview, Table
 
 # Beginnings of the codes of statements that the data support. All other statements describe open questions.
 _SUPPORTED = (
-    "method_better", "control_better", "better_than_control", "length_better", "samples_better", "tokens_better",
-    "order_turns", "length_turns", "samples_turn", "set_alone", "methods_outside", "axis_beyond_seeds",
-    "kinds_higher", "kinds_lower", "relation_shown", "from_documents",
+    "method_better", "model_better", "control_better", "better_than_control", "length_better", "samples_better",
+    "tokens_better", "order_turns", "length_turns", "samples_turn", "set_alone", "methods_outside",
+    "axis_beyond_seeds", "kinds_higher", "kinds_lower", "relation_shown", "from_documents",
 )  # fmt: skip
 # Statements on methods that are not better than a control. The headline has them, too.
 _NO_BETTER = ("control_better", "control_open")
