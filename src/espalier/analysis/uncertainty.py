@@ -64,7 +64,8 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None, lev
     }
     if draws is None or best is None:
         return content
-    return content | _candidate_statistics(valid, draws, evidence, best, content["experiments"], levels)
+    found = _candidate_statistics(valid, draws, evidence, best, content["experiments"], levels)
+    return content | found | {"methods": _method_means(valid_rows(rows, controls=True), draws)}
 
 
 def _candidate_statistics(
@@ -93,13 +94,7 @@ def _candidate_statistics(
     tokens = compare_at_equal_tokens(
         accuracy, columns["taylor_seq_len"], columns["taylor_num_samples"], blocks, candidates.draws
     )
-    by_method = candidates.averaged(methods)
-    ends = by_method.intervals()
     return {
-        "methods": {
-            name: {"mean": float(by_method.accuracy[index]), "interval": to_plain_json(ends[index])}
-            for index, name in enumerate(by_method.experiments)
-        },
         "set": _confidence_set_json(in_set, names, best),
         "optimism": _optimism_json(by_shrinkage, by_halves, names, best),
         "axes": _axes_json(axes),
@@ -111,6 +106,17 @@ def _candidate_statistics(
             "optimism": to_json_list(conclusions.optimism_messages(names, best, by_shrinkage, by_halves)),
             "axes": to_json_list(conclusions.axes_messages(seeds, levels.seeds)) if len(names) > 1 else [],
         },
+    }
+
+
+def _method_means(rows: pd.DataFrame, draws: Bootstrap) -> dict[str, dict[str, Any]]:
+    """Return the mean accuracy of each method and control over its experiments, with its interval."""
+    shown = draws.select([str(name) for name in rows["experiment"]])
+    means = shown.averaged([str(method) for method in rows["method"]])
+    ends = means.intervals()
+    return {
+        name: {"mean": float(means.accuracy[index]), "interval": to_plain_json(ends[index])}
+        for index, name in enumerate(means.experiments)
     }
 
 
