@@ -415,10 +415,10 @@ def test_base_and_instruct_are_compared_by_what_they_keep_at_every_ratio() -> No
 def test_the_headline_of_a_model_begins_with_what_its_best_experiment_keeps() -> None:
     texts = Texts()
     known = analyse_model(experiments(), "M", headline_ratio=None, evidence=evidence())
-    low, high = known["uncertainty"]["experiments"]["x-2"]["acc_kept_interval"]
+    low, high = (100 * end for end in known["uncertainty"]["experiments"]["x-2"]["acc_kept_interval"])
     assert headline(texts, known).startswith(
-        f"Pruning ratio 50%: x-2 keeps most: 75.0% (95% interval {100 * low:.1f}% to {100 * high:.1f}%) of the accuracy of "
-        "the unpruned model (accuracy 0.6000 of 0.8000). "
+        f"Pruning ratio 50%: x-2 keeps most: 75.0% (95% interval {low:.1f}% to {high:.1f}%) of the accuracy "
+        "of the unpruned model (accuracy 0.6000 of 0.8000). "
     )
     without = analyse_model(experiments(), "M", headline_ratio=None)
     assert "x-2 keeps most: 75.0% of the accuracy of" in headline(texts, without)
