@@ -15,10 +15,13 @@ from espalier.analysis.common_settings import experiments_of_common_settings
 from espalier.analysis.contrasts import Values
 from espalier.analysis.message_json import reason_fields, to_plain_json
 from espalier.analysis.selection import ModelRows, valid_rows
-from espalier.messages.catalogue import Message
+from espalier.messages.catalogue import Message, Value
 from espalier.statistics.bootstrap import percentile_interval
 from espalier.statistics.contrasts import SimultaneousContrasts
 from espalier.statistics.validation import FloatArray
+
+LISTED_PAIRS = 6
+"""A sentence with more pairs has only their number."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,9 @@ def model_messages(ranking: Mapping[str, Any], measure: str) -> list[Message]:
             )
     pairs = [Message("pair", {"first": row["first"], "second": row["second"]}) for row in rows if not row["differs"]]
     if pairs:
-        code = "models_open" if messages else "models_all_open"
-        messages.append(Message(f"{code}.{measure}", {"pairs": pairs, "settings": settings}))
+        code = (
+            "models_all_open" if not messages else "models_open" if len(pairs) <= LISTED_PAIRS else "models_open_many"
+        )
+        values: dict[str, Value] = {"pairs": pairs, "settings": settings, "n": len(pairs), "total": len(rows)}
+        messages.append(Message(f"{code}.{measure}", values))
     return messages

@@ -16,6 +16,7 @@ from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import english, from_json, to_json
 from espalier.analysis.model import analyse_model
+from espalier.analysis.model_ranking import model_messages
 from espalier.analysis.selection import rows_of, valid_rows
 from espalier.messages.catalogue import Message
 from espalier.reports.messages import Texts
@@ -313,6 +314,23 @@ def test_models_without_common_settings_or_of_equal_value_are_not_ranked_in_sent
     without = ranked_study({"A": {"x-1": 0.5, "x-2": 0.7}, "B": {"x-1": 0.3, "x-2": 0.5}})
     assert without["comparisons"]["measure"] == "accuracy"
     assert "A is more accurate than B (by 20.0 points" in cross_model_text(without)
+
+
+def test_many_pairs_of_models_are_counted() -> None:
+    def ranking(n: int) -> dict[str, Any]:
+        pairs = [
+            {"first": "A", "second": f"B{one}", "differs": one == 0, "difference": 0.1, "interval": [0.05, 0.15]}
+            for one in range(n + 1)
+        ]
+        return {"n_settings": 1, "models": [{"model": "A"}], "differences": pairs}
+
+    few, many = (Texts().message(to_json(model_messages(ranking(n), "kept")[-1])) for n in (6, 7))
+    assert few.startswith("Models whose accuracy kept is not told apart: A and B1, A and B2, ")
+    assert many == "7 of 8 pairs of models are not told apart by what they keep."
+    (first, _) = model_messages(ranking(6), "kept")
+    assert Texts().message(to_json(first)) == (
+        "A keeps more than B0 (by 10.0 points, 5.0 to 15.0), over the 1 setting that all models have."
+    )
 
 
 def statement(code: str, **values: Any) -> dict[str, Any]:
