@@ -127,8 +127,13 @@ def _false_sentences(
         yield from _wrong_differences(f"all {key}", found, right)
         for group, true_group in zip(found["groups"], right["groups"], strict=True):
             yield from _wrong_differences(f"{group['by']} {group['value']} {key}", group, true_group)
-        for family, pair in found["base_vs_instruct"].items():
-            yield from _wrong(f"kinds of {family} {key}", pair, right["base_vs_instruct"][family])
+        right_pairs = {(one["first"], one["second"]): one["difference"] for one in right["ranking"]["differences"]}
+        for between in found["ranking"]["differences"]:
+            pair = between["first"], between["second"]
+            true_difference = right_pairs[pair] if pair in right_pairs else -right_pairs[pair[::-1]]
+            yield from _wrong(f"models {key}: {pair[0]} - {pair[1]}", between, {"difference": true_difference})
+        for family, kinds in found["base_vs_instruct"].items():
+            yield from _wrong(f"kinds of {family} {key}", kinds, right["base_vs_instruct"][family])
 
 
 def _wrong_differences(where: str, found: Mapping[str, Any], true: Mapping[str, Any]) -> Iterator[str]:

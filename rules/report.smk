@@ -24,6 +24,7 @@ rule analyse:
             "models/sizes.py",
             "planning/stock.py",
             "recipe.py",
+            "tables.py",
             "versions.py",
         ),
     output:
@@ -93,6 +94,7 @@ rule compare_structures:
     """Write what each experiment of a model removed, layer by layer."""
     input:
         layers="<results>/consolidated/layers.parquet",
+        experiments="<results>/consolidated/experiments.parquet",
         manifest=study.manifest,
         imported=study.legacy.tables_of,
         code=study.source_files(
@@ -107,6 +109,7 @@ rule compare_structures:
             "models/architecture.py",
             "models/sizes.py",
             "planning/stock.py",
+            "jobs/provenance.py",
             "reports/structure*.py",
             "reports/page.py",
             "reports/provenance.py",

@@ -27,6 +27,7 @@ DOCUMENTED = (
         tables.Experiments,
     ),
     ("Analysed experiments", "reports/experiments.parquet", tables.AnalysedExperiments),
+    ("Draws of the bootstrap", "reports/{model}/draws.parquet", tables.Draws),
     ("Evaluations", "consolidated/evaluations.parquet", tables.Evaluations),
     ("Layers", "consolidated/layers.parquet", tables.Layers),
     ("Recovered experiments", "consolidated/recovery.parquet", tables.RecoveredExperiments),
@@ -43,11 +44,16 @@ def insert_tables(page: str) -> str:
 
 def _table(title: str, path: str, model: Any) -> str:
     rows = [
-        f"| `{_name(name)}` | {column.dtype} | {'yes' if column.nullable else 'no'} | {_cell(column.description)} |"
+        f"| `{_name(name)}` | {column.dtype} | {_cell(_unit(model, _name(name)))} "
+        f"| {'yes' if column.nullable else 'no'} | {_cell(column.description)} |"
         for name, column in model.to_schema().columns.items()
     ]
-    head = ["| column | type | may be null | meaning |", "|---|---|---|---|"]
+    head = ["| column | type | unit | may be null | meaning |", "|---|---|---|---|---|"]
     return "\n".join([f"## {title}", "", f"`{path}`", "", inspect.cleandoc(model.__doc__ or ""), "", *head, *rows])
+
+
+def _unit(model: Any, name: str) -> str:
+    return "ratios: 1; ranges: nats per unit of weight" if name == "grad_*" else tables.unit_of(model, name)
 
 
 def _cell(text: str) -> str:

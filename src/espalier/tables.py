@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 from pandera.typing import Series
+
+from espalier.files import write_table
 
 
 class _Table(pa.DataFrameModel):
@@ -162,11 +166,14 @@ class AnalysedExperiments(Experiments):
     acc_kept_low: Series[float] = pa.Field(nullable=True, description="Lower end of the interval of acc_kept.")
     acc_kept_high: Series[float] = pa.Field(nullable=True, description="Upper end of the interval of acc_kept.")
     in_set: Series[pd.BooleanDtype] = pa.Field(
-        nullable=True, description="Whether it cannot be told from the best, tested alone; null for controls."
+        nullable=True,
+        description="Whether it is in the pointwise set: cannot be told from the best at 95%, tested alone. "
+        "Null for controls.",
     )
     in_simultaneous_set: Series[pd.BooleanDtype] = pa.Field(
         nullable=True,
-        description="The same for all experiments of the study together, as the pages say; null for controls.",
+        description="Whether it is in the simultaneous set: cannot be told from the best in a test of all experiments "
+        "together, at the level of the study. The pages show this set. Null for controls.",
     )
     kv_cache_bytes_per_token: Series[pd.Int64Dtype] = pa.Field(
         ge=0, nullable=True, description="Size of the KV cache of one token, in the dtype of the model's config."
@@ -174,6 +181,21 @@ class AnalysedExperiments(Experiments):
     flops_per_token: Series[pd.Int64Dtype] = pa.Field(
         ge=0, nullable=True, description="Floating-point operations of one token, attention scores left out."
     )
+
+
+class Draws(_Table):
+    """Each row is one draw of the bootstrap of the documents: the mean accuracy of each experiment in this draw.
+
+    Columns are joint: the same documents are drawn for all experiments. The table has no column if nothing is known
+    about documents. The metadata of the schema has `source` (`documents` or `counts`), `origin` and `accuracy`, the
+    accuracies themselves.
+    """
+
+    experiment: Series[np.float32] | None = pa.Field(
+        alias=r"^.+", regex=True, ge=0, le=1,
+        description="Mean accuracy of the experiment of this name in the draw; `baseline` is the unpruned model. "
+        "After a race on the documents that all experiments answered; with `all_documents/` before the name, on all.",
+    )  # fmt: skip
 
 
 class Evaluations(_Table):
@@ -323,17 +345,22 @@ class RecoveredExperiments(_Table):
         unique = ["model", "experiment"]  # noqa: RUF012
 
 
-# Units of the columns that are not plain fractions, counts or names, by a pattern of the column's name.
+# Unit of each column, by a pattern of its name. "1" is a number without unit; "none" is a name, a text or true/false.
 _UNITS = {
     r"taylor_seq_len": "tokens",
     r"taylor_num_samples": "sequences",
     r"n_params|params_.*|attention_(before|after)|mlp_(before|after)|n_trainable": "parameters",
     r"kept_kv_groups": "KV groups",
     r"kept_mlp_channels": "MLP channels",
+    r"acc_mean_rule": "none",
     r"acc_kept.*": "fraction of the unpruned model",
-    r"acc_(?!mean_rule$).*|.*_fraction|pruning_ratio": "fraction (0 to 1)",
+    r"acc_.*|.*_fraction|pruning_ratio": "fraction (0 to 1)",
     r"ppl_.*": "exp(nats per token)",
     r"loglikelihood|loss_increase": "nats",
+    r"grad_(mean|norm)_range": "nats per unit of weight",
+    r"grad_.*_ratio": "1",
+    r"grad_(mean|std|norm|max)": "nats per unit of weight",
+    r"cosine_distance": "1",
     r"n_chars": "characters",
     r"n_bytes|peak_memory_bytes": "bytes",
     r"n_tokens": "tokens",
@@ -341,15 +368,61 @@ _UNITS = {
     r"kv_cache_bytes_per_token": "bytes per token",
     r"flops_per_token": "FLOPs per token",
     r"extreme_pruning_layers": "layers",
+    r"limit|race_n_documents": "documents",
+    r"n_shot": "examples",
+    r"layer|group|doc_id|choice|race_rung": "number in its order",
+    r"study|model|family|kind|experiment|method|criterion|calibration|status|source|note|task|metric": "none",
+    r"task_version|protocol|block|scope|projection|race_keep|race_stopped_by|trained|distilled": "none",
+    r"gold|is_greedy|enters_mean|in_.*set": "none",
+}
+_SAMPLES_OF_CALIBRATION = {"n_samples": "sequences"}
+# The same names have other units in these tables.
+_UNITS_OF_TABLE: dict[type[_Table], dict[str, str]] = {
+    Importance: {**_SAMPLES_OF_CALIBRATION, "importance": "nats with criterion taylor, else the criterion's own"},
+    GradientStatistics: _SAMPLES_OF_CALIBRATION,
+    PriorTable: _SAMPLES_OF_CALIBRATION,
+    Evaluations: {
+        "value": "fraction (0 to 1); a perplexity: exp(nats per token)",
+        "stderr": "the unit of value",
+        "n_samples": "documents; of a perplexity: tokens",
+    },
+    ImportedValues: {
+        r"search_folder|folder|part|item|name|text": "none",
+        "value": "fraction (0 to 1) of a task, exp(nats per token) of a perplexity, parameters or channels of a size",
+        "stderr": "the unit of value",
+        "n_samples": "documents",
+    },
+    Draws: {r".*": "fraction (0 to 1)"},
 }
 
 
+def unit_of(schema: type[pa.DataFrameModel], column: str) -> str:
+    """Return the unit of a column.
+
+    Raises:
+        LookupError: If the column has no unit in this module.
+    """
+    found = {**_UNITS_OF_TABLE.get(schema, {}), **_UNITS}
+    for pattern, unit in found.items():
+        if re.fullmatch(pattern, column):
+            return str(unit)
+    raise LookupError(f"{schema.__name__}.{column}: has no unit")
+
+
 def column_metadata(schema: type[pa.DataFrameModel], columns: Iterable[Hashable]) -> Mapping[str, Mapping[str, str]]:
-    """Return the description, and the unit if there is one, of each column of a table, for the Parquet schema."""
+    """Return the description and the unit of each column of a table, for the Parquet schema."""
     known = schema.to_schema().columns
     found: dict[str, dict[str, str]] = {}
     for name in map(str, columns):
         column = known.get(name) or next(one for key, one in known.items() if one.regex and re.match(key, name))
-        unit = next((unit for pattern, unit in _UNITS.items() if re.fullmatch(pattern, name)), None)
-        found[name] = {"description": str(column.description)} | ({} if unit is None else {"unit": unit})
+        found[name] = {"description": str(column.description), "unit": unit_of(schema, name)}
     return found
+
+
+def write_with_schema(path: str | Path, frame: pd.DataFrame, schema: type[pa.DataFrameModel]) -> None:
+    """Validate a table and write it as Parquet, with the description and unit of each column.
+
+    Raises:
+        pandera.errors.SchemaError: If the table does not follow the schema.
+    """
+    write_table(path, schema.validate(frame), column_metadata(schema, frame))

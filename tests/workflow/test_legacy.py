@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY, Run, job_counts
+from tests.parquet import without_description
 from tests.published import METHODS, edit, experiment_folder, search_name, write_model
 
 EVALUATION = "evaluation/evaluation_results.json"
@@ -75,6 +76,7 @@ def reports(published: Published, snakemake: Run) -> Published:
 
 
 def test_tables(published: Published) -> None:
+    assert without_description(published.results) == []
     table = pd.read_parquet(published.results / "consolidated/experiments.parquet")
     assert table.groupby("model").status.value_counts().to_dict() == {
         ("Qwen", "ok"): 45,

@@ -13,6 +13,7 @@ from espalier.sandbox.corpora import make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.world import make_world
 from tests.conftest import Run
+from tests.parquet import without_description
 
 pytestmark = pytest.mark.long
 
@@ -62,6 +63,7 @@ def test_a_race_switched_on_extended_and_switched_off(
     assert (tmp_path / "results/tiny/reports/A/figures/race.svg").is_file()
     report = " ".join((tmp_path / "results/tiny/reports/A/report.txt").read_text(encoding="utf-8").split())
     assert "On 36 of 60 documents, which all experiments answered in the race." in report
+    assert without_description(tmp_path / "results/tiny") == []
     before = answered(tmp_path)
     # Another length runs its own rungs, in a race with the others.
     extended = raced | {"grid": grid | {"taylor_seq_len": [16, 20, 24]}}

@@ -11,6 +11,7 @@ import yaml
 from espalier.files import read_json, read_parquet, write_parquet
 from espalier.tables import RecoveredExperiments
 from tests.conftest import REPOSITORY, Run, job_counts
+from tests.parquet import without_description
 
 RECOVERY = {"seq_len": 32, "n_sequences": 16, "batch_size": 8, "epochs": 4, "learning_rate": 0.01}
 
@@ -57,6 +58,7 @@ def test_the_best_is_recovered_and_reported(snakemake: Run, tmp_path: Path, reco
     assert row["ppl_before_plain"] == before["perplexity"]["plain"]["value"]
     assert row["ppl_after_plain"] == after["perplexity"]["plain"]["value"] < row["ppl_before_plain"]
     assert row["n_tokens"] == 16 * 32 * 4
+    assert without_description(results) == []
     assert after["n_params"] == before["n_params"]  # merged: not a parameter more
     assert after["protocol"] == before["protocol"]
     training = read_json(results / "recovered/A" / name / "training.json")

@@ -2,12 +2,13 @@
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from espalier.files import atomic_folder, read_json, read_table, write_json
 from espalier.jobs.log import workflow_job
+from espalier.jobs.provenance import collect_provenance
 from espalier.models.sizes import ModelSizes
 from espalier.reports.layout import write_text
 from espalier.reports.site import Site
@@ -30,10 +31,11 @@ def sizes(manifests: list[str], imported: list[str], experiments: list[str]) -> 
 
 
 def main(
-    *, layers: str, manifests: list[str], imported: list[str], model: str, experiments: list[str], models: list[str],
-    language: str, folder: Path,
+    *, layers: str, table_of_experiments: str, manifests: list[str], imported: list[str], model: str,
+    experiments: list[str], models: list[str], config: Mapping[str, Any], language: str, folder: Path,
 ) -> None:  # fmt: skip
     table = read_table(layers)
+    provenance = collect_provenance(read_table(table_of_experiments), config, [model])
     manifest = next((read_json(path) for path in manifests), None)
     with atomic_folder(folder) as temporary:
         compared = list(sizes(manifests, imported, experiments))
@@ -43,8 +45,9 @@ def main(
             comparison["deployment"] = serving_verdicts(table, model, experiment, manifest)
             write_text(temporary / f"{experiment}.txt", structure_text(comparison, language))
             page = structure_html(
-                comparison, language, before=names[place], after=names[place + 2], site=Site(models, root="../../")
-            )
+                comparison, language, before=names[place], after=names[place + 2],
+                site=Site(models, root="../../"), provenance=provenance,
+            )  # fmt: skip
             write_text(temporary / f"{experiment}.html", page)
             write_json(temporary / f"{experiment}.json", comparison)
 
@@ -53,11 +56,13 @@ if __name__ == "__main__":
     with workflow_job(snakemake, "compare_structures", f"compare structures {snakemake.wildcards.model}"):
         main(
             layers=snakemake.input.layers,
+            table_of_experiments=snakemake.input.experiments,
             manifests=list(snakemake.input.manifest),
             imported=list(snakemake.input.imported),
             model=snakemake.wildcards.model,
             experiments=list(snakemake.params.experiments),
             models=list(snakemake.params.models),
+            config=snakemake.config,
             language=snakemake.params.language,
             folder=Path(snakemake.output[0]),
         )

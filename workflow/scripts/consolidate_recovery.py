@@ -4,10 +4,10 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import read_table, write_table
+from espalier.files import read_table
 from espalier.jobs.log import workflow_job
 from espalier.results.recovered import RecoveredEntry, recovered_rows, recovered_table
-from espalier.tables import RecoveredExperiments
+from espalier.tables import RecoveredExperiments, write_with_schema
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -26,7 +26,7 @@ def main(
     rows = recovered_rows(
         [RecoveredEntry(**entry) for entry in entries], frame, texts, configured=configured, missing=missing
     )
-    write_table(table, RecoveredExperiments.validate(recovered_table(rows, texts)))
+    write_with_schema(table, recovered_table(rows, texts), RecoveredExperiments)
 
 
 if __name__ == "__main__":

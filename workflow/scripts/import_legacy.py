@@ -5,12 +5,12 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 import logging
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import write_json, write_table
+from espalier.files import write_json
 from espalier.jobs.log import workflow_job
 from espalier.results.legacy.read import read_experiment
 from espalier.results.legacy.scan import FoundExperiment, SearchFacts
 from espalier.results.legacy.table import import_summary, import_table, summary_lines
-from espalier.tables import ImportedValues
+from espalier.tables import ImportedValues, write_with_schema
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -24,13 +24,13 @@ def main(*, names: dict[str, Any], table: str, summary_file: str) -> None:
     experiments = [
         read_experiment(one, search, methods=names["methods"], model_names=names["model_names"]) for one in found
     ]
-    frame = ImportedValues.validate(import_table(search, zip(found, experiments, strict=True)))
+    frame = import_table(search, zip(found, experiments, strict=True))
     summary = import_summary(search, frame, names["not_read"])
     for line in summary_lines(summary):
         logger.warning("%s", line)
     counts = ", ".join(f"{count} {status}" for status, count in summary["experiments"].items())
     logger.info("experiments: %s", counts)
-    write_table(table, frame)
+    write_with_schema(table, frame, ImportedValues)
     write_json(summary_file, summary)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from espalier.analysis.common_settings import experiments_of_common_settings, settings_of
 from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.selection import ModelRows, is_raced, valid_rows
 from espalier.analysis.study_comparisons import PairOnSettings
@@ -15,8 +16,6 @@ from espalier.errors import UserError
 from espalier.messages.catalogue import Message
 from espalier.statistics.bootstrap import Bootstrap
 from espalier.statistics.comparison import BaseInstructComparison, PairedDraws, base_vs_instruct, paired_draws
-
-SETTING_COLUMNS = ("method", "taylor_seq_len", "taylor_num_samples", "calibration")
 
 
 def compare_base_and_instruct(
@@ -36,7 +35,7 @@ def compare_base_and_instruct(
     if reason := _why_not(base, instruct):
         return _comparison_json(_undefined(reason))
     rows = [valid_rows(model.at(ratio)) for model in (base, instruct)]
-    settings = [_settings(frame) for frame in rows]
+    settings = [settings_of(frame) for frame in rows]
     accuracies = [frame["acc_mean"].astype("float64").to_numpy() for frame in rows]
     if any(len(set(of_model)) < len(of_model) for of_model in settings):
         return _comparison_json(_undefined(Message("setting_twice")))
@@ -61,21 +60,8 @@ def _why_not(base: ModelRows, instruct: ModelRows) -> Message | None:
 
 def pair_on_settings(base: ModelRows, instruct: ModelRows, ratio: float | None) -> PairOnSettings | None:
     """Return the experiments of the common settings of two models at one ratio; None if there are none to compare."""
-    rows = [valid_rows(model.at(ratio)) for model in (base, instruct)]
-    of_setting = [dict(zip(_settings(frame), frame["experiment"].map(str), strict=True)) for frame in rows]
-    common = [setting for setting in of_setting[0] if setting in of_setting[1]]
-    if not common or any(len(known) < len(frame) for known, frame in zip(of_setting, rows, strict=True)):
-        return None
-    names = [tuple(str(known[setting]) for setting in common) for known in of_setting]
-    return PairOnSettings(base.family, base.model, instruct.model, *names)
-
-
-def _settings(rows: pd.DataFrame) -> list[Hashable]:
-    """Return the setting of each row, with None for missing values: unlike NaN, None equals None."""
-    return [
-        tuple(None if pd.isna(value) else str(value) for value in row)
-        for row in rows[list(SETTING_COLUMNS)].itertuples(index=False)
-    ]
+    names = experiments_of_common_settings((base, instruct), ratio)
+    return PairOnSettings(base.family, base.model, instruct.model, *names) if names[0] else None
 
 
 def _paired_draws(draws: list[Bootstrap | None], rows: list[pd.DataFrame]) -> PairedDraws | None:

@@ -31,7 +31,7 @@ from espalier.analysis.selection import (
     to_int,
     valid_rows,
 )
-from espalier.analysis.study_comparisons import PairOnSettings, compare_over_models
+from espalier.analysis.study_comparisons import PairOnSettings, compare_over_models, nothing_compared
 from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
 from espalier.statistics import conclusions
@@ -149,10 +149,10 @@ def analyse_study(
     raced = next((one["common_documents"] for one in analyses.values() if one.get("common_documents")), None)
     if raced is not None:
         compared = {key: content | {"common_documents": raced} for key, content in compared.items()}
-    none = no_comparisons(Message("no_valid_experiment")) | {"models": [], "left_out": [], "groups": []}
+    none = nothing_compared(Message("no_valid_experiment"), [])
 
     def at(ratio: float | None) -> dict[str, Any]:
-        content = compared.get("" if ratio is None else ratio_key(ratio), none | {"base_vs_instruct": {}})
+        content = compared.get("" if ratio is None else ratio_key(ratio), none)
         found = _compare_models(models, in_comparisons, ratio, analyses, draws)
         return _with_comparisons(found, content, analyses)
 

@@ -27,6 +27,7 @@ from espalier.statistics.bootstrap import N_DRAWS, Bootstrap, bootstrap
 from espalier.statistics.correctness import COLUMNS, Correctness, check_means, correctness
 from espalier.statistics.counts import draw_from_counts
 from espalier.statistics.validation import FloatArray
+from espalier.tables import Draws, column_metadata
 
 SEED = 0
 _ALL_DOCUMENTS = "all_documents/"
@@ -270,7 +271,9 @@ def draws_table(evidence: Evidence) -> pa.Table:
             metadata |= {prefix + key: value for key, value in found.items()}
             for number, name in enumerate(draws.experiments):
                 columns[prefix + name] = draws.draws[:, number].astype(np.float32)
-    return pa.table(columns).replace_schema_metadata(metadata)
+    described = column_metadata(Draws, columns)
+    fields = [pa.field(name, pa.float32(), metadata=dict(described[name])) for name in columns]
+    return pa.table(columns, schema=pa.schema(fields, metadata=metadata))
 
 
 def read_draws(table: pa.Table, *, all_documents: bool = False) -> Bootstrap | None:

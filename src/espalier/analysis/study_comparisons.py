@@ -2,7 +2,8 @@
 
 A difference of a group of models (all, of a kind, of a family) is the mean over its models, which are as given: nothing
 is said about other models. The documents of all models are the same and their draws are joint. All differences of all
-groups and pruning ratios, and the differences between Base and Instruct, are one family, whose intervals hold together.
+groups and pruning ratios, the differences between models, and those between Base and Instruct, are one family, whose
+intervals hold together.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from espalier.analysis.answers import control_messages, method_messages, setting
 from espalier.analysis.comparisons import no_comparisons
 from espalier.analysis.contrasts import LENGTH, SAMPLES, Contrast, Values, contrast_json, contrasts_of, values_of
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
+from espalier.analysis.model_ranking import model_messages, no_ranking, rank_models, ranking_json
 from espalier.analysis.selection import ModelRows, valid_rows
 from espalier.errors import UserError
 from espalier.messages.catalogue import Message
@@ -80,7 +82,8 @@ def compare_over_models(
     Returns:
         For each pruning ratio (by its key): the content of `compare_within_model` for all models together (`kept`,
         `differences`, `statements`), `models` and `left_out` (models without draws), `groups` with differences and
-        statements of each kind and family, and `base_vs_instruct` with a difference by family, of the same measure.
+        statements of each kind and family, `ranking` of the models, and `base_vs_instruct` with a difference by family,
+        of the same measure.
         If models cannot be compared, all lists are empty, and `reason` and `why` say why.
     """
     used = [model for model in models if draws.get(model.model) is not None]
@@ -88,7 +91,7 @@ def compare_over_models(
     ratios = {ratio_key(ratio): ratio for model in models for ratio in model.ratios}
     reason = _why_not(used, draws, len(models))
     if reason is not None:
-        return {key: _nothing(reason, left_out) for key in ratios}
+        return {key: nothing_compared(reason, left_out) for key in ratios}
     own = {model.model: draws[model.model] for model in used}
     values = _values({name: one for name, one in own.items() if one is not None})
     family = [
@@ -98,16 +101,25 @@ def compare_over_models(
     ]
     kinds = [(key, pair) for key in ratios for pair in pairs.get(key, ()) if {pair.base, pair.instruct} <= set(own)]
     drawn = [_kinds_difference(pair, values) for _, pair in kinds]
+    rankings = {key: rank_models(used, ratio, values) for key, ratio in ratios.items()}
+    between = [(key, pair) for key, ranking in rankings.items() for pair in ranking.pairs]
+    first_pair = {key: next((i for i, one in enumerate(between) if one[0] == key), 0) for key in ratios}
     columns = [(one.estimate, one.draws) for one in family] + drawn
+    columns += [rankings[key].difference(pair) for key, pair in between]
     if not columns:
-        return {key: _nothing(Message("nothing_to_compare"), left_out) for key in ratios}
+        return {key: nothing_compared(Message("nothing_to_compare"), left_out) for key in ratios}
     found = simultaneous_contrasts(
         [one[0] for one in columns], np.stack([one[1] for one in columns], axis=1), level=level
     )
     measure = next(iter(values.values())).measure
+    ranked = {
+        key: ranking_json(ranking, found, len(family) + len(drawn) + first_pair[key])
+        for key, ranking in rankings.items()
+    }
     return {
         key: {
-            **_at_ratio(key, family, found, measure),
+            **_at_ratio(key, family, found, measure, ranked[key]),
+            "ranking": ranked[key],
             "level": level,
             "critical": found.critical,
             "models": [model.model for model in used],
@@ -145,8 +157,11 @@ def groups_of(models: Iterable[ModelRows]) -> list[Group]:
     ]
 
 
-def _nothing(reason: Message, left_out: list[str]) -> dict[str, Any]:
-    return no_comparisons(reason) | {"models": [], "left_out": left_out, "groups": [], "base_vs_instruct": {}}
+def nothing_compared(reason: Message, left_out: list[str]) -> dict[str, Any]:
+    """Return the content of a ratio at which models cannot be compared."""
+    return no_comparisons(reason) | {
+        "models": [], "left_out": left_out, "groups": [], "base_vs_instruct": {}, "ranking": no_ranking(reason),
+    }  # fmt: skip
 
 
 def _valid(model: ModelRows, ratio: float) -> Any:
@@ -208,7 +223,9 @@ def _kinds_difference(pair: PairOnSettings, values: Mapping[str, Values]) -> tup
     return estimate, instruct.draws.mean(axis=1) - base.draws.mean(axis=1)
 
 
-def _at_ratio(key: str, family: Sequence[_Difference], found: SimultaneousContrasts, measure: str) -> dict[str, Any]:
+def _at_ratio(
+    key: str, family: Sequence[_Difference], found: SimultaneousContrasts, measure: str, ranking: Mapping[str, Any]
+) -> dict[str, Any]:
     by_group: dict[Group, list[dict[str, Any]]] = {}
     for index, one in enumerate(family):
         if one.ratio == key:
@@ -218,7 +235,10 @@ def _at_ratio(key: str, family: Sequence[_Difference], found: SimultaneousContra
     return {
         "measure": measure,
         "differences": overall,
-        "statements": _statements(overall, measure),
+        "statements": {
+            "models": to_json_list(model_messages(ranking, measure)),
+            **_statements(overall, measure),
+        },
         "groups": [
             {
                 "by": group.by,

@@ -77,7 +77,9 @@ def uncertainty_of(rows: pd.DataFrame, evidence: Evidence, best: str | None, lev
         if common is None
         else _best_of_race(rows, compared, common, best)
     )
-    found = content | of_best | _comparisons(compared, draws if common is None else common.draws, levels)
+    compared_draws = draws if common is None else common.draws
+    found = content | of_best | _comparisons(compared, compared_draws, levels)
+    found["methods"] = _method_means(valid_rows(compared_rows(rows, key, evidence), controls=True), compared_draws)
     found["statements"] = {
         "intervals": to_json_list([conclusions.intervals_message(draws)]), **of_best["statements"],
         **found["statements"],
@@ -142,17 +144,22 @@ def _comparisons(valid: pd.DataFrame, draws: Bootstrap, levels: PageLevels) -> d
     tokens = compare_at_equal_tokens(
         accuracy, columns["taylor_seq_len"], columns["taylor_num_samples"], blocks, candidates.draws
     )
-    by_method = candidates.averaged(methods)
-    ends = by_method.intervals()
     return {
-        "methods": {
-            name: {"mean": float(by_method.accuracy[index]), "interval": to_plain_json(ends[index])}
-            for index, name in enumerate(by_method.experiments)
-        },
         "axes": _axes_json(axes),
         "seeds": _seeds_json(seeds),
         "tokens": [_token_group_json(group) for group in tokens],
         "statements": {"axes": to_json_list(conclusions.axes_messages(seeds, levels.seeds)) if len(names) > 1 else []},
+    }
+
+
+def _method_means(rows: pd.DataFrame, draws: Bootstrap) -> dict[str, dict[str, Any]]:
+    """Return the mean accuracy of each method and control over its experiments, with its interval."""
+    shown = draws.select([str(name) for name in rows["experiment"]])
+    means = shown.averaged([str(method) for method in rows["method"]])
+    ends = means.intervals()
+    return {
+        name: {"mean": float(means.accuracy[index]), "interval": to_plain_json(ends[index])}
+        for index, name in enumerate(means.experiments)
     }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from espalier.errors import UserError
 from espalier.evaluation.settings import EvaluatorSettings
-from espalier.files import read_json, sha256_of_unchanged, write_result, write_table
+from espalier.files import read_json, sha256_of_unchanged, write_result
 from espalier.jobs import pieces
 from espalier.jobs.pieces import Piece, make_with_others
 from espalier.jobs.resources import JobResources
@@ -233,7 +233,7 @@ def _evaluate(
     store: Store | None,
 ) -> None:  # fmt: skip
     from espalier.results.race_store import AnswerStore
-    from espalier.tables import Samples
+    from espalier.tables import Samples, write_with_schema
 
     parsed = None if plan is None else Plan.from_dict(plan)
     answered = None if store is None or recovered is not None else AnswerStore(store.folder, recipe).read()
@@ -241,7 +241,7 @@ def _evaluate(
         result = _complete(job.evaluator, parsed, answered)
     else:
         result = job.evaluator.evaluate(parsed, None if recovered is None else _merging(recovered))
-    write_table(folder / SAMPLES, Samples.validate(result.samples))
+    write_with_schema(folder / SAMPLES, result.samples, Samples)
     write_result(folder / METRICS, {**result.metrics, "hardware": job.hardware, "recipe": recipe})
     logger.info("acc_mean %.4f", result.metrics["acc_mean"]["value"])
 

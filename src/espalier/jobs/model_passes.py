@@ -19,7 +19,6 @@ from espalier.jobs.calibration import load_sequences
 from espalier.jobs.resources import JobResources
 from espalier.models.from_manifest import load_from_manifest
 from espalier.study.passes import GRADIENTS, IMPORTANCE, PRIORS, Pass
-from espalier.tables import GradientStatistics, Importance, PriorTable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,7 +51,7 @@ class ModelPasses:
         """
         if one.text is None:
             found = importance_of_weights(self._load(one.dtype), str(one.criterion))
-            return {IMPORTANCE: Importance.validate(pd.DataFrame(found))}
+            return {IMPORTANCE: pd.DataFrame(found)}
         counts = SampleCounts(**one.counts)
         sequences = SequenceSettings(**one.sequences, n_samples=counts.largest)
         if one.criterion is None:
@@ -72,9 +71,9 @@ class ModelPasses:
             criterion=criterion,
             settings=settings,
         )
-        tables = {IMPORTANCE: Importance.validate(pd.DataFrame(found.importance))}
+        tables = {IMPORTANCE: pd.DataFrame(found.importance)}
         if GRADIENTS in one.outputs:
-            tables[GRADIENTS] = GradientStatistics.validate(pd.DataFrame(found.gradients))
+            tables[GRADIENTS] = pd.DataFrame(found.gradients)
         return tables
 
     def _priors(
@@ -90,7 +89,7 @@ class ModelPasses:
             for n_samples in counts.snapshots
         ]
         joined = {column: np.concatenate([table[column] for table in columns]) for column in columns[0]}
-        return {PRIORS: PriorTable.validate(pd.DataFrame(joined))}
+        return {PRIORS: pd.DataFrame(joined)}
 
     def _load(self, dtype: str) -> PreTrainedModel:
         if self._model is None:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import read_json, sha256_of_unchanged, write_json, write_table
+from espalier.files import read_json, sha256_of_unchanged, write_json
 from espalier.jobs import pieces
 from espalier.jobs.pieces import Piece, make_with_others
 from espalier.jobs.resources import JobResources
@@ -49,8 +49,12 @@ class PassJob:
         recipe = one.recipe(self.manifest, None if one.text is None else sha256_of_unchanged(one.text))
 
         def make(folder: Path) -> None:
+            from espalier.study.passes import GRADIENTS, IMPORTANCE, PRIORS
+            from espalier.tables import GradientStatistics, Importance, PriorTable, write_with_schema
+
+            schemas = {IMPORTANCE: Importance, GRADIENTS: GradientStatistics, PRIORS: PriorTable}
             for name, table in self.model.tables(one).items():
-                write_table(folder / name, table)
+                write_with_schema(folder / name, table, schemas[name])
             write_json(folder / RECIPE, recipe)
 
         return Piece(one.name, store_key(recipe), make, job=f"{one.name} {self.manifest['model']}")

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.errors import UserError
-from espalier.files import read_json, sha256_of_unchanged, write_result, write_table
+from espalier.files import read_json, sha256_of_unchanged, write_result
 from espalier.jobs.evaluation import EvaluationJob, plan_header, scores_of
 from espalier.jobs.interrupts import is_stopping
 from espalier.jobs.pieces import Piece, make_piece, only_hands_over
@@ -199,7 +199,7 @@ class RaceJob:
 
     def _summarise(self, name: str, standing: Standing) -> None:
         from espalier.evaluation.evaluator import DocumentAnswers
-        from espalier.tables import Samples
+        from espalier.tables import Samples, write_with_schema
 
         found, wanted = self._answers[name].read(), self._record.documents(standing.rung)
         scores = scores_of(found, wanted)
@@ -207,7 +207,7 @@ class RaceJob:
         answers = DocumentAnswers(scores, found.n_truncated, perplexity, found.n_params, found.timing_s)
         result = self._job.evaluator.summarise(answers)
         with self._store.new_entry(standing.key) as folder:
-            write_table(folder / SAMPLES, Samples.validate(result.samples))
+            write_with_schema(folder / SAMPLES, result.samples, Samples)
             content = {**result.metrics, "hardware": self._job.hardware, "recipe": standing.recipe}
             write_result(folder / METRICS, content)
         logger.info("%s: acc_mean %.4f on %d documents", name, result.metrics["acc_mean"]["value"], len(wanted))

@@ -43,7 +43,7 @@ class Obstacle(NamedTuple):
 
     def __str__(self) -> str:
         """Return the obstacle in English."""
-        kept = "; ".join(f"{size:,} in layers {layers}" for size, layers in list(self.sizes.items())[:_SHOWN])
+        kept = "; ".join(f"{size:,} in {_in_words(layers)}" for size, layers in list(self.sizes.items())[:_SHOWN])
         more = f"; {len(self.sizes) - _SHOWN} more" if len(self.sizes) > _SHOWN else ""
         if self.kind == "heads":
             return (
@@ -52,7 +52,8 @@ class Obstacle(NamedTuple):
             )
         if self.kind in {"no_attention", "no_mlp"}:
             block = "attention" if self.kind == "no_attention" else "MLP"
-            return f"layers {next(iter(self.sizes.values()))} have no {block}"
+            layers = next(iter(self.sizes.values()))
+            return f"{_in_words(layers)} {'has' if layers.isdigit() else 'have'} no {block}"
         what = "KV groups" if self.kind == "kv_groups" else "MLP channels"
         return f"{len(self.sizes)} different numbers of {what} ({kept}{more})"
 
@@ -114,6 +115,10 @@ def format_layer_ranges(layers: Iterable[int]) -> str:
         [layer for _, layer in run] for _, run in groupby(enumerate(sorted(layers)), key=lambda pair: pair[1] - pair[0])
     ]
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _in_words(layers: str) -> str:
+    return f"layer {layers}" if layers.isdigit() else f"layers {layers}"
 
 
 def _by_size(sizes: Mapping[int, int]) -> dict[int, str]:

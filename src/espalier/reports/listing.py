@@ -24,12 +24,18 @@ class Cell:
         value: Sort key of a number; None if the number is missing.
         is_number: Whether the cell is sorted by `value` and not by `shown`.
         link: Address that the cell links to.
+        more: Text after `shown`, which is not printed on paper.
     """
 
     shown: str
     value: float | None = None
     is_number: bool = True
     link: str | None = None
+    more: str = ""
+
+
+PRINTED_TASKS = 8
+"""A printed page has no room for the columns of more tasks."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,16 @@ class Listing:
         header: Titles of the columns.
         rows: Cells of each row.
         filters: Title, column index and values of each filter.
+        not_printed: Indices of the columns that are left out on paper.
+        print_note: What is left out on paper; empty if nothing is.
     """
 
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     filters: Sequence[tuple[str, int, Sequence[str]]] = field(default_factory=tuple)
+    not_printed: Sequence[int] = ()
+    print_note: str = ""
 
 
 def experiments_listing(
@@ -83,7 +93,9 @@ def experiments_listing(
     ]  # fmt: skip
     filters = [(texts("method"), 1, methods), (texts("p.ratio"), 2, ratios)]
     filters.append((texts("in_set"), 8, [texts("yes"), texts("no")]))
-    return Listing(texts("p.experiments"), header, cells, filters)
+    left_out = _not_printed(len(codes), analysis["tasks"])
+    note = texts("p.no_tasks") if left_out else ""
+    return Listing(texts("p.experiments"), header, cells, filters, left_out, note)
 
 
 def all_experiments_listing(
@@ -111,7 +123,16 @@ def all_experiments_listing(
     columns = ((texts("x.model"), 0), (texts("method"), 2), (texts("p.ratio"), 3))
     filters = [(title, number, list(dict.fromkeys(row[number].shown for row in cells))) for title, number in columns]
     filters.append((texts("in_set"), 9, [texts("yes"), texts("no")]))
-    return Listing(texts("p.experiments"), [*(texts(code) for code in codes), *tasks], cells, filters)
+    header = [*(texts(code) for code in codes), *tasks]
+    left_out = _not_printed(len(codes), tasks)
+    has_more = any(cell.more for row in cells for cell in row)
+    note = texts("p.no_tasks") if left_out else texts("p.no_stderr") if has_more else ""
+    return Listing(texts("p.experiments"), header, cells, filters, left_out, note)
+
+
+def _not_printed(first: int, tasks: Sequence[str]) -> list[int]:
+    """Return the columns of the tasks, which begin at `first`, if paper has no room for them."""
+    return list(range(first, first + len(tasks))) if len(tasks) > PRINTED_TASKS else []
 
 
 def _experiment_cells(texts: Texts, model: str, row: Row, tasks: Sequence[str], site: Site) -> list[Cell]:
@@ -159,7 +180,7 @@ def _text_cell(value: Any, link: str | None = None) -> Cell:
 
 
 def _task_cell(acc: float | None, stderr: float | None) -> Cell:
-    return Cell(format_fixed(acc, 3) + ("" if stderr is None else f" ± {format_fixed(stderr, 3)}"), acc)
+    return Cell(format_fixed(acc, 3), acc, more="" if stderr is None else f" ± {format_fixed(stderr, 3)}")
 
 
 def _int_cell(value: int | None) -> Cell:

@@ -12,7 +12,7 @@ from espalier.errors import UserError
 from espalier.reports.formatting import MISSING
 from espalier.reports.layout import banner, table_lines
 from espalier.reports.messages import Texts
-from espalier.reports.sections.serving import serving_remarks, serving_tables
+from espalier.reports.sections.serving import serving_details, serving_remarks, serving_tables
 from espalier.reports.sections.types import ReportSection, Table
 
 STRUCTURE_WIDTH = 104
@@ -98,7 +98,8 @@ def structure_sections(texts: Texts, comparison: dict[str, Any]) -> list[ReportS
         reason = [texts("deployment.none", reason=texts.reason(verdicts))] if verdicts["reason"] else []
         tables = [] if reason else serving_tables(texts, verdicts)
         remarks = [] if reason else serving_remarks(texts, verdicts)
-        sections.append(ReportSection(texts("s.deployment"), reason, tables, remarks))
+        items = [] if reason else serving_details(texts, verdicts)
+        sections.append(ReportSection(texts("s.deployment"), reason, tables, remarks, items=items))
     return sections
 
 
@@ -111,7 +112,8 @@ def _serving_lines(texts: Texts, verdicts: dict[str, Any] | None) -> list[str]:
         return [*lines, texts("deployment.none", reason=texts.reason(verdicts))]
     for table in serving_tables(texts, verdicts):
         lines += [*table_lines(table), ""]
-    return lines + serving_remarks(texts, verdicts)
+    items = [f"  • {item}" for item in serving_details(texts, verdicts)]
+    return [*lines, *items, *([""] if items else []), *serving_remarks(texts, verdicts)]
 
 
 def _layer_comparison(row: dict[Any, Any], n_kv_groups: int | None, n_mlp_channels: int | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from espalier.reports.messages import Texts
 from espalier.reports.page import render_page
+from espalier.reports.provenance import Provenance
 from espalier.reports.site import Link, Site
 from espalier.reports.structure import structure_sections
 
@@ -18,6 +19,7 @@ def structure_html(
     before: str | None = None,
     after: str | None = None,
     site: Site | None = None,
+    provenance: Provenance | None = None,
 ) -> str:
     """Return the page of a comparison of a pruned and an unpruned model (`espalier.reports.structure`).
 
@@ -27,13 +29,14 @@ def structure_html(
         before: Experiment of the page before this one.
         after: Experiment of the page after this one.
         site: The pages of the study.
+        provenance: Where the numbers come from.
     """
     texts = Texts(language)
     site = site or Site(root="../../")
     model, experiment = comparison["model"], comparison["experiment"]
     return render_page(
-        texts, "structure.html", site=site, provenance=None, title=f"{texts('t.title')}: {experiment}", model=model,
-        experiment=experiment, model_page=site.model(model), file=quote(experiment), before=_link(before),
+        texts, "structure.html", site=site, provenance=provenance, title=f"{texts('t.title')}: {experiment}",
+        model=model, experiment=experiment, model_page=site.model(model), file=quote(experiment), before=_link(before),
         after=_link(after), sections=structure_sections(texts, comparison),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from espalier.reports.listing import all_experiments_listing
 from espalier.reports.messages import Texts
 from espalier.reports.page import render_page
 from espalier.reports.provenance import Provenance
+from espalier.reports.sections.answers import percent_interval
 from espalier.reports.sections.cross import cross_headline, failed_jobs
 from espalier.reports.sections.introduction import counts_line
 from espalier.reports.sections.types import Content
@@ -38,6 +39,7 @@ class IndexRow:
     best_address: str | None
     acc: str
     kept: str
+    kept_interval: str
     files: Sequence[Link]
 
 
@@ -72,10 +74,13 @@ def index_html(
         *(Link(path.removeprefix("../").removeprefix("cross_model/"), path) for path in FILES_OF_STUDY),
         Link(texts("n.figures"), "cross_model/figures/"),
     ]
+    ratio = summary["headline_ratio"]
+    ordered = "" if ratio is None or len(analyses) < 2 else texts("n.ordered", ratio=f"{100 * ratio:.10g}%")
     return render_page(
         texts, "index.html", site=site, provenance=provenance, title=texts("n.index.title", study=summary["study"]),
         headline=cross_headline(texts, summary), counts=counts_line(texts, summary["all_ratios"]["experiments"]),
-        rows=[_index_row(texts, analysis, site) for analysis in analyses], shared=shared, figure=figure,
+        rows=[_index_row(texts, analysis, site) for analysis in _by_kept(analyses)], ordered=ordered,
+        shared=shared, figure=figure,
         notes=failed_jobs(texts, summary),
     )  # fmt: skip
 
@@ -108,8 +113,20 @@ def experiments_html(
     )  # fmt: skip
 
 
+def _by_kept(analyses: Sequence[Content]) -> list[Content]:
+    """Order models by what their best experiment keeps; those of which that is not known come last, by accuracy."""
+
+    def order(analysis: Content) -> tuple[bool, float, float, str]:
+        best, kept = analysis["best"], analysis["best_vs_baseline"]["acc_kept"]
+        accuracy = best["acc_mean"] if best else -1.0
+        return kept is None, 0.0 if kept is None else -kept, -accuracy, analysis["model"]
+
+    return sorted(analyses, key=order)
+
+
 def _index_row(texts: Texts, analysis: Content, site: Site) -> IndexRow:
     model, best = analysis["model"], analysis["best"]
+    certain = analysis["uncertainty"]["experiments"].get(best["experiment"], {}) if best else {}
     page = site.model(model) or f"{site.root}{model}/report.html"
     folder = page.removesuffix("report.html")
     files = [Link(texts("n.text"), f"{folder}report.txt"), Link("analysis.json", f"{folder}analysis.json")]
@@ -125,5 +142,6 @@ def _index_row(texts: Texts, analysis: Content, site: Site) -> IndexRow:
         best_address=site.structure(model, best["experiment"]) if best else None,
         acc=format_fixed(best["acc_mean"] if best else None),
         kept=format_percent(analysis["best_vs_baseline"]["acc_kept"] if best else None),
+        kept_interval=percent_interval(texts, certain.get("acc_kept_interval")),
         files=files,
     )

@@ -75,6 +75,7 @@ def _ratio_lines(texts: Texts, content: Any, sections: Sequence[ReportSection]) 
 def _section_lines(section: ReportSection) -> list[str]:
     parts = [list(section.paragraphs)] if section.paragraphs else []
     parts += [table_lines(table) for table in section.tables]
+    parts += [[f"  • {item}" for item in section.items]] if section.items else []
     parts += [list(section.remarks)] if section.remarks else []
     return [line for number, part in enumerate(parts) for line in ([""] if number else []) + part]
 

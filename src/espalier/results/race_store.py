@@ -96,7 +96,9 @@ class AnswerStore:
             answers: Columns task, doc_id, choice, loglikelihood and is_greedy.
             content: `n_truncated`, `perplexity`, `n_params` and `timing_s`.
         """
-        write_table(folder / ANSWERS, answers)
+        from espalier.tables import Samples, column_metadata
+
+        write_table(folder / ANSWERS, answers, column_metadata(Samples, answers))
         write_json(folder / PART, dict(content))
         write_json(folder / RECIPE, dict(recipe))
 
@@ -206,10 +208,12 @@ class TaskFacts:
     @staticmethod
     def write(store: Store, requests: str, tasks: Mapping[str, Any], samples: pd.DataFrame) -> None:
         """Store the facts."""
+        from espalier.tables import Samples, column_metadata
+
         folder = _facts_folder(store.folder, requests)
         with Store(folder.parent).new_entry(folder.name) as new:
             write_json(new / PART, dict(tasks))
-            write_table(new / SAMPLES, samples)
+            write_table(new / SAMPLES, samples, column_metadata(Samples, samples))
             write_json(new / RECIPE, {"requests": requests})
 
     @cached_property

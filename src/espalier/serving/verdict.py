@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from espalier.messages.catalogue import Message
+from espalier.messages.catalogue import Message, Value
 from espalier.models.architecture import ATTENTION, MLP
 from espalier.models.sizes import ModelSizes
 from espalier.planning.stock import KeptLayer, Obstacle, format_layer_ranges, obstacles, stock_kv_group_counts
@@ -213,15 +213,15 @@ class Verdict:
             return [*self.reasons, *self.remarks]
         changes: list[Message] = []
         if self.rounded:
-            multiple, layers = self.target.multiple_of, format_layer_ranges(self.rounded)
+            multiple, layers = self.target.multiple_of, layers_message(self.rounded)
             changes.append(Message("round_widths", {"multiple": multiple, "n": len(self.rounded), "layers": layers}))
         if self.attention_stubs:
-            changes.append(Message("attention_stubs", {"layers": format_layer_ranges(self.attention_stubs)}))
+            changes.append(Message("attention_stubs", {"layers": layers_message(self.attention_stubs)}))
         if self.mlp_stubs:
             channels = max(1, self.target.mlp_stub)
-            changes.append(Message("mlp_stubs", {"channels": channels, "layers": format_layer_ranges(self.mlp_stubs)}))
+            changes.append(Message("mlp_stubs", {"channels": channels, "layers": layers_message(self.mlp_stubs)}))
         if self.left_out:
-            changes.append(Message("left_out", {"layers": format_layer_ranges(self.left_out)}))
+            changes.append(Message("left_out", {"layers": layers_message(self.left_out)}))
         return [*changes, *self.remarks]
 
     @property
@@ -255,13 +255,15 @@ def verdict_for(target: Target, kept: KeptCounts, structure: ModelSizes, propert
         return Verdict(target, reasons=[Message("no_layer_left")])
     slow = [layer for layer in layers if kept.mlp_channels[layer] % RECOMMENDED_MULTIPLE]
     if target.runs_half_precision and slow:
-        remarks.append(Message("ragged_widths", {"multiple": RECOMMENDED_MULTIPLE, "n": len(slow)}))
+        remarks.append(
+            Message("ragged_widths", {"multiple": RECOMMENDED_MULTIPLE, "layers": number_of_layers(len(slow))})
+        )
     has_fewer_heads = any(kept.kv_groups[layer] < structure.layers[layer].n_kv_groups for layer in layers)
     is_derived = properties.model_type in target.derives_head_dim
     if is_derived and has_fewer_heads and _is_stock_for(target, kept, properties):
         remarks.append(Message("derives_head_dim", {"model_type": properties.model_type}))
     if wide := _wide_o_proj(target, kept, properties):
-        remarks.append(Message("wide_o_proj", {"layers": format_layer_ranges(wide), "multiple": target.multiple_of}))
+        remarks.append(Message("wide_o_proj", {"layers": layers_message(wide), "multiple": target.multiple_of}))
     return Verdict(
         target,
         rounded=[layer for layer in layers if kept.mlp_channels[layer] % target.multiple_of],
@@ -313,8 +315,27 @@ def width_recommendation(kept: KeptCounts, structure: ModelSizes) -> Message:
         widest = max(layer.n_mlp_channels for layer in structure.layers)
         share = cost.added_params / removed if removed else 1.0
         return Message("advice_coarse", {"channels": widest, "share": share})
-    values = {"added": cost.added_params, "n": cost.n_layers, "fraction": cost.removed_param_fraction}
+    values: dict[str, Value] = {
+        "added": cost.added_params,
+        "layers": number_of_layers(cost.n_layers),
+        "fraction": cost.removed_param_fraction,
+    }
     return Message("advice_plan", values)
+
+
+def layers_message(layers: Sequence[int]) -> Message:
+    """Return the numbers of some layers in words, such as `layers 0, 3-5`."""
+    return layers_in_words(format_layer_ranges(layers))
+
+
+def layers_in_words(numbers: str) -> Message:
+    """Return numbers of layers, formatted by `format_layer_ranges`, in words."""
+    return Message("layers.one" if numbers.isdigit() else "layers.several", {"layers": numbers})
+
+
+def number_of_layers(n: int) -> Message:
+    """Return how many layers, in words."""
+    return Message("layers.one_of" if n == 1 else "layers.n_of", {"n": n})
 
 
 def _refusals(
@@ -332,7 +353,7 @@ def _refusals(
     if target.all_query_heads:
         full = [layer.n_kv_groups for layer in structure.layers]
         if dropped := [layer for layer, count in enumerate(kept.kv_groups) if 0 < count < full[layer]]:
-            yield Message("query_heads_dropped", {"layers": format_layer_ranges(dropped)})
+            yield Message("query_heads_dropped", {"layers": layers_message(dropped)})
 
 
 def _shape_difference(kept: KeptCounts) -> Message | None:

@@ -16,6 +16,7 @@ from espalier.serving.verdict import (
     ModelProperties,
     Verdict,
     all_verdicts,
+    layers_in_words,
     rounding_costs,
     width_recommendation,
 )
@@ -88,7 +89,7 @@ def _stock_json(kept: KeptCounts, properties: ModelProperties) -> dict[str, Any]
         values: dict[str, Value] = {
             "n": len(obstacle.sizes),
             "sizes": sizes,
-            "layers": next(iter(obstacle.sizes.values())),
+            "layers": layers_in_words(next(iter(obstacle.sizes.values()))),
         }
         messages.append(Message(f"stock_{obstacle.kind}", values))
     return {"has_shape": not messages, "said": to_json_list(messages)}

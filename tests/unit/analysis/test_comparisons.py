@@ -1,6 +1,7 @@
 """Differences between methods and settings: by hand, with what is missing, and over several models."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import english, from_json, to_json
 from espalier.analysis.model import analyse_model
+from espalier.analysis.model_ranking import model_messages
 from espalier.analysis.selection import rows_of, valid_rows
 from espalier.messages.catalogue import Message
 from espalier.reports.messages import Texts
 from espalier.reports.sections.answers import differences_of_models
-from espalier.reports.sections.cross import cross_headline, cross_overview
+from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections
 from espalier.reports.sections.introduction import headline, headline_statements, overview
 from espalier.reports.text import cross_model_text, model_text
 from espalier.statistics.bootstrap import Bootstrap
@@ -243,6 +245,94 @@ def test_models_are_compared_together_by_kind_and_by_family() -> None:
         cross_model_text(summary, language)
 
 
+def ranked_study(known: Mapping[str, dict[str, float]], spread: float = 0.001) -> dict[str, Any]:
+    """Compare models of which the accuracy of each experiment is known; names of experiments begin with the method."""
+    frames, draws = [], {}
+    for seed, (name, accuracy) in enumerate(known.items()):
+        rows = [
+            row(one, acc, model=name, family=name, taylor_seq_len=None if one == "baseline" else 16 * int(one[-1]))
+            for one, acc in accuracy.items()
+        ]
+        frames.append(table(*rows))
+        draws[name] = evidence(spread, seed, names=accuracy).draws
+    summary: dict[str, Any] = analyse_study(pd.concat(frames, ignore_index=True), draws=draws)
+    return json.loads(json.dumps(summary, allow_nan=False))
+
+
+def test_models_are_ranked_by_what_they_keep_on_the_settings_that_all_have() -> None:
+    """A keeps 0.5 and 0.7 of 0.8: 0.75. B keeps the same of 1.0: 0.6. C has x-1 and x-2 as B, and x-3, which is best.
+
+    C's third setting does not count, so B and C are not told apart, though the best experiment of C keeps most of all.
+    """
+    two = {"x-1": 0.5, "x-2": 0.7}
+    found = ranked_study(
+        {"A": two | {"baseline": 0.8}, "B": two | {"baseline": 1.0}, "C": two | {"baseline": 1.0, "x-3": 0.99}}
+    )
+    ranking = found["comparisons"]["ranking"]
+    assert (ranking["n_settings"], ranking["reason"]) == (2, None)
+    assert [one["model"] for one in ranking["models"]] == ["A", "B", "C"]
+    assert [one["mean"] for one in ranking["models"]] == pytest.approx([0.75, 0.6, 0.6])
+    pairs = {(one["first"], one["second"]): one for one in ranking["differences"]}
+    assert {pair: one["differs"] for pair, one in pairs.items()} == {
+        ("A", "B"): True, ("A", "C"): True, ("B", "C"): False,
+    }  # fmt: skip
+    assert pairs["A", "B"]["difference"] == pytest.approx(0.15)
+    # Simultaneous intervals are wider than those of each difference alone, of about 2 standard errors on each side.
+    ends = {one["model"]: one["interval"] for one in ranking["models"]}
+    alone = np.hypot(*(np.ptp(ends[name]) for name in ("A", "B")))
+    assert np.ptp(pairs["A", "B"]["interval"]) > alone
+    texts = Texts()
+    shown = cross_overview(texts, found)
+    line = next(one for one in shown.supported if "A keeps more than" in one)
+    assert line.startswith("Pruning ratio 50%: A keeps more than B (by 15.0 points, 14.")
+    assert line.endswith(", over the 2 settings that all models have.")
+    assert "Pruning ratio 50%: Models whose accuracy kept is not told apart: B and C." in shown.open_questions
+    assert "A keeps more than B, C." in cross_headline(texts, found)
+    section = next(one for one in cross_sections(texts, found) if one.title == texts("x.ranking"))
+    assert section.tables[0].rows[0][0] == "A"
+    assert section.tables[0].rows[0][3] == "B, C"
+    assert [line[0] for line in section.tables[1].rows] == ["A against B", "A against C", "B against C"]
+    # The table of best experiments is ordered by these: C, A, B.
+    assert [line[0] for line in cross_sections(texts, found)[0].tables[0].rows] == ["C", "A", "B"]
+    assert "各模型保留的 ACC" in cross_model_text(found, "zh")
+
+
+def test_models_without_common_settings_or_of_equal_value_are_not_ranked_in_sentences() -> None:
+    alike = {"x-1": 0.5, "x-2": 0.7, "baseline": 0.8}
+    found = ranked_study({"A": alike, "B": alike}, spread=0.01)
+    line = "No two models are told apart by what they keep, over the 2 settings that all have."
+    assert f"Pruning ratio 50%: {line}" in cross_overview(Texts(), found).open_questions
+    assert line in cross_headline(Texts(), found)
+    assert "keeps more than" not in cross_model_text(found)
+    other = ranked_study({"A": {"x-1": 0.5, "baseline": 0.8}, "B": {"y-1": 0.5, "baseline": 0.8}})
+    assert other["comparisons"]["reason"] == "the models have no two methods or settings in common"
+    assert other["comparisons"]["ranking"]["models"] == []
+    partly = {"x-1": 0.5, "y-1": 0.6, "baseline": 0.8}
+    third = ranked_study({"A": partly, "B": partly, "C": {"z-1": 0.5, "baseline": 0.8}})
+    assert third["comparisons"]["ranking"]["reason"] == "no setting has a valid experiment in all models"
+    assert "Models are not compared with each other: no setting has a valid" in cross_model_text(third)
+    without = ranked_study({"A": {"x-1": 0.5, "x-2": 0.7}, "B": {"x-1": 0.3, "x-2": 0.5}})
+    assert without["comparisons"]["measure"] == "accuracy"
+    assert "A is more accurate than B (by 20.0 points" in cross_model_text(without)
+
+
+def test_many_pairs_of_models_are_counted() -> None:
+    def ranking(n: int) -> dict[str, Any]:
+        pairs = [
+            {"first": "A", "second": f"B{one}", "differs": one == 0, "difference": 0.1, "interval": [0.05, 0.15]}
+            for one in range(n + 1)
+        ]
+        return {"n_settings": 1, "models": [{"model": "A"}], "differences": pairs}
+
+    few, many = (Texts().message(to_json(model_messages(ranking(n), "kept")[-1])) for n in (6, 7))
+    assert few.startswith("Models whose accuracy kept is not told apart: A and B1, A and B2, ")
+    assert many == "7 of 8 pairs of models are not told apart by what they keep."
+    (first, _) = model_messages(ranking(6), "kept")
+    assert Texts().message(to_json(first)) == (
+        "A keeps more than B0 (by 10.0 points, 5.0 to 15.0), over the 1 setting that all models have."
+    )
+
+
 def statement(code: str, **values: Any) -> dict[str, Any]:
     return to_json(Message(code, values | {"points": 1.0, "low": 0.5, "high": 1.5, "settings": "4 settings"}))
 
@@ -337,6 +427,23 @@ def test_base_and_instruct_are_compared_by_what_they_keep_at_every_ratio() -> No
     assert any(
         line.startswith("Pruning ratio 50%: F: On the same settings (1 setting), what Instruct and Base keep is not")
         for line in shown.open_questions
+    )
+
+
+def test_the_headline_of_a_model_begins_with_what_its_best_experiment_keeps() -> None:
+    texts = Texts()
+    known = analyse_model(experiments(), "M", headline_ratio=None, evidence=evidence())
+    low, high = (100 * end for end in known["uncertainty"]["experiments"]["x-2"]["acc_kept_interval"])
+    assert headline(texts, known).startswith(
+        f"Pruning ratio 50%: x-2 keeps most: 75.0% (95% interval {low:.1f}% to {high:.1f}%) of the accuracy "
+        "of the unpruned model (accuracy 0.6000 of 0.8000). "
+    )
+    without = analyse_model(experiments(), "M", headline_ratio=None)
+    assert "x-2 keeps most: 75.0% of the accuracy of" in headline(texts, without)
+    frame = experiments()
+    alone = analyse_model(frame[frame["experiment"] != "baseline"], "M", headline_ratio=None)
+    assert headline(texts, alone).startswith(
+        "Pruning ratio 50%: x-2 has the highest accuracy, 0.6000; the unpruned model has no result."
     )
 
 

@@ -161,6 +161,7 @@ def test_the_report_shows_before_and_after(language: str) -> None:
     content = reported(frame, KEPT)
     texts = Texts(language)
     (section,) = recovery_sections(texts, content["by_ratio"]["50"])
+    assert texts("recovery.level") in section.paragraphs  # not among the sentences that hold together
     cells = {cells[0]: cells for cells in section.tables[0].rows}
     assert cells["x-2"][1:4] == ["0.7500", "0.8500", "+0.1000"]
     assert cells["x-2"][5:] == ["20.00", "11.00", "61"]

@@ -88,7 +88,9 @@ def test_documents_give_intervals_the_set_and_words() -> None:
     assert found["set"]["members"] == ["x-1", "x-2"]  # equal; y-1 is far behind
     assert found["experiments"]["y-1"]["in_set"] is False
     assert found["experiments"]["random-1"]["in_set"] is None  # a control is not a candidate
-    assert set(found["methods"]) == {"x", "y"}
+    assert set(found["methods"]) == {"x", "y", "random"}
+    # The control has one experiment, so its mean has the interval of that.
+    assert found["methods"]["random"]["interval"] == pytest.approx(found["experiments"]["random-1"]["interval"])
     assert found["optimism"]["split_half_at_half_the_documents"]["n_splits"] == 1_000
     assert found["axes"]["parts"]["method"]["share"] > 0.7
     assert found["seeds"]["reason"] == "only 1 calibration seed; at least 2 are needed"

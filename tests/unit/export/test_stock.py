@@ -119,8 +119,8 @@ def test_a_plan_without_a_stock_shape_is_refused_with_what_is_in_the_way(make_so
     source.description["stock"] = True
     message = (
         r"export\.stock: the plan of model 'A' has no stock shape: layers 0, 3 have no attention, and layers 1, 3 have "
-        r"no MLP, and 3 different numbers of KV groups \(0 in layers 0, 3; 2 in layers 2; 1 in layers 1\), and 3 "
-        r"different numbers of MLP channels \(0 in layers 1, 3; 24 in layers 0; 3 in layers 2\)\. Export it without"
+        r"no MLP, and 3 different numbers of KV groups \(0 in layers 0, 3; 2 in layer 2; 1 in layer 1\), and 3 "
+        r"different numbers of MLP channels \(0 in layers 1, 3; 24 in layer 0; 3 in layer 2\)\. Export it without"
     )
     with pytest.raises(UserError, match=message):
         export(source, tmp_path / "out/best")
@@ -164,7 +164,7 @@ def test_stock_shapes_by_hand() -> None:
     found = obstacles([whole, KeptLayer(2, 40, False), gone, KeptLayer(2, 40, False), KeptLayer(2, 8, False)])
     assert [(one.kind, one.sizes) for one in found] == [("mlp_channels", {40: "1, 3", 48: "0", 8: "4"})]
     many = obstacles([KeptLayer(2, 10 + n, False) for n in range(5)])
-    assert str(many[0]).endswith("(14 in layers 4; 13 in layers 3; 12 in layers 2; 2 more)")
+    assert str(many[0]).endswith("(14 in layer 4; 13 in layer 3; 12 in layer 2; 2 more)")
 
 
 def test_a_study_is_refused_whose_named_exports_cannot_be_stock() -> None:

@@ -22,6 +22,7 @@ from espalier.reports.figures.model import model_figures
 from espalier.reports.figures.perplexity import without_outliers
 from espalier.reports.figures.sizes import pareto_front
 from espalier.reports.messages import Texts
+from espalier.reports.study_pages import index_html
 from tests.unit.analysis.test_analysis import missing, row, table
 from tests.unit.analysis.test_uncertainty import analyse_race, evidence, raced
 from tests.unit.analysis.test_uncertainty import experiments as with_documents
@@ -226,6 +227,20 @@ def test_figures_of_a_study() -> None:
     assert any(tip == "M, x-4\nmean accuracy 0.5400\nKept 67.5%" for tip in tips(root))
     for figure in figures.values():
         render(figure)
+
+
+def test_models_are_ordered_by_what_they_keep() -> None:
+    """A has the higher accuracy, but keeps 0.80 / 1.00; B keeps 0.70 / 0.80 = 87.5%."""
+    rows = [row("x-1", 0.8, model="A"), row("baseline", 1.0, model="A"),
+            row("x-1", 0.7, model="B"), row("baseline", 0.8, model="B")]  # fmt: skip
+    frame = table(*rows)
+    analyses = [analyse_model(frame, model, headline_ratio=None) for model in ("A", "B")]
+    summary = analyse_study(frame)
+    (figure,) = (one for one in study_figures(Texts(), summary, analyses) if one.name == "best_vs_baseline")
+    assert [one["model"] for one in figure.rows] == ["B", "A"]
+    page = index_html(summary, analyses)
+    assert page.index(">B</a></th>") < page.index(">A</a></th>")
+    assert "Models are ordered by what their best experiment keeps at 50% removed." in page
 
 
 def test_a_user_changes_the_style(tmp_path: Path) -> None:

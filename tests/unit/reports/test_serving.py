@@ -7,7 +7,7 @@ import pytest
 
 from espalier.reports.html import model_html
 from espalier.reports.messages import Texts
-from espalier.reports.structure import compare_structure, structure_text
+from espalier.reports.structure import compare_structure, structure_sections, structure_text
 from espalier.reports.text import model_text
 from espalier.serving.inference_summary import TimedRun, Workload, summarise_runs
 from espalier.serving.verdict_json import serving_verdicts
@@ -98,9 +98,12 @@ def test_verdicts_in_the_comparison_of_layers() -> None:
     assert "Which programs load it" not in structure_text(comparison)
     comparison["deployment"] = serving_verdicts(layers(), "M", "x-4", MANIFEST)
     lines = structure_text(comparison).splitlines()
-    vllm = "  • vLLM (Transformers backend): attention of zeros (layers 1);"
+    sections = structure_sections(Texts(), comparison)
+    assert any(item.startswith("vLLM (Transformers backend): attention of") for item in sections[-1].items)
+    assert not any("•" in remark for remark in sections[-1].remarks)
+    vllm = "  • vLLM (Transformers backend): attention of zeros (layer 1);"
     (line,) = (line for line in lines if line.startswith(vllm))
-    assert "slow on GPUs: the MLP widths of 2 layers are no multiples of 8" in line
+    assert "slow on GPUs: MLP widths that are no multiples of 8, in 2 layers." in line
     assert any(line.split() == ["64", "2", "172,032", *line.split()[-1:]] for line in lines)
 
 

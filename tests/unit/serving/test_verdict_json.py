@@ -73,7 +73,7 @@ def test_stock_shapes_from_the_layers_table() -> None:
     found = serving_verdicts(layers_table(**counts, params_after=[7744, 64]), "A", "x", MANIFEST)
     assert found["stock"]["has_shape"] is False
     assert [message["text"] for message in found["stock"]["said"]] == [
-        "no attention in layers 0", "no MLP in layers 0",
+        "no attention in layer 0", "no MLP in layer 0",
         "2 different numbers of KV groups (number: layers; 2: 1; 0: 0)",
         "2 different MLP widths (width: layers; 48: 1; 0: 0)",
     ]  # fmt: skip

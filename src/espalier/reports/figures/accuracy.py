@@ -118,11 +118,14 @@ def intervals(texts: Texts, content: Content, rows: list[Row]) -> Figure:
 
 
 def accuracy_table(content: Content, rows: list[Row]) -> list[Row]:
-    """Return the table behind the figures of accuracy: the unpruned model first, then the experiments, best first."""
+    """Return the table behind the figures of accuracy: the unpruned model first, then the experiments, best first.
+
+    `in_set`, the older name, and `in_simultaneous_set` are equal: pages and figures show the simultaneous set.
+    """
     columns = {
         "experiment": "experiment", "method": "method", "control": "control", "taylor_seq_len": "seq_len",
         "taylor_num_samples": "samples", "acc_mean": "acc", "acc_mean_low": "low", "acc_mean_high": "high",
-        "in_set": "in_set", "acc_kept": "acc_kept", "ppl": "ppl",
+        "in_set": "in_set", "in_simultaneous_set": "in_set", "acc_kept": "acc_kept", "ppl": "ppl",
     }  # fmt: skip
     table = [{column: row[key] for column, key in columns.items()} for row in rows]
     if baseline := content["baseline"]:

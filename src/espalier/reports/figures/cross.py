@@ -23,7 +23,7 @@ from espalier.reports.figures.drawing import (
 from espalier.reports.figures.model import ratio_name
 from espalier.reports.formatting import format_fixed, format_percent
 from espalier.reports.messages import Texts
-from espalier.reports.sections.introduction import by_ratio
+from espalier.reports.sections.introduction import by_kept, by_ratio
 from espalier.reports.sections.types import Content
 
 
@@ -107,7 +107,7 @@ def accuracy_sizes(texts: Texts, summary: Content) -> Figure:
 def _best_vs_baseline(texts: Texts, content: Content, methods: Mapping[str, Content]) -> Figure:
     """Draw the best experiment of each model, with its interval, and the unpruned model."""
     name, caption = "best_vs_baseline", texts("f.best")
-    configs = sorted(content["best_configs"], key=lambda row: (-row["acc_mean"], row["model"]))
+    configs = by_kept(content["best_configs"])
     if not configs:
         return empty_figure(name, caption, texts("f.best.none"))
     table = [

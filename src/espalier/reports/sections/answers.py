@@ -105,6 +105,53 @@ def differences_section(texts: Texts, compared: Content, of_models: Sequence[Tab
     return ReportSection(texts("s.differences"), [about], [*tables, *of_models], remarks)
 
 
+def ranking_section(texts: Texts, compared: Content) -> ReportSection:
+    """Return the section with the models ordered by what they keep, and all differences between them.
+
+    Args:
+        texts: Texts in the language of the report.
+        compared: The comparisons over all models at one ratio.
+    """
+    ranking, measure = compared["ranking"], compared["measure"]
+    if ranking["reason"]:
+        return ReportSection(texts("x.ranking"), [texts("x.ranking.none", reason=texts.reason(ranking))])
+    n = ranking["n_settings"]
+    settings = texts("one_setting" if n == 1 else "several_settings", n=n)
+    separator = texts("list.separator")
+    rows = [
+        [
+            one["model"], format_percent(one["mean"]), percent_interval(texts, one["interval"]),
+            separator.join(row["second"] for row in ranking["differences"]
+                           if row["differs"] and row["first"] == one["model"]) or MISSING,
+        ]
+        for one in ranking["models"]
+    ]  # fmt: skip
+    mean = texts("x.ranking.mean" if measure == "kept" else "x.ranking.mean_accuracy")
+    header = [texts("x.model"), mean, texts("ci"), texts("x.ranking.more")]
+    pairs = [
+        [
+            texts("difference.method", first=one["first"], second=one["second"]),
+            *_points(texts, one), format_yes_no(texts, one["differs"]),
+        ]
+        for one in ranking["differences"]
+    ]  # fmt: skip
+    codes = ("differences.what", "differences.points", "differences.ci", "differences.told")
+    return ReportSection(
+        texts("x.ranking"),
+        [texts(f"x.ranking.about.{measure}", settings=settings)],
+        [
+            Table(header, rows, (0, 3)),
+            Table([texts(code) for code in codes], pairs, (0, 3), texts("x.ranking.pairs")),
+        ],
+    )
+
+
+def _points(texts: Texts, one: Content) -> tuple[str, str]:
+    """Return a difference and its interval in percentage points."""
+    low, high = (f"{100 * end:+z.1f}" for end in one["interval"])
+    return f"{100 * one['difference']:+z.1f}", texts("interval", low=low, high=high)
+
+
 def differences_of_models(texts: Texts, of_models: Mapping[str, Content]) -> list[Table]:
     """Return the tables of the differences of each model: methods, then settings; without those that would be empty."""
     return [
@@ -163,9 +210,7 @@ def _difference_tables(texts: Texts, title: str, differences: Sequence[Content])
     for code, axes in (("methods", {"method"}), ("settings", {"taylor_seq_len", "taylor_num_samples", "tokens"})):
         rows = [
             [
-                _name(texts, one), f"{100 * one['difference']:+z.1f}",
-                texts("interval", low=f"{100 * one['interval'][0]:+z.1f}", high=f"{100 * one['interval'][1]:+z.1f}"),
-                _settings(texts, one), format_yes_no(texts, one["differs"]),
+                _name(texts, one), *_points(texts, one), _settings(texts, one), format_yes_no(texts, one["differs"]),
             ]
             for one in differences
             if one["axis"] in axes
@@ -192,8 +237,8 @@ def _cell(texts: Texts, one: Content | None) -> str:
     """Format a difference and its interval; a star marks what is told apart."""
     if one is None:
         return MISSING
-    ends = texts("interval", low=f"{100 * one['interval'][0]:+z.1f}", high=f"{100 * one['interval'][1]:+z.1f}")
-    return f"{100 * one['difference']:+z.1f} ({ends}){'*' if one['differs'] else ''}"
+    difference, ends = _points(texts, one)
+    return f"{difference} ({ends}){'*' if one['differs'] else ''}"
 
 
 def _name(texts: Texts, one: Content) -> str:

@@ -21,6 +21,7 @@ from espalier.reports.sections.answers import (
     method_title,
     opposite_models,
     percent_interval,
+    ranking_section,
     sentences,
 )
 from espalier.reports.sections.introduction import (
@@ -52,6 +53,7 @@ def cross_sections(texts: Texts, content: Content) -> list[ReportSection]:
                 texts, content["comparisons"], differences_of_models(texts, content["comparisons_of_models"])
             ),
         ),
+        ranking_section(texts, content["comparisons"]),
         _costs_section(texts, content),
         *literature_sections(texts, content),
     ]
@@ -84,7 +86,19 @@ def cross_headline(texts: Texts, summary: Content) -> str:
         if message["code"].startswith("control_")
     ]
     main = [texts.message(message) for message in headline_statements(compared)]
-    return " ".join([texts(f"headline.means.{compared['measure']}", **values), *main, *own])
+    means_line = texts(f"headline.means.{compared['measure']}", **values)
+    return " ".join([means_line, *main, *_highest_model(texts, compared), *own])
+
+
+def _highest_model(texts: Texts, compared: Content) -> list[str]:
+    """Name the models that are told apart from the first of the ranking, or say that no two are told apart."""
+    for message in sentences(compared["statements"], "models"):
+        if message["code"].startswith("models_all_open"):
+            return [texts.message(message)]
+        if message["code"].startswith("model_better"):
+            lower = texts("list.separator").join(one["values"]["model"] for one in message["values"]["lower"])
+            return [texts(f"headline.models.{compared['measure']}", model=message["values"]["model"], models=lower)]
+    return []
 
 
 def cross_notes(texts: Texts, summary: Content) -> list[str]:
@@ -107,9 +121,10 @@ def cross_overview(texts: Texts, content: Content) -> Overview:
     for _, one in by_ratio(content):
         title = ratio_title(texts, one["pruning_ratio"])
         found = _differences_found(texts, one)
+        between = split_statements(texts, sentences(one["comparisons"]["statements"], "models"))
         opposite = opposite_models(texts, one["comparisons"]["differences"], one["comparisons_of_models"])
-        supported += [at_ratio(texts, title, text) for text in [*found.supported, *opposite]]
-        open_questions += [at_ratio(texts, title, text) for text in found.open_questions]
+        supported += [at_ratio(texts, title, text) for text in [*found.supported, *opposite, *between.supported]]
+        open_questions += [at_ratio(texts, title, text) for text in [*found.open_questions, *between.open_questions]]
         tables += kept_matrix(texts, one, title)
     for _, one in by_ratio(content):
         title = ratio_title(texts, one["pruning_ratio"])

@@ -23,7 +23,7 @@ def _measurement_section(texts: Texts, measured: Content) -> ReportSection:
     tables = [_sizes_table(texts, measured), _speeds_table(texts, measured), _gains_table(texts, measured)]
     aligned = [] if measured["padded_to"] else [texts("inference.aligned")]
     title = texts("s.inference", experiment=measured["experiment"])
-    return ReportSection(title, [about], tables, [*_outcomes(texts, measured), *aligned])
+    return ReportSection(title, [about, texts("inference.level")], tables, [*_outcomes(texts, measured), *aligned])
 
 
 def _sizes_table(texts: Texts, measured: Content) -> Table:

@@ -11,9 +11,9 @@ from espalier.reports.sections.types import Content, Overview, Table
 
 # Beginnings of the codes of statements that the data support. All other statements describe open questions.
 _SUPPORTED = (
-    "method_better", "control_better", "better_than_control", "length_better", "samples_better", "tokens_better",
-    "order_turns", "length_turns", "samples_turn", "set_alone", "methods_outside", "axis_beyond_seeds",
-    "kinds_higher", "kinds_lower", "relation_shown", "from_documents",
+    "method_better", "model_better", "control_better", "better_than_control", "length_better", "samples_better",
+    "tokens_better", "order_turns", "length_turns", "samples_turn", "set_alone", "methods_outside",
+    "axis_beyond_seeds", "kinds_higher", "kinds_lower", "relation_shown", "from_documents",
 )  # fmt: skip
 # Statements on methods that are not better than a control. The headline has them, too.
 _NO_BETTER = ("control_better", "control_open")
@@ -67,17 +67,21 @@ def headline(texts: Texts, analysis: Content) -> str:
     title = ratio_title(texts, analysis["headline_ratio"])
     if best is None:
         return texts("headline.none", ratio=title)
-    sentence = texts("headline.best", ratio=title, best=best["experiment"], acc=format_fixed(best["acc_mean"]))
     certain = analysis["uncertainty"]["experiments"].get(best["experiment"], {})
-    if (ends := certain.get("interval")) is not None:
-        sentence += texts("headline.interval", low=format_fixed(ends[0]), high=format_fixed(ends[1]))
-    if versus["reason"]:
-        sentence += texts("headline.reason", reason=texts.reason(versus))
-    elif versus["acc_kept"] is None:
-        sentence += texts("stop")
+    acc = format_fixed(best["acc_mean"])
+    if versus["reason"] or versus["acc_kept"] is None:
+        sentence = texts("headline.best", ratio=title, best=best["experiment"], acc=acc)
+        if (ends := certain.get("interval")) is not None:
+            sentence += texts("headline.interval", low=format_fixed(ends[0]), high=format_fixed(ends[1]))
+        sentence += texts("headline.reason", reason=texts.reason(versus)) if versus["reason"] else texts("stop")
     else:
+        ends = certain.get("acc_kept_interval")
+        values = {"best": best["experiment"], "kept": format_percent(versus["acc_kept"]), "acc": acc}
+        interval = "" if ends is None else texts(
+            "headline.interval", low=format_percent(ends[0]), high=format_percent(ends[1])
+        )  # fmt: skip
         unpruned = format_fixed(analysis["baseline"]["acc_mean"])
-        sentence += texts("headline.kept", kept=format_percent(versus["acc_kept"]), unpruned=unpruned)
+        sentence = texts("headline.kept", ratio=title, interval=interval, unpruned=unpruned, **values)
         sentence = " ".join([sentence, *noise_caveat(texts, analysis)])
     outside = [message for message in _set_statements(analysis) if message["code"] != "methods_outside"]
     messages = [*headline_statements(analysis["comparisons"]), *outside]

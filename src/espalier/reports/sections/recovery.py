@@ -59,7 +59,7 @@ def recovery_sections(texts: Texts, content: Content) -> list[ReportSection]:
         for name, one in experiments.items()
         if one["status"] != "ok"
     ]
-    return [ReportSection(texts("s.recovery"), [about], [Table(header, rows)], remarks)]
+    return [ReportSection(texts("s.recovery"), [about, texts("recovery.level")], [Table(header, rows)], remarks)]
 
 
 def _format_change(value: float | None) -> str:

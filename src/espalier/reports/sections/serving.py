@@ -18,8 +18,9 @@ def serving_section(texts: Texts, analysis: Content, content: Content) -> Report
         return ReportSection(texts("s.deployment"), [texts("deployment.none", reason=reason)])
     about = texts("deployment.about", experiment=best["experiment"])
     return ReportSection(
-        texts("s.deployment"), [about], serving_tables(texts, verdicts), serving_remarks(texts, verdicts)
-    )
+        texts("s.deployment"), [about], serving_tables(texts, verdicts), serving_remarks(texts, verdicts),
+        items=serving_details(texts, verdicts),
+    )  # fmt: skip
 
 
 def serving_tables(texts: Texts, verdicts: Content) -> list[Table]:
@@ -46,9 +47,9 @@ def serving_tables(texts: Texts, verdicts: Content) -> list[Table]:
     return [Table(header, targets, (0, 1, 2)), Table(costs, rounding, (), caption)]
 
 
-def serving_remarks(texts: Texts, verdicts: Content) -> list[str]:
-    """Return remarks: stock shape, messages of each target, advice on MLP widths, and meaning of the basis column."""
-    details = [
+def serving_details(texts: Texts, verdicts: Content) -> list[str]:
+    """Return what each target needs or refuses, one item for each target of which something is said."""
+    return [
         texts(
             "deployment.details",
             target=texts(f"target.{one['target']}"),
@@ -57,9 +58,12 @@ def serving_remarks(texts: Texts, verdicts: Content) -> list[str]:
         for one in verdicts["targets"]
         if one["said"]
     ]
+
+
+def serving_remarks(texts: Texts, verdicts: Content) -> list[str]:
+    """Return remarks: stock shape, advice on MLP widths, and meaning of the basis column."""
     return [
         _stock_line(texts, verdicts["stock"]),
-        *(f"  • {line}" for line in details),
         texts.message(verdicts["advice"]),
         texts("deployment.basis_about"),
     ]

@@ -42,7 +42,8 @@ class ReportSection:
         title: Title.
         paragraphs: Paragraphs before the tables.
         tables: Tables.
-        remarks: Paragraphs after the tables.
+        items: A list after the tables.
+        remarks: Paragraphs after the list.
         figures: Names of the figures of the section.
     """
 
@@ -51,6 +52,7 @@ class ReportSection:
     tables: Sequence[Table] = ()
     remarks: Sequence[str] = ()
     figures: Sequence[str] = ()
+    items: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
