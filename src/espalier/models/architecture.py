@@ -12,6 +12,7 @@ the columns. The bias of the latter belongs to no group. A layer is a whole deco
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 
 
@@ -97,5 +98,71 @@ GROUP_UNITS = tuple(name for name, unit in UNITS.items() if unit.block)
 """Units that are groups of a block. A method removes these by default."""
 FIRST_SLIDING_LAYER = "max_window_layers"
 """Key of the model's config (Qwen2, Qwen3): number of first layers without sliding window."""
-HEADS_NEED_NOT_DIVIDE = ("mistral", "qwen2", "qwen3")
-"""Values of `model_type` whose stock config allows any number of heads. Others require a divisor of the hidden size."""
+
+
+class Heads(StrEnum):
+    """Numbers of query heads that the stock classes of a family accept. Layers all have the same number."""
+
+    ANY, DIVISORS, ALL = "any number", "divisors of the hidden size", "all heads of the base model"
+
+
+class Family(NamedTuple):
+    """A family of decoders that transformers implements and the contract test covers.
+
+    Attributes:
+        title: Name in documents.
+        name: First part of the class names in transformers, such as `Llama` of `LlamaForCausalLM`.
+        part: Second part of the names of the config and of the model without its head, such as `Text` of
+            `Gemma3TextConfig`.
+        heads: Which numbers of heads a stock checkpoint may have.
+    """
+
+    title: str
+    name: str
+    part: str = ""
+    heads: Heads = Heads.ANY
+
+    @property
+    def config(self) -> str:
+        """Name of the config class in transformers."""
+        return f"{self.name}{self.part}Config"
+
+    @property
+    def model(self) -> str:
+        """Name of the class without a head in transformers."""
+        return f"{self.name}{self.part}Model"
+
+    @property
+    def causal(self) -> str:
+        """Name of the class of the causal language model in transformers."""
+        return f"{self.name}ForCausalLM"
+
+
+FAMILIES = {
+    "llama": Family("Llama", "Llama", heads=Heads.DIVISORS),
+    "mistral": Family("Mistral", "Mistral"),
+    "qwen2": Family("Qwen2", "Qwen2"),
+    "qwen3": Family("Qwen3", "Qwen3"),
+    "cohere": Family("Cohere", "Cohere"),
+    "cohere2": Family("Cohere 2", "Cohere2"),
+    "cwm": Family("CWM", "Cwm", heads=Heads.DIVISORS),
+    "ernie4_5": Family("ERNIE 4.5", "Ernie4_5"),
+    "exaone4": Family("EXAONE 4", "Exaone4"),
+    "gemma": Family("Gemma", "Gemma"),
+    "gemma2": Family("Gemma 2", "Gemma2", heads=Heads.DIVISORS),
+    "gemma3_text": Family("Gemma 3 (text)", "Gemma3", part="Text", heads=Heads.DIVISORS),
+    "granite": Family("Granite", "Granite"),
+    "helium": Family("Helium", "Helium", heads=Heads.ALL),
+    "hunyuan_v1_dense": Family("HunYuan dense", "HunYuanDenseV1"),
+    "ministral": Family("Ministral", "Ministral"),
+    "ministral3": Family("Ministral 3", "Ministral3"),
+    "olmo": Family("OLMo", "Olmo"),
+    "seed_oss": Family("Seed-OSS", "SeedOss"),
+    "smollm3": Family("SmolLM3", "SmolLM3"),
+    "stablelm": Family("StableLM", "StableLm", heads=Heads.ALL),
+}
+"""Families by `model_type`. Each passes the contract test (`tests/unit/models/test_families.py`) and can be exported.
+
+A model of another type with the same projections is tried on a small copy (`espalier.jobs.check_architecture`). It can
+be pruned in memory, and exported if all layers have one shape.
+"""
