@@ -48,9 +48,21 @@ _NEEDED = {
     "cwm": {"rope_parameters": _ROPE, "eos_token_id": 2},
     "exaone4": _BOTH_TYPES,
     "gemma3_text": _BOTH_TYPES,
+    "glm": {"head_dim": 16},
+    "glm4": {"head_dim": 16},
     "hunyuan_v1_dense": {"rope_parameters": _ROPE},
     "ministral": {"rope_parameters": _ROPE, **_BOTH_TYPES},
     "ministral3": {"rope_parameters": {**_ROPE, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 8}},
+    "phi3": {
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "factor": 2.0,
+            "original_max_position_embeddings": 64,
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [1.0, 2.0, 3.0, 4.0],
+        },
+    },
     "smollm3": {"no_rope_layers": [1, 0]},
 }
 

@@ -87,6 +87,11 @@ class _PerLayerSizes:
     which are wrong.
     """
 
+    def validate_rope(self) -> None:
+        """Check the rotary parameters with the sizes of the base model, because some configs read the head count."""
+        with stock_sizes(self):
+            super().validate_rope()  # type: ignore[misc]
+
     def __getattribute__(self, name: str) -> Any:
         try:
             return super().__getattribute__(name)

@@ -14,9 +14,9 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from . import configuration_pruned
-from .architecture import FAMILIES
+from .architecture import FAMILIES, ROTARY
 from .configuration_pruned import kept_groups, stock_sizes
-from .pruned_blocks import resize_block
+from .pruned_blocks import LayerConfig, resize_block
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +31,10 @@ class _Pruned(_Base):  # type: ignore[misc]
     def __init__(self, config: PreTrainedConfig) -> None:
         with stock_sizes(config):
             super().__init__(config)
+            sizes = {"num_attention_heads": config.num_attention_heads}
+        rotary = getattr(self.base_model, ROTARY.rpartition(".")[2], None)
+        if hasattr(rotary, "config"):  # some types of rotary positions read the head count of the config
+            rotary.config = LayerConfig(rotary.config, sizes)
         for layer, kept in zip(self.base_model.layers, kept_groups(config), strict=True):
             for block, n_groups in kept.items():
                 resize_block(layer, block, n_groups)

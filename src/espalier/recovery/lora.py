@@ -26,8 +26,8 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import atomic_folder, sha256_of_json, write_json
-from espalier.models.architecture import LAYERS
-from espalier.models.decoder import ROLES
+from espalier.models.architecture import LAYERS, parts_of
+from espalier.models.decoder import ALL_ROLES
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
@@ -58,12 +58,13 @@ def remaining_projections(model: nn.Module, names: Sequence[str]) -> list[str]:
 
     Args:
         model: The pruned model.
-        names: Names of projections within their blocks, such as `q_proj`.
+        names: Names of projections within their blocks, such as `q_proj`. A fused projection is meant by the name of
+            any of its parts.
 
     Raises:
         UserError: If no layer has any of these projections.
     """
-    roles = [role for role in ROLES if role.name in names]
+    roles = [role for role in ALL_ROLES if set(parts_of(role.name)) & set(names)]
     found = []
     for index, layer in enumerate(model.get_submodule(LAYERS)):
         modules = dict(layer.named_modules())
