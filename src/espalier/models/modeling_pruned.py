@@ -32,7 +32,7 @@ class _Pruned(_Base):  # type: ignore[misc]
         with stock_sizes(config):
             super().__init__(config)
             sizes = {"num_attention_heads": config.num_attention_heads}
-        rotary = getattr(self.base_model, ROTARY.rpartition(".")[2], None)
+        rotary: Any = getattr(self.base_model, ROTARY.rpartition(".")[2], None)
         if hasattr(rotary, "config"):  # some types of rotary positions read the head count of the config
             rotary.config = LayerConfig(rotary.config, sizes)
         for layer, kept in zip(self.base_model.layers, kept_groups(config), strict=True):
