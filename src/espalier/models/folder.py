@@ -41,7 +41,9 @@ _INNER_CONFIGS = (
 _BUFFER = re.compile(r"(^|\.)rotary_emb\.")
 _LAYER_WEIGHT = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)\.weight$")
 # Names within the layer of all projections of all layouts.
-_PROJECTIONS = tuple(dict.fromkeys(path for layouts in LAYOUTS.values() for one in layouts for path in one.paths))
+SUPPORTED_PROJECTIONS = tuple(
+    dict.fromkeys(path for layouts in LAYOUTS.values() for one in layouts for path in one.paths)
+)
 _PATHS = "|".join(re.escape(block.path) for block in BLOCKS.values())
 _IN_BLOCK = re.compile(rf"^{re.escape(LAYERS)}\.\d+\.((?:{_PATHS})\.\w+)\.(weight|bias)$")
 
@@ -108,7 +110,7 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
         weight_files=files,
         sizes=sizes,
         biases=tuple(sorted(part for part, kind in parts if kind == "bias")),
-        block_norms=tuple(sorted({part for part, _ in parts} - set(_PROJECTIONS))),
+        block_norms=tuple(sorted({part for part, _ in parts} - set(SUPPORTED_PROJECTIONS))),
     )
 
 
@@ -250,7 +252,7 @@ def _check_shapes(folder: Path, shapes: Mapping[str, tuple[int, ...]], config: M
     """Check that the projections are matrices that hold whole heads. `load_model` compares all shapes later."""
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     for name, shape in shapes.items():
-        if not _LAYER_WEIGHT.match(name) or not name.removesuffix(".weight").endswith(_PROJECTIONS):
+        if not _LAYER_WEIGHT.match(name) or not name.removesuffix(".weight").endswith(SUPPORTED_PROJECTIONS):
             continue
         if len(shape) != 2 or 0 in shape:
             raise UserError(
