@@ -76,6 +76,7 @@ format: $(INSTALLED)
 generated: $(INSTALLED)
 	$(BIN)/python -m tools.config_options
 	$(BIN)/python -m tools.data_dictionary
+	$(BIN)/python -m tools.families
 
 coverage: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --cov --cov-report=term

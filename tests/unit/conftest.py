@@ -1,6 +1,8 @@
 """Fixtures of the unit tests: tiny random models and a small sandbox world."""
 
+import copy
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,18 +10,16 @@ from types import ModuleType
 
 import pytest
 import torch
+import transformers
 from hypothesis import Phase, settings
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
-    LlamaConfig,
-    MistralConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
 )
 
+from espalier.models.architecture import FAMILIES
 from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.sandbox.corpora import make_pages
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
@@ -31,12 +31,39 @@ torch.set_num_threads(1)  # for models this small, synchronising threads costs m
 # Profile of `make mutation`: a slow test is no failure, and counterexamples are not shrunk.
 settings.register_profile("mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 
-# Model families; models/test_families.py tests each of them.
+# Config class of each family in the table that the installed transformers has.
 CONFIGS = {
-    "llama": LlamaConfig,
-    "mistral": MistralConfig,
-    "qwen2": Qwen2Config,
-    "qwen3": Qwen3Config,
+    name: getattr(transformers, family.config)
+    for name, family in FAMILIES.items()
+    if hasattr(transformers, family.config)
+}
+# A small head, no special tokens outside a small vocabulary, and a window that short texts exceed. The four families
+# that most tests use keep the defaults of their configs.
+SMALL = {"head_dim": 8, "pad_token_id": None, "eos_token_id": None, "sliding_window": 5}
+_BOTH_TYPES = {"layer_types": ["sliding_attention", "full_attention"]}
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+# What the configs of some families need besides.
+_NEEDED = {
+    "cohere2": _BOTH_TYPES,
+    "cwm": {"rope_parameters": _ROPE, "eos_token_id": 2},
+    "exaone4": _BOTH_TYPES,
+    "gemma3_text": _BOTH_TYPES,
+    "glm": {"head_dim": 16},
+    "glm4": {"head_dim": 16},
+    "hunyuan_v1_dense": {"rope_parameters": _ROPE},
+    "ministral": {"rope_parameters": _ROPE, **_BOTH_TYPES},
+    "ministral3": {"rope_parameters": {**_ROPE, "llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 8}},
+    "phi3": {
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "factor": 2.0,
+            "original_max_position_embeddings": 64,
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [1.0, 2.0, 3.0, 4.0],
+        },
+    },
+    "smollm3": {"no_rope_layers": [1, 0]},
 }
 
 
@@ -84,7 +111,7 @@ def random_model(
     architecture: str, vocab_size: int, dtype: torch.dtype = torch.float32, **changes: object
 ) -> PreTrainedModel:
     """Return a seeded random model; by default it has two layers, four query heads and two KV heads."""
-    shape = {
+    shape: dict[str, object] = {
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
@@ -94,7 +121,11 @@ def random_model(
         "initializer_range": 0.3,
     }
     torch.manual_seed(0)
-    config = CONFIGS[architecture](vocab_size=vocab_size, **(shape | changes))
+    config_class = CONFIGS[architecture]
+    if architecture not in {"llama", "mistral", "qwen2", "qwen3"}:
+        known = inspect.signature(config_class).parameters
+        shape |= {key: value for key, value in SMALL.items() if key in known} | _NEEDED.get(architecture, {})
+    config = config_class(vocab_size=vocab_size, **copy.deepcopy(shape | changes))
     return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 

@@ -31,7 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from espalier.calibration.summed_linear import LinearSums, summed_linear
 from espalier.errors import UserError
 from espalier.models.context import context_length
-from espalier.models.decoder import ROLES, Projection, decoder_layers, get_projection, projections
+from espalier.models.decoder import ALL_ROLES, Projection, decoder_layers, get_projection, projections
 from espalier.planning.criteria import Statistic, needs_backward
 from espalier.progress import Progress
 from espalier.scoring.head import decoder_bypassed, positions_at_once
@@ -285,7 +285,7 @@ def _accumulating_gradients(
 
 def _by_projection(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[tuple[nn.Linear, Sums, Sums | None]]:
     """Yield each projection that has sums, with the sums of its weight and of its bias (None without a bias)."""
-    layers, roles = decoder_layers(model), {role.name: role for role in ROLES}
+    layers, roles = decoder_layers(model), {role.name: role for role in ALL_ROLES}
     found: dict[tuple[int, str], list[Sums]] = {}
     for each in sums:
         found.setdefault((each.projection.layer, each.projection.name), []).append(each)

@@ -60,9 +60,11 @@ def _sum_groups(
         projection = each.projection
         if found.features is None:
             continue
-        n_groups = n_kv_groups[projection.layer] if projection.block == "attention" else len(found.features)
-        # The features of a group are consecutive (see `espalier.models.decoder`).
-        per_group = found.features.reshape(n_groups, -1).sum(axis=1)
+        parts = projection.parts or (len(found.features),)
+        n_groups = n_kv_groups[projection.layer] if projection.block == "attention" else parts[-1]
+        # In each part, the features of a group are consecutive (see `espalier.models.decoder`).
+        per_part = np.split(found.features, np.cumsum(parts)[:-1])
+        per_group = np.sum([features.reshape(n_groups, -1).sum(axis=1) for features in per_part], axis=0)
         key = (projection.layer, projection.block)
         importance[key] = importance.get(key, np.zeros(n_groups)) + per_group
     return importance

@@ -14,13 +14,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models import configuration_pruned, modeling_pruned
-from espalier.models.architecture import LAYERS
+from espalier.models.architecture import FAMILIES, LAYERS
 from espalier.models.decoder import head_dim
 from espalier.planning.plan import Plan
 from espalier.planning.stock import StockShape, obstacles, stock_kv_group_counts, stock_shape
-
-CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-"""Prefixes of the transformers class names, by `model_type`, of the models that can be exported."""
 
 STUB_CHANNELS = 32
 """Width of an MLP of zeros. A width of 1 is unsuitable for kernels and tensor parallelism."""
@@ -56,10 +53,11 @@ def check_target(model: str, model_type: str) -> None:
     Raises:
         UserError: If it cannot be. The message lists the allowed types.
     """
-    if model_type not in CLASSES:
+    if model_type not in FAMILIES:
         raise UserError(
             f"export: model {model!r} is of type {model_type!r}, whose layers cannot differ in size in an exported "
-            f"folder; allowed: {', '.join(CLASSES)}. Leave it out of the export, or prune it in memory (docs/export.md)"
+            f"folder; allowed: {', '.join(FAMILIES)}. Leave it out of the export, or prune it in memory "
+            "(docs/export.md)"
         )
 
 
@@ -94,7 +92,7 @@ def export_config(base: PreTrainedConfig, plan: Plan, *, stubs: bool, tied: bool
         stubs: As in `layer_sizes`.
         tied: Whether input and output embeddings share one matrix. The base model's config may be wrong about this.
     """
-    name = CLASSES[base.model_type]
+    name = FAMILIES[base.model_type].name
     own = {"model_type", "architectures", "auto_map", "tie_word_embeddings"}
     values = {key: value for key, value in base.to_diff_dict().items() if key not in own}
     n_query = base.num_attention_heads // base.num_key_value_heads

@@ -2,8 +2,9 @@
 
 `per_layer_config` of transformers holds the sizes of each layer: num_attention_heads, num_key_value_heads,
 intermediate_size, and `skip`, which lists the removed blocks ("attention", "mlp"; their sizes are 0). The top level
-keeps the sizes of the base model. This file is copied to exported model folders, so it imports only transformers and
-its dependencies.
+keeps the sizes of the base model. There is one class for each entry of the table of families in `architecture.py`, such
+as `PrunedLlamaConfig`. This file is copied to exported model folders, so it imports only transformers, its dependencies
+and `architecture.py`, which is copied with it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import transformers
 from huggingface_hub.dataclasses import strict
-from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+from transformers import PreTrainedConfig
 from transformers.integrations.heterogeneity import AmbiguousGlobalPerLayerAttributeError
+
+from .architecture import FAMILIES, Family
 
 
 @contextmanager
@@ -83,6 +87,11 @@ class _PerLayerSizes:
     which are wrong.
     """
 
+    def validate_rope(self) -> None:
+        """Check the rotary parameters with the sizes of the base model, because some configs read the head count."""
+        with stock_sizes(self):
+            super().validate_rope()  # type: ignore[misc]
+
     def __getattribute__(self, name: str) -> Any:
         try:
             return super().__getattribute__(name)
@@ -92,57 +101,30 @@ class _PerLayerSizes:
             ) from None
 
 
-@strict
-class PrunedLlamaConfig(_PerLayerSizes, LlamaConfig):  # type: ignore[misc]
-    """Config of a pruned Llama."""
+def _make(family: Family) -> type[PreTrainedConfig]:
+    """Return the config class of a family."""
 
-    model_type = "pruned_llama"
+    @strict
+    class Pruned(_PerLayerSizes, getattr(transformers, family.config)):  # type: ignore[misc]
+        model_type = f"pruned_{getattr(transformers, family.config).model_type}"
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**_per_layer_arguments(self, kwargs))
+        def __post_init__(self, **kwargs: Any) -> None:
+            super().__post_init__(**_per_layer_arguments(self, kwargs))
 
-    def validate_architecture(self) -> None:
-        """Check the sizes of the layers."""
-        _check_layers(self)
+        def validate_architecture(self) -> None:
+            """Check the sizes of the layers."""
+            _check_layers(self)
 
-
-@strict
-class PrunedMistralConfig(_PerLayerSizes, MistralConfig):  # type: ignore[misc]
-    """Config of a pruned Mistral."""
-
-    model_type = "pruned_mistral"
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**_per_layer_arguments(self, kwargs))
-
-    def validate_architecture(self) -> None:
-        """Check the sizes of the layers."""
-        _check_layers(self)
+    Pruned.__name__ = Pruned.__qualname__ = f"Pruned{family.name}Config"
+    Pruned.__doc__ = f"Config of a pruned {family.title}."
+    return Pruned
 
 
-@strict
-class PrunedQwen2Config(_PerLayerSizes, Qwen2Config):  # type: ignore[misc]
-    """Config of a pruned Qwen2."""
-
-    model_type = "pruned_qwen2"
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**_per_layer_arguments(self, kwargs))
-
-    def validate_architecture(self) -> None:
-        """Check the sizes of the layers."""
-        _check_layers(self)
+_FAMILIES = {f"Pruned{family.name}Config": family for family in FAMILIES.values()}
 
 
-@strict
-class PrunedQwen3Config(_PerLayerSizes, Qwen3Config):  # type: ignore[misc]
-    """Config of a pruned Qwen3."""
-
-    model_type = "pruned_qwen3"
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**_per_layer_arguments(self, kwargs))
-
-    def validate_architecture(self) -> None:
-        """Check the sizes of the layers."""
-        _check_layers(self)
+def __getattr__(name: str) -> Any:
+    """Make the config class of a family, such as `PrunedLlamaConfig`, when it is first used."""
+    if name not in _FAMILIES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return globals().setdefault(name, _make(_FAMILIES[name]))

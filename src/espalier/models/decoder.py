@@ -10,6 +10,9 @@ In every projection of a block, the groups are consecutive slices of equal size 
 bias), or columns in the projection that writes to the residual stream. The bias of the latter belongs to no group. The
 query and key norms of Qwen3 have one weight per dimension of a head, which all heads share. They belong to no group
 either.
+
+Phi-3 and GLM have fused projections, whose rows are those of several projections one below the other, called parts.
+There, the groups are slices of every part.
 """
 
 from __future__ import annotations
@@ -20,13 +23,13 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from espalier.errors import UserError
-from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, MLP
+from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, LAYOUTS, MLP, BlockNames, find_layout
 
 Block = Literal["attention", "mlp"]
 
 
 class Role(NamedTuple):
-    """One of the seven projections that every decoder layer has.
+    """A projection of a decoder layer: one of the seven usual ones, or a fused one.
 
     Attributes:
         name: Name within its block, such as `q_proj`.
@@ -53,6 +56,7 @@ class Projection(NamedTuple):
         block: The block that it belongs to.
         weight: (out_features, in_features).
         bias: (out_features,), or None.
+        parts: Rows of each part if the projection is fused; empty if it has one part.
     """
 
     layer: int
@@ -60,12 +64,20 @@ class Projection(NamedTuple):
     block: Block
     weight: nn.Parameter
     bias: nn.Parameter | None
+    parts: tuple[int, ...] = ()
 
 
 BLOCK_PATHS: dict[Block, str] = {"attention": ATTENTION.path, "mlp": MLP.path}
-ROLES = tuple(
-    Role(name, block, 1 if name == BLOCKS[block].writer else 0) for block in BLOCK_PATHS for name in BLOCKS[block].names
-)
+
+
+def _roles(block: Block, layout: BlockNames) -> tuple[Role, ...]:
+    return tuple(Role(name, block, 1 if name == layout.writer else 0) for name in layout.names)
+
+
+ROLES = tuple(role for block in BLOCK_PATHS for role in _roles(block, BLOCKS[block]))
+"""The seven usual projections."""
+ALL_ROLES = tuple(dict.fromkeys(role for block in BLOCK_PATHS for one in LAYOUTS[block] for role in _roles(block, one)))
+"""All projections of all layouts."""
 COLUMN_GROUPED = frozenset(role.name for role in ROLES if role.group_dim == 1)
 """Names of the projections whose groups are columns (inputs). Their bias belongs to no group."""
 
@@ -88,20 +100,41 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def projections(model: nn.Module) -> Iterator[Projection]:
-    """Yield the seven projections of every layer, layer by layer in the order of `ROLES`.
+    """Yield the projections of every layer, layer by layer: attention first, in each block the writer last.
 
     Raises:
         UserError: If the architecture is not supported.
     """
     for index, layer in enumerate(decoder_layers(model)):
-        for role in ROLES:
-            linear = get_projection(layer, role)
-            yield Projection(index, role.name, role.block, linear.weight, linear.bias)
+        for block in BLOCK_PATHS:
+            for role in block_roles(layer, block):
+                linear, parts = get_projection(layer, role), part_sizes(layer, role)
+                yield Projection(index, role.name, block, linear.weight, linear.bias, parts if len(parts) > 1 else ())
 
 
-def block_roles(block: Block) -> tuple[Role, ...]:
-    """Return the roles of the projections of a block. The last projection writes to the residual stream."""
-    return tuple(role for role in ROLES if role.block == block)
+def layout_of(layer: nn.Module, block: Block) -> BlockNames | None:
+    """Return the layout of a block; None if it has none, because it lost all groups or is not supported."""
+    path = BLOCK_PATHS[block]
+    return find_layout(block, [f"{path}.{name}" for name, _ in layer.get_submodule(path).named_children()])
+
+
+def block_roles(layer: nn.Module, block: Block) -> tuple[Role, ...]:
+    """Return the roles of the projections of a block. The last projection writes to the residual stream.
+
+    A block that lost all groups has no roles.
+    """
+    layout = layout_of(layer, block)
+    return _roles(block, layout) if layout else ()
+
+
+def part_sizes(layer: nn.Module, role: Role) -> tuple[int, ...]:
+    """Return the rows (or columns) of each part of a projection: one number unless it is fused."""
+    size = int(get_projection(layer, role).weight.shape[role.group_dim])
+    layout = layout_of(layer, role.block)
+    if role.group_dim == 1 or layout is None:
+        return (size,)
+    width = int(layer.get_submodule(layout.writer_path).weight.shape[1])
+    return layout.part_sizes(role.name, size, width)
 
 
 def get_block(layer: nn.Module, block: Block) -> nn.Module:
@@ -121,18 +154,18 @@ def head_dim(layer: nn.Module) -> int:
 
 def n_kv_groups(layer: nn.Module) -> int:
     """Return the number of KV groups of a layer, which is its number of key/value heads."""
-    return _count_rows(layer, ATTENTION.counted_path) // head_dim(layer)
+    return _count_rows(layer, "attention") // head_dim(layer)
 
 
 def n_query_heads_per_group(layer: nn.Module) -> int:
     """Return how many query heads share a key/value head."""
     columns = int(layer.get_submodule(ATTENTION.writer_path).weight.shape[1])  # query heads * head_dim
-    return columns // _count_rows(layer, ATTENTION.counted_path)
+    return columns // _count_rows(layer, "attention")
 
 
 def n_mlp_channels(layer: nn.Module) -> int:
     """Return the width of the MLP of a layer."""
-    return _count_rows(layer, MLP.counted_path)
+    return _count_rows(layer, "mlp")
 
 
 def n_groups(layer: nn.Module, block: Block) -> int:
@@ -149,7 +182,7 @@ def group_width(layer: nn.Module, role: Role) -> int:
 def params_per_group(layer: nn.Module, block: Block) -> int:
     """Return how many parameters one group has: its rows or columns of all weights, and the biases of its rows."""
     total = 0
-    for role in block_roles(block):
+    for role in block_roles(layer, block):
         linear = get_projection(layer, role)
         total += linear.weight.numel()
         if role.group_dim == 0 and linear.bias is not None:
@@ -160,9 +193,11 @@ def params_per_group(layer: nn.Module, block: Block) -> int:
 def _layer_problem(layer: nn.Module) -> str | None:
     """Return the reason why a layer cannot be divided into groups, to follow "layer 3"; None if it can be divided."""
     modules = dict(layer.named_modules())
-    if missing := [role.path for role in ROLES if role.path not in modules]:
+    layouts = {block: find_layout(block, modules) for block in BLOCK_PATHS}
+    lacking = [block for block, layout in layouts.items() if layout is None]
+    if missing := [path for block in lacking for path in BLOCKS[block].paths if path not in modules]:
         return f"lacks {', '.join(missing)}"
-    for role in ROLES:
+    for role in (role for block in BLOCK_PATHS for role in block_roles(layer, block)):
         linear = modules[role.path]
         if not isinstance(linear, nn.Linear) or not linear.weight.is_floating_point():
             return f"has a {type(linear).__name__} with adapters or quantised weights as {role.path}"
@@ -173,12 +208,31 @@ def _layer_problem(layer: nn.Module) -> str | None:
 
 def _shape_problem(layer: nn.Module) -> str | None:
     """Describe projections whose shapes do not match, such as a q_proj that also computes gates; None if all match."""
-    q, k, v, o, gate, up, down = (get_projection(layer, role).weight.shape for role in ROLES)
-    if q[0] != o[1] or k[0] != v[0] or k[0] % head_dim(layer) or q[0] % k[0]:
-        return f"has q, k, v, o of shapes {tuple(q)}, {tuple(k)}, {tuple(v)}, {tuple(o)}, which do not form KV groups"
-    if gate[0] != up[0] or up[0] != down[1]:
-        return f"has gate, up, down of shapes {tuple(gate)}, {tuple(up)}, {tuple(down)}, which do not form channels"
+    (q, k, v), (gate, up) = _reader_rows(layer, "attention"), _reader_rows(layer, "mlp")
+    o, down = (int(get_projection(layer, block_roles(layer, block)[-1]).weight.shape[1]) for block in BLOCK_PATHS)
+    if q != o or k != v or k == 0 or k % head_dim(layer) or q % k or not _is_divided(layer, "attention"):
+        return f"has {_name_shapes(layer, 'attention')}, which do not form KV groups"
+    if gate != up or up != down or not _is_divided(layer, "mlp"):
+        return f"has {_name_shapes(layer, 'mlp')}, which do not form channels"
     return None
+
+
+def _reader_rows(layer: nn.Module, block: Block) -> list[int]:
+    """Return the rows of the queries, keys and values, or of gate and up."""
+    return [size for role in block_roles(layer, block)[:-1] for size in part_sizes(layer, role)]
+
+
+def _is_divided(layer: nn.Module, block: Block) -> bool:
+    """Return whether the parts of the readers are all of their rows."""
+    rows = sum(int(get_projection(layer, role).weight.shape[0]) for role in block_roles(layer, block)[:-1])
+    return rows == sum(_reader_rows(layer, block))
+
+
+def _name_shapes(layer: nn.Module, block: Block) -> str:
+    """Name the projections of a block and their shapes, such as `q, v of shapes (8, 4), (4, 4)`."""
+    roles = block_roles(layer, block)
+    shapes = ", ".join(str(tuple(get_projection(layer, role).weight.shape)) for role in roles)
+    return f"{', '.join(role.name.removesuffix('_proj') for role in roles)} of shapes {shapes}"
 
 
 def _leftover_problem(layer: nn.Module) -> str | None:
@@ -187,7 +241,7 @@ def _leftover_problem(layer: nn.Module) -> str | None:
     Norms over one head are allowed, because all heads share them.
     """
     for block, path in BLOCK_PATHS.items():
-        names = {role.name for role in block_roles(block)}
+        names = {role.name for role in block_roles(layer, block)}
         for name, parameter in get_block(layer, block).named_parameters():
             shared = block == "attention" and "norm" in name and parameter.shape == (head_dim(layer),)
             if name.rpartition(".")[0] not in names and not shared:
@@ -195,12 +249,21 @@ def _leftover_problem(layer: nn.Module) -> str | None:
     return None
 
 
-def _count_rows(layer: nn.Module, path: str) -> int:
-    return int(layer.get_submodule(path).weight.shape[0])
+def _count_rows(layer: nn.Module, block: Block) -> int:
+    """Return the rows of the projection that counts the groups of a block; of a fused one, the rows of its last part.
+
+    Raises:
+        AttributeError: If the block has no projections, because it lost all groups.
+    """
+    layout = layout_of(layer, block)
+    if layout is None:
+        raise AttributeError(f"{BLOCK_PATHS[block]} has no projections of a known layout")
+    return part_sizes(layer, next(role for role in _roles(block, layout) if role.name == layout.counted))[-1]
 
 
 def _refusal(model: nn.Module, problem: str) -> str:
     return (
         f"architecture {type(model).__name__} is not supported: {problem}; supported are decoders with separate "
-        "q, k, v, o, gate, up and down projections (Llama, Mistral, Qwen2, Qwen3 and the like), in full precision"
+        "q, k, v, o, gate, up and down projections (Llama, Mistral, Qwen2, Qwen3 and the like), or with q, k, v or "
+        "gate, up fused (Phi-3, GLM), in full precision"
     )

@@ -11,9 +11,18 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from espalier.errors import UserError
-from espalier.models.architecture import ATTENTION, BLOCKS, EMBEDDINGS, LAYERS, OUTPUT_EMBEDDINGS, PROJECTIONS
+from espalier.models.architecture import (
+    BLOCKS,
+    EMBEDDINGS,
+    LAYERS,
+    LAYOUTS,
+    OUTPUT_EMBEDDINGS,
+    BlockNames,
+    find_layout,
+    find_unsupported,
+)
 from espalier.models.config_file import INDEX, read_config, read_weight_map, require
-from espalier.models.sizes import ModelSizes, sizes_from_shapes
+from espalier.models.sizes import ModelSizes, modules_of, sizes_from_shapes
 
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 # Dtypes of full precision, as safetensors names them.
@@ -31,6 +40,10 @@ _INNER_CONFIGS = (
 # Buffers that older checkpoints store. They are not parameters: transformers computes them from the config.
 _BUFFER = re.compile(r"(^|\.)rotary_emb\.")
 _LAYER_WEIGHT = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)\.weight$")
+# Names within the layer of all projections of all layouts.
+SUPPORTED_PROJECTIONS = tuple(
+    dict.fromkeys(path for layouts in LAYOUTS.values() for one in layouts for path in one.paths)
+)
 _PATHS = "|".join(re.escape(block.path) for block in BLOCKS.values())
 _IN_BLOCK = re.compile(rf"^{re.escape(LAYERS)}\.\d+\.((?:{_PATHS})\.\w+)\.(weight|bias)$")
 
@@ -97,7 +110,7 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
         weight_files=files,
         sizes=sizes,
         biases=tuple(sorted(part for part, kind in parts if kind == "bias")),
-        block_norms=tuple(sorted({part for part, _ in parts} - set(PROJECTIONS))),
+        block_norms=tuple(sorted({part for part, _ in parts} - set(SUPPORTED_PROJECTIONS))),
     )
 
 
@@ -197,17 +210,22 @@ def _check_is_no_wrapper(folder: Path, architecture: str, config: Mapping[str, A
 
 
 def _check_projections(folder: Path, architecture: str, config: dict[str, Any], tensors: set[str]) -> int:
-    """Check that every layer has the seven projections; return the number of layers."""
+    """Check that every layer has the projections of a known layout; return the number of layers."""
     layers: dict[int, set[str]] = {}
     for name in tensors:
         if match := _LAYER_WEIGHT.match(name):
             layers.setdefault(int(match[1]), set()).add(match[2])
-    absent = [part for part in PROJECTIONS if not any(part in found for found in layers.values())]
-    if absent:
+    layouts = _layouts(set().union(*layers.values()))
+    projections = [path for layout in layouts for path in layout.paths]
+    absent = [part for part in projections if not any(part in found for found in layers.values())]
+    unsupported = find_unsupported(tensors)
+    if absent or unsupported:
+        problems = [f"lack {', '.join(absent)}"] if absent else []
+        problems += [f"have {unsupported.title} ({unsupported.needed})"] if unsupported else []
         raise UserError(
-            f"{folder}: architecture {architecture} is not supported: its layers lack {', '.join(absent)}; "
+            f"{folder}: architecture {architecture} is not supported: its layers {', and '.join(problems)}; "
             "supported are decoders with separate q, k, v, o, gate, up and down projections "
-            "(Llama, Mistral, Qwen2, Qwen3 and the like)"
+            "(Llama, Mistral, Qwen2, Qwen3 and the like), or with q, k, v or gate, up fused (Phi-3, GLM)"
         )
     require(folder, config, "num_hidden_layers", "hidden_size", "num_attention_heads")
     n_layers = config["num_hidden_layers"]
@@ -217,7 +235,7 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
             f"{max(layers)}); copy or stage it again"
         )
     for number, found in sorted(layers.items()):
-        if missing := [part for part in PROJECTIONS if part not in found]:
+        if missing := [part for part in projections if part not in found]:
             raise UserError(
                 f"{folder}: tensor {LAYERS}.{number}.{missing[0]}.weight is missing, which other layers have; copy "
                 "or stage the model again"
@@ -225,19 +243,30 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
     return len(layers)
 
 
+def _layouts(modules: set[str]) -> list[BlockNames]:
+    """Return the layout of each block of a layer that has these modules; the usual layout if none fits."""
+    return [find_layout(block, modules) or BLOCKS[block] for block in BLOCKS]
+
+
 def _check_shapes(folder: Path, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
     """Check that the projections are matrices that hold whole heads. `load_model` compares all shapes later."""
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    counted = f".{ATTENTION.counted_path}.weight"
     for name, shape in shapes.items():
-        if not _LAYER_WEIGHT.match(name) or not name.removesuffix(".weight").endswith(PROJECTIONS):
+        if not _LAYER_WEIGHT.match(name) or not name.removesuffix(".weight").endswith(SUPPORTED_PROJECTIONS):
             continue
         if len(shape) != 2 or 0 in shape:
             raise UserError(
                 f"{folder}: tensor {name} has shape {shape}, and is no matrix; copy or stage the model again"
             )
-        if name.endswith(counted) and (head_dim == 0 or shape[0] % head_dim):
-            raise UserError(
-                f"{folder}: tensor {name} has {shape[0]} rows, which are no whole heads of {head_dim} as config.json "
-                "describes them; the two do not belong together: copy or stage the model again"
-            )
+    for layer in sorted({match[1] for name in shapes if (match := _LAYER_WEIGHT.match(name))}, key=int):
+        prefix = f"{LAYERS}.{layer}."
+        own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        for layout, unit in zip(_layouts(modules_of(own)), (head_dim, 1), strict=True):
+            rows, width = own[f"{layout.counted_path}.weight"][0], own[f"{layout.writer_path}.weight"][1]
+            parts = layout.part_sizes(layout.counted, rows, width)
+            if unit == 0 or parts[-1] <= 0 or parts[-1] % unit or sum(parts) != rows:
+                raise UserError(
+                    f"{folder}: tensor {prefix}{layout.counted_path}.weight has {rows} rows, which are no whole heads "
+                    f"of {head_dim} as config.json describes them; the two do not belong together: copy or stage the "
+                    "model again"
+                )

@@ -1,36 +1,25 @@
 """Pruned decoders: the stock models of transformers with layers of the sizes in their config.
 
-This file is copied to exported model folders, so it imports only torch, transformers and files that are copied with it.
+There are two classes for each entry of the table of families in `architecture.py`, such as `PrunedLlamaForCausalLM` and
+`PrunedLlamaModel`. This file is copied to exported model folders, so it imports only torch, transformers and files that
+are copied with it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import transformers
 from torch import nn
-from transformers import (
-    LlamaForCausalLM,
-    LlamaModel,
-    MistralForCausalLM,
-    MistralModel,
-    PreTrainedConfig,
-    Qwen2ForCausalLM,
-    Qwen2Model,
-    Qwen3ForCausalLM,
-    Qwen3Model,
-)
+from transformers import PreTrainedConfig
 
-from .configuration_pruned import (
-    PrunedLlamaConfig,
-    PrunedMistralConfig,
-    PrunedQwen2Config,
-    PrunedQwen3Config,
-    kept_groups,
-    stock_sizes,
-)
-from .pruned_blocks import resize_block
+from . import configuration_pruned
+from .architecture import FAMILIES, ROTARY
+from .configuration_pruned import kept_groups, stock_sizes
+from .pruned_blocks import LayerConfig, resize_block
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
     from transformers import PreTrainedModel as _Base
 else:
     _Base = object  # at run time, each subclass also inherits from its stock class
@@ -42,6 +31,10 @@ class _Pruned(_Base):  # type: ignore[misc]
     def __init__(self, config: PreTrainedConfig) -> None:
         with stock_sizes(config):
             super().__init__(config)
+            sizes = {"num_attention_heads": config.num_attention_heads}
+        rotary: Any = getattr(self.base_model, ROTARY.rpartition(".")[2], None)
+        if hasattr(rotary, "config"):  # some types of rotary positions read the head count of the config
+            rotary.config = LayerConfig(rotary.config, sizes)
         for layer, kept in zip(self.base_model.layers, kept_groups(config), strict=True):
             for block, n_groups in kept.items():
                 resize_block(layer, block, n_groups)
@@ -51,49 +44,27 @@ class _Pruned(_Base):  # type: ignore[misc]
         self.post_init()
 
 
-class PrunedLlamaModel(_Pruned, LlamaModel):  # type: ignore[misc]
-    """A pruned Llama without its head."""
+def _make(name: str) -> type[PreTrainedModel]:
+    """Return the class of this name."""
+    family, is_causal = _CLASSES[name]
 
-    config_class = PrunedLlamaConfig
+    class Pruned(_Pruned, getattr(transformers, family.causal if is_causal else family.model)):  # type: ignore[misc]
+        config_class = getattr(configuration_pruned, f"Pruned{family.name}Config")
 
-
-class PrunedLlamaForCausalLM(_Pruned, LlamaForCausalLM):  # type: ignore[misc]
-    """A pruned Llama."""
-
-    config_class = PrunedLlamaConfig
-
-
-class PrunedMistralModel(_Pruned, MistralModel):  # type: ignore[misc]
-    """A pruned Mistral without its head."""
-
-    config_class = PrunedMistralConfig
+    Pruned.__name__ = Pruned.__qualname__ = name
+    Pruned.__doc__ = f"A pruned {family.title}." if is_causal else f"A pruned {family.title} without its head."
+    return Pruned
 
 
-class PrunedMistralForCausalLM(_Pruned, MistralForCausalLM):  # type: ignore[misc]
-    """A pruned Mistral."""
-
-    config_class = PrunedMistralConfig
-
-
-class PrunedQwen2Model(_Pruned, Qwen2Model):  # type: ignore[misc]
-    """A pruned Qwen2 without its head."""
-
-    config_class = PrunedQwen2Config
+_CLASSES = {
+    f"Pruned{family.name}{'ForCausalLM' if is_causal else 'Model'}": (family, is_causal)
+    for family in FAMILIES.values()
+    for is_causal in (True, False)
+}
 
 
-class PrunedQwen2ForCausalLM(_Pruned, Qwen2ForCausalLM):  # type: ignore[misc]
-    """A pruned Qwen2."""
-
-    config_class = PrunedQwen2Config
-
-
-class PrunedQwen3Model(_Pruned, Qwen3Model):  # type: ignore[misc]
-    """A pruned Qwen3 without its head."""
-
-    config_class = PrunedQwen3Config
-
-
-class PrunedQwen3ForCausalLM(_Pruned, Qwen3ForCausalLM):  # type: ignore[misc]
-    """A pruned Qwen3."""
-
-    config_class = PrunedQwen3Config
+def __getattr__(name: str) -> Any:
+    """Make a class of a family, such as `PrunedLlamaForCausalLM`, when it is first used."""
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return globals().setdefault(name, _make(name))

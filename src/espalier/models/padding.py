@@ -11,11 +11,13 @@ KV groups need no padding, because every head size in use is a multiple of 8.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from espalier.models.architecture import LAYERS
-from espalier.models.decoder import Block, block_roles, get_block, get_projection, n_mlp_channels
+from espalier.models.decoder import Block, block_roles, get_block, get_projection, n_mlp_channels, part_sizes
 
 ALIGNED_BYTES = 16
 """Bytes of the pieces in which GPU kernels read the rows of a matrix."""
@@ -31,7 +33,7 @@ def width_multiple(device: torch.device, dtype: torch.dtype) -> int:
 
 def has_groups(layer: nn.Module, block: Block) -> bool:
     """Return whether a block still has groups. A block that lost all groups has lost its input projections too."""
-    return hasattr(get_block(layer, block), block_roles(block)[0].name)
+    return bool(block_roles(layer, block))
 
 
 def pad_widths(model: nn.Module, multiple: int) -> int:
@@ -57,19 +59,22 @@ def pad_widths(model: nn.Module, multiple: int) -> int:
 
 
 def _pad(layer: nn.Module, n_missing: int) -> None:
-    for role in block_roles("mlp"):
+    padded = [(role, part_sizes(layer, role)) for role in block_roles(layer, "mlp")]
+    for role, parts in padded:
         linear = get_projection(layer, role)
-        linear.weight = _with_zeros(linear.weight, role.group_dim, n_missing)
+        linear.weight = _with_zeros(linear.weight, role.group_dim, parts, n_missing)
         if role.group_dim == 0 and linear.bias is not None:
-            linear.bias = _with_zeros(linear.bias, 0, n_missing)
+            linear.bias = _with_zeros(linear.bias, 0, parts, n_missing)
         linear.out_features, linear.in_features = linear.weight.shape
     mlp = get_block(layer, "mlp")
     if hasattr(mlp, "intermediate_size"):
         mlp.intermediate_size = n_mlp_channels(layer)
 
 
-def _with_zeros(parameter: nn.Parameter, dim: int, n_missing: int) -> nn.Parameter:
+def _with_zeros(parameter: nn.Parameter, dim: int, parts: Sequence[int], n_missing: int) -> nn.Parameter:
+    """Append slices of zeros to each part of a parameter."""
     shape = list(parameter.shape)
     shape[dim] = n_missing
     zeros = parameter.new_zeros(shape)
-    return nn.Parameter(torch.cat([parameter.detach(), zeros], dim), requires_grad=parameter.requires_grad)
+    pieces = [piece for part in parameter.detach().split(list(parts), dim) for piece in (part, zeros)]
+    return nn.Parameter(torch.cat(pieces, dim), requires_grad=parameter.requires_grad)

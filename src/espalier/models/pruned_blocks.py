@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .architecture import ATTENTION, BLOCKS, BlockNames
+from .architecture import ATTENTION, BLOCKS, LAYOUTS, BlockNames, find_layout
 
 
 class OutputBias(nn.Module):  # type: ignore[misc]
@@ -83,6 +83,19 @@ class RemovedAttention(RemovedBlock):
         return (1, 1) if keys is None or keys.dim() != 4 else (keys.shape[1], keys.shape[3])
 
 
+class LayerConfig:
+    """The config of the model with other sizes, for a stock module that reads sizes after it was made."""
+
+    def __init__(self, config: Any, sizes: dict[str, int]) -> None:
+        self.__dict__.update(sizes, _config=config)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the value of the model's config."""
+        if name.startswith("__") or "_config" not in self.__dict__:  # while it is copied
+            raise AttributeError(name)
+        return getattr(self._config, name)
+
+
 _REMOVED = {"attention": RemovedAttention, "mlp": RemovedBlock}
 
 
@@ -90,28 +103,38 @@ def resize_block(layer: nn.Module, block: str, n_groups: int) -> None:
     """Resize a block of a stock decoder layer to a number of groups, in place.
 
     If the number changes, weights and row biases become new parameters with arbitrary values and the same dtype, device
-    and `requires_grad`. If it does not change, nothing is modified.
+    and `requires_grad`. If it does not change, no parameter is modified.
 
     Args:
         layer: A decoder layer of transformers.
         block: `attention` or `mlp`.
         n_groups: Number of KV groups or MLP channels; 0 replaces the block by a `RemovedBlock`.
     """
-    names = BLOCKS[block]
-    module = layer.get_submodule(names.path)
+    module = layer.get_submodule(BLOCKS[block].path)
+    names = _layout(module, block)
     if n_groups == 0:
         setattr(layer, names.path, _REMOVED[block](module, names))
         return
     n_before = _count_groups(module, block)
-    if n_groups == n_before:
-        return
-    for name in names.names:
-        _resize(module.get_submodule(name), 0 if name in names.readers else 1, n_groups, n_before)
-    _update_size_attributes(module, block, n_groups)
+    if n_groups != n_before:
+        for name in names.names:
+            _resize(module.get_submodule(name), 0 if name in names.readers else 1, n_groups, n_before)
+        _update_size_attributes(module, block, n_groups)
+    if names.config_sizes:
+        n_heads = int(module.get_submodule(names.writer).weight.shape[1]) // int(module.head_dim)
+        module.config = LayerConfig(module.config, dict.fromkeys(names.config_sizes, n_heads))
+
+
+def _layout(module: nn.Module, block: str) -> BlockNames:
+    """Return the layout of an attention or MLP module."""
+    path = BLOCKS[block].path
+    return find_layout(block, [f"{path}.{name}" for name, _ in module.named_children()]) or LAYOUTS[block][0]
 
 
 def _count_groups(module: nn.Module, block: str) -> int:
-    rows = int(module.get_submodule(BLOCKS[block].counted).weight.shape[0])
+    names = _layout(module, block)
+    size = int(module.get_submodule(names.counted).weight.shape[0])
+    rows = names.part_sizes(names.counted, size, int(module.get_submodule(names.writer).weight.shape[1]))[-1]
     return rows if block == "mlp" else rows // int(module.head_dim)
 
 

@@ -4,7 +4,8 @@ params(layer) = n_kv_groups * kv_group_params + n_mlp_channels * mlp_channel_par
 total_params  = sum over layers of params(layer) + other_params
 
 A KV group is a key/value head with the query heads that share it: its rows of q_proj, k_proj, v_proj (and their
-biases) and its columns of o_proj. An MLP channel is a row of gate_proj and up_proj and a column of down_proj.
+biases) and its columns of o_proj. An MLP channel is a row of gate_proj and up_proj and a column of down_proj. Fused
+projections have these rows in each of their parts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from espalier.models.architecture import ATTENTION, BLOCKS, KV_GROUP, LAYERS, MLP, MLP_CHANNEL
+from espalier.models.architecture import BLOCKS, KV_GROUP, LAYERS, LAYOUTS, MLP_CHANNEL, BlockNames, find_layout
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,11 @@ def sizes_from_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSizes:
 
 
 def _layer_sizes(shapes: Shapes, head_dim: int) -> LayerSizes:
-    n_kv_groups = shapes[f"{ATTENTION.counted_path}.weight"][0] // head_dim
-    n_mlp_channels = shapes[f"{MLP.counted_path}.weight"][0]
-    attention = _grouped_params(shapes, ATTENTION.paths)
-    mlp = _grouped_params(shapes, MLP.paths)
+    layouts = {block: find_layout(block, modules_of(shapes)) or BLOCKS[block] for block in LAYOUTS}
+    n_kv_groups = _counted_rows(shapes, layouts["attention"]) // head_dim
+    n_mlp_channels = _counted_rows(shapes, layouts["mlp"])
+    attention = _grouped_params(shapes, layouts["attention"].paths)
+    mlp = _grouped_params(shapes, layouts["mlp"].paths)
     return LayerSizes(
         n_kv_groups=n_kv_groups,
         kv_group_params=attention // n_kv_groups,
@@ -140,6 +142,16 @@ def _layer_sizes(shapes: Shapes, head_dim: int) -> LayerSizes:
         mlp_channel_params=mlp // n_mlp_channels,
         fixed_params=sum(map(math.prod, shapes.values())) - attention - mlp,
     )
+
+
+def modules_of(names: Collection[str]) -> set[str]:
+    """Return the names of the modules that have a weight among these names of parameters."""
+    return {name.removesuffix(".weight") for name in names if name.endswith(".weight")}
+
+
+def _counted_rows(shapes: Shapes, layout: BlockNames) -> int:
+    rows = shapes[f"{layout.counted_path}.weight"][0]
+    return layout.part_sizes(layout.counted, rows, shapes[f"{layout.writer_path}.weight"][1])[-1]
 
 
 def _grouped_params(shapes: Shapes, projections: tuple[str, ...]) -> int:

@@ -2,7 +2,8 @@
 
 KV group i of a layer consists of the rows of key/value head i in `k_proj` and `v_proj`, the rows in `q_proj` of the
 query heads that share it, the biases of these rows, and the matching columns of `o_proj`. MLP channel i consists of row
-i of `gate_proj` and `up_proj` with their biases, and column i of `down_proj`. Nothing else is removed. Norms and the
+i of `gate_proj` and `up_proj` with their biases, and column i of `down_proj`. In a fused projection (Phi-3, GLM), they
+are the same rows of each part. Nothing else is removed. Norms and the
 biases of `o_proj` and `down_proj` belong to no group and remain, even if a block loses all of its groups. A layer that
 is removed whole loses these too (`espalier.models.depth`).
 
@@ -32,6 +33,7 @@ from espalier.models.decoder import (
     group_width,
     n_groups,
     params_per_group,
+    part_sizes,
 )
 from espalier.models.depth import check_removed_layers, remove_layers
 from espalier.models.pruned_blocks import RemovedBlock, resize_block
@@ -108,7 +110,7 @@ def mask(
     for layer, kept in zip(layers, plan, strict=True):
         for block, groups in kept.items():
             removed = sorted(set(range(n_groups(layer, block))) - set(groups))
-            for role in block_roles(block):
+            for role in block_roles(layer, block):
                 _mask_projection(layer, role, removed)
 
 
@@ -170,15 +172,14 @@ def _cut_block(layer: nn.Module, block: Block, groups: list[int]) -> None:
     `resize_block` gives the projections new parameters with arbitrary values. The kept slices of the old parameters are
     then copied into them.
     """
-    linears = [(role, get_projection(layer, role)) for role in block_roles(block)]
-    old = [(role, group_width(layer, role), linear.weight, linear.bias) for role, linear in linears]
+    linears = [(role, get_projection(layer, role)) for role in block_roles(layer, block)]
+    old = [(role, _positions(layer, role, groups), linear.weight, linear.bias) for role, linear in linears]
     unchanged = len(groups) == n_groups(layer, block)
     resize_block(layer, block, len(groups))
     if unchanged or not groups:
         return
-    for role, width, weight, bias in old:
+    for role, positions, weight, bias in old:
         linear = get_projection(layer, role)
-        positions = _positions(groups, width, weight.device)
         _copy_slices(weight, role.group_dim, positions, linear.weight)
         if role.group_dim == 0 and bias is not None:
             _copy_slices(bias, 0, positions, linear.bias)
@@ -194,23 +195,29 @@ def _copy_slices(parameter: nn.Parameter, dim: int, positions: torch.Tensor, int
 
 def _mask_projection(layer: nn.Module, role: Role, removed: list[int]) -> None:
     linear = get_projection(layer, role)
-    positions = _positions(removed, group_width(layer, role), linear.weight.device)
+    positions = _positions(layer, role, removed)
     with torch.no_grad():
         linear.weight.index_fill_(role.group_dim, positions, 0)
         if role.group_dim == 0 and linear.bias is not None:
             linear.bias.index_fill_(0, positions, 0)
 
 
-def _positions(groups: list[int], width: int, device: torch.device) -> torch.Tensor:
-    """Return the indices of the rows (or columns) of groups that have `width` rows each, (len(groups) * width,)."""
-    first = torch.tensor(groups, dtype=torch.long, device=device) * width
-    return (first[:, None] + torch.arange(width, device=device)).flatten()
+def _positions(layer: nn.Module, role: Role, groups: list[int]) -> torch.Tensor:
+    """Return the indices of the rows (or columns) of groups, (len(groups) * group_width,), part by part."""
+    device, n, start = get_projection(layer, role).weight.device, n_groups(layer, role.block), 0
+    positions = []
+    for size in part_sizes(layer, role):
+        width = size // n
+        first = start + torch.tensor(groups, dtype=torch.long, device=device) * width
+        positions.append((first[:, None] + torch.arange(width, device=device)).flatten())
+        start += size
+    return torch.cat(positions)
 
 
 def _shapes_after(layer: nn.Module, block: Block, n_kept: int) -> dict[Role, list[int]]:
     """Return the shape that each weight of a block must have with `n_kept` groups; empty if the block is removed."""
     shapes: dict[Role, list[int]] = {}
-    for role in block_roles(block) if n_kept else ():
+    for role in block_roles(layer, block) if n_kept else ():
         shapes[role] = list(get_projection(layer, role).weight.shape)
         shapes[role][role.group_dim] = n_kept * group_width(layer, role)
     return shapes

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
-from espalier.models.architecture import HEADS_NEED_NOT_DIVIDE
+from espalier.models.architecture import FAMILIES, Heads
 
 
 class KeptLayer(NamedTuple):
@@ -34,7 +34,7 @@ class Obstacle(NamedTuple):
 
     Attributes:
         kind: `kv_groups` or `mlp_channels` if the remaining layers differ in their number, `no_attention` or `no_mlp`
-            if layers lost the block, `heads` if the stock config does not accept the number of heads.
+            if layers lost the block, `heads` if the stock class does not accept the number of heads.
         sizes: Layers (as text, such as `0, 3-5`) by the number that they keep, most frequent number first.
     """
 
@@ -46,10 +46,7 @@ class Obstacle(NamedTuple):
         kept = "; ".join(f"{size:,} in {_in_words(layers)}" for size, layers in list(self.sizes.items())[:_SHOWN])
         more = f"; {len(self.sizes) - _SHOWN} more" if len(self.sizes) > _SHOWN else ""
         if self.kind == "heads":
-            return (
-                f"its stock config does not accept {next(iter(self.sizes))} KV groups, whose heads do not divide the "
-                "hidden size"
-            )
+            return f"its stock class does not accept {next(iter(self.sizes))} KV groups with this hidden size"
         if self.kind in {"no_attention", "no_mlp"}:
             block = "attention" if self.kind == "no_attention" else "MLP"
             layers = next(iter(self.sizes.values()))
@@ -96,14 +93,20 @@ def obstacles(kept: Sequence[KeptLayer], kv_group_counts: Collection[int] | None
 def stock_kv_group_counts(n_kv_groups: int, config: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the numbers of KV groups that the stock config of a model accepts.
 
-    Some configs of transformers require that the hidden size is a multiple of the number of query heads.
+    Some configs of transformers require that the hidden size is a multiple of the number of query heads. Some stock
+    classes compute the size of a head from the number of heads, so no head can be removed. A model type that is not in
+    the table of families is treated like Llama, which requires a multiple.
 
     Args:
         n_kv_groups: KV groups of each layer of the unpruned model.
         config: Content of the model's config.json, or the part of it in the manifest.
     """
+    family = FAMILIES.get(str(config.get("model_type")))
+    heads = family.heads if family else Heads.DIVISORS
+    if heads == Heads.ALL:
+        return (n_kv_groups,)
     counts = range(1, n_kv_groups + 1)
-    if config.get("model_type") in HEADS_NEED_NOT_DIVIDE:
+    if heads == Heads.ANY:
         return tuple(counts)
     n_query = int(config["num_attention_heads"]) // n_kv_groups
     return tuple(n for n in counts if int(config["hidden_size"]) % (n * n_query) == 0 or n == n_kv_groups)

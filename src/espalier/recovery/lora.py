@@ -25,8 +25,8 @@ from transformers import PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.files import atomic_folder, write_json
-from espalier.models.architecture import LAYERS
-from espalier.models.decoder import ROLES
+from espalier.models.architecture import LAYERS, parts_of
+from espalier.models.decoder import ALL_ROLES
 from espalier.planning.plan import Plan
 from espalier.recovery.fingerprint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, kept_groups_hash
 
@@ -55,12 +55,13 @@ def remaining_projections(model: nn.Module, names: Sequence[str]) -> list[str]:
 
     Args:
         model: The pruned model.
-        names: Names of projections within their blocks, such as `q_proj`.
+        names: Names of projections within their blocks, such as `q_proj`. A fused projection is meant by the name of
+            any of its parts.
 
     Raises:
         UserError: If no layer has any of these projections.
     """
-    roles = [role for role in ROLES if role.name in names]
+    roles = [role for role in ALL_ROLES if set(parts_of(role.name)) & set(names)]
     found = []
     for index, layer in enumerate(model.get_submodule(LAYERS)):
         modules = dict(layer.named_modules())

@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from espalier.messages.catalogue import Message, Value
-from espalier.models.architecture import ATTENTION, MLP
+from espalier.models.architecture import ATTENTION, FAMILIES, MLP
 from espalier.models.sizes import ModelSizes
 from espalier.planning.stock import KeptLayer, Obstacle, format_layer_ranges, obstacles, stock_kv_group_counts
 
-FOLDER_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+FOLDER_TYPES = tuple(FAMILIES)
 """Values of `model_type` whose exported folders support layers of different shapes."""
+VLLM_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+"""Values of `model_type` whose layers in exported folders fit what was read in the code of vLLM."""
 GGUF_TYPES = ("llama", "mistral", "qwen2")
 """Values of `model_type` whose GGUF files with layers of different shapes were compared with the pruned model."""
 GGUF_STOCK_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -87,8 +89,8 @@ def _gguf(name: str, multiple_of: int) -> Target:
 
 TARGETS = (
     Target("transformers", "run", FOLDER_TYPES, keeps_output_bias=True, runs_half_precision=True, stock_types=()),
-    Target("vllm", "read", FOLDER_TYPES, attention_stub="every", mlp_stub=32, runs_half_precision=True,
-           stock_types=FOLDER_TYPES, derives_head_dim=("qwen2",)),
+    Target("vllm", "read", VLLM_TYPES, attention_stub="every", mlp_stub=32, runs_half_precision=True,
+           stock_types=VLLM_TYPES, derives_head_dim=("qwen2",)),
     _gguf("gguf_f16", 1),
     _gguf("gguf_q8_0", 32),
     _gguf("gguf_k", 256),

@@ -135,7 +135,7 @@ def test_heads_that_the_stock_config_refuses() -> None:
         "config": {"hidden_size": 32, "num_attention_heads": 4},
     }  # fmt: skip
     assert find_stock_shape(plan, manifest, required=False) is None
-    with pytest.raises(UserError, match="its stock config does not accept 3 KV groups, whose heads do not divide the"):
+    with pytest.raises(UserError, match="its stock class does not accept 3 KV groups with this hidden size"):
         find_stock_shape(plan, manifest, required=True)
     mistral = manifest | {"model_type": "mistral"}
     assert find_stock_shape(plan, mistral, required=True) == StockShape(2, 3, 24)

@@ -7,16 +7,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from huggingface_hub.errors import StrictDataclassClassValidationError
+from tools.families import README, families_table, insert_families
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+import espalier.models.pruned  # noqa: F401 (registers the classes of pruned models)
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.importance import measure_importance
 from espalier.calibration.pass_size import PassSettings
 from espalier.calibration.priors import SCOPES, measure_priors
+from espalier.export.build import export_model, stock_model
+from espalier.models.architecture import FAMILIES
 from espalier.models.decoder import decoder_layers, n_groups, params_per_group, projections
 from espalier.models.folder import inspect_folder
 from espalier.models.loading import load_model
 from espalier.models.surgery import mask, prune
+from espalier.planning.plan import Plan
+from espalier.planning.stock import StockShape, stock_kv_group_counts
 from espalier.scoring.engine import score_requests
 from espalier.scoring.requests import Request
 from tests.unit.calibration.test_priors import losses_without
@@ -85,6 +92,43 @@ def test_a_model_without_a_layer_is_a_stock_model(
     assert torch.equal(loaded.generate(sequences, **options), model.generate(sequences, use_cache=False, **options))
 
 
+@pytest.mark.parametrize("stubs", [False, True], ids=["removed", "stubs"])
+def test_layers_of_different_sizes_are_exported(
+    model: PreTrainedModel, tmp_path: Path, sequences: torch.Tensor, stubs: bool
+) -> None:
+    """The class for pruned models loads the export, and generates with a KV cache what full passes give."""
+    prune(model, *PLAN)
+    plan = Plan((2, 2), (48, 48), *(tuple(map(tuple, kept)) for kept in PLAN))
+    export_model(model, plan, stubs=stubs).save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(loaded).__name__ == f"Pruned{type(model).__name__}"
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(sequences).logits, model(sequences).logits)
+    options = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    assert torch.equal(loaded.generate(sequences, **options), model.generate(sequences, use_cache=False, **options))
+
+
+@pytest.mark.parametrize("n_kv_groups", [1, 2, 3])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_stock_checkpoints_have_the_heads_of_the_table(
+    name: str, n_kv_groups: int, tmp_path: Path, sequences: torch.Tensor
+) -> None:
+    """A stock class loads a pruned model of one shape exactly if the table says that it accepts the number of heads."""
+    model = with_biases(random_model(name, 50, num_key_value_heads=4))
+    config = model.config.to_dict()
+    accepts = n_kv_groups in stock_kv_group_counts(4, config)
+    prune(model, [range(n_kv_groups)] * 2, [[3, 7, 11, 30]] * 2)
+    try:
+        stock_model(model, StockShape(2, n_kv_groups, 4)).save_pretrained(tmp_path)
+        loaded = type(model).from_pretrained(tmp_path)
+    except (StrictDataclassClassValidationError, ValueError, RuntimeError):
+        assert not accepts
+        return
+    assert accepts
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(sequences).logits, model(sequences).logits)
+
+
 @pytest.mark.parametrize("plan", [None, PLAN, DEPTH], ids=["unpruned", "groups", "layers"])
 def test_packed_scores_equal_one_request_at_a_time(
     model: PreTrainedModel, plan: tuple[list[list[int]], ...] | None
@@ -97,6 +141,16 @@ def test_packed_scores_equal_one_request_at_a_time(
         expected, greedy = plain_score(model, request)
         assert score.loglikelihood == pytest.approx(expected, abs=1e-4)
         assert score.is_greedy == greedy
+
+
+def test_the_readme_lists_the_families_of_the_table() -> None:
+    """`python -m tools.families` writes the table; the tests of this file hold for each of its rows."""
+    page = README.read_text(encoding="utf-8")
+    assert insert_families(page) == page
+    rows = [line.split(" | ") for line in families_table().splitlines()[2:]]
+    assert [row[1] for row in rows] == [f"`{name}`" for name in FAMILIES]
+    assert set(CONFIGS) <= set(FAMILIES)
+    assert {"llama", "mistral", "qwen2", "qwen3", "gemma3_text"} <= set(CONFIGS)
 
 
 def test_importance_of_all_groups_is_that_of_their_weights(model: PreTrainedModel, sequences: torch.Tensor) -> None:
@@ -114,6 +168,40 @@ def test_importance_of_all_groups_is_that_of_their_weights(model: PreTrainedMode
         grouped += [one.bias for one in found_in if one.bias is not None and one.name not in {"o_proj", "down_proj"}]
         expected = sum(float((weight.detach() * weight.grad).abs().double().sum()) for weight in grouped)
         assert table[table.block == block].importance.sum() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_importance_of_a_group_is_a_finite_difference(name: str, sequences: torch.Tensor) -> None:
+    """The sum of |w g| over a group is the slope of the loss along the direction |w| sign(g).
+
+    `mask` tells which weights belong to the group: those that it changes.
+    """
+    model = with_biases(random_model(name, 50, dtype=torch.float64))
+    found = measure_importance(
+        model, sequences, [len(sequences)], criterion="taylor", settings=PassSettings(token_budget=24)
+    )
+    table = pd.DataFrame(found.importance).set_index(["layer", "block", "group"]).importance
+    model.requires_grad_(requires_grad=True)
+    (sequence_losses(model, sequences).sum() / len(sequences)).backward()
+    directions = [each.detach().abs() * each.grad.sign() for each in model.parameters()]
+    everything = {"attention": list(range(2)), "mlp": list(range(48))}
+    for block, group in (("attention", 0), ("attention", 1), ("mlp", 0), ("mlp", 17), ("mlp", 47)):
+        without = {each: [groups] * 2 for each, groups in everything.items()}
+        without[block] = [everything[block], [each for each in everything[block] if each != group]]
+        masked = copy.deepcopy(model)
+        mask(masked, without["attention"], without["mlp"])
+        losses = []
+        for step in (1e-3, -1e-3):
+            moved = copy.deepcopy(model)
+            with torch.no_grad():
+                parameters = zip(moved.parameters(), masked.parameters(), directions, strict=True)
+                for parameter, other, direction in parameters:
+                    parameter.add_(step * direction * (parameter != other))
+                losses.append(float(sequence_losses(moved, sequences).double().mean()))
+        assert (losses[0] - losses[1]) / 2e-3 == pytest.approx(table[1, block, group], rel=5e-3, abs=1e-3), (
+            block,
+            group,
+        )
 
 
 def test_priors_equal_whole_runs_without_the_block(model: PreTrainedModel, sequences: torch.Tensor) -> None:

@@ -272,6 +272,37 @@ def test_a_head_of_its_own_counts_whatever_the_config_ties(
     assert manifest["n_params"] == load_model(tmp_path, dtype="auto", device=CPU).num_parameters() == n_params
 
 
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        # Layer 0 is dense, so no name is absent from all layers.
+        (
+            ["mlp.gate", "mlp.experts.0.gate_proj", "mlp.experts.0.up_proj"],
+            r"its layers have experts \(.* rows of the ",
+        ),
+        (
+            ["mlp.gate", "mlp.shared_expert.up_proj"],
+            r"its layers have experts \(pruning them would need units of their",
+        ),
+        (["block_sparse_moe.experts.0.w1"], r"its layers have experts \(pruning them would need units of their own"),
+        (["linear_attn.in_proj"], r"its layers have a state space, a convolution or linear attention \(pruning them"),
+        (["self_attn.kv_b_proj"], r"its layers have latent attention \(pruning it would need groups of heads"),
+        (["attention.query_key_value"], r"its layers have a fused projection that is not in the table of layouts \("),
+    ],
+)
+def test_a_known_construction_is_refused_with_what_it_would_need(
+    tmp_path: Path, plain_tokenizer: object, names: list[str], line: str
+) -> None:
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.startswith("model.layers.1.mlp.")]:
+            del tensors[name]
+        tensors.update({f"model.layers.1.{name}.weight": torch.ones(4, 32) for name in names})
+
+    edited(tmp_path, plain_tokenizer, edit)
+    with pytest.raises(UserError, match=f"architecture LlamaForCausalLM is not supported: {line}"):
+        make_manifest("A", tmp_path, trust_remote_code=False, commit=None)
+
+
 def test_tensors_outside_the_decoder_are_left_alone(
     tmp_path: Path, plain_tokenizer: object, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -115,7 +115,7 @@ def test_norms_over_queries_and_keys_stay_in_a_folder() -> None:
     names = ("transformers", "vllm", "gguf_k")
     assert [verdict(name, MIXED, qwen3).code for name in names] == ["as_is", "as_is", "cannot"]
     assert [verdict(name, WHOLE, qwen3).code for name in names] == ["as_is"] * 3
-    assert verdict("transformers", MIXED, replace(LLAMA, model_type="gemma")).code == "cannot"
+    assert verdict("transformers", MIXED, replace(LLAMA, model_type="arcee")).code == "cannot"
 
 
 def test_layers_that_are_removed_whole() -> None:

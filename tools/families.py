@@ -1,0 +1,44 @@
+"""Generate the table of model families in README.md from the table of architectures.
+
+`python -m tools.families` writes it. A test fails when it is stale.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from espalier.export.gguf.source import MODEL_TYPES, STOCK_TYPES
+from espalier.models.architecture import FAMILIES, UNITS
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BEGIN, END = "<!-- families: generated, do not edit -->", "<!-- end of families -->"
+
+
+def families_table() -> str:
+    """Return the Markdown table: one row for each family, with its units and its exports."""
+    units = [f"{unit.title}s" for unit in UNITS.values()]
+    header = ["family", "`model_type`", *units, "layers that differ", "stock checkpoint: heads", "GGUF"]
+    rows = [header, ["---", "---", *(":---:" for _ in units), ":---:", "---", "---"]]
+    for name, family in FAMILIES.items():
+        rows.append([family.title, f"`{name}`", *("yes" for _ in units), "yes", str(family.heads), _gguf(name)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def insert_families(page: str) -> str:
+    """Return a page with the table inserted between its markers."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{families_table()}\n{END}{after}"
+
+
+def _gguf(name: str) -> str:
+    return "yes" if name in MODEL_TYPES else "stock only" if name in STOCK_TYPES else "no"
+
+
+def main() -> None:
+    """Write the table into README.md."""
+    README.write_text(insert_families(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
