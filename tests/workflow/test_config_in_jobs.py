@@ -44,6 +44,9 @@ SHIPPED = {
     # 3 methods and a control at 3 ratios
     "smollm2": {"stage_model": 1, "stage_dataset": 7, "stage_text": 2,
                 **sweep_jobs(models=1, passes=1, experiments=12)},
+    # one method at one ratio, two tasks
+    "one_model": {"stage_model": 1, "stage_dataset": 2, "stage_text": 2,
+                  **sweep_jobs(models=1, passes=1, experiments=1)},
     # base: 3 methods x 5 lengths x 3 counts; instruct: 3 x 4 x 5. One pass per model and length: 5 for 45 experiments.
     "paper": {"stage_model": 6, "stage_dataset": 7, "stage_text": 3,
               **sweep_jobs(models=6, passes=3 * 5 + 3 * 4, experiments=3 * 45 + 3 * 60)},

@@ -6,7 +6,8 @@ whether an architecture meets these assumptions.
 
 The check therefore creates a small model of the same class with random float32 weights, and compares three results with
 a plain computation: a pruned model with a masked model, packed requests with single requests, and priors with runs of
-the whole model without the block.
+the whole model without the block. For experiments that remove whole layers, it also compares models without some layers
+with a model that skips them.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.cache_utils import DynamicCache
 
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.errors import UserError
-from espalier.models.decoder import Block, decoder_layers, get_block, n_groups
+from espalier.models.decoder import BLOCK_PATHS, Block, decoder_layers, get_block, n_groups
 from espalier.models.surgery import mask, prune
 from espalier.scoring.attention import Attention
 from espalier.scoring.engine import score_requests
@@ -46,6 +48,7 @@ _LENGTHS = (3, 17, 30, 43, 45, 46, 62, 100, 130, 188)
 
 `_THRESHOLD` and `_CONTEXT` are not multiples of 8, the number to which rows are padded, so padding exceeds both.
 """
+_PIECE = 7  # tokens that are read at once with a KV cache
 _LARGEST = {
     "sliding_window": _WINDOW, "attention_chunk_size": _WINDOW, "num_experts": 4, "num_local_experts": 4,
     "n_routed_experts": 4, "num_experts_per_tok": 2,
@@ -54,9 +57,11 @@ logger = logging.getLogger(__name__)
 
 
 def check_architecture(folder: str | Path, *, trust_remote_code: bool = False) -> None:
-    """Check that the architecture of a model supports pruning, packed scoring and priors.
+    """Check that the architecture of a model supports pruning of groups, packed scoring and priors.
 
-    If no small model can be created from the config, the check is skipped, and one line of the log says so.
+    If no small model can be created from the config, the check is skipped, and one line of the log says so. Another
+    line says if whole layers cannot be removed; this is an error only for experiments that remove some
+    (`check_layers_removable`).
 
     Args:
         folder: A model folder whose tensors are known to fit its config.
@@ -65,15 +70,8 @@ def check_architecture(folder: str | Path, *, trust_remote_code: bool = False) -
     Raises:
         UserError: If the architecture is not supported. The message names the architecture and what does not work.
     """
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    try:
-        model = small_copy(config, trust_remote_code=trust_remote_code)
-        with torch.no_grad():
-            model(input_ids=torch.zeros((1, 4), dtype=torch.long), use_cache=False)
-    except Exception as error:  # noqa: BLE001 (code of unknown architectures may raise anything)
-        logger.warning(
-            "%s: its architecture was not checked, because no small copy of the model could be made (%r)", folder, error
-        )
+    model = _try_small_copy(folder, trust_remote_code=trust_remote_code)
+    if model is None:
         return
     name = type(model).__name__
     try:
@@ -90,6 +88,40 @@ def check_architecture(folder: str | Path, *, trust_remote_code: bool = False) -
             f"{folder}: architecture {name} is not supported: a small copy of it failed with "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; leave the model out"
         ) from None
+    if problem := _layers_problem(model):
+        logger.warning("%s: methods with units: [layer] will fail: %s", folder, problem)
+
+
+def check_layers_removable(folder: str | Path, *, trust_remote_code: bool = False) -> None:
+    """Check that a model of which whole layers are removed computes what a model computes that skips them.
+
+    The check is skipped if no small model can be created; `check_architecture` has said so.
+
+    Args:
+        folder: A model folder that has passed `check_architecture`.
+        trust_remote_code: Whether code in the folder may run.
+
+    Raises:
+        UserError: If it does not.
+    """
+    model = _try_small_copy(folder, trust_remote_code=trust_remote_code)
+    if model is not None and (problem := _layers_problem(model)):
+        raise UserError(f"{folder}: {problem}; leave out the model, or the methods with units: [layer]")
+
+
+def _try_small_copy(folder: str | Path, *, trust_remote_code: bool) -> PreTrainedModel | None:
+    """Return a small copy of a model; None, and a line in the log, if that fails."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    try:
+        model = small_copy(config, trust_remote_code=trust_remote_code)
+        with torch.no_grad():
+            model(input_ids=torch.zeros((1, 4), dtype=torch.long), use_cache=False)
+    except Exception as error:  # noqa: BLE001 (code of unknown architectures may raise anything)
+        logger.warning(
+            "%s: its architecture was not checked, because no small copy of the model could be made (%r)", folder, error
+        )
+        return None
+    return model
 
 
 def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -160,26 +192,81 @@ def _check_surgery(model: PreTrainedModel) -> None:
     kept = {block: [list(range(0, n_groups(layer, block), 2)) for layer in layers] for block in ("attention", "mlp")}
     kept["attention"][-1] = []
     kept["mlp"][0] = []
-    _compare_with_masked(model, kept, removed_layers=[])
-    if len(layers) > 1:
-        whole = {block: [list(range(n_groups(layer, block))) for layer in layers] for block in ("attention", "mlp")}
-        for groups in whole.values():
-            groups[0] = []
-        _compare_with_masked(model, whole, removed_layers=[0])
-
-
-def _compare_with_masked(model: PreTrainedModel, kept: dict[str, list[list[int]]], removed_layers: list[int]) -> None:
     masked, pruned = copy.deepcopy(model), copy.deepcopy(model)
-    mask(masked, kept["attention"], kept["mlp"], removed_layers)
-    prune(pruned, kept["attention"], kept["mlp"], removed_layers)
+    mask(masked, kept["attention"], kept["mlp"])
+    prune(pruned, kept["attention"], kept["mlp"])
     tokens = _random_tokens(2, 30)
-    with torch.no_grad():
-        expected, found = (each(input_ids=tokens, use_cache=False).logits for each in (masked, pruned))
-    if not torch.allclose(found, expected, atol=LARGEST_DIFFERENCE, rtol=LARGEST_DIFFERENCE):
+    difference = _largest_difference(_logits(pruned, tokens), _logits(masked, tokens))
+    if difference is not None:
         raise UserError(
-            f"a pruned copy computes other logits than one whose groups are set to zero (by up to "
-            f"{float((found - expected).abs().max()):.2g}), so what is removed is not all that a group does"
+            f"a pruned copy computes other logits than one whose groups are set to zero (by up to {difference:.2g}), "
+            "so what is removed is not all that a group does"
         )
+
+
+def _layers_problem(model: PreTrainedModel) -> str | None:
+    """Describe what goes wrong when layers are removed from a model; None if nothing does.
+
+    Copies without some layers are compared with a model that skips them, in one pass and piece by piece with a cache.
+    """
+    n_layers, tokens = len(decoder_layers(model)), _random_tokens(2, 30)
+    # Without every second layer, models whose types of layer alternate have lost one type.
+    for removed in ([0], [n_layers - 1], list(range(0, n_layers, 2))) if n_layers > 1 else ():
+        try:
+            problem = _removal_problem(model, removed, tokens)
+        except Exception as error:  # code of unknown architectures may raise anything
+            logger.exception("a small copy without layers %s failed", removed)
+            problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if problem:
+            layers = ", ".join(map(str, removed))
+            return (
+                f"layers of architecture {type(model).__name__} cannot be removed (a small copy without layers "
+                f"{layers}: {problem})"
+            )
+    return None
+
+
+def _removal_problem(model: PreTrainedModel, removed: list[int], tokens: torch.Tensor) -> str | None:
+    """Describe how a copy without layers differs from a model that skips them; None if it does not."""
+    layers = decoder_layers(model)
+    kept = {
+        block: [[] if number in removed else list(range(n_groups(layer, block))) for number, layer in enumerate(layers)]
+        for block in BLOCK_PATHS
+    }
+    shorter = copy.deepcopy(model)
+    prune(shorter, kept["attention"], kept["mlp"], removed)
+    with _skipping([layers[number] for number in removed]):
+        expected = _logits(model, tokens)
+    difference = _largest_difference(_logits(shorter, tokens), expected)
+    if difference is not None:
+        return f"its logits differ by up to {difference:.2g} from those of a model that skips these layers"
+    difference = _largest_difference(_logits_with_cache(shorter, tokens), expected)
+    if difference is not None:
+        return f"its logits differ by up to {difference:.2g} with a KV cache"
+    return None
+
+
+def _logits(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model(input_ids=tokens, use_cache=False).logits
+    return logits
+
+
+def _logits_with_cache(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    cache = DynamicCache(config=model.config)
+    with torch.no_grad():
+        pieces = [
+            model(input_ids=piece, past_key_values=cache, use_cache=True).logits
+            for piece in tokens.split(_PIECE, dim=1)
+        ]
+    return torch.cat(pieces, dim=1)
+
+
+def _largest_difference(found: torch.Tensor, expected: torch.Tensor) -> float | None:
+    """Return the largest difference of logits if it is larger than rounding explains, otherwise None."""
+    if torch.allclose(found, expected, atol=LARGEST_DIFFERENCE, rtol=LARGEST_DIFFERENCE):
+        return None
+    return float((found - expected).abs().max())
 
 
 def _check_scoring(model: PreTrainedModel) -> None:
@@ -236,6 +323,20 @@ def _without(layer: nn.Module, blocks: Sequence[Block]) -> Iterator[None]:
     with ExitStack() as stack:
         for block in blocks:
             stack.callback(get_block(layer, block).register_forward_hook(zero_output).remove)
+        yield
+
+
+@contextmanager
+def _skipping(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Make layers return their input inside the context."""
+
+    def skip(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        hidden_states = args[0] if args else kwargs["hidden_states"]
+        return (hidden_states, *output[1:]) if isinstance(output, tuple) else hidden_states
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_hook(skip, with_kwargs=True).remove)
         yield
 
 

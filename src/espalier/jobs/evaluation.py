@@ -104,6 +104,21 @@ class EvaluationJob:
 
         return hardware_name(self.settings.device)
 
+    def check_plan(self, plan: Plan) -> None:
+        """Check that whole layers can be removed from the model, if the plan removes some. Imports torch.
+
+        Raises:
+            UserError: If the architecture does not allow it.
+        """
+        if plan.removed_layers:
+            self._check_layers  # noqa: B018 (computed once)
+
+    @cached_property
+    def _check_layers(self) -> None:
+        from espalier.jobs.check_architecture import check_layers_removable
+
+        check_layers_removable(self.manifest["folder"], trust_remote_code=self.manifest["trust_remote_code"])
+
     def piece(self, plan: dict[str, Any] | None, recovered: Path | None = None, *, store: Store | None = None) -> Piece:
         """Return the evaluation as a piece of work.
 
@@ -236,6 +251,8 @@ def _evaluate(
     from espalier.tables import Samples, write_with_schema
 
     parsed = None if plan is None else Plan.from_dict(plan)
+    if parsed is not None:
+        job.check_plan(parsed)
     answered = None if store is None or recovered is not None else AnswerStore(store.folder, recipe).read()
     if parsed is not None and answered is not None and answered.documents:
         result = _complete(job.evaluator, parsed, answered)

@@ -179,6 +179,7 @@ class RaceJob:
 
         def make(folder: Path) -> None:
             plan = Plan.from_dict(self._plans[name])
+            self._job.check_plan(plan)
             found = self._job.evaluator.answer(plan, missing, with_perplexity=with_perplexity)
             rows = [(*key, score.loglikelihood, score.is_greedy) for key, score in found.scores.items()]
             columns = ["task", "doc_id", "choice", "loglikelihood", "is_greedy"]

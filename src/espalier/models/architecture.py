@@ -140,17 +140,23 @@ class Unit(NamedTuple):
     in_cache: str = "same"
 
 
+_LISTS_OF_LAYERS = (
+    "layer_types", "mlp_layer_types", "no_rope_layers", "layer_rope_theta", "intermediate_size",
+    "num_attention_heads_per_layer",
+)  # fmt: skip
 KV_GROUP, MLP_CHANNEL, LAYER = "kv_group", "mlp_channel", "layer"
 UNITS = {
     KV_GROUP: Unit("KV group", "attention", ("num_key_value_heads", "num_attention_heads"), in_cache="narrower"),
     MLP_CHANNEL: Unit("MLP channel", "mlp", ("intermediate_size",)),
-    LAYER: Unit("layer", None, ("num_hidden_layers",), ("layer_types", "no_rope_layers"), in_cache="fewer"),
+    LAYER: Unit("layer", None, ("num_hidden_layers",), _LISTS_OF_LAYERS, in_cache="fewer"),
 }
 """The units that a method may remove, by their names in the config. A further unit is one more entry."""
 GROUP_UNITS = tuple(name for name, unit in UNITS.items() if unit.block)
 """Units that are groups of a block. A method removes these by default."""
 FIRST_SLIDING_LAYER = "max_window_layers"
 """Key of the model's config (Qwen2, Qwen3): number of first layers without sliding window."""
+DIFFERING_LAYERS = "per_layer_config"
+"""Key of the model's config (any model whose layers differ): other values of some keys, by number of the layer."""
 
 
 class Unsupported(NamedTuple):

@@ -3,7 +3,8 @@
 - The remaining layers are renumbered: each writes its keys and values to the KV cache under its `layer_idx`.
 - transformers reads from the config how many layers run, how many the KV cache has, and which of them have a sliding
   window. So `num_hidden_layers` and the lists with one entry per layer (`layer_types`) are changed with the layers.
-  `max_window_layers` becomes the number of remaining layers among those it counted.
+  `max_window_layers` becomes the number of remaining layers among those it counted, and `per_layer_config`, which has
+  other sizes for some layers, is renumbered.
 
 Everything outside the layers stays as it is, tied embeddings included.
 """
@@ -11,11 +12,12 @@ Everything outside the layers stays as it is, tied embeddings included.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
 from espalier.errors import UserError
-from espalier.models.architecture import FIRST_SLIDING_LAYER, LAYER, LAYERS, UNITS
+from espalier.models.architecture import DIFFERING_LAYERS, FIRST_SLIDING_LAYER, LAYER, LAYERS, UNITS
 
 _SLIDES = "has_sliding_layers"
 """Attribute of stock models that says whether a mask for sliding layers is needed."""
@@ -68,17 +70,21 @@ def remove_layers(model: nn.Module, removed: Sequence[int]) -> None:
         setattr(base, _SLIDES, "sliding_attention" in model.config.layer_types)
 
 
-def _update_config(config: object, kept: Sequence[int], n_before: int) -> None:
+def _update_config(config: Any, kept: Sequence[int], n_before: int) -> None:
     unit = UNITS[LAYER]
     lists = {}
     for name in unit.config_lists:
         values = getattr(config, name, None)
-        if values is not None and len(values) == n_before:
+        if isinstance(values, list | tuple) and len(values) == n_before:
             lists[name] = [values[index] for index in kept]
     n_first = getattr(config, FIRST_SLIDING_LAYER, None)
+    differing = config.to_dict().get(DIFFERING_LAYERS) if getattr(config, "is_heterogeneous", False) else None
     for name in unit.config_sizes:
         setattr(config, name, len(kept))
     for name, values in lists.items():
         setattr(config, name, values)
     if isinstance(n_first, int):
         setattr(config, FIRST_SLIDING_LAYER, sum(index < n_first for index in kept) + max(0, n_first - n_before))
+    if differing is not None:
+        by_layer = {int(index): values for index, values in differing.items()}
+        setattr(config, DIFFERING_LAYERS, {new: by_layer[index] for new, index in enumerate(kept) if index in by_layer})

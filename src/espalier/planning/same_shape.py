@@ -9,8 +9,9 @@ the one with the smaller a. At least one group of each kind stays.
 
 Allowed widths are multiples of `mlp_multiple_of`, and the full width. Numbers of KV groups may be restricted to those
 that the model's stock config accepts (`kv_group_counts`). A pair is left out if m cannot grow although its share is not
-used, unless there is no other pair. So the removed parameters fall short of the budget by less than one step of the
-widths in all layers, as long as the widths allow another step.
+used, unless there is no other pair. The pair that removes nothing is left out, too, if there is another. So the removed
+parameters fall short of the budget by less than one step of the widths in all layers, as long as the widths allow
+another step.
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ def _pairs(layer: LayerSizes, share: int, widths: list[int], counts: list[int]) 
         pair = (n_kv, n_mlp, n_kv * layer.kv_group_params + n_mlp * layer.mlp_channel_params)
         (exhausted if width == widths[0] and pair[2] < share else pairs).append(pair)
     if pairs:
-        return pairs
+        # A plan that removes nothing has no mean score; it is no answer if something can be removed.
+        return [pair for pair in pairs if pair[2]] or pairs
     most = max(n_params for _, _, n_params in exhausted)
     return [pair for pair in exhausted if pair[2] == most]

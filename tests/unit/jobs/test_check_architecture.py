@@ -1,15 +1,17 @@
 """The check on a small copy shows whether surgery, priors and packed scoring support an architecture."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from transformers import LlamaConfig, PreTrainedConfig
+from transformers.models.llama import modeling_llama
 
 from espalier.errors import UserError
 from espalier.jobs import check_architecture as checks
-from espalier.jobs.check_architecture import check_architecture, small_copy
+from espalier.jobs.check_architecture import check_architecture, check_layers_removable, small_copy
 
 SIZES = {
     "vocab_size": 500, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8, "num_attention_heads": 8,
@@ -40,7 +42,7 @@ def config_of(name: str, **changes: object) -> PreTrainedConfig:
 @pytest.mark.parametrize("name", PASS)
 def test_supported_architectures_pass(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     check_architecture(saved(tmp_path, config_of(name)))
-    assert "was not tried" not in caplog.text
+    assert not [record.getMessage() for record in caplog.records if record.name.startswith("espalier")]
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -83,6 +85,62 @@ def test_a_block_that_does_more_than_its_groups_is_refused(tmp_path: Path, monke
     monkeypatch.setattr("transformers.models.llama.modeling_llama.LlamaMLP.forward", forward)
     with pytest.raises(UserError, match=r"a pruned copy computes other logits than one whose groups are set to zero"):
         check_architecture(saved(tmp_path, config_of("Llama")))
+
+
+@pytest.mark.parametrize(
+    ("only_with_cache", "problem"),
+    [(False, r"from those of a model that skips these layers"), (True, r"with a KV cache")],
+    ids=["always", "with a cache"],
+)
+def test_layers_that_depend_on_their_number_are_refused_only_if_layers_are_removed(
+    only_with_cache: bool,
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The patched attention is divided by the number of its layer, which changes when earlier layers are removed."""
+    stock = modeling_llama.LlamaAttention.forward
+
+    def forward(self: torch.nn.Module, *args: object, **kwargs: object) -> tuple[torch.Tensor, None]:
+        output, weights = stock(self, *args, **kwargs)
+        is_scaled = not only_with_cache or kwargs.get("past_key_values") is not None
+        return output / (1 + (1 + self.layer_idx) * is_scaled), weights
+
+    monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", forward)
+    folder = saved(tmp_path, config_of("Llama"))
+    check_architecture(folder)
+    found = (
+        r"layers of architecture LlamaForCausalLM cannot be removed \(a small copy without layers 0: its logits differ "
+        rf"by up to [0-9.]+ {problem}\)"
+    )
+    (record,) = [record for record in caplog.records if record.name.startswith("espalier")]
+    assert re.search(rf"methods with units: \[layer\] will fail: {found}$", record.getMessage())
+    with pytest.raises(UserError, match=rf"{found}; leave out the model, or the methods with units: \[layer\]"):
+        check_layers_removable(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("_update_config", r"its logits differ by up to .* skips these layers"),
+        ("check_removed_layers", "ValueError: no"),
+    ],
+)
+def test_what_goes_wrong_without_a_layer_is_named(
+    name: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The layer types of a shorter Gemma 2 are those of other layers, or the removal fails."""
+
+    def fail(*_: object) -> None:
+        if name == "check_removed_layers":
+            raise ValueError("no")
+
+    monkeypatch.setattr(f"espalier.models.depth.{name}", fail)
+    folder = saved(tmp_path, config_of("Gemma2"))
+    message = rf"cannot be removed \(a small copy without layers 0: {problem}\); leave out"
+    with pytest.raises(UserError, match=message):
+        check_layers_removable(folder)
 
 
 def test_blocks_that_do_more_than_add_to_the_residual_stream_are_refused(

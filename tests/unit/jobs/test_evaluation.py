@@ -113,6 +113,37 @@ def test_extra_experiments_are_evaluated(tmp_path: Path, job: FakeJob, store: St
     assert n_evaluations(job) == 3
 
 
+def test_only_experiments_that_remove_layers_need_removable_layers(
+    tmp_path: Path, job: FakeJob, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check runs once in a job; its refusal fails the experiments that remove layers, and no others."""
+    checked = []
+
+    def refuse(folder: str, *, trust_remote_code: bool) -> None:
+        checked.append((folder, trust_remote_code))
+        if folder == "refused":
+            raise UserError("layers cannot be removed")
+
+    monkeypatch.setattr("espalier.jobs.check_architecture.check_layers_removable", refuse)
+    depth = [tmp_path / "experiments" / name / "plan.json" for name in ("d", "e")]
+    for path, removed in zip(depth, (0, 1), strict=True):
+        kept = tuple(() if layer == removed else (0, 1) for layer in range(2))
+        plan = Plan((2, 2), (2, 2), kept, kept, (removed,))
+        made = {"version": versions.PLAN, "settings": SETTINGS, "weights": sha256_of_json({"a": 1})}
+        write_json(path, {"model": "A", "experiment": path.parent.name, **plan.to_dict(), "recipe": made})
+    plans = [add_plan(tmp_path, "a", (0,)), *depth]
+    job.manifest.update(folder="refused", trust_remote_code=False)
+    evaluate_with_others(job.again(), store, plans[0], at_most=1)
+    assert not checked
+    with pytest.raises(UserError, match="layers cannot be removed"):
+        evaluate_with_others(job.again(), store, plans[1], at_most=1)
+    assert n_evaluations(job) == 1
+    job.manifest.update(folder="fine")
+    evaluate_with_others(job.again(), store, plans[1], at_most=9, planned=study_of(*plans))
+    assert checked == [("refused", False), ("fine", False)]
+    assert n_evaluations(job) == 3
+
+
 def test_a_stopping_workflow_evaluates_no_extra_experiment(
     tmp_path: Path, job: FakeJob, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +11,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache, StaticCache
 
 from espalier.errors import UserError
+from espalier.export.build import export_model
+from espalier.models.depth import remove_layers
 from espalier.models.surgery import copy_sharing_tensors, mask, prune
+from espalier.planning.plan import Plan as GroupPlan
 from espalier.scoring.engine import score_requests
 from espalier.scoring.requests import Request
+from tests.unit.conftest import random_model
 from tests.unit.models.test_surgery import (
     ATOL,
     CASES,
@@ -147,6 +152,47 @@ def test_a_copy_that_shares_tensors_leaves_the_config_of_the_original() -> None:
     prune(copy_sharing_tensors(model), *depth_plan(case, [0, 3]))
     assert model.config.num_hidden_layers == len(model.config.layer_types) == N_LAYERS
     assert torch.equal(logits(model, tokens()), before)
+
+
+def test_sizes_of_single_layers_move_with_their_layers(tmp_path: Path) -> None:
+    """Layers of 1, 2, 1, 2 KV groups and 8, 16, 24, 32 channels, as `per_layer_config` of an exported model says."""
+    groups = ((0,), (0, 1), (1,), (0, 1))
+    channels = tuple(tuple(range(n)) for n in (8, 16, 24, 32))
+    model = random_model("llama", 400, num_hidden_layers=4)
+    prune(model, groups, channels)
+    exported = export_model(model, GroupPlan((2,) * 4, (48,) * 4, groups, channels), stubs=False)
+    exported.save_pretrained(tmp_path)
+    model = type(exported).from_pretrained(tmp_path).eval()
+    for removed, sizes in (([0], [(2, 16), (1, 24), (2, 32)]), ([1, 2], [(1, 8), (2, 32)])):
+        shorter = copy.deepcopy(model)
+        kept = [layer not in removed for layer in range(4)]
+        prune(
+            shorter,
+            [range(len(groups[layer])) if keep else () for layer, keep in enumerate(kept)],
+            [range(len(channels[layer])) if keep else () for layer, keep in enumerate(kept)],
+            removed,
+        )
+        found = [(one.num_key_value_heads, one.intermediate_size) for one in shorter.config.per_layer_config]
+        assert found == sizes
+        expected = logits(without(model, removed), tokens())
+        torch.testing.assert_close(logits(shorter, tokens()), expected, atol=ATOL, rtol=0)
+        assert torch.equal(generate(shorter, tokens(2, 7), 8), uncached(shorter, tokens(2, 7), 8))
+
+
+def test_lists_with_an_entry_for_each_layer_are_cut() -> None:
+    """Whatever has another length is no list of layers."""
+    config = SimpleNamespace(
+        num_hidden_layers=4, layer_types=list("abcd"), mlp_layer_types=("w", "x", "y", "z"), no_rope_layers=[1, 0],
+        intermediate_size=[8, 16, 24, 32], layer_rope_theta=None, max_window_layers=3,
+    )  # fmt: skip
+    model = nn.Module()
+    model.model, model.config = nn.Module(), config
+    model.model.layers = nn.ModuleList(nn.Linear(1, 1) for _ in range(4))
+    remove_layers(model, [1, 3])
+    assert vars(config) == {
+        "num_hidden_layers": 2, "layer_types": ["a", "c"], "mlp_layer_types": ["w", "y"], "no_rope_layers": [1, 0],
+        "intermediate_size": [8, 24], "layer_rope_theta": None, "max_window_layers": 2,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

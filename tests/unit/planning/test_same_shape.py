@@ -113,12 +113,22 @@ def test_no_other_shape_that_uses_the_budget_has_a_lower_mean_score(
     found = {tuple(int(mask[rows].sum()) for rows in layer_rows) for layer_rows in blocks}
     assert len(found) == 1
     candidates, exhausted = candidate_shapes(layer, budget // sizes.n_layers, options.mlp_multiple_of, counts)
+    candidates = [shape for shape in candidates if any(shape)] or candidates
     assert found <= set(candidates)
     removed_rows = np.flatnonzero(mask)
     assert mean_score(removed_rows) == pytest.approx(min(map(lowest, candidates)))
     missed = budget - int(groups.cost[removed_rows].sum())
     assert missed >= 0
     assert exhausted or missed < options.mlp_multiple_of * layer.mlp_channel_params * sizes.n_layers
+
+
+def test_a_shape_that_removes_nothing_is_not_chosen_if_another_fits() -> None:
+    """A fifth of 20 parameters is less than a channel (5), but a KV group (2) fits, whatever its score."""
+    layer = LayerSizes(n_kv_groups=2, kv_group_params=2, n_mlp_channels=3, mlp_channel_params=5, fixed_params=0)
+    sizes = ModelSizes((layer,), other_params=1)
+    groups = GroupTable.of(sizes)
+    mask = select_same_shape(groups, sizes, np.array([9.0, 8.0, 0.1, 0.1, 0.1]), 0.2, SelectionOptions())
+    assert mask.tolist() == [False, True, False, False, False]
 
 
 def test_an_8b_model_keeps_numbers_of_heads_that_llama_accepts(llama_3_8b: ModelSizes) -> None:
