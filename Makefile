@@ -7,7 +7,7 @@ STUDY ?= sandbox
 QUIET := --quiet rules reason host
 export PYTHONPATH := src
 
-.PHONY: help install run pack unpack test test-all llama lint format generated lock coverage mutation audit
+.PHONY: help install run pack unpack test test-all llama lint format generated lock coverage mutation audit torture
 
 help:
 	@echo "make install    create .venv and install the locked versions"
@@ -21,6 +21,7 @@ help:
 	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md"
 	@echo "make coverage   the unit tests, and the lines that they leave out"
 	@echo "make mutation   inject faults into the core, and list those that no unit test finds"
+	@echo "make torture    kills, damaged files, bad input, full disks: docs/reliability.md has the figures"
 	@echo "make audit      known vulnerabilities of the locked versions (asks pypi.org)"
 	@echo "make lock       resolve the newest versions: requirements.in -> requirements.lock, with hashes"
 	@echo "$(BIN)/snakemake --list    the targets of the workflow, in a line each"
@@ -85,6 +86,10 @@ mutation: $(INSTALLED)
 	$(BIN)/pip install --quiet mutmut==3.8.1
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/mutmut results
+
+# Runs for an hour. PARTS names some parts only, such as `make torture PARTS="hostile --short"`. A full disk needs root.
+torture: $(INSTALLED)
+	PYTHONPATH=src:. OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture $(PARTS)
 
 # The tool has its own environment, because we do not depend on its dependencies.
 audit: $(INSTALLED)

@@ -15,7 +15,7 @@ from tests.workflow.conftest import write_tiny_study
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = Path("results/tiny")
 TABLES = "consolidated"
-LIMIT_S = 1800.0
+LIMIT_S = 7200.0
 NONE: Mapping[str, Any] = {}
 
 
