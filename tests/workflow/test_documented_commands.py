@@ -55,7 +55,7 @@ LONG_TARGETS = {
     "mutation": "takes an hour",
     "pack": "test_what_reruns.py",
     "unpack": "test_what_reruns.py",
-    "torture": "takes an hour; CI runs a part of it",
+    "torture": "takes an hour",
 }
 SNAKEMAKE = """\
 #!/bin/sh
