@@ -7,7 +7,7 @@ STUDY ?= sandbox
 QUIET := --quiet rules reason host
 export PYTHONPATH := src
 
-.PHONY: help install run pack unpack test test-all llama lint format generated lock coverage mutation audit
+.PHONY: help install run pack unpack test test-all llama lint format generated lock coverage mutation audit torture
 
 help:
 	@echo "make install    create .venv and install the locked versions"
@@ -21,8 +21,9 @@ help:
 	@echo "make generated  write config/schema.json, the options in config/README.md, docs/results.md"
 	@echo "make coverage   the unit tests, and the lines that they leave out"
 	@echo "make mutation   inject faults into the core, and list those that no unit test finds"
+	@echo "make torture    kills, damaged files, bad input, full disks: docs/reliability.md has the figures"
 	@echo "make audit      known vulnerabilities of the locked versions (asks pypi.org)"
-	@echo "make lock       resolve the newest versions: requirements.in -> requirements.lock"
+	@echo "make lock       resolve the newest versions: requirements.in -> requirements.lock, with hashes"
 	@echo "$(BIN)/snakemake --list    the targets of the workflow, in a line each"
 
 install: $(INSTALLED)
@@ -87,23 +88,30 @@ mutation: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
 	$(BIN)/mutmut results
 
+# Runs for an hour. PARTS names some parts only, such as `make torture PARTS="hostile --short"`. A full disk needs root.
+torture: $(INSTALLED)
+	PYTHONPATH=src:. OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture $(PARTS)
+
 # The tool has its own environment, because we do not depend on its dependencies.
 audit: $(INSTALLED)
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/pip install --quiet pip-audit==2.10.1
-	.venv/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict --progress-spinner off
+	.venv/audit/bin/pip-audit --requirement requirements.lock --requirement requirements-torch.txt --no-deps --disable-pip --strict --progress-spinner off
 
-# The local version label of a CPU build is removed, so that users get the CUDA build of the same version.
-lock: $(INSTALLED)
-	$(BIN)/pip install pip-tools
-	$(BIN)/pip-compile --quiet --upgrade --strip-extras --annotation-style=line --no-emit-find-links \
-		--no-emit-index-url --no-emit-trusted-host --output-file=requirements.lock requirements.in
-	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+# uv writes the hashes of all files of a version, so that the lock serves every platform. pip-compile takes minutes for it.
+lock:
+	$(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/pip install --quiet uv==0.13.9
+	.venv/lock/bin/uv pip compile --quiet --upgrade --generate-hashes --python-version 3.11 --annotation-style line \
+		--custom-compile-command "make lock" --excludes requirements-torch.txt --output-file requirements.lock \
+		requirements.in
 
-$(INSTALLED): requirements.lock
+# --no-deps: the lock file is complete, and pip would refuse PyTorch, which others require, for want of a hash.
+$(INSTALLED): requirements.lock requirements-torch.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --requirement requirements-torch.txt
 	@touch $@
 
 $(LLAMA): requirements-llama.txt envs/install_llama_cpp.sh $(INSTALLED)

@@ -10,9 +10,9 @@ use them do: with their schema. The files of a study are drawn with equal probab
 import argparse
 import json
 import random
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +20,7 @@ from pandera.errors import SchemaError, SchemaErrors
 
 from espalier.errors import UserError
 from espalier.files import read_json, read_table
+from espalier.results.verify import BEST_EXPERIMENT, RECORDS, read_best_experiment
 from espalier.tables import Evaluations, Experiments, GradientStatistics, Importance, Layers, PriorTable, Samples
 
 KINDS = {
@@ -48,6 +49,8 @@ def content(path: Path, schema: type | None) -> str:
     Raises:
         UserError: If the file is refused.
     """
+    if path.name == BEST_EXPERIMENT:
+        return json.dumps(read_best_experiment(path), sort_keys=True)
     if path.suffix == ".json":
         return json.dumps(read_json(path), sort_keys=True)
     table = read_table(path)
@@ -59,26 +62,29 @@ def content(path: Path, schema: type | None) -> str:
     return str(table.to_csv())
 
 
-def flip_bits(files: Iterable[tuple[str, Path, type | None]], n: int, seed: int) -> pd.DataFrame:
+def flip_bits(results: Path, n: int, seed: int) -> pd.DataFrame:
     """Flip one bit at a time, and count what happens by the kind of the file.
 
     Args:
-        files: Kind, path and schema of each file.
+        results: Folder of a finished study.
         n: Number of flips.
         seed: Seed of the files and bits.
 
     Returns:
         A row for each kind, and columns `flips`, `refused`, `harmless` and `silent`.
     """
-    drawn, choices = random.Random(seed), list(files)
+    drawn, choices = random.Random(seed), files_of(results)
     counts: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
+        if (results / RECORDS).is_dir():  # jobs recorded the checksum of the file that names the best experiment
+            shutil.copytree(results / RECORDS / "consolidate", Path(folder) / RECORDS / "consolidate")
         for _ in range(n):
             kind, path, schema = drawn.choice(choices)
             data = bytearray(path.read_bytes())
             bit = drawn.randrange(8 * len(data))
             data[bit // 8] ^= 1 << (bit % 8)
-            damaged = Path(folder) / path.name
+            damaged = Path(folder) / path.relative_to(results)
+            damaged.parent.mkdir(parents=True, exist_ok=True)
             damaged.write_bytes(data)
             try:
                 found = "harmless" if content(damaged, schema) == content(path, schema) else "silent"
@@ -101,7 +107,7 @@ def main() -> None:
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    table = flip_bits(files_of(options.results), options.flips, options.seed)
+    table = flip_bits(options.results, options.flips, options.seed)
     table.loc["all"] = table.sum()
     print(table.to_markdown())
 

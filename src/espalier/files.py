@@ -241,6 +241,15 @@ def _parquet_errors(path: str | Path) -> Iterator[None]:
         raise UserError(f"{path}: is not a complete Parquet file ({reason}); delete it and run again") from None
 
 
+def why_no_file(path: Path) -> str | None:
+    """Return why an entry of a folder is no file that can be read, or None if it is one."""
+    if path.is_file():
+        return None
+    if path.is_dir():
+        return "is a folder, not a file"
+    return "is a link to a file that does not exist" if path.is_symlink() else "is no regular file"
+
+
 def sha256_of(path: str | Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with Path(path).open("rb") as stream:

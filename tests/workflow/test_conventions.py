@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from espalier.study.paths import PATTERNS, benchmark_pattern
 from tests.conftest import REPOSITORY, Run
@@ -94,8 +96,9 @@ def test_no_expensive_rule_reads_what_a_cheap_one_writes() -> None:
 
 
 def locked() -> dict[str, str]:
-    """Versions in the lock file."""
-    pairs = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", (REPOSITORY / "requirements.lock").read_text(), re.MULTILINE)
+    """Versions in the lock file, and that of PyTorch."""
+    text = "\n".join((REPOSITORY / f"requirements{name}").read_text() for name in (".lock", "-torch.txt"))
+    pairs = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.MULTILINE)
     return {name.lower().replace("_", "-"): version for name, version in pairs}
 
 
@@ -106,6 +109,27 @@ def test_the_pins_that_users_rely_on() -> None:
         "lm-eval": "0.4.13",
         "snakemake": "9.27.1",
     }
+
+
+def test_everything_but_pytorch_is_locked_with_hashes() -> None:
+    """`make install` installs with --require-hashes and --no-deps, so an entry without hash or a gap would stop it."""
+    text = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+    entries = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert len(entries) > 150
+    assert [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+    assert not [name for name in locked() if is_cuda(name)]
+    needed = {
+        canonicalize_name(need.name)
+        for name in locked()
+        for need in map(Requirement, metadata.requires(name) or ())
+        if (need.marker is None or need.marker.evaluate({"extra": ""})) and not is_cuda(need.name)
+    }
+    assert needed - set(locked()) == set()
+
+
+def is_cuda(name: str) -> bool:
+    """Whether a package comes with PyTorch's CUDA build."""
+    return name.startswith(("nvidia-", "cuda-", "triton"))
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "envs").glob("*.yaml")), ids=lambda path: path.stem)
@@ -210,6 +234,7 @@ def test_modules_describe_themselves() -> None:
 def test_dependencies_are_explained() -> None:
     """Each direct requirement has its line in docs/dependencies.md."""
     page = (REPOSITORY / "docs/dependencies.md").read_text(encoding="utf-8")
-    lines = (REPOSITORY / "requirements.in").read_text(encoding="utf-8").splitlines()
+    files = (REPOSITORY / f"requirements{name}" for name in (".in", "-torch.txt"))
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     names = [Requirement(line).name for line in lines if line and not line.startswith("#")]
     assert [name for name in names if f"`{name}`" not in page] == []

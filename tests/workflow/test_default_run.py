@@ -280,7 +280,7 @@ def test_a_forecast_of_a_finished_study(default_run: DefaultRun, snakemake: Run)
 
 
 def test_flipped_bits_are_noticed(default_run: DefaultRun) -> None:
-    """Only the file that names the best experiment has no checksum (`espalier.files.write_result` says why)."""
+    """The file that names the best experiment has no checksum, but a record of it (`espalier.results.verify`)."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
     command = [sys.executable, "benchmarks/bit_flips.py", str(default_run.results), "--flips", "150"]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
@@ -288,4 +288,4 @@ def test_flipped_bits_are_noticed(default_run: DefaultRun) -> None:
     table = pd.DataFrame(rows, columns=header).set_index("").astype(int)
     assert table.flips["all"] == 150
     assert table.refused["all"] > 100
-    assert table.silent.drop(["all", "best experiment"], errors="ignore").sum() == 0
+    assert table.silent["all"] == 0

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "from espalier.recovery.load": "needs a trained adapter: tests/unit/recovery",
     "PYTHONPATH=src python benchmarks/": "measures for minutes: its options are looked up below",
     "PYTHONPATH=src python -m espalier.analysis.race_replay": "needs a finished study: tests/unit/analysis",
+    "PYTHONPATH=src python -m espalier.results.verify": "needs a finished study: tests/unit/results/test_verify.py",
     "PYTHONPATH=src python -m tools.repeatability": "needs two finished runs: tests/workflow/test_repeatability.py",
 }
 # Printed by make, not run: each is covered by what is named.
@@ -54,6 +55,7 @@ LONG_TARGETS = {
     "mutation": "takes an hour",
     "pack": "test_what_reruns.py",
     "unpack": "test_what_reruns.py",
+    "torture": "takes an hour",
 }
 SNAKEMAKE = """\
 #!/bin/sh

@@ -5,15 +5,16 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 from typing import TYPE_CHECKING
 
 from espalier.errors import UserError
-from espalier.files import read_json, write_result
+from espalier.files import write_result
 from espalier.jobs.log import workflow_job
+from espalier.results.verify import read_best_experiment
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
 def main(*, best: str, chosen: str) -> None:
-    content = read_json(best)
+    content = read_best_experiment(best)
     if content["best"] is None:
         raise UserError(
             f"recovery.experiments: got 'best', but model {content['model']!r} has no valid experiment; evaluate one"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.export.describe import describe_export
 from espalier.files import read_json, write_json
 from espalier.jobs.log import workflow_job
+from espalier.results.verify import read_best_experiment
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,7 +18,7 @@ def main(
     *, best: list[str], plans: list[str], metrics: list[str], baseline: str, manifest: str, settings: dict[str, Any],
     evaluation: dict[str, Any], output: Path,
 ) -> None:  # fmt: skip
-    chosen = read_json(best[0]) if best else None
+    chosen = read_best_experiment(best[0]) if best else None
     name = chosen["best"]["experiment"] if chosen else Path(plans[0]).parent.name
     plan = next(path for path in plans if Path(path).parent.name == name)
     results = next(path for path in metrics if Path(path).parent.name == name)

@@ -23,6 +23,9 @@ from espalier.evaluation.gaps import gap_problems
 from espalier.evaluation.rules import RULE_ERRORS, Rules, TaskDocument, WrittenDocument
 from espalier.evaluation.tasks import Tasks
 
+LONGEST_PROBLEM = 300
+"""Most characters of the problem of a document that an error quotes."""
+
 
 def check_documents(tasks: Tasks, *, num_fewshot: int, limit: int | None) -> None:
     """Check every document that will be scored, and every document that may be shown as a solved example.
@@ -56,7 +59,14 @@ def bad_documents(rules: Rules, documents: Iterable[TaskDocument]) -> list[str]:
         return []
     more = sum(1 for _ in found)
     others = f" ({more} more of this split are refused, too)" if more else ""
-    return [f"{rules.location}, document {first[0]}: {first[1]}; mend it or take it out of the file{others}"]
+    return [f"{refusal(rules, *first)}{others}"]
+
+
+def refusal(rules: Rules, number: int, problem: str) -> str:
+    """Return the error line of a document. A problem that quotes a long value is cut in its middle."""
+    if len(problem) > LONGEST_PROBLEM:
+        problem = f"{problem[: LONGEST_PROBLEM // 2]} ... {problem[-LONGEST_PROBLEM // 2 :]}"
+    return f"{rules.location}, document {number}: {problem}; mend it or take it out of the file"
 
 
 def problem_of(rules: Rules, document: TaskDocument) -> str | None:

@@ -13,10 +13,10 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from espalier.calibration.text_files import read_json_rows
 from espalier.errors import UserError
-from espalier.evaluation.check_documents import bad_documents, check_documents, describe_failure
+from espalier.evaluation.check_documents import bad_documents, check_documents, describe_failure, refusal
 from espalier.evaluation.rules import RULE_ERRORS, Rules
 from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries, task_files
-from espalier.files import read_parquet
+from espalier.files import read_parquet, why_no_file
 
 
 def load_checked_tasks(
@@ -92,6 +92,9 @@ def _odd_row(files: list[Path]) -> str | None:
 
 
 def _file_problems(path: Path) -> Iterator[str]:
+    if problem := why_no_file(path):
+        yield f"{path}: {problem}; give a file with documents"
+        return
     try:
         n_rows = read_parquet(path).num_rows if path.suffix == ".parquet" else _count_objects(path)
     except UserError as error:
@@ -138,6 +141,5 @@ def _unprocessed(rules: Rules, raw: datasets.Dataset, process: Any) -> Iterator[
         try:
             process(raw.select([number]))
         except RULE_ERRORS as error:
-            problem = describe_failure(raw[number], error)
-            yield f"{rules.location}, document {number}: {problem}; mend it or take it out of the file"
+            yield refusal(rules, number, describe_failure(raw[number], error))
             return

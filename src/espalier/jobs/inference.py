@@ -16,6 +16,7 @@ from espalier.files import read_json
 from espalier.models.from_manifest import load_from_manifest
 from espalier.planning.plan import Plan
 from espalier.recipe import inference_settings, make_recipe
+from espalier.results.verify import BEST_EXPERIMENT, read_best_experiment
 from espalier.serving.inference_summary import PADDED, Workload, summarise_runs
 from espalier.serving.inference_timing import kv_cache_bytes_per_token, measure, versions_of, weights_bytes
 from espalier.serving.verdict import RECOMMENDED_MULTIPLE
@@ -37,7 +38,7 @@ def chosen_plan(choice: Path, experiments: Path) -> dict[str, Any]:
     Raises:
         UserError: If `global_best_config.json` names no best experiment.
     """
-    content: dict[str, Any] = read_json(choice)
+    content = read_best_experiment(choice) if choice.name == BEST_EXPERIMENT else read_json(choice)
     if "layers" in content:
         return content
     if content["best"] is None:

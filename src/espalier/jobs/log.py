@@ -1,4 +1,4 @@
-"""Log file, terminal messages, failure record and exit status of a workflow script."""
+"""Log file, terminal messages, failure record, output checksums and exit status of a workflow script."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from espalier.errors import UserError
 from espalier.files import write_json
 from espalier.jobs.interrupts import INTERRUPTED
+from espalier.results.verify import record_outputs
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.study.paths import results_folder
 
@@ -63,6 +64,8 @@ class FailureRecord:
 def workflow_job(snakemake: Any, rule: str, name: str, *, folder: str | None = None) -> Iterator[None]:
     """Run the block as a job of the workflow, with a log file and, if it fails, a failure record.
 
+    If it succeeds, the checksums of its output files are recorded (`espalier.results.verify`).
+
     An existing failure record stays until the job succeeds or fails again. If the job is killed before it can record a
     reason (SIGKILL, out of memory), the record of the attempt before remains.
 
@@ -75,10 +78,12 @@ def workflow_job(snakemake: Any, rule: str, name: str, *, folder: str | None = N
     Raises:
         SystemExit: As `job_log`.
     """
-    folder = folder or results_folder(snakemake.config["study"])
-    record = FailureRecord(folder, rule, tuple(map(str, snakemake.wildcards)), str(snakemake.log[0]))
+    results = results_folder(snakemake.config["study"])
+    record = FailureRecord(folder or results, rule, tuple(map(str, snakemake.wildcards)), str(snakemake.log[0]))
     with job_log(snakemake.log[0], name, record=record):
         yield
+        if folder is None:  # the lock file of the cache has the checksums of staged files
+            record_outputs(results, rule, record.wildcards, snakemake.output)
 
 
 @contextlib.contextmanager

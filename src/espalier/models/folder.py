@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from espalier.errors import UserError
+from espalier.files import why_no_file
 from espalier.models.architecture import (
     BLOCKS,
     EMBEDDINGS,
@@ -25,6 +26,8 @@ from espalier.models.config_file import INDEX, read_config, read_weight_map, req
 from espalier.models.sizes import ModelSizes, modules_of, sizes_from_shapes
 
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+FILE_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
+"""Suffixes of the files that a model consists of; the manifest has their checksums."""
 # Dtypes of full precision, as safetensors names them.
 _FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
 # Suffixes of the tensors that quantised checkpoints store beside a weight or instead of it (fp8, GPTQ, AWQ,
@@ -89,6 +92,9 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model folder; give one written by save_pretrained, or a hub repository")
+    for path in sorted(folder.iterdir()):
+        if path.suffix in FILE_SUFFIXES and (problem := why_no_file(path)):
+            raise UserError(f"{path}: {problem}; give the file that belongs there, or take the entry out of the folder")
     config = _read_config(folder, trust_remote_code)
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
         raise UserError(f"{folder}: has no tokenizer (tokenizer.json); save it there with tokenizer.save_pretrained")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+LONGEST_REASON = 200
+"""Most characters of a message of transformers that an error quotes."""
 
 
 def choose_device(device: str) -> torch.device:
@@ -114,11 +116,24 @@ def load_tokenizer(
         trust_remote_code: Whether code in the folder may run.
         add_bos: Whether texts begin with the BOS token. It overrides the post-processor of the tokenizer; None keeps
             the behaviour of the tokenizer. `add_bos_token` of lm-eval's `hf` backend has the same meaning.
+
+    Raises:
+        UserError: If transformers cannot load it.
     """
     from transformers import AutoTokenizer
 
     bos = {} if add_bos is None else {"add_bos_token": add_bos}
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **bos)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **bos)
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}..."
+        raise UserError(
+            f"{folder}: transformers cannot load its tokenizer ({reason}); save it there again with "
+            "tokenizer.save_pretrained"
+        ) from error
 
 
 def special_tokens(add_bos: bool | None) -> dict[str, bool]:

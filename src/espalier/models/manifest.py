@@ -18,7 +18,7 @@ from espalier.files import sha256_of
 from espalier.models.architecture import EMBEDDINGS, OUTPUT_EMBEDDINGS
 from espalier.models.config_file import read_config
 from espalier.models.decoder import decoder_layers
-from espalier.models.folder import ModelFolder, inspect_folder
+from espalier.models.folder import FILE_SUFFIXES, ModelFolder, inspect_folder
 from espalier.models.loading import load_model
 from espalier.models.sizes import sizes_from_shapes
 from espalier.progress import Progress
@@ -31,7 +31,6 @@ _CONFIG_KEYS = {
     "rope_parameters", "rope_scaling", "rope_theta", "sliding_window", "tie_word_embeddings", "torch_dtype",
     "use_sliding_window", "vocab_size",
 }  # fmt: skip
-_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
 
 
 def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, commit: str | None) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(folder.iterdir())
-            if path.suffix in _SUFFIXES
+            if path.suffix in FILE_SUFFIXES
         },
     }
 

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from espalier.errors import UserError
 from espalier.files import read_json
+from espalier.results.verify import read_best_experiment
 
 HEADERS = ("model", "best experiment", "accuracy", "unpruned", "kept", "ppl", "unpruned ppl", "parameters kept")
 
@@ -23,7 +24,7 @@ def summarise_study(results: Path) -> str:
     files = sorted(results.glob("consolidated/*/global_best_config.json"))
     if not files:
         raise UserError(f"{results}: no results yet; run snakemake first")
-    best_configs = [read_json(file) for file in files]
+    best_configs = [read_best_experiment(file) for file in files]
     ratios = sorted({f"{100 * best['pruning_ratio']:.10g}%" for best in best_configs if best["pruning_ratio"]})
     rows = [_model_row(best) for best in best_configs]
     cross_model = _cross_model(results)

@@ -348,3 +348,27 @@ def test_splits_of_two_forms_are_refused(load: Load, rows: Splits) -> None:
         UserError, match=r"has train.parquet, validation.jsonl; give all splits of task 'piqa' as Parquet, or all"
     ):
         load("piqa", {"train.parquet": pa.Table.from_pylist(documents), "validation.jsonl": documents})
+
+
+@pytest.mark.parametrize("is_link", [True, False], ids=["broken link", "folder"])
+@pytest.mark.parametrize("name", ["validation.jsonl", "validation.parquet"])
+def test_what_stands_for_a_file_of_documents_must_be_one(
+    load: Load, tmp_path: Path, name: str, *, is_link: bool
+) -> None:
+    path = tmp_path / "piqa" / name
+    path.parent.mkdir()
+    if is_link:
+        path.symlink_to("nowhere")
+    else:
+        path.mkdir()
+    problem = "is a link to a file that does not exist" if is_link else "is a folder, not a file"
+    with pytest.raises(UserError, match=f"{name}: {problem}; give a file with documents"):
+        load_checked_tasks(["piqa"], tmp_path, tmp_path / "scratch", num_fewshot=0, limit=None)
+
+
+@pytest.mark.parametrize(("task", "field"), [("piqa", "label"), ("boolq", "label"), ("winogrande", "answer")])
+def test_a_long_value_is_cut_in_the_message(load: Load, rows: Splits, task: str, field: str) -> None:
+    scored = [*rows[task][splits(task)[1]][:3], {**rows[task][splits(task)[1]][3], field: "x" * 5000}]
+    with pytest.raises(UserError, match=r"document [03]: ") as error:
+        load(task, {f"{splits(task)[0]}.jsonl": rows[task][splits(task)[0]], f"{splits(task)[1]}.jsonl": scored})
+    assert max(map(len, str(error.value).splitlines())) < 500

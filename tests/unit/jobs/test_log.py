@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from espalier.files import read_json, write_json
+from espalier.files import read_json, sha256_of, write_json
 from espalier.jobs.log import job_log
+from espalier.results.verify import record_file
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from tests.conftest import REPOSITORY
 
@@ -24,7 +25,7 @@ from espalier.jobs.log import workflow_job
 rule, *wildcards = sys.argv[1:]
 snakemake = SimpleNamespace(
     rule=f"espalier_{{rule}}", wildcards=wildcards, config={{"study": "s"}},
-    log=[f"results/s/logs/{{rule}}/{{'/'.join(wildcards)}}.log"],
+    log=[f"results/s/logs/{{rule}}/{{'/'.join(wildcards)}}.log"], output=["results/s/out.txt"],
 )
 with workflow_job(snakemake, rule, " ".join([rule, *wildcards])):
     {body}
@@ -47,6 +48,19 @@ def recorded(folder: Path) -> dict[str, str]:
     """Return the recorded reasons by file, relative to `failures/`."""
     failures = folder / "results/s/failures"
     return {str(path.relative_to(failures)): read_json(path)["reason"] for path in sorted(failures.rglob("*.json"))}
+
+
+def test_a_job_that_succeeds_records_the_checksums_of_its_outputs(tmp_path: Path) -> None:
+    """A job that fails leaves no new record; one that succeeds later replaces the old one."""
+    write = "from pathlib import Path; Path('results/s/out.txt').write_text({!r}); {}"
+    record = record_file(tmp_path / "results/s", "plan", ("A", "x-p20"))
+    for text, rest, status, expected in (("a", "[][0]", 1, None), ("ab", "", 0, 2), ("abc", "", 0, 3)):
+        assert run(tmp_path, write.format(text, rest))[0] == status
+        assert record.is_file() == (expected is not None)
+        if expected:
+            assert read_json(record)["outputs"] == {
+                "out.txt": {".": {"bytes": expected, "sha256": sha256_of(tmp_path / "results/s/out.txt")}}
+            }
 
 
 @pytest.mark.parametrize(

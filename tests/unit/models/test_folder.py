@@ -325,3 +325,33 @@ def test_a_wrapper_around_a_text_model_is_named(tmp_path: Path, plain_tokenizer:
         match=r"Gemma3ForConditionalGeneration is a wrapper around a text model \(text_config in config.json\)",
     ):
         inspect_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json", "extra.txt"])
+@pytest.mark.parametrize("is_link", [True, False], ids=["broken link", "folder"])
+def test_what_stands_for_a_file_must_be_one(model_folder: Path, name: str, *, is_link: bool) -> None:
+    """Everything with such a name gets a checksum in the manifest."""
+    path = model_folder / name
+    path.unlink(missing_ok=True)
+    if is_link:
+        path.symlink_to("nowhere")
+    else:
+        path.mkdir()
+    problem = "is a link to a file that does not exist" if is_link else "is a folder, not a file"
+    with pytest.raises(UserError, match=f"{name}: {problem}; give the file that belongs there"):
+        inspect_folder(model_folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["", "{", "null", "[]", "3", "\x00" * 1000, "x" * 5000])
+def test_a_damaged_tokenizer_is_one_line(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, name: str, content: str
+) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(
+        UserError, match=r"transformers cannot load its tokenizer \(\w+: .*; save it there again"
+    ) as error:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
