@@ -22,7 +22,7 @@ from espalier.naming import BASELINE
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, first_difference, plan_settings
 from espalier.recovery.fingerprint import adapter_fingerprint
-from espalier.results.store import METRICS, SAMPLES, Store, store_key
+from espalier.results.store import GENERATIONS, METRICS, SAMPLES, Store, store_key
 from espalier.study.only_files import asked_only_for_files
 from espalier.study.paths import Paths, results_folder
 
@@ -233,7 +233,7 @@ def _evaluate(
     store: Store | None,
 ) -> None:  # fmt: skip
     from espalier.results.race_store import AnswerStore
-    from espalier.tables import Samples
+    from espalier.tables import Generations, Samples
 
     parsed = None if plan is None else Plan.from_dict(plan)
     answered = None if store is None or adapter is not None else AnswerStore(store.folder, recipe).read()
@@ -242,6 +242,8 @@ def _evaluate(
     else:
         result = job.evaluator.evaluate(parsed, None if adapter is None else _merging(adapter))
     write_table(folder / SAMPLES, Samples.validate(result.samples))
+    if result.generations is not None:
+        write_table(folder / GENERATIONS, Generations.validate(result.generations))
     write_result(folder / METRICS, {**result.metrics, "hardware": job.hardware, "recipe": recipe})
     logger.info("acc_mean %.4f", result.metrics["acc_mean"]["value"])
 

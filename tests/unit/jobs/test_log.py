@@ -186,7 +186,7 @@ def test_environment_variables_allow_or_forbid_the_network(script: str, offline:
 
 
 def test_handlers_of_other_libraries_stay_open(tmp_path: Path) -> None:
-    """absl's handler closes the stream that was sys.stderr at its import, which need not be sys.stderr any more."""
+    """Absl's handler closes the stream that was sys.stderr at its import, which need not be sys.stderr any more."""
 
     class Closing(logging.StreamHandler[io.StringIO]):
         def close(self) -> None:
