@@ -64,8 +64,8 @@ def _type(section: type[BaseModel], name: str) -> str:
 
 def _schema_type(schema: dict[str, Any]) -> str:
     """Return a short description of a JSON schema, such as `list of number ≥ 0`."""
-    if "anyOf" in schema:
-        return " or ".join(_schema_type(option) for option in schema["anyOf"])
+    if options := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(_schema_type(option) for option in options)
     if "enum" in schema or "const" in schema:
         return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     if schema.get("type") == "array":
@@ -91,7 +91,13 @@ def _default(field: FieldInfo) -> str:
         return "required"
     if field.default_factory is not None:
         return "see text"
-    return f"`{_plain(field.default)}`" if section_in(field.annotation) is None else "see below"
+    if section_in(field.annotation) is None or _is_list_of_texts(field.default):
+        return f"`{_plain(field.default)}`"
+    return "see below"
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) > 0 and all(isinstance(one, str) for one in value)
 
 
 def _one_line(description: str | None) -> str:

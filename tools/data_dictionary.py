@@ -22,6 +22,11 @@ DOCUMENTED = (
     ("Imported results", "legacy/{model}/{search_folder}.parquet", tables.ImportedValues),
     ("Samples", "baseline/{model}/samples.parquet, experiments/{model}/{experiment}/samples.parquet", tables.Samples),
     (
+        "Answers to generative tasks",
+        "baseline/{model}/generations.parquet, experiments/{model}/{experiment}/generations.parquet",
+        tables.Generations,
+    ),
+    (
         "Experiments",
         "consolidated/experiments.parquet; one model: consolidated/{model}/all_methods_results.parquet, .csv",
         tables.Experiments,

@@ -37,6 +37,20 @@ class Samples(_Table):
         unique = ["task", "doc_id", "choice"]  # noqa: RUF012 (pandera's own form)
 
 
+class Generations(_Table):
+    """Each row is the answer to one document of a generative task, as one filter of the task reads it."""
+
+    task: Series[pa.String] = pa.Field(description="Task of lm-evaluation-harness.")
+    doc_id: Series[int] = pa.Field(ge=0, description="Number of the document in its split.")
+    filter: Series[pa.String] = pa.Field(description="Filter that reads the answer; `none` takes it as it is.")
+    answer: Series[pa.String] = pa.Field(description="Text that the model generated, without the stop text.")
+    extracted: Series[pa.String] = pa.Field(description="What the filter extracts from it, which is compared.")
+    target: Series[pa.String] = pa.Field(description="The right answer.")
+
+    class Config(_Table.Config):
+        unique = ["task", "doc_id", "filter"]  # noqa: RUF012
+
+
 class Importance(_Table):
     """Each row gives the importance of one prunable group, measured on `n_samples` calibration sequences."""
 
@@ -111,6 +125,10 @@ class Experiments(_Table):
     acc: Series[float] | None = pa.Field(
         alias=r"^acc_(?!mean$|mean_rule$).+", regex=True, ge=0, le=1, nullable=True,
         description="Accuracy of a task, as it enters the mean.",
+    )  # fmt: skip
+    gen: Series[float] | None = pa.Field(
+        alias=r"^gen_.+", regex=True, nullable=True,
+        description="`gen_{task}_{metric}`: metric of a generative task, which never enters the mean.",
     )  # fmt: skip
     grad: Series[float] | None = pa.Field(
         alias=r"^grad_.+", regex=True, ge=0, nullable=True,
@@ -208,7 +226,9 @@ class Evaluations(_Table):
     experiment: Series[pa.String] = pa.Field(description="Name of the experiment.")
     task: Series[pa.String] = pa.Field(description="Task, or `ppl_{text}`.")
     metric: Series[pa.String] = pa.Field(description="Metric of the task.")
-    value: Series[float] = pa.Field(ge=0, description="Its value (perplexity in exp(nats), accuracies 0-1).")
+    value: Series[float] = pa.Field(
+        description="Its value (perplexity in exp(nats), accuracies 0-1, other metrics as lm-eval defines them)."
+    )
     stderr: Series[float] = pa.Field(ge=0, nullable=True, description="Standard error; null where there is none.")
     n_samples: Series[pd.Int64Dtype] = pa.Field(
         ge=1, nullable=True, coerce=True,
@@ -224,6 +244,14 @@ class Evaluations(_Table):
     protocol: Series[pa.String] = pa.Field(
         description="Hash of the evaluation protocol (`imported`: unknown); only equal ones compare."
     )
+    n_truncated: Series[pd.Int64Dtype] = pa.Field(
+        ge=0, nullable=True,
+        description="Documents that were longer than the model's context and lost their beginning; null where unknown.",
+    )  # fmt: skip
+    n_skipped: Series[pd.Int64Dtype] = pa.Field(
+        ge=0, nullable=True,
+        description="Documents that were longer and were not scored (`too_long: skip`); null where unknown.",
+    )  # fmt: skip
     study: Series[pa.String] | None = pa.Field(description="Name of the study.")
     method: Series[pa.String] | None = pa.Field(nullable=True, description="Pruning method; null for the baseline.")
     pruning_ratio: Series[float] | None = pa.Field(
@@ -368,7 +396,9 @@ _UNITS = {
     r"kv_cache_bytes_per_token": "bytes per token",
     r"flops_per_token": "FLOPs per token",
     r"extreme_pruning_layers": "layers",
-    r"limit|race_n_documents": "documents",
+    r"limit|race_n_documents|n_truncated|n_skipped": "documents",
+    r"gen_.*": "as lm-eval defines the metric",
+    r"filter|answer|extracted|target": "none",
     r"n_shot": "examples",
     r"layer|group|doc_id|choice|race_rung": "number in its order",
     r"study|model|family|kind|experiment|method|criterion|calibration|status|source|note|task|metric": "none",

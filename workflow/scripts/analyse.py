@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from espalier.analysis.costs import costs_of
 from espalier.analysis.evidence import draws_table, gather_evidence
+from espalier.analysis.generation import too_long_json
 from espalier.analysis.model import analyse_model
 from espalier.analysis.perplexities import read_perplexities
 from espalier.analysis.profile import calibration_settings, profile_gradients
@@ -41,6 +42,7 @@ def main(
         perplexities=read_perplexities(samples), n_models=n_models,
     )  # fmt: skip
     content["deployment"] = serving_verdicts_of_best(content, layers, manifest)
+    content["too_long"] = too_long_json(evaluations, model)
     write_parquet(draws, draws_table(evidence))
     write_result(analysis, content)
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from espalier.analysis.comparisons import compare_within_model, compared_rows, no_comparisons, turning_statements
 from espalier.analysis.evidence import Evidence
+from espalier.analysis.generation import generation_json
 from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.perplexities import TextPerplexities, ratios_to_unpruned
 from espalier.analysis.races import common_documents_json, race_json
@@ -215,6 +216,7 @@ def _analyse_ratio(
         "uncertainty": uncertainty_of(rows, evidence, best["experiment"] if best else None, levels),
         "comparisons": compared,
         "results": _results_json(rows, model, perplexities),
+        **generation_json(rows, model),
         **race_json(rows, common),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from espalier.config.base import Fraction, PositiveInt, Section, check_path, duplicates
 from espalier.config.data import PerplexityText
@@ -83,19 +83,45 @@ class Racing(Section):
         return self
 
 
+TaskName = Annotated[str, Field(min_length=1)]
+
+
+class TaskEntry(Section):
+    """A task with settings of its own, such as `{name: mmlu, num_fewshot: 5}`."""
+
+    name: TaskName
+    """Task, group or tag of lm-evaluation-harness."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Solved examples before each question of this task; none means `evaluation.num_fewshot`."""
+
+
+def _form_of_entry(value: object) -> str:
+    return "<mapping>" if isinstance(value, dict | TaskEntry) else "<name>"
+
+
+Entry = Annotated[
+    Annotated[TaskName, Tag("<name>")] | Annotated[TaskEntry, Tag("<mapping>")],
+    Discriminator(_form_of_entry),
+]
+
+
 class Evaluation(Section):
     """Evaluation of the models. The defaults are the protocol of the published runs."""
 
-    tasks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = SEVEN_TASKS
-    """Multiple-choice tasks, groups or tags of lm-evaluation-harness."""
+    tasks: Annotated[tuple[Entry, ...], Field(min_length=1)] = SEVEN_TASKS
+    """Tasks, groups or tags of lm-evaluation-harness: names, or mappings such as `{name: mmlu, num_fewshot: 5}`.
+    Multiple-choice tasks enter the mean accuracy. Generative tasks have columns of their own."""
     data: Annotated[str, Field(min_length=1)] = "hub"
     """Task documents: `hub` (staged), `sandbox`, or a folder with `{task}/{split}.parquet` (.json, .jsonl.gz ...)."""
     limit: PositiveInt | None = None
     """Documents per task; none means all. Stored with every number."""
+    too_long: Literal["truncate", "skip"] = "truncate"
+    """What happens to a document that is longer than the model's context: it loses its beginning, as in lm-eval, or is
+    not scored. The tables count such documents."""
     perplexity: Perplexity = Perplexity()
     """Perplexity texts and windows."""
     num_fewshot: Annotated[int, Field(ge=0)] = 0
-    """Solved examples before each question."""
+    """Solved examples before each question, for tasks that give no number of their own."""
     chat_template: bool = False
     """Whether prompts are written with the tokenizer's chat template."""
     fewshot_as_multiturn: bool | None = None
@@ -122,13 +148,28 @@ class Evaluation(Section):
 
     @field_validator("tasks")
     @classmethod
-    def _unique(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if repeated := duplicates(values):
+    def _unique(cls, values: tuple[str | TaskEntry, ...]) -> tuple[str | TaskEntry, ...]:
+        if repeated := duplicates(map(_name_of, values)):
             raise ValueError(f"{repeated[0]!r} is listed twice; list each task once")
         return values
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, groups and tags."""
+        return tuple(map(_name_of, self.tasks))
+
+    @property
+    def task_fewshots(self) -> dict[str, int]:
+        """Solved examples of each task, group or tag whose number is not `num_fewshot`."""
+        given = {entry.name: entry.num_fewshot for entry in self.tasks if isinstance(entry, TaskEntry)}
+        return {name: number for name, number in given.items() if number not in {None, self.num_fewshot}}
 
     @model_validator(mode="after")
     def _multiturn_needs_chat_template(self) -> Evaluation:
         if self.fewshot_as_multiturn and not self.chat_template:
             raise ValueError("fewshot_as_multiturn is true, but chat_template is not; turns need a chat template")
         return self
+
+
+def _name_of(entry: str | TaskEntry) -> str:
+    return entry if isinstance(entry, str) else entry.name

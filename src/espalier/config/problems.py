@@ -42,9 +42,15 @@ def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str
         error: The error that pydantic raised.
         root: The pydantic model that was validated. It has the known keys and their descriptions.
     """
-    details = error.errors(include_url=False)
+    details = [_without_tags(detail) for detail in error.errors(include_url=False)]
     problems = [detail for detail in details if not _is_consequence(detail, details)]
     return [_LONG_TEXT.sub(r"\1...'", line) for detail in problems for line in _describe_problem(detail, root)]
+
+
+def _without_tags(detail: ErrorDetails) -> ErrorDetails:
+    """Remove the names of the alternatives of a union, such as `<mapping>`, from the location of an error."""
+    location = tuple(part for part in detail["loc"] if isinstance(part, int) or not part.startswith("<"))
+    return {**detail, "loc": location}
 
 
 def _is_consequence(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:

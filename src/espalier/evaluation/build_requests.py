@@ -117,7 +117,12 @@ def build(
             f"evaluation.chat_template: is true, but the tokenizer of {tokenizer.name_or_path} has no chat template"
         )
     tasks = load_checked_tasks(
-        list(protocol.tasks), data_folder, scratch, num_fewshot=protocol.num_fewshot, limit=protocol.limit
+        list(protocol.tasks),
+        data_folder,
+        scratch,
+        num_fewshot=protocol.num_fewshot,
+        limit=protocol.limit,
+        task_fewshots=protocol.task_fewshots,
     )
     requests, n_encoded_apart = encode_tasks(tasks, tokenizer, protocol)
     for task, count in sorted(n_encoded_apart.items()):

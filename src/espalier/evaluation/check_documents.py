@@ -8,9 +8,10 @@ does not use are not checked.
 
 from __future__ import annotations
 
+import logging
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -23,6 +24,7 @@ from espalier.evaluation.gaps import gap_problems
 from espalier.evaluation.rules import RULE_ERRORS, Rules, TaskDocument, WrittenDocument
 from espalier.evaluation.tasks import Tasks
 
+logger = logging.getLogger(__name__)
 LONGEST_PROBLEM = 300
 """Most characters of the problem of a document that an error quotes."""
 
@@ -36,19 +38,46 @@ def check_documents(tasks: Tasks, *, num_fewshot: int, limit: int | None) -> Non
         limit: Documents per task that are scored. None scores all.
 
     Raises:
-        UserError: If a document cannot be scored or shown, or a task has too few examples. The message has one line for
-            each task and split. It names the first such document and gives the number of others.
+        UserError: If a document cannot be scored or shown, or a task has too few examples, examples that are scored, or
+            no examples although the config asks for them. The message has one line for each task and split. It names
+            the first such document and gives the number of others.
     """
     lines: list[str] = []
-    for task in tasks.leaves.values():
-        scored = Rules(task, solved=False)
-        lines += bad_documents(scored, islice(task.task_docs, limit))
-        # lm-eval never shows examples for a task whose definition sets num_fewshot to 0.
-        if num_fewshot and task.get_config("num_fewshot") != 0:
-            shown = Rules(task, solved=True)
-            lines += _example_count_problems(shown, num_fewshot) or bad_documents(shown, _examples(task, num_fewshot))
+    for of_type in filter(None, (tasks, tasks.generative)):
+        for name, task in of_type.leaves.items():
+            lines += _problems_of_task(task, of_type.fewshots.get(name), num_fewshot, limit)
     if lines:
         raise UserError("\n".join(lines))
+
+
+def _problems_of_task(task: ConfigurableTask, own: int | None, num_fewshot: int, limit: int | None) -> list[str]:
+    """Return error lines for a task.
+
+    Args:
+        task: The task.
+        own: Solved examples that the config asks for by the name of this task; None if it does not.
+        num_fewshot: Solved examples of the other tasks.
+        limit: Documents that are scored. None scores all.
+    """
+    scored = Rules(task, solved=False)
+    lines = bad_documents(scored, islice(task.task_docs, limit))
+    n_examples = num_fewshot if own is None else own
+    if task.get_config("num_fewshot") == 0:  # lm-eval never shows examples for such a task
+        if own:
+            lines.append(
+                f"evaluation.tasks: num_fewshot is {own} for {task.config.task!r}, but its definition allows no "
+                "examples (num_fewshot: 0); leave its num_fewshot out"
+            )
+        return lines
+    if n_examples:
+        shown = Rules(task, solved=True)
+        examples = _examples(task, n_examples)
+        lines += (
+            _scored_example_problems(shown, examples, limit)
+            or _example_count_problems(shown, n_examples)
+            or bad_documents(shown, examples)
+        )
+    return lines
 
 
 def bad_documents(rules: Rules, documents: Iterable[TaskDocument]) -> list[str]:
@@ -79,6 +108,12 @@ def problem_of(rules: Rules, document: TaskDocument) -> str | None:
         read = (name for rule in rules.string_rules for name in sorted(find_undeclared_variables(env.parse(rule))))
         absent = [name for name in read if name not in document]
         return _missing_field_problem(absent[0], document) if absent else describe_failure(document, error)
+    if rules.is_generative:
+        return (
+            next(gap_problems(rules, document, written), None)
+            or _question_problem(rules, written)
+            or (_shown_answer_problem(written.answer) if rules.solved else None)
+        )
     return (
         next(gap_problems(rules, document, written), None)
         or _choices_problem(written.choices)
@@ -117,16 +152,59 @@ def _examples(task: ConfigurableTask, num_fewshot: int) -> list[TaskDocument]:
     return list(task.sampler.df[:num_fewshot] if task.fewshot_cfg.sampler == "first_n" else task.sampler.df)
 
 
+def _scored_example_problems(rules: Rules, examples: Sequence[TaskDocument], limit: int | None) -> list[str]:
+    """Return an error line if the examples are scored documents, or an empty list.
+
+    An example gives away the answer of a document that is scored. So examples may not come from the scored split, nor
+    from a copy of it in another split: if all examples are scored documents, or all scored documents are examples, it
+    is a copy. Large datasets repeat single documents by accident, so a few of them in both splits are only logged.
+    """
+    remedy = "give the task examples of their own, or set its num_fewshot to 0"
+    if not examples:  # they are a part of lm-eval's definition
+        return []
+    scored_rules = Rules(rules.task, solved=False)
+    scored_split = scored_rules.split
+    if rules.split == scored_split:
+        return [f"{rules.location}: its solved examples are documents that are scored; {remedy}"]
+    scored = _written(scored_rules, islice(rules.task.task_docs, limit))
+    shown = _written(scored_rules, examples)
+    both = len(scored & shown)
+    if both and both in {len(scored), len(shown)}:
+        which = f"{both} of its {len(shown)} solved examples are documents of the scored split {scored_split!r}"
+        return [f"{rules.location}: {which}; {remedy}"]
+    if both:
+        logger.warning("%s: %d of its documents are also in the scored split %r", rules.location, both, scored_split)
+    return []
+
+
+def _written(rules: Rules, documents: Iterable[TaskDocument]) -> set[str]:
+    """Return the question and choices of documents as texts. Documents that cannot be written are left out."""
+    texts = set()
+    for document in documents:
+        try:
+            texts.add(repr((rules.question(document), rules.choices(document))))
+        except RULE_ERRORS:
+            continue
+    return texts
+
+
 def _example_count_problems(rules: Rules, num_fewshot: int) -> list[str]:
     """Return an error line if there are fewer examples than the task needs, or an empty list.
 
-    If examples are drawn at random from the scored split, one more is needed, because the scored document may be drawn.
+    lm-eval draws one more than it shows if the definition names the same split, or none, for examples and scoring.
     """
     n_found, shown = len(rules.task.sampler.df), rules.task.fewshot_cfg
     needed = num_fewshot + (shown.sampler != "first_n" and shown.split == rules.task.config.test_split)
     if n_found >= needed:
         return []
     return [f"{rules.location}: has {n_found} documents, but evaluation.num_fewshot {num_fewshot} needs {needed}"]
+
+
+def _shown_answer_problem(answer: Any) -> str | None:
+    """Check the answer that an example of a generative task shows. lm-eval shows the first of several answers."""
+    first = answer[0] if isinstance(answer, list) and answer else answer
+    is_shown = isinstance(first, int | float) or (isinstance(first, str) and first.strip())
+    return None if is_shown else f"its answer is {_describe_value(first)}"
 
 
 def _choices_problem(choices: Any) -> str | None:

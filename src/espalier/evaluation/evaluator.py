@@ -6,23 +6,33 @@ import gc
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from transformers import AutoConfig
 
 from espalier.errors import UserError
+from espalier.evaluation.generation import check_answers_fit
 from espalier.evaluation.language_model import AnsweredLM, EspalierLM
 from espalier.evaluation.perplexity import PerplexityResult, measure_perplexity
 from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, Protocol, TextProtocol, mean_accuracy
 from espalier.evaluation.request_tokens import tokens_per_document
 from espalier.evaluation.settings import EvaluatorSettings
 from espalier.evaluation.stopwatch import Stopwatch
-from espalier.evaluation.task_evaluation import ZeroShotResult, evaluate_answers, evaluate_tasks
+from espalier.evaluation.task_evaluation import (
+    ZeroShotResult,
+    check_not_all_skipped,
+    evaluate_answers,
+    evaluate_generation,
+    evaluate_tasks,
+)
 from espalier.evaluation.tasks import Tasks, load_tasks
 from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests, read_requests
+from espalier.evaluation.too_long import without_too_long
+from espalier.models.context import context_length
 from espalier.models.from_manifest import load_from_manifest, lock_and_choose_device
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
@@ -42,10 +52,13 @@ class EvaluationResult:
     Attributes:
         metrics: Content of `metrics.json` without names and recipe.
         samples: Table with one row per choice (`espalier.tables.Samples`).
+        generations: Table with one row per answer to a generative task (`espalier.tables.Generations`); None if no task
+            is generative.
     """
 
     metrics: dict[str, Any]
     samples: pd.DataFrame
+    generations: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -77,13 +90,14 @@ def evaluate_model(
     token_budget: int,
     stopwatch: Stopwatch,
 ) -> EvaluationResult:
-    """Evaluate a model: zero-shot tasks and perplexity.
+    """Evaluate a model: multiple-choice tasks, generative tasks and perplexity.
 
     Args:
         model: A causal language model.
         tokenizer: Tokenizer of the model.
         tasks: Loaded tasks.
-        requests: Tokenised requests of the tasks and texts.
+        requests: Tokenised requests of the tasks and texts. If too long documents are skipped, they have none
+            (`without_too_long`).
         protocol: Evaluation protocol.
         token_budget: Most tokens per forward pass.
         stopwatch: Stopwatch that records the time of each part.
@@ -92,17 +106,39 @@ def evaluate_model(
         Metrics without `n_params` and `timing_s`, and samples.
 
     Raises:
-        UserError: If a log-likelihood is not finite, a request was not tokenised, or the perplexity window is longer
-            than the model's context.
+        UserError: If a log-likelihood is not finite, a request was not tokenised, the perplexity window is longer than
+            the model's context, or answers to a generative task are.
     """
+    if tasks.generative is not None:
+        for name, task in tasks.generative.leaves.items():
+            check_answers_fit(name, task, context_length(model))
     lm = EspalierLM(
         model, tokenizer, add_bos=protocol.add_bos, token_budget=token_budget, requests=requests, stopwatch=stopwatch
     )
     with stopwatch.part("requests"):  # lm-eval writes prompts first; `EspalierLM` switches to "forward" and "metrics"
-        zeroshot = evaluate_tasks(lm, tasks, protocol)
+        zeroshot = (
+            evaluate_tasks(lm, tasks, protocol)
+            if requests.n_skipped is None
+            else _evaluate_fitting(lm, tasks, requests, protocol)
+        )
     with stopwatch.part("forward"):
         perplexity = _measure_perplexities(model, tokenizer, requests, protocol, token_budget)
-    return EvaluationResult(_metrics(zeroshot, perplexity, protocol), zeroshot.samples)
+    metrics = _metrics(zeroshot, perplexity, protocol)
+    if tasks.generative is None:
+        return EvaluationResult(metrics, zeroshot.samples)
+    with stopwatch.part("requests"):
+        generated = evaluate_generation(lm, tasks.generative, protocol)
+    return EvaluationResult({**metrics, "generation": generated.tasks}, zeroshot.samples, generated.answers)
+
+
+def _evaluate_fitting(lm: EspalierLM, tasks: Tasks, requests: TokenisedRequests, protocol: Protocol) -> ZeroShotResult:
+    """Evaluate a model on the documents that have requests."""
+    keys = [key for key in requests.requests if protocol.limit is None or key.doc_id < protocol.limit]
+    check_not_all_skipped(keys, tasks.leaves, lm.max_length)
+    scores = lm.answer(keys, [requests.requests[key] for key in keys])
+    known = AnsweredLM(dict(zip(keys, scores, strict=True)), lm.tokenizer, protocol.add_bos)
+    known.n_encoded_apart = dict(requests.n_encoded_apart)
+    return evaluate_answers(known, tasks, protocol, requests.n_skipped)
 
 
 def _metrics(zeroshot: ZeroShotResult, perplexity: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
@@ -195,8 +231,15 @@ class Evaluator:
                 folder, trust_remote_code=manifest["trust_remote_code"], add_bos=self._protocol.add_bos
             )
             self._requests = read_requests(requests)
+            if self._protocol.too_long == "skip":
+                self._requests = without_too_long(self._requests, _context_of(manifest))
             self._scratch = tempfile.TemporaryDirectory()
-            self._tasks = load_tasks(self._protocol.tasks, settings.data_folder, Path(self._scratch.name))
+            self._tasks = load_tasks(
+                self._protocol.tasks,
+                settings.data_folder,
+                Path(self._scratch.name),
+                task_fewshots=self._protocol.task_fewshots,
+            )
 
     def evaluate(
         self, plan: Plan | None, after_pruning: Callable[[PreTrainedModel, Plan], PreTrainedModel] | None = None
@@ -227,7 +270,7 @@ class Evaluator:
             stopwatch=stopwatch,
         )
         metrics = {"n_params": n_params, **result.metrics, "timing_s": stopwatch.seconds}
-        return EvaluationResult(metrics, result.samples)
+        return replace(result, metrics=metrics)
 
     def answer(self, plan: Plan, documents: Iterable[tuple[str, int]], *, with_perplexity: bool) -> DocumentAnswers:
         """Prune the model in memory, and answer some of the documents.
@@ -269,7 +312,7 @@ class Evaluator:
         lm = AnsweredLM(answers.scores, self._tokenizer, self._protocol.add_bos)
         lm.n_truncated.update(answers.n_truncated)
         lm.n_encoded_apart = dict(self._requests.n_encoded_apart)
-        zeroshot = evaluate_answers(lm, self._tasks, self._protocol)
+        zeroshot = evaluate_answers(lm, self._tasks, self._protocol, self._requests.n_skipped)
         metrics = {"n_params": answers.n_params, **_metrics(zeroshot, answers.perplexity, self._protocol)}
         return EvaluationResult({**metrics, "timing_s": dict(answers.timing_s)}, zeroshot.samples)
 
@@ -288,8 +331,16 @@ class Evaluator:
         """Return what a race needs to know about each task: `n_documents`, `tokens` and `metric` (see `RaceTask`).
 
         Raises:
-            UserError: If lm-eval aggregates tasks to a group.
+            UserError: If lm-eval aggregates tasks to a group, a task is generative, or all documents of a task are
+                skipped.
         """
+        if self._tasks.generative is not None:
+            raise UserError(
+                f"evaluation.racing: {self._tasks.generative.reported[0]!r} is a generative task, which cannot be "
+                "raced; take it out of evaluation.tasks, or remove evaluation.racing"
+            )
+        if self._requests.n_skipped:
+            check_not_all_skipped(self._requests.requests, self._tasks.leaves, _context_of(self._manifest))
         if groups := [name for name in self._tasks.reported if name not in self._tasks.leaves]:
             raise UserError(
                 f"evaluation.racing: {groups[0]!r} is a group with an accuracy of its own, which cannot be raced; name "
@@ -337,6 +388,15 @@ class Evaluator:
             return model
         self._unpruned = model
         return copy_sharing_tensors(model)
+
+
+def _context_of(manifest: Mapping[str, Any]) -> int:
+    """Return the longest context of a model, in tokens, without loading its weights."""
+    context = manifest["config"].get("max_position_embeddings")
+    if context is None:  # config.json leaves it out, so the architecture's default applies
+        folder, trusted = check_unchanged(manifest), manifest["trust_remote_code"]
+        context = AutoConfig.from_pretrained(folder, trust_remote_code=trusted).max_position_embeddings
+    return int(context)
 
 
 def _has_room_for_copies(model: PreTrainedModel) -> bool:

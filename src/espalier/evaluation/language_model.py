@@ -1,11 +1,16 @@
-"""Models for lm-evaluation-harness: `RequestEncoder` only tokenises requests, and `EspalierLM` scores them."""
+"""Models for lm-evaluation-harness.
+
+`RequestEncoder` only tokenises requests. `EspalierLM` scores them, and answers generative tasks. `AnsweredLM` and
+`GeneratedLM` return known answers.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lm_eval.api.instance import Instance
@@ -15,6 +20,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from espalier.errors import UserError
 from espalier.evaluation.chat_templates import write_prompt
+from espalier.evaluation.generation import Generator, Prompt
 from espalier.evaluation.stopwatch import Stopwatch
 from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests
 from espalier.models.context import context_length
@@ -87,8 +93,8 @@ class _TokenizingLM(TemplateLM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return write_prompt(self.tokenizer, chat_history, add_generation_prompt=add_generation_prompt)
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> NoReturn:
-        raise UserError("evaluation.tasks: tasks that generate text cannot be evaluated; name multiple-choice tasks")
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        raise NotImplementedError("only EspalierLM and GeneratedLM answer generative tasks")
 
 
 class RequestEncoder(_TokenizingLM):
@@ -105,7 +111,7 @@ class RequestEncoder(_TokenizingLM):
         self.n_encoded_apart: Counter[str] = Counter()
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        self._keys = [_key(instance) for instance in requests]
+        self._keys = [request_key(instance) for instance in requests]
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(self, requests: list[EncodedPair], **kwargs: Any) -> list[tuple[float, bool]]:
@@ -159,6 +165,11 @@ class EspalierLM(_TokenizingLM):
         self._requests = requests
         self._stopwatch = stopwatch or Stopwatch()
 
+    @cached_property
+    def generator(self) -> Generator:
+        """Generator of answers to generative tasks."""
+        return Generator(self.model, self.tokenizer, add_bos=self.add_bos, token_budget=self.token_budget)
+
     @property
     def max_length(self) -> int:
         """The model's context, in tokens."""
@@ -175,7 +186,7 @@ class EspalierLM(_TokenizingLM):
             UserError: If a log-likelihood is not finite, a request was not tokenised, or a continuation is empty or
                 longer than the model's context. The message names the document.
         """
-        keys = [_key(instance) for instance in requests]
+        keys = [request_key(instance) for instance in requests]
         return [(score.loglikelihood, score.is_greedy) for score in self.answer(keys, self._encode(requests, keys))]
 
     def answer(self, keys: Sequence[RequestKey], requests: Sequence[Request]) -> list[Score]:
@@ -193,6 +204,34 @@ class EspalierLM(_TokenizingLM):
         for key, score in zip(keys, scores, strict=True):
             _check_loglikelihood_finite(score.loglikelihood, f"{key.document}, choice {key.choice}")
         return scores
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        """Answer the requests of generative tasks greedily. Prompts that are too long lose their beginning.
+
+        Raises:
+            UserError: If the device is out of memory with a single prompt.
+        """
+        return self.generate(
+            [request_key(instance) for instance in requests], list(map(self.generator.prompt, requests))
+        )
+
+    def generate(self, keys: Sequence[RequestKey], prompts: Sequence[Prompt]) -> list[str]:
+        """Answer prompts greedily, and count the documents whose prompt is truncated.
+
+        Args:
+            keys: Keys of the requests.
+            prompts: Their prompts.
+
+        Raises:
+            UserError: As `generate_until`.
+        """
+        limit = self.generator.limit
+        cut = {key[:2] for key, prompt in zip(keys, prompts, strict=True) if prompt.is_truncated(limit)}
+        self._count_truncated(keys, cut)
+        self._stopwatch.switch("forward")
+        answers = self.generator.answer(prompts)
+        self._stopwatch.switch("metrics")
+        return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
         """Score each token of whole texts once, in windows of the model's context. lm-eval's functions cut the windows.
@@ -219,7 +258,7 @@ class EspalierLM(_TokenizingLM):
         for owner, score in zip(owners, self._score(windows, "whole texts"), strict=True):
             totals[owner] += score.loglikelihood
         for instance, total in zip(requests, totals, strict=True):
-            _check_loglikelihood_finite(total, _key(instance).document)
+            _check_loglikelihood_finite(total, request_key(instance).document)
         return totals
 
     def _score(self, requests: list[Request], what: str) -> list[Score]:
@@ -250,12 +289,23 @@ class EspalierLM(_TokenizingLM):
                     f"{limit} (the model's context) are allowed; take the document out of the data"
                 )
         cut = {key[:2] for key, request in zip(keys, requests, strict=True) if is_truncated(request, limit)}
-        self.n_truncated = Counter(task for task, _ in cut)
-        for task, count in sorted(self.n_truncated.items()):
+        self.n_truncated = Counter()
+        self._count_truncated(keys, cut)
+
+    def _count_truncated(self, keys: Sequence[RequestKey], cut: Collection[tuple[str, int]]) -> None:
+        """Count and log truncated documents.
+
+        Args:
+            keys: Keys of all requests.
+            cut: Task and number of each truncated document.
+        """
+        counts = Counter(task for task, _ in cut)
+        self.n_truncated.update(counts)
+        for task, count in sorted(counts.items()):
             n_documents = len({key.doc_id for key in keys if key.task == task})
             logger.warning(
                 "task %s: %d of %d documents are longer than the model's context of %d tokens and lose their beginning",
-                task, count, n_documents, limit,
+                task, count, n_documents, self.max_length,
             )  # fmt: skip
 
     def _loglikelihood_tokens(self, requests: list[EncodedPair], **kwargs: Any) -> NoReturn:
@@ -295,7 +345,7 @@ class AnsweredLM(_TokenizingLM):
             UserError: If there is no answer to a choice: the task has changed.
         """
         found = []
-        for task, number, choice in map(_key, requests):
+        for task, number, choice in map(request_key, requests):
             key = RequestKey(task, self.documents[task][number], choice)
             if key not in self._answers:
                 raise UserError(
@@ -311,6 +361,40 @@ class AnsweredLM(_TokenizingLM):
         raise NotImplementedError("AnsweredLM has answers to whole requests; call loglikelihood")
 
 
+class GeneratedLM(_TokenizingLM):
+    """A model whose answers to generative tasks are known already. lm-eval computes its metrics from them.
+
+    Args:
+        answers: Answer to each request.
+        tokenizer: Tokenizer of the model.
+        add_bos: Whether texts begin with BOS. None uses the tokenizer's default.
+
+    Attributes:
+        documents: Numbers of the answered documents, ascending, by task.
+    """
+
+    def __init__(
+        self, answers: Mapping[RequestKey, str], tokenizer: PreTrainedTokenizerBase, add_bos: bool | None
+    ) -> None:
+        super().__init__(tokenizer, add_bos)
+        numbers: dict[str, set[int]] = {}
+        for key in answers:
+            numbers.setdefault(key.task, set()).add(key.doc_id)
+        self.documents = {task: sorted(found) for task, found in numbers.items()}
+        self._answers = answers
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        """Return the known answers. lm-eval counts only the documents that it was asked to take."""
+        keys = (RequestKey(task, self.documents[task][number], idx) for task, number, idx in map(request_key, requests))
+        return [self._answers[key] for key in keys]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> NoReturn:
+        raise NotImplementedError("GeneratedLM has answers to generative tasks only")
+
+    def _loglikelihood_tokens(self, requests: list[EncodedPair], **kwargs: Any) -> NoReturn:
+        raise NotImplementedError("GeneratedLM has answers to generative tasks only")
+
+
 def _check_loglikelihood_finite(loglikelihood: float, where: str) -> None:
     if not math.isfinite(loglikelihood):
         raise UserError(
@@ -318,5 +402,6 @@ def _check_loglikelihood_finite(loglikelihood: float, where: str) -> None:
         )
 
 
-def _key(instance: Instance) -> RequestKey:
+def request_key(instance: Instance) -> RequestKey:
+    """Return the key of a request of lm-eval."""
     return RequestKey(instance.task_name or "", int(instance.doc_id or 0), int(instance.idx))

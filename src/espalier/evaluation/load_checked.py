@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,13 @@ from espalier.files import read_parquet, why_no_file
 
 
 def load_checked_tasks(
-    names: list[str], data_folder: Path, scratch: Path, *, num_fewshot: int, limit: int | None
+    names: list[str],
+    data_folder: Path,
+    scratch: Path,
+    *,
+    num_fewshot: int,
+    limit: int | None,
+    task_fewshots: Mapping[str, int] | None = None,
 ) -> Tasks:
     """Load tasks and check their documents.
 
@@ -30,6 +36,7 @@ def load_checked_tasks(
         scratch: Folder for temporary files.
         num_fewshot: Solved examples before each question.
         limit: Documents per task that are scored. None scores all.
+        task_fewshots: Solved examples of single tasks, groups or tags.
 
     Raises:
         UserError: If a task or its documents cannot be read, or a document cannot be scored.
@@ -40,7 +47,12 @@ def load_checked_tasks(
     if unreadable := [line for paths in files.values() for path in paths for line in _file_problems(path)]:
         raise UserError("\n".join(f"evaluation.data: {line}" for line in unreadable))
     try:
-        tasks = load_tasks(names, data_folder, scratch)
+        tasks = load_tasks(names, data_folder, scratch, task_fewshots=task_fewshots)
+    except ImportError as error:
+        raise UserError(
+            f"evaluation.tasks: a task needs a Python package that is not installed ({error}); install it, or leave "
+            "the task out"
+        ) from None
     except (*RULE_ERRORS, OSError, datasets.exceptions.DatasetsError) as error:
         lines = [line for leaf in leaves for line in _loading_problems(leaf, files[leaf], scratch)]
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error!r}"

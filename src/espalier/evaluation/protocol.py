@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from espalier.errors import UserError
 
 Bos = Literal["first", "every", "none"]
+TooLong = Literal["truncate", "skip"]
 # Fields that were added after version 0.1.0, with their defaults. A field with its default value is left out of
 # recipes, so that results of version 0.1.0 stay valid.
-_OLD_DEFAULTS: dict[str, Any] = {"fewshot_as_multiturn": False, "bos": None, "max_tokens": None}
+_OLD_DEFAULTS: dict[str, Any] = {
+    "fewshot_as_multiturn": False,
+    "bos": None,
+    "max_tokens": None,
+    "task_fewshots": {},
+    "too_long": "truncate",
+}
 _OF_PERPLEXITY = {"window", "stride", "bos"}
 
 
@@ -38,7 +45,7 @@ class Protocol:
 
     Attributes:
         tasks: Tasks, groups and tags of lm-eval.
-        num_fewshot: Solved examples before each question.
+        num_fewshot: Solved examples before each question, for tasks that are not in `task_fewshots`.
         chat_template: Whether prompts are written with the tokenizer's chat template.
         add_bos: Whether texts begin with BOS. None uses the tokenizer's default.
         limit: Documents per task that are scored. None scores all.
@@ -48,6 +55,8 @@ class Protocol:
         fewshot_as_multiturn: Whether each solved example is a turn of its own in the chat. If not, all examples are in
             one turn of the user.
         bos: Perplexity windows that begin with BOS. None keeps the texts as they were tokenised.
+        task_fewshots: Solved examples of single tasks, groups or tags.
+        too_long: What happens to a document that is longer than the model's context.
     """
 
     tasks: tuple[str, ...]
@@ -60,6 +69,8 @@ class Protocol:
     texts: tuple[TextProtocol, ...]
     fewshot_as_multiturn: bool = False
     bos: Bos | None = None
+    task_fewshots: Mapping[str, int] = field(default_factory=dict)
+    too_long: TooLong = "truncate"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the protocol as JSON values, for the `params` of rules and for files."""

@@ -20,7 +20,7 @@ class WrittenDocument(NamedTuple):
 
     Attributes:
         question: The question. If the choices are questions (WinoGrande), the index of the right one.
-        choices: The choices.
+        choices: The choices; none for a generative task.
         answer: The answer: an index, a text, or a list of these. If the choices are questions, the text that follows
             each of them.
     """
@@ -57,6 +57,11 @@ class Rules:
         return f"evaluation.data: task {self.task.config.task!r}, split {self.split!r}"
 
     @property
+    def is_generative(self) -> bool:
+        """Whether the task asks for a text. It then has no choices."""
+        return bool(self.task.config.output_type == "generate_until")
+
+    @property
     def string_rules(self) -> list[str]:
         """Rules that are strings (field names or templates), without the rules that are functions."""
         source = self.task.fewshot_cfg if self.solved else self.task.config
@@ -77,7 +82,9 @@ class Rules:
         return self.task.doc_to_text(document, self.task.fewshot_cfg.doc_to_text if self.solved else None)
 
     def choices(self, document: TaskDocument) -> Any:
-        """Return the choices of a document."""
+        """Return the choices of a document; none for a generative task."""
+        if self.is_generative:
+            return []
         return self.task.doc_to_choice(document, self.task.fewshot_cfg.doc_to_choice if self.solved else None)
 
     def answer(self, document: TaskDocument) -> Any:

@@ -7,7 +7,7 @@ packaged definition and overrides only the source of its documents (`dataset_pat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ from lm_eval.tasks.manager import TaskDict
 from espalier.errors import UserError
 from espalier.evaluation.definitions import packaged_manager, packaged_tasks
 from espalier.files import DOCUMENT_FORMATS, DOCUMENT_SUFFIXES, document_suffix, split_name
+
+OUTPUT_TYPES = ("multiple_choice", "generate_until")
+"""Output types of lm-eval's tasks that can be evaluated."""
+_LENGTH_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""Names under which lm-eval reads the largest number of tokens of an answer."""
 
 
 def packaged_entries(names: Iterable[str]) -> dict[str, Entry]:
@@ -45,31 +50,119 @@ def leaf_tasks(names: Iterable[str], entries: Mapping[str, Entry]) -> list[str]:
         entries: Their packaged definitions, as `packaged_entries` returns them.
 
     Raises:
-        UserError: If a task is not multiple choice.
+        UserError: If a task is neither multiple choice nor generative, a group has both, or a generative task has no
+            stop rule or is not greedy.
     """
+    names = list(names)
     leaves = list(dict.fromkeys(leaf for name in names for leaf in _expand(name, entries)))
     for leaf in leaves:
-        kind = (entries[leaf].cfg or {}).get("output_type")
-        if kind != "multiple_choice":
+        kind = _output_type(leaf, entries)
+        if kind not in OUTPUT_TYPES:
             raise UserError(
-                f"evaluation.tasks: {leaf!r} is a {kind or 'Python-defined'} task; only multiple_choice tasks can be "
-                "evaluated (perplexity has its own section, evaluation.perplexity)"
+                f"evaluation.tasks: {leaf!r} is a {kind or 'Python-defined'} task; only multiple_choice and "
+                "generate_until tasks can be evaluated (perplexity has its own section, evaluation.perplexity)"
             )
+        if kind == "generate_until" and (problem := generation_problem(entries[leaf].cfg or {})):
+            raise UserError(f"evaluation.tasks: {leaf!r} {problem}. Leave it out")
+    for group in dict.fromkeys(group for name in names for group in _groups_of(name, entries)):
+        _check_one_output_type(group, entries)
     return leaves
+
+
+def fewshots_of(names: Sequence[str], entries: Mapping[str, Entry], task_fewshots: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of solved examples of each task with documents whose number the config gives by name.
+
+    Args:
+        names: Tasks, groups or tags.
+        entries: Their packaged definitions, as `packaged_entries` returns them.
+        task_fewshots: Number of each task, group or tag that has one of its own.
+
+    Raises:
+        UserError: If a task belongs to two names with different numbers.
+    """
+    given: dict[str, tuple[str, int | None]] = {}
+    for name in names:
+        number = task_fewshots.get(name)
+        for leaf in _expand(name, entries):
+            other, before = given.setdefault(leaf, (name, number))
+            if before != number:
+                raise UserError(
+                    f"evaluation.tasks: {other!r} and {name!r} both contain {leaf!r}, but with different numbers of "
+                    "solved examples; name it once"
+                )
+    return {leaf: number for leaf, (_, number) in given.items() if number is not None}
+
+
+def generation_problem(definition: Mapping[str, Any]) -> str | None:
+    """Return why a generative task cannot be evaluated, or None.
+
+    A stop rule is a text that ends the answer (`until`) or a largest number of tokens. Without either, lm-eval would
+    take the separator of solved examples, which is a guess.
+
+    Args:
+        definition: Content of the task's YAML file.
+    """
+    settings = definition.get("generation_kwargs") or {}
+    until = settings.get("until")
+    texts = [until] if isinstance(until, str) else until or []
+    if not any(texts) and not any(settings.get(name) for name in _LENGTH_LIMITS):
+        return "generates text without a stop rule: generation_kwargs has neither until nor max_gen_toks"
+    if settings.get("do_sample") or (settings.get("do_sample") is None and float(settings.get("temperature") or 0) > 0):
+        return "samples its answers; only greedy answers can be repeated and compared"
+    if int(settings.get("num_beams") or 1) > 1:
+        return "searches with several beams; only greedy answers are evaluated"
+    return None
+
+
+def _output_type(leaf: str, entries: Mapping[str, Entry]) -> str | None:
+    kind = (entries[leaf].cfg or {}).get("output_type")
+    return None if kind is None else str(kind)
+
+
+def _check_one_output_type(group: str, entries: Mapping[str, Entry]) -> None:
+    """Check that the tasks of a group are all multiple choice, or all generative.
+
+    Raises:
+        UserError: If they are not.
+    """
+    first: dict[str | None, str] = {}
+    for leaf in _expand(group, entries):
+        first.setdefault(_output_type(leaf, entries), leaf)
+    if len(first) > 1:
+        (kind, one), (other_kind, other) = list(first.items())[:2]
+        raise UserError(
+            f"evaluation.tasks: the tasks of group {group!r} differ in their output type: {one!r} is {kind}, {other!r} "
+            f"is {other_kind}; name its tasks instead of the group"
+        )
+
+
+def _groups_of(name: str, entries: Mapping[str, Entry]) -> Iterator[str]:
+    """Yield the group of this name, or the groups that carry the tag of this name."""
+    entry = entries[name]
+    if entry.kind is Kind.GROUP:
+        yield name
+    elif entry.kind is Kind.TAG:
+        for child in sorted(entry.tags):
+            yield from _groups_of(child, entries)
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """Loaded tasks.
+    """Loaded tasks of one output type.
 
     Attributes:
         loaded: lm-eval's mapping of tasks and groups.
-        reported: Names of the tasks and groups whose accuracy is reported and used in the mean. A group is reported if
-            lm-eval aggregates it. Otherwise its members are reported. A tag is replaced by the tasks that carry it.
+        reported: Names of the tasks and groups whose results are reported. The accuracies of multiple-choice tasks are
+            used in the mean. A group is reported if lm-eval aggregates it. Otherwise its members are reported. A tag is
+            replaced by the tasks that carry it.
+        fewshots: Solved examples of each task with documents whose number differs from the protocol's `num_fewshot`.
+        generative: The generative tasks, if these are the multiple-choice tasks and there are generative ones.
     """
 
     loaded: TaskDict
     reported: tuple[str, ...]
+    fewshots: Mapping[str, int] = field(default_factory=dict)
+    generative: Tasks | None = None
 
     @property
     def leaves(self) -> dict[str, Task]:
@@ -78,7 +171,9 @@ class Tasks:
         return found
 
 
-def load_tasks(names: Iterable[str], data_folder: Path, scratch: Path) -> Tasks:
+def load_tasks(
+    names: Iterable[str], data_folder: Path, scratch: Path, *, task_fewshots: Mapping[str, int] | None = None
+) -> Tasks:
     """Load tasks with documents from local folders.
 
     Args:
@@ -86,26 +181,70 @@ def load_tasks(names: Iterable[str], data_folder: Path, scratch: Path) -> Tasks:
         data_folder: Folder with `{task}/{split}.parquet` (or .json, .jsonl, compressed or not) for each task that has
             documents.
         scratch: Folder for the generated YAML files and for the cache of `datasets`.
+        task_fewshots: Solved examples of single tasks, groups or tags (`Protocol.task_fewshots`).
 
     Raises:
-        UserError: If a name is unknown, a task is not multiple choice, a reported task or group has no accuracy, or
-            documents are missing.
+        UserError: If a name is unknown, a task cannot be evaluated (`leaf_tasks`), no task is multiple choice, a
+            multiple-choice task or group has no accuracy, a task is reported twice, or documents are missing.
     """
     names = list(names)
     entries = packaged_entries(names)
     definitions = scratch / "tasks"
     definitions.mkdir(parents=True, exist_ok=True)
-    for leaf in leaf_tasks(names, entries):
+    leaves = leaf_tasks(names, entries)
+    fewshots = fewshots_of(names, entries, task_fewshots or {})
+    for leaf in leaves:
         override = data_override(entries[leaf], data_folder / leaf, scratch / "datasets")
         (definitions / f"{leaf}.yaml").write_text(yaml.safe_dump(override), encoding="utf-8")
     manager = TaskManager(include_path=definitions, include_defaults=not _are_single_tasks(names))
     # Expand tags here: lm-eval raises if the names include both a tag and a task that carries it.
     untagged = list(dict.fromkeys(task for name in names for task in _without_tags(name, entries)))
-    tasks = manager.load(_not_within(untagged, entries))
-    reported = tuple(dict.fromkeys(task for name in untagged for task in _reported(name, tasks)))
-    for name in reported:
-        _check_has_accuracy(name, tasks)
-    return Tasks(tasks, reported)
+    by_type = {kind: [name for name in untagged if _type_of(name, entries) == kind] for kind in OUTPUT_TYPES}
+    if not by_type["multiple_choice"]:
+        raise UserError(
+            f"evaluation.tasks: {', '.join(names)} only generate text; the mean accuracy needs at least one "
+            "multiple-choice task"
+        )
+    loaded = {kind: _load(manager, of_type, entries, fewshots) for kind, of_type in by_type.items() if of_type}
+    for name in loaded["multiple_choice"].reported:
+        _check_has_accuracy(name, loaded["multiple_choice"].loaded)
+    return replace(loaded["multiple_choice"], generative=loaded.get("generate_until"))
+
+
+def _type_of(name: str, entries: Mapping[str, Entry]) -> str | None:
+    """Return the output type of a task or group, whose tasks all have the same."""
+    return _output_type(next(_expand(name, entries)), entries)
+
+
+def _load(
+    manager: TaskManager, names: Sequence[str], entries: Mapping[str, Entry], fewshots: Mapping[str, int]
+) -> Tasks:
+    """Load tasks and groups of one output type, without tags.
+
+    Raises:
+        UserError: If a task is reported both alone and as a part of a group.
+    """
+    tasks = manager.load(_not_within(names, entries))
+    reported = tuple(dict.fromkeys(task for name in names for task in _reported(name, tasks)))
+    within = {leaf: name for name in reported if entries[name].kind is Kind.GROUP for leaf in _contents(name, entries)}
+    if twice := [name for name in reported if name in within]:
+        raise UserError(
+            f"evaluation.tasks: {twice[0]!r} is also a part of {within[twice[0]]!r}, so it would count twice; name one "
+            "of the two"
+        )
+    own = {leaf: number for leaf, number in fewshots.items() if leaf in tasks["tasks"]}
+    return Tasks(tasks, reported, own)
+
+
+def _contents(group: str, entries: Mapping[str, Entry]) -> Iterator[str]:
+    """Yield everything that a group contains: tasks, groups, and their contents."""
+    children = (entries[group].cfg or {}).get("task", [])
+    for child in [children] if isinstance(children, str) else children:
+        name = child if isinstance(child, str) else child["task"]
+        for member in _without_tags(name, entries):
+            yield member
+            if entries[member].kind is Kind.GROUP:
+                yield from _contents(member, entries)
 
 
 def _without_tags(name: str, entries: Mapping[str, Entry]) -> Iterator[str]:
@@ -149,6 +288,15 @@ def _check_has_accuracy(name: str, tasks: TaskDict) -> None:
         raise UserError(
             f"evaluation.tasks: {name!r} has only the metrics {', '.join(metrics) or 'none'}; the mean over tasks "
             "needs acc or acc_norm. Leave it out"
+        )
+    unweighted = group is not None and [
+        each.metric for each in group.aggregate_metric_list
+        if each.metric in {"acc", "acc_norm"} and not each.weight_by_size
+    ]  # fmt: skip
+    if unweighted:
+        raise UserError(
+            f"evaluation.tasks: group {name!r} gives its tasks the same weight, whatever their number of documents; "
+            "name its tasks instead of the group"
         )
 
 

@@ -55,12 +55,15 @@ class TokenisedRequests:
         recipe: Recipe of the requests.
         n_encoded_apart: Number of requests whose continuation was tokenised separately from its context, by task.
             Tasks without such requests are left out.
+        n_skipped: Number of documents that were left out because they are too long, by task; None if too long documents
+            are truncated. It is not stored, because it depends on the model's context.
     """
 
     requests: Mapping[RequestKey, Request]
     texts: Mapping[str, Tokens]
     recipe: Mapping[str, Any]
     n_encoded_apart: Mapping[str, int] = field(default_factory=dict)
+    n_skipped: Mapping[str, int] | None = None
 
     def find(self, key: RequestKey) -> Request:
         """Return one request.

@@ -59,8 +59,11 @@ def protocol_lines(description: Mapping[str, Any]) -> list[str]:
         raise ValueError("metrics of different protocols are never set side by side")
     limit = f"the first {protocol['limit']}" if protocol["limit"] else "all"
     shots = protocol["num_fewshot"]
+    joined = ", ".join(f"{name}: {number}" for name, number in protocol.get("task_fewshots", {}).items())
+    shown = f"{shots or 'no'} solved examples{f' ({joined})' if joined else ''}"
+    skipped = " that fit in the context" if protocol.get("too_long") == "skip" else ""
     tasks = (
-        f"Tasks of lm-evaluation-harness, {shots or 'no'} solved examples, {limit} documents"
+        f"Tasks of lm-evaluation-harness, {shown}, {limit} documents{skipped}"
         f"{', chat template' if protocol['chat_template'] else ''}; add_bos: "
         f"{'as the tokenizer does' if protocol['add_bos'] is None else protocol['add_bos']}."
     )

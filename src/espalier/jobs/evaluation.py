@@ -22,7 +22,7 @@ from espalier.naming import BASELINE
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, first_difference, plan_settings
 from espalier.recovery.fingerprint import recovered_fingerprint
-from espalier.results.store import METRICS, SAMPLES, Store, store_key
+from espalier.results.store import GENERATIONS, METRICS, SAMPLES, Store, store_key
 from espalier.study.only_files import asked_only_for_files
 from espalier.study.paths import Paths, results_folder
 
@@ -248,7 +248,7 @@ def _evaluate(
     store: Store | None,
 ) -> None:  # fmt: skip
     from espalier.results.race_store import AnswerStore
-    from espalier.tables import Samples, write_with_schema
+    from espalier.tables import Generations, Samples, write_with_schema
 
     parsed = None if plan is None else Plan.from_dict(plan)
     if parsed is not None:
@@ -259,6 +259,8 @@ def _evaluate(
     else:
         result = job.evaluator.evaluate(parsed, None if recovered is None else _merging(recovered))
     write_with_schema(folder / SAMPLES, result.samples, Samples)
+    if result.generations is not None:
+        write_with_schema(folder / GENERATIONS, result.generations, Generations)
     write_result(folder / METRICS, {**result.metrics, "hardware": job.hardware, "recipe": recipe})
     logger.info("acc_mean %.4f", result.metrics["acc_mean"]["value"])
 

@@ -64,13 +64,22 @@ def _settings(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
         "dtype": settings.get("dtype"),
         "hardware": metrics.get("hardware"),
         "tasks": ", ".join(protocol.get("tasks") or ()),
-        "few-shot examples": protocol.get("num_fewshot"),
+        "few-shot examples": _solved_examples(protocol),
+        "documents longer than the context": protocol.get("too_long"),
         "documents per task": protocol.get("limit") or "all",
         "chat template": protocol.get("chat_template"),
         "perplexity window, stride": f"{protocol.get('window')}, {protocol.get('stride')}",
         "calibration seeds": ", ".join(map(str, (config.get("calibration") or {}).get("seeds") or (0,))),
     }
     return {name: str(value) for name, value in found.items() if value not in {None, ""}}
+
+
+def _solved_examples(protocol: Mapping[str, Any]) -> str | None:
+    """Return the number of solved examples, and that of each task with a number of its own; None if it is unknown."""
+    if "num_fewshot" not in protocol:
+        return None
+    own = [f"{name}: {number}" for name, number in protocol.get("task_fewshots", {}).items()]
+    return ", ".join([str(protocol["num_fewshot"]), *own])
 
 
 def _joined(records: Iterable[Mapping[str, str]]) -> dict[str, str]:

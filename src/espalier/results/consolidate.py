@@ -62,6 +62,11 @@ def experiment_row(results: ExperimentResults, rule: str) -> dict[str, Any]:
     if metrics:
         row |= {f"ppl_{name}": text["value"] for name, text in metrics["perplexity"].items()}
         row |= {f"acc_{name}": task_accuracy(task["metrics"], rule) for name, task in metrics["tasks"].items()}
+        row |= {
+            generation_column(task, metric): value["value"]
+            for task, content in metrics.get("generation", {}).items()
+            for metric, value in content["metrics"].items()
+        }
     if results.gradients is not None:
         row |= results.gradients
     row["extreme_pruning_layers"] = _value_or_none(plan, "extreme_pruning_layers")
@@ -73,6 +78,16 @@ def experiment_row(results: ExperimentResults, rule: str) -> dict[str, Any]:
         row[NOTE] = results.failure
     row["source"] = "run"
     return row
+
+
+def generation_column(task: str, metric: str) -> str:
+    """Return the column of the experiments table with a metric of a generative task.
+
+    Args:
+        task: Name of the task or group.
+        metric: Name of the metric as in `metrics.json`, such as `exact_match,strict-match`.
+    """
+    return f"gen_{task}_{metric.replace(',', '_')}"
 
 
 def experiments_table(
@@ -87,11 +102,11 @@ def experiments_table(
     """
     frame = pd.DataFrame([*(experiment_row(experiment, rule) for experiment in results), *imported])
     columns = list(frame.columns)
-    order = [c for c in columns if not c.startswith(("ppl_", "grad_")) and c not in {NOTE, *RACE}]
+    order = [c for c in columns if not c.startswith(("ppl_", "gen_", "grad_")) and c not in {NOTE, *RACE}]
     order = [c for c in order if not _is_task_column(c)]
     at = order.index("extreme_pruning_layers")
     middle = [c for c in columns if c.startswith("ppl_")] + [c for c in columns if _is_task_column(c)]
-    middle += [c for c in columns if c.startswith("grad_")]
+    middle += [c for c in columns if c.startswith("gen_")] + [c for c in columns if c.startswith("grad_")]
     # Only imported and failed experiments have notes. Without them the table has no such column.
     notes = [NOTE] if NOTE in columns else []
     # The same holds for the columns of a race.
@@ -118,7 +133,10 @@ def gradient_metrics(statistics: pd.DataFrame) -> dict[str, float | None]:
 
 
 def evaluation_rows(results: ExperimentResults) -> list[dict[str, Any]]:
-    """Return the rows of an experiment in the evaluations table: one per task and metric, one per perplexity text."""
+    """Return the rows of an experiment in the evaluations table: one per task and metric, one per perplexity text.
+
+    Results of an older version have no count of truncated documents.
+    """
     metrics = results.metrics
     if metrics is None:
         return []
@@ -129,8 +147,9 @@ def evaluation_rows(results: ExperimentResults) -> list[dict[str, Any]]:
             **names, "task": task, "metric": metric, "value": value["value"], "stderr": value["stderr"],
             "n_samples": content["n_samples"], "limit": content["limit"], "n_shot": content["n_shot"],
             "task_version": None if content["version"] is None else str(content["version"]), "protocol": protocol,
+            "n_truncated": content.get("n_truncated"), "n_skipped": content.get("n_skipped", 0),
         }
-        for task, content in metrics["tasks"].items()
+        for task, content in [*metrics["tasks"].items(), *metrics.get("generation", {}).items()]
         for metric, value in content["metrics"].items()
     ]  # fmt: skip
     rows += [
@@ -148,9 +167,10 @@ def evaluations_table(results: Iterable[ExperimentResults], imported: Iterable[M
     rows = [row for experiment in results for row in evaluation_rows(experiment)]
     columns = (
         "model", "experiment", "task", "metric", "value", "stderr", "n_samples", "limit", "n_shot", "task_version",
-        "protocol",
+        "protocol", "n_truncated", "n_skipped",
     )  # fmt: skip
-    types = dict.fromkeys(columns, "str") | dict.fromkeys(("n_samples", "limit", "n_shot"), "Int64")
+    counts = ("n_samples", "limit", "n_shot", "n_truncated", "n_skipped")
+    types = dict.fromkeys(columns, "str") | dict.fromkeys(counts, "Int64")
     return pd.DataFrame([*rows, *imported], columns=columns).astype(types | {"value": "float64", "stderr": "float64"})
 
 

@@ -34,8 +34,8 @@ from espalier.files import (
 )
 from espalier.recipe import SAMPLES_SHA256
 
-METRICS, SAMPLES = "metrics.json", "samples.parquet"
-"""Files of an evaluation."""
+METRICS, SAMPLES, GENERATIONS = "metrics.json", "samples.parquet", "generations.parquet"
+"""Files of an evaluation. Only evaluations of generative tasks have the last one."""
 RECIPE, CHECKSUMS, TIMING = "recipe.json", "checksums.json", "timing.json"
 LOG = "job.log"
 """Messages of the work. It has no checksum: a damaged log does not make results wrong."""
@@ -111,7 +111,8 @@ class Store:
     def deliver_evaluation(self, key: str, header: dict[str, Any], *, metrics: Path, samples: Path) -> None:
         """Write the files of an experiment from its evaluation in the store.
 
-        The samples become a hard link or a copy. The metrics get `header` as their first fields.
+        The samples become a hard link or a copy, and so do the answers to generative tasks, which are written beside
+        the metrics if there are any. The metrics get `header` as their first fields.
 
         Args:
             key: Key of the evaluation.
@@ -120,6 +121,11 @@ class Store:
             samples: File `samples.parquet` to write.
         """
         self.link(key, {SAMPLES: samples})
+        answers = metrics.with_name(GENERATIONS)
+        if (self.folder / key / GENERATIONS).is_file():
+            self.link(key, {GENERATIONS: answers})
+        else:
+            answers.unlink(missing_ok=True)  # of an older config
         content = {**header, **read_json(self.folder / key / METRICS), SAMPLES_SHA256: sha256_of(samples)}
         write_result(metrics, content)
 

@@ -59,19 +59,25 @@ class Attention:
             {layer_type: window if layer_type == _SLIDING else None for layer_type in sorted(layer_types)}, model.dtype
         )
 
-    def mask(self, depth: torch.Tensor, end: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+    def mask(self, depth: torch.Tensor, end: torch.Tensor, n_prefix: int = 0) -> torch.Tensor | dict[str, torch.Tensor]:
         """Build the mask of a batch.
 
         Args:
             depth: Position of each token in its sequence, (rows, width).
             end: Index in the row of the first later token that does not attend to this token, (rows, width).
+            n_prefix: Tokens of a prefix that comes before all rows (`espalier.scoring.prefix`).
 
         Returns:
-            Additive mask, (rows, 1, width, width): 0 where token i (third dimension) attends to token j (fourth
-            dimension), and the lowest number of the dtype elsewhere. If the model has several types of layers, one mask
-            for each type.
+            Additive mask, (rows, 1, width, n_prefix + width): 0 where token i (third dimension) attends to token j
+            (fourth dimension, the prefix first), and the lowest number of the dtype elsewhere. If the model has several
+            types of layers, one mask for each type.
         """
-        masks = {kind: _additive(attends(depth, end, window), self.dtype) for kind, window in self.windows.items()}
+        masks = {}
+        for kind, window in self.windows.items():
+            seen = attends(depth, end, window)
+            if n_prefix:
+                seen = torch.cat([attends_to_prefix(depth, n_prefix, window), seen], dim=2)
+            masks[kind] = _additive(seen, self.dtype)
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
@@ -88,6 +94,18 @@ def attends(depth: torch.Tensor, end: torch.Tensor, window: int | None = None) -
     if window is not None:
         seen &= depth[:, :, None] - depth[:, None, :] < window
     return seen
+
+
+def attends_to_prefix(depth: torch.Tensor, n_prefix: int, window: int | None = None) -> torch.Tensor:
+    """Return whether token i attends to token j of a prefix before all rows, (rows, width, n_prefix).
+
+    Args:
+        depth: Position of each token in its sequence, the prefix included: (rows, width).
+        n_prefix: Tokens of the prefix.
+        window: Sliding window in tokens. None is full attention.
+    """
+    distance = depth[:, :, None] - torch.arange(n_prefix, device=depth.device)
+    return distance < window if window is not None else torch.ones_like(distance, dtype=torch.bool)
 
 
 def _additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from espalier.scoring.attention import Attention
 from espalier.scoring.head import decoder_bypassed, positions_at_once, score_tokens
 from espalier.scoring.onednn import fast_linear
 from espalier.scoring.pack import Batch, BatchArrays, choose_batches, make_batches, to_arrays
+from espalier.scoring.prefix import KeysAndValues, SharedPrefix, compute_prefix, find_prefixes
 from espalier.scoring.requests import Integers, Request, Score
 from espalier.scoring.tree import build_forest
 
@@ -111,6 +112,8 @@ class _Run:
         self._budget = min(token_budget, _BATCH_TOKENS.get(kind, token_budget))
         self._max_logits = _LOGITS[kind]
         self._needs_positions = scales_with_length(model.config)
+        # Rotary positions that depend on the longest sequence of a batch would differ between a prefix and its batches.
+        self._shares_prefixes = width is None and not self._needs_positions
         self._done = np.zeros(len(requests), dtype=bool)
         self._found: list[BatchScores] = []
 
@@ -130,45 +133,89 @@ class _Run:
 
     def _score(self, remaining: Integers) -> None:
         """Score the requests with these indices, until all are scored or the device is out of memory."""
+        requests = [self._requests[i] for i in remaining.tolist()]
+        widest = min(_WIDEST, self._budget)
+        groups = find_prefixes(requests, limit=self._limit, widest=widest) if self._shares_prefixes else []
+        for group in groups:
+            if not self._score_after_prefix(group, remaining[group.requests]):
+                return
+        grouped = np.zeros(len(requests), dtype=bool)
+        for group in groups:
+            grouped[group.requests] = True
+        rest = np.flatnonzero(~grouped)
+        if len(rest):
+            self._score_trees([requests[i] for i in rest.tolist()], remaining[rest])
+
+    def _score_after_prefix(self, group: SharedPrefix, indices: Integers) -> bool:
+        """Compute a prefix, and score the requests that share it. Return whether the memory was enough."""
+        try:
+            prefix = self._compute_prefix(group.tokens)
+        except torch.OutOfMemoryError:
+            self._shares_prefixes = False
+            logger.warning(
+                "%s: out of memory with a prefix of %d tokens; going on without", self._what, len(group.tokens)
+            )
+            return False
+        return self._score_trees(group.suffixes, indices, prefix)
+
+    def _compute_prefix(self, tokens: Integers) -> KeysAndValues:
+        on_device = self._to_device(tokens.astype(np.int64), self._model.device)[None]
+        depth = torch.arange(len(tokens), device=on_device.device, dtype=torch.int32)[None]
+        mask = self._attention.mask(depth, torch.full_like(depth, len(tokens)))
+        return compute_prefix(self._model, on_device, mask)
+
+    def _score_trees(self, requests: Sequence[Request], indices: Integers, prefix: KeysAndValues | None = None) -> bool:
+        """Score requests, and return whether the memory was enough for all of them.
+
+        Args:
+            requests: The requests, or what follows the prefix in each of them.
+            indices: Their numbers among all requests.
+            prefix: Prefix of all of them.
+        """
         forest = build_forest(
-            [self._requests[i] for i in remaining.tolist()],
-            limit=self._limit,
-            width=min(_TREE, self._budget),
-            widest=min(_WIDEST, self._budget),
+            requests, limit=self._limit, width=min(_TREE, self._budget), widest=min(_WIDEST, self._budget)
         )
-        if self._width is None:
+        if prefix is not None:  # wide rows, because each row gets a copy of the prefix
+            batches = make_batches(forest, width=min(_TREE, self._budget), token_budget=self._budget)
+        elif self._width is None:
             batches = choose_batches(forest, token_budget=self._budget, break_even=break_even_width(self._model.config))
         else:
             batches = make_batches(forest, width=min(self._width, self._budget), token_budget=self._budget)
         lead = _HostLead(self._model.device)
         with Progress(self._what, total=int(forest.sizes.sum()), unit="tokens") as progress:
             for batch in batches:
-                found = self._score_or_none(
-                    to_arrays(forest, batch), is_causal=batch.is_causal and not self._needs_positions
-                )
+                is_causal = batch.is_causal and not self._needs_positions and prefix is None
+                found = self._score_or_none(to_arrays(forest, batch), is_causal=is_causal, prefix=prefix)
                 if found is None:
-                    return self._use_less_memory(batch)
-                request = remaining[found.request]
+                    self._use_less_memory(batch)
+                    return False
+                request = indices[found.request]
                 self._found.append(found._replace(request=request))
                 self._done[request] = True
                 lead.limit()
                 progress.advance(int(sum(forest.sizes[tree] for row in batch.rows for tree in row)))
-        return None
+        return True
 
-    def _score_or_none(self, arrays: BatchArrays, *, is_causal: bool) -> BatchScores | None:
+    def _score_or_none(
+        self, arrays: BatchArrays, *, is_causal: bool, prefix: KeysAndValues | None = None
+    ) -> BatchScores | None:
         """Score a batch, or return None if the device is out of memory.
 
         Returning from this function frees the tensors of the failed batch.
         """
         try:
-            return self._run(arrays, is_causal=is_causal)
+            return self._run(arrays, is_causal=is_causal, prefix=prefix)
         except torch.OutOfMemoryError:
             return None
 
-    def _run(self, arrays: BatchArrays, *, is_causal: bool) -> BatchScores:
+    def _run(self, arrays: BatchArrays, *, is_causal: bool, prefix: KeysAndValues | None) -> BatchScores:
         tokens, depth, end = self._to_device(arrays.nodes, self._model.device).unbind()
-        # Without a mask and positions, transformers uses its faster path for plain causal attention.
-        extra = {} if is_causal else {"attention_mask": self._attention.mask(depth, end), "position_ids": depth.long()}
+        n_prefix = 0 if prefix is None else prefix.n_tokens
+        depth = depth + n_prefix
+        extra: dict[str, Any] = {}
+        if not is_causal:  # without a mask and positions, transformers uses its faster path for plain causal attention
+            mask = self._attention.mask(depth, end, n_prefix)
+            extra = {"attention_mask": mask, "position_ids": depth.long(), "past_key_values": prefix}
         states = self._model.get_decoder()(input_ids=tokens.long(), use_cache=False, **extra).last_hidden_state
         # The last layers of a model on several devices are on another device than the first ones.
         position, index, target = (

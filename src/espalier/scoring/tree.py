@@ -68,11 +68,10 @@ def build_forest(requests: Sequence[Request], *, limit: int, width: int, widest:
         UserError: If the context or continuation of a request is empty, or a continuation is longer than `limit`.
     """
     inputs = [input_tokens(request, limit) for request in requests]
-    keys = [tokens.astype(">u4").tobytes() for tokens in inputs]  # big-endian bytes sort in the order of the tokens
-    order = sorted(range(len(inputs)), key=keys.__getitem__)
+    order = token_order(inputs)
     inputs = [inputs[i] for i in order]
     lengths = np.array([len(tokens) for tokens in inputs], dtype=np.int64)
-    shared = np.array([0, *itertools.starmap(_common_prefix, itertools.pairwise(inputs))], dtype=np.int64)
+    shared = common_prefixes(inputs)
     tree_starts = _cut(lengths, shared, width, widest)
     shared[tree_starts] = 0
     continuations = [np.asarray(requests[i].continuation, dtype=np.int32) for i in order]
@@ -86,6 +85,17 @@ def build_forest(requests: Sequence[Request], *, limit: int, width: int, widest:
         request=np.repeat(order, sizes),
         is_chain=np.array([_is_chain(lengths, shared, a, b) for a, b in zip(tree_starts, ends, strict=True)]),
     )
+
+
+def token_order(inputs: Sequence[Integers]) -> list[int]:
+    """Return the indices of token sequences in the order of their tokens."""
+    keys = [tokens.astype(">u4").tobytes() for tokens in inputs]  # big-endian bytes sort in the order of the tokens
+    return sorted(range(len(inputs)), key=keys.__getitem__)
+
+
+def common_prefixes(inputs: Sequence[Integers]) -> Integers:
+    """Return how many tokens each sequence shares with the sequence before it, 0 for the first: (sequences,)."""
+    return np.array([0, *itertools.starmap(_common_prefix, itertools.pairwise(inputs))], dtype=np.int64)
 
 
 def _common_prefix(a: Integers, b: Integers) -> int:

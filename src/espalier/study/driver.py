@@ -161,7 +161,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
     if results.exists() and not results.is_dir():
         raise UserError(f"study: got {study.study!r}, but {results} is a file; choose another name")
     # A study with only imported models evaluates nothing, so it does not need lm-eval.
-    problems = unknown_task_problems(study.evaluation.tasks) if lookups.models else []
+    problems = unknown_task_problems(study.evaluation.task_names) if lookups.models else []
     problems = [*problems, *infeasible_problems(study, sizes), *lookups.legacy.problems()]
     warnings: list[str] = []
     if not lookups.sweep.allows_missing:

@@ -62,7 +62,7 @@ class EvaluationSettings:
         if data == SANDBOX:
             return [self._paths.of("make_world.tasks", name) for name in sandbox_task_files()]
         if data == HUB:
-            return [self._paths.of("stage_dataset", task) for task in self._config.tasks]
+            return [self._paths.of("stage_dataset", task) for task in self._config.task_names]
         folder = Path(data)
         return document_files(folder.glob("*/*")) if folder.is_dir() else [str(folder)]
 
@@ -81,10 +81,11 @@ class EvaluationSettings:
     def _protocol(self) -> Protocol:
         evaluation = self._config
         texts = tuple(TextProtocol(t.name, t.text_field, t.joiner, t.max_tokens) for t in evaluation.perplexity.texts)
-        has_turns = evaluation.chat_template and evaluation.num_fewshot > 0  # otherwise the key has no effect
+        shows_examples = evaluation.num_fewshot > 0 or any(evaluation.task_fewshots.values())
+        has_turns = evaluation.chat_template and shows_examples  # otherwise the key has no effect
         as_turns = evaluation.fewshot_as_multiturn is not False
         return Protocol(
-            tasks=evaluation.tasks,
+            tasks=evaluation.task_names,
             num_fewshot=evaluation.num_fewshot,
             chat_template=evaluation.chat_template,
             add_bos=evaluation.add_bos,
@@ -94,4 +95,6 @@ class EvaluationSettings:
             texts=texts,
             fewshot_as_multiturn=has_turns and as_turns,
             bos=evaluation.perplexity.bos,
+            task_fewshots=evaluation.task_fewshots,
+            too_long=evaluation.too_long,
         )

@@ -210,7 +210,7 @@ class Failures:
     def _request_jobs(self, model: str) -> Iterator[Job]:
         evaluation = self._config.evaluation
         if evaluation.data == HUB:
-            for task in evaluation.tasks:
+            for task in evaluation.task_names:
                 yield self._staging("stage_dataset", task)
         if evaluation.data == SANDBOX:
             yield self._job("make_world")

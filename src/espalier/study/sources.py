@@ -66,7 +66,7 @@ class StagedSources:
     def tasks(self) -> list[str]:
         """Tasks whose documents to stage under `cache/datasets/`."""
         evaluation = self._config.evaluation
-        return list(evaluation.tasks) if evaluation.data == HUB and self._is_computed else []
+        return list(evaluation.task_names) if evaluation.data == HUB and self._is_computed else []
 
     @property
     def texts(self) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from lm_eval.api.task import ConfigurableTask
 
 from espalier.errors import UserError
 from espalier.evaluation.check_documents import check_documents, problem_of
@@ -75,7 +76,14 @@ def tasks(rows: Splits, tmp_path_factory: pytest.TempPathFactory) -> Tasks:
 
 
 def in_splits(names: str, documents: Rows) -> dict[str, Rows]:
-    return dict.fromkeys(names.split(), documents)
+    """Return documents for each split. Their first field names the split, since no document may be in two splits."""
+    return {
+        split: [
+            {key: f"{split} {value}" if key == next(iter(doc)) else value for key, value in doc.items()}
+            for doc in documents
+        ]
+        for split in names.split()
+    }
 
 
 OTHERS = {
@@ -372,3 +380,43 @@ def test_a_long_value_is_cut_in_the_message(load: Load, rows: Splits, task: str,
     with pytest.raises(UserError, match=r"document [03]: ") as error:
         load(task, {f"{splits(task)[0]}.jsonl": rows[task][splits(task)[0]], f"{splits(task)[1]}.jsonl": scored})
     assert max(map(len, str(error.value).splitlines())) < 500
+
+
+def test_examples_that_are_scored_are_refused(load: Load, rows: Splits, tmp_path: Path) -> None:
+    """Whether all documents are examples (a copy of the file), or all examples are scored (a part of it)."""
+    scored = rows["piqa"]["validation"]
+    load("piqa", {"train.jsonl": scored, "validation.jsonl": scored})  # without examples, it does not matter
+    problem = r"task 'piqa', split 'train': \d+ of its \d+ solved examples are documents of the scored split"
+    for number, train in enumerate((scored, scored[:4], [*rows["piqa"]["train"], *scored])):
+        (tmp_path / "piqa/train.jsonl").write_text(as_lines(train), encoding="utf-8")
+        with pytest.raises(UserError, match=problem):
+            load_checked_tasks(["piqa"], tmp_path, tmp_path / str(number), num_fewshot=2, limit=None)
+    (tmp_path / "piqa/train.jsonl").write_text(as_lines([*rows["piqa"]["train"], scored[0]]), encoding="utf-8")
+    load_checked_tasks(["piqa"], tmp_path, tmp_path / "one", num_fewshot=2, limit=None)
+
+
+def test_examples_of_the_scored_split_are_refused(tmp_path: Path) -> None:
+    rows = [{"question": f"q{i}", "choices": ["a", "b", "c", "d"], "answer": i % 4} for i in range(9)]
+    for split in ("test", "dev"):
+        path = tmp_path / f"mmlu_anatomy/{split}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(as_lines(rows), encoding="utf-8")
+    tasks = load_tasks(["mmlu_anatomy"], tmp_path, tmp_path / "scratch")
+    (task,) = tasks.leaves.values()
+    assert isinstance(task, ConfigurableTask)
+    task.fewshot_cfg.split = "test"
+    with pytest.raises(UserError, match=r"split 'test': its solved examples are documents that are scored; give the"):
+        check_documents(tasks, num_fewshot=1, limit=None)
+
+
+def test_examples_that_the_definition_forbids_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "truthfulqa_mc2").mkdir()
+    content = as_lines(OTHERS["truthfulqa_mc2"]["validation"])
+    (tmp_path / "truthfulqa_mc2/validation.jsonl").write_text(content, encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"num_fewshot is 5 for 'truthfulqa_mc2', but its definition allows no examples"
+    ):
+        load_checked_tasks(
+            ["truthfulqa_mc2"], tmp_path, tmp_path / "scratch", num_fewshot=0, limit=None,
+            task_fewshots={"truthfulqa_mc2": 5},
+        )  # fmt: skip

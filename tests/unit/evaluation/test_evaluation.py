@@ -15,6 +15,7 @@ from lm_eval.api.task import Task
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Entry, Kind
 from pandera.errors import SchemaError, SchemaErrors
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -30,8 +31,9 @@ from espalier.evaluation.protocol import Protocol, TextProtocol, mean_accuracy, 
 from espalier.evaluation.settings import EvaluatorSettings
 from espalier.evaluation.stopwatch import Stopwatch
 from espalier.evaluation.task_evaluation import evaluate_tasks
-from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries
+from espalier.evaluation.tasks import Tasks, fewshots_of, leaf_tasks, load_tasks, packaged_entries
 from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests, read_requests
+from espalier.evaluation.too_long import without_too_long
 from espalier.files import read_json, read_table, write_parquet, write_result, write_table
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.loading import load_tokenizer
@@ -405,12 +407,87 @@ def test_documents_may_be_json(tmp_path: Path, data: Path) -> None:
     assert [doc["goal"] for doc in task.validation_docs()] == list(documents.goal)
 
 
-def test_only_multiple_choice_tasks_are_evaluated() -> None:
-    entries = packaged_entries(["gsm8k"])
+def test_only_multiple_choice_and_generative_tasks_are_evaluated() -> None:
+    assert leaf_tasks(["gsm8k"], packaged_entries(["gsm8k"])) == ["gsm8k"]
+    entries = {"wiki": Entry("wiki", Kind.TASK, None, {"output_type": "loglikelihood_rolling"})}
+    problem = r"'wiki' is a loglikelihood_rolling task; only multiple_choice and generate_until tasks can be evaluated"
+    with pytest.raises(UserError, match=problem):
+        leaf_tasks(["wiki"], entries)
+
+
+CHOICE, WRITTEN = {"output_type": "multiple_choice"}, {"output_type": "generate_until"}
+STOPPED = {**WRITTEN, "generation_kwargs": {"until": ["\n"]}}
+DEFINITIONS = {
+    "a": Entry("a", Kind.TASK, None, CHOICE),
+    "b": Entry("b", Kind.TASK, None, CHOICE),
+    "g": Entry("g", Kind.TASK, None, STOPPED),
+    "endless": Entry("endless", Kind.TASK, None, WRITTEN),
+    "both": Entry("both", Kind.GROUP, None, {"task": ["a", "b"]}),
+    "mixed": Entry("mixed", Kind.GROUP, None, {"task": ["a", {"task": "g"}]}),
+    "tag": Entry("tag", Kind.TAG, None, tags={"b", "g"}),
+}
+
+
+def test_bad_tasks_are_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"tasks of group 'mixed' differ in their output type: 'a' is multiple_choice,"):
+        leaf_tasks(["mixed"], DEFINITIONS)
+    with pytest.raises(UserError, match=r"'endless' generates text without a stop rule: .*Leave it out$"):
+        leaf_tasks(["endless"], DEFINITIONS)
+    assert leaf_tasks(["tag", "both"], DEFINITIONS) == ["b", "g", "a"]  # a tag is no group: its tasks are reported
+
+
+def test_solved_examples_of_groups_and_tasks() -> None:
+    assert fewshots_of(["both", "g"], DEFINITIONS, {"both": 5}) == {"a": 5, "b": 5}
+    assert fewshots_of(["both", "tag"], DEFINITIONS, {}) == {}
+    with pytest.raises(UserError, match=r"'both' and 'tag' both contain 'b', but with different numbers of solved"):
+        fewshots_of(["both", "tag"], DEFINITIONS, {"both": 5})
+
+
+def test_documents_that_are_too_long_are_left_out_as_a_whole() -> None:
+    """With a context of 4: the second choice of document 1 has 3 + 2 tokens, of which the last is no input."""
+    sizes = {("a", 0): [(2, 1), (2, 2)], ("a", 1): [(4, 1), (4, 2)], ("b", 0): [(4, 1)], ("b", 1): [(5, 1)]}
+    requests = {
+        RequestKey(task, number, choice): Request([1] * n, [2] * m)
+        for (task, number), choices in sizes.items()
+        for choice, (n, m) in enumerate(choices)
+    }
+    found = without_too_long(TokenisedRequests(requests, {}, {}), 4)
+    assert {key[:2] for key in found.requests} == {("a", 0), ("b", 0)}
+    assert found.n_skipped == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+def test_skipped_documents_change_no_other_score(
+    tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, architecture: str
+) -> None:
+    model = random_model(architecture, len(tokenizer), max_position_embeddings=40)
+    all_requests = requests_for(tmp_path, data, tokenizer)
+    found = {}
+    for too_long, requests in (("truncate", all_requests), ("skip", without_too_long(all_requests, 40))):
+        found[too_long] = evaluate_model(
+            model, tokenizer, tasks=tasks, requests=requests, protocol=replace(PROTOCOL, too_long=too_long, texts=()),
+            token_budget=512, stopwatch=Stopwatch(),
+        )  # fmt: skip
+    cut, skipped = found["truncate"].metrics["tasks"], found["skip"].metrics["tasks"]
+    assert sum(one["n_skipped"] for one in skipped.values()) > 0
+    for task in TASKS:
+        assert skipped[task]["n_skipped"] == cut[task]["n_truncated"]
+        assert skipped[task]["n_samples"] == cut[task]["n_samples"] - cut[task]["n_truncated"]
+        assert skipped[task]["n_truncated"] == 0
+        rows = found["skip"].samples.query("task == @task")
+        assert rows.groupby("doc_id").ngroups == skipped[task]["n_samples"]
+        answers = rows.loc[rows.groupby("doc_id")["loglikelihood"].idxmax(), "gold"]
+        assert skipped[task]["metrics"]["acc"]["value"] == answers.mean()
+    by = ["task", "doc_id", "choice"]
+    merged = found["skip"].samples.merge(found["truncate"].samples, on=by, validate="one_to_one")
+    np.testing.assert_allclose(merged.loglikelihood_x, merged.loglikelihood_y, atol=1e-4)
     with pytest.raises(
-        UserError, match=r"'gsm8k' is a generate_until task; only multiple_choice tasks can be evaluated"
+        UserError, match=r"too_long: skip leaves no document of task '\w+', because all of them are longer"
     ):
-        leaf_tasks(["gsm8k"], entries)
+        evaluate_model(
+            model, tokenizer, tasks=tasks, requests=without_too_long(all_requests, 3),
+            protocol=replace(PROTOCOL, too_long="skip"), token_budget=512, stopwatch=Stopwatch(),
+        )  # fmt: skip
 
 
 def test_groups_and_tags_expand_to_their_tasks() -> None:
@@ -551,6 +628,8 @@ def test_a_protocol_with_old_defaults_is_stored_as_in_version_0_1_0() -> None:
         "tasks", "num_fewshot", "chat_template", "add_bos", "limit", "window", "stride", "texts",
     }  # fmt: skip
     assert PROTOCOL.to_dict()["texts"] == [{"name": "plain", "text_field": "text", "joiner": "\n\n"}]
+    assert changed(too_long="skip").of_requests() != PROTOCOL.of_requests()
+    assert changed(task_fewshots={"piqa": 1}).to_dict()["task_fewshots"] == {"piqa": 1}
     newer = changed(fewshot_as_multiturn=True, bos="every", texts=[{**PROTOCOL.to_dict()["texts"][0], "max_tokens": 9}])
     assert Protocol.from_dict(newer.to_dict()) == newer
     assert newer.of_requests() == {**PROTOCOL.of_requests(), "fewshot_as_multiturn": True}

@@ -156,3 +156,25 @@ def test_evaluations_and_layers_have_the_setting_and_say_what_enters_the_mean(
     assert schema.field("acc_mean").metadata[b"description"] == b"Mean accuracy over the tasks."
     assert all(field.metadata[b"description"] for field in schema)
     pd.testing.assert_frame_equal(read_table(tmp_path / "e.parquet"), experiments)
+
+
+def test_generative_results_have_columns_of_their_own(finished: list[ExperimentResults]) -> None:
+    """They do not change the mean. Results of an older version have no count of truncated documents."""
+    content = {"n_samples": 4, "n_truncated": 1, "n_skipped": 2, "version": 3.0, "n_shot": 5, "limit": None}
+    values = {"exact_match,strict-match": {"value": 0.25, "stderr": 0.2}, "bleu": {"value": 12.5, "stderr": None}}
+    unpruned = finished[0]
+    generated = {**(unpruned.metrics or {}), "generation": {"gsm8k": {**content, "metrics": values}}}
+    results = [replace(unpruned, metrics=generated), *finished[1:]]
+    table = Experiments.validate(experiments_table(results, "acc_norm_else_acc"))
+    assert table.acc_mean.tolist()[:2] == [0.8, 0.6]
+    assert table["gen_gsm8k_exact_match_strict-match"].tolist()[0] == 0.25
+    assert pd.isna(table["gen_gsm8k_bleu"].iloc[1])
+    rows = Evaluations.validate(
+        with_entering_metric(with_settings(evaluations_table(results), table), table)
+    ).set_index(["experiment", "task", "metric"])
+    row = rows.loc[("baseline", "gsm8k", "exact_match,strict-match")]
+    assert (row.value, row.n_samples, row.n_shot, row.n_truncated, row.n_skipped) == (0.25, 4, 5, 1, 2)
+    assert not rows.loc[("baseline", "gsm8k", "bleu")].enters_mean
+    older = rows.loc[("baseline", "piqa", "acc")]
+    assert pd.isna(older.n_truncated)
+    assert older.n_skipped == 0

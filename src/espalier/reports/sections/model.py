@@ -9,6 +9,7 @@ from espalier.reports.formatting import MISSING, format_fixed, format_interval, 
 from espalier.reports.messages import Texts
 from espalier.reports.sections.answers import differences_section
 from espalier.reports.sections.certainty import certainty_section, costs_section, variation_section
+from espalier.reports.sections.generation import generation_sections
 from espalier.reports.sections.inference import inference_sections
 from espalier.reports.sections.introduction import noise_caveat
 from espalier.reports.sections.race import label_common_documents, race_sections
@@ -42,6 +43,7 @@ def model_sections(texts: Texts, analysis: Content, content: Content) -> list[Re
         costs_section(texts, analysis, content),
         serving_section(texts, analysis, content),
         *inference_sections(texts, analysis, content),
+        *generation_sections(texts, analysis, content),
         *recovery_sections(texts, content),
         *race_sections(texts, content),
     ]
