@@ -22,7 +22,7 @@ SCHEMAS = [
 ]
 EXAMPLES = {
     "^ppl_before_": "ppl_before_a", "^ppl_after_": "ppl_after_a", "^ppl_": "ppl_a", "^acc_": "acc_a",
-    "^grad_": "grad_mean_ratio", "^.+": "taylor-seq16-n32-p50",
+    "^gen_": "gen_gsm8k_exact_match", "^grad_": "grad_mean_ratio", "^.+": "taylor-seq16-n32-p50",
 }  # fmt: skip
 
 

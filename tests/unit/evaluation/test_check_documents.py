@@ -377,7 +377,7 @@ def test_what_stands_for_a_file_of_documents_must_be_one(
 @pytest.mark.parametrize(("task", "field"), [("piqa", "label"), ("boolq", "label"), ("winogrande", "answer")])
 def test_a_long_value_is_cut_in_the_message(load: Load, rows: Splits, task: str, field: str) -> None:
     scored = [*rows[task][splits(task)[1]][:3], {**rows[task][splits(task)[1]][3], field: "x" * 5000}]
-    with pytest.raises(UserError, match=r"document [03]: ") as error:
+    with pytest.raises(UserError, match=r"(document [03]|line 4): ") as error:
         load(task, {f"{splits(task)[0]}.jsonl": rows[task][splits(task)[0]], f"{splits(task)[1]}.jsonl": scored})
     assert max(map(len, str(error.value).splitlines())) < 500
 

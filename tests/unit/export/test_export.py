@@ -74,7 +74,9 @@ def test_a_fresh_process_finds_the_evaluated_model(
     assert parity["passed"]
     assert parity["logits"]["max_abs_difference"] == 0.0
     assert parity["logits"]["argmax_equal"]
-    assert 0 < parity["logits"]["max_abs_difference_cached"] < 1e-4  # summed in another order
+    assert parity["logits"]["max_abs_difference_cached"] < 1e-4
+    if architecture != "phi3":  # the others sum in another order with a cache, so a difference of 0 was not measured
+        assert parity["logits"]["max_abs_difference_cached"] > 0
     assert parity["weights_dtype"] == str(changes.get("dtype", "torch.float32")).removeprefix("torch.")
     assert "rounding" not in parity
     assert {parity["generation"][name] for name in ("greedy_cached", "greedy_static_cache", "beam_cached")} == {"equal"}

@@ -18,6 +18,7 @@ from espalier.jobs.pieces import Piece, make_with_others, only_hands_over
 from espalier.jobs.resources import JobResources
 from espalier.results.store import RECIPE, TIMING, Store, store_key
 from espalier.study.passes import GRADIENTS, IMPORTANCE, PRIORS, Pass, planned_passes
+from espalier.tables import GradientStatistics, Importance, PriorTable
 
 
 @pytest.fixture
@@ -89,6 +90,9 @@ def test_each_job_logs_its_own_work(store: Store, tmp_path: Path, capfd: pytest.
     assert "finished" not in terminal
 
 
+SCHEMAS = {IMPORTANCE: Importance, GRADIENTS: GradientStatistics, PRIORS: PriorTable}
+
+
 class FakePasses:
     """A replacement for `ModelPasses` that records its passes."""
 
@@ -99,7 +103,7 @@ class FakePasses:
 
     def tables(self, one: Pass) -> dict[str, pd.DataFrame]:
         FakePasses.done.append(one.name)
-        return {name: pd.DataFrame({"rule": [one.rule]}) for name in one.outputs}
+        return {name: SCHEMAS[name].empty() for name in one.outputs}
 
 
 @pytest.fixture

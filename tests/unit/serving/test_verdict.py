@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from espalier.messages.catalogue import Message, Value
 from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.serving.verdict import (
     TARGETS,
@@ -76,7 +77,7 @@ def test_layers_without_blocks_are_left_out_of_gguf_and_the_next_becomes_the_fir
     assert found.mlp_stubs == [2]
     assert found.code == "needs_stub"
     assert codes(found) == ["attention_stubs", "mlp_stubs", "left_out"]
-    assert found.messages[1].values == {"channels": 32, "layers": "2"}
+    assert found.messages[1].values == {"channels": 32, "layers": Message("layers.one", {"layers": "2"})}
     # The stub for a k-quant has the width of a whole block.
     assert verdict("gguf_k", KeptCounts((4,) * 4, (512, 0, 512, 512))).messages[0].values["channels"] == 256
 
@@ -150,7 +151,7 @@ def test_stock_checkpoints_load_where_other_shapes_do_not() -> None:
 def test_query_heads_that_are_gone() -> None:
     found = verdict("decilm", KeptCounts((4, 2, 0, 3), (512,) * 4))
     assert found.code == "cannot"
-    assert found.messages[0].values == {"layers": "1, 3"}
+    assert found.messages[0].values == {"layers": Message("layers.several", {"layers": "1, 3"})}
 
 
 def test_one_shape_for_all_layers() -> None:
@@ -166,7 +167,7 @@ def test_inputs_of_o_proj_that_are_no_blocks() -> None:
     """With 2 query heads of size 64 per group, o_proj has 128, 256, 384 and 512 inputs: two are no multiple of 256."""
     found = verdict("gguf_k", KeptCounts((1, 2, 3, 4), (512,) * 4))
     assert codes(found) == ["wide_o_proj"]
-    assert found.messages[0].values["layers"] == "0, 2"
+    assert found.messages[0].values["layers"] == Message("layers.several", {"layers": "0, 2"})
     assert found.code == "as_is"
 
 
@@ -174,7 +175,7 @@ def test_inputs_of_o_proj_that_are_no_blocks() -> None:
 def test_ragged_widths_are_slow_on_gpus_where_they_are_kept(target: str) -> None:
     ragged = verdict(target, KeptCounts((4,) * 4, (512, 505, 8, 12)))
     slow = [message.values for message in ragged.messages if message.code == "ragged_widths"]
-    assert slow == ([] if target == "gguf_f16" else [{"multiple": 8, "n": 2}])
+    assert slow == ([] if target == "gguf_f16" else [{"multiple": 8, "layers": Message("layers.n_of", {"n": 2})}])
     assert "ragged_widths" not in codes(verdict(target, KeptCounts((4,) * 4, (512, 504, 8, 16))))
 
 
@@ -199,15 +200,16 @@ def test_rounding_costs() -> None:
     [
         ((512, 256, 512, 0), "advice_aligned", {"multiple": 256}),
         ((512, 64, 512, 0), "advice_aligned", {"multiple": 64}),
-        ((512, 60, 512, 0), "advice_plan", {"added": 4 * 192, "n": 1}),
-        ((512, 65, 512, 512), "advice_plan", {"added": 7 * 192, "n": 1}),
+        ((512, 60, 512, 0), "advice_plan", {"added": 4 * 192, "layers": Message("layers.one_of", {"n": 1})}),
+        ((512, 65, 512, 512), "advice_plan", {"added": 7 * 192, "layers": Message("layers.one_of", {"n": 1})}),
         ((512, 505, 512, 512), "advice_coarse", {"channels": 512, "share": 7 / 7}),
     ],
 )
-def test_width_recommendation(widths: tuple[int, ...], code: str, values: dict[str, float]) -> None:
+def test_width_recommendation(widths: tuple[int, ...], code: str, values: dict[str, Value]) -> None:
     found = width_recommendation(KeptCounts((4,) * 4, widths), STRUCTURE)
     assert found.code == code
-    assert {key: found.values[key] for key in values} == pytest.approx(values)
+    for key, value in values.items():
+        assert found.values[key] == (value if isinstance(value, Message) else pytest.approx(value))
 
 
 def test_parameters_of_an_unpruned_model() -> None:
