@@ -196,6 +196,7 @@ rule analyse_recovery:
             "naming.py",
             "recipe.py",
             "statistics/*.py",
+            "tables.py",
             "versions.py",
         ),
     output:
