@@ -15,15 +15,18 @@ def page_sizes(pdf: bytes) -> set[tuple[int, int]]:
 
 def text_sizes(pdf: bytes) -> set[float]:
     """Return the sizes of all text as printed, in points: size of the font times scale of the page and of the text."""
-    return {size for stream in _streams(pdf) for size in _sizes_in(stream)}
+    return {size for stream in _page_contents(pdf) for size in _sizes_in(stream)}
 
 
-def _streams(pdf: bytes) -> Iterator[bytes]:
+def _page_contents(pdf: bytes) -> Iterator[bytes]:
+    """Yield the operators of each page. Fonts and images are streams, too, but their bytes are not ASCII."""
     for start in re.finditer(rb"stream\r?\n", pdf):
         try:
-            yield zlib.decompress(pdf[start.end() : pdf.find(b"endstream", start.end())])
+            stream = zlib.decompress(pdf[start.end() : pdf.find(b"endstream", start.end())])
         except zlib.error:
             continue
+        if stream.isascii():
+            yield stream
 
 
 def _sizes_in(stream: bytes) -> Iterator[float]:
