@@ -138,7 +138,8 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
         # Not `logging.shutdown`: it closes handlers of libraries too, and that of absl then closes its stream.
         root.handlers = others
         for handler in (to_file, to_terminal):
-            handler.close()
+            with contextlib.suppress(OSError):  # on a full disk, the rest of the log is lost
+                handler.close()
 
 
 @contextlib.contextmanager
@@ -170,7 +171,8 @@ def piece_log(path: Path, name: str, *, beside: bool) -> Iterator[None]:
         for file in own:
             root.addHandler(file)
         root.removeHandler(to_file)
-        to_file.close()
+        with contextlib.suppress(OSError):
+            to_file.close()
 
 
 def copy_to_log(path: Path) -> None:
