@@ -75,7 +75,7 @@ SlurmctldTimeout=30
 SlurmdTimeout=10
 InactiveLimit=0
 KillWait=2
-MinJobAge=600
+MinJobAge=7200
 {nodes}
 PartitionName=cpu Nodes={names} Default=YES MaxTime=1440 State=UP
 PartitionName=gpu Nodes={names} Default=NO MaxTime=1440 State=UP

@@ -31,7 +31,6 @@ ELSEWHERE = {
     "sh envs/install_llama_cpp.sh": "installs: `make test-all` does it",
     "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install": "the same by hand",
     "from espalier.files": "of the tutorial: test_the_tutorial_prints_what_it_shows",
-    "from pathlib": "the same",
     "import pandas": "the same",
     "import matplotlib": "reads the table of a figure: test_a_figure_is_drawn_again",
     "snakemake --report": "needs a finished study: test_default_run.py",

@@ -57,6 +57,8 @@ class Copy:
         for name in ("rules", "workflow", "src", "envs", "profiles"):
             shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(REPOSITORY / "Snakefile", root / "Snakefile")
+        (root / "config").mkdir()
+        shutil.copy(REPOSITORY / "config/literature.yaml", root / "config")
         shutil.copytree(run.results, self.results, copy_function=shutil.copy2)
         shutil.copytree(run.directory / ".snakemake/metadata", self.directory / ".snakemake/metadata")
 
