@@ -76,7 +76,7 @@ def _as_loaded(folder: Path, summary: ModelFolder, trust_remote_code: bool) -> M
     except UserError:
         raise
     except Exception as error:  # transformers raises errors of many classes for a config that it cannot use
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:150]
         raise UserError(
             f"{folder}: transformers cannot build the model that config.json describes ({type(error).__name__}: "
             f"{reason}); correct the file, or copy or stage the model again"
