@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 from benchmarks.torture.studies import REPOSITORY
+from benchmarks.torture.values import VALUES, value_paths, with_value
 from safetensors.torch import load_file, save_file
 from tests.unit.conftest import random_model
 
@@ -27,10 +28,6 @@ from espalier.sandbox.splits import splits
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
 
-VALUES: tuple[Any, ...] = (
-    None, [], {}, "", " ", "many", "x" * 5000, "../x", "a/b", "ä ö", "{model}", "a\nb", "\x00", "<b>", -1, 0, 3, 1e-7,
-    1e30, 2**70, float("nan"), True, [1], [None], {"a": 1},
-)  # fmt: skip
 TASKS = ("piqa", "boolq", "winogrande")
 LONGEST_LINE = 500
 
@@ -100,28 +97,10 @@ def _configs(_: Path) -> Inputs:
     """Yield the default config, then copies in which one value is replaced."""
     config = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text(encoding="utf-8"))
     yield "default", lambda: load_study(copy.deepcopy(config))
-    for path in _paths(config):
+    for path in value_paths(config):
         for value in VALUES:
-            changed = _replace(config, path, value)
+            changed = with_value(config, path, value)
             yield f"{path}: {value!r:.60}", lambda changed=changed: load_study(changed)
-
-
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield from _paths(inner, (*path, key))
-
-
-def _replace(content: Any, path: tuple[Any, ...], value: Any) -> Any:
-    if not path:
-        return value
-    changed = copy.deepcopy(content)
-    holder = changed
-    for part in path[:-1]:
-        holder = holder[part]
-    holder[path[-1]] = value
-    return changed
 
 
 def _model_folders(scratch: Path) -> Inputs:

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 EncodedPair = tuple[tuple[str, str], list[int], list[int]]
 """A request of lm-eval: context and continuation as text, tokens of the context, tokens of the continuation."""
@@ -312,57 +313,8 @@ class EspalierLM(_TokenizingLM):
         raise NotImplementedError("EspalierLM scores instances as a whole; call loglikelihood")
 
 
-class AnsweredLM(_TokenizingLM):
+class _KnownAnswers(_TokenizingLM, Generic[Answer]):
     """A model whose answers are known already. lm-eval computes its metrics from them.
-
-    Args:
-        answers: Score of each request. Each document has the answers to all of its choices.
-        tokenizer: Tokenizer of the model.
-        add_bos: Whether texts begin with BOS. None uses the tokenizer's default.
-
-    Attributes:
-        documents: Numbers of the answered documents, ascending, by task.
-        n_truncated: As for `EspalierLM`; set by the caller.
-        n_encoded_apart: As for `EspalierLM`; set by the caller.
-    """
-
-    def __init__(
-        self, answers: Mapping[RequestKey, Score], tokenizer: PreTrainedTokenizerBase, add_bos: bool | None
-    ) -> None:
-        super().__init__(tokenizer, add_bos)
-        numbers: dict[str, set[int]] = {}
-        for key in answers:
-            numbers.setdefault(key.task, set()).add(key.doc_id)
-        self.documents = {task: sorted(found) for task, found in numbers.items()}
-        self.n_truncated: Counter[str] = Counter()
-        self.n_encoded_apart: dict[str, int] = {}
-        self._answers = answers
-
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """Return the known answers. lm-eval counts only the documents that it was asked to take.
-
-        Raises:
-            UserError: If there is no answer to a choice: the task has changed.
-        """
-        found = []
-        for task, number, choice in map(request_key, requests):
-            key = RequestKey(task, self.documents[task][number], choice)
-            if key not in self._answers:
-                raise UserError(
-                    f"{key.document}: no answer to choice {choice}; the task has changed. Evaluate it again"
-                )
-            found.append((self._answers[key].loglikelihood, self._answers[key].is_greedy))
-        return found
-
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> NoReturn:
-        raise UserError("evaluation.tasks: rolling tasks are not evaluated; see evaluation.perplexity")
-
-    def _loglikelihood_tokens(self, requests: list[EncodedPair], **kwargs: Any) -> NoReturn:
-        raise NotImplementedError("AnsweredLM has answers to whole requests; call loglikelihood")
-
-
-class GeneratedLM(_TokenizingLM):
-    """A model whose answers to generative tasks are known already. lm-eval computes its metrics from them.
 
     Args:
         answers: Answer to each request.
@@ -374,7 +326,7 @@ class GeneratedLM(_TokenizingLM):
     """
 
     def __init__(
-        self, answers: Mapping[RequestKey, str], tokenizer: PreTrainedTokenizerBase, add_bos: bool | None
+        self, answers: Mapping[RequestKey, Answer], tokenizer: PreTrainedTokenizerBase, add_bos: bool | None
     ) -> None:
         super().__init__(tokenizer, add_bos)
         numbers: dict[str, set[int]] = {}
@@ -383,16 +335,59 @@ class GeneratedLM(_TokenizingLM):
         self.documents = {task: sorted(found) for task, found in numbers.items()}
         self._answers = answers
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        """Return the known answers. lm-eval counts only the documents that it was asked to take."""
-        keys = (RequestKey(task, self.documents[task][number], idx) for task, number, idx in map(request_key, requests))
-        return [self._answers[key] for key in keys]
+    def _answer(self, instance: Instance) -> Answer:
+        """Return the answer to a request. lm-eval counts only the documents that it was asked to take.
+
+        Raises:
+            UserError: If there is none: the task has changed.
+        """
+        task, number, choice = request_key(instance)
+        key = RequestKey(task, self.documents[task][number], choice)
+        if key not in self._answers:
+            raise UserError(f"{key.document}: no answer to choice {choice}; the task has changed. Evaluate it again")
+        return self._answers[key]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> NoReturn:
-        raise NotImplementedError("GeneratedLM has answers to generative tasks only")
+        raise UserError("evaluation.tasks: rolling tasks are not evaluated; see evaluation.perplexity")
 
     def _loglikelihood_tokens(self, requests: list[EncodedPair], **kwargs: Any) -> NoReturn:
-        raise NotImplementedError("GeneratedLM has answers to generative tasks only")
+        raise NotImplementedError("answers to whole requests are known; call loglikelihood or generate_until")
+
+
+class AnsweredLM(_KnownAnswers[Score]):
+    """A model whose answers to multiple-choice tasks are known already: to all choices of each document.
+
+    Attributes:
+        n_truncated: As for `EspalierLM`; set by the caller.
+        n_encoded_apart: As for `EspalierLM`; set by the caller.
+    """
+
+    def __init__(
+        self, answers: Mapping[RequestKey, Score], tokenizer: PreTrainedTokenizerBase, add_bos: bool | None
+    ) -> None:
+        super().__init__(answers, tokenizer, add_bos)
+        self.n_truncated: Counter[str] = Counter()
+        self.n_encoded_apart: dict[str, int] = {}
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Return the known answers.
+
+        Raises:
+            UserError: If there is no answer to a choice: the task has changed.
+        """
+        return [(score.loglikelihood, score.is_greedy) for score in map(self._answer, requests)]
+
+
+class GeneratedLM(_KnownAnswers[str]):
+    """A model whose answers to generative tasks are known already."""
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        """Return the known answers.
+
+        Raises:
+            UserError: If there is no answer to a request: the task has changed.
+        """
+        return [self._answer(instance) for instance in requests]
 
 
 def _check_loglikelihood_finite(loglikelihood: float, where: str) -> None:

@@ -92,6 +92,17 @@ class RecoveryJob:
         return {name: self.settings[name] for name in names}
 
 
+def run_recovery(snakemake: Any) -> None:
+    """Do the recovery that a script is for.
+
+    Args:
+        snakemake: The `snakemake` object of the script.
+    """
+    output = snakemake.output
+    trained = recover(RecoveryJob.from_snakemake(snakemake), Path(output.weights).parent, Path(output.training))
+    logger.info("loss %.3f at first, %.3f at last", trained.losses[0], trained.losses[-1])
+
+
 def recover(job: RecoveryJob, folder: str | Path, training: str | Path) -> TrainingRecord:
     """Fine-tune a pruned model, write its adapter or all of its weights, then write a record of the training.
 
