@@ -248,3 +248,23 @@ def test_wide_tables_print_legibly(chromium: Browser, tmp_path: Path, n_tasks: i
     chromium.call("Emulation.setEmulatedMedia", media="")
     assert notes == Texts()("p.no_stderr" if n_tasks == 7 else "p.no_tasks")
     assert shown == 13 + (7 if n_tasks == 7 else 0) + len(next(iter(rows.values())))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_both_schemes(chromium: Browser, tmp_path: Path, scheme: str) -> None:
+    """The contrast of text with the page is at least 7 to 1, and figures stand on white."""
+    chromium.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    chromium.open(model_page(tmp_path))
+    style = "getComputedStyle(document.{})['{}'].match(/\\d+/g).map(Number)"
+    ink, paper = (chromium.run(style.format("body", name)) for name in ("color", "background-color"))
+    light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 7
+    assert (luminance(paper) < 0.5) is (scheme == "dark")
+    assert chromium.run(style.format("querySelector('.card')", "background-color")) == [255, 255, 255]
+    chromium.call("Emulation.setEmulatedMedia", features=[])
+
+
+def luminance(colour: list[int]) -> float:
+    """Return the relative luminance of a colour (WCAG 2.2)."""
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in (value / 255 for value in colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
