@@ -115,7 +115,7 @@ def test_sentences_of_methods_and_controls() -> None:
     assert said["methods"][0].endswith("; 2 settings).")
     # y keeps 57.5%, the control 56.25%: not better.
     assert said["controls"][0].startswith(
-        "Method y is not shown to be better than the control random: it keeps +1.2 points ("
+        "Method y is not shown to be better than the control random: what it keeps differs by +1.2 points ("
     )
     assert said["controls"][0].endswith("; experiments: 2 against 1).")
     assert said["controls"][1] == "Better than the control random (one run): x."
