@@ -149,7 +149,7 @@ def _with_races(
     if found.draws is None or found.documents is None or not set(everyone) <= set(samples):
         # The survivors alone would give a set that is too small and spreads that are too narrow.
         return Evidence(None, None, found.task_stderr, found.reason or Message("only_survivors"))
-    n_all = {task.task: task.n_documents for task in found.documents.tasks}
+    n_all = {task.task: task.n_documents for task in found.documents.with_whole_groups().tasks}
     tabulated = {str(row["experiment"]): float(row["acc_mean"]) for row in model.experiments.to_dict("records")}
 
     def common(names: list[str], *, with_paths: bool) -> CommonDocuments:
@@ -158,6 +158,7 @@ def _with_races(
         documents = _on(model, evaluated, tables, shared)
         without_more = [name for name in names if tables[name].n_documents == len(shared)]
         check_means(documents.select(without_more), tabulated)
+        documents = documents.with_whole_groups()  # a task of a group may have only a few common documents
         paths = _paths(model, evaluated, {name: tables[name] for name in names}) if with_paths else {}
         return CommonDocuments(bootstrap(documents, seed=seed, n_draws=n_draws), documents, n_all, paths)
 

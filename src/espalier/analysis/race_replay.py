@@ -115,7 +115,7 @@ def _documents(results: Path, model: ModelRows, evaluated: Any, names: Sequence[
     documents = correctness_of(model, evaluated, {name: partial(read_samples, file) for name, file in files.items()})
     if documents is None:
         raise UserError(f"model {model.model}: the groups of its tasks cannot be determined, so it cannot be raced")
-    return documents
+    return documents.with_whole_groups()
 
 
 def _positive(text: str) -> int:

@@ -328,11 +328,10 @@ class Evaluator:
         return evaluate_answers(lm, self._tasks, self._protocol).samples
 
     def race_facts(self) -> dict[str, dict[str, Any]]:
-        """Return what a race needs to know about each task: `n_documents`, `tokens` and `metric` (see `RaceTask`).
+        """Return what a race needs to know about each task or group (`espalier.results.race_store.TaskFacts`).
 
         Raises:
-            UserError: If lm-eval aggregates tasks to a group, a task is generative, or all documents of a task are
-                skipped.
+            UserError: If a task is generative, or all documents of a task are skipped.
         """
         if self._tasks.generative is not None:
             raise UserError(
@@ -341,22 +340,21 @@ class Evaluator:
             )
         if self._requests.n_skipped:
             check_not_all_skipped(self._requests.requests, self._tasks.leaves, _context_of(self._manifest))
-        if groups := [name for name in self._tasks.reported if name not in self._tasks.leaves]:
-            raise UserError(
-                f"evaluation.racing: {groups[0]!r} is a group with an accuracy of its own, which cannot be raced; name "
-                "its tasks in evaluation.tasks, or remove evaluation.racing"
-            )
         requests = self._requests.requests
         tokens = tokens_per_document(requests)
         documents = Counter(task for task, _ in {(key.task, key.doc_id) for key in requests})
-        return {
-            name: {
-                "n_documents": documents[name],
-                "tokens": tokens[name],
-                "metric": "acc_norm" if "acc_norm" in self._tasks.leaves[name].aggregation() else "acc",
+        facts: dict[str, dict[str, Any]] = {}
+        for name in self._tasks.reported:
+            members = self._tasks.members(name)
+            n_documents = sum(documents[member] for member in members)
+            strata = [[member, documents[member]] for member in members]
+            facts[name] = {
+                "n_documents": n_documents,
+                "tokens": sum(documents[member] * tokens[member] for member in members) / n_documents,
+                "metric": "acc_norm" if "acc_norm" in self._tasks.metric_names(name) else "acc",
+                **({} if name in self._tasks.leaves else {"strata": strata}),
             }
-            for name in self._tasks.reported
-        }
+        return facts
 
     def _pruned_model(
         self, plan: Plan | None, after_pruning: Callable[[PreTrainedModel, Plan], PreTrainedModel] | None

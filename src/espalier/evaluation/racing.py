@@ -13,6 +13,10 @@ experiment i is stopped if another experiment j of the race leads it by more tha
     z         normal quantile at alpha / (rungs with a decision * comparisons), alpha = 1 - confidence
     margin    0 (`keep: best`), or an upper bound of the critical value of the full grid's simultaneous set
 
+A group of tasks counts as one task. Its documents are taken from all of its tasks in proportion to their sizes. The
+variance is that of a simple random sample, which is at least as large as that of such a stratified one (Cochran 1977,
+section 5.6, for strata of many documents).
+
 docs/statistics.md derives this rule, states its assumptions and reports how it does on simulated studies. The module
 needs only numpy. It knows neither files nor models.
 """
@@ -20,6 +24,7 @@ needs only numpy. It knows neither files nor models.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
@@ -35,7 +40,7 @@ from espalier.statistics.validation import BoolArray, FloatArray, IntArray
 
 Keep = Literal["best", "set", "comparisons"]
 MIN_DOCUMENTS = 30
-"""Fewest documents of a task in the first rung, unless the task has fewer."""
+"""Fewest documents of a task in the first rung, unless the task has fewer. A group may need more."""
 _INTERVAL_Z = NormalDist().inv_cdf(0.975)
 
 
@@ -80,12 +85,28 @@ class RaceTask:
         n_documents: Documents of the task on the full grid.
         weight: Weight of the task in the mean accuracy. The weights of all tasks sum to 1.
         tokens: Mean number of tokens of a document after sharing (`espalier.scoring.tree`).
+        strata: For a group, the name and number of documents of each of its tasks; empty otherwise. Every rung has
+            about the same share of each.
     """
 
     name: str
     n_documents: int
     weight: float
     tokens: float
+    strata: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def min_documents(self) -> int:
+        """Fewest documents in the first rung: enough for a variance, and at least one of each stratum.
+
+        In the order of `race_order`, the first document of a stratum of n_s documents comes at the latest after
+        N / n_s documents and one for each stratum.
+        """
+        least = MIN_DOCUMENTS
+        if self.strata:
+            smallest = min(n for _, n in self.strata)
+            least = max(least, math.ceil(self.n_documents / smallest) + len(self.strata))
+        return min(least, self.n_documents)
 
 
 @dataclass(frozen=True)
@@ -134,18 +155,33 @@ class Decision:
         return decision
 
 
-def document_order(task: str, n_documents: int, seed: int) -> IntArray:
+def race_order(task: RaceTask, seed: int) -> IntArray:
     """Return the order in which a race takes the documents of a task: a random permutation, (n_documents,).
 
     Documents are sorted by a hash of the seed, the task and their number. So the order depends on no library, and the
     first documents stay in order if a task gets more.
 
+    The documents of a group are those of its first task, then those of the second, and so on. Each task has its own
+    order, and the group takes from all of them in proportion to their sizes: the j-th document of a task with n comes
+    at (j + u) / n of the way, where u is a random number of the task in [0, 1).
+
     Args:
-        task: Name of the task.
-        n_documents: Number of documents.
+        task: The task.
         seed: Seed of the order.
     """
-    start = hashlib.blake2b(f"{seed}:{task}:".encode(), digest_size=8)
+    if not task.strata:
+        return _random_order(task.name, task.n_documents, seed)
+    places, documents, before = [], [], 0
+    for name, n in task.strata:
+        start = int.from_bytes(hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=4).digest()) / 2**32
+        places.append((np.arange(n) + start) / n)
+        documents.append(before + _random_order(name, n, seed))
+        before += n
+    return np.concatenate(documents)[np.argsort(np.concatenate(places), kind="stable")]
+
+
+def _random_order(name: str, n_documents: int, seed: int) -> IntArray:
+    start = hashlib.blake2b(f"{seed}:{name}:".encode(), digest_size=8)
 
     def rank(document: int) -> bytes:
         content = start.copy()
@@ -160,8 +196,8 @@ def rung_sizes(tasks: Sequence[RaceTask], rules: RaceRules) -> IntArray:
 
     The variance of a mean over tasks is a sum of w_t^2 S_t^2 / n_t. For a given cost it is smallest with
     n_t = lambda * w_t * S_t / sqrt(c_t) (Neyman allocation with costs; Cochran 1977, section 5.5). S_t, the spread of
-    the differences between experiments, is taken as equal for all tasks. Each n_t is at least `MIN_DOCUMENTS` and at
-    most the documents of the task.
+    the differences between experiments, is taken as equal for all tasks. Each n_t is at least `RaceTask.min_documents`
+    and at most the documents of the task.
 
     Args:
         tasks: Tasks of the race.
@@ -181,7 +217,7 @@ def rung_sizes(tasks: Sequence[RaceTask], rules: RaceRules) -> IntArray:
     n = np.array([task.n_documents for task in tasks], dtype=np.int64)
     weight = np.array([task.weight for task in tasks])
     tokens = np.array([task.tokens for task in tasks])
-    least = np.minimum(n, MIN_DOCUMENTS)
+    least = np.array([task.min_documents for task in tasks], dtype=np.int64)
     per_lambda = weight / np.sqrt(tokens)
     # Each element of `steps` adds one document to one task. All allocations are prefixes of this order.
     steps = np.concatenate(
@@ -268,7 +304,8 @@ class Race:
     @property
     def fingerprint(self) -> str:
         """Hash of the order of documents, the rules and the experiments."""
-        tasks = [asdict(task) for task in self.tasks]
+        # A task that is no group has no strata in its hash, so that older decisions stay valid.
+        tasks = [{key: value for key, value in asdict(task).items() if key != "strata" or value} for task in self.tasks]
         leads = dict(zip(self.experiments, self._leads.tolist(), strict=True))
         return sha256_of_json({"seed": self.seed, "tasks": tasks, "rules": asdict(self.rules), "experiments": leads})
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from espalier.evaluation.racing import Race, RaceRules, RaceTask, document_order
+from espalier.evaluation.racing import Race, RaceRules, RaceTask, race_order
 from espalier.statistics.bootstrap import bootstrap
 from espalier.statistics.confidence_set import confidence_set
-from espalier.statistics.correctness import Correctness
+from espalier.statistics.correctness import Correctness, TaskDocuments
 from espalier.statistics.validation import FloatArray, IntArray
 
 
@@ -45,10 +45,19 @@ def race_tasks(documents: Correctness, tokens: Mapping[str, float]) -> list[Race
     """Return the tasks of a race on the documents of a full grid.
 
     Args:
-        documents: Answers of the experiments.
-        tokens: Mean number of tokens of a document, by task.
+        documents: Answers of the experiments, with whole groups (`Correctness.with_whole_groups`).
+        tokens: Mean number of tokens of a document, by task. That of a group is computed from its tasks.
     """
-    return [RaceTask(task.task, task.n_documents, task.weight, tokens[task.task]) for task in documents.tasks]
+    return [
+        RaceTask(task.task, task.n_documents, task.weight, _mean_tokens(task, tokens), task.strata)
+        for task in documents.tasks
+    ]
+
+
+def _mean_tokens(task: TaskDocuments, tokens: Mapping[str, float]) -> float:
+    if not task.strata:
+        return tokens[task.task]
+    return sum(n * tokens[name] for name, n in task.strata) / task.n_documents
 
 
 def promised_experiments(documents: Correctness, rules: RaceRules, candidates: Sequence[str]) -> tuple[str, ...]:
@@ -91,7 +100,7 @@ def replay(
     for seed in range(first_seed, first_seed + n_orders):
         race = Race(documents.experiments, tasks, rules, seed=seed, controls=controls)
         sizes = race.sizes
-        orders = [document_order(task.name, task.n_documents, seed) for task in tasks]
+        orders = [race_order(task, seed) for task in tasks]
         took_part = []
         for rung in range(1, race.n_rungs + 1):
             took_part.append(len(race.live))

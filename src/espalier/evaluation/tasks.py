@@ -170,6 +170,20 @@ class Tasks:
         found: dict[str, Task] = self.loaded["tasks"]
         return found
 
+    def members(self, name: str) -> tuple[str, ...]:
+        """Return the tasks with documents of a task or group, each once."""
+        if name in self.leaves:
+            return (name,)
+        children = self.loaded["group_map"][name]
+        return tuple(dict.fromkeys(leaf for child in children for leaf in self.members(child)))
+
+    def metric_names(self, name: str) -> list[str]:
+        """Return the metrics of a task, or those that lm-eval aggregates for a group."""
+        group = self.loaded.get("groups", {}).get(name)
+        if group is None:
+            return list(self.leaves[name].aggregation())
+        return [each.metric for each in group.aggregate_metric_list]
+
 
 def load_tasks(
     names: Iterable[str], data_folder: Path, scratch: Path, *, task_fewshots: Mapping[str, int] | None = None
@@ -207,7 +221,7 @@ def load_tasks(
         )
     loaded = {kind: _load(manager, of_type, entries, fewshots) for kind, of_type in by_type.items() if of_type}
     for name in loaded["multiple_choice"].reported:
-        _check_has_accuracy(name, loaded["multiple_choice"].loaded)
+        _check_has_accuracy(name, loaded["multiple_choice"])
     return replace(loaded["multiple_choice"], generative=loaded.get("generate_until"))
 
 
@@ -273,17 +287,14 @@ def _reported(name: str, tasks: TaskDict) -> Iterator[str]:
         yield from _reported(child, tasks)
 
 
-def _check_has_accuracy(name: str, tasks: TaskDict) -> None:
+def _check_has_accuracy(name: str, tasks: Tasks) -> None:
     """Check, before the evaluation, that a task or group has an accuracy for the mean.
 
     Raises:
         UserError: If it has none.
     """
-    group = tasks.get("groups", {}).get(name)
-    if group is not None:
-        metrics = [each.metric for each in group.aggregate_metric_list]
-    else:
-        metrics = list(tasks["tasks"][name].aggregation())
+    group = tasks.loaded.get("groups", {}).get(name)
+    metrics = tasks.metric_names(name)
     if not {"acc", "acc_norm"} & set(metrics):
         raise UserError(
             f"evaluation.tasks: {name!r} has only the metrics {', '.join(metrics) or 'none'}; the mean over tasks "

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from espalier.errors import UserError
-from espalier.evaluation.racing import Decision, Race, RaceRules, RaceTask, document_order
+from espalier.evaluation.racing import Decision, Race, RaceRules, RaceTask, race_order
 from espalier.files import locked, read_json, read_table, sha256_of_json, write_json, write_table
 from espalier.results.store import METRICS, RECIPE, SAMPLES, Store, store_key
 from espalier.statistics.correctness import correctness
@@ -173,7 +173,8 @@ class TaskFacts:
     """What races of a model know about its tasks.
 
     Attributes:
-        tasks: Number of documents, tokens per document and metric of each task.
+        tasks: Fields of each task or group: `n_documents`, `tokens` (of a document), `metric`, and for a group
+            `strata`, as for `RaceTask`.
         file: A samples table of all documents, whose log-likelihoods mean nothing.
     """
 
@@ -225,7 +226,32 @@ class TaskFacts:
     def race_tasks(self) -> list[RaceTask]:
         """Tasks of a race. All count equally in the mean."""
         weight = 1 / len(self.tasks)
-        return [RaceTask(name, fact["n_documents"], weight, fact["tokens"]) for name, fact in self.tasks.items()]
+        return [
+            RaceTask(
+                name, fact["n_documents"], weight, fact["tokens"],
+                tuple((member, n) for member, n in fact.get("strata", ())),
+            )
+            for name, fact in self.tasks.items()
+        ]  # fmt: skip
+
+    @cached_property
+    def _doc_ids(self) -> dict[str, IntArray]:
+        """Ascending numbers of the documents of each task with documents. Skipped documents are left out."""
+        return {
+            str(task): np.unique(rows["doc_id"].to_numpy(dtype=np.int64))
+            for task, rows in self.samples.groupby("task", observed=True)
+        }
+
+    def _members(self, task: str) -> list[str]:
+        return [name for name, _ in self.tasks[task].get("strata", [(task, 0)])]
+
+    @cached_property
+    def documents(self) -> dict[str, list[Document]]:
+        """Documents of each task or group, in the order in which a race counts them."""
+        return {
+            task: [(name, int(number)) for name in self._members(task) for number in self._doc_ids[name]]
+            for task in self.tasks
+        }
 
     def samples_of(self, answers: ExperimentAnswers) -> pd.DataFrame:
         """Return the samples table of an experiment's answers.
@@ -241,18 +267,24 @@ class TaskFacts:
         return found.astype({"gold": bool, "n_chars": "int64"})
 
     def correct(self, name: str, answers: ExperimentAnswers) -> dict[str, BoolArray]:
-        """Return which documents of each task an experiment answered correctly; False where it has no answer."""
+        """Return which of the `documents` of each task an experiment answered correctly; False without an answer."""
         frame = self.samples_of(answers)
-        normalised = {task for task, fact in self.tasks.items() if fact["metric"] == "acc_norm"}
+        of_acc_norm = [task for task, fact in self.tasks.items() if fact["metric"] == "acc_norm"]
+        normalised = {name for task in of_acc_norm for name in self._members(task)}
         found = {one.task: one.correct[0] for one in correctness([(name, frame)], acc_norm_tasks=normalised).tasks}
-        result = {}
-        for task, fact in self.tasks.items():
-            right = np.zeros(fact["n_documents"], dtype=np.bool_)
-            if task in found:
-                numbers = np.unique(frame.loc[frame["task"] == task, "doc_id"].to_numpy(dtype=np.int64))
-                right[numbers] = found[task]
-            result[task] = right
-        return result
+        answered = {
+            str(task): np.unique(rows["doc_id"].to_numpy(dtype=np.int64))
+            for task, rows in frame.groupby("task", observed=True)
+        }
+
+        def right(leaf: str) -> BoolArray:
+            numbers = self._doc_ids[leaf]
+            result = np.zeros(len(numbers), dtype=np.bool_)
+            if leaf in found:
+                result[np.searchsorted(numbers, answered[leaf])] = found[leaf]
+            return result
+
+        return {task: np.concatenate([right(leaf) for leaf in self._members(task)]) for task in self.tasks}
 
 
 def _facts_folder(store: Path, requests: str) -> Path:
@@ -286,7 +318,7 @@ class RaceRecord:
     @cached_property
     def _orders(self) -> dict[str, IntArray]:
         seed = self._settings.seed
-        return {task.name: document_order(task.name, task.n_documents, seed) for task in self._facts.race_tasks}
+        return {task.name: race_order(task, seed) for task in self._facts.race_tasks}
 
     def standing(self, name: str) -> Standing | None:
         """Return how far an experiment has come; None if the race has to decide first."""
@@ -317,9 +349,9 @@ class RaceRecord:
     def documents(self, rung: int) -> frozenset[Document]:
         """Return all documents of the rungs up to this one."""
         return frozenset(
-            (task, int(number))
+            self._facts.documents[task][place]
             for index, (task, order) in enumerate(self._orders.items())
-            for number in order[: self.sizes[rung - 1, index]]
+            for place in order[: self.sizes[rung - 1, index]]
         )
 
     @property

@@ -33,11 +33,16 @@ class TaskDocuments:
         task: Name of the task.
         weight: Weight of the task in the mean accuracy. The weights of all tasks sum to 1.
         correct: Whether each experiment answered each document correctly, (n_experiments, n_documents).
+        group: Group of lm-eval tasks to which the task belongs; None if it counts as a task of its own.
+        strata: For a whole group (`Correctness.with_whole_groups`), the name and number of documents of each of its
+            tasks, in the order of the documents; empty otherwise.
     """
 
     task: str
     weight: float
     correct: BoolArray
+    group: str | None = None
+    strata: tuple[tuple[str, int], ...] = ()
 
     @property
     def n_documents(self) -> int:
@@ -82,6 +87,26 @@ class Correctness:
     def n_documents(self) -> int:
         """Number of documents of all tasks."""
         return sum(task.n_documents for task in self.tasks)
+
+    def with_whole_groups(self) -> Correctness:
+        """Return the same answers with one entry for each group instead of one for each of its tasks.
+
+        The accuracies stay the same. A bootstrap then draws from all documents of a group at once, which is right if
+        some of its tasks have only a few documents. A group stands where its first task stood.
+        """
+        members: dict[str, list[TaskDocuments]] = {}
+        for task in self.tasks:
+            members.setdefault(task.group or task.task, []).append(task)
+        whole = [
+            TaskDocuments(
+                name, sum(task.weight for task in tasks), np.concatenate([task.correct for task in tasks], axis=1),
+                strata=tuple((task.task, task.n_documents) for task in tasks),
+            )
+            if tasks[0].group
+            else tasks[0]
+            for name, tasks in members.items()
+        ]  # fmt: skip
+        return replace(self, tasks=tuple(whole))
 
     def select(self, experiments: Sequence[str]) -> Correctness:
         """Return the correctness of some of the experiments, in the given order.
@@ -130,8 +155,12 @@ def correctness(
         raise UserError("no experiment with results of single documents; evaluate at least one")
     matrix = np.stack(rows)
     parts = np.split(matrix, np.cumsum(layout.n_documents)[:-1], axis=1)
-    weights = _task_weights(layout.tasks, layout.n_documents, groups or {})
-    tasks = tuple(TaskDocuments(*one) for one in zip(layout.tasks, weights, parts, strict=True))
+    groups = groups or {}
+    weights = _task_weights(layout.tasks, layout.n_documents, groups)
+    tasks = tuple(
+        TaskDocuments(task, weight, part, groups.get(task))
+        for task, weight, part in zip(layout.tasks, weights, parts, strict=True)
+    )
     return Correctness(tuple(names), tasks, layout.fingerprint)
 
 

@@ -28,6 +28,7 @@ from espalier.evaluation.definitions import packaged_tasks, unknown_task_problem
 from espalier.evaluation.evaluator import Evaluator, evaluate_model
 from espalier.evaluation.language_model import EspalierLM, RequestEncoder
 from espalier.evaluation.protocol import Protocol, TextProtocol, mean_accuracy, task_accuracy
+from espalier.evaluation.racing import race_order
 from espalier.evaluation.settings import EvaluatorSettings
 from espalier.evaluation.stopwatch import Stopwatch
 from espalier.evaluation.task_evaluation import evaluate_tasks
@@ -39,6 +40,8 @@ from espalier.models.from_manifest import load_from_manifest
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import make_manifest
 from espalier.planning.plan import Plan
+from espalier.results.race_store import ExperimentAnswers, TaskFacts
+from espalier.results.store import Store
 from espalier.sandbox.corpora import make_lines, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tasks import TASKS
@@ -260,6 +263,81 @@ def test_answers_in_parts_give_the_results_of_one_evaluation(make_evaluator: Cal
     columns = ["loglikelihood", "is_greedy"]
     of_protocol = blank[blank["doc_id"] < 3].reset_index(drop=True)
     pd.testing.assert_frame_equal(of_protocol.drop(columns=columns), expected.samples.drop(columns=columns))
+
+
+SIZES = {"en": 40, "fr": 5, "jp": 12, "pt": 1, "ru": 7, "zh": 9}
+"""Documents of each task of the group `xwinograd` in `grouped`."""
+
+
+@pytest.fixture
+def grouped(
+    tmp_path: Path, data: Path, world: World, tokenizer: PreTrainedTokenizerFast, model_folder: Path
+) -> Callable[[str, int], Evaluator]:
+    """Return a function that makes the evaluator of PIQA and a group, for a context and what to do beyond it."""
+    folder = tmp_path / "tasks"
+    shutil.copytree(data / "piqa", folder / "piqa")
+    documents = make_task_documents(world, "winogrande", "validation", 100, 0)
+    for language, n in SIZES.items():
+        write_parquet(folder / f"xwinograd_{language}" / "test.parquet", pa.Table.from_pylist(documents[:n]))
+        documents = documents[n:]
+    shutil.copy(data / "text.parquet", folder)
+
+    def make(too_long: str, context: int) -> Evaluator:
+        protocol = changed(tasks=["piqa", "xwinograd"], too_long=too_long)
+        requests_for(tmp_path, folder, tokenizer, protocol)
+        manifest = make_manifest("A", str(model_folder), trust_remote_code=False, commit=None)
+        manifest["config"]["max_position_embeddings"] = context
+        settings = EvaluatorSettings(folder, protocol.to_dict(), "float32", "cpu", 0, 512, 1)
+        return Evaluator(manifest, requests=tmp_path / "requests/A.parquet", settings=settings)
+
+    return make
+
+
+@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+def test_a_race_answers_a_group_in_proportion(grouped: Callable[[str, int], Evaluator], tmp_path: Path) -> None:
+    plan, shared = PLANS[1], grouped("truncate", 512)
+    assert plan is not None
+    facts = shared.race_facts()
+    assert facts["xwinograd"]["strata"] == [[f"xwinograd_{language}", n] for language, n in SIZES.items()]
+    store = Store(tmp_path / ".store")
+    TaskFacts.write(store, "hash", facts, shared.blank_samples())
+    read = TaskFacts.read(store, "hash")
+    assert read is not None
+    assert [(task.n_documents, task.min_documents) for task in read.race_tasks] == [(25, 25), (74, 74)]
+    place = race_order(read.race_tasks[1], 0)[:40]
+    some = [*read.documents["piqa"], *(read.documents["xwinograd"][number] for number in place)]
+    found = shared.summarise(shared.answer(plan, some, with_perplexity=False))
+    group = found.metrics["tasks"]["xwinograd"]
+    assert group["n_samples"] == 40
+    # lm-eval's accuracy of the group is the mean over its documents, as in the race.
+    answers = ExperimentAnswers([found.samples[["task", "doc_id", "choice", "loglikelihood", "is_greedy"]]])
+    right = read.correct("x", answers)
+    assert {task: len(values) for task, values in right.items()} == {"piqa": 25, "xwinograd": 74}
+    assert group["metrics"]["acc"]["value"] == right["xwinograd"][place].mean()
+    assert found.metrics["tasks"]["piqa"]["metrics"]["acc_norm"]["value"] == right["piqa"].mean()
+
+
+@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+def test_a_race_leaves_out_skipped_documents(grouped: Callable[[str, int], Evaluator], tmp_path: Path) -> None:
+    whole = grouped("truncate", 512)
+    requests = read_requests(tmp_path / "requests/A.parquet").requests
+    lengths = sorted(len(one.context) + len(one.continuation) for key, one in requests.items() if key.task == "piqa")
+    shared = grouped("skip", lengths[len(lengths) // 2])
+    plan, facts = PLANS[1], shared.race_facts()
+    assert plan is not None
+    store = Store(tmp_path / ".store")
+    TaskFacts.write(store, "hash", facts, shared.blank_samples())
+    read = TaskFacts.read(store, "hash")
+    assert read is not None
+    documents = {document for of_task in read.documents.values() for document in of_task}
+    assert documents == shared.documents < whole.documents
+    assert {task: len(found) for task, found in read.documents.items()} == {
+        task: fact["n_documents"] for task, fact in facts.items()
+    }
+    found = shared.summarise(shared.answer(plan, documents, with_perplexity=False))
+    answers = ExperimentAnswers([found.samples[["task", "doc_id", "choice", "loglikelihood", "is_greedy"]]])
+    for task, metric in (("piqa", "acc_norm"), ("xwinograd", "acc")):
+        assert read.correct("x", answers)[task].mean() == found.metrics["tasks"][task]["metrics"][metric]["value"]
 
 
 def test_a_model_that_is_changed_in_place_shares_no_weights(make_evaluator: Callable[[], Evaluator]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from espalier.errors import UserError
-from espalier.evaluation.racing import Decision, Race, RaceRules, RaceTask, document_order, rung_sizes
+from espalier.evaluation.racing import Decision, Race, RaceRules, RaceTask, race_order, rung_sizes
 from espalier.evaluation.replay import promised_experiments, race_tasks, replay
 from espalier.statistics.bootstrap import bootstrap
 from espalier.statistics.correctness import Correctness, TaskDocuments
@@ -23,14 +23,50 @@ def answers(*n_right: int, n: int) -> BoolArray:
 
 
 def test_orders_are_permutations_that_depend_on_seed_and_task_and_grow_at_random_places() -> None:
-    order = document_order("piqa", 500, 3)
+    def order_of(name: str, n_documents: int, seed: int) -> list[int]:
+        return race_order(RaceTask(name, n_documents, 1.0, 1.0), seed).tolist()
+
+    order = order_of("piqa", 500, 3)
     assert sorted(order) == list(range(500))
-    assert order.tolist() != document_order("piqa", 500, 4).tolist()
-    assert order.tolist() != document_order("boolq", 500, 3).tolist()
-    more = document_order("piqa", 700, 3)
-    assert more[more < 500].tolist() == order.tolist()
-    # Fixed for ever, since results rest on it: sorted by hash of "0:t:" and the number in 8 big-endian bytes.
-    assert document_order("t", 5, 0).tolist() == [1, 3, 4, 2, 0]
+    assert order != order_of("piqa", 500, 4)
+    assert order != order_of("boolq", 500, 3)
+    more = order_of("piqa", 700, 3)
+    assert [number for number in more if number < 500] == order
+    assert order_of("t", 5, 0) == [1, 3, 4, 2, 0]
+
+
+def group_of(*sizes: int, weight: float = 1.0) -> RaceTask:
+    strata = tuple((f"s{number}", n) for number, n in enumerate(sizes))
+    return RaceTask("group", sum(sizes), weight, 10.0, strata)
+
+
+@pytest.mark.parametrize("sizes", [(100, 1534, 265, 112), (7,), (1, 1000), (40, 40, 40)])
+def test_a_group_takes_documents_from_all_its_tasks_in_proportion(sizes: tuple[int, ...]) -> None:
+    task = group_of(*sizes)
+    for seed in range(20):
+        order = race_order(task, seed)
+        assert sorted(order.tolist()) == list(range(sum(sizes)))
+        member = np.repeat(np.arange(len(sizes)), sizes)[order]
+        # (place, stratum): documents of the stratum up to the place, against its share.
+        taken = np.cumsum(member[:, None] == np.arange(len(sizes))[None], axis=0)
+        share = np.arange(1, len(order) + 1)[:, None] * np.array(sizes) / sum(sizes)
+        assert np.abs(taken - share).max() <= len(sizes)
+        assert (taken[task.min_documents - 1] >= 1).all()
+
+
+def test_the_order_of_a_group_favours_no_document() -> None:
+    task = group_of(5, 20)
+    first = np.array([race_order(task, seed)[:10] for seed in range(4000)])
+    counts = np.bincount(first.ravel(), minlength=25) / 4000
+    np.testing.assert_allclose(counts, 0.4, atol=5 * np.sqrt(0.4 * 0.6 / 4000))
+
+
+def test_strata_change_only_the_hash_of_a_race_that_has_a_group() -> None:
+    # The hash of a race without groups, before groups could be raced.
+    before = "ea0560523aa0d538"
+    assert Race(["a", "b"], TWO, RaceRules()).fingerprint[:16] == before
+    plain, split = RaceTask("group", 60, 1.0, 10.0), group_of(30, 30)
+    assert Race(["a", "b"], [plain], RaceRules()).fingerprint != Race(["a", "b"], [split], RaceRules()).fingerprint
 
 
 def test_sizes_by_hand() -> None:
@@ -255,6 +291,38 @@ def test_simulated_races_keep_their_promise(advantage: float, keep: str, most: f
         else:
             promised = [f"e{best}"]
         found = replay(documents, tasks, rules, promised=promised, n_orders=1, first_seed=seed)
+        failed += 1 - found.kept
+        costs.append(found.cost[0])
+    assert failed <= 3
+    assert np.mean(costs) < most
+
+
+def grouped_study(advantage: float, n_experiments: int, seed: int) -> Correctness:
+    """A task, and a group whose tasks differ in size, in difficulty and in what experiments lose on them."""
+    generator = np.random.default_rng(seed)
+    sizes = {"a": 600, "g0": 60, "g1": 90, "g2": 150, "g3": 400, "g4": 500}
+    tasks = []
+    for name, n in sizes.items():
+        weight, group = (0.5, None) if name == "a" else (0.5 * n / 1200, "g")
+        chance = generator.uniform(0.3, 0.8) * generator.uniform(0.5, 1.5, n) + generator.normal(
+            0, 0.05, (n_experiments, 1)
+        )
+        chance[0] += advantage
+        correct = generator.random(chance.shape) < chance
+        tasks.append(TaskDocuments(name, weight, correct, group))
+    return Correctness(tuple(f"e{i}" for i in range(n_experiments)), tuple(tasks), "simulated")
+
+
+@pytest.mark.parametrize(("advantage", "most"), [(0.0, 1.0), (0.15, 0.45)])
+def test_simulated_races_with_a_group_keep_their_promise(advantage: float, most: float) -> None:
+    failed, costs = 0, []
+    for seed in range(150):
+        documents = grouped_study(advantage, 8, seed).with_whole_groups()
+        assert [task.task for task in documents.tasks] == ["a", "g"]
+        tasks = race_tasks(documents, {"a": 20.0} | {f"g{i}": 10.0 * i + 20 for i in range(5)})
+        assert tasks[1].tokens == pytest.approx((60 * 20 + 90 * 30 + 150 * 40 + 400 * 50 + 500 * 60) / 1200)
+        best = documents.experiments[int(documents.acc_mean.argmax())]
+        found = replay(documents, tasks, RaceRules(), promised=[best], n_orders=1, first_seed=seed)
         failed += 1 - found.kept
         costs.append(found.cost[0])
     assert failed <= 3
