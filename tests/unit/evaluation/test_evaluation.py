@@ -340,6 +340,36 @@ def test_a_race_leaves_out_skipped_documents(grouped: Callable[[str, int], Evalu
         assert read.correct("x", answers)[task].mean() == found.metrics["tasks"][task]["metrics"][metric]["value"]
 
 
+@pytest.fixture
+def xwinograd(tmp_path: Path, world: World) -> Path:
+    """Write two documents of each task of the group `xwinograd`; return the folder."""
+    rows = pa.Table.from_pylist(make_task_documents(world, "winogrande", "validation", 2, 0))
+    for language in SIZES:
+        write_parquet(tmp_path / f"tasks/xwinograd_{language}/test.parquet", rows)
+    return tmp_path / "tasks"
+
+
+def test_a_task_beside_its_group_would_count_twice(xwinograd: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'xwinograd_fr' is also a part of 'xwinograd', so it would count twice; name"):
+        load_tasks(["xwinograd", "xwinograd_fr"], xwinograd, tmp_path / "scratch")
+
+
+def test_a_group_that_weights_its_tasks_equally_is_refused(
+    xwinograd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = TaskManager.load
+
+    def load_unweighted(self: TaskManager, names: list[str]) -> object:
+        found = load(self, names)
+        for metric in found["groups"]["xwinograd"].aggregate_metric_list:
+            metric.weight_by_size = False
+        return found
+
+    monkeypatch.setattr(TaskManager, "load", load_unweighted)
+    with pytest.raises(UserError, match=r"group 'xwinograd' gives its tasks the same weight, whatever their number of"):
+        load_tasks(["xwinograd"], xwinograd, tmp_path / "scratch")
+
+
 def test_a_model_that_is_changed_in_place_shares_no_weights(make_evaluator: Callable[[], Evaluator]) -> None:
     """As merging an adapter does."""
 
