@@ -399,9 +399,8 @@ class Race:
         lead = accuracy[None, :] - accuracy[:, None]
         leads = self._leads[rows]
         # In standard errors: how far the lead of experiment j over i is above the margin, (n_live, n_live).
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(leads[None, :], (lead - self._margin) / stderr, -np.inf)
-        ratio = np.where(np.isnan(ratio), -np.inf, ratio)  # no lead and no error
+        # The standard error is above 0, because some task is incomplete before the last rung.
+        ratio = np.where(leads[None, :], (lead - self._margin) / stderr, -np.inf)
         by = ratio.argmax(axis=1)
         found: dict[str, dict[str, Any]] = {}
         n_candidates = int(leads.sum())

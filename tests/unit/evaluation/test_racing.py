@@ -61,6 +61,15 @@ def test_the_order_of_a_group_favours_no_document() -> None:
     np.testing.assert_allclose(counts, 0.4, atol=5 * np.sqrt(0.4 * 0.6 / 4000))
 
 
+def test_the_tasks_of_a_group_have_orders_of_their_own() -> None:
+    task = group_of(40, 40, 40)
+    first = [int(race_order(task, seed)[0]) // 40 for seed in range(200)]
+    assert np.bincount(first, minlength=3).min() > 40  # of about 67
+    order = race_order(task, 0)
+    own = [(order[order // 40 == number] % 40).tolist() for number in range(3)]
+    assert own[0] != own[1] != own[2] != own[0]
+
+
 def test_strata_change_only_the_hash_of_a_race_that_has_a_group() -> None:
     # The hash of a race without groups, before groups could be raced.
     before = "ea0560523aa0d538"
@@ -179,7 +188,7 @@ def test_a_set_corrects_for_the_experiments_that_may_still_be_members() -> None:
     """Z is far behind and stopped first. Then at most 2 of 3 experiments are members."""
     tasks = (RaceTask("a", 100_000, 1.0, 1.0),)
     n, seen = 1000, set()
-    for n_second in range(600, 400, -5):
+    for n_second in range(600, 560, -1):
         race = Race(["x", "y", "z"], tasks, RaceRules("set", rungs=(0.01, 1.0)))
         decision = race.advance([answers(600, n_second, 10, n=n)])
         p = (600 - n_second) / n
@@ -190,6 +199,27 @@ def test_a_set_corrects_for_the_experiments_that_may_still_be_members() -> None:
         seen.add("y" in decision.stopped)
     assert seen == {True, False}
     assert race._critical(2) < race._critical(3) == race.z
+
+
+def test_a_later_rung_uses_the_answers_of_all_rungs() -> None:
+    """The standard error after two rungs, from all answers at once."""
+    rng = np.random.default_rng(5)
+    right = rng.random((2, 900)) < np.array([[0.8], [0.6]])
+    tasks = (RaceTask("a", 1000, 1.0, 1.0),)
+    race = Race(["x", "y"], tasks, RaceRules(confidence=0.9999999999, rungs=(0.1, 0.9, 1.0)))
+    assert race.advance([right[:, :100]]).stopped == {}
+    found = race.advance([right[:, 100:]]).stopped["y"]
+    difference = right[0].astype(float) - right[1]
+    assert found["lead"] == pytest.approx(difference.mean())
+    variance = (1 / 900 - 1 / 1000) * (difference.var(ddof=1) + 1 / 900)
+    assert found["stderr"] == pytest.approx(variance**0.5)
+
+
+def test_nobody_is_stopped_after_the_last_rung() -> None:
+    race = Race(["x", "y"], (RaceTask("a", 100, 1.0, 1.0),), RaceRules(rungs=(0.99, 1.0)))
+    race.advance([answers(50, 50, n=99)])
+    last = race.advance([np.array([[True], [False]])])
+    assert (last.stopped, last.live) == ({}, ("x", "y"))
 
 
 def test_a_control_is_stopped_but_stops_nobody() -> None:
@@ -215,6 +245,7 @@ def test_the_margin_of_a_set_is_that_of_the_full_grid() -> None:
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
+        ({"confidence": 0.0}, r"confidence 0\.0 of a race: give a number between 0 and 1"),
         ({"confidence": 1.0}, r"confidence 1\.0 of a race: give a number between 0 and 1"),
         ({"rungs": (0.1, 0.1, 1.0)}, r"rungs of a race: got 0\.1, 0\.1, 1\.0; each rung must be larger"),
         (
@@ -225,7 +256,8 @@ def test_the_margin_of_a_set_is_that_of_the_full_grid() -> None:
         ({"rungs": ()}, "rungs of a race: got none; the last rung must be 1"),
         ({"half_width": 0.1}, "needs a half-width for its first rung if it keeps comparisons, and only then"),
         ({"keep": "comparisons"}, "needs a half-width"),
-        ({"keep": "comparisons", "half_width": 2.0}, r"half-width 2\.0 of a race"),
+        ({"keep": "comparisons", "half_width": 0.0}, r"half-width 0\.0 of a race"),
+        ({"keep": "comparisons", "half_width": 1.0}, r"half-width 1\.0 of a race"),
     ],
 )
 def test_wrong_rules_are_refused(rules: dict[str, object], message: str) -> None:
@@ -236,6 +268,9 @@ def test_wrong_rules_are_refused(rules: dict[str, object], message: str) -> None
 def test_wrong_tasks_experiments_and_answers_are_refused() -> None:
     with pytest.raises(UserError, match="task a of a race has no documents or no tokens"):
         rung_sizes([RaceTask("a", 0, 1.0, 1.0)], RaceRules())
+    with pytest.raises(UserError, match="task a of a race has no documents or no tokens"):
+        rung_sizes([RaceTask("a", 10, 1.0, 0.0)], RaceRules())
+    assert rung_sizes([RaceTask("a", 1, 1.0, 1.0)], RaceRules()).tolist() == [[1]]
     with pytest.raises(UserError, match="a race needs at least one task"):
         rung_sizes([], RaceRules())
     with pytest.raises(UserError, match="at least one experiment, and each only once"):
