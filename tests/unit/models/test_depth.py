@@ -145,6 +145,12 @@ def test_sliding_layers_stay_those_that_they_were() -> None:
         assert [layer.self_attn.layer_idx for layer in model.model.layers] == list(range(len(types)))
 
 
+def test_no_layer_slides_if_the_first_sliding_layer_is_beyond_the_last() -> None:
+    model = random_model("qwen2", 50, max_window_layers=5)  # of two layers
+    prune(model, [(), (0, 1)], [(), tuple(range(48))], [0])
+    assert model.config.max_window_layers == 4
+
+
 def test_a_copy_that_shares_tensors_leaves_the_config_of_the_original() -> None:
     case = CASES["qwen2 hybrid"]
     model = case.model()

@@ -57,6 +57,20 @@ def test_a_run_has_the_lowest_sum_of_scores() -> None:
     assert removed([5, 5, 5, 5, 5], 0.3, contiguous=True) == [0, 1, 2]
 
 
+def test_scores_of_a_run_count_by_the_size_of_its_layers() -> None:
+    """Three runs have 50 parameters: layers 0 and 1, layer 2, layers 3 and 4."""
+    layers = tuple(LayerSizes(0, 10, n, 1, 0) for n in (20, 30, 50, 20, 30))
+    sizes = ModelSizes(layers, other_params=0)
+    assert layer_costs(sizes).tolist() == [20, 30, 50, 20, 30]
+    for scores, expected in (
+        ([4.0, 1, 9, 1, 3.2], [0, 1]),  # 4 x 20 + 30 = 110 against 20 + 3.2 x 30 = 116
+        ([4.0, 1, 9, 1, 2.9], [3, 4]),  # 107
+        ([4.0, 1, 2.1, 1, 2.9], [2]),  # 105
+    ):
+        mask = select_layers(sizes, np.array(scores), 1 / 3, FREE, contiguous=True)
+        assert np.flatnonzero(mask).tolist() == expected
+
+
 @st.composite
 def models(draw: st.DrawFn) -> tuple[ModelSizes, np.ndarray]:
     """Draw a model of up to six equal layers, and different scores, so that the best subset is unique."""

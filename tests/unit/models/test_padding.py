@@ -1,0 +1,34 @@
+"""Padding of MLP widths: exact, at the widths that suit a device, and without other changes."""
+
+import pytest
+import torch
+
+from espalier.models.padding import pad_widths, width_multiple
+from espalier.models.surgery import prune
+from tests.unit.conftest import random_model
+
+CHANNELS = [tuple(range(0, 39, 3)), tuple(range(40))]
+
+
+def test_widths_are_multiples_of_16_bytes_on_a_gpu_and_free_on_the_cpu() -> None:
+    gpu = torch.device("cuda")
+    assert [width_multiple(gpu, dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32)] == [8, 8, 4]
+    assert width_multiple(torch.device("cpu"), torch.bfloat16) == 1
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_padding_is_exact_and_changes_only_the_widths(architecture: str) -> None:
+    model = random_model(architecture, 50)
+    prune(model, [(0, 1), (1,)], CHANNELS)
+    model.model.layers[0].mlp.gate_proj.weight.requires_grad_(requires_grad=False)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        expected = model(ids).logits
+        assert pad_widths(model, 8) == 1  # 13 channels; 40 is a multiple
+        torch.testing.assert_close(model(ids).logits, expected)
+    first, second = (layer.mlp for layer in model.model.layers)
+    assert (first.intermediate_size, second.intermediate_size) == (16, 40)
+    assert (first.down_proj.in_features, first.up_proj.out_features) == (16, 16)
+    assert not first.gate_proj.weight.requires_grad
+    assert first.up_proj.weight.requires_grad
+    assert first.up_proj.weight[13:].abs().sum() == first.down_proj.weight[:, 13:].abs().sum() == 0
