@@ -22,6 +22,8 @@ from transformers import (
 import espalier.models.pruned  # noqa: F401 (registers the classes of pruned models)
 from espalier.errors import UserError
 from espalier.export.build import export_model, stock_model
+from espalier.export.gguf.reference import reference_logits
+from espalier.export.gguf.source import STOCK_TYPES, open_source
 from espalier.files import read_json, write_json
 from espalier.jobs.check_architecture import check_architecture
 from espalier.models.architecture import FAMILIES
@@ -455,6 +457,9 @@ def test_pruned_equals_masked_scored_and_exported(name: str, save: Save, tokens:
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "stock")
     assert type(loaded).__name__ == TEXT_CLASSES[name]
     assert torch.equal(logits(loaded, tokens), logits(one_shape, tokens))
+    if loaded.config.model_type in STOCK_TYPES:  # what llama.cpp computes from the GGUF file
+        found = reference_logits(open_source(tmp_path / "stock"), tokens[0].tolist())
+        torch.testing.assert_close(found, logits(one_shape, tokens[:1])[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gemma3", "qwen3_vl"])
