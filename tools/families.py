@@ -27,11 +27,10 @@ def families_table() -> str:
 
 
 def wrappers_table() -> str:
-    """Return the Markdown table of wrappers, each with the family of its text model."""
-    rows = [["wrapper", "`model_type`", "family of its text model"], ["---", "---", "---"]]
+    """Return the Markdown table of wrappers, each with the families of its text models."""
+    rows = [["wrapper", "`model_type`", "family of the text model"], ["---", "---", "---"]]
     for name, wrapper in WRAPPERS.items():
-        families = dict.fromkeys(FAMILIES[text].title for text in wrapper.text_types.values())
-        rows.append([wrapper.title, f"`{name}`", ", ".join(families) or "the one that config.json names"])
+        rows.append([wrapper.title, f"`{name}`", ", ".join(FAMILIES[text].title for text in wrapper.families)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 

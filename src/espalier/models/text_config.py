@@ -38,16 +38,14 @@ def load_config(folder: str | Path, *, trust_remote_code: bool = False) -> Pretr
     text: PretrainedConfig = whole.text_config
     text.tie_word_embeddings = whole.tie_word_embeddings
     text.dtype = whole.dtype or text.dtype
-    text = _as_text_class(text, wrapper)
+    if wrapper.text_type:
+        text = _as_text_class(text, wrapper.text_type)
     _check_logits(folder, text, wrapper)
     return text
 
 
-def _as_text_class(text: PretrainedConfig, wrapper: Wrapper) -> PretrainedConfig:
+def _as_text_class(text: PretrainedConfig, model_type: str) -> PretrainedConfig:
     """Return the config as one of a type that has a text class."""
-    model_type = wrapper.text_types.get(text.model_type)
-    if model_type is None:
-        return text
     values: dict[str, Any] = {key: value for key, value in text.to_dict().items() if key not in _NOT_COPIED}
     rope = values["rope_parameters"].items()
     values["rope_parameters"] = {key: value for key, value in rope if key not in _SECTIONS}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from espalier.errors import UserError
@@ -25,41 +24,40 @@ class Wrapper(NamedTuple):
 
     Attributes:
         title: Name in documents.
-        text_types: The `model_type` of the text class, by the `model_type` of the text model in config.json. A type
-            that is not listed names its text class itself.
+        families: Types of text models that the tests cover, keys of the table of families. Others are tried, too.
+        text_type: The `model_type` of the text class, if the text model has a type without a text class.
         is_flat: Whether old checkpoints have the text model's part of config.json at its top level.
     """
 
     title: str
-    text_types: Mapping[str, str] = MappingProxyType({})
+    families: tuple[str, ...]
+    text_type: str | None = None
     is_flat: bool = False
 
 
-# transformers has no text class with an output head for these. Their rotary positions have three sections (time,
-# height, width), which are all equal for text. They are then those of Qwen2 and Qwen3.
-_QWEN2_VL = {"qwen2_vl_text": "qwen2", "qwen2_vl": "qwen2"}
-_QWEN2_5_VL = {"qwen2_5_vl_text": "qwen2", "qwen2_5_vl": "qwen2"}
+# transformers has no text class with an output head for the text models of Qwen-VL. Their rotary positions have three
+# sections (time, height, width), which are all equal for text. They are then those of Qwen2 and Qwen3.
 WRAPPERS = {
-    "deepseek_vl": Wrapper("DeepSeek-VL"),
-    "exaone4_5": Wrapper("EXAONE 4.5"),
-    "gemma3": Wrapper("Gemma 3"),
-    "got_ocr2": Wrapper("GOT-OCR2"),
-    "idefics2": Wrapper("Idefics2"),
-    "idefics3": Wrapper("Idefics3"),
-    "internvl": Wrapper("InternVL"),
-    "lighton_ocr": Wrapper("LightOnOCR"),
-    "llava": Wrapper("LLaVA"),
-    "llava_next": Wrapper("LLaVA-NeXT"),
-    "llava_next_video": Wrapper("LLaVA-NeXT-Video"),
-    "llava_onevision": Wrapper("LLaVA-OneVision"),
-    "mistral3": Wrapper("Mistral 3"),
-    "qwen2_vl": Wrapper("Qwen2-VL", _QWEN2_VL, is_flat=True),
-    "qwen2_5_vl": Wrapper("Qwen2.5-VL", _QWEN2_5_VL, is_flat=True),
-    "qwen3_vl": Wrapper("Qwen3-VL", {"qwen3_vl_text": "qwen3"}),
-    "smolvlm": Wrapper("SmolVLM"),
-    "video_llama_3": Wrapper("VideoLLaMA 3"),
-    "video_llava": Wrapper("Video-LLaVA"),
-    "vipllava": Wrapper("VipLLaVA"),
+    "deepseek_vl": Wrapper("DeepSeek-VL", ("llama",)),
+    "exaone4_5": Wrapper("EXAONE 4.5", ("exaone4",)),
+    "gemma3": Wrapper("Gemma 3", ("gemma3_text",)),
+    "got_ocr2": Wrapper("GOT-OCR2", ("qwen2",)),
+    "idefics2": Wrapper("Idefics2", ("mistral",)),
+    "idefics3": Wrapper("Idefics3", ("llama",)),
+    "internvl": Wrapper("InternVL", ("qwen2", "qwen3", "llama")),
+    "lighton_ocr": Wrapper("LightOnOCR", ("qwen3",)),
+    "llava": Wrapper("LLaVA", ("llama", "mistral")),
+    "llava_next": Wrapper("LLaVA-NeXT", ("llama", "mistral", "qwen2")),
+    "llava_next_video": Wrapper("LLaVA-NeXT-Video", ("llama",)),
+    "llava_onevision": Wrapper("LLaVA-OneVision", ("qwen2",)),
+    "mistral3": Wrapper("Mistral 3", ("mistral", "ministral3")),
+    "qwen2_vl": Wrapper("Qwen2-VL", ("qwen2",), text_type="qwen2", is_flat=True),
+    "qwen2_5_vl": Wrapper("Qwen2.5-VL", ("qwen2",), text_type="qwen2", is_flat=True),
+    "qwen3_vl": Wrapper("Qwen3-VL", ("qwen3",), text_type="qwen3"),
+    "smolvlm": Wrapper("SmolVLM", ("llama",)),
+    "video_llama_3": Wrapper("VideoLLaMA 3", ("qwen2",)),
+    "video_llava": Wrapper("Video-LLaVA", ("llama",)),
+    "vipllava": Wrapper("VipLLaVA", ("llama",)),
 }
 """Wrappers by the `model_type` at the top of config.json."""
 
@@ -79,7 +77,7 @@ _NEEDED = {
 
 PREFIXES = {
     "language_model.model.": "model.",
-    "language_model.lm_head.": f"{HEAD}.",
+    f"language_model.{HEAD}.": f"{HEAD}.",
     "model.language_model.": "model.",
     "model.text_model.": "model.",
 }
@@ -143,9 +141,8 @@ def read_text_config(folder: str | Path) -> dict[str, Any]:
         return config
     section = _section(folder, config, wrapper)
     check_values(Path(folder) / CONFIG, section, within=f"{TEXT}.")
-    model_type = section.get("model_type", "")
     return section | {
-        "model_type": wrapper.text_types.get(model_type, model_type),
+        "model_type": wrapper.text_type or section.get("model_type") or wrapper.families[0],
         "tie_word_embeddings": bool(config.get("tie_word_embeddings") or section.get("tie_word_embeddings")),
     }
 

@@ -97,13 +97,23 @@ def text_model(folder: Path) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize(
-    ("name", "tied"), [*((name, False) for name in WRAPPERS), *((name, True) for name in TEXT_CLASSES)]
+    ("name", "family"), [(name, family) for name in WRAPPERS for family in WRAPPERS[name].families]
 )
-def test_text_logits_are_exactly_those_of_the_wrapper(name: str, tied: bool, save: Save, tokens: torch.Tensor) -> None:
-    wrapper = random_wrapper(name, tied=tied)
+def test_text_logits_are_exactly_those_of_the_wrapper(name: str, family: str, save: Save, tokens: torch.Tensor) -> None:
+    wrapper = random_wrapper(name, tied=False, text={} if WRAPPERS[name].text_type else {"model_type": family})
     expected = logits(wrapper, tokens)
     assert expected.std() > 0.1
-    assert torch.equal(logits(text_model(save(wrapper)), tokens), expected)
+    model = text_model(save(wrapper))
+    assert torch.equal(logits(model, tokens), expected)
+    assert model.config.model_type == family
+
+
+@pytest.mark.parametrize("name", TEXT_CLASSES)
+def test_tied_embeddings(name: str, save: Save, tokens: torch.Tensor) -> None:
+    wrapper = random_wrapper(name, tied=True)
+    model = text_model(save(wrapper))
+    assert torch.equal(logits(model, tokens), logits(wrapper, tokens))
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 8}
@@ -118,7 +128,6 @@ MINISTRAL_3 = {**YARN, "llama_4_scaling_beta": 0.1}
     ("name", "text"),
     [
         ("gemma3", {"rope_parameters": LINEAR}),
-        ("internvl", {"model_type": "qwen3"}),
         ("llava", {"model_type": "mistral", "sliding_window": 5}),
         ("mistral3", {"model_type": "ministral3", "rope_parameters": MINISTRAL_3}),
         ("qwen2_vl", {"rope_parameters": {**YARN, "mrope_section": [1, 1, 2]}}),
@@ -126,9 +135,7 @@ MINISTRAL_3 = {**YARN, "llama_4_scaling_beta": 0.1}
         ("qwen3_vl", {"rope_parameters": {**YARN, "mrope_section": [2, 1, 1], "mrope_interleaved": True}}),
     ],
 )
-def test_other_text_models_windows_and_positions(
-    name: str, text: dict[str, Any], save: Save, tokens: torch.Tensor
-) -> None:
+def test_windows_and_scaled_positions(name: str, text: dict[str, Any], save: Save, tokens: torch.Tensor) -> None:
     plain, wrapper = random_wrapper(name), random_wrapper(name, text=text)
     expected = logits(wrapper, tokens)
     assert not torch.allclose(expected, logits(plain, tokens))  # the change matters
