@@ -16,6 +16,7 @@ from espalier.files import why_no_file
 from espalier.models.architecture import (
     BLOCKS,
     EMBEDDINGS,
+    FINAL_NORM,
     LAYERS,
     LAYOUTS,
     OUTPUT_EMBEDDINGS,
@@ -237,7 +238,7 @@ def _own_headers(folder: Path, stored: Mapping[str, TensorHeader], wrapper: Wrap
                 f"{wrapper.title}; copy or stage the model again"
             )
         names[own] = name
-    if not any(_LAYER_WEIGHT.match(name) for name in names):
+    if set(names) <= {EMBEDDINGS, FINAL_NORM, OUTPUT_EMBEDDINGS}:
         raise UserError(
             f"{folder}: has no tensors of the layers of the text model in this {wrapper.title}, whose names begin with "
             f"{', '.join(prefix for prefix, own in PREFIXES.items() if own == 'model.')} or {LAYERS}.; copy or stage "

@@ -316,6 +316,13 @@ def rename(tensors: dict[str, torch.Tensor], old: str, new: str) -> None:
             r"tensors .*norm\.weight and .*norm\.weight are the same tensor of the text model in this Mistral 3; copy",
         ),
         (
+            "llava",
+            lambda tensors: [
+                rename(tensors, key, key.replace("up_proj", "fc1")) for key in list(tensors) if "model.layers" in key
+            ],
+            r"LlavaForConditionalGeneration is not supported: its layers lack mlp\.up_proj, and have an MLP without a",
+        ),
+        (
             "mistral3",
             lambda tensors: tensors["language_model.model.norm.weight"].fill_(torch.nan),
             r"language_model\.model\.norm\.weight has values that are not finite",
