@@ -1,6 +1,6 @@
-"""Generate the table of model families in README.md from the table of architectures.
+"""Generate the tables of model families and of wrappers in README.md from the tables in `espalier.models`.
 
-`python -m tools.families` writes it. A test fails when it is stale.
+`python -m tools.families` writes them. Tests fail when they are stale.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from pathlib import Path
 
 from espalier.export.gguf.source import MODEL_TYPES, STOCK_TYPES
 from espalier.models.architecture import FAMILIES, UNITS
+from espalier.models.wrappers import WRAPPERS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- families: generated, do not edit -->", "<!-- end of families -->"
+BEGIN_WRAPPERS, END_WRAPPERS = "<!-- wrappers: generated, do not edit -->", "<!-- end of wrappers -->"
 
 
 def families_table() -> str:
@@ -24,11 +26,28 @@ def families_table() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
+def wrappers_table() -> str:
+    """Return the Markdown table of wrappers, each with the families of its text models."""
+    rows = [["wrapper", "`model_type`", "family of the text model"], ["---", "---", "---"]]
+    for name, wrapper in WRAPPERS.items():
+        rows.append([wrapper.title, f"`{name}`", ", ".join(FAMILIES[text].title for text in wrapper.families)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
 def insert_families(page: str) -> str:
-    """Return a page with the table inserted between its markers."""
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{families_table()}\n{END}{after}"
+    """Return a page with the table of families inserted between its markers."""
+    return _insert(page, families_table(), BEGIN, END)
+
+
+def insert_wrappers(page: str) -> str:
+    """Return a page with the table of wrappers inserted between its markers."""
+    return _insert(page, wrappers_table(), BEGIN_WRAPPERS, END_WRAPPERS)
+
+
+def _insert(page: str, table: str, begin: str, end: str) -> str:
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n\n{table}\n{end}{after}"
 
 
 def _gguf(name: str) -> str:
@@ -36,8 +55,9 @@ def _gguf(name: str) -> str:
 
 
 def main() -> None:
-    """Write the table into README.md."""
-    README.write_text(insert_families(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the tables into README.md."""
+    page = README.read_text(encoding="utf-8")
+    README.write_text(insert_wrappers(insert_families(page)), encoding="utf-8")
 
 
 if __name__ == "__main__":

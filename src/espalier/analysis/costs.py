@@ -29,7 +29,8 @@ def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | Non
         `baseline` and `experiments.<name>`, each with `n_params`, `kv_cache_bytes_per_token` and `flops_per_token`.
         Each experiment also has `relative`, the same costs divided by those of the unpruned model. `dtype` is the dtype
         of the KV cache: the dtype in the model's config. If that is missing or unknown, `dtype` and the sizes of the KV
-        cache are None. `reason` and `why` say why costs are missing.
+        cache are None. `reason` and `why` say why costs are missing. `wrapper` says what is left out of a wrapper. It
+        is absent for other models.
 
     Raises:
         UserError: If a count in the layers table is negative, or a layer has more biases than parameters.
@@ -52,6 +53,7 @@ def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | Non
         str(name): _plan_costs(rows, structure, sizes) for name, rows in plans.groupby("experiment", sort=False)
     }
     return {
+        **({"wrapper": manifest["wrapper"]} if "wrapper" in manifest else {}),
         "dtype": sizes.dtype,
         "baseline": asdict(unpruned),
         "experiments": {

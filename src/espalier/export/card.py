@@ -62,6 +62,7 @@ def write_card(
         base={"name": base["name"], "architecture": manifest["architecture"]},
         removed=f"{content['removed_param_fraction']:.1%} of its parameters are gone "
         f"({description['results']['n_params']:,} of {manifest['n_params']:,} are left).",
+        wrapper=manifest.get("wrapper"),
         stubs=f"one KV group, or {STUB_CHANNELS} channels" if stubs and not is_stock else None,
         is_stock=is_stock,
         units=_units(plan),

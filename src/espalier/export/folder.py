@@ -17,7 +17,7 @@ from espalier.export.licence import copy_licences
 from espalier.files import read_json, write_json
 from espalier.models import pruned
 
-_GENERATION = "generation_config.json"
+_GENERATION, _TOKENIZER = "generation_config.json", "tokenizer_config.json"
 
 
 def write_model(model: PreTrainedModel, sizes: Mapping[str, Any] | None, folder: Path) -> None:
@@ -50,10 +50,15 @@ def write_beside(
     base model's tokenizer from the `model_type`, and the export has another `model_type`.
     """
     tokenizer.save_pretrained(folder)
+    if "wrapper" in manifest:
+        written = read_json(folder / _TOKENIZER)
+        written.pop("processor_class", None)  # it also reads images
+        write_json(folder / _TOKENIZER, written)
     if (base / _GENERATION).is_file():
         shutil.copyfile(base / _GENERATION, folder / _GENERATION)
     copy_licences(base, folder)
-    described = {key: manifest[key] for key in ("model", "architecture", "commit", "n_params", "files")}
+    keys = ("model", "architecture", "commit", "n_params", "wrapper", "files")
+    described = {key: manifest[key] for key in keys if key in manifest}
     write_json(folder / "plan.json", {**plan, "base_model": described})
 
 

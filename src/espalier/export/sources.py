@@ -108,7 +108,8 @@ def check_space(place: Path, manifest: Mapping[str, Any], n_params: int, dtype: 
     Raises:
         UserError: If it does not fit. The message has the needed and the free space.
     """
-    stored = sum(manifest["files"][name]["bytes"] for name in manifest["weight_files"]) / manifest["n_params"]
+    stored = sum(manifest["files"][name]["bytes"] for name in manifest["weight_files"])
+    stored = (stored - manifest.get("wrapper", {}).get("n_bytes_left_out", 0)) / manifest["n_params"]
     needed = int(n_params * (BYTES.get(dtype) or stored)) + _ROOM_BESIDE_WEIGHTS
     place.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(place).free) < needed:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 
 from espalier.calibration.gradients import sequence_losses
@@ -30,6 +30,7 @@ from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.errors import UserError
 from espalier.models.decoder import BLOCK_PATHS, Block, decoder_layers, get_block, n_groups
 from espalier.models.surgery import mask, prune
+from espalier.models.text_config import load_config
 from espalier.scoring.attention import Attention
 from espalier.scoring.engine import score_requests
 from espalier.scoring.requests import Request
@@ -111,7 +112,7 @@ def check_layers_removable(folder: str | Path, *, trust_remote_code: bool = Fals
 
 def _try_small_copy(folder: str | Path, *, trust_remote_code: bool) -> PreTrainedModel | None:
     """Return a small copy of a model; None, and a line in the log, if that fails."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    config = load_config(folder, trust_remote_code=trust_remote_code)
     try:
         model = small_copy(config, trust_remote_code=trust_remote_code)
         with torch.no_grad():

@@ -200,6 +200,11 @@ UNSUPPORTED = (
         "an MLP without a gate",
         "pruning it would need a layout with one reader in the table of layouts",
     ),
+    Unsupported(
+        frozenset({"encoder"}),
+        "an encoder",
+        "only decoders are pruned; an encoder would need units and scores of its own",
+    ),
 )
 """Known constructions that are refused, the first that applies is named."""
 

@@ -6,6 +6,7 @@ These files are the user's own, so no message advises to delete them.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,25 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder}: has no config.json; give a folder written by save_pretrained")
     content = _read_mapping(path)
+    check_values(path, content)
+    return content
+
+
+def check_values(path: Path, content: Mapping[str, Any], within: str = "") -> None:
+    """Check the types of the values that Espalier reads.
+
+    Args:
+        path: The file, for the message.
+        content: Content of the file, or of a section of it.
+        within: Name of the section with a dot, for the message.
+
+    Raises:
+        UserError: If a value has a wrong type.
+    """
     for key, expected in _KEYS.items():
         value = content.get(key)
         if value is not None and not _fits(value, expected):
-            raise UserError(f"{path}: {key} is {json.dumps(value)[:60]}; allowed: {expected}; {_REMEDY}")
-    return content
+            raise UserError(f"{path}: {within}{key} is {json.dumps(value)[:60]}; allowed: {expected}; {_REMEDY}")
 
 
 def require(folder: str | Path, config: dict[str, Any], *keys: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from espalier.files import why_no_file
 from espalier.models.architecture import (
     BLOCKS,
     EMBEDDINGS,
+    FINAL_NORM,
     LAYERS,
     LAYOUTS,
     OUTPUT_EMBEDDINGS,
@@ -24,6 +26,7 @@ from espalier.models.architecture import (
 )
 from espalier.models.config_file import INDEX, read_config, read_weight_map, require
 from espalier.models.sizes import ModelSizes, modules_of, sizes_from_shapes
+from espalier.models.wrappers import PREFIXES, TEXT, Wrapper, find_wrapper, read_text_config, text_name
 
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 FILE_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
@@ -35,10 +38,6 @@ _FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
 _QUANTISED = (
     "_scale_inv", ".weight_scale", ".input_scale", ".weight_packed", ".qweight", ".qzeros", ".scales", ".absmax",
     ".quant_map", ".SCB",
-)  # fmt: skip
-# Sections of config.json that only models of several parts have, such as vision and text.
-_INNER_CONFIGS = (
-    "text_config", "llm_config", "language_config", "thinker_config", "vision_config", "audio_config", "encoder_config",
 )  # fmt: skip
 # Buffers that older checkpoints store. They are not parameters: transformers computes them from the config.
 _BUFFER = re.compile(r"(^|\.)rotary_emb\.")
@@ -57,10 +56,36 @@ class TensorHeader(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of the tensor."""
+        bits = re.search(r"\d+", self.dtype)  # BOOL has none
+        return math.prod(self.shape) * int(bits[0] if bits else 8) // 8
+
+
+class LeftOut(NamedTuple):
+    """The parts of a wrapper that are not used.
+
+    Attributes:
+        architecture: Class of the wrapper, such as `Gemma3ForConditionalGeneration`.
+        model_type: `model_type` of the wrapper, such as `gemma3`.
+        n_params_left_out: Parameters of its other parts.
+        n_bytes_left_out: Their size in the files.
+    """
+
+    architecture: str
+    model_type: str
+    n_params_left_out: int
+    n_bytes_left_out: int
+
+
+class IncompleteConfigError(UserError):
+    """The config of a text model leaves sizes to the defaults of transformers."""
+
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """Description of the model in a folder.
+    """Description of the model in a folder. Of a wrapper, the text model alone is described.
 
     Attributes:
         architecture: Name of the model class, such as `LlamaForCausalLM`.
@@ -71,6 +96,7 @@ class ModelFolder:
         sizes: Sizes of the model, layer by layer.
         biases: Projections that have a bias in some layer, such as `self_attn.q_proj`.
         block_norms: Norms inside attention or MLP blocks, such as `self_attn.q_norm`.
+        wrapper: What is left out of a wrapper; None if the folder holds a model of one part.
     """
 
     architecture: str
@@ -81,12 +107,22 @@ class ModelFolder:
     sizes: ModelSizes
     biases: tuple[str, ...]
     block_norms: tuple[str, ...]
+    wrapper: LeftOut | None = None
 
 
-def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> ModelFolder:
+def inspect_folder(
+    folder: str | Path, *, trust_remote_code: bool = False, text_config: Mapping[str, Any] | None = None
+) -> ModelFolder:
     """Check that a folder holds a decoder with the seven projections, its tokenizer and safetensors weights.
 
+    Args:
+        folder: The model folder.
+        trust_remote_code: Whether code in the folder may run.
+        text_config: Config of the text model with the defaults of transformers, if the folder is a wrapper. By
+            default, config.json alone is read.
+
     Raises:
+        IncompleteConfigError: If `text_config` is not given, and config.json does not give the sizes of the text model.
         UserError: If it does not. The message is one line: the folder, the problem and the remedy.
     """
     folder = Path(folder)
@@ -98,11 +134,15 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
     config = _read_config(folder, trust_remote_code)
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
         raise UserError(f"{folder}: has no tokenizer (tokenizer.json); save it there with tokenizer.save_pretrained")
+    wrapper = find_wrapper(folder, config)
     files = weight_files(folder)
-    headers = _tensor_headers(folder, files)
-    _check_precision(folder, config, headers)
+    stored = _stored_headers(folder, files)
+    headers = _own_headers(folder, stored, wrapper)
     architecture = (config.get("architectures") or ["unnamed"])[0]
-    _check_is_no_wrapper(folder, architecture, config)
+    _check_precision(folder, config, headers)
+    left_out = _left_out(architecture, config, stored) if wrapper else None
+    if wrapper:
+        config = dict(text_config or _complete_text_config(folder))
     n_layers = _check_projections(folder, architecture, config, set(headers))
     shapes = parameter_shapes(headers, config)
     _check_shapes(folder, shapes, config)
@@ -117,7 +157,26 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
         sizes=sizes,
         biases=tuple(sorted(part for part, kind in parts if kind == "bias")),
         block_norms=tuple(sorted({part for part, _ in parts} - set(SUPPORTED_PROJECTIONS))),
+        wrapper=left_out,
     )
+
+
+def _left_out(architecture: str, config: Mapping[str, Any], stored: Mapping[str, TensorHeader]) -> LeftOut:
+    others = [header for name, header in stored.items() if text_name(name) is None and not _BUFFER.search(name)]
+    return LeftOut(
+        architecture,
+        config["model_type"],
+        n_params_left_out=sum(math.prod(header.shape) for header in others),
+        n_bytes_left_out=sum(header.n_bytes for header in others),
+    )
+
+
+def _complete_text_config(folder: Path) -> dict[str, Any]:
+    config = read_text_config(folder)
+    for key in ("num_hidden_layers", "hidden_size", "num_attention_heads"):
+        if config.get(key) is None:
+            raise IncompleteConfigError(f"{folder}: config.json leaves {key} of the text model to transformers")
+    return config
 
 
 def _read_config(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
@@ -152,7 +211,7 @@ def weight_files(folder: Path) -> tuple[str, ...]:
     raise UserError(f"{folder}: has no weights (model.safetensors); give a folder written by save_pretrained")
 
 
-def _tensor_headers(folder: Path, files: tuple[str, ...]) -> dict[str, TensorHeader]:
+def _stored_headers(folder: Path, files: tuple[str, ...]) -> dict[str, TensorHeader]:
     headers: dict[str, TensorHeader] = {}
     for name in files:
         try:
@@ -163,6 +222,29 @@ def _tensor_headers(folder: Path, files: tuple[str, ...]) -> dict[str, TensorHea
         except SafetensorError as error:
             raise UserError(f"{folder / name}: is not a complete safetensors file ({error}); fetch it again") from None
     return headers
+
+
+def _own_headers(folder: Path, stored: Mapping[str, TensorHeader], wrapper: Wrapper | None) -> dict[str, TensorHeader]:
+    """Return the headers of the tensors that are used. Those of a wrapper get their names in the text model."""
+    if wrapper is None:
+        return dict(stored)
+    names: dict[str, str] = {}
+    for name in stored:
+        if (own := text_name(name)) is None:
+            continue
+        if own in names:
+            raise UserError(
+                f"{folder}: tensors {names[own]} and {name} are the same tensor of the text model in this "
+                f"{wrapper.title}; copy or stage the model again"
+            )
+        names[own] = name
+    if set(names) <= {EMBEDDINGS, FINAL_NORM, OUTPUT_EMBEDDINGS}:
+        raise UserError(
+            f"{folder}: has no tensors of the layers of the text model in this {wrapper.title}, whose names begin with "
+            f"{', '.join(prefix for prefix, own in PREFIXES.items() if own == 'model.')} or {LAYERS}.; copy or stage "
+            "the model again"
+        )
+    return {own: stored[name] for own, name in names.items()}
 
 
 def parameter_shapes(headers: Mapping[str, TensorHeader], config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -179,14 +261,17 @@ def parameter_shapes(headers: Mapping[str, TensorHeader], config: Mapping[str, A
     }
 
 
-def check_precision(folder: str | Path) -> None:
-    """Check that the model in a folder is not quantised.
+def read_headers(folder: str | Path) -> dict[str, TensorHeader]:
+    """Read the headers of the tensors of the model in a folder, by their names in the text model.
 
     Raises:
-        UserError: If it is quantised. The message has the remedy.
+        UserError: If the model is quantised. The message has the remedy.
     """
     folder = Path(folder)
-    _check_precision(folder, read_config(folder), _tensor_headers(folder, weight_files(folder)))
+    config = read_config(folder)
+    headers = _own_headers(folder, _stored_headers(folder, weight_files(folder)), find_wrapper(folder, config))
+    _check_precision(folder, config, headers)
+    return headers
 
 
 def _check_precision(folder: Path, config: Mapping[str, Any], headers: Mapping[str, TensorHeader]) -> None:
@@ -195,24 +280,15 @@ def _check_precision(folder: Path, config: Mapping[str, Any], headers: Mapping[s
         "give the checkpoint in full precision, or dequantise it first (load it with transformers, "
         "`model.dequantize()`, save_pretrained)"
     )
-    quantisation = config.get("quantization_config") or config.get("compression_config")
+    parts = [part for part in (config, config.get(TEXT)) if isinstance(part, dict)]
+    keys = ("quantization_config", "compression_config")
+    quantisation = next((part[key] for part in parts for key in keys if part.get(key)), None)
     if quantisation:
         method = quantisation.get("quant_method", "unnamed method") if isinstance(quantisation, dict) else quantisation
         raise UserError(f"{folder}: is quantised (quantization_config in config.json: {str(method)[:60]}); {remedy}")
     for name, header in headers.items():
         if name.endswith(_QUANTISED) or (name.endswith(".weight") and header.dtype not in _FLOAT_TYPES):
             raise UserError(f"{folder}: is quantised (tensor {name} is of type {header.dtype}); {remedy}")
-
-
-def _check_is_no_wrapper(folder: Path, architecture: str, config: Mapping[str, Any]) -> None:
-    """Check that a model is not a wrapper around a text model (vision, audio, speech)."""
-    inner = next((key for key in _INNER_CONFIGS if isinstance(config.get(key), dict)), None)
-    if inner:
-        raise UserError(
-            f"{folder}: {architecture} is a wrapper around a text model ({inner} in config.json), such as a model that "
-            "also reads images or sound; only the text model itself can be pruned. Save the text model as a folder of "
-            "its own, with its own config.json"
-        )
 
 
 def _check_projections(folder: Path, architecture: str, config: dict[str, Any], tensors: set[str]) -> int:

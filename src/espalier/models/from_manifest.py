@@ -9,11 +9,11 @@ import torch
 
 from espalier.errors import UserError
 from espalier.models.architecture import EMBEDDINGS, HEAD, LAYERS, NORM, ROTARY
-from espalier.models.config_file import read_config
 from espalier.models.devices import count_gpus, lock_gpus
 from espalier.models.loading import choose_device, load_model
 from espalier.models.manifest import check_unchanged
 from espalier.models.sizes import ModelSizes
+from espalier.models.text_config import load_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,7 +75,7 @@ def load_from_manifest(manifest: Mapping[str, Any], *, dtype: str, device: str, 
     if chosen.type == "cuda" and gpus > 1:
         if gpus > torch.cuda.device_count():
             raise UserError(f"models[].gpus: got {gpus}, but {torch.cuda.device_count()} are visible to this job")
-        tied = bool(read_config(folder).get("tie_word_embeddings", False))
+        tied = bool(load_config(folder, trust_remote_code=manifest["trust_remote_code"]).tie_word_embeddings)
         devices = device_map(ModelSizes.from_dict(manifest["structure"]), gpus, tied=tied)
     return load_model(
         folder, dtype=dtype, device=chosen, trust_remote_code=manifest["trust_remote_code"], device_map=devices

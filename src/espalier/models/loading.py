@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ import torch
 
 from espalier.errors import UserError
 from espalier.models.architecture import HEAD
+from espalier.models.config_file import read_config
+from espalier.models.wrappers import KEY_MAPPING, find_wrapper
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,7 +44,7 @@ def load_model(
     trust_remote_code: bool = False,
     device_map: Mapping[str, int] | None = None,
 ) -> PreTrainedModel:
-    """Load weights for inference; every parameter comes from the folder.
+    """Load weights for inference; every parameter comes from the folder. Of a wrapper, only the text model is loaded.
 
     Args:
         folder: Folder in the format of `save_pretrained`.
@@ -57,21 +60,45 @@ def load_model(
     # Not at the top of the module: a job that needs only a tokenizer then loads no code of models.
     from transformers import AutoModelForCausalLM
 
-    from espalier.models.folder import check_precision
+    from espalier.models.folder import read_headers
+    from espalier.models.text_config import load_config
 
-    check_precision(folder)
-    model, found = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=trust_remote_code,
-        device_map=dict(device_map) if device_map else None if device.type == "cpu" else {"": device},
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # `_check_tensors` raises an error that names them
-    )
+    headers = read_headers(folder)
+    of_wrapper: dict[str, Any] = {}
+    if find_wrapper(folder, read_config(folder)):
+        of_wrapper = {"config": load_config(folder), "key_mapping": KEY_MAPPING}
+    with _without_report() if of_wrapper else nullcontext():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code and not of_wrapper,
+            device_map=dict(device_map) if device_map else None if device.type == "cpu" else {"": device},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `_check_tensors` raises an error that names them
+            **of_wrapper,
+        )
+    if of_wrapper:
+        found["unexpected_keys"] = set(found["unexpected_keys"]) & set(headers)  # others belong to other parts
+        model._weight_conversions = None  # otherwise `save_pretrained` writes the names of the wrapper  # noqa: SLF001
     _check_tensors(folder, model, found)
     return model.eval()
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep out of the log the report of transformers that lists all tensors of the other parts of a wrapper."""
+    loading = logging.getLogger("transformers.modeling_utils")
+
+    def is_no_report(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    loading.addFilter(is_no_report)
+    try:
+        yield
+    finally:
+        loading.removeFilter(is_no_report)
 
 
 def _check_tensors(folder: str | Path, model: PreTrainedModel, found: Mapping[str, Any]) -> None:

@@ -5,7 +5,9 @@ Jobs depend on the manifest instead of the weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from espalier.models.decoder import decoder_layers
 from espalier.models.folder import FILE_SUFFIXES, ModelFolder, inspect_folder
 from espalier.models.loading import load_model
 from espalier.models.sizes import sizes_from_shapes
+from espalier.models.text_config import load_config
+from espalier.models.wrappers import find_wrapper, text_name
 from espalier.progress import Progress
 
 # Keys of config.json that reports need for costs and for verdicts on serving programs. Reports do not read the model.
@@ -47,17 +51,20 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
             finite, or surgery does not support the layers.
     """
     folder = Path(folder)
-    summary = _as_loaded(folder, inspect_folder(folder, trust_remote_code=trust_remote_code), trust_remote_code)
+    config = _config_of(folder)
+    summary = inspect_folder(folder, trust_remote_code=trust_remote_code, text_config=config)
+    summary = _as_loaded(folder, summary, config, trust_remote_code)
     check_finite(folder, summary)
     return {
         "model": name,
         "folder": str(folder),
         "commit": commit,
         "trust_remote_code": trust_remote_code,
-        **{key: value for key, value in asdict(summary).items() if key != "sizes"},
+        **{key: value for key, value in asdict(summary).items() if key not in {"sizes", "wrapper"}},
         **{key: list(getattr(summary, key)) for key in ("weight_files", "biases", "block_norms")},
         "structure": summary.sizes.to_dict(),
-        "config": {key: value for key, value in read_config(folder).items() if key in _CONFIG_KEYS},
+        **({"wrapper": summary.wrapper._asdict()} if summary.wrapper else {}),
+        "config": {key: value for key, value in config.items() if key in _CONFIG_KEYS},
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(folder.iterdir())
@@ -66,27 +73,47 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
     }
 
 
-def _as_loaded(folder: Path, summary: ModelFolder, trust_remote_code: bool) -> ModelFolder:
-    """Return the summary with the sizes of the model that transformers builds from the folder.
+def _config_of(folder: Path) -> dict[str, Any]:
+    """Return the content of config.json. Of a wrapper, the config of its text model with the defaults of transformers.
 
-    This reads only headers, and the embeddings if the config ties them.
+    Defaults matter there: config.json of many wrappers leaves out sizes of the text model.
     """
+    config = read_config(folder)
+    if find_wrapper(folder, config) is None:
+        return config
+    with _config_errors_named(folder):
+        return json.loads(load_config(folder).to_json_string(use_diff=False))  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _config_errors_named(folder: Path) -> Iterator[None]:
+    """Turn errors of transformers into a UserError. For a config that it cannot use, it raises many kinds of errors."""
     try:
-        model = load_model(folder, dtype="auto", device=torch.device("meta"), trust_remote_code=trust_remote_code)
+        yield
     except UserError:
         raise
-    except Exception as error:  # transformers raises errors of many classes for a config that it cannot use
+    except Exception as error:
         reason = " ".join(str(error).split())[:150]
         raise UserError(
             f"{folder}: transformers cannot build the model that config.json describes ({type(error).__name__}: "
             f"{reason}); correct the file, or copy or stage the model again"
         ) from error
+
+
+def _as_loaded(folder: Path, summary: ModelFolder, config: Mapping[str, Any], trust_remote_code: bool) -> ModelFolder:
+    """Return the summary with the sizes of the model that transformers builds from the folder.
+
+    This reads only headers, and the embeddings if the config ties them.
+    """
+    with _config_errors_named(folder):
+        model = load_model(folder, dtype="auto", device=torch.device("meta"), trust_remote_code=trust_remote_code)
     if model.config.tie_word_embeddings and _has_equal_embeddings(folder, summary):
         model.tie_weights()
     decoder_layers(model)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    sizes = sizes_from_shapes(shapes, read_config(folder))
-    return replace(summary, sizes=sizes, n_params=sizes.total_params)
+    sizes = sizes_from_shapes(shapes, config)
+    architecture = type(model).__name__ if summary.wrapper else summary.architecture
+    return replace(summary, architecture=architecture, sizes=sizes, n_params=sizes.total_params)
 
 
 def _has_equal_embeddings(folder: Path, summary: ModelFolder) -> bool:
@@ -97,13 +124,19 @@ def _has_equal_embeddings(folder: Path, summary: ModelFolder) -> bool:
     found: list[torch.Tensor] = []
     for file in summary.weight_files:
         with safe_open(folder / file, framework="pt") as tensors:
-            names = {EMBEDDINGS, OUTPUT_EMBEDDINGS} & set(tensors.keys())
-            found += [tensors.get_tensor(name) for name in names]
+            names = _names_of(summary, tensors.keys())
+            found += [tensors.get_tensor(name) for name, own in names if own in {EMBEDDINGS, OUTPUT_EMBEDDINGS}]
     return len(found) < 2 or torch.equal(*found)
 
 
+def _names_of(summary: ModelFolder, names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the stored names of the tensors that are used, each with its name in the text model."""
+    pairs = ((name, text_name(name) if summary.wrapper else name) for name in names)
+    return [(name, own) for name, own in pairs if own is not None]
+
+
 def check_finite(folder: Path, summary: ModelFolder) -> None:
-    """Check that all weights are finite.
+    """Check that all weights are finite; of a wrapper, those of its text model.
 
     Raises:
         UserError: If a tensor contains NaN or infinity. The message names the first such tensor.
@@ -112,7 +145,7 @@ def check_finite(folder: Path, summary: ModelFolder) -> None:
     with Progress("checking weights", total=total, unit="B") as progress:
         for name in summary.weight_files:
             with safe_open(folder / name, framework="pt") as tensors:
-                for key in tensors.keys():  # noqa: SIM118 (it has keys, but is not a mapping)
+                for key, _ in _names_of(summary, tensors.keys()):
                     tensor = tensors.get_tensor(key)
                     if not torch.isfinite(tensor).all():
                         raise UserError(f"{folder / name}: {key} has values that are not finite; fetch the model again")

@@ -25,9 +25,9 @@ from espalier.models.architecture import (
     MLP_NORM,
     OUTPUT_EMBEDDINGS,
 )  # fmt: skip
-from espalier.models.config_file import read_config
-from espalier.models.folder import inspect_folder
+from espalier.models.folder import IncompleteConfigError, inspect_folder
 from espalier.models.sizes import ModelSizes, sizes_from_shapes
+from espalier.models.wrappers import read_text_config
 from espalier.planning.feasible import check_request
 from espalier.planning.select import SelectionOptions
 from espalier.planning.stock import stock_kv_group_counts
@@ -56,7 +56,8 @@ def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> KnownSizes 
     """Return the sizes of a model; None if they are not known yet.
 
     Sizes of a sandbox model follow from the config. Sizes of other models are read from the folder if it exists. An
-    unusable folder also gives None: `folder_problems` or the job `check_model` reports what is wrong with it.
+    unusable folder also gives None: `folder_problems` or the job `check_model` reports what is wrong with it. So does a
+    wrapper whose config.json leaves sizes of its text model to the defaults of transformers.
     """
     if model.sandbox:
         return _sandbox_sizes(model.sandbox, sandbox.vocab_size)
@@ -66,7 +67,7 @@ def known_sizes(model: ModelEntry, folder: str, sandbox: Sandbox) -> KnownSizes 
         sizes = inspect_folder(folder, trust_remote_code=model.trust_remote_code).sizes
     except UserError:
         return None
-    config = read_config(folder)
+    config = read_text_config(folder)
     counts = stock_kv_group_counts(sizes.layers[0].n_kv_groups, config) if "num_attention_heads" in config else None
     return KnownSizes(sizes, config.get("max_position_embeddings"), counts)
 
@@ -80,6 +81,8 @@ def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
         return []
     try:
         inspect_folder(model.path, trust_remote_code=model.trust_remote_code)
+    except IncompleteConfigError:
+        return []  # `check_model` fills in the defaults of transformers, which takes too long here
     except UserError as error:
         return [f"model {model.name!r}: {error}"]
     return []

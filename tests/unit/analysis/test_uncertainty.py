@@ -388,6 +388,13 @@ def test_costs_by_hand() -> None:
         text = model_text(analysis)
         assert f"the model's config has no known dtype ({dtype or 'none'})" in text
         assert "None" not in text
+    wrapper = {"architecture": "Gemma3ForConditionalGeneration", "n_params_left_out": 12_345}
+    found = costs_of(plan, "M", manifest | {"config": config, "wrapper": wrapper})
+    text = model_text(
+        json.loads(json.dumps(analyse_model(table(row("x-1", 0.5)), "M", headline_ratio=None, costs=found)))
+    )
+    line = " ".join(text.split())
+    assert "All numbers are of the text model in Gemma3ForConditionalGeneration. Its other parts (12,345 para" in line
 
 
 def test_gradient_profile_pools_the_projections_of_a_layer() -> None:

@@ -60,6 +60,15 @@ def test_plan_and_numbers_are_said(parts: dict[str, Any], tmp_path: Path) -> Non
     assert "vLLM" not in text
 
 
+def test_a_text_model_of_a_wrapper_says_that_images_are_not_read(parts: dict[str, Any], tmp_path: Path) -> None:
+    assert "image" not in card(parts, tmp_path)
+    wrapper = {"architecture": "Gemma3ForConditionalGeneration", "n_params_left_out": 12_345}
+    parts["manifest"]["wrapper"] = wrapper
+    text = card(parts, tmp_path)
+    assert "The base model is the text model inside Gemma3ForConditionalGeneration. This folder reads text only" in text
+    assert "other parts (12,345 parameters) are not included" in text
+
+
 def test_stubs_are_named_and_that_vllm_was_not_run(parts: dict[str, Any], tmp_path: Path) -> None:
     text = card(parts | {"stubs": True}, tmp_path)
     assert "(one KV group, or 32 channels)" in text

@@ -20,15 +20,31 @@ from espalier.export import make as making
 from espalier.export.licence import licence_of
 from espalier.export.make import export_checkpoint
 from espalier.export.parity import compare, make_prompts, reference
-from espalier.files import read_json
+from espalier.files import read_json, write_json
 from espalier.models import pruned_blocks
 from espalier.models.loading import load_model
+from espalier.models.manifest import make_manifest
+from espalier.models.sizes import ModelSizes
 from espalier.models.surgery import prune
+from espalier.planning.plan import Plan
+from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from tests.conftest import REPOSITORY
-from tests.unit.export.conftest import Source, source_in
+from tests.unit.export.conftest import (
+    N_CHANNELS,
+    N_KV,
+    N_LAYERS,
+    ODD,
+    WIDE,
+    Source,
+    description_of,
+    source_in,
+)
 from tests.unit.models.test_surgery import logits
+from tests.unit.wrappers import random_wrapper
 
 Make = Callable[..., Source]
+SHAPE = ((1,),) * N_LAYERS, (WIDE[:16],) * N_LAYERS, ()
+FOUR_TYPES = {"layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]}
 
 
 def export(source: Source, checkpoint: Path, *, dtype: str = "stored", stubs: bool = False) -> None:
@@ -50,6 +66,31 @@ def exported(tmp_path_factory: pytest.TempPathFactory, pages: list[str]) -> tupl
 
 
 # --- content of the folder ---
+
+
+@pytest.mark.parametrize("kept", [ODD, SHAPE], ids=["differing", "stock"])
+def test_the_text_model_of_a_wrapper(tmp_path: Path, pages: list[str], kept: tuple[Any, ...]) -> None:
+    """A fresh process loads the export, which holds nothing of the image part."""
+    tokenizer = wrap(train_tokenizer("llama", pages, 400), model_max_length=128, chat=True)
+    wrapper = random_wrapper("gemma3", text={"vocab_size": len(tokenizer), "num_hidden_layers": N_LAYERS, **FOUR_TYPES})
+    wrapper.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    tokenizer_config = read_json(tmp_path / "base/tokenizer_config.json") | {"processor_class": "Gemma3Processor"}
+    write_json(tmp_path / "base/tokenizer_config.json", tokenizer_config)
+    manifest = make_manifest("A", tmp_path / "base", trust_remote_code=False, commit=None)
+    plan = Plan((N_KV,) * N_LAYERS, (N_CHANNELS,) * N_LAYERS, *kept)
+    description = description_of(manifest, plan, ModelSizes.from_dict(manifest["structure"]))
+    export(Source(tmp_path / "base", manifest, description, plan), tmp_path / "out")
+    parity = read_json(tmp_path / "out/parity.json")
+    assert parity["passed"]
+    assert parity["logits"]["max_abs_difference"] == 0.0
+    config = read_json(tmp_path / "out/config.json")
+    assert not {"text_config", "vision_config", "mm_tokens_per_image"} & set(config)
+    if kept == SHAPE:
+        assert (config["model_type"], config["architectures"]) == ("gemma3_text", ["Gemma3ForCausalLM"])
+    assert "processor_class" not in read_json(tmp_path / "out/tokenizer_config.json")
+    assert read_json(tmp_path / "out/plan.json")["base_model"]["wrapper"] == manifest["wrapper"]
+    assert "the text model inside Gemma3ForConditionalGeneration" in (tmp_path / "out/README.md").read_text()
 
 
 @pytest.mark.parametrize(

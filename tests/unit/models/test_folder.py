@@ -9,8 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
@@ -310,21 +308,6 @@ def test_tensors_outside_the_decoder_are_left_alone(
     with caplog.at_level("WARNING", logger="espalier"):
         assert make_manifest("A", tmp_path, trust_remote_code=False, commit=None)["n_params"] == 18_720
     assert "tensors outside the decoder are ignored, such as v_head.summary.weight" in caplog.text
-
-
-def test_a_wrapper_around_a_text_model_is_named(tmp_path: Path, plain_tokenizer: object) -> None:
-    text = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "head_dim": 8,
-            "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-              "image_size": 28, "patch_size": 14}  # fmt: skip
-    model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4))
-    model.save_pretrained(tmp_path)
-    PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(tmp_path)
-    with pytest.raises(
-        UserError,
-        match=r"Gemma3ForConditionalGeneration is a wrapper around a text model \(text_config in config.json\)",
-    ):
-        inspect_folder(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["generation_config.json", "tokenizer_config.json", "extra.txt"])

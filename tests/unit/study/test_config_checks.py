@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from espalier.config import load_study
-from espalier.files import write_json
+from espalier.files import read_json, write_json
 from espalier.models.folder import inspect_folder
 from espalier.study.config_checks import (
     data_problems,
@@ -21,6 +23,7 @@ from espalier.study.evaluation import EvaluationSettings
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 from tests.unit.conftest import random_model
+from tests.unit.wrappers import random_wrapper
 
 SANDBOX = {"name": "A", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}
 
@@ -85,6 +88,23 @@ def test_a_folder_is_read_when_it_is_there(model_folder: Path) -> None:
     assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder / "absent")) == []
     (model_folder / "model.safetensors").write_bytes(b"broken")  # reported by the job that checks models
     assert problems(study(model, grid={"taylor_seq_len": [200]}), str(model_folder)) == []
+
+
+def test_of_a_wrapper_the_text_model_is_checked(tmp_path: Path, plain_tokenizer: Tokenizer) -> None:
+    """If config.json leaves sizes to transformers, which is not imported here, the job `check_model` checks them."""
+    folder = tmp_path / "wrapper"
+    random_wrapper("gemma3").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(folder)
+    (model,) = load_study(config := study({"name": "A", "family": "Gemma", "kind": "base", "path": str(folder)})).models
+    assert folder_problems(model, "nowhere") == []
+    assert problems(config | {"evaluation": {}}, str(folder))[0].endswith("give at most 128")
+    content = read_json(folder / "config.json")
+    del content["text_config"]["num_attention_heads"]
+    write_json(folder / "config.json", content)
+    assert folder_problems(model, "nowhere") == []
+    assert problems(config | {"evaluation": {}}, str(folder)) == []
+    write_json(folder / "config.json", content | {"model_type": "mllama"})
+    assert "units for layers that attend to images" in folder_problems(model, "nowhere")[0]
 
 
 def test_a_folder_that_cannot_be_pruned_is_refused_until_it_was_checked(model_folder: Path, tmp_path: Path) -> None:

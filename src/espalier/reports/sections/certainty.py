@@ -72,6 +72,9 @@ def costs_section(texts: Texts, analysis: Content, content: Content) -> ReportSe
     text = content["ppl_accuracy"]["text"]
     about = texts("costs.about", text=format_value(text), dtype=format_value(costs["dtype"]))
     remarks = [texts("costs.none", reason=texts.reason(costs))] if costs["reason"] else []
+    if wrapper := costs.get("wrapper"):
+        left_out = format_value(wrapper["n_params_left_out"])
+        remarks.append(texts("costs.wrapper", name=wrapper["architecture"], n=left_out))
     return ReportSection(texts("s.costs"), [about], [Table(header, rows)], remarks)
 
 
