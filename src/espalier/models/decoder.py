@@ -327,6 +327,6 @@ def _count_rows(layer: nn.Module, block: Block) -> int:
 def _refusal(model: nn.Module, problem: str) -> str:
     return (
         f"architecture {type(model).__name__} is not supported: {problem}; supported are decoders with separate "
-        "q, k, v, o, gate, up and down projections (Llama, Mistral, Qwen2, Qwen3 and the like), or with q, k, v or "
-        "gate, up fused (Phi-3, GLM), in full precision"
+        "q, k, v, o, gate, up and down projections (Llama, Mistral, Qwen2, Qwen3 and the like), with q, k, v or "
+        "gate, up fused (Phi-3, GLM), or with experts (Mixtral, Qwen3-MoE), in full precision"
     )

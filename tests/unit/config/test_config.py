@@ -41,6 +41,7 @@ def test_calibration_is_named_after_its_dataset() -> None:
 
 
 REAP = {"name": "reap", "units": ["expert"], "criterion": "reap"}
+REAP_STUDY = {"methods": [REAP], "grid": {"methods": ["reap"]}}
 DEPTH = {"name": "depth", "units": ["layer"]}
 DEPTH_STUDY = {"methods": [DEPTH], "grid": {"methods": ["depth"]}}
 BAD = [
@@ -102,6 +103,12 @@ BAD = [
     ({"methods": [{**DEPTH, "normalise": "layer"}]}, "methods[0]: normalise 'layer' has no effect on whole layers"),
     ({"methods": [{**DEPTH, "allocation": "uniform"}]}, "methods[0]: allocation 'uniform' is for groups; with units"),
     ({"methods": [{"name": "t", "criterion": "constant"}]}, "methods[0]: criterion 'constant' gives all units the sam"),
+    ({**REAP_STUDY, "selection": {"freeze_last_layers": 2}},
+     "selection.freeze_last_layers: 2 gives layers different numbers of experts, but methods[0] ('reap') removes equa"),
+    ({**REAP_STUDY, "selection": {"collapse_below": 0.5}},
+     "selection.collapse_below: 0.5 gives layers different numbers of experts, but methods[0] ('reap') removes equa"),
+    ({**REAP_STUDY, "selection": {"mlp_multiple_of": 8}},
+     "selection.mlp_multiple_of: 8 has no effect, because all methods of the grid remove experts; remove it"),
     ({**DEPTH_STUDY, "selection": {"max_layer_ratio": 0.5}},
      "selection.max_layer_ratio: 0.5 forbids removing whole layers, which methods[0] ('depth') does; remove one of"),
     ({**DEPTH_STUDY, "selection": {"collapse_below": 0.5}},
