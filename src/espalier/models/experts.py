@@ -81,7 +81,7 @@ def experts_problem(layer: nn.Module) -> str | None:
     if not (isinstance(reader, nn.Parameter) and isinstance(writer, nn.Parameter)):
         return f"has no {EXPERTS.reader} and {EXPERTS.writer} of all experts in {EXPERTS.path}"
     if router is None:
-        return f"has experts, but no router {EXPERTS.router}"
+        return f"has experts, but no router {EXPERTS.router}; pruning them would need an entry in the table of layouts"
     weight = getattr(router, "weight", None)
     shapes = [None if each is None else tuple(each.shape) for each in (reader, writer, weight)]
     n, hidden, width = writer.shape if writer.dim() == 3 else (0, 0, 0)

@@ -21,7 +21,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,11 @@ from numpy.typing import NDArray
 from espalier.errors import UserError
 from espalier.models.kept_experts import KeptExperts
 from espalier.models.sizes import ModelSizes
-from espalier.planning.experts import ChannelOrder
 from espalier.planning.groups import ATTENTION_ID, GroupTable
 from espalier.planning.stock import KeptLayer
+
+if TYPE_CHECKING:
+    from espalier.planning.experts import ChannelOrder
 
 REMEDY = "make the plan again"
 REMOVED = "removed"
