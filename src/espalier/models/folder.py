@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,6 +110,7 @@ def inspect_folder(folder: str | Path, *, trust_remote_code: bool = False) -> Mo
     shapes = _merge_experts(folder, parameter_shapes(headers, config))
     n_layers = _check_projections(folder, architecture, config, set(shapes))
     _check_shapes(folder, shapes, config)
+    _check_expert_shapes(folder, shapes, config)
     sizes = sizes_from_shapes(shapes, config)
     parts = {match.groups() for name in shapes if (match := _IN_BLOCK.match(name))}
     return ModelFolder(
@@ -283,7 +284,7 @@ def _merge_experts(folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str
                     f"{folder}: {prefix.rstrip('.')} has no {missing[0]} projection of expert {number}; copy or stage "
                     "the model again"
                 )
-            if of_one != experts[min(experts)] or of_one["gate"] != of_one["up"] != of_one["down"][::-1]:
+            if of_one != experts[min(experts)] or not of_one["gate"] == of_one["up"] == of_one["down"][::-1]:
                 raise UserError(
                     f"{folder}: the experts of {prefix.rstrip('.')} differ in shape (expert {number}: "
                     f"{', '.join(map(str, of_one.values()))}); copy or stage the model again"
@@ -291,7 +292,26 @@ def _merge_experts(folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str
     return merge_experts(shapes)
 
 
-def _layers_with_experts(tensors: Collection[str]) -> set[int]:
+def _check_expert_shapes(folder: Path, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
+    """Check that the tensors of experts and routers fit each other, and that a router chooses among its experts."""
+    for number in sorted(_layers_with_experts(shapes)):
+        paths = (EXPERTS.reader_path, EXPERTS.writer_path, EXPERTS.router_path)
+        reader, writer, router = (shapes[f"{LAYERS}.{number}.{path}"] for path in paths)
+        n, hidden, width = writer if len(writer) == 3 else (0, 0, 0)
+        if 0 in writer or (reader, writer, router) != ((n, 2 * width, hidden), (n, hidden, width), (n, hidden)):
+            raise UserError(
+                f"{folder}: the experts of {LAYERS}.{number} have shapes {reader} and {writer} and their router "
+                f"{router}, which do not form gate, up, down and one row per expert; copy or stage the model again"
+            )
+        chosen = config["num_experts_per_tok"]
+        if not isinstance(chosen, int) or not 1 <= chosen <= n:
+            raise UserError(
+                f"{folder}: num_experts_per_tok in config.json is {chosen!r}, but {LAYERS}.{number} has {n} experts; "
+                f"allowed: 1 to {n}. Correct the file, or copy or stage the model again"
+            )
+
+
+def _layers_with_experts(tensors: Iterable[str]) -> set[int]:
     """Return the numbers of the layers that have all tensors of experts in the known layout."""
     found: dict[int, set[str]] = {}
     for name in tensors:

@@ -392,7 +392,8 @@ def _read_experts(layer: Mapping[str, Any], index: int, of_each: _BlockMask) -> 
     channels = _read_block(layer, EXPERT_CHANNELS, index) if EXPERT_CHANNELS in layer else None
     if channels is not None:
         bits = np.unpackbits(np.frombuffer(channels.bits, dtype=np.uint8))[: channels.n]
-        n_each = bits.reshape(experts.n_kept, -1).sum(axis=1) if channels.n == experts.n_kept * of_each.n else ()
+        is_whole = experts.n_kept and channels.n == experts.n_kept * of_each.n
+        n_each = bits.reshape(experts.n_kept, -1).sum(axis=1) if is_whole else ()
         if set(n_each) != {of_each.n_kept}:
             raise UserError(
                 f"plan.layers[{index}].{EXPERT_CHANNELS}: each of the {experts.n_kept} kept experts must keep "

@@ -22,6 +22,7 @@ from espalier.models.folder import inspect_folder
 from espalier.models.loading import choose_device, load_model, load_tokenizer
 from espalier.models.manifest import check_unchanged, make_manifest
 from tests.unit.conftest import random_model
+from tests.unit.models.test_expert_families import expert_model
 
 CPU = torch.device("cpu")
 
@@ -314,6 +315,8 @@ def test_a_known_construction_is_refused_with_what_it_would_need(
         ({"mlp.experts.0.down_proj": None, "mlp.experts.0.up_proj": None, "mlp.experts.0.gate_proj": None},
          r"model.layers.1 has no down projection of expert 0"),
         ({"mlp.experts.1.up_proj": (4, 32)}, r"the experts of model.layers.1 differ in shape \(expert 1: "),
+        ({"mlp.experts.1.up_proj": (4, 32), "mlp.experts.0.up_proj": (4, 32)}, "the experts of model.layers.1 differ"),
+        ({"mlp.gate": (3, 32)}, r"have shapes \(2, 16, 32\) and \(2, 32, 8\) and their router \(3, 32\), which do not"),
         ({"mlp.gate": None}, r"its layers have experts in a layout that is not in the table of layouts"),
     ],
 )  # fmt: skip
@@ -333,6 +336,17 @@ def test_incomplete_experts_are_named(
     edited(tmp_path, plain_tokenizer, edit)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_experts_per_tok": 1}), encoding="utf-8")
+    with pytest.raises(UserError, match=line):
+        inspect_folder(tmp_path)
+
+
+@pytest.mark.parametrize("chosen", [0, 7, "two", 2.5])
+def test_a_router_chooses_among_its_experts(chosen: object, tmp_path: Path, plain_tokenizer: object) -> None:
+    expert_model("mixtral").save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_experts_per_tok": chosen}), encoding="utf-8")
+    line = rf"num_experts_per_tok in config.json is {chosen!r}, but model.layers.0 has 6 experts; allowed: 1 to 6"
     with pytest.raises(UserError, match=line):
         inspect_folder(tmp_path)
 
