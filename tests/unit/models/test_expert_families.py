@@ -23,7 +23,7 @@ from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.errors import UserError
 from espalier.export.build import check_target, find_stock_shape, stock_model
 from espalier.jobs.check_architecture import check_architecture
-from espalier.models.architecture import EXPERT_FAMILIES, FAMILIES
+from espalier.models.architecture import EXPERT_FAMILIES, FAMILIES, PROJECTION_NAMES
 from espalier.models.decoder import decoder_layers, n_groups, params_per_group
 from espalier.models.experts import n_experts, params_per_expert
 from espalier.models.folder import inspect_folder
@@ -37,8 +37,10 @@ from espalier.planning.plan import Plan
 from espalier.planning.scores import ScoreSettings
 from espalier.planning.select import SelectionOptions
 from espalier.planning.stock import StockShape, stock_kv_group_counts, stock_shape
+from espalier.recovery.lora import LoraSettings, attach
 from espalier.scoring.engine import score_requests
 from espalier.scoring.requests import Request
+from espalier.serving.inference_timing import versions_of
 from tests.unit.calibration.test_priors import losses_without
 from tests.unit.scoring.reference import plain_score
 
@@ -479,6 +481,20 @@ def test_experts_that_do_not_fit_are_refused(kept: KeptExperts, line: str) -> No
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     with pytest.raises(UserError, match="layer 7 of the model has no experts"):
         prune(model, *WHOLE, (), {7: kept})
+
+
+def test_only_attention_gets_adapters(model: PreTrainedModel, sequences: torch.Tensor) -> None:
+    prune(model, *PLANS["experts"])
+    adapted = attach(model, LoraSettings(4, 8, 0.0, PROJECTION_NAMES, 0))
+    adapted(input_ids=sequences, labels=sequences).loss.backward()
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert len(trained) == 2 * 4 * 2  # layers, projections, A and B
+    assert all("self_attn" in name for name in trained)
+
+
+def test_versions_of_a_timed_model(model: PreTrainedModel) -> None:
+    versions = versions_of(model, *PLANS["experts"], multiple=8)
+    assert [n_experts(decoder_layers(each)[0]) for each in versions.values()] == [N_EXPERTS, 3]
 
 
 def test_group_counts_of_experts(model: PreTrainedModel) -> None:
