@@ -19,6 +19,7 @@ rule consolidate_study:
             "planning/plan.py",
             "planning/stock.py",
             "models/architecture.py",
+            "models/kept_experts.py",
             "models/sizes.py",
             "recipe.py",
             "versions.py",

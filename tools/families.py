@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from espalier.export.gguf.source import MODEL_TYPES, STOCK_TYPES
-from espalier.models.architecture import FAMILIES, UNITS
+from espalier.models.architecture import EXPERT, EXPERT_FAMILIES, FAMILIES, UNITS
 from espalier.models.wrappers import WRAPPERS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -18,7 +18,7 @@ BEGIN_WRAPPERS, END_WRAPPERS = "<!-- wrappers: generated, do not edit -->", "<!-
 
 def families_table() -> str:
     """Return the Markdown table: one row for each family, with its units and its exports."""
-    units = [f"{unit.title}s" for unit in UNITS.values()]
+    units = [f"{unit.title}s" for name, unit in UNITS.items() if name != EXPERT]
     header = ["family", "`model_type`", *units, "layers that differ", "stock checkpoint: heads", "GGUF"]
     rows = [header, ["---", "---", *(":---:" for _ in units), ":---:", "---", "---"]]
     for name, family in FAMILIES.items():
@@ -34,9 +34,21 @@ def wrappers_table() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
+def experts_table() -> str:
+    """Return the Markdown table of families with experts."""
+    header = [
+        "family with experts", "`model_type`", "experts", "KV groups", "channels of each expert", "layers",
+        "layers that differ", "stock checkpoint: heads", "GGUF",
+    ]  # fmt: skip
+    rows = [header, ["---", "---", *([":---:"] * 5), "---", "---"]]
+    for name, family in EXPERT_FAMILIES.items():
+        rows.append([family.title, f"`{name}`", *(["yes"] * 4), "no", str(family.heads), _gguf(name)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
 def insert_families(page: str) -> str:
-    """Return a page with the table of families inserted between its markers."""
-    return _insert(page, families_table(), BEGIN, END)
+    """Return a page with the tables of families inserted between their markers."""
+    return _insert(page, f"{families_table()}\n{experts_table()}", BEGIN, END)
 
 
 def insert_wrappers(page: str) -> str:

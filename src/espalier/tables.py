@@ -56,8 +56,12 @@ class Importance(_Table):
 
     n_samples: Series[int] = pa.Field(ge=0, description="Calibration sequences; 0 for a criterion that reads no text.")
     layer: Series[int] = pa.Field(ge=0, description="Number of the decoder layer.")
-    block: Series[pa.String] = pa.Field(isin=["attention", "mlp"], description="Block that the group belongs to.")
-    group: Series[int] = pa.Field(ge=0, description="Number of the KV group or MLP channel in its block.")
+    block: Series[pa.String] = pa.Field(
+        isin=["attention", "mlp", "experts"], description="Block that the group belongs to; `experts`: whole experts."
+    )
+    group: Series[int] = pa.Field(
+        ge=0, description="Number of the KV group, MLP channel or expert. Channels of experts count expert by expert."
+    )
     importance: Series[float] = pa.Field(
         ge=0, lt=float("inf"), description="Sum of the criterion over the weights of the group."
     )
@@ -283,6 +287,9 @@ class Layers(_Table):
     attention_after: Series[int] = pa.Field(ge=0, description="Prunable attention parameters after pruning.")
     mlp_before: Series[int] = pa.Field(ge=0, description="Prunable MLP parameters before pruning.")
     mlp_after: Series[int] = pa.Field(ge=0, description="Prunable MLP parameters after pruning.")
+    kept_experts: Series[pd.Int64Dtype] | None = pa.Field(
+        ge=0, nullable=True, coerce=True, description="Experts kept, of models with experts; null in a dense layer."
+    )
     study: Series[pa.String] | None = pa.Field(description="Name of the study.")
     method: Series[pa.String] | None = pa.Field(nullable=True, description="Pruning method.")
     pruning_ratio: Series[float] | None = pa.Field(gt=0, lt=1, description="Requested share of all parameters.")
@@ -380,6 +387,7 @@ _UNITS = {
     r"n_params|params_.*|attention_(before|after)|mlp_(before|after)|n_trainable": "parameters",
     r"kept_kv_groups": "KV groups",
     r"kept_mlp_channels": "MLP channels",
+    r"kept_experts": "experts",
     r"acc_mean_rule": "none",
     r"acc_kept.*": "fraction of the unpruned model",
     r"acc_.*|.*_fraction|pruning_ratio": "fraction (0 to 1)",

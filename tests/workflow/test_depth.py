@@ -69,9 +69,9 @@ def test_a_depth_study_from_plan_to_stock_checkpoint(snakemake: Run, tmp_path: P
     np.testing.assert_allclose(found["found"], samples.loglikelihood, atol=1e-4, rtol=0)
 
 
-def load_in_fresh_process(results: Path, checkpoint: Path, file: Path) -> dict[str, Any]:
+def load_in_fresh_process(results: Path, checkpoint: Path, file: Path, experiment: str = EXPERIMENT) -> dict[str, Any]:
     """Score the evaluated requests with a checkpoint in a process that has no code of ours."""
-    samples = read_table(results / f"experiments/A/{EXPERIMENT}/samples.parquet")
+    samples = read_table(results / f"experiments/A/{experiment}/samples.parquet")
     requests = read_table(results / "requests/A.parquet")
     pairs = samples.merge(requests, on=["task", "doc_id", "choice"], how="left", validate="one_to_one")
     assert len(pairs) == len(samples) == 12  # six documents with two choices

@@ -17,9 +17,7 @@ from tests.conftest import Run
 pytestmark = pytest.mark.long
 
 
-def test_generative_tasks_have_their_own_columns(
-    planned_study: dict[str, Any], tmp_path: Path, snakemake: Run
-) -> None:
+def test_generative_tasks_have_their_own_columns(planned_study: dict[str, Any], tmp_path: Path, snakemake: Run) -> None:
     world = make_world(0)
     for split in ("train", "validation"):
         rows = make_task_documents(world, "boolq", split, 5, 0)

@@ -37,11 +37,14 @@ def main(
     table = read_table(layers)
     provenance = collect_provenance(read_table(table_of_experiments), config, [model])
     manifest = next((read_json(path) for path in manifests), None)
+    experts = [layer.get("n_experts", 0) for layer in manifest["structure"]["layers"]] if manifest else None
     with atomic_folder(folder) as temporary:
         compared = list(sizes(manifests, imported, experiments))
         names = [None, *(experiment for experiment, _, _ in compared), None]
         for place, (experiment, total_params, widths) in enumerate(compared):
-            comparison = compare_structure(table, total_params, experiment, model, widths_before=widths)
+            comparison = compare_structure(
+                table, total_params, experiment, model, widths_before=widths, experts_before=experts
+            )
             comparison["deployment"] = serving_verdicts(table, model, experiment, manifest)
             write_text(temporary / f"{experiment}.txt", structure_text(comparison, language))
             page = structure_html(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -45,12 +45,12 @@ def costs_of(layers: pd.DataFrame, model: str, manifest: Mapping[str, Any] | Non
         kv_groups=[layer.n_kv_groups for layer in structure.layers],
         attention_params=[layer.attention_params for layer in structure.layers],
         mlp_channels=[layer.n_mlp_channels for layer in structure.layers],
-        mlp_params=[layer.mlp_params for layer in structure.layers],
+        mlp_params=_active_mlp(structure, [(layer.mlp_params, layer.n_experts) for layer in structure.layers], config),
         n_params=structure.total_params,
     )
     plans = layers[layers["model"] == model]
     by_experiment = {
-        str(name): _plan_costs(rows, structure, sizes) for name, rows in plans.groupby("experiment", sort=False)
+        str(name): _plan_costs(rows, structure, sizes, config) for name, rows in plans.groupby("experiment", sort=False)
     }
     return {
         **({"wrapper": manifest["wrapper"]} if "wrapper" in manifest else {}),
@@ -73,16 +73,40 @@ def _dtype(config: Mapping[str, Any]) -> str | None:
     return config.get("dtype") or config.get("torch_dtype")
 
 
-def _plan_costs(rows: pd.DataFrame, structure: ModelSizes, sizes: CostSizes) -> Costs:
+def _plan_costs(rows: pd.DataFrame, structure: ModelSizes, sizes: CostSizes, config: Mapping[str, Any]) -> Costs:
     kept = int(rows["params_after"].sum()) + structure.other_params
+    mlp_params = [int(value) for value in rows["mlp_after"]]
+    if structure.has_experts and "kept_experts" in rows:
+        n_experts = [0 if pd.isna(value) else int(value) for value in rows["kept_experts"]]
+        mlp_params = _active_mlp(structure, list(zip(mlp_params, n_experts, strict=True)), config)
     return costs(
         sizes,
         kv_groups=rows["kept_kv_groups"],
         attention_params=rows["attention_after"],
         mlp_channels=rows["kept_mlp_channels"],
-        mlp_params=rows["mlp_after"],
+        mlp_params=mlp_params,
         n_params=kept,
     )
+
+
+def _active_mlp(structure: ModelSizes, kept: Sequence[tuple[int, int]], config: Mapping[str, Any]) -> list[int]:
+    """Return the MLP weights of each layer that a token is multiplied with.
+
+    With experts, these are the experts that a token is routed to, the router, and the shared expert with its gate.
+
+    Args:
+        structure: Sizes of the unpruned model.
+        kept: Kept MLP parameters and kept experts of each layer; 0 experts in a dense or removed layer.
+        config: Config of the model.
+    """
+    hidden, shared = int(config["hidden_size"]), int(config.get("shared_expert_intermediate_size") or 0)
+    whole = (3 * shared + 1) * hidden if shared else 0
+    return [
+        params // n_experts * layer.experts_per_token + n_experts * layer.router_params + whole
+        if layer.n_experts and n_experts
+        else params
+        for layer, (params, n_experts) in zip(structure.layers, kept, strict=True)
+    ]
 
 
 def _cost_sizes(structure: ModelSizes, config: Mapping[str, Any]) -> CostSizes:
@@ -98,5 +122,5 @@ def _cost_sizes(structure: ModelSizes, config: Mapping[str, Any]) -> CostSizes:
         lm_head_params=int(config["vocab_size"]) * hidden,
         dtype=dtype if dtype in DTYPE_BYTES else None,
         kv_group_biases=max(0, first.kv_group_params - weights),
-        mlp_channel_biases=max(0, first.mlp_channel_params - 3 * hidden),
+        mlp_channel_biases=max(0, first.mlp_channel_params // max(1, first.n_experts) - 3 * hidden),
     )

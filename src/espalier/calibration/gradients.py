@@ -11,9 +11,9 @@ After k sequences, each sum is over the first k sequences. One pass over n seque
 every sample count up to n.
 
 Sums are float32 for every dtype of the model. During the backward pass, each projection adds its gradient directly to
-its sums (`espalier.calibration.summed_linear`). No parameter gets a gradient of its own, so the gradients of the whole
-model never exist at the same time. Logits and losses are computed in pieces, so their memory does not grow with the
-number of tokens in a forward pass.
+its sums (`espalier.calibration.summed_linear`), and so does each expert (`espalier.calibration.experts`). No parameter
+gets a gradient of its own, so the gradients of the whole model never exist at the same time. Logits and losses are
+computed in pieces, so their memory does not grow with the number of tokens in a forward pass.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from espalier.calibration.experts import recording_expert_inputs, summing_experts, summing_router
 from espalier.calibration.summed_linear import LinearSums, summed_linear
 from espalier.errors import UserError
 from espalier.models.context import context_length
-from espalier.models.decoder import ALL_ROLES, Projection, decoder_layers, get_projection, projections
+from espalier.models.decoder import ALL_ROLES, ROUTER, Projection, decoder_layers, get_projection, projections
+from espalier.models.experts import get_router
 from espalier.planning.criteria import Statistic, needs_backward
 from espalier.progress import Progress
 from espalier.scoring.head import decoder_bypassed, positions_at_once
@@ -274,6 +276,10 @@ def _accumulating_gradients(
             for linear, weight, bias in _by_projection(model, sums):
                 linear.weight.requires_grad_(True)  # so that the backward pass reaches this projection
                 stack.enter_context(summed_linear(linear, _linear_sums(weight, bias)))
+            for layer, of_experts, of_router in _by_experts(model, sums):
+                linear_sums = {key: _linear_sums(each, None) for key, each in of_experts.items()}
+                stack.enter_context(summing_experts(layer, linear_sums))
+                stack.enter_context(summing_router(layer, _linear_sums(of_router, None)))
         if checkpointing:
             stack.enter_context(gradient_checkpointing(decoder_layers(model)))
         try:
@@ -288,9 +294,25 @@ def _by_projection(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[tup
     layers, roles = decoder_layers(model), {role.name: role for role in ALL_ROLES}
     found: dict[tuple[int, str], list[Sums]] = {}
     for each in sums:
-        found.setdefault((each.projection.layer, each.projection.name), []).append(each)
+        if each.projection.expert is None:
+            found.setdefault((each.projection.layer, each.projection.name), []).append(each)
     for (layer, name), (weight, *bias) in found.items():  # in the order of `make_sums`
         yield get_projection(layers[layer], roles[name]), weight, bias[0] if bias else None
+
+
+def _by_experts(
+    model: PreTrainedModel, sums: Sequence[Sums]
+) -> Iterator[tuple[nn.Module, dict[tuple[int, str], Sums], Sums]]:
+    """Yield each layer whose experts have sums, with these sums by expert and projection, and those of its router."""
+    layers = decoder_layers(model)
+    found: dict[int, dict[tuple[int, str], Sums]] = {}
+    for each in sums:
+        if each.projection.expert is not None:
+            found.setdefault(each.projection.layer, {})[each.projection.expert, each.projection.name] = each
+    for layer, by_projection in found.items():
+        router = next(key for key in by_projection if key[0] == ROUTER)
+        of_router = by_projection.pop(router)
+        yield layers[layer], by_projection, of_router
 
 
 def _linear_sums(weight: Sums, bias: Sums | None) -> LinearSums:
@@ -333,6 +355,12 @@ def _recording_inputs(model: PreTrainedModel, sums: Sequence[Sums]) -> Iterator[
             totals = [each.squared_input for each in of_parameters if each and each.squared_input is not None]
             if totals:
                 stack.callback(linear.register_forward_pre_hook(partial(record, totals)).remove)
+        for layer, of_experts, of_router in _by_experts(model, sums):
+            inputs = {key: each.squared_input for key, each in of_experts.items() if each.squared_input is not None}
+            if inputs and of_router.squared_input is not None:
+                stack.enter_context(recording_expert_inputs(layer, inputs))
+                router = get_router(layer)
+                stack.callback(router.register_forward_pre_hook(partial(record, [of_router.squared_input])).remove)
         yield
 
 

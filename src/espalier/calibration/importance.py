@@ -14,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from espalier.calibration.experts import counting_tokens, log_unreached, recording_outputs
 from espalier.calibration.gradient_statistics import Moments, pool
 from espalier.calibration.gradients import Sums, accumulate, check_length, make_sums
 from espalier.calibration.pass_size import PassSettings, PassSize, choose_pass_size, out_of_memory_error
 from espalier.calibration.reductions import ReducedParameter, reduce_parameters
-from espalier.models.decoder import decoder_layers, n_kv_groups
+from espalier.errors import UserError
+from espalier.models.decoder import ROUTER, Projection, decoder_layers, n_kv_groups
+from espalier.models.experts import has_experts
 from espalier.planning.criteria import CRITERIA, Criterion
 from espalier.progress import Progress
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 GroupImportance = dict[tuple[int, str], npt.NDArray[np.float64]]
 Columns = dict[str, npt.NDArray[np.generic]]
+EXPERT_ROWS = "experts"
+"""`block` of the rows of experts in the importance table."""
 NO_SAMPLES = 0  # sample count in tables of criteria that read no text
 logger = logging.getLogger(__name__)
 
@@ -60,6 +65,9 @@ def _sum_groups(
         projection = each.projection
         if found.features is None:
             continue
+        if projection.expert is not None:
+            _add_expert(importance, projection, found.features)
+            continue
         parts = projection.parts or (len(found.features),)
         n_groups = n_kv_groups[projection.layer] if projection.block == "attention" else parts[-1]
         # In each part, the features of a group are consecutive (see `espalier.models.decoder`).
@@ -70,9 +78,27 @@ def _sum_groups(
     return importance
 
 
+def _add_expert(importance: GroupImportance, projection: Projection, features: npt.NDArray[np.float64]) -> None:
+    """Add the features of a projection of an expert, or of the router, to the experts and channels of its layer.
+
+    The channels of all experts of a layer are in one array, expert by expert.
+    """
+    experts = importance.setdefault((projection.layer, EXPERT_ROWS), np.zeros(projection.n_experts))
+    if projection.expert == ROUTER:
+        experts += features
+        return
+    n_channels = projection.parts[-1] if projection.parts else len(features)
+    channels = importance.setdefault((projection.layer, "mlp"), np.zeros(projection.n_experts * n_channels))
+    channels.reshape(-1, n_channels)[projection.expert] += features.reshape(-1, n_channels).sum(axis=0)
+    experts[projection.expert] += features.sum()
+
+
 def importance_rows(importance: GroupImportance, n_samples: int) -> Columns:
-    """Return the columns of the importance table, one row per group: by layer, block (attention first) and group."""
-    keys = sorted(importance, key=lambda key: (key[0], key[1] != "attention"))
+    """Return the columns of the importance table, one row per group: by layer, block (attention first) and group.
+
+    A layer with experts has a row for each expert, and a row for each channel of each expert.
+    """
+    keys = sorted(importance, key=lambda key: (key[0], ("attention", "mlp", EXPERT_ROWS).index(key[1])))
     sizes = [len(importance[key]) for key in keys]
     return {
         "n_samples": np.full(sum(sizes), n_samples),
@@ -125,6 +151,46 @@ def measure_importance(
             do not fit in GPU memory.
     """
     check_length(model, sequences.shape[1])
+    with counting_tokens(model) as routed:
+        if CRITERIA[criterion].of_experts:
+            tables = ImportanceTables(_measure_reap(model, sequences, counts, settings), None)
+        else:
+            tables = _measure_weights(model, sequences, counts, criterion, settings)
+    log_unreached(routed, f"{len(sequences)} sequences of {sequences.shape[1]} tokens")
+    return tables
+
+
+def _measure_reap(
+    model: PreTrainedModel, sequences: torch.Tensor, counts: Sequence[int], settings: PassSettings
+) -> Columns:
+    """Return the columns of the importance table by REAP, with a row for each expert.
+
+    Raises:
+        UserError: If the model has no experts, or a value is not finite.
+    """
+    if not any(map(has_experts, decoder_layers(model))):
+        raise UserError("criterion reap: the model has no experts; leave out the methods with this criterion")
+    size = choose_pass_size(model, sequences, CRITERIA["reap"].needs, settings)
+    rows, done = [], 0
+    with (
+        Progress("calibration", total=counts[-1] * sequences.shape[1], unit="tokens") as progress,
+        torch.no_grad(),
+        recording_outputs(model) as outputs,
+    ):
+        for count in counts:
+            while done < count:
+                batch = sequences[done : min(done + size.batch_size, count)].to(model.device)
+                model.get_decoder()(input_ids=batch, use_cache=False)
+                done += len(batch)
+                progress.advance(batch.numel())
+            rows.append(importance_rows({(each.layer, EXPERT_ROWS): each.reap() for each in outputs}, count))
+    return _concatenate(rows)
+
+
+def _measure_weights(
+    model: PreTrainedModel, sequences: torch.Tensor, counts: Sequence[int], criterion: str, settings: PassSettings
+) -> ImportanceTables:
+    """Compute the importance of groups from that of their weights; `measure_importance` describes the arguments."""
     needs = CRITERIA[criterion].needs
     n_between = max(count - before for before, count in itertools.pairwise((0, *counts)))
     size = choose_pass_size(model, sequences, needs, settings, n_between=n_between)

@@ -56,6 +56,13 @@ class LinearSums:
             if self.squared_bias is not None:
                 self.squared_bias.addcmul_(gradient, gradient)
 
+    def add_gradient(self, gradient: torch.Tensor) -> None:
+        """Add a gradient of the weight that was computed elsewhere, in the shape of the weight."""
+        if self.squared_weight is not None:
+            self.squared_weight.addcmul_(gradient.float(), gradient.float())
+        if self.weight is not None:
+            self.weight.add_(gradient)
+
 
 def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
     """Add the matrix product of `a` (n, k) and `b` (k, m) to `total` (n, m), which is float32."""
@@ -102,6 +109,21 @@ def summed_linear(linear: nn.Linear, sums: LinearSums) -> Iterator[None]:
 
 def _forward(linear: nn.Linear, sums: LinearSums, inputs: torch.Tensor) -> torch.Tensor:
     outputs: torch.Tensor = _SummedLinear.apply(inputs, linear.weight, linear.bias, sums)
+    return outputs
+
+
+def summed_product(inputs: torch.Tensor, weight: torch.Tensor, sums: LinearSums) -> torch.Tensor:
+    """Return the product of inputs and a weight, whose gradient is added to sums in the backward pass.
+
+    Args:
+        inputs: (tokens, in_features).
+        weight: (out_features, in_features). It or the inputs must require a gradient.
+        sums: Sums of the weight.
+
+    Returns:
+        (tokens, out_features).
+    """
+    outputs: torch.Tensor = _SummedLinear.apply(inputs, weight, None, sums)
     return outputs
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from espalier.config.base import Fraction, Name, PositiveInt, Section, duplicates
-from espalier.models.architecture import GROUP_UNITS, LAYER, UNITS
+from espalier.models.architecture import EXPERT, GROUP_UNITS, LAYER, UNITS
 from espalier.planning.criteria import CRITERIA
 
 SeqLen = Annotated[int, Field(ge=2)]
@@ -27,13 +27,13 @@ class Method(Section):
 
     name: Name
     """Name in paths, tables and reports."""
-    units: Annotated[tuple[Literal["kv_group", "mlp_channel", "layer"], ...], Field(min_length=1)] = (
+    units: Annotated[tuple[Literal["kv_group", "mlp_channel", "layer", "expert"], ...], Field(min_length=1)] = (
         "kv_group",
         "mlp_channel",
     )
-    """What is removed: KV groups, MLP channels or both, or whole layers (`[layer]`)."""
+    """What is removed: KV groups, MLP channels or both, whole layers (`[layer]`), or experts (`[expert]`)."""
     criterion: CriterionName = "taylor"
-    """How the importance of a unit is computed; that of a layer is the sum over its groups."""
+    """How the importance of a unit is computed; that of a layer is the sum over its groups. `reap` is for experts."""
     prior: Literal["loss_increase", "cosine_distance"] = "loss_increase"
     """Which measurement of a removed block is the prior."""
     scope: Literal["none", "layer", "block", "gated"] = "none"
@@ -47,7 +47,10 @@ class Method(Section):
     normalise: Literal["none", "layer", "block"] = "none"
     """Within what importances are divided by their sum before they are compared."""
     allocation: Literal["global", "uniform", "same_shape"] = "global"
-    """Whether all layers compete, each loses the same share, or each keeps as many KV groups and MLP channels."""
+    """Whether all layers compete, each loses the same share, or each keeps as many KV groups and MLP channels.
+
+    Layers keep equally many experts, whatever is set here.
+    """
     contiguous: bool = False
     """Whether removed layers are consecutive. Only for units [layer]."""
 
@@ -64,9 +67,14 @@ class Method(Section):
         return LAYER in self.units
 
     @property
+    def removes_experts(self) -> bool:
+        """Whether the units are experts."""
+        return EXPERT in self.units
+
+    @property
     def keeps_stock_shape(self) -> bool:
         """Whether all layers that remain have the same shape, whatever the scores."""
-        return self.removes_layers or self.allocation == "same_shape"
+        return self.removes_layers or self.removes_experts or self.allocation == "same_shape"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -77,6 +85,10 @@ class Method(Section):
 
     @model_validator(mode="after")
     def _units_fit(self) -> Method:
+        if CRITERIA[self.criterion].of_experts and not self.removes_experts:
+            raise ValueError(f"criterion {self.criterion!r} measures whole experts; use it with units [expert]")
+        if self.removes_experts:
+            return self._expert_options_fit()
         if not self.removes_layers:
             if self.contiguous:
                 raise ValueError("contiguous is for whole layers; remove it or use units [layer]")
@@ -89,6 +101,18 @@ class Method(Section):
             raise ValueError(f"normalise {self.normalise!r} has no effect on whole layers; remove it")
         if self.allocation != "global":
             raise ValueError(f"allocation {self.allocation!r} is for groups; with units [layer] remove it")
+        return self
+
+    def _expert_options_fit(self) -> Method:
+        if len(self.units) > 1:
+            raise ValueError(f"units {list(self.units)}: expert cannot be combined with other units; use [expert]")
+        if self.contiguous:
+            raise ValueError("contiguous is for whole layers; remove it or use units [layer]")
+        each = "has no effect with units [expert]: each layer loses the experts with its lowest scores, equally many"
+        if self.scope != "none":
+            raise ValueError(f"scope {self.scope!r} {each}; remove it")
+        if self.normalise != "none":
+            raise ValueError(f"normalise {self.normalise!r} {each}; remove it")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -91,6 +92,7 @@ class StudyConfig(Section):
                 for index, method in methods
                 if not method.keeps_stock_shape
             ]
+        problems += self._expert_problems(methods)
         layers = [f"methods[{index}] ({method.name!r})" for index, method in methods if method.removes_layers]
         if not layers:
             return problems
@@ -108,6 +110,25 @@ class StudyConfig(Section):
             problems.append(
                 f"selection.mlp_multiple_of: {selection.mlp_multiple_of} has no effect, because all methods of the "
                 "grid remove whole layers; remove it"
+            )
+        return problems
+
+    def _expert_problems(self, methods: Sequence[tuple[int, Method]]) -> list[str]:
+        """Return one line for each limit in `selection` that methods with units [expert] cannot meet."""
+        experts = [f"methods[{index}] ({method.name!r})" for index, method in methods if method.removes_experts]
+        if not experts:
+            return []
+        selection = self.selection
+        problems = [
+            f"selection.{name}: {value} gives layers different numbers of experts, but {experts[0]} removes equally "
+            "many from each; remove one of the two"
+            for name in ("freeze_first_layers", "freeze_last_layers", "collapse_below")
+            if (value := getattr(selection, name))
+        ]
+        if selection.mlp_multiple_of > 1 and len(experts) == len(methods):
+            problems.append(
+                f"selection.mlp_multiple_of: {selection.mlp_multiple_of} has no effect, because all methods of the "
+                "grid remove experts; remove it"
             )
         return problems
 

@@ -362,7 +362,7 @@ class Evaluator:
         """Return a model to evaluate, and its number of parameters."""
         model = self._model(shares_weights=after_pruning is None)
         if plan is not None:
-            prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
+            prune(model, *plan.kept_units)
             if after_pruning is not None:
                 model = after_pruning(model, plan)
         n_params = model.num_parameters()  # of the plan, so before padding

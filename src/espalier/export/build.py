@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from espalier.errors import UserError
 from espalier.models import configuration_pruned, modeling_pruned
-from espalier.models.architecture import FAMILIES, LAYERS
+from espalier.models.architecture import EXPERT, EXPERT_FAMILIES, FAMILIES, LAYERS, UNITS
 from espalier.models.decoder import head_dim
 from espalier.planning.plan import Plan
 from espalier.planning.stock import StockShape, obstacles, stock_kv_group_counts, stock_shape
@@ -53,6 +53,11 @@ def check_target(model: str, model_type: str) -> None:
     Raises:
         UserError: If it cannot be. The message lists the allowed types.
     """
+    if model_type in EXPERT_FAMILIES:
+        raise UserError(
+            f"export: model {model!r} is of type {model_type!r}, whose layers have experts and all have one shape in a "
+            "checkpoint; plan with units: [expert] or allocation: same_shape, or prune it in memory (docs/export.md)"
+        )
     if model_type not in FAMILIES:
         raise UserError(
             f"export: model {model!r} is of type {model_type!r}, whose layers cannot differ in size in an exported "
@@ -71,7 +76,8 @@ def layer_sizes(plan: Plan, n_query_heads_per_group: int, *, stubs: bool) -> dic
             being skipped.
     """
     sizes: dict[str, dict[str, Any]] = {}
-    for layer, (kept_kv, kept_mlp, _) in enumerate(layer for layer in plan.kept if not layer.is_removed):
+    for layer, kept in enumerate(layer for layer in plan.kept if not layer.is_removed):
+        kept_kv, kept_mlp = kept.n_kv_groups, kept.n_mlp_channels
         n_kv = kept_kv or int(stubs)
         n_mlp = kept_mlp or (STUB_CHANNELS if stubs else 0)
         sizes[str(layer)] = {
@@ -130,7 +136,7 @@ def stock_model(pruned: PreTrainedModel, shape: StockShape) -> PreTrainedModel:
     values = base.to_dict() | {
         "num_attention_heads": n_query * shape.n_kv_groups,
         "num_key_value_heads": shape.n_kv_groups,
-        "intermediate_size": shape.n_mlp_channels,
+        **_mlp_sizes(base, shape),
         "tie_word_embeddings": tied,
         "architectures": [type(pruned).__name__],
     }
@@ -141,6 +147,21 @@ def stock_model(pruned: PreTrainedModel, shape: StockShape) -> PreTrainedModel:
     with torch.device("meta"):
         model = type(pruned)(config)
     return _with_weights(model, pruned.state_dict())
+
+
+def _mlp_sizes(base: PreTrainedConfig, shape: StockShape) -> dict[str, int]:
+    """Return the values of the config that count MLP channels, experts and their channels."""
+    sizes = {} if shape.n_mlp_channels is None else {"intermediate_size": shape.n_mlp_channels}
+    if shape.n_experts is None or shape.n_expert_channels is None:
+        return sizes
+    family = EXPERT_FAMILIES.get(base.model_type)
+    if family is None:
+        raise UserError(
+            f"export: models of type {base.model_type!r} have experts and are not in the table of families; allowed: "
+            f"{', '.join(EXPERT_FAMILIES)}. Leave it out of the export, or prune it in memory (docs/export.md)"
+        )
+    counts = {key for key in UNITS[EXPERT].config_sizes if key in base.to_dict()}
+    return sizes | {family.width: shape.n_expert_channels} | dict.fromkeys(counts, shape.n_experts)
 
 
 def export_model(pruned: PreTrainedModel, plan: Plan, *, stubs: bool) -> PreTrainedModel:

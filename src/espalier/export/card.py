@@ -101,6 +101,8 @@ def _units(plan: Plan) -> str:
     """Return what was removed, for the first sentence."""
     if plan.removed_layers:
         return f"{len(plan.removed_layers)} of {plan.n_layers} whole layers were removed"
+    if any(len(plan.kept_experts[layer].experts) < plan.n_experts[layer] for layer in plan.kept_experts):
+        return "whole experts were removed, with their rows of the router"
     return "whole key/value head groups and MLP channels were removed"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from espalier.models.architecture import LAYER
+from espalier.models.architecture import EXPERT, LAYER
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions
 
@@ -37,6 +37,12 @@ def plan_lines(description: Mapping[str, Any], plan: Plan) -> list[str]:
         f"{kept:,} of {total:,} KV groups and {channels:,} of {all_channels:,} MLP channels are kept; "
         f"{content['extreme_pruning_layers']} of {plan.n_layers} layers lost more than half of their MLP channels."
     )
+    if plan.n_experts:
+        experts, all_experts = sum(filter(None, plan.n_kept_experts)), sum(plan.n_experts)
+        lines.append(
+            f"{experts:,} of {all_experts:,} experts are kept. In layers with experts, MLP channels are those of each "
+            "expert."
+        )
     if plan.removed_layers:
         lines.append(
             f"Removed whole: layers {', '.join(map(str, plan.removed_layers))}. The others are renumbered from 0 in "
@@ -145,11 +151,18 @@ def _choice(description: Mapping[str, Any]) -> str:
 
 def _method(settings: Mapping[str, Any]) -> str:
     method = settings["method"]
-    unit = "layer" if LAYER in method.get("units", ()) else "group"
+    units = method.get("units", ())
+    unit = "layer" if LAYER in units else "expert" if EXPERT in units else "group"
+    if method["criterion"] == "reap":
+        return (
+            "Importance of an expert: criterion reap, the mean over the tokens routed to it of its weight times the "
+            "norm of its output. Experts compete within a layer, and all layers keep equally many."
+        )
     text = f"Importance of a {unit}: criterion {method['criterion']}, for each parameter that goes with it"
     if method["scope"] != "none":
         text += f"; weighted by what the model loses without its {method['scope']} ({method['prior']})"
-    return f"{text}. {unit.capitalize()}s compete {_ALLOCATIONS[method['allocation']]}."
+    allocation = "within a layer, and all layers keep equally many" if EXPERT in units else None
+    return f"{text}. {unit.capitalize()}s compete {allocation or _ALLOCATIONS[method['allocation']]}."
 
 
 def _calibration(calibration: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -93,7 +93,7 @@ def _prepare(manifest: Mapping[str, Any], plan: Plan, recovered: Path | None) ->
     """Load and prune the model as the evaluation does, and apply the result of its recovery if there is one."""
     if recovered is None:
         model = load_from_manifest(manifest, dtype="auto", device="cpu")
-        prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
+        prune(model, *plan.kept_units)
         return model
     from espalier.recovery.load import load_recovered
 

@@ -29,8 +29,11 @@ from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.errors import UserError
 from espalier.models.decoder import BLOCK_PATHS, Block, decoder_layers, get_block, n_groups
+from espalier.models.experts import experts_per_token, has_experts, n_experts
+from espalier.models.kept_experts import KeptExperts
 from espalier.models.surgery import mask, prune
 from espalier.models.text_config import load_config
+from espalier.planning.experts import WIDTH_MULTIPLE
 from espalier.scoring.attention import Attention
 from espalier.scoring.engine import score_requests
 from espalier.scoring.requests import Request
@@ -52,7 +55,7 @@ _LENGTHS = (3, 17, 30, 43, 45, 46, 62, 100, 130, 188)
 _PIECE = 7  # tokens that are read at once with a KV cache
 _LARGEST = {
     "sliding_window": _WINDOW, "attention_chunk_size": _WINDOW, "num_experts": 4, "num_local_experts": 4,
-    "n_routed_experts": 4, "num_experts_per_tok": 2,
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "shared_expert_intermediate_size": 48,
 }  # fmt: skip
 logger = logging.getLogger(__name__)
 
@@ -193,9 +196,12 @@ def _check_surgery(model: PreTrainedModel) -> None:
     kept = {block: [list(range(0, n_groups(layer, block), 2)) for layer in layers] for block in ("attention", "mlp")}
     kept["attention"][-1] = []
     kept["mlp"][0] = []
+    experts = {number: _some_experts(layer, number) for number, layer in enumerate(layers) if has_experts(layer)}
+    for number, of_layer in experts.items():
+        kept["mlp"][number] = list(range(len((of_layer.channels or ((),))[0])))
     masked, pruned = copy.deepcopy(model), copy.deepcopy(model)
-    mask(masked, kept["attention"], kept["mlp"])
-    prune(pruned, kept["attention"], kept["mlp"])
+    mask(masked, kept["attention"], kept["mlp"], (), experts)
+    prune(pruned, kept["attention"], kept["mlp"], (), experts)
     tokens = _random_tokens(2, 30)
     difference = _largest_difference(_logits(pruned, tokens), _logits(masked, tokens))
     if difference is not None:
@@ -203,6 +209,18 @@ def _check_surgery(model: PreTrainedModel) -> None:
             f"a pruned copy computes other logits than one whose groups are set to zero (by up to {difference:.2g}), "
             "so what is removed is not all that a group does"
         )
+
+
+def _some_experts(layer: nn.Module, number: int) -> KeptExperts:
+    """Return what the check keeps of the experts of a layer: the last ones, with other channels in each.
+
+    In the first layer, they lose all channels.
+    """
+    experts = range(n_experts(layer))[-max(experts_per_token(layer), n_experts(layer) // 2) :]
+    width = WIDTH_MULTIPLE if number and n_groups(layer, "mlp") > WIDTH_MULTIPLE else 0
+    step = max(1, n_groups(layer, "mlp") // WIDTH_MULTIPLE)
+    channels = (range(place % step, n_groups(layer, "mlp"), step)[:width] for place in range(len(experts)))
+    return KeptExperts(tuple(experts), tuple(map(tuple, channels)))
 
 
 def _layers_problem(model: PreTrainedModel) -> str | None:

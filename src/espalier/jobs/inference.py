@@ -79,9 +79,7 @@ def measure_plan(
     workload = Workload(**{key: settings[key] for key in ("batch_sizes", "prompt_tokens", "new_tokens", "repeats")})
     plan = Plan.from_dict(content)
     model = load_from_manifest(manifest, dtype=dtype, device=device, gpus=gpus)
-    models = versions_of(
-        model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers, multiple=RECOMMENDED_MULTIPLE
-    )
+    models = versions_of(model, *plan.kept_units, multiple=RECOMMENDED_MULTIPLE)
     runs = measure(models, workload)
     found = {
         **{key: content[key] for key in _HEADER_FIELDS},

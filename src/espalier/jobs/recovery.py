@@ -181,7 +181,7 @@ def load_pruned(manifest: Mapping[str, Any], plan: Mapping[str, Any], job: Recov
             "gradients vanish; give bfloat16 or float32"
         )
     kept = Plan.from_dict(plan)
-    prune(model, kept.kept_kv_groups, kept.kept_mlp_channels, kept.removed_layers)
+    prune(model, *kept.kept_units)
     return model
 
 

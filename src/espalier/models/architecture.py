@@ -10,11 +10,15 @@ they are slices of the rows and of the bias. In the projection that writes to th
 the columns. The bias of the latter belongs to no group. A fused projection consists of parts, one below the other: the
 queries, keys and values, or gate and up. In each part, the groups are consecutive slices of equal size. A layer is a
 whole decoder layer with all of its tensors.
+
+In a mixture of experts, the MLP of a layer is a router and experts. transformers holds all experts of a layer in two
+tensors with one slice per expert. Most checkpoints store each expert in tensors of its own. An expert is its slices of
+the two tensors and its row of the router.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
@@ -96,6 +100,69 @@ PROJECTIONS = (*ATTENTION.paths, *MLP.paths)
 """Names within the layer of all projections, such as `self_attn.q_proj`."""
 PROJECTION_NAMES = (*ATTENTION.names, *MLP.names)
 FUSED_NAMES = (*FUSED_ATTENTION.readers, *FUSED_MLP.readers)
+
+
+class ExpertNames(NamedTuple):
+    """Names of the tensors of a mixture of experts, in the layers of a model in memory.
+
+    Attributes:
+        path: Name of the module of all experts within the layer.
+        reader: Name in that module of gate and up of all experts, (experts, 2 * channels, hidden).
+        writer: Name in that module of down of all experts, (experts, hidden, channels).
+        router: Name of the router within the layer. Its weight is (experts, hidden).
+        whole: Modules of the MLP that run for every token and belong to no expert.
+    """
+
+    path: str = "mlp.experts"
+    reader: str = "gate_up_proj"
+    writer: str = "down_proj"
+    router: str = "mlp.gate"
+    whole: tuple[str, ...] = ("shared_expert", "shared_expert_gate")
+
+    @property
+    def reader_path(self) -> str:
+        """Name within the layer of gate and up of all experts."""
+        return f"{self.path}.{self.reader}"
+
+    @property
+    def writer_path(self) -> str:
+        """Name within the layer of down of all experts."""
+        return f"{self.path}.{self.writer}"
+
+    @property
+    def router_path(self) -> str:
+        """Name within the layer of the weight of the router."""
+        return f"{self.router}.weight"
+
+
+EXPERTS = ExpertNames()
+"""The layout of a mixture of experts."""
+
+
+class StoredExperts(NamedTuple):
+    """Names within the layer of the tensors of each expert in a checkpoint; `{}` is the number of the expert."""
+
+    gate: str
+    up: str
+    down: str
+    router: str
+
+
+STORED_EXPERTS = (
+    StoredExperts(
+        gate="mlp.experts.{}.gate_proj.weight",
+        up="mlp.experts.{}.up_proj.weight",
+        down="mlp.experts.{}.down_proj.weight",
+        router="mlp.gate.weight",
+    ),
+    StoredExperts(
+        gate="block_sparse_moe.experts.{}.w1.weight",
+        up="block_sparse_moe.experts.{}.w3.weight",
+        down="block_sparse_moe.experts.{}.w2.weight",
+        router="block_sparse_moe.gate.weight",
+    ),
+)
+"""How checkpoints store experts: most families, and Mixtral."""
 LAYERS, ROTARY, NORM, HEAD = "model.layers", "model.rotary_emb", "model.norm", "lm_head"
 """Names of modules of the whole model: decoder layers, rotary positions, final norm, output head."""
 EMBEDDINGS, FINAL_NORM, OUTPUT_EMBEDDINGS = "model.embed_tokens.weight", f"{NORM}.weight", f"{HEAD}.weight"
@@ -126,8 +193,8 @@ class Unit(NamedTuple):
 
     Attributes:
         title: Name in messages.
-        block: The block of a layer whose groups are the units, a key of `BLOCKS`; None if a unit is a whole layer.
-            It determines the tensor slices of a unit, and its cost, which is their number of parameters.
+        block: The block of a layer whose groups are the units, a key of `BLOCKS`; None if a unit is a whole layer or
+            expert. It determines the tensor slices of a unit, and its cost, which is their number of parameters.
         config_sizes: Keys of the model's config that count the units.
         config_lists: Keys of the model's config that may hold a list with one entry per unit.
         in_cache: How the KV cache changes when a unit is removed: a `narrower` layer, `same`, or one layer `fewer`.
@@ -144,17 +211,21 @@ _LISTS_OF_LAYERS = (
     "layer_types", "mlp_layer_types", "no_rope_layers", "layer_rope_theta", "intermediate_size",
     "num_attention_heads_per_layer",
 )  # fmt: skip
-KV_GROUP, MLP_CHANNEL, LAYER = "kv_group", "mlp_channel", "layer"
+KV_GROUP, MLP_CHANNEL, LAYER, EXPERT = "kv_group", "mlp_channel", "layer", "expert"
 UNITS = {
     KV_GROUP: Unit("KV group", "attention", ("num_key_value_heads", "num_attention_heads"), in_cache="narrower"),
     MLP_CHANNEL: Unit("MLP channel", "mlp", ("intermediate_size",)),
     LAYER: Unit("layer", None, ("num_hidden_layers",), _LISTS_OF_LAYERS, in_cache="fewer"),
+    EXPERT: Unit("expert", None, ("num_experts", "num_local_experts")),
 }
 """The units that a method may remove, by their names in the config. A further unit is one more entry."""
 GROUP_UNITS = tuple(name for name, unit in UNITS.items() if unit.block)
 """Units that are groups of a block. A method removes these by default."""
 FIRST_SLIDING_LAYER = "max_window_layers"
 """Key of the model's config (Qwen2, Qwen3): number of first layers without sliding window."""
+DENSE_LAYERS, EXPERT_STEP = "mlp_only_layers", "decoder_sparse_step"
+"""Keys of the model's config (Qwen2-MoE, Qwen3-MoE): numbers of layers without experts, and the distance of layers with
+experts."""
 DIFFERING_LAYERS = "per_layer_config"
 """Key of the model's config (any model whose layers differ): other values of some keys, by number of the layer."""
 
@@ -175,20 +246,24 @@ class Unsupported(NamedTuple):
 
 UNSUPPORTED = (
     Unsupported(
-        frozenset({"experts", "block_sparse_moe", "shared_expert", "shared_experts", "shared_mlp", "router"}),
-        "experts",
-        "pruning them would need units of their own: whole experts with their rows of the router, and the channels of "
-        "each expert",
+        frozenset({"kv_a_proj_with_mqa", "kv_b_proj", "q_a_proj", "q_b_proj"}),
+        "latent attention",
+        "pruning it would need groups of heads in projections of latents",
+    ),
+    Unsupported(
+        frozenset({"experts", "block_sparse_moe"}),
+        "experts in a layout that is not in the table of layouts",
+        "pruning them would need an entry there that names the tensors and the row of the router of an expert",
+    ),
+    Unsupported(
+        frozenset({"shared_expert", "shared_experts", "shared_mlp", "router"}),
+        "a router or shared experts, but no routed experts",
+        "pruning experts would need routed experts, each with its row of the router",
     ),
     Unsupported(
         frozenset({"mamba", "mixer", "linear_attn", "conv", "short_conv", "recurrent_block", "time_mix", "rwkv"}),
         "a state space, a convolution or linear attention",
         "pruning them would need units of their own, and scoring would need to keep packed sequences apart",
-    ),
-    Unsupported(
-        frozenset({"kv_a_proj_with_mqa", "kv_b_proj", "q_a_proj", "q_b_proj"}),
-        "latent attention",
-        "pruning it would need groups of heads in projections of latents",
     ),
     Unsupported(
         frozenset({"query_key_value", "c_attn", "Wqkv", "W_pack", "wqkv", "att_proj"}),
@@ -209,7 +284,7 @@ UNSUPPORTED = (
 """Known constructions that are refused, the first that applies is named."""
 
 
-def find_unsupported(names: Collection[str]) -> Unsupported | None:
+def find_unsupported(names: Iterable[str]) -> Unsupported | None:
     """Return the first construction that the names of tensors show; None if they show none."""
     modules = {part for name in names for part in name.split(".")}
     return next((each for each in UNSUPPORTED if each.modules & modules), None)
@@ -253,6 +328,32 @@ class Family(NamedTuple):
         return f"{self.name}ForCausalLM"
 
 
+class ExpertFamily(NamedTuple):
+    """A family of decoders with experts that the contract test covers. Its layers keep one shape in an export.
+
+    Attributes:
+        title: Name in documents.
+        name: First part of the class names in transformers, such as `Mixtral` of `MixtralForCausalLM`.
+        width: Key of the model's config that counts the channels of an expert.
+        heads: Which numbers of heads a stock checkpoint may have.
+    """
+
+    title: str
+    name: str
+    width: str
+    heads: Heads = Heads.ANY
+
+    @property
+    def config(self) -> str:
+        """Name of the config class in transformers."""
+        return f"{self.name}Config"
+
+    @property
+    def causal(self) -> str:
+        """Name of the class of the causal language model in transformers."""
+        return f"{self.name}ForCausalLM"
+
+
 FAMILIES = {
     "llama": Family("Llama", "Llama", heads=Heads.DIVISORS),
     "mistral": Family("Mistral", "Mistral"),
@@ -284,3 +385,10 @@ FAMILIES = {
 A model of another type with the same projections is tried on a small copy (`espalier.jobs.check_architecture`). It can
 be pruned in memory, and exported if all layers have one shape.
 """
+
+EXPERT_FAMILIES = {
+    "mixtral": ExpertFamily("Mixtral", "Mixtral", "intermediate_size"),
+    "qwen2_moe": ExpertFamily("Qwen2-MoE", "Qwen2Moe", "moe_intermediate_size"),
+    "qwen3_moe": ExpertFamily("Qwen3-MoE", "Qwen3Moe", "moe_intermediate_size"),
+}
+"""Families with experts by `model_type`. Each passes the test `tests/unit/models/test_expert_families.py`."""

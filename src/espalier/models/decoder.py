@@ -13,6 +13,9 @@ either.
 
 Phi-3 and GLM have fused projections, whose rows are those of several projections one below the other, called parts.
 There, the groups are slices of every part.
+
+The MLP of a layer may be a mixture of experts (`espalier.models.experts`). Then each expert has its own gate, up and
+down, and group i of the MLP is one channel of each expert.
 """
 
 from __future__ import annotations
@@ -23,7 +26,24 @@ from typing import Literal, NamedTuple
 from torch import nn
 
 from espalier.errors import UserError
-from espalier.models.architecture import ATTENTION, BLOCKS, LAYERS, LAYOUTS, MLP, BlockNames, find_layout
+from espalier.models.architecture import (
+    ATTENTION,
+    BLOCKS,
+    EXPERTS,
+    LAYERS,
+    LAYOUTS,
+    MLP,
+    BlockNames,
+    find_layout,
+)
+from espalier.models.experts import (
+    experts_problem,
+    find_experts,
+    get_experts,
+    get_router,
+    has_experts,
+    n_expert_channels,
+)
 
 Block = Literal["attention", "mlp"]
 
@@ -54,9 +74,12 @@ class Projection(NamedTuple):
         layer: Index of the layer.
         name: Name of the role, such as `q_proj`.
         block: The block that it belongs to.
-        weight: (out_features, in_features).
+        weight: (out_features, in_features). Of an expert, a slice of a parameter.
         bias: (out_features,), or None.
         parts: Rows of each part if the projection is fused; empty if it has one part.
+        expert: Index of the expert that the projection belongs to, or `ROUTER` for the router, which has one row per
+            expert; None in a dense block.
+        n_experts: Number of experts of the layer.
     """
 
     layer: int
@@ -65,8 +88,12 @@ class Projection(NamedTuple):
     weight: nn.Parameter
     bias: nn.Parameter | None
     parts: tuple[int, ...] = ()
+    expert: int | None = None
+    n_experts: int = 0
 
 
+ROUTER = -1
+"""`Projection.expert` of a router."""
 BLOCK_PATHS: dict[Block, str] = {"attention": ATTENTION.path, "mlp": MLP.path}
 
 
@@ -110,6 +137,19 @@ def projections(model: nn.Module) -> Iterator[Projection]:
             for role in block_roles(layer, block):
                 linear, parts = get_projection(layer, role), part_sizes(layer, role)
                 yield Projection(index, role.name, block, linear.weight, linear.bias, parts if len(parts) > 1 else ())
+        if has_experts(layer):
+            yield from _expert_projections(index, layer)
+
+
+def _expert_projections(index: int, layer: nn.Module) -> Iterator[Projection]:
+    """Yield gate and up, and down, of each expert, and the router. The weights of experts are slices of a parameter."""
+    experts, width = get_experts(layer), n_expert_channels(layer)
+    readers, writers = (getattr(experts, name).detach() for name in (EXPERTS.reader, EXPERTS.writer))
+    n = len(readers)
+    for number, (reader, writer) in enumerate(zip(readers, writers, strict=True)):
+        yield Projection(index, EXPERTS.reader, "mlp", reader, None, (width, width), number, n)
+        yield Projection(index, EXPERTS.writer, "mlp", writer, None, (), number, n)
+    yield Projection(index, EXPERTS.router.rpartition(".")[2], "mlp", get_router(layer).weight, None, (), ROUTER, n)
 
 
 def layout_of(layer: nn.Module, block: Block) -> BlockNames | None:
@@ -164,8 +204,8 @@ def n_query_heads_per_group(layer: nn.Module) -> int:
 
 
 def n_mlp_channels(layer: nn.Module) -> int:
-    """Return the width of the MLP of a layer."""
-    return _count_rows(layer, "mlp")
+    """Return the width of the MLP of a layer, or of each expert."""
+    return n_expert_channels(layer) if has_experts(layer) else _count_rows(layer, "mlp")
 
 
 def n_groups(layer: nn.Module, block: Block) -> int:
@@ -181,6 +221,10 @@ def group_width(layer: nn.Module, role: Role) -> int:
 
 def params_per_group(layer: nn.Module, block: Block) -> int:
     """Return how many parameters one group has: its rows or columns of all weights, and the biases of its rows."""
+    if block == "mlp" and has_experts(layer):
+        experts = get_experts(layer)
+        total = sum(int(getattr(experts, name).numel()) for name in (EXPERTS.reader, EXPERTS.writer))
+        return total // n_groups(layer, block)
     total = 0
     for role in block_roles(layer, block):
         linear = get_projection(layer, role)
@@ -194,6 +238,10 @@ def _layer_problem(layer: nn.Module) -> str | None:
     """Return the reason why a layer cannot be divided into groups, to follow "layer 3"; None if it can be divided."""
     modules = dict(layer.named_modules())
     layouts = {block: find_layout(block, modules) for block in BLOCK_PATHS}
+    if find_experts(layer) is not None:
+        if problem := experts_problem(layer):
+            return problem
+        layouts["mlp"] = MLP  # stands for the experts, which have been checked
     lacking = [block for block, layout in layouts.items() if layout is None]
     if missing := [path for block in lacking for path in BLOCKS[block].paths if path not in modules]:
         return f"lacks {', '.join(missing)}"
@@ -208,10 +256,12 @@ def _layer_problem(layer: nn.Module) -> str | None:
 
 def _shape_problem(layer: nn.Module) -> str | None:
     """Describe projections whose shapes do not match, such as a q_proj that also computes gates; None if all match."""
-    (q, k, v), (gate, up) = _reader_rows(layer, "attention"), _reader_rows(layer, "mlp")
-    o, down = (int(get_projection(layer, block_roles(layer, block)[-1]).weight.shape[1]) for block in BLOCK_PATHS)
+    (q, k, v), o = _reader_rows(layer, "attention"), _writer_columns(layer, "attention")
     if q != o or k != v or k == 0 or k % head_dim(layer) or q % k or not _is_divided(layer, "attention"):
         return f"has {_name_shapes(layer, 'attention')}, which do not form KV groups"
+    if has_experts(layer):
+        return None
+    (gate, up), down = _reader_rows(layer, "mlp"), _writer_columns(layer, "mlp")
     if gate != up or up != down or not _is_divided(layer, "mlp"):
         return f"has {_name_shapes(layer, 'mlp')}, which do not form channels"
     return None
@@ -220,6 +270,11 @@ def _shape_problem(layer: nn.Module) -> str | None:
 def _reader_rows(layer: nn.Module, block: Block) -> list[int]:
     """Return the rows of the queries, keys and values, or of gate and up."""
     return [size for role in block_roles(layer, block)[:-1] for size in part_sizes(layer, role)]
+
+
+def _writer_columns(layer: nn.Module, block: Block) -> int:
+    writer = get_projection(layer, block_roles(layer, block)[-1])
+    return int(writer.weight.shape[1])
 
 
 def _is_divided(layer: nn.Module, block: Block) -> bool:
@@ -242,6 +297,14 @@ def _leftover_problem(layer: nn.Module) -> str | None:
     """
     for block, path in BLOCK_PATHS.items():
         names = {role.name for role in block_roles(layer, block)}
+        if block == "mlp" and has_experts(layer):
+            known = (f"{EXPERTS.path}.", f"{EXPERTS.router}.", *(f"{path}.{name}." for name in EXPERTS.whole))
+            left = [
+                name for name, _ in get_block(layer, block).named_parameters() if not f"{path}.{name}".startswith(known)
+            ]
+            if left:
+                return f"has {path}.{left[0]}, which belongs to no expert"
+            continue
         for name, parameter in get_block(layer, block).named_parameters():
             shared = block == "attention" and "norm" in name and parameter.shape == (head_dim(layer),)
             if name.rpartition(".")[0] not in names and not shared:
@@ -264,6 +327,6 @@ def _count_rows(layer: nn.Module, block: Block) -> int:
 def _refusal(model: nn.Module, problem: str) -> str:
     return (
         f"architecture {type(model).__name__} is not supported: {problem}; supported are decoders with separate "
-        "q, k, v, o, gate, up and down projections (Llama, Mistral, Qwen2, Qwen3 and the like), or with q, k, v or "
-        "gate, up fused (Phi-3, GLM), in full precision"
+        "q, k, v, o, gate, up and down projections (Llama, Mistral, Qwen2, Qwen3 and the like), with q, k, v or "
+        "gate, up fused (Phi-3, GLM), or with experts (Mixtral, Qwen3-MoE), in full precision"
     )

@@ -3,6 +3,7 @@
 - The remaining layers are renumbered: each writes its keys and values to the KV cache under its `layer_idx`.
 - transformers reads from the config how many layers run, how many the KV cache has, and which of them have a sliding
   window. So `num_hidden_layers` and the lists with one entry per layer (`layer_types`) are changed with the layers.
+  `mlp_only_layers` and `decoder_sparse_step` (Qwen-MoE) say which of the remaining layers have experts.
   `max_window_layers` becomes the number of remaining layers among those it counted, and `per_layer_config`, which has
   other sizes for some layers, is renumbered.
 
@@ -17,7 +18,15 @@ from typing import Any
 from torch import nn
 
 from espalier.errors import UserError
-from espalier.models.architecture import DIFFERING_LAYERS, FIRST_SLIDING_LAYER, LAYER, LAYERS, UNITS
+from espalier.models.architecture import (
+    DENSE_LAYERS,
+    DIFFERING_LAYERS,
+    EXPERT_STEP,
+    FIRST_SLIDING_LAYER,
+    LAYER,
+    LAYERS,
+    UNITS,
+)
 
 _SLIDES = "has_sliding_layers"
 """Attribute of stock models that says whether a mask for sliding layers is needed."""
@@ -77,12 +86,18 @@ def _update_config(config: Any, kept: Sequence[int], n_before: int) -> None:
         values = getattr(config, name, None)
         if isinstance(values, list | tuple) and len(values) == n_before:
             lists[name] = [values[index] for index in kept]
+    dense = getattr(config, DENSE_LAYERS, None)
+    step = getattr(config, EXPERT_STEP, None) or 1
     n_first = getattr(config, FIRST_SLIDING_LAYER, None)
     differing = config.to_dict().get(DIFFERING_LAYERS) if getattr(config, "is_heterogeneous", False) else None
     for name in unit.config_sizes:
         setattr(config, name, len(kept))
     for name, values in lists.items():
         setattr(config, name, values)
+    if dense is not None:
+        with_experts = [(index + 1) % step == 0 and index not in dense for index in kept]
+        setattr(config, DENSE_LAYERS, [new for new, has_some in enumerate(with_experts) if not has_some])
+        setattr(config, EXPERT_STEP, 1)
     if isinstance(n_first, int):
         setattr(config, FIRST_SLIDING_LAYER, sum(index < n_first for index in kept) + max(0, n_first - n_before))
     if differing is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from espalier.files import why_no_file
 from espalier.models.architecture import (
     BLOCKS,
     EMBEDDINGS,
+    EXPERTS,
     FINAL_NORM,
     LAYERS,
     LAYOUTS,
@@ -25,7 +26,7 @@ from espalier.models.architecture import (
     find_unsupported,
 )
 from espalier.models.config_file import INDEX, read_config, read_weight_map, require
-from espalier.models.sizes import ModelSizes, modules_of, sizes_from_shapes
+from espalier.models.sizes import ModelSizes, find_stored_expert, merge_experts, modules_of, sizes_from_shapes
 from espalier.models.wrappers import PREFIXES, TEXT, Wrapper, find_wrapper, read_text_config, text_name
 
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
@@ -42,11 +43,14 @@ _QUANTISED = (
 # Buffers that older checkpoints store. They are not parameters: transformers computes them from the config.
 _BUFFER = re.compile(r"(^|\.)rotary_emb\.")
 _LAYER_WEIGHT = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)\.weight$")
+_LAYER_TENSOR = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)$")
+_WHOLE = tuple(f"{BLOCKS['mlp'].path}.{name}" for name in EXPERTS.whole)
 # Names within the layer of all projections of all layouts.
 SUPPORTED_PROJECTIONS = tuple(
     dict.fromkeys(path for layouts in LAYOUTS.values() for one in layouts for path in one.paths)
 )
 _PATHS = "|".join(re.escape(block.path) for block in BLOCKS.values())
+_OF_EXPERTS = {EXPERTS.router, *(f"{BLOCKS['mlp'].path}.{name}" for name in EXPERTS.whole)}
 _IN_BLOCK = re.compile(rf"^{re.escape(LAYERS)}\.\d+\.((?:{_PATHS})\.\w+)\.(weight|bias)$")
 
 
@@ -143,9 +147,10 @@ def inspect_folder(
     left_out = _left_out(architecture, config, stored) if wrapper else None
     if wrapper:
         config = dict(text_config or _complete_text_config(folder))
-    n_layers = _check_projections(folder, architecture, config, set(headers))
-    shapes = parameter_shapes(headers, config)
+    shapes = _merge_experts(folder, parameter_shapes(headers, config))
+    n_layers = _check_projections(folder, architecture, config, set(shapes))
     _check_shapes(folder, shapes, config)
+    _check_expert_shapes(folder, shapes, config)
     sizes = sizes_from_shapes(shapes, config)
     parts = {match.groups() for name in shapes if (match := _IN_BLOCK.match(name))}
     return ModelFolder(
@@ -156,7 +161,7 @@ def inspect_folder(
         weight_files=files,
         sizes=sizes,
         biases=tuple(sorted(part for part, kind in parts if kind == "bias")),
-        block_norms=tuple(sorted({part for part, _ in parts} - set(SUPPORTED_PROJECTIONS))),
+        block_norms=tuple(sorted({part for part, _ in parts} - set(SUPPORTED_PROJECTIONS) - _OF_EXPERTS)),
         wrapper=left_out,
     )
 
@@ -297,17 +302,27 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
     for name in tensors:
         if match := _LAYER_WEIGHT.match(name):
             layers.setdefault(int(match[1]), set()).add(match[2])
+    with_experts = _layers_with_experts(tensors)
     layouts = _layouts(set().union(*layers.values()))
     projections = [path for layout in layouts for path in layout.paths]
-    absent = [part for part in projections if not any(part in found for found in layers.values())]
-    unsupported = find_unsupported(tensors)
+    of_mlp = set(layouts[1].paths)
+    if with_experts:
+        require(folder, config, "num_experts_per_tok")
+        # Layers without experts are dense. All layers may have experts.
+        dense = [found for number, found in layers.items() if number not in with_experts]
+        absent = [part for part in layouts[0].paths if not any(part in found for found in layers.values())]
+        absent += [part for part in layouts[1].paths if dense and not any(part in found for found in dense)]
+    else:
+        absent = [part for part in projections if not any(part in found for found in layers.values())]
+    unsupported = find_unsupported(name for name in tensors if not (with_experts and _belongs_to_experts(name)))
     if absent or unsupported:
         problems = [f"lack {', '.join(absent)}"] if absent else []
         problems += [f"have {unsupported.title} ({unsupported.needed})"] if unsupported else []
         raise UserError(
             f"{folder}: architecture {architecture} is not supported: its layers {', and '.join(problems)}; "
             "supported are decoders with separate q, k, v, o, gate, up and down projections "
-            "(Llama, Mistral, Qwen2, Qwen3 and the like), or with q, k, v or gate, up fused (Phi-3, GLM)"
+            "(Llama, Mistral, Qwen2, Qwen3 and the like), with q, k, v or gate, up fused (Phi-3, GLM), or with experts "
+            "(Mixtral, Qwen3-MoE)"
         )
     require(folder, config, "num_hidden_layers", "hidden_size", "num_attention_heads")
     n_layers = config["num_hidden_layers"]
@@ -317,12 +332,76 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
             f"{max(layers)}); copy or stage it again"
         )
     for number, found in sorted(layers.items()):
-        if missing := [part for part in projections if part not in found]:
+        needed = [part for part in projections if number not in with_experts or part not in of_mlp]
+        if missing := [part for part in needed if part not in found]:
             raise UserError(
                 f"{folder}: tensor {LAYERS}.{number}.{missing[0]}.weight is missing, which other layers have; copy "
                 "or stage the model again"
             )
     return len(layers)
+
+
+def _merge_experts(folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters in memory, where all experts of a layer are in two tensors.
+
+    Raises:
+        UserError: If tensors of an expert are missing, or the experts of a layer differ in shape.
+    """
+    found: dict[str, dict[int, dict[str, tuple[int, ...]]]] = {}
+    for name, shape in shapes.items():
+        stored = find_stored_expert(name)
+        if stored is not None and stored.expert >= 0:
+            found.setdefault(stored.prefix, {}).setdefault(stored.expert, {})[stored.part] = shape
+    for prefix, experts in found.items():
+        for number in range(max(experts) + 1):
+            of_one = experts.get(number, {})
+            if missing := sorted({"gate", "up", "down"} - set(of_one)):
+                raise UserError(
+                    f"{folder}: {prefix.rstrip('.')} has no {missing[0]} projection of expert {number}; copy or stage "
+                    "the model again"
+                )
+            if of_one != experts[min(experts)] or not of_one["gate"] == of_one["up"] == of_one["down"][::-1]:
+                raise UserError(
+                    f"{folder}: the experts of {prefix.rstrip('.')} differ in shape (expert {number}: "
+                    f"{', '.join(map(str, of_one.values()))}); copy or stage the model again"
+                )
+    return merge_experts(shapes)
+
+
+def _check_expert_shapes(folder: Path, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
+    """Check that the tensors of experts and routers fit each other, and that a router chooses among its experts."""
+    for number in sorted(_layers_with_experts(shapes)):
+        paths = (EXPERTS.reader_path, EXPERTS.writer_path, EXPERTS.router_path)
+        reader, writer, router = (shapes[f"{LAYERS}.{number}.{path}"] for path in paths)
+        n, hidden, width = writer if len(writer) == 3 else (0, 0, 0)
+        if 0 in writer or (reader, writer, router) != ((n, 2 * width, hidden), (n, hidden, width), (n, hidden)):
+            raise UserError(
+                f"{folder}: the experts of {LAYERS}.{number} have shapes {reader} and {writer} and their router "
+                f"{router}, which do not form gate, up, down and one row per expert; copy or stage the model again"
+            )
+        chosen = config["num_experts_per_tok"]
+        if not isinstance(chosen, int) or not 1 <= chosen <= n:
+            raise UserError(
+                f"{folder}: num_experts_per_tok in config.json is {chosen!r}, but {LAYERS}.{number} has {n} experts; "
+                f"allowed: 1 to {n}. Correct the file, or copy or stage the model again"
+            )
+
+
+def _layers_with_experts(tensors: Iterable[str]) -> set[int]:
+    """Return the numbers of the layers that have all tensors of experts in the known layout."""
+    found: dict[int, set[str]] = {}
+    for name in tensors:
+        if match := _LAYER_TENSOR.match(name):
+            found.setdefault(int(match[1]), set()).add(match[2])
+    needed = {EXPERTS.reader_path, EXPERTS.writer_path, EXPERTS.router_path}
+    return {number for number, names in found.items() if needed <= names}
+
+
+def _belongs_to_experts(name: str) -> bool:
+    """Return whether a tensor belongs to a mixture of experts in the known layout."""
+    match = _LAYER_TENSOR.match(name)
+    known = {EXPERTS.reader_path, EXPERTS.writer_path, EXPERTS.router_path}
+    return match is not None and (match[2] in known or match[2].startswith(_WHOLE))
 
 
 def _layouts(modules: set[str]) -> list[BlockNames]:
@@ -344,6 +423,8 @@ def _check_shapes(folder: Path, shapes: Mapping[str, tuple[int, ...]], config: M
         prefix = f"{LAYERS}.{layer}."
         own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
         for layout, unit in zip(_layouts(modules_of(own)), (head_dim, 1), strict=True):
+            if layout.path == BLOCKS["mlp"].path and EXPERTS.reader_path in own:
+                continue
             rows, width = own[f"{layout.counted_path}.weight"][0], own[f"{layout.writer_path}.weight"][1]
             parts = layout.part_sizes(layout.counted, rows, width)
             if unit == 0 or parts[-1] <= 0 or parts[-1] % unit or sum(parts) != rows:

@@ -34,6 +34,9 @@ _CONFIG_KEYS = {
     "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "pad_token_id", "rms_norm_eps",
     "rope_parameters", "rope_scaling", "rope_theta", "sliding_window", "tie_word_embeddings", "torch_dtype",
     "use_sliding_window", "vocab_size",
+    # Of models with experts.
+    "decoder_sparse_step", "mlp_only_layers", "moe_intermediate_size", "norm_topk_prob", "num_experts",
+    "num_experts_per_tok", "num_local_experts", "shared_expert_intermediate_size",
 }  # fmt: skip
 
 

@@ -5,7 +5,8 @@ query heads that share it, the biases of these rows, and the matching columns of
 i of `gate_proj` and `up_proj` with their biases, and column i of `down_proj`. In a fused projection (Phi-3, GLM), they
 are the same rows of each part. Nothing else is removed. Norms and the
 biases of `o_proj` and `down_proj` belong to no group and remain, even if a block loses all of its groups. A layer that
-is removed whole loses these too (`espalier.models.depth`).
+is removed whole loses these too (`espalier.models.depth`). An expert is its tensors and its row of the router
+(`espalier.models.experts`).
 
 The sizes of heads and MLPs in the model's config are not changed. It has one head count and one MLP width for all
 layers, and these may differ between pruned layers. The number of layers in the config is changed with the layers.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import copy
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ from espalier.models.decoder import (
     Role,
     block_roles,
     decoder_layers,
+    get_block,
     get_projection,
     group_width,
     n_groups,
@@ -36,6 +38,16 @@ from espalier.models.decoder import (
     part_sizes,
 )
 from espalier.models.depth import check_removed_layers, remove_layers
+from espalier.models.experts import (
+    check_kept,
+    cut_experts,
+    has_experts,
+    mask_experts,
+    n_expert_channels,
+    n_experts,
+    params_per_expert,
+)
+from espalier.models.kept_experts import KeptExperts
 from espalier.models.pruned_blocks import RemovedBlock, resize_block
 
 if TYPE_CHECKING:
@@ -50,6 +62,7 @@ def prune(
     kept_kv_groups: Sequence[Sequence[int]],
     kept_mlp_channels: Sequence[Sequence[int]],
     removed_layers: Sequence[int] = (),
+    kept_experts: Mapping[int, KeptExperts] | None = None,
 ) -> None:
     """Keep the given groups of a transformers decoder and remove all others, in place.
 
@@ -63,6 +76,9 @@ def prune(
         kept_mlp_channels: Indices of the MLP channels to keep, in increasing order, for each layer. An empty sequence
             removes the MLP block.
         removed_layers: Indices of the layers to remove whole, in increasing order. They keep no groups.
+        kept_experts: What layers with experts keep of them, by the index of the layer; a layer that is not given keeps
+            all of them whole. In such a layer, only the number of MLP channels counts in `kept_mlp_channels`, and each
+            expert keeps the channels given here.
 
     Raises:
         UserError: If the architecture is not supported, a block was already removed, weights are not in memory, or the
@@ -72,12 +88,17 @@ def prune(
     """
     layers = _unpruned_layers(model)
     plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels, removed_layers)
+    experts = _check_experts(layers, plan, removed_layers, kept_experts or {})
     n_expected = _count_parameters(model)
     for index, (layer, kept) in enumerate(zip(layers, plan, strict=True)):
         if index in removed_layers:
             n_expected -= _count_parameters(layer)
             continue
+        if index in experts:
+            n_expected -= _cut_experts(layer, experts[index], index)
         for block, groups in kept.items():
+            if block == "mlp" and has_experts(layer):
+                continue
             n_expected -= (n_groups(layer, block) - len(groups)) * params_per_group(layer, block)
             shapes = _shapes_after(layer, block, len(groups))
             _cut_block(layer, block, groups)
@@ -92,23 +113,29 @@ def mask(
     kept_kv_groups: Sequence[Sequence[int]],
     kept_mlp_channels: Sequence[Sequence[int]],
     removed_layers: Sequence[int] = (),
+    kept_experts: Mapping[int, KeptExperts] | None = None,
 ) -> None:
     """Set the weights and biases that `prune` would remove to zero, in place. Shapes do not change.
 
     The masked model computes the same outputs as the pruned model. `prune` describes the arguments. A layer all of
-    whose parameters are zero adds nothing to the residual stream.
+    whose parameters are zero adds nothing to the residual stream. The router never chooses a removed expert: its logit
+    is minus infinity, whatever the weights.
 
     Raises:
         UserError: As for `prune`. The model is then unchanged.
     """
     layers = _unpruned_layers(model)
     plan = _check_groups(layers, kept_kv_groups, kept_mlp_channels, removed_layers)
+    for index, kept_of_layer in _check_experts(layers, plan, removed_layers, kept_experts or {}).items():
+        mask_experts(layers[index], kept_of_layer)
     with torch.no_grad():
         for index in removed_layers:
             for parameter in layers[index].parameters():
                 parameter.zero_()
     for layer, kept in zip(layers, plan, strict=True):
         for block, groups in kept.items():
+            if block == "mlp" and has_experts(layer):
+                continue
             removed = sorted(set(range(n_groups(layer, block))) - set(groups))
             for role in block_roles(layer, block):
                 _mask_projection(layer, role, removed)
@@ -152,6 +179,47 @@ def _check_groups(
     if keeping := [index for index in removed_layers if any(plan[index].values())]:
         raise UserError(f"removed_layers: layer {keeping[0]} is removed, but keeps groups; make the plan again")
     return plan
+
+
+def _check_experts(
+    layers: Sequence[nn.Module],
+    plan: Sequence[KeptGroups],
+    removed_layers: Sequence[int],
+    kept_experts: Mapping[int, KeptExperts],
+) -> dict[int, KeptExperts]:
+    """Check what layers keep of their experts, and return it for each layer that loses some of them."""
+    for index, kept in kept_experts.items():
+        if not (0 <= index < len(layers) and has_experts(layers[index])) or index in removed_layers:
+            raise UserError(f"kept_experts: layer {index} of the model has no experts; make the plan from this model")
+        if problem := check_kept(f"kept_experts[{index}]", kept, layers[index]):
+            raise UserError(problem)
+    for index, layer in enumerate(layers):
+        if not has_experts(layer) or index in removed_layers:
+            continue
+        channels = kept_experts[index].channels if index in kept_experts else None
+        width = n_groups(layer, "mlp") if channels is None else len(channels[0])
+        if len(plan[index]["mlp"]) != width:
+            raise UserError(
+                f"kept_mlp_channels[{index}]: got {len(plan[index]['mlp'])} channels, but each expert keeps {width}; "
+                "make the plan again"
+            )
+    return dict(kept_experts)
+
+
+def _cut_experts(layer: nn.Module, kept: KeptExperts, index: int) -> int:
+    """Cut the experts of a layer, check them, and return the number of removed parameters."""
+    before = _count_parameters(layer)
+    channels = n_expert_channels(layer) if kept.channels is None else len(kept.channels[0])
+    gone = n_experts(layer) - len(kept.experts)
+    per_channel = params_per_group(layer, "mlp") // n_experts(layer)
+    expected = before - gone * params_per_expert(layer)
+    expected -= len(kept.experts) * (n_expert_channels(layer) - channels) * per_channel
+    cut_experts(layer, kept)
+    if n_experts(layer) != len(kept.experts) or n_expert_channels(layer) != channels:
+        raise RuntimeError(f"layer {index}: its experts have wrong shapes after pruning")
+    if not all(bool(parameter.isfinite().all()) for parameter in get_block(layer, "mlp").parameters()):
+        raise RuntimeError(f"layer {index}: its experts have weights that are not finite; check the base model")
+    return before - expected
 
 
 def _check_indices(what: str, groups: Sequence[int], n: int) -> list[int]:

@@ -7,6 +7,8 @@ importance of a group is the sum over its elements. One pass over n calibration 
     squared_gradient  F = (1/n) sum_s (d loss_s / d w)^2
     input_norm  ||x_j|| = sqrt((1/n) sum_s sum_t x_jst^2)     x_jst: input feature j at token t of sequence s
 
+An expert criterion computes the importance of each expert from its outputs in a forward pass.
+
 A group criterion needs no model: it computes importances from the costs of the groups.
 
 This module imports neither torch nor numpy, because every job reads its registry when it validates the config.
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-Statistic = Literal["gradient", "squared_gradient", "input_norm"]
+Statistic = Literal["gradient", "squared_gradient", "input_norm", "expert_output"]
 
 
 @dataclass(frozen=True)
@@ -47,24 +49,26 @@ class ParameterStats:
 
 @dataclass(frozen=True)
 class Criterion:
-    """A criterion. Exactly one of `of_weights` and `of_groups` is given.
+    """A criterion. Exactly one of `of_weights`, `of_experts` and `of_groups` is given.
 
     Attributes:
         of_weights: Returns the importance of each element of a parameter.
-        needs: Statistics that `of_weights` needs from a pass over calibration text.
+        needs: Statistics that `of_weights` or `of_experts` needs from a pass over calibration text.
         of_groups: Returns the importance of each group from the costs of the groups (parameters) and a seed.
         is_seeded: Whether the result of `of_groups` depends on its seed.
+        of_experts: Whether it is a measurement of whole experts (`espalier.calibration.experts`).
     """
 
     of_weights: Callable[[ParameterStats], Tensor] | None = None
     needs: frozenset[Statistic] = frozenset()
     of_groups: Callable[[NDArray[np.int64], int], NDArray[np.float64]] | None = None
     is_seeded: bool = True
+    of_experts: bool = False
 
     @property
     def reads_model(self) -> bool:
         """Whether importances are measured on the model and therefore read from an importance table."""
-        return self.of_weights is not None
+        return self.of_weights is not None or self.of_experts
 
     @property
     def reads_text(self) -> bool:
@@ -119,6 +123,7 @@ CRITERIA = {
     "taylor2": Criterion(taylor2, frozenset({"gradient", "squared_gradient"})),
     "wanda": Criterion(wanda, frozenset({"input_norm"})),
     "magnitude": Criterion(magnitude),
+    "reap": Criterion(needs=frozenset({"expert_output"}), of_experts=True),
     "random": Criterion(of_groups=random),
     "constant": Criterion(of_groups=constant, is_seeded=False),
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from espalier.models.architecture import GROUP_UNITS, LAYER
+from espalier.models.architecture import EXPERT, GROUP_UNITS, LAYER
 from espalier.models.sizes import ModelSizes
 from espalier.planning.depth import check_depth
+from espalier.planning.experts import check_experts, options_for
 from espalier.planning.same_shape import check_same_shape
 from espalier.planning.select import Allocation, SelectionOptions, check_feasible
 
@@ -32,9 +33,14 @@ def check_request(
     Raises:
         UserError: If it cannot.
     """
-    if LAYER in units:
+    if EXPERT in units:
+        check_experts(sizes, pruning_ratio, options)
+    elif LAYER in units:
         check_depth(sizes, pruning_ratio, options)
-    elif allocation == "same_shape":
-        check_same_shape(sizes.with_groups_of(units), pruning_ratio, options, kv_group_counts)
     else:
-        check_feasible(sizes.with_groups_of(units), pruning_ratio, options, allocation)
+        with_groups = sizes.with_groups_of(units)
+        options = options_for(with_groups, options)
+        if allocation == "same_shape":
+            check_same_shape(with_groups, pruning_ratio, options, kv_group_counts)
+        else:
+            check_feasible(with_groups, pruning_ratio, options, allocation)

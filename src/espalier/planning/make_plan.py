@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from espalier.errors import UserError
-from espalier.models.architecture import GROUP_UNITS, LAYER
+from espalier.models.architecture import EXPERT, GROUP_UNITS, LAYER
 from espalier.models.sizes import ModelSizes
 from espalier.planning.criteria import CRITERIA
 from espalier.planning.depth import layer_costs, select_layers
+from espalier.planning.experts import ChannelOrder, expert_table, options_for, select_experts
 from espalier.planning.groups import UNIT_BLOCKS, GroupTable
 from espalier.planning.plan import Plan
 from espalier.planning.same_shape import select_same_shape
@@ -93,7 +94,7 @@ class ScoredGroups(NamedTuple):
     """All groups of a model, with the scores of the units.
 
     Attributes:
-        groups: The groups.
+        groups: The groups; if experts are removed, the experts.
         scores: Score of each group, (n_groups,); if whole layers are removed, of each layer, (n_layers,).
         n_floored_priors: Number of priors raised to the floor.
     """
@@ -123,14 +124,18 @@ def make_plan(
         UserError: If the request is infeasible, or a table does not have the sample count.
         ValueError: If the criterion needs an importance table and none is given.
     """
-    groups, scores, n_floored = score_from_tables(sizes, settings, importance, priors)
-    if LAYER in settings.units:
+    (groups, scores, n_floored), order = _score(sizes, settings, importance, priors)
+    if EXPERT in settings.units:
+        experts = select_experts(groups, sizes, scores, settings.pruning_ratio, settings.selection)
+        plan = Plan.without_experts(groups, sizes, experts)
+    elif LAYER in settings.units:
         removed_layers = select_layers(
             sizes, scores, settings.pruning_ratio, settings.selection, contiguous=settings.contiguous
         )
         plan = Plan.without_layers(sizes, removed_layers)
     else:
-        plan = Plan.from_mask(groups, sizes, _select_groups(groups, sizes, scores, settings, kv_group_counts))
+        removed = _select_groups(groups, sizes, scores, settings, kv_group_counts)
+        plan = Plan.from_mask(groups, sizes, removed, order)
     return plan, PlanSummary(
         pruning_ratio=settings.pruning_ratio,
         removed_param_fraction=plan.removed_param_fraction(sizes),
@@ -143,22 +148,51 @@ def make_plan(
 def score_from_tables(
     sizes: ModelSizes, settings: PlanSettings, importance: pa.Table | None, priors: pa.Table | None
 ) -> ScoredGroups:
-    """Score all groups or layers; `make_plan` describes the arguments and errors."""
+    """Score all groups, layers or experts; `make_plan` describes the arguments and errors."""
+    return _score(sizes, settings, importance, priors)[0]
+
+
+def _score(
+    sizes: ModelSizes, settings: PlanSettings, importance: pa.Table | None, priors: pa.Table | None
+) -> tuple[ScoredGroups, ChannelOrder | None]:
+    """Score all groups, layers or experts.
+
+    The second value is the order of the channels of experts, which the MLP channels of their layers are numbered by;
+    None if no expert loses channels.
+    """
+    if EXPERT in settings.units:
+        return _score_experts(sizes, settings, importance), None
     groups = GroupTable.of(sizes)
     criterion = CRITERIA[settings.criterion]
     removes_layers = LAYER in settings.units
+    order = None
     if criterion.of_groups is not None:
         units = _group_per_layer(sizes) if removes_layers else groups
         values = criterion.of_groups(units.cost, settings.seed or 0)
+        if sizes.has_experts and not removes_layers:
+            order = _any_order(sizes, settings.seed or 0)
     elif importance is not None:
-        values = _importance_of(importance, settings.n_samples if criterion.reads_text else 0, len(groups))
+        values, order = _importance_of(importance, settings.n_samples if criterion.reads_text else 0, sizes)
     else:
         raise ValueError(f"criterion {settings.criterion} needs an importance table")
     prior = None if priors is None else _priors_of(priors, settings.n_samples, settings.prior)
     if not removes_layers:
-        return ScoredGroups(groups, *score_groups(groups, values, settings.score, prior))
+        return ScoredGroups(groups, *score_groups(groups, values, settings.score, prior)), order
     summed = groups if criterion.of_groups is None else _group_per_layer(sizes)
-    return ScoredGroups(groups, *score_layers(summed, values, layer_costs(sizes), settings.score, prior))
+    return ScoredGroups(groups, *score_layers(summed, values, layer_costs(sizes), settings.score, prior)), None
+
+
+def _score_experts(sizes: ModelSizes, settings: PlanSettings, importance: pa.Table | None) -> ScoredGroups:
+    """Score all experts."""
+    experts, criterion = expert_table(sizes), CRITERIA[settings.criterion]
+    if criterion.of_groups is not None:
+        values = criterion.of_groups(experts.cost, settings.seed or 0)
+    elif importance is not None:
+        rows = _rows_of(importance, settings.n_samples if criterion.reads_text else 0, ("experts",), len(experts))
+        values = rows["importance"].to_numpy()
+    else:
+        raise ValueError(f"criterion {settings.criterion} needs an importance table")
+    return ScoredGroups(experts, *score_groups(experts, values, settings.score))
 
 
 def _select_groups(
@@ -173,7 +207,7 @@ def _select_groups(
     # The parameters of all other groups count as fixed, so selection does not see these groups.
     sizes, scores = sizes.with_groups_of(settings.units), scores[chosen]
     units = GroupTable.of(sizes)
-    ratio, options = settings.pruning_ratio, settings.selection
+    ratio, options = settings.pruning_ratio, options_for(sizes, settings.selection)
     removed = np.zeros(len(groups), dtype=bool)
     if settings.allocation == "same_shape":
         removed[chosen] = select_same_shape(units, sizes, scores, ratio, options, kv_group_counts)
@@ -194,17 +228,44 @@ def _group_per_layer(sizes: ModelSizes) -> GroupTable:
     )
 
 
-def _importance_of(table: pa.Table, n_samples: int | None, n_groups: int) -> NDArray[np.float64]:
-    """Return the importances of one sample count, in the order (layer, block, group), attention first."""
+def _importance_of(
+    table: pa.Table, n_samples: int | None, sizes: ModelSizes
+) -> tuple[NDArray[np.float64], ChannelOrder | None]:
+    """Return the importances of one sample count, in the order (layer, block, group), attention first.
+
+    For a model with experts, the second value is the order of the channels of experts, which MLP channels are numbered
+    by.
+    """
+    n_rows = sum(layer.n_kv_groups + layer.n_mlp_channels * max(1, layer.n_experts) for layer in sizes.layers)
+    rows = _rows_of(table, n_samples, ("attention", "mlp"), n_rows)
+    values: NDArray[np.float64] = rows["importance"].to_numpy()
+    if not sizes.has_experts:
+        return values, None
+    counts = [n for layer in sizes.layers for n in (layer.n_kv_groups, layer.n_mlp_channels * max(1, layer.n_experts))]
+    blocks = np.split(values, np.cumsum(counts)[:-1])
+    order = ChannelOrder(sizes, blocks[1::2])
+    joined = [values for pair in zip(blocks[0::2], order.importance, strict=True) for values in pair]
+    return np.concatenate(joined), order
+
+
+def _any_order(sizes: ModelSizes, seed: int) -> ChannelOrder:
+    """Return an order of the channels of experts for criteria that know only costs."""
+    generator = np.random.default_rng(seed)
+    counts = [layer.n_mlp_channels * max(1, layer.n_experts) for layer in sizes.layers]
+    return ChannelOrder(sizes, [generator.random(n) for n in counts])
+
+
+def _rows_of(table: pa.Table, n_samples: int | None, blocks: Collection[str], n_rows: int) -> pa.Table:
+    """Return the rows of some blocks and one sample count, sorted by layer, block and group."""
     rows = table.filter(pc.equal(table["n_samples"], n_samples))
+    rows = rows.filter(pc.is_in(rows["block"], pa.array(list(blocks), rows["block"].type)))
     rows = rows.sort_by([("layer", "ascending"), ("block", "ascending"), ("group", "ascending")])
-    if len(rows) != n_groups:
+    if len(rows) != n_rows:
         raise UserError(
-            f"importance: {len(rows)} groups with n_samples {n_samples}, but the model has {n_groups}; delete the "
+            f"importance: {len(rows)} groups with n_samples {n_samples}, but the model has {n_rows}; delete the "
             "importance table and run again"
         )
-    values: NDArray[np.float64] = rows["importance"].to_numpy()
-    return values
+    return rows
 
 
 def _priors_of(table: pa.Table, n_samples: int | None, measure: str) -> PriorColumns:

@@ -1,7 +1,8 @@
 """Stock shapes: plans that stock model code loads, because all layers that remain have the same size.
 
 A model has a stock shape if each remaining layer keeps the same number of KV groups and the same number of MLP
-channels, at least one of each, and the stock config of its architecture accepts that number of heads.
+channels, at least one of each, and the stock config of its architecture accepts that number of heads. Layers with
+experts keep the same number of experts, and of channels in each expert.
 """
 
 from __future__ import annotations
@@ -10,35 +11,50 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
-from espalier.models.architecture import FAMILIES, Heads
+from espalier.models.architecture import EXPERT_FAMILIES, FAMILIES, Heads
 
 
 class KeptLayer(NamedTuple):
-    """How many KV groups and MLP channels a layer keeps, and whether it is removed whole."""
+    """How many KV groups and MLP channels a layer keeps, and whether it is removed whole.
+
+    `n_experts` are the experts that it keeps, and then `n_mlp_channels` the channels of each; None in a dense layer.
+    """
 
     n_kv_groups: int
     n_mlp_channels: int
     is_removed: bool
+    n_experts: int | None = None
 
 
 class StockShape(NamedTuple):
-    """The shape of a model whose layers are all equal."""
+    """The shape of a model whose layers are all equal.
+
+    Attributes:
+        n_layers: Layers.
+        n_kv_groups: KV groups of each layer.
+        n_mlp_channels: MLP channels of each dense layer; None if there is none.
+        n_experts: Experts of each layer with experts; None if there is none.
+        n_expert_channels: Channels of each expert; None if there is none.
+    """
 
     n_layers: int
     n_kv_groups: int
-    n_mlp_channels: int
+    n_mlp_channels: int | None
+    n_experts: int | None = None
+    n_expert_channels: int | None = None
 
 
 class Obstacle(NamedTuple):
     """What keeps a plan from having a stock shape.
 
     Attributes:
-        kind: `kv_groups` or `mlp_channels` if the remaining layers differ in their number, `no_attention` or `no_mlp`
-            if layers lost the block, `heads` if the stock class does not accept the number of heads.
+        kind: `kv_groups`, `mlp_channels`, `experts` or `expert_channels` if the remaining layers differ in their
+            number, `no_attention` or `no_mlp` if layers lost the block, `heads` if the stock class does not accept the
+            number of heads.
         sizes: Layers (as text, such as `0, 3-5`) by the number that they keep, most frequent number first.
     """
 
-    kind: Literal["kv_groups", "mlp_channels", "no_attention", "no_mlp", "heads"]
+    kind: Literal["kv_groups", "mlp_channels", "experts", "expert_channels", "no_attention", "no_mlp", "heads"]
     sizes: Mapping[int, str]
 
     def __str__(self) -> str:
@@ -51,7 +67,7 @@ class Obstacle(NamedTuple):
             block = "attention" if self.kind == "no_attention" else "MLP"
             layers = next(iter(self.sizes.values()))
             return f"{_in_words(layers)} {'has' if layers.isdigit() else 'have'} no {block}"
-        what = "KV groups" if self.kind == "kv_groups" else "MLP channels"
+        what = {"kv_groups": "KV groups", "mlp_channels": "MLP channels"}.get(self.kind, self.kind.replace("_", " "))
         return f"{len(self.sizes)} different numbers of {what} ({kept}{more})"
 
 
@@ -63,7 +79,11 @@ def stock_shape(kept: Sequence[KeptLayer], kv_group_counts: Collection[int] | No
     if obstacles(kept, kv_group_counts):
         return None
     layers = [layer for layer in kept if not layer.is_removed]
-    return StockShape(len(layers), layers[0].n_kv_groups, layers[0].n_mlp_channels)
+    dense = next((layer.n_mlp_channels for layer in layers if layer.n_experts is None), None)
+    of_experts = next(
+        ((layer.n_experts, layer.n_mlp_channels) for layer in layers if layer.n_experts is not None), (None, None)
+    )
+    return StockShape(len(layers), layers[0].n_kv_groups, dense, *of_experts)
 
 
 def obstacles(kept: Sequence[KeptLayer], kv_group_counts: Collection[int] | None = None) -> list[Obstacle]:
@@ -76,15 +96,21 @@ def obstacles(kept: Sequence[KeptLayer], kv_group_counts: Collection[int] | None
     found = []
     layers = {number: layer for number, layer in enumerate(kept) if not layer.is_removed}
     kv_groups = _by_size({number: layer.n_kv_groups for number, layer in layers.items()})
-    channels = _by_size({number: layer.n_mlp_channels for number, layer in layers.items()})
+    channels = _by_size({number: layer.n_mlp_channels for number, layer in layers.items() if layer.n_experts is None})
+    of_experts = {number: layer for number, layer in layers.items() if layer.n_experts is not None}
+    experts = _by_size({number: layer.n_experts or 0 for number, layer in of_experts.items()})
+    expert_channels = _by_size({number: layer.n_mlp_channels for number, layer in of_experts.items()})
     if 0 in kv_groups:
         found.append(Obstacle("no_attention", {0: kv_groups[0]}))
-    if 0 in channels:
-        found.append(Obstacle("no_mlp", {0: channels[0]}))
+    found += [Obstacle("no_mlp", {0: sizes[0]}) for sizes in (channels, expert_channels) if 0 in sizes]
     if len(kv_groups) > 1:
         found.append(Obstacle("kv_groups", kv_groups))
     if len(channels) > 1:
         found.append(Obstacle("mlp_channels", channels))
+    if len(experts) > 1:
+        found.append(Obstacle("experts", experts))
+    if len(expert_channels) > 1:
+        found.append(Obstacle("expert_channels", expert_channels))
     if not found and kv_group_counts is not None and not set(kv_groups) <= set(kv_group_counts):
         found.append(Obstacle("heads", kv_groups))
     return found
@@ -101,7 +127,8 @@ def stock_kv_group_counts(n_kv_groups: int, config: Mapping[str, Any]) -> tuple[
         n_kv_groups: KV groups of each layer of the unpruned model.
         config: Content of the model's config.json, or the part of it in the manifest.
     """
-    family = FAMILIES.get(str(config.get("model_type")))
+    model_type = str(config.get("model_type"))
+    family = FAMILIES.get(model_type) or EXPERT_FAMILIES.get(model_type)
     heads = family.heads if family else Heads.DIVISORS
     if heads == Heads.ALL:
         return (n_kv_groups,)

@@ -55,5 +55,5 @@ def load_recovered(
             folder does not fit the model.
     """
     model = load_from_manifest(manifest, dtype=dtype, device=device, gpus=gpus)
-    prune(model, plan.kept_kv_groups, plan.kept_mlp_channels, plan.removed_layers)
+    prune(model, *plan.kept_units)
     return apply_recovered(model, folder, plan)

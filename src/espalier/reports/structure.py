@@ -25,6 +25,7 @@ def compare_structure(
     model: str,
     *,
     widths_before: Sequence[tuple[int | None, int | None]] | None = None,
+    experts_before: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Compare the pruned model of an experiment with the unpruned model.
 
@@ -35,6 +36,8 @@ def compare_structure(
         model: Name of the model.
         widths_before: Numbers of KV groups and MLP channels of each layer of the unpruned model. If None, the fields
             `kv_groups_before` and `channels_before` are None.
+        experts_before: Number of experts of each layer of the unpruned model, 0 in a dense layer. Layers with experts
+            get the fields `experts_before` and `experts_after` of their MLP, whose channels are those of each expert.
 
     Returns:
         `model`, `experiment`, `totals` and `layers`. `totals` has `model`, `decoder_layers`, `attention` and `mlp`,
@@ -60,7 +63,12 @@ def compare_structure(
             "attention": _removal(sums["attention_before"], sums["attention_after"]),
             "mlp": _removal(sums["mlp_before"], sums["mlp_after"]),
         },
-        "layers": [_layer_comparison(row, *width) for row, width in zip(rows.to_dict("records"), widths, strict=True)],
+        "layers": [
+            _layer_comparison(row, *width, n_experts)
+            for row, width, n_experts in zip(
+                rows.to_dict("records"), widths, experts_before or [0] * len(rows), strict=True
+            )
+        ],
     }
 
 
@@ -116,15 +124,18 @@ def _serving_lines(texts: Texts, verdicts: dict[str, Any] | None) -> list[str]:
     return [*lines, *items, *([""] if items else []), *serving_remarks(texts, verdicts)]
 
 
-def _layer_comparison(row: dict[Any, Any], n_kv_groups: int | None, n_mlp_channels: int | None) -> dict[str, Any]:
+def _layer_comparison(
+    row: dict[Any, Any], n_kv_groups: int | None, n_mlp_channels: int | None, n_experts: int
+) -> dict[str, Any]:
     attention = _removal(int(row["attention_before"]), int(row["attention_after"]))
     mlp = _removal(int(row["mlp_before"]), int(row["mlp_after"]))
     blocks = {"attention": attention, "mlp": mlp}
+    experts = {"experts_before": n_experts, "experts_after": to_int(row.get("kept_experts"))} if n_experts else {}
     return {
         "layer": int(row["layer"]),
         "params": _removal(int(row["params_before"]), int(row["params_after"])),
         "attention": attention | {"kv_groups_before": n_kv_groups, "kv_groups_after": to_int(row["kept_kv_groups"])},
-        "mlp": mlp | {"channels_before": n_mlp_channels, "channels_after": to_int(row["kept_mlp_channels"])},
+        "mlp": mlp | {"channels_before": n_mlp_channels, "channels_after": to_int(row["kept_mlp_channels"])} | experts,
         "emptied": [name for name, block in blocks.items() if block["before"] > 0 and block["after"] == 0],
         "removed": int(row["params_before"]) > 0 and int(row["params_after"]) == 0,
     }
@@ -182,7 +193,7 @@ def _width_table(texts: Texts, layers: list[dict[str, Any]]) -> Table:
         for block, width in (("attention", "kv_groups"), ("mlp", "channels")):
             one = layer[block]
             row.append(f"{one['before']:,} → {one['after']:,}")
-            row.append(" → ".join(_count(texts, one[f"{width}_{when}"]) for when in ("before", "after")))
+            row.append(" → ".join(_width(texts, one, width, when) for when in ("before", "after")))
         rows.append(row)
     return Table(header, rows)
 
@@ -201,7 +212,16 @@ def _details(texts: Texts, layer: dict[str, Any]) -> list[str]:
         # The number of KV groups is not known for imported experiments.
         if {before, after} != {MISSING}:
             lines.append("    " + texts(f"t.{width}", before=before, after=after))
+        if "experts_before" in one:
+            before, after = (_count(texts, one[f"experts_{when}"]) for when in ("before", "after"))
+            lines.append("    " + texts("t.experts", before=before, after=after))
     return lines
+
+
+def _width(texts: Texts, block: dict[str, Any], width: str, when: str) -> str:
+    """Format the width of a block, such as `96`, or `8 x 96` with experts."""
+    experts = f"{_count(texts, block[f'experts_{when}'])} x " if "experts_before" in block else ""
+    return experts + _count(texts, block[f"{width}_{when}"])
 
 
 def _count(texts: Texts, value: int | None) -> str:

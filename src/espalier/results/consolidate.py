@@ -175,13 +175,19 @@ def evaluations_table(results: Iterable[ExperimentResults], imported: Iterable[M
 
 
 def layers_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the layers table: rows of `layer_rows`, with the column types set."""
-    columns = (
+    """Return the layers table: rows of `layer_rows`, with the column types set.
+
+    The column of experts is left out if no model of the study has experts.
+    """
+    rows = list(rows)
+    of_experts = ["kept_experts"] if any("kept_experts" in row for row in rows) else []
+    counts = ["kept_kv_groups", "kept_mlp_channels", *of_experts]
+    columns = [
         "model", "experiment", "layer", "kept_kv_groups", "kept_mlp_channels", "params_before", "params_after",
-        "attention_before", "attention_after", "mlp_before", "mlp_after",
-    )  # fmt: skip
-    types = dict.fromkeys(columns, "int64") | dict.fromkeys(("kept_kv_groups", "kept_mlp_channels"), "Int64")
-    return pd.DataFrame(list(rows), columns=columns).astype(types | {"model": "str", "experiment": "str"})
+        "attention_before", "attention_after", "mlp_before", "mlp_after", *of_experts,
+    ]  # fmt: skip
+    types = dict.fromkeys(columns, "int64") | dict.fromkeys(counts, "Int64")
+    return pd.DataFrame(rows, columns=columns).astype(types | {"model": "str", "experiment": "str"})
 
 
 def with_settings(frame: pd.DataFrame, experiments: pd.DataFrame) -> pd.DataFrame:
@@ -220,15 +226,16 @@ def layer_rows(plan: Mapping[str, Any], sizes: ModelSizes) -> list[dict[str, Any
     """
     rows = []
     for number, (layer, kept) in enumerate(zip(sizes.layers, kept_layers(plan), strict=True)):
-        n_kv, n_mlp, is_removed = kept
-        attention, mlp = n_kv * layer.kv_group_params, n_mlp * layer.mlp_channel_params
+        n_kv, n_mlp, is_removed, n_experts = kept
+        attention, mlp, fixed = layer.kept_params(n_kv, n_mlp, n_experts)
         rows.append(
             {
                 "model": plan["model"], "experiment": plan["experiment"], "layer": number, "kept_kv_groups": n_kv,
                 "kept_mlp_channels": n_mlp, "params_before": layer.params,
-                "params_after": 0 if is_removed else attention + mlp + layer.fixed_params,
+                "params_after": 0 if is_removed else attention + mlp + fixed,
                 "attention_before": layer.attention_params,
                 "attention_after": attention, "mlp_before": layer.mlp_params, "mlp_after": mlp,
+                **({} if n_experts is None else {"kept_experts": n_experts}),
             }
         )  # fmt: skip
     return rows

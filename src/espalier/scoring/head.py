@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,8 +31,8 @@ def decoder_bypassed(model: PreTrainedModel) -> Iterator[Head]:
     token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     hidden: torch.Tensor
 
-    def forward(*_: object, **__: object) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=hidden[None])
+    def forward(*_: object, **__: object) -> MoeModelOutputWithPast:
+        return MoeModelOutputWithPast(last_hidden_state=hidden[None])
 
     def head(states: torch.Tensor) -> torch.Tensor:
         nonlocal hidden

@@ -19,6 +19,7 @@ from espalier.errors import UserError
 from espalier.models.architecture import LAYERS
 from espalier.models.context import context_length
 from espalier.models.decoder import head_dim, n_kv_groups
+from espalier.models.kept_experts import KeptExperts
 from espalier.models.padding import has_groups, pad_widths
 from espalier.models.surgery import copy_sharing_tensors, prune
 from espalier.progress import Progress
@@ -47,6 +48,7 @@ def versions_of(
     kept_kv_groups: Sequence[Sequence[int]],
     kept_mlp_channels: Sequence[Sequence[int]],
     removed_layers: Sequence[int] = (),
+    kept_experts: Mapping[int, KeptExperts] | None = None,
     *,
     multiple: int,
 ) -> dict[str, PreTrainedModel]:
@@ -59,6 +61,7 @@ def versions_of(
         kept_kv_groups: For each layer, the KV groups to keep, in increasing order.
         kept_mlp_channels: For each layer, the MLP channels to keep, in increasing order.
         removed_layers: The layers to remove whole, in increasing order.
+        kept_experts: What layers keep of their experts (`espalier.models.surgery.prune`).
         multiple: Number that the padded MLP widths are multiples of.
 
     Returns:
@@ -69,7 +72,7 @@ def versions_of(
         UserError: If the plan does not fit the model.
     """
     versions = {UNPRUNED: model, PRUNED: copy_sharing_tensors(model)}
-    prune(versions[PRUNED], kept_kv_groups, kept_mlp_channels, removed_layers)
+    prune(versions[PRUNED], kept_kv_groups, kept_mlp_channels, removed_layers, kept_experts)
     padded = copy_sharing_tensors(versions[PRUNED])
     if pad_widths(padded, multiple):
         versions[PADDED] = padded

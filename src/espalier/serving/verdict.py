@@ -153,11 +153,20 @@ class ModelProperties:
 
 @dataclass(frozen=True)
 class KeptCounts:
-    """Numbers of KV groups and MLP channels that each layer keeps, (n_layers,) each, and the layers removed whole."""
+    """Numbers of KV groups and MLP channels that each layer keeps, (n_layers,) each, and the layers removed whole.
+
+    `experts` are the numbers of kept experts, None in a dense layer; empty for a dense model.
+    """
 
     kv_groups: tuple[int, ...]
     mlp_channels: tuple[int, ...]
     removed: tuple[int, ...] = ()
+    experts: tuple[int | None, ...] = ()
+
+    @property
+    def kept_experts(self) -> tuple[int | None, ...]:
+        """Numbers of kept experts, (n_layers,); None in a dense layer."""
+        return self.experts or (None,) * len(self.kv_groups)
 
     @property
     def layers(self) -> list[int]:
@@ -166,15 +175,19 @@ class KeptCounts:
 
     def n_params(self, structure: ModelSizes) -> int:
         """Return the number of parameters of the pruned model."""
-        sizes = ((structure.layers[index], self.kv_groups[index], self.mlp_channels[index]) for index in self.layers)
         return structure.other_params + sum(
-            kv * layer.kv_group_params + mlp * layer.mlp_channel_params + layer.fixed_params for layer, kv, mlp in sizes
+            sum(
+                structure.layers[index].kept_params(
+                    self.kv_groups[index], self.mlp_channels[index], self.kept_experts[index]
+                )
+            )
+            for index in self.layers
         )
 
     def stock_obstacles(self, properties: ModelProperties) -> list[Obstacle]:
         """Return what keeps the plan from having a stock shape; empty if it has one."""
-        counts = zip(self.kv_groups, self.mlp_channels, strict=True)
-        kept = [KeptLayer(kv, mlp, index in self.removed) for index, (kv, mlp) in enumerate(counts)]
+        counts = zip(self.kv_groups, self.mlp_channels, self.kept_experts, strict=True)
+        kept = [KeptLayer(kv, mlp, index in self.removed, experts) for index, (kv, mlp, experts) in enumerate(counts)]
         return obstacles(kept, properties.kv_group_counts)
 
 
@@ -365,7 +378,7 @@ def _shape_difference(kept: KeptCounts) -> Message | None:
 
 def _uniform_padding(kept: KeptCounts, structure: ModelSizes) -> Message:
     kv_groups, channels = max(kept.kv_groups), max(kept.mlp_channels)
-    padded = KeptCounts((kv_groups,) * structure.n_layers, (channels,) * structure.n_layers, kept.removed)
+    padded = KeptCounts((kv_groups,) * structure.n_layers, (channels,) * structure.n_layers, kept.removed, kept.experts)
     fraction = 1 - padded.n_params(structure) / structure.total_params
     return Message("uniform_padding", {"kv_groups": kv_groups, "channels": channels, "fraction": fraction})
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.analysis.message_json import reason_fields, to_json, to_json_list
+from espalier.analysis.selection import to_int
 from espalier.messages.catalogue import Message, Value
 from espalier.models.sizes import ModelSizes
 from espalier.serving.verdict import (
@@ -56,7 +57,10 @@ def serving_verdicts(
         return no_verdicts | reason_fields(Message("no_plan"))
     structure = ModelSizes.from_dict(manifest["structure"])
     kv_groups, channels = (tuple(int(value) for value in counts[column]) for column in counts)
-    kept = KeptCounts(kv_groups, channels, tuple(int(layer) for layer in removed["layer"]))
+    experts: tuple[int | None, ...] = ()
+    if structure.has_experts and "kept_experts" in rows:
+        experts = tuple(to_int(value) for value in rows["kept_experts"])
+    kept = KeptCounts(kv_groups, channels, tuple(int(layer) for layer in removed["layer"]), experts)
     return {
         "removed_param_fraction": 1 - kept.n_params(structure) / structure.total_params,
         "targets": [_verdict_json(verdict) for verdict in all_verdicts(kept, structure, properties)],

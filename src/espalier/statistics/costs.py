@@ -3,9 +3,10 @@
 KV cache per token = sum over layers of 2 * kept KV groups * head size * bytes of one number        (keys and values)
 FLOPs per token    = 2 * (kept weights of q, k, v, o, gate, up, down + weights of the output head)
 
-Each weight takes part in one multiplication and one addition per token. The output head counts even if it shares its
-weights with the embeddings. An embedding look-up costs nothing. Norms, biases and activations (well under 1%) are not
-counted. The attention scores, which grow with the context, are not counted either.
+Each weight takes part in one multiplication and one addition per token. Of experts, only those count that a token is
+routed to. The output head counts even if it shares its weights with the embeddings. An embedding look-up costs nothing.
+Norms, biases and activations (well under 1%) are not counted. The attention scores, which grow with the context, are
+not counted either.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def costs(
         kv_groups: Number of KV groups of each layer, (n_layers,).
         attention_params: Number of prunable attention parameters of each layer, (n_layers,).
         mlp_channels: Number of MLP channels of each layer, (n_layers,).
-        mlp_params: Number of prunable MLP parameters of each layer, (n_layers,).
+        mlp_params: Number of MLP parameters of each layer that a token is multiplied with, (n_layers,).
         n_params: Number of all parameters of the model.
 
     Raises:

@@ -40,6 +40,8 @@ def test_calibration_is_named_after_its_dataset() -> None:
     assert load_study(with_changes(calibration={"dataset": "data/mine.parquet"})).calibration.name == "mine"
 
 
+REAP = {"name": "reap", "units": ["expert"], "criterion": "reap"}
+REAP_STUDY = {"methods": [REAP], "grid": {"methods": ["reap"]}}
 DEPTH = {"name": "depth", "units": ["layer"]}
 DEPTH_STUDY = {"methods": [DEPTH], "grid": {"methods": ["depth"]}}
 BAD = [
@@ -84,7 +86,14 @@ BAD = [
     ({"methods": [{"name": "g", "scope": "gated"}]}, "methods[0]: scope 'gated' needs tau"),
     ({"methods": [{"name": "g", "tau": 0.5}]}, "methods[0]: tau 0.5 has no effect with scope 'none'"),
     ({"methods": [{"name": "t"}, {"name": "t"}], "grid": {"methods": ["t"]}}, "methods: two entries are named 't'"),
-    ({"methods": [{"name": "t", "units": ["expert"]}]}, "methods[0].units[0]: got 'expert'; allowed: kv_group, mlp_c"),
+    ({"methods": [{"name": "t", "units": ["head"]}]}, "methods[0].units[0]: got 'head'; allowed: kv_group, mlp_c"),
+    ({"methods": [{"name": "t", "units": ["expert", "kv_group"]}]},
+     "methods[0]: units ['kv_group', 'expert']: expert cannot be combined with other units; use [expert]"),
+    ({"methods": [{"name": "t", "criterion": "reap"}]}, "methods[0]: criterion 'reap' measures whole experts; use it"),
+    ({"methods": [{"name": "t", "criterion": "reap", "units": ["layer"]}]}, "methods[0]: criterion 'reap' measures wh"),
+    ({"methods": [{**REAP, "scope": "block"}]}, "methods[0]: scope 'block' has no effect with units [expert]: each la"),
+    ({"methods": [{**REAP, "normalise": "layer"}]}, "methods[0]: normalise 'layer' has no effect with units [expert]"),
+    ({"methods": [{**REAP, "contiguous": True}]}, "methods[0]: contiguous is for whole layers; remove it or use unit"),
     ({"methods": [{"name": "t", "units": []}]}, "methods[0].units: is empty; give at least one value"),
     ({"methods": [{"name": "t", "units": ["layer", "layer"]}]}, "methods[0].units: 'layer' is listed twice"),
     ({"methods": [{"name": "t", "units": ["kv_group", "layer"]}]},
@@ -94,6 +103,12 @@ BAD = [
     ({"methods": [{**DEPTH, "normalise": "layer"}]}, "methods[0]: normalise 'layer' has no effect on whole layers"),
     ({"methods": [{**DEPTH, "allocation": "uniform"}]}, "methods[0]: allocation 'uniform' is for groups; with units"),
     ({"methods": [{"name": "t", "criterion": "constant"}]}, "methods[0]: criterion 'constant' gives all units the sam"),
+    ({**REAP_STUDY, "selection": {"freeze_last_layers": 2}},
+     "selection.freeze_last_layers: 2 gives layers different numbers of experts, but methods[0] ('reap') removes equa"),
+    ({**REAP_STUDY, "selection": {"collapse_below": 0.5}},
+     "selection.collapse_below: 0.5 gives layers different numbers of experts, but methods[0] ('reap') removes equa"),
+    ({**REAP_STUDY, "selection": {"mlp_multiple_of": 8}},
+     "selection.mlp_multiple_of: 8 has no effect, because all methods of the grid remove experts; remove it"),
     ({**DEPTH_STUDY, "selection": {"max_layer_ratio": 0.5}},
      "selection.max_layer_ratio: 0.5 forbids removing whole layers, which methods[0] ('depth') does; remove one of"),
     ({**DEPTH_STUDY, "selection": {"collapse_below": 0.5}},

@@ -18,12 +18,13 @@ SIZES = {
     "num_key_value_heads": 4, "max_position_embeddings": 4096,
 }  # fmt: skip
 PASS = [
-    "Cohere2", "Gemma2", "Granite", "Llama", "Mistral", "Olmo", "Phi3", "Qwen2", "Qwen3", "SmolLM3", "StableLm",
+    "Cohere2", "Gemma2", "Granite", "Llama", "Mistral", "Mixtral", "Olmo", "Phi3", "Qwen2", "Qwen2Moe", "Qwen3",
+    "Qwen3Moe", "SmolLM3", "StableLm",
 ]  # fmt: skip
 REFUSED = {
     "Jamba": "the model has layers of linear_attention; only full and sliding are evaluated",
     "Llama4Text": "the model has layers of chunked_attention; only full and sliding are evaluated",
-    "Mixtral": "layer 0 lacks mlp.gate_proj, mlp.up_proj, mlp.down_proj; supported are",
+    "GptOss": "layer 0 has experts, but no router mlp.gate; pruning them would need an entry in the table of layouts",
     "Olmo2": r"layer 0 has self_attn.q_norm.weight of shape \(32,\), which belongs to no single group",
 }
 

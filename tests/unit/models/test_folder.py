@@ -20,6 +20,7 @@ from espalier.models.folder import inspect_folder
 from espalier.models.loading import choose_device, load_model, load_tokenizer
 from espalier.models.manifest import check_unchanged, make_manifest
 from tests.unit.conftest import random_model
+from tests.unit.models.test_expert_families import expert_model
 
 CPU = torch.device("cpu")
 
@@ -275,14 +276,18 @@ def test_a_head_of_its_own_counts_whatever_the_config_ties(
     [
         # Layer 0 is dense, so no name is absent from all layers.
         (
-            ["mlp.gate", "mlp.experts.0.gate_proj", "mlp.experts.0.up_proj"],
-            r"its layers have experts \(.* rows of the ",
+            ["mlp.gate", "mlp.experts.0.w1"],
+            r"its layers have experts in a layout that is not in the table of layouts \(pruning them would need an",
         ),
         (
             ["mlp.gate", "mlp.shared_expert.up_proj"],
-            r"its layers have experts \(pruning them would need units of their",
+            r"its layers have a router or shared experts, but no routed experts \(pruning experts would need routed",
         ),
-        (["block_sparse_moe.experts.0.w1"], r"its layers have experts \(pruning them would need units of their own"),
+        (
+            ["feed_forward.router", "feed_forward.shared_expert.up_proj"],
+            r"its layers have a router or shared experts, but no routed experts \(pruning experts would need routed",
+        ),
+        (["block_sparse_moe.input_linear"], r"its layers have experts in a layout that is not in the table of layouts"),
         (["linear_attn.in_proj"], r"its layers have a state space, a convolution or linear attention \(pruning them"),
         (["self_attn.kv_b_proj"], r"its layers have latent attention \(pruning it would need groups of heads"),
         (["attention.query_key_value"], r"its layers have a fused projection that is not in the table of layouts \("),
@@ -299,6 +304,49 @@ def test_a_known_construction_is_refused_with_what_it_would_need(
     edited(tmp_path, plain_tokenizer, edit)
     with pytest.raises(UserError, match=f"architecture LlamaForCausalLM is not supported: {line}"):
         make_manifest("A", tmp_path, trust_remote_code=False, commit=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"mlp.experts.1.up_proj": None}, r"model.layers.1 has no up projection of expert 1"),
+        ({"mlp.experts.0.down_proj": None, "mlp.experts.0.up_proj": None, "mlp.experts.0.gate_proj": None},
+         r"model.layers.1 has no down projection of expert 0"),
+        ({"mlp.experts.1.up_proj": (4, 32)}, r"the experts of model.layers.1 differ in shape \(expert 1: "),
+        ({"mlp.experts.1.up_proj": (4, 32), "mlp.experts.0.up_proj": (4, 32)}, "the experts of model.layers.1 differ"),
+        ({"mlp.gate": (3, 32)}, r"have shapes \(2, 16, 32\) and \(2, 32, 8\) and their router \(3, 32\), which do not"),
+        ({"mlp.gate": None}, r"its layers have experts in a layout that is not in the table of layouts"),
+    ],
+)  # fmt: skip
+def test_incomplete_experts_are_named(
+    change: dict[str, tuple[int, int] | None], line: str, tmp_path: Path, plain_tokenizer: object
+) -> None:
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        shapes = {"gate_proj": (8, 32), "up_proj": (8, 32), "down_proj": (32, 8)}
+        new: dict[str, tuple[int, int] | None] = {"mlp.gate": (2, 32)}
+        new |= {f"mlp.experts.{expert}.{name}": shape for expert in (0, 1) for name, shape in shapes.items()}
+        for name in [name for name in tensors if name.startswith("model.layers.1.mlp.")]:
+            del tensors[name]
+        tensors.update(
+            {f"model.layers.1.{name}.weight": torch.ones(shape) for name, shape in (new | change).items() if shape}
+        )
+
+    edited(tmp_path, plain_tokenizer, edit)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_experts_per_tok": 1}), encoding="utf-8")
+    with pytest.raises(UserError, match=line):
+        inspect_folder(tmp_path)
+
+
+@pytest.mark.parametrize("chosen", [0, 7, "two", 2.5])
+def test_a_router_chooses_among_its_experts(chosen: object, tmp_path: Path, plain_tokenizer: object) -> None:
+    expert_model("mixtral").save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_experts_per_tok": chosen}), encoding="utf-8")
+    line = rf"num_experts_per_tok in config.json is {chosen!r}, but model.layers.0 has 6 experts; allowed: 1 to 6"
+    with pytest.raises(UserError, match=line):
+        inspect_folder(tmp_path)
 
 
 def test_tensors_outside_the_decoder_are_left_alone(

@@ -137,8 +137,8 @@ def test_a_plan_counts_removed_layers_with_their_norms_and_is_read_back() -> Non
     content = plan.to_dict()
     assert Plan.from_dict(content) == plan
     assert [layer.get("removed") for layer in content["layers"]] == [None, True, None, None, True]
-    assert [tuple(layer) for layer in kept_layers(content)] == [(1, 2, False), (0, 0, True)] + [(1, 2, False)] * 2 + [
-        (0, 0, True)
+    assert [tuple(layer) for layer in kept_layers(content)] == [
+        (*kept, None) for kept in [(1, 2, False), (0, 0, True), (1, 2, False), (1, 2, False), (0, 0, True)]
     ]
 
 
