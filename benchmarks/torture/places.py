@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from benchmarks.torture.kills import entries
 from benchmarks.torture.studies import (
+    RECOVERED,
     RESULTS,
     TABLES,
     copy_planned,
@@ -18,7 +19,6 @@ from benchmarks.torture.studies import (
 )
 
 N_STAGES = 10
-RECOVERED = "consolidated/recovery.parquet"
 WITHOUT_LINKS_AND_LOCKS = '''
 """Python imports this module at its start: hard links and locks then fail as on file systems without them."""
 import errno, fcntl, os
