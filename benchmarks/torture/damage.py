@@ -72,7 +72,7 @@ def damage_everything(finished: Path, folder: Path) -> pd.DataFrame:
         after` (of another check after the runs) and `other tables`.
     """
     rows, expected = {}, table_hashes(finished)
-    with fast_runs(folder / "scratch") as run:
+    with fast_runs() as run:
         for name, change in DAMAGES.items():
             study = folder / name
             copy_study(finished, study)
@@ -111,7 +111,7 @@ def damage_one_by_one(finished: Path, folder: Path, damages: tuple[str, ...] = t
     """
     rows: list[dict[str, object]] = []
     expected = table_hashes(finished)
-    with fast_runs(folder / "scratch") as run:
+    with fast_runs() as run:
         for rule, output, neighbour in kinds_of_outputs(finished):
             for damage in damages:
                 if damage == "swapped" and neighbour is None:

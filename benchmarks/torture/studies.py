@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,27 +113,26 @@ class Run(Protocol):
 
 
 @contextmanager
-def fast_runs(scratch: Path) -> Iterator[Run]:
-    """Yield a function that runs Snakemake as `run` does, without importing libraries again for each job.
-
-    Args:
-        scratch: Folder for a socket and for what runs print.
-    """
-    scratch.mkdir(parents=True, exist_ok=True)
-    scripts = ScriptServer(scratch)
-    server = SnakemakeServer(scripts.interpreter)
+def fast_runs() -> Iterator[Run]:
+    """Yield a function that runs Snakemake as `run` does, without importing libraries again for each job."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        scripts = ScriptServer(scratch)
+        server = SnakemakeServer(scripts.interpreter)
 
-    def run_fast(folder: Path, *arguments: str) -> tuple[int, str]:
-        unlock(folder)
-        scripts.start()
-        command = [*arguments, "--snakefile", str(REPOSITORY / "Snakefile"), *OPTIONS]
-        status = server.run(command, folder, scratch / "printed", int(LIMIT_S))
-        return status, "".join((scratch / f"printed.{name}").read_text(encoding="utf-8") for name in ("out", "err"))
+        def run_fast(folder: Path, *arguments: str) -> tuple[int, str]:
+            unlock(folder)
+            scripts.start()
+            command = [*arguments, "--snakefile", str(REPOSITORY / "Snakefile"), *OPTIONS]
+            status = server.run(command, folder, scratch / "printed", int(LIMIT_S))
+            return status, "".join((scratch / f"printed.{name}").read_text(encoding="utf-8") for name in ("out", "err"))
 
-    yield run_fast
-    server.close()
-    scripts.close()
+        try:
+            yield run_fast
+        finally:
+            server.close()
+            scripts.close()
 
 
 def run_to_end(folder: Path, *arguments: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from espalier.errors import UserError
 from espalier.files import write_json
+from espalier.jobs.input_checks import check_inputs
 from espalier.jobs.interrupts import INTERRUPTED
 from espalier.results.verify import record_outputs
 from espalier.study.failure_records import failure_file, older_file, read_failure
@@ -64,7 +65,8 @@ class FailureRecord:
 def workflow_job(snakemake: Any, rule: str, name: str, *, folder: str | None = None) -> Iterator[None]:
     """Run the block as a job of the workflow, with a log file and, if it fails, a failure record.
 
-    If it succeeds, the checksums of its output files are recorded (`espalier.results.verify`).
+    First, its inputs are compared with the checksums that other jobs recorded (`espalier.jobs.input_checks`). If it
+    succeeds, the checksums of its output files are recorded (`espalier.results.verify`).
 
     An existing failure record stays until the job succeeds or fails again. If the job is killed before it can record a
     reason (SIGKILL, out of memory), the record of the attempt before remains.
@@ -81,6 +83,8 @@ def workflow_job(snakemake: Any, rule: str, name: str, *, folder: str | None = N
     results = results_folder(snakemake.config["study"])
     record = FailureRecord(folder or results, rule, tuple(map(str, snakemake.wildcards)), str(snakemake.log[0]))
     with job_log(snakemake.log[0], name, record=record):
+        if folder is None:
+            check_inputs(results, snakemake.input)
         yield
         if folder is None:  # the lock file of the cache has the checksums of staged files
             record_outputs(results, rule, record.wildcards, snakemake.output)

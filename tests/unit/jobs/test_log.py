@@ -25,7 +25,7 @@ from espalier.jobs.log import workflow_job
 rule, *wildcards = sys.argv[1:]
 snakemake = SimpleNamespace(
     rule=f"espalier_{{rule}}", wildcards=wildcards, config={{"study": "s"}},
-    log=[f"results/s/logs/{{rule}}/{{'/'.join(wildcards)}}.log"], output=["results/s/out.txt"],
+    log=[f"results/s/logs/{{rule}}/{{'/'.join(wildcards)}}.log"], input=[], output=["results/s/out.txt"],
 )
 with workflow_job(snakemake, rule, " ".join([rule, *wildcards])):
     {body}
