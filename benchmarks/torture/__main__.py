@@ -16,9 +16,10 @@ import pandas as pd
 from benchmarks.torture.damage import RIGHT, SECTIONS, TARGETS, damage_everything, damage_one_by_one
 from benchmarks.torture.flips import flip_all
 from benchmarks.torture.hostile import give_hostile_input
-from benchmarks.torture.kills import AT_EVALUATION, AT_RANDOM, kill_runs
+from benchmarks.torture.kills import AT_EVALUATION, AT_RANDOM, RATIOS, kill_runs
+from benchmarks.torture.memory import limit_memory
 from benchmarks.torture.places import fill_the_disk, set_the_clock_back, without_links_and_locks
-from benchmarks.torture.studies import RESULTS, add_neighbours, run_to_end, write_study
+from benchmarks.torture.studies import RESULTS, TABLES, add_neighbours, run_to_end, write_study
 
 Found = tuple[pd.DataFrame, list[str]]
 BAD_COLUMNS = ("lost", "redone", "other tables", "problems after", "silent", "tracebacks", "exit status")
@@ -66,13 +67,20 @@ def _hostile(folder: Path, short: bool) -> Found:
 
 
 def _places(folder: Path, short: bool) -> Found:  # noqa: ARG001
-    finished = _finished(folder)
+    finished = folder / "finished"
+    write_study(finished, RATIOS)
+    run_to_end(finished, TABLES)
     trials = {"disk": fill_the_disk, "clock": set_the_clock_back, "links": without_links_and_locks}
     return _checked(pd.concat([trial(finished, folder / name) for name, trial in trials.items()]))
 
 
+def _memory(folder: Path, short: bool) -> Found:  # noqa: ARG001
+    return _checked(limit_memory(folder))
+
+
 PARTS: dict[str, Callable[[Path, bool], Found]] = {
     "hostile": _hostile, "kills": _kills, "flips": _flips, "damage": _damage, "places": _places,
+    "memory": _memory,
 }  # fmt: skip
 
 

@@ -105,6 +105,14 @@ def run(folder: Path, *arguments: str, environment: Mapping[str, str] = NONE) ->
     return process.returncode, printed
 
 
+def patched_python(folder: Path, source: str) -> dict[str, str]:
+    """Write a module that every Python process imports at its start; return the environment variables for it."""
+    patch = folder / "patch"
+    patch.mkdir(exist_ok=True)
+    (patch / "sitecustomize.py").write_text(source, encoding="utf-8")
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(patch), os.environ.get("PYTHONPATH", "")]))}
+
+
 class Run(Protocol):
     """Runs Snakemake on a study, as the function `run` does."""
 
