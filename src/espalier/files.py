@@ -206,8 +206,9 @@ def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> p
     """
     import pyarrow.parquet as pq
 
-    with _parquet_errors(path):
-        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+    # Not `pq.read_table`: it waits for ever for a thread that cannot be started where memory is limited.
+    with _parquet_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return file.read(columns=columns, use_threads=False)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -217,10 +218,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
         UserError: If the file is corrupt or truncated.
         FileNotFoundError: If the file does not exist.
     """
-    import pyarrow.parquet as pq
-
+    table = read_parquet(path)
     with _parquet_errors(path):
-        frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        frame: pd.DataFrame = table.to_pandas()
         return frame
 
 
@@ -234,7 +234,7 @@ def _parquet_errors(path: str | Path) -> Iterator[None]:
 
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):  # `ArrowMemoryError` is both, and the file may be sound
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
