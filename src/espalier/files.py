@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
-from espalier.errors import UserError
+from espalier.errors import UserError, out_of_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,10 +204,13 @@ def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> p
         UserError: If the file is corrupt or truncated.
         FileNotFoundError: If the file does not exist.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Not `pq.read_table`: it waits for ever for a thread that cannot be started where memory is limited.
-    with _parquet_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    # Not `pq.read_table`: where memory is limited, it may wait for ever for a thread that cannot be started. Reading from
+    # memory needs no thread.
+    with _parquet_errors(path):
+        file = pq.ParquetFile(pa.py_buffer(Path(path).read_bytes()), page_checksum_verification=True)
         return file.read(columns=columns, use_threads=False)
 
 
@@ -234,9 +237,11 @@ def _parquet_errors(path: str | Path) -> Iterator[None]:
 
     try:
         yield
-    except (FileNotFoundError, MemoryError):  # `ArrowMemoryError` is both, and the file may be sound
+    except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        if out_of_memory(error):  # the file may be sound
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: is not a complete Parquet file ({reason}); delete it and run again") from None
 

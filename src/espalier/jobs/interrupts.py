@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from espalier.jobs.memory import memory_line, out_of_memory
+from espalier.errors import out_of_memory
+from espalier.jobs.memory import memory_line
 from espalier.study.stopping import STOP_FILE
 
 INTERRUPTED = 128 + signal.SIGINT

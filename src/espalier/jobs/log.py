@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.errors import UserError
+from espalier.errors import UserError, out_of_memory
 from espalier.files import write_json
 from espalier.jobs.input_checks import check_inputs
 from espalier.jobs.interrupts import INTERRUPTED
-from espalier.jobs.memory import memory_line, out_of_memory
+from espalier.jobs.memory import memory_line
 from espalier.results.verify import record_outputs
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.study.paths import results_folder

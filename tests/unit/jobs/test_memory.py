@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from espalier.errors import UserError
-from espalier.jobs.memory import memory_line, out_of_memory
+from espalier.errors import UserError, out_of_memory
+from espalier.jobs.memory import memory_line
 
 TOO_MUCH = 2**50
 
