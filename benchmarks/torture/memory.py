@@ -17,7 +17,7 @@ TARGETS = {
     "evaluate_baseline": RESULTS / "baseline/A/metrics.json",
 }
 """An output of each rule."""
-SHARES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
+SHARES = (0.05, 0.3, 0.6, 0.9)
 """Limits, as shares of the address space that the job needs."""
 CGROUP = Path("/sys/fs/cgroup/memory")
 LIMIT = """

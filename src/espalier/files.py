@@ -207,8 +207,8 @@ def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> p
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Not `pq.read_table`: where memory is limited, it may wait for ever for a thread that cannot be started. Reading from
-    # memory needs no thread.
+    # Not `pq.read_table`: where memory is limited, it may wait for ever for a thread that cannot be started. A buffer
+    # needs no thread.
     with _parquet_errors(path):
         file = pq.ParquetFile(pa.py_buffer(Path(path).read_bytes()), page_checksum_verification=True)
         return file.read(columns=columns, use_threads=False)
