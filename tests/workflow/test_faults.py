@@ -173,7 +173,7 @@ def test_a_job_that_is_killed_stops_no_other(
     _, printed = process.communicate(timeout=HANG_S)
     assert process.returncode != 0
     assert (tmp_path / "results/tiny/baseline/A/metrics.json").is_file()
-    (line,) = [line for line in printed.splitlines() if "most likely killed for want of memory" in line]
+    (line,) = [line for line in printed.splitlines() if "was killed, most likely for want of memory" in line]
     assert line.startswith("[evaluate A ")
     (record,) = (tmp_path / "results/tiny/failures/evaluate/A").glob("*.json")
     assert read_json(record)["reason"] in line

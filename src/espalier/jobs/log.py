@@ -205,11 +205,17 @@ class _LogFile(logging.FileHandler):
 def _lines_for_user(error: Exception, rule: str | None) -> list[str]:
     """Return the lines of an error that the user can mend; none for other errors."""
     # An error about a file or a setting may have been raised only because a library had too little memory.
-    if (detail := out_of_memory(error)) and not (isinstance(error, UserError) and "memory" in str(error)):
+    if (detail := out_of_memory(error)) and not _names_memory(error):
         return [memory_line(detail, rule)]
     if isinstance(error, UserError):
         return [line for line in str(error).splitlines() if line.strip()] or [_one_line(error)]
     return []
+
+
+def _names_memory(error: Exception) -> bool:
+    """Whether the message for the user is about memory; one that only quotes the error of a library is not."""
+    said = str(error).replace("MemoryError", "").replace("allocate memory", "")
+    return isinstance(error, UserError) and "memory" in said
 
 
 def _terminal_format(name: str) -> logging.Formatter:

@@ -1,7 +1,7 @@
 """Report jobs that were killed, such as by the kernel when memory is exhausted. A killed job cannot say why it failed.
 
-The driver compares the failure record of each job before and after it ran. A job that failed without a new record was
-killed. This needs a file system that the driver and its jobs see alike at once, so it is done for local jobs only.
+Snakemake prints the signal that ended a script. A job that a signal ended, and that left no new failure record, gets a
+record here. This needs a file system that the driver and its jobs see alike at once, so it is for local jobs only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import contextlib
 import json
 import logging
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,9 +23,13 @@ from espalier.study.stopping import STOP_FILE
 STAGING = frozenset({"stage_model", "stage_dataset", "stage_text", "lock_cache"})
 """Rules whose failure records are in `cache/`."""
 KILLED = (
-    "ended before it could record why, most likely killed for want of memory: give it more (ulimit, cgroup or "
+    "was killed, most likely for want of memory: give it more (ulimit, cgroup or "
     "container), close other programs or run fewer jobs at a time (`--cores`), and run again"
 )
+
+
+_SIGNALLED = re.compile(r"\.(\w+)\.py' (?:died with <Signals|returned non-zero exit status 1[345]\d)")
+"""What Snakemake prints if a signal ended a script, or the shell that ran it (status 128 and the number)."""
 
 
 class KilledJobsHandler(logging.Handler):
@@ -42,6 +48,7 @@ class KilledJobsHandler(logging.Handler):
     ) -> None:
         super().__init__()
         self._results, self._scripts, self._show, self._is_local = results, scripts, show, is_local
+        self._signalled: Counter[str] = Counter()
         self._running: dict[int, tuple[str, tuple[str, ...], Path, int | None]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -52,6 +59,8 @@ class KilledJobsHandler(logging.Handler):
                 self._begin(record)
             elif event == "JOB_ERROR":
                 self._end(record)
+            elif event == "ERROR":
+                self._signalled.update(_SIGNALLED.findall(str(record.msg)))
 
     def _begin(self, record: Any) -> None:
         rule = self._scripts.get(record.rule_name)
@@ -62,7 +71,10 @@ class KilledJobsHandler(logging.Handler):
 
     def _end(self, record: Any) -> None:
         rule, wildcards, file, before = self._running.pop(record.jobid, (None, (), Path(), None))
-        if rule is None or not self._is_local() or _is_stopping() or _version(file) != before:
+        if rule is None or not self._signalled[rule]:
+            return
+        self._signalled[rule] -= 1
+        if not self._is_local() or _is_stopping() or _version(file) != before:
             return
         self._show(f"[{' '.join((rule, *wildcards))}] error: {KILLED}")
         log = next(iter(record.log or ()), "")

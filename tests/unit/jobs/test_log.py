@@ -81,6 +81,11 @@ def test_a_job_that_succeeds_records_the_checksums_of_its_outputs(tmp_path: Path
             "[plan A x-p20] error: out of memory (OSError",
         ),
         (
+            "\n    try: raise MemoryError\n    except MemoryError: raise UserError('no model (MemoryError); copy it')",
+            memory_line("MemoryError", "plan"),
+            "[plan A x-p20] error: out of memory (MemoryError",
+        ),
+        (
             "\n    try: raise MemoryError\n    except MemoryError: raise UserError('too little memory for 8 prompts')",
             "too little memory for 8 prompts",
             "[plan A x-p20] error: too little memory for 8 prompts",

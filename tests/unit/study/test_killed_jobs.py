@@ -15,6 +15,11 @@ RESULTS = "results/s"
 JOB = {"jobid": 7, "rule_name": "espalier_plan", "wildcards": {"model": "A", "experiment": "x-p20"}}
 
 
+DIED = """RuleException:
+CalledProcessError in file "plan.smk", line 27:
+Command 'set -euo pipefail;  python /s/tmpv6.plan.py' died with <Signals.SIGKILL: 9>."""
+
+
 def event(name: str, **fields: Any) -> logging.LogRecord:
     return logging.makeLogRecord({"event": SimpleNamespace(name=name), **fields})
 
@@ -42,6 +47,7 @@ def test_a_killed_job_is_reported_and_recorded(lines: list[str], earlier: str | 
         write_record(earlier)
     follows = handler(lines)
     follows.emit(event("JOB_INFO", **JOB))
+    follows.emit(event("ERROR", msg=DIED))
     follows.emit(event("JOB_ERROR", jobid=7, log=["results/s/logs/plan/A/x-p20.log (check log file(s))"]))
     assert lines == [f"[plan A x-p20] error: {KILLED}"]
     record = read_failure(failure_file(RESULTS, "plan", ("A", "x-p20")))
@@ -55,6 +61,7 @@ def test_a_job_that_recorded_its_reason_is_left_alone(lines: list[str]) -> None:
     follows = handler(lines)
     follows.emit(event("JOB_INFO", **JOB))
     write_record("too much; lower it")
+    follows.emit(event("ERROR", msg=DIED))
     follows.emit(event("JOB_ERROR", jobid=7, log=[]))
     assert lines == []
     record = read_failure(failure_file(RESULTS, "plan", ("A", "x-p20")))
@@ -62,11 +69,21 @@ def test_a_job_that_recorded_its_reason_is_left_alone(lines: list[str]) -> None:
     assert record["reason"] == "too much; lower it"
 
 
+def test_a_job_that_failed_itself_is_left_alone(lines: list[str]) -> None:
+    """On a full disk it cannot record its reason."""
+    follows = handler(lines)
+    follows.emit(event("JOB_INFO", **JOB))
+    follows.emit(event("ERROR", msg="Command 'python /s/tmpv6.plan.py' returned non-zero exit status 1."))
+    follows.emit(event("JOB_ERROR", jobid=7, log=[]))
+    assert lines == []
+
+
 def test_interrupted_jobs_remote_jobs_and_rules_without_a_script_are_left_alone(
     lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = handler(lines, is_local=False)
     remote.emit(event("JOB_INFO", **JOB))
+    remote.emit(event("ERROR", msg=DIED))
     remote.emit(event("JOB_ERROR", jobid=7, log=[]))
     target = handler(lines)
     target.emit(event("JOB_INFO", **{**JOB, "rule_name": "all"}))
@@ -75,6 +92,7 @@ def test_interrupted_jobs_remote_jobs_and_rules_without_a_script_are_left_alone(
     target.emit(event("JOB_INFO", jobid=9))  # of another version of Snakemake
     stopped = handler(lines)
     stopped.emit(event("JOB_INFO", **JOB))
+    stopped.emit(event("ERROR", msg=DIED))
     (tmp_path / "stop").touch()
     monkeypatch.setenv(STOP_FILE, str(tmp_path / "stop"))
     stopped.emit(event("JOB_ERROR", jobid=7, log=[]))
@@ -85,6 +103,7 @@ def test_interrupted_jobs_remote_jobs_and_rules_without_a_script_are_left_alone(
 def test_staging_has_its_records_in_the_cache(lines: list[str]) -> None:
     follows = KilledJobsHandler(RESULTS, {"stage_model": "stage_model"}, lines.append, lambda: True)
     follows.emit(event("JOB_INFO", jobid=1, rule_name="stage_model", wildcards={"hub_model": "x--y"}))
+    follows.emit(event("ERROR", msg="Command 'python /s/tmp1.stage_model.py' returned non-zero exit status 137."))
     follows.emit(event("JOB_ERROR", jobid=1, log=[]))
     assert read_failure(failure_file("cache", "stage_model", ("x--y",))) is not None
 
