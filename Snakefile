@@ -18,6 +18,7 @@ try:
         requests_only_files,
     )
     from espalier.study.handover import MODEL_JOBS
+    from espalier.study.killed_jobs import report_killed_jobs
     from espalier.study.run_progress import show_progress
     from espalier.study.scheduler import limit_scheduler_timers, renew_resources
     from espalier.study.stopping import install_stop_handlers
@@ -220,6 +221,7 @@ rule export:
 
 if workflow.is_main_process:
     show_progress(collecting_rules(workflow.rules))
+    report_killed_jobs(study.results, workflow.rules, lambda: workflow.local_exec)
     if workflow.modifier.parent_modifier is None:
         list_targets_first(workflow)
         check_targets(

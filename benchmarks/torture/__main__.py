@@ -13,12 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from benchmarks.bit_flips import flip_bits
-from benchmarks.torture.damage import SECTIONS, TARGETS, damage_everything, damage_one_by_one
+from benchmarks.torture.damage import RIGHT, SECTIONS, TARGETS, damage_everything, damage_one_by_one
+from benchmarks.torture.flips import flip_all
 from benchmarks.torture.hostile import give_hostile_input
-from benchmarks.torture.kills import AT_EVALUATION, AT_RANDOM, kill_runs
+from benchmarks.torture.kills import AT_EVALUATION, AT_RANDOM, RATIOS, kill_runs
+from benchmarks.torture.memory import limit_memory
 from benchmarks.torture.places import fill_the_disk, set_the_clock_back, without_links_and_locks
-from benchmarks.torture.studies import RESULTS, run_to_end, write_study
+from benchmarks.torture.studies import RESULTS, TABLES, add_neighbours, run_to_end, write_study
 
 Found = tuple[pd.DataFrame, list[str]]
 BAD_COLUMNS = ("lost", "redone", "other tables", "problems after", "silent", "tracebacks", "exit status")
@@ -48,7 +49,7 @@ def _kills(folder: Path, short: bool) -> Found:
 
 
 def _flips(folder: Path, short: bool) -> Found:
-    return _checked(flip_bits(_finished(folder) / RESULTS, 100 if short else 1000, seed=0))
+    return _checked(flip_all(_finished(folder) / RESULTS, 100 if short else 1000, seed=0, folder=folder))
 
 
 def _damage(folder: Path, short: bool) -> Found:
@@ -56,7 +57,7 @@ def _damage(folder: Path, short: bool) -> Found:
         return _checked(damage_everything(_finished(folder), folder))
     table, faults = _checked(damage_everything(_finished(folder), folder))
     one_by_one = damage_one_by_one(folder / "finished", folder)
-    wrong = one_by_one[~one_by_one.outcome.isin(["named", "remade", "left"])]
+    wrong = one_by_one[~one_by_one.outcome.isin(RIGHT)]
     print(one_by_one.to_markdown(index=False), flush=True)
     return table, faults + [f"{row.output} {row.damage}: {row.outcome}" for row in wrong.itertuples()]
 
@@ -66,20 +67,28 @@ def _hostile(folder: Path, short: bool) -> Found:
 
 
 def _places(folder: Path, short: bool) -> Found:  # noqa: ARG001
-    finished = _finished(folder)
+    finished = folder / "finished"
+    write_study(finished, RATIOS)
+    run_to_end(finished, TABLES)
     trials = {"disk": fill_the_disk, "clock": set_the_clock_back, "links": without_links_and_locks}
     return _checked(pd.concat([trial(finished, folder / name) for name, trial in trials.items()]))
 
 
+def _memory(folder: Path, short: bool) -> Found:  # noqa: ARG001
+    return _checked(limit_memory(folder))
+
+
 PARTS: dict[str, Callable[[Path, bool], Found]] = {
     "hostile": _hostile, "kills": _kills, "flips": _flips, "damage": _damage, "places": _places,
+    "memory": _memory,
 }  # fmt: skip
 
 
 def _finished(folder: Path) -> Path:
-    """Run a tiny study to its end, with recovery, exports and GGUF files."""
+    """Run a tiny study of two models to its end, with recovery, exports and GGUF files."""
     study = folder / "finished"
     write_study(study, sections=SECTIONS)
+    add_neighbours(study)
     run_to_end(study, *TARGETS)
     return study
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from benchmarks.torture.studies import RESULTS, copy_study, run, table_hashes
+from benchmarks.torture.studies import RESULTS, Run, copy_study, fast_runs, table_hashes
 
 from espalier.files import read_json
 from espalier.results.verify import RECORDS, verify
@@ -19,6 +19,10 @@ SECTIONS = {
 }
 """Sections of the config of a study whose results include recovery, exports and GGUF files."""
 MOST_RUNS = 8
+_ERROR = re.compile(r"^\[[^]]*\] error: (.*)$", re.MULTILINE)
+_NAMED = re.compile(r"\b[Dd]elete (\S*results/\S+?)(?:;|,| and run again| if that)")
+_BOTH = re.compile(r"(results/\S+?): .* but (\S+) .*[Dd]elete both and run again")
+_IT = re.compile(r"(results/\S+?): .*[Dd]elete it and run again")
 
 
 def outputs_of(study: Path) -> list[Path]:
@@ -63,87 +67,162 @@ def damage_everything(finished: Path, folder: Path) -> pd.DataFrame:
         folder: Folder for damaged copies.
 
     Returns:
-        A row for each damage, and columns `files`, `found` (files of outputs that the check names; it names one file of
-        each output), `outputs deleted as told`, `problems after` (of another check after the run) and `other tables`.
+        A row for each damage, and columns `files`, `outputs`, `found` (outputs that the check names), `runs` (until the
+        study was finished, after whatever the messages say was deleted), `exit status` (of the last run), `problems
+        after` (of another check after the runs) and `other tables`.
     """
     rows, expected = {}, table_hashes(finished)
-    for name, change in DAMAGES.items():
-        study = folder / name
-        copy_study(finished, study)
-        outputs = [path for path in outputs_of(study) if path.exists()]
-        files = [path for output in outputs for path in files_of(output) if path.stat().st_size > 1]
-        change(files)
-        lines = verify(study / RESULTS).problems
-        told = delete_as_told(lines)
-        named = [path for output in told for path in files if path.is_relative_to(output)]
-        status, printed = run(study, *TARGETS)
-        row = {"files": len(files), "found": len(named), "outputs deleted as told": len(told)}
-        row["exit status"] = status
-        row["problems after"] = len(verify(study / RESULTS).problems)
-        row["other tables"] = sum(table_hashes(study).get(key) != value for key, value in expected.items())
-        if status:
-            (folder / f"{name}.txt").write_text(printed, encoding="utf-8")
-        rows[name] = row
+    with fast_runs() as run:
+        for name, change in DAMAGES.items():
+            study = folder / name
+            copy_study(finished, study)
+            outputs = [path for path in outputs_of(study) if path.exists()]
+            files = [path for output in outputs for path in files_of(output) if path.stat().st_size > 1]
+            change(files)
+            lines = verify(study / RESULTS).problems
+            named = [path for line in lines for path in told_by(line)]
+            delete(named)
+            healed = heal(run, study)
+            rows[name] = {
+                "files": len(files), "outputs": len(outputs), "found": len(set(named) & set(outputs)),
+                "runs": healed.n_runs, "exit status": healed.status,
+                "problems after": len(verify(study / RESULTS).problems),
+                "other tables": sum(table_hashes(study).get(key) != value for key, value in expected.items()),
+            }  # fmt: skip
+            (folder / f"{name}.txt").write_text(healed.printed, encoding="utf-8")
     return pd.DataFrame(rows).T
 
 
 def damage_one_by_one(finished: Path, folder: Path, damages: tuple[str, ...] = tuple(DAMAGES)) -> pd.DataFrame:
-    """Damage one file of each kind at a time and run, without the check: what do the jobs that read the file say?
+    """Damage one output of each kind at a time and run, without the check: what do the jobs that read the file say?
+
+    Args:
+        finished: A finished study with neighbours (`espalier.results.verify` finds no problem in it).
+        folder: Folder for damaged copies.
+        damages: Keys of `DAMAGES`.
 
     Returns:
-        A row for each damage and each rule, and columns `output`, `outcome` and `runs`. The outcome is `named` if a
-        message named the file and the study was right after what the message said, `remade` if the file was made again
-        without a message, `left` if nothing read it and the check finds it, and `wrong` if tables differ.
+        A row for each damage and each output of each rule, and columns `outcome` and `runs`. The outcome is
+
+        - `named`: a message named the file, and the study was right after what the message said;
+        - `remade`: the file was made again without a message;
+        - `found by verify`: no job read it, the check names it, and the study was right after what the check said;
+        - else a fault.
     """
-    rows, expected = [], table_hashes(finished)
-    for record in sorted((finished / RESULTS / RECORDS).rglob("[!.]*.json")):
-        rule = record.relative_to(finished / RESULTS / RECORDS).parts[0]
-        if any(row["rule"] == rule for row in rows):
-            continue
-        for output in read_json(record)["outputs"]:
+    rows: list[dict[str, object]] = []
+    expected = table_hashes(finished)
+    with fast_runs() as run:
+        for rule, output, neighbour in kinds_of_outputs(finished):
             for damage in damages:
-                study = folder / f"{len(rows)}"
+                if damage == "swapped" and neighbour is None:
+                    continue
+                study = folder / "damaged"
                 copy_study(finished, study)
                 path = study / RESULTS / output
-                DAMAGES[damage](files_of(path) if damage != "swapped" else _with_neighbour(path))
-                outcome, n_runs = _run_as_told(study, output, expected)
+                if damage == "swapped" and neighbour is not None:
+                    swap_outputs(path, study / RESULTS / neighbour)
+                else:
+                    DAMAGES[damage](files_of(path))
+                outcome, n_runs = _outcome(run, study, path, expected)
                 rows.append({"rule": rule, "output": output, "damage": damage, "outcome": outcome, "runs": n_runs})
                 shutil.rmtree(study)
+                pd.DataFrame(rows).to_csv(folder / "outcomes.csv", index=False)
     return pd.DataFrame(rows)
 
 
-def _with_neighbour(path: Path) -> list[Path]:
-    others = [one for one in sorted(path.parent.parent.rglob(f"*{path.suffix}")) if one.is_file() and one != path]
-    return [*files_of(path), *others[:1]]
+RIGHT = ("named", "remade", "found by verify")
 
 
-def _run_as_told(study: Path, output: str, expected: dict[str, str]) -> tuple[str, int]:
-    """Run a damaged study until it succeeds, and delete what its messages say; return the outcome and the runs."""
-    told: set[Path] = set()
-    for n_runs in range(1, MOST_RUNS + 1):
-        status, printed = run(study, *TARGETS)
-        if status == 0:
+def kinds_of_outputs(finished: Path) -> list[tuple[str, str, str | None]]:
+    """Return for each rule each of its outputs of one job, and the same output of another job if there is one."""
+    records: dict[str, list[list[str]]] = {}
+    root = finished / RESULTS / RECORDS
+    for record in sorted(root.rglob("[!.]*.json")):
+        rule = record.relative_to(root).parts[0].removesuffix(".json")
+        records.setdefault(rule, []).append(list(read_json(record)["outputs"]))
+    return [
+        (rule, output, jobs[1][number] if len(jobs) > 1 else None)
+        for rule, jobs in records.items()
+        for number, output in enumerate(jobs[0])
+    ]
+
+
+def swap_outputs(one: Path, other: Path) -> None:
+    """Exchange two outputs, files or folders."""
+    aside = one.with_name(f"{one.name}.aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+    for path in (*files_of(one), *files_of(other)):
+        os.utime(path)  # Snakemake then compares the content
+
+
+class Healed:
+    """What happened until a study was finished.
+
+    Attributes:
+        told: Files that messages named for deletion.
+        n_runs: Number of runs.
+        status: Exit status of the last run.
+        printed: What the runs printed.
+    """
+
+    def __init__(self) -> None:
+        self.told: set[Path] = set()
+        self.n_runs, self.status, self.printed = 0, 0, ""
+
+
+def heal(run: Run, study: Path) -> Healed:
+    """Run a damaged study until it succeeds, and delete after each run exactly what its messages say.
+
+    It ends before if a run fails and names nothing new.
+    """
+    healed = Healed()
+    while healed.n_runs < MOST_RUNS:
+        healed.n_runs += 1
+        healed.status, printed = run(study, *TARGETS)
+        healed.printed += printed
+        if healed.status == 0:
             break
-        new = {study / path for path in re.findall(r"(results/\S+?): .*delete it and run again", printed)}
-        for path in new:
-            path.unlink(missing_ok=True)
+        new = {study / path for line in _ERROR.findall(printed) for path in told_by(line)}
+        delete(new)
+        healed.told |= new
         if not new:
-            return f"stuck: {printed[-300:]}", n_runs
-        told |= new
-    found = table_hashes(study)
-    if any(found.get(key) != value for key, value in expected.items()):
-        return "wrong", n_runs
-    if verify(study / RESULTS).problems:
-        return "left", n_runs
-    return ("named" if study / RESULTS / output in told else "remade"), n_runs
+            break
+    return healed
 
 
-def delete_as_told(lines: list[str]) -> list[Path]:
-    """Delete the outputs that lines of the check name; return them."""
-    told = [Path(found.group(1)) for line in lines if (found := re.search(r"or delete (\S+) and run again", line))]
-    for path in told:
+def told_by(line: str) -> list[Path]:
+    """Return the files and folders that a line tells to delete."""
+    if found := _BOTH.search(line):
+        return [Path(found.group(1)), Path(found.group(2))]
+    found = _NAMED.search(line) or _IT.search(line)
+    return [Path(found.group(1))] if found else []
+
+
+def delete(paths: set[Path] | list[Path]) -> None:
+    """Delete files and folders."""
+    for path in paths:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    return told
+
+
+def _outcome(run: Run, study: Path, path: Path, expected: dict[str, str]) -> tuple[str, int]:
+    """Heal a study in which one output was damaged; return the outcome and the number of runs."""
+    healed = heal(run, study)
+    if healed.status:
+        return f"stuck: {[line[:300] for line in _ERROR.findall(healed.printed)[-2:]]}", healed.n_runs
+    outcome = "named" if path in healed.told else "remade"
+    if problems := verify(study / RESULTS).problems:
+        outcome = "found by verify"
+        delete([told for line in problems for told in told_by(line)])
+        again = heal(run, study)
+        healed.n_runs += again.n_runs
+        if again.status or (left := verify(study / RESULTS).problems):
+            return f"not healed: {(left or problems)[:2]}", healed.n_runs
+    found = table_hashes(study)
+    if any(found.get(key) != value for key, value in expected.items()):
+        return f"wrong tables after: {outcome}", healed.n_runs
+    return outcome, healed.n_runs

@@ -3,76 +3,109 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 from benchmarks.torture.kills import entries
 from benchmarks.torture.studies import (
+    RECOVERED,
     RESULTS,
     TABLES,
     copy_planned,
     copy_study,
+    patched_python,
     run,
     run_to_end,
     table_hashes,
 )
 
 N_STAGES = 10
-RECOVERED = "consolidated/recovery.parquet"
+LARGE = "500m"
 WITHOUT_LINKS_AND_LOCKS = '''
-"""Python imports this module at its start: hard links and locks then fail as on file systems without them."""
+"""Python imports this module at its start. In results/, hard links and locks then fail as where there are none."""
 import errno, fcntl, os
 
-def fail(*_, **__):
+link, flock = os.link, fcntl.flock
+results = os.path.abspath("results") + os.sep
+
+def is_there(path):
+    return os.path.abspath(path).startswith(results)
+
+def fail():
     raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
 
-os.link = fcntl.flock = fail
+def patched_link(source, target, **rest):
+    return fail() if is_there(target) else link(source, target, **rest)
+
+def patched_flock(handle, operation):
+    number = handle if isinstance(handle, int) else handle.fileno()
+    return fail() if is_there(os.readlink(f"/proc/self/fd/{number}")) else flock(handle, operation)
+
+os.link, fcntl.flock = patched_link, patched_flock
 '''
 
 
 def fill_the_disk(finished: Path, folder: Path) -> pd.DataFrame:
     """Run a study on a small disk until it is full, make the disk a little larger, and go on, ten times.
 
-    The disk is a tmpfs, which needs root.
+    The disk is a tmpfs, which needs root. A first run measures how much the whole study needs.
 
     Args:
         finished: The same study, finished without disturbance.
         folder: Folder of the study.
 
     Returns:
-        One row: `stages`, `named` (runs that failed with a line on the full disk), `tracebacks`, `lost`, `redone` and
-        `other tables`.
+        One row: `stages` (runs that failed), `named` (runs that failed with a line on the full disk), `tracebacks`,
+        `lost`, `redone` and `other tables`.
     """
     copy_study(finished, folder)
-    shutil.rmtree(folder / "results")
-    shutil.rmtree(folder / ".snakemake")
-    results = folder / "results"
-    results.mkdir()
-    total = sum(-(-path.stat().st_blocks // 8) * 4 for path in (finished / "results").rglob("*"))  # KiB, whole pages
+    with _disk(folder):
+        run_to_end(folder, TABLES)
+        needed = shutil.disk_usage(folder / "results").used // 1024
     row = {"stages": 0, "named": 0, "tracebacks": 0, "lost": 0, "redone": 0}
     known: dict[Path, int] = {}
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", results], check=True)
-    try:
+    with _disk(folder):
         for stage in range(N_STAGES):
-            size = max(8, total * stage // (N_STAGES + 1))
-            subprocess.run(["mount", "-o", f"remount,size={size}k", results], check=True)
+            _resize(folder, f"{8 + needed * stage // N_STAGES}k")
             status, printed = run(folder, TABLES)
+            (folder / f"stage-{stage}.txt").write_text(printed, encoding="utf-8")
             row["stages"] += status != 0
             row["named"] += status != 0 and "No space left on device" in printed
             row["tracebacks"] += "Traceback" in printed
-            found = entries(folder)
-            row["lost"] += sum(piece not in found for piece in known)
-            row["redone"] += sum(found.get(piece, at) != at for piece, at in known.items())
-            known = found
-            (folder / f"stage-{stage}.txt").write_text(printed, encoding="utf-8")
-        subprocess.run(["mount", "-o", "remount,size=200m", results], check=True)
+            known = _compare(folder, known, row)
+        _resize(folder, LARGE)
         run_to_end(folder, TABLES)
-        found = entries(folder)
-        row["redone"] += sum(found.get(piece, at) != at for piece, at in known.items())
+        _compare(folder, known, row)
         row["other tables"] = _n_other_tables(finished, folder)
+    return pd.DataFrame({"full disk": row}).T
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[None]:
+    """Give a study an empty results folder on a disk of its own."""
+    results = folder / "results"
+    shutil.rmtree(results, ignore_errors=True)
+    shutil.rmtree(folder / ".snakemake", ignore_errors=True)
+    results.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={LARGE}", "tmpfs", results], check=True)
+    try:
+        yield
     finally:
         subprocess.run(["umount", results], check=True)
-    return pd.DataFrame({"full disk": row}).T
+
+
+def _resize(folder: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", folder / "results"], check=True)
+
+
+def _compare(folder: Path, known: Mapping[Path, int], row: dict[str, int]) -> dict[Path, int]:
+    """Count the known pieces of work that are missing or were written again; return all that are there now."""
+    found = entries(folder)
+    row["lost"] += sum(piece not in found for piece in known)
+    row["redone"] += sum(found.get(piece, at) != at for piece, at in known.items())
+    return found
 
 
 def set_the_clock_back(finished: Path, folder: Path) -> pd.DataFrame:
@@ -105,11 +138,7 @@ def without_links_and_locks(finished: Path, folder: Path) -> pd.DataFrame:
         One row: `exit status`, `said` (warnings that name the fallbacks) and `other tables`.
     """
     copy_planned(finished, folder)
-    patch = folder / "patch"
-    patch.mkdir()
-    (patch / "sitecustomize.py").write_text(WITHOUT_LINKS_AND_LOCKS, encoding="utf-8")
-    path = os.pathsep.join(filter(None, [str(patch), os.environ.get("PYTHONPATH", "")]))
-    status, printed = run(folder, TABLES, environment={"PYTHONPATH": path})
+    status, printed = run(folder, TABLES, environment=patched_python(folder, WITHOUT_LINKS_AND_LOCKS))
     row = {"exit status": status, "said": sum(text in printed for text in ("no hard links here", "no file locks here"))}
     row["other tables"] = _n_other_tables(finished, folder)
     return pd.DataFrame({"no hard links and no locks": row}).T

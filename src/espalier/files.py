@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
-from espalier.errors import UserError
+from espalier.errors import UserError, out_of_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -204,10 +204,14 @@ def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> p
         UserError: If the file is corrupt or truncated.
         FileNotFoundError: If the file does not exist.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # Not `pq.read_table`: where memory is limited, it may wait for ever for a thread that cannot be started. A buffer
+    # needs no thread.
     with _parquet_errors(path):
-        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+        file = pq.ParquetFile(pa.py_buffer(Path(path).read_bytes()), page_checksum_verification=True)
+        return file.read(columns=columns, use_threads=False)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -217,10 +221,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
         UserError: If the file is corrupt or truncated.
         FileNotFoundError: If the file does not exist.
     """
-    import pyarrow.parquet as pq
-
+    table = read_parquet(path)
     with _parquet_errors(path):
-        frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        frame: pd.DataFrame = table.to_pandas()
         return frame
 
 
@@ -237,6 +240,8 @@ def _parquet_errors(path: str | Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        if out_of_memory(error):  # the file may be sound
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: is not a complete Parquet file ({reason}); delete it and run again") from None
 

@@ -2,10 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from espalier.errors import UserError
@@ -20,6 +24,7 @@ from espalier.files import (
     write_result,
     write_table,
 )
+from tests.conftest import REPOSITORY
 
 CONTENT = {"name": "Zürich", "values": [0.1, 1e-300, 3], 5: {"nested": None}}
 
@@ -118,3 +123,42 @@ def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypa
     with atomic_folder(tmp_path / "a") as folder:
         (folder / "inner").write_text("x")
     assert flushed == [("inner", False), ("new", False), (tmp_path.name, True)]
+
+
+def test_a_want_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the message would advise to delete a sound file."""
+    write_parquet(tmp_path / "a", pa.table({"x": [1]}))
+    errors = [pa.ArrowMemoryError("malloc of size 64 failed"), pa.ArrowException("Failed to launch worker thread")]
+
+    def fail(*_: object, **__: object) -> None:
+        raise errors[0]
+
+    monkeypatch.setattr(pq, "ParquetFile", fail)
+    while errors:
+        with pytest.raises(type(errors[0])):
+            read_parquet(tmp_path / "a")
+        errors.pop(0)
+
+
+WITHOUT_ROOM_FOR_A_THREAD = """
+import resource, sys
+import pyarrow.parquet
+from espalier.files import read_parquet
+used = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (used + 4 * 2**20,) * 2)
+try:
+    print(read_parquet(sys.argv[1]).num_rows)
+except MemoryError:
+    print("no memory")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_table_is_read_where_no_thread_can_be_started(tmp_path: Path) -> None:
+    """`pyarrow.parquet.read_table` starts threads, and may wait for ever for one that cannot be started."""
+    write_parquet(tmp_path / "a", pa.table({"x": [1, 2, 3]}))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ROOM_FOR_A_THREAD, str(tmp_path / "a")], capture_output=True, text=True,
+        check=True, timeout=60, env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
+    )  # fmt: skip
+    assert done.stdout in {"3\n", "no memory\n"}

@@ -167,13 +167,18 @@ def test_ctrl_c_prints_one_line_for_each_job(tmp_path: Path) -> None:
 def test_a_job_that_is_killed_stops_no_other(
     undisturbed: dict[str, pd.DataFrame], tmp_path: Path, snakemake: Run
 ) -> None:
-    """As the kernel kills a job for its memory: SIGKILL to one process."""
+    """As the kernel kills a job for its memory: SIGKILL to one process. The driver says so and records it."""
     process = start(tmp_path)
     os.kill(wait_for_script(process, "evaluate.py"), signal.SIGKILL)
-    process.communicate(timeout=HANG_S)
+    _, printed = process.communicate(timeout=HANG_S)
     assert process.returncode != 0
     assert (tmp_path / "results/tiny/baseline/A/metrics.json").is_file()
+    (line,) = [line for line in printed.splitlines() if "was killed, most likely for want of memory" in line]
+    assert line.startswith("[evaluate A ")
+    (record,) = (tmp_path / "results/tiny/failures/evaluate/A").glob("*.json")
+    assert read_json(record)["reason"] in line
     finish(snakemake, tmp_path)
+    assert not record.exists()
     assert_same_tables(tmp_path, undisturbed)
 
 
@@ -209,6 +214,20 @@ def test_two_runs_on_one_folder(undisturbed: dict[str, pd.DataFrame], tmp_path: 
     first.communicate(timeout=HANG_S)
     assert first.returncode == 0
     assert_same_tables(tmp_path, undisturbed)
+
+
+@pytest.mark.usefixtures("planned")
+@pytest.mark.parametrize("target", [TARGET, "partial_reports"])
+def test_a_lock_of_another_host_is_one_line_with_its_remedy(target: str, tmp_path: Path, snakemake: Run) -> None:
+    """A run that was killed on another host leaves its lock behind. Only the user can know that it is dead."""
+    lock = tmp_path / "results/tiny/.run-lock.json"
+    lock.write_text('{"host": "elsewhere", "pid": 1, "since": "noon"}')
+    snakemake("--unlock", "--configfile", "study.yaml", directory=tmp_path)
+    done = snakemake(target, "--configfile", "study.yaml", directory=tmp_path)
+    assert done.returncode != 0
+    (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "another run writes these results" in line]
+    assert line.endswith("delete results/tiny/.run-lock.json if that run is dead")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.usefixtures("planned")

@@ -21,6 +21,8 @@ from espalier.files import COMPRESSIONS, read_parquet
 def read_texts(path: str | Path, text_field: str) -> list[str]:
     """Read one text per row (Parquet, JSON lines, JSON list) or per line (.txt), compressed or not.
 
+    Lines end with LF or CR LF. Other characters that Unicode calls line breaks are part of a text.
+
     Args:
         path: The file.
         text_field: Column or key of the text. Not used for .txt files.
@@ -34,7 +36,7 @@ def read_texts(path: str | Path, text_field: str) -> list[str]:
         raise UserError(f"{path}: no such file; check the dataset in the config")
     plain = path.with_suffix("") if path.suffix in COMPRESSIONS else path
     if plain.suffix == ".txt":
-        texts = "".join(_lines(path)).splitlines()
+        texts = [_without_newline(line) for line in _lines(path)]
     elif plain.suffix == ".parquet":
         texts = _parquet_texts(path, text_field)
     else:
@@ -50,7 +52,6 @@ def read_json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         UserError: If a line is not JSON. The message names the first such line.
     """
-    # Not str.splitlines: JSON strings may contain the Unicode line separators unescaped.
     numbered = ((number, line) for number, line in enumerate(_lines(path), start=1) if line.strip())
     first = next(numbered, None)
     if first is None:
@@ -73,6 +74,8 @@ def _parse_json(content: str, path: Path, first_line: int) -> Any:
 def _lines(path: Path) -> Iterator[str]:
     """Yield the decompressed lines of a file, each with its newline character.
 
+    Not `str.splitlines`: it also splits at form feeds and at the line separators of Unicode, which texts contain.
+
     Raises:
         UserError: If the file is not compressed as its suffix says, is truncated, or is not UTF-8.
     """
@@ -89,6 +92,10 @@ def _lines(path: Path) -> Iterator[str]:
         raise UserError(
             f"{path}: is not a complete {path.suffix} file ({error}, after line {number}); fetch or pack it again"
         ) from None
+
+
+def _without_newline(line: str) -> str:
+    return line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
 
 
 def _open(path: Path) -> IO[bytes]:

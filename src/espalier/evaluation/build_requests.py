@@ -80,14 +80,38 @@ def build_or_reuse(
     shared = path.parent / ".shared" / f"{sha256_of_json(recipe)}.parquet"
     shared.parent.mkdir(parents=True, exist_ok=True)
     with locked(shared.with_suffix(".lock")):
-        reused = shared.exists()
-        if not reused:
+        requests = _read_shared(shared)
+        reused = requests is not None
+        if requests is None:
             build(tokenizer, protocol, recipe, data_folder=data_folder, texts=texts, scratch=scratch).write(shared)
-        requests = read_requests(shared)
+            requests = read_requests(shared)
     check_requests(requests, vocab_size=vocab_size, context=context)
     with atomic_file(path) as temporary:
         link_or_copy(shared, temporary)
     return RequestsWritten(len(requests.requests), reused)
+
+
+def _read_shared(shared: Path) -> TokenisedRequests | None:
+    """Read requests that are named after the hash of their recipe.
+
+    A damaged file, or one with another recipe, is deleted, and the reason is logged.
+
+    Returns:
+        The requests, or None if there are none that can be used.
+    """
+    try:
+        requests = read_requests(shared)
+    except FileNotFoundError:
+        return None
+    except UserError:
+        problem = "is damaged"
+    else:
+        if sha256_of_json(requests.recipe) == shared.stem:
+            return requests
+        problem = "has requests of another recipe"
+    logger.warning("%s: %s; it is dropped and made again", shared, problem)
+    shared.unlink(missing_ok=True)
+    return None
 
 
 def build(
@@ -162,6 +186,29 @@ def check_requests(requests: TokenisedRequests, *, vocab_size: int, context: int
             )
     for name, tokens in requests.texts.items():
         check_token_ids(np.asarray(tokens), vocab_size, f"perplexity text {name}")
+
+
+def check_tokenizer(
+    path: Path, requests: TokenisedRequests, tokenizer: PreTrainedTokenizerBase, protocol: Protocol
+) -> None:
+    """Check that requests were tokenised with a model's own tokenizer: files of two models may have been exchanged.
+
+    Other versions of the libraries may describe a tokenizer differently. Requests of other versions are not checked.
+
+    Args:
+        path: File of the requests, for the message.
+        requests: Tokenised requests.
+        tokenizer: Tokenizer of the model, as `load_tokenizer` returns it.
+        protocol: Evaluation protocol.
+
+    Raises:
+        UserError: If the requests belong to another tokenizer.
+    """
+    made = make_recipe(tokenizer=tokenizer_fingerprint(tokenizer, with_chat_template=protocol.chat_template))
+    if requests.recipe["versions"] != made["versions"]:
+        return
+    if requests.recipe["settings"]["tokenizer"] != made["settings"]["tokenizer"]:
+        raise UserError(f"{path}: has requests of a model with another tokenizer; delete it and run again")
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, add_bos: bool | None) -> list[int]:

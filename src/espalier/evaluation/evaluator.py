@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig
 
 from espalier.errors import UserError
+from espalier.evaluation.build_requests import check_tokenizer
 from espalier.evaluation.generation import check_answers_fit
 from espalier.evaluation.language_model import AnsweredLM, EspalierLM
 from espalier.evaluation.perplexity import PerplexityResult, measure_perplexity
@@ -231,6 +232,7 @@ class Evaluator:
                 folder, trust_remote_code=manifest["trust_remote_code"], add_bos=self._protocol.add_bos
             )
             self._requests = read_requests(requests)
+            check_tokenizer(requests, self._requests, self._tokenizer, self._protocol)
             if self._protocol.too_long == "skip":
                 self._requests = without_too_long(self._requests, _context_of(manifest))
             self._scratch = tempfile.TemporaryDirectory()

@@ -1,4 +1,4 @@
-"""Early end of a job: at once after Ctrl-C, or after its current evaluation when the workflow is stopping."""
+"""Early end of a job: while libraries are imported, or after its current evaluation when the workflow is stopping."""
 
 import os
 import signal
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from espalier.errors import out_of_memory
+from espalier.jobs.memory import memory_line
 from espalier.study.stopping import STOP_FILE
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -13,8 +15,8 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 def end_quietly_when_interrupted() -> None:
-    """Make Ctrl-C print one line instead of a traceback while libraries are imported. Later, `job_log` does this."""
-    sys.excepthook = _report_interrupt
+    """Make Ctrl-C and a want of memory print one line while libraries are imported. Later, `job_log` does this."""
+    sys.excepthook = _report_early_end
 
 
 def is_stopping() -> bool:
@@ -22,8 +24,10 @@ def is_stopping() -> bool:
     return STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()
 
 
-def _report_interrupt(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+def _report_early_end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.stderr.write("interrupted\n")
+    elif detail := out_of_memory(error):
+        sys.stderr.write(f"error: {memory_line(detail)}\n")
     else:
         sys.__excepthook__(kind, error, traceback)

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.errors import UserError
+from espalier.errors import UserError, out_of_memory
 from espalier.files import write_json
+from espalier.jobs.input_checks import check_inputs
 from espalier.jobs.interrupts import INTERRUPTED
+from espalier.jobs.memory import memory_line
 from espalier.results.verify import record_outputs
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.study.paths import results_folder
@@ -64,7 +66,8 @@ class FailureRecord:
 def workflow_job(snakemake: Any, rule: str, name: str, *, folder: str | None = None) -> Iterator[None]:
     """Run the block as a job of the workflow, with a log file and, if it fails, a failure record.
 
-    If it succeeds, the checksums of its output files are recorded (`espalier.results.verify`).
+    First, its inputs are compared with the checksums that other jobs recorded (`espalier.jobs.input_checks`). If it
+    succeeds, the checksums of its output files are recorded (`espalier.results.verify`).
 
     An existing failure record stays until the job succeeds or fails again. If the job is killed before it can record a
     reason (SIGKILL, out of memory), the record of the attempt before remains.
@@ -81,6 +84,8 @@ def workflow_job(snakemake: Any, rule: str, name: str, *, folder: str | None = N
     results = results_folder(snakemake.config["study"])
     record = FailureRecord(folder or results, rule, tuple(map(str, snakemake.wildcards)), str(snakemake.log[0]))
     with job_log(snakemake.log[0], name, record=record):
+        if folder is None:
+            check_inputs(results, snakemake.input)
         yield
         if folder is None:  # the lock file of the cache has the checksums of staged files
             record_outputs(results, rule, record.wildcards, snakemake.output)
@@ -90,8 +95,8 @@ def workflow_job(snakemake: Any, rule: str, name: str, *, folder: str | None = N
 def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None) -> Iterator[None]:
     """Log to a file and to the terminal during the block.
 
-    If the block fails with a `UserError`, each line of its message is logged. For any other exception, the terminal
-    shows one line and the log file also gets the traceback.
+    If the block fails with a `UserError`, each line of its message is logged. If it fails for want of host memory, one
+    line says so. For any other exception, the terminal shows one line and the log file also gets the traceback.
 
     Args:
         path: Log file. It is overwritten.
@@ -117,17 +122,16 @@ def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None)
         if record:
             record.remove()
         only_in_file.info("finished in %.1f s", time.monotonic() - start)
-    except UserError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [_one_line(error)]
-        for line in lines:
-            logger.error("error: %s", line)
-        if record:
-            record.write(lines[0])
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         logger.error("interrupted")
         raise SystemExit(INTERRUPTED) from None
     except Exception as error:
+        if lines := _lines_for_user(error, record.rule if record else None):
+            for line in lines:
+                logger.error("error: %s", line)
+            if record:
+                record.write(lines[0])
+            raise SystemExit(1) from None
         if record:
             record.write(_one_line(error))
         logger.error("failed: %s (traceback in %s)", _one_line(error), path)
@@ -196,6 +200,22 @@ class _LogFile(logging.FileHandler):
         if self.stream:  # None after the job has ended
             self.stream.write(text)
             self.flush()
+
+
+def _lines_for_user(error: Exception, rule: str | None) -> list[str]:
+    """Return the lines of an error that the user can mend; none for other errors."""
+    # An error about a file or a setting may have been raised only because a library had too little memory.
+    if (detail := out_of_memory(error)) and not _names_memory(error):
+        return [memory_line(detail, rule)]
+    if isinstance(error, UserError):
+        return [line for line in str(error).splitlines() if line.strip()] or [_one_line(error)]
+    return []
+
+
+def _names_memory(error: Exception) -> bool:
+    """Whether the message for the user is about memory; one that only quotes the error of a library is not."""
+    said = str(error).replace("MemoryError", "").replace("allocate memory", "")
+    return isinstance(error, UserError) and "memory" in said
 
 
 def _terminal_format(name: str) -> logging.Formatter:

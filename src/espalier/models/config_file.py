@@ -6,6 +6,7 @@ These files are the user's own, so no message advises to delete them.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,25 +17,51 @@ CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 _REMEDY = "correct the file, or copy or stage the model again"
 
 
-_COUNT, _NUMBER, _TEXT = "a whole number greater than 0", "a number", "a text"
-_FLAG, _TEXTS, _MAPPING = "true or false", "a list of texts", "a mapping of keys to values"
+_COUNT, _INDEX = "a whole number greater than 0 and less than 2^31", "a whole number from 0, less than 2^31"
+_TOKEN, _TOKENS = "a token id, or -1 for none", "a token id or a list of them, or -1 for none"
+_POSITIVE, _NOT_NEGATIVE = "a number greater than 0", "a number from 0"
+_SHARE, _RATE = "a number greater than 0, at most 1", "a number from 0, less than 1"
+_TEXT, _FLAG, _TEXTS, _MAPPING = "a text", "true or false", "a list of texts", "a mapping of keys to values"
 _KEYS = {
     "architectures": _TEXTS, "model_type": _TEXT, "num_hidden_layers": _COUNT, "hidden_size": _COUNT,
-    "num_attention_heads": _COUNT, "num_key_value_heads": _COUNT, "head_dim": _COUNT, "vocab_size": _COUNT,
-    "max_position_embeddings": _COUNT, "sliding_window": _NUMBER, "max_window_layers": _NUMBER, "layer_types": _TEXTS,
-    "tie_word_embeddings": _FLAG, "use_sliding_window": _FLAG, "hidden_act": _TEXT, "rms_norm_eps": _NUMBER,
-    "dtype": _TEXT, "torch_dtype": _TEXT, "rope_parameters": _MAPPING, "rope_scaling": _MAPPING,
-    "rope_theta": _NUMBER,
+    "intermediate_size": _COUNT, "num_attention_heads": _COUNT, "num_key_value_heads": _COUNT, "head_dim": _COUNT,
+    "vocab_size": _COUNT, "max_position_embeddings": _COUNT, "sliding_window": _NOT_NEGATIVE,
+    "max_window_layers": _INDEX, "layer_types": _TEXTS, "tie_word_embeddings": _FLAG, "use_sliding_window": _FLAG,
+    "attention_bias": _FLAG, "mlp_bias": _FLAG, "hidden_act": _TEXT, "rms_norm_eps": _RATE, "layer_norm_eps": _RATE,
+    "attention_dropout": _RATE, "hidden_dropout": _RATE, "resid_pdrop": _RATE, "embd_pdrop": _RATE,
+    "attn_pdrop": _RATE, "bos_token_id": _TOKENS, "eos_token_id": _TOKENS, "pad_token_id": _TOKEN, "dtype": _TEXT,
+    "torch_dtype": _TEXT, "rope_parameters": _MAPPING, "rope_scaling": _MAPPING, "rope_theta": _POSITIVE,
+    "partial_rotary_factor": _SHARE, "attn_logit_softcapping": _POSITIVE, "final_logit_softcapping": _POSITIVE,
+    "query_pre_attn_scalar": _POSITIVE, "embedding_multiplier": _POSITIVE, "attention_multiplier": _POSITIVE,
+    "residual_multiplier": _POSITIVE, "logits_scaling": _POSITIVE, "logit_scale": _POSITIVE,
 }  # fmt: skip
-"""Keys that Espalier reads. All are optional here, because wrappers around a text model have them further inside."""
+"""Keys that change what a model computes. All are optional here: wrappers around a text model have them further inside.
+"""
+_ROPE_KEYS = {
+    "rope_theta": _POSITIVE, "factor": _POSITIVE, "original_max_position_embeddings": _COUNT,
+    "partial_rotary_factor": _SHARE, "low_freq_factor": _POSITIVE, "high_freq_factor": _POSITIVE,
+    "attention_factor": _POSITIVE, "beta_fast": _POSITIVE, "beta_slow": _POSITIVE,
+}  # fmt: skip
+"""Keys of `rope_parameters` and `rope_scaling`, which may have one mapping for each type of layer."""
 
 
 def _fits(value: Any, expected: str) -> bool:
     """Whether a JSON value is of the expected kind. JSON has one type of numbers, so 32.0 is a whole number."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if expected == _TOKENS:
+        return all(_fits(item, _TOKEN) for item in (value if isinstance(value, list) else [value]))
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    is_finite = -1e300 < number < 1e300  # not `math.isfinite`, which refuses whole numbers of hundreds of digits
+    is_whole = is_finite and number == int(number)
     return {
-        _COUNT: is_number and 0 < value < 2**40 and value == int(value),
-        _NUMBER: is_number,
+        _COUNT: is_whole and 0 < number < 2**31,
+        _INDEX: is_whole and 0 <= number < 2**31,
+        _TOKEN: is_whole and -1 <= number < 2**31,
+        _TOKENS: (isinstance(value, list) and all(_fits(item, _TOKEN) for item in value))
+        or (is_whole and -1 <= number < 2**31),
+        _POSITIVE: is_finite and number > 0,
+        _NOT_NEGATIVE: is_finite and number >= 0,
+        _SHARE: 0 < number <= 1,
+        _RATE: 0 <= number < 1,
         _TEXT: isinstance(value, str),
         _FLAG: isinstance(value, bool),
         _TEXTS: isinstance(value, list) and all(isinstance(item, str) for item in value),
@@ -42,11 +69,18 @@ def _fits(value: Any, expected: str) -> bool:
     }[expected]
 
 
+def _check_values(path: Path, content: Mapping[str, Any], expected: Mapping[str, str], inside: str = "") -> None:
+    for key, kind in expected.items():
+        value = content.get(key)
+        if value is not None and not _fits(value, kind):
+            raise UserError(f"{path}: {inside}{key} is {json.dumps(value)[:60]}; allowed: {kind}; {_REMEDY}")
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Read `config.json` of a model folder.
 
     Raises:
-        UserError: If there is no such file, it is not JSON, or a value that Espalier reads has a wrong type.
+        UserError: If there is no such file, it is not JSON, or a value is of a wrong type or out of range.
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
@@ -57,7 +91,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def check_values(path: Path, content: Mapping[str, Any], within: str = "") -> None:
-    """Check the types of the values that Espalier reads.
+    """Check the values that change what a model computes.
 
     Args:
         path: The file, for the message.
@@ -65,12 +99,14 @@ def check_values(path: Path, content: Mapping[str, Any], within: str = "") -> No
         within: Name of the section with a dot, for the message.
 
     Raises:
-        UserError: If a value has a wrong type.
+        UserError: If a value is of a wrong type or out of range.
     """
-    for key, expected in _KEYS.items():
-        value = content.get(key)
-        if value is not None and not _fits(value, expected):
-            raise UserError(f"{path}: {within}{key} is {json.dumps(value)[:60]}; allowed: {expected}; {_REMEDY}")
+    _check_values(path, content, _KEYS, within)
+    for key in ("rope_parameters", "rope_scaling"):
+        rope = content.get(key) or {}
+        for name, inner in ((key, rope), *((f"{key}.{layer}", one) for layer, one in rope.items())):
+            if isinstance(inner, dict):
+                _check_values(path, inner, _ROPE_KEYS, f"{within}{name}.")
 
 
 def require(folder: str | Path, config: dict[str, Any], *keys: str) -> None:

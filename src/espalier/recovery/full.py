@@ -24,7 +24,7 @@ from espalier.files import atomic_folder
 from espalier.planning.plan import Plan
 from espalier.recovery.fingerprint import TRAINED_WEIGHTS, kept_groups_hash
 
-_AGAIN = "run `snakemake recovered` again"
+_AGAIN = "delete it and run again"
 
 
 def prepare_full(model: PreTrainedModel) -> None:

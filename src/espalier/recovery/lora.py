@@ -127,10 +127,10 @@ def merge_adapter(model: PreTrainedModel, folder: str | Path, plan: Plan) -> Pre
         raise UserError(f"{folder}: has no {missing[0]}; run `snakemake recovered` again")
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as tensors:
         if (tensors.metadata() or {}).get("plan") != kept_groups_hash(plan):
-            raise UserError(f"{folder}: the adapter was trained on another plan; run `snakemake recovered` again")
+            raise UserError(f"{folder}: the adapter was trained on another plan; delete it and run again")
     try:
         adapted = PeftModel.from_pretrained(model, folder)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder}: the adapter does not fit the model ({reason}); recover it again") from None
+        raise UserError(f"{folder}: the adapter does not fit the model ({reason}); delete it and run again") from None
     return adapted.merge_and_unload(safe_merge=False).eval()

@@ -349,13 +349,13 @@ def _check_results(
     if plan is not None and entry.plan is not None and entry.settings is not None:
         check_settings(
             entry.plan, plan, **names, settings=plan_settings(model.manifest, entry.settings),
-            remedy="run `snakemake plans` again",
+            remedy="delete it and run again",
         )  # fmt: skip
     if plan is not None and metrics is not None:
         _check_plan_values(entry, plan, metrics)
     if metrics is not None:
         settings = evaluation_settings(model.manifest, plan, **evaluation, requests=model.requests)
-        check_settings(entry.metrics, metrics, **names, settings=settings, remedy="run `snakemake evaluations` again")
+        check_settings(entry.metrics, metrics, **names, settings=settings, remedy="delete it and run again")
 
 
 def _check_plan_values(entry: ExperimentEntry, plan: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:

@@ -114,7 +114,7 @@ def check_configured(
     """
     names = {"model": entry.model, "experiment": entry.experiment}
     manifest, plan = read_json(entry.manifest), read_json(entry.plan)
-    remedy = "run `snakemake recovered` again"
+    remedy = "delete it and run again"
     made = recovery_settings(manifest, plan, recovery=configured["settings"], text=None)
     check_settings(entry.training, training, **names, settings=made, remedy=remedy)
     evaluated = evaluation_settings(

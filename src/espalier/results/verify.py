@@ -63,12 +63,29 @@ def read_best_experiment(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     content: dict[str, Any] = read_json(path)
     results = path.parents[2]
-    record = record_file(results, "consolidate", (path.parent.name,))
-    if record.is_file():
-        expected = read_json(record).get(_OUTPUTS, {}).get(path.relative_to(results).as_posix())
-        if expected and (problem := next(_problems_of(path, expected), None)):
-            raise UserError(problem)
+    for problem in problems_of_output(results, record_file(results, "consolidate", (path.parent.name,)), path):
+        raise UserError(problem)
     return content
+
+
+def problems_of_output(results: str | Path, record: str | Path, output: str | Path) -> list[str]:
+    """Compare an output with a record.
+
+    Args:
+        results: `results/{study}`.
+        record: File of the record.
+        output: Path of a file or folder in the results.
+
+    Returns:
+        One line with the remedy if the output is damaged, else nothing. An output that the record does not have, or
+        that is missing, has no problem; neither has the output of a damaged record, which `verify` reports.
+    """
+    results, output = Path(results), Path(output)
+    try:
+        expected = read_json(record)[_OUTPUTS].get(output.relative_to(results).as_posix())
+    except (UserError, OSError, KeyError, TypeError):
+        return []
+    return list(_problems_of(output, expected)) if expected and output.exists() else []
 
 
 @dataclass(frozen=True)

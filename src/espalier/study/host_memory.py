@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from espalier.errors import UserError
+
 PROCESS_MB = 3000
 """Memory of a job besides weights, in MB: Python and its libraries, Snakemake's processes, requests, activations."""
 GPU_PROCESS_MB = 6000
@@ -80,7 +82,11 @@ class Memory:
             if memory.may_use_gpu and self._uses_gpu:
                 return GPU_PROCESS_MB * attempt
             dtype = self._dtypes.get(memory.dtype, "auto")
-            return cpu_mb(read_manifest(input.manifest), memory, dtype) * attempt
+            try:
+                manifest = read_manifest(input.manifest)
+            except UserError:  # the manifest is damaged; the job says so in one line
+                return PROCESS_MB * attempt
+            return cpu_mb(manifest, memory, dtype) * attempt
 
         return resource
 

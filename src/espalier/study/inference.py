@@ -10,6 +10,7 @@ from typing import Any
 
 from espalier.config.base import BEST
 from espalier.config.study import StudyConfig
+from espalier.errors import UserError
 from espalier.study.failures import Job
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.sweep import Sweep
@@ -100,14 +101,17 @@ class InferenceTimings:
 
         if not path.is_file():
             return False
-        measured, model = read_json(path), path.parent.name
-        experiment = measured["experiment"] if path.stem == BEST else path.name.removesuffix(".json")
-        manifest = Path(self._paths.of("check_model", model))
-        plan = Path(self._paths.of("plan", model, experiment))
-        if not (manifest.is_file() and plan.is_file()):
-            return False
-        settings = inference_settings(read_json(manifest), read_json(plan), dtype=self._dtype)
-        return first_difference(measured, model=model, experiment=experiment, settings=settings) is None
+        try:
+            measured, model = read_json(path), path.parent.name
+            experiment = measured["experiment"] if path.stem == BEST else path.name.removesuffix(".json")
+            manifest = Path(self._paths.of("check_model", model))
+            plan = Path(self._paths.of("plan", model, experiment))
+            if not (manifest.is_file() and plan.is_file()):
+                return False
+            settings = inference_settings(read_json(manifest), read_json(plan), dtype=self._dtype)
+            return first_difference(measured, model=model, experiment=experiment, settings=settings) is None
+        except (UserError, KeyError, TypeError):  # a file is damaged; the job that reads it says so in one line
+            return True
 
     def _requested(self) -> list[tuple[str, str]]:
         """Return pairs of model and configured experiment, or `best`. Experiments that a model lacks are skipped."""

@@ -7,7 +7,6 @@ does not rerun them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 from espalier.config.base import BEST
 from espalier.config.recovery import ALL
 from espalier.config.study import StudyConfig
+from espalier.errors import UserError
+from espalier.files import read_json
 from espalier.study.failures import Failures, Reasons
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.recovery import recovering_rule, recovery_section
@@ -162,7 +163,13 @@ class RecoveryResults:
             path = Path(checkpoints.choose_recovered.get(model=model).output[0])
         elif not path.exists():
             return ""
-        return str(json.loads(path.read_text(encoding="utf-8"))["best"])
+        try:
+            return str(read_json(path)["best"])
+        except (UserError, KeyError, TypeError):
+            # SystemExit, because Snakemake adds a traceback to any other error of a function in a rule.
+            raise SystemExit(
+                f"{path}: is damaged, so the best experiment is unknown; delete it and run again"
+            ) from None
 
     def _has_results(self, entry: dict[str, Any]) -> bool:
         return bool(self._sweep.available([entry["metrics"]]))

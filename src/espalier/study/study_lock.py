@@ -30,22 +30,26 @@ def lock_results(results: str | Path) -> None:
         results: Folder of the study, `results/{study}`.
 
     Raises:
-        SystemExit: If another run has the lock, with one line that names its host, process and start.
+        SystemExit: If another run has the lock, with one line that names its host, process and start; or if the lock
+            cannot be written.
     """
     path = Path(results) / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
     own = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
     content = {**own, "process_start": psutil.Process().create_time()}
     holder: dict[str, Any] = {}
     for _ in range(3):
         try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(json.dumps(content))
+            _create(path, content)
         except FileExistsError:
             holder = _read(path)
             if not _is_stale(holder):
                 break
             path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SystemExit(
+                f"{path}: the lock of this run cannot be written ({error.strerror}); make room or make the folder "
+                "writable, and run again"
+            ) from None
         else:
             atexit.register(_unlock, path, content)
             return
@@ -53,6 +57,23 @@ def lock_results(results: str | Path) -> None:
         f"{Path(results)}: another run writes these results (host {holder.get('host')}, process {holder.get('pid')}, "
         f"since {holder.get('since')}); wait for it, or delete {path} if that run is dead"
     )
+
+
+def _create(path: Path, content: dict[str, Any]) -> None:
+    """Create the lock file, whole or not at all.
+
+    Raises:
+        FileExistsError: If it exists.
+        OSError: If it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        try:
+            file.write(json.dumps(content))
+            file.flush()
+        except OSError:  # a lock without content would keep all later runs out
+            path.unlink(missing_ok=True)
+            raise
 
 
 def _read(path: Path) -> dict[str, Any]:

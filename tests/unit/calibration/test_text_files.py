@@ -14,6 +14,8 @@ from espalier.calibration.text_files import read_texts
 from espalier.errors import UserError
 from espalier.files import COMPRESSIONS, TEXT_SUFFIXES, write_parquet
 
+OTHER_BREAKS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029\r"
+"""Characters at which `str.splitlines` splits, and which end no line of a file."""
 PACK: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
@@ -32,8 +34,7 @@ def write(path: Path, content: str) -> Path:
 @pytest.mark.parametrize("suffix", TEXT_SUFFIXES)
 def test_every_format_gives_the_same_texts(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"c4-train.00000-of-01024{suffix}"
-    # The Unicode line separator U+2028 does not end a line of JSON.
-    texts = ["one", "two"] if ".txt" in suffix else ["one\u2028still one", "two"]
+    texts = [f"one{OTHER_BREAKS}still one", "", "two"]
     rows = [{"body": text, "id": number} for number, text in enumerate(texts)]
     if suffix == ".parquet":
         write_parquet(path, pa.Table.from_pylist(rows))
@@ -42,6 +43,11 @@ def test_every_format_gives_the_same_texts(suffix: str, tmp_path: Path) -> None:
     else:
         write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     assert read_texts(path, "body") == texts
+
+
+def test_lines_end_with_lf_or_cr_lf(tmp_path: Path) -> None:
+    for end in ("", "\n", "\r\n"):
+        assert read_texts(write(tmp_path / "a.txt", f"one\r\ntwo\n\r\nlast{end}"), "text") == ["one", "two", "", "last"]
 
 
 @pytest.mark.parametrize("suffix", ["", *COMPRESSIONS])

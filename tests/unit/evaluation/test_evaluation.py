@@ -1,5 +1,6 @@
 """Evaluation through lm-eval: it equals lm-eval's `hf` backend, tokenises requests once, and names bad input."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from espalier.calibration.sequences import draw_sequences
 from espalier.errors import UserError
 from espalier.evaluation import evaluator
-from espalier.evaluation.build_requests import build_or_reuse, encode_text, tokenizer_fingerprint
+from espalier.evaluation.build_requests import build_or_reuse, check_tokenizer, encode_text, tokenizer_fingerprint
 from espalier.evaluation.definitions import packaged_tasks, unknown_task_problems
 from espalier.evaluation.evaluator import Evaluator, evaluate_model
 from espalier.evaluation.language_model import EspalierLM, RequestEncoder
@@ -45,6 +46,7 @@ from espalier.results.store import Store
 from espalier.sandbox.corpora import make_lines, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tasks import TASKS
+from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import World
 from espalier.scoring.requests import Request
 from espalier.tables import Samples
@@ -203,10 +205,8 @@ PLANS = (None, Plan((2, 2), (48, 48), ((0,), (0, 1)), (tuple(range(13)), tuple(r
 
 
 @pytest.fixture
-def make_evaluator(
-    tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast, model_folder: Path
-) -> Callable[[], Evaluator]:
-    requests_for(tmp_path, data, tokenizer)
+def make_evaluator(tmp_path: Path, data: Path, model_folder: Path) -> Callable[[], Evaluator]:
+    requests_for(tmp_path, data, load_tokenizer(model_folder))
     manifest = make_manifest("A", str(model_folder), trust_remote_code=False, commit=None)
     settings = EvaluatorSettings(data, changed(limit=3).to_dict(), "float32", "cpu", 0, 512, 1)
     return lambda: Evaluator(manifest, requests=tmp_path / "requests/A.parquet", settings=settings)
@@ -431,6 +431,41 @@ def test_requests_are_built_once_for_a_tokenizer_and_protocol(
     ]  # fmt: skip
     assert (tmp_path / "A.parquet").samefile(tmp_path / "B.parquet")
     assert read_requests(tmp_path / "A.parquet").recipe["settings"]["protocol"] == PROTOCOL.of_requests()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "of another recipe"])
+def test_damaged_shared_requests_are_made_again(
+    damage: str, tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
+    requests_for(tmp_path, data, tokenizer)
+    (shared,) = (tmp_path / "requests/.shared").glob("*.parquet")
+    content = shared.read_bytes()
+    if damage == "of another recipe":
+        requests_for(tmp_path, data, tokenizer, changed(add_bos=False))
+        (other,) = set((tmp_path / "requests/.shared").glob("*.parquet")) - {shared}
+        shutil.copyfile(other, shared)
+    else:
+        os.truncate(shared, len(content) // 2 if damage == "truncated" else 0)
+    caplog.clear()
+    requests_for(tmp_path, data, tokenizer)
+    assert shared.read_bytes() == content
+    assert (tmp_path / "requests/A.parquet").read_bytes() == content
+    (line,) = [record.getMessage() for record in caplog.records if str(shared) in record.getMessage()]
+    problem = "has requests of another recipe" if damage == "of another recipe" else "is damaged"
+    assert line == f"{shared}: {problem}; it is dropped and made again"
+
+
+def test_requests_of_another_tokenizer_are_refused(
+    tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast, pages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of two models may have been exchanged."""
+    requests, path = requests_for(tmp_path, data, tokenizer), tmp_path / "requests/A.parquet"
+    check_tokenizer(path, requests, tokenizer, PROTOCOL)
+    other = wrap(train_tokenizer("llama", pages, 400), model_max_length=128, chat=True)
+    with pytest.raises(UserError, match=rf"^{path}: has requests of a model with another tokenizer; delete it and run"):
+        check_tokenizer(path, requests, other, PROTOCOL)
+    monkeypatch.setattr("espalier.recipe._library_version", lambda _: "newer")
+    check_tokenizer(path, requests, other, PROTOCOL)
 
 
 def test_chat_template_counts_only_where_it_is_used(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from espalier.files import read_json, sha256_of, write_json
 from espalier.jobs.log import job_log
+from espalier.jobs.memory import memory_line
 from espalier.results.verify import record_file
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from tests.conftest import REPOSITORY
@@ -25,7 +26,7 @@ from espalier.jobs.log import workflow_job
 rule, *wildcards = sys.argv[1:]
 snakemake = SimpleNamespace(
     rule=f"espalier_{{rule}}", wildcards=wildcards, config={{"study": "s"}},
-    log=[f"results/s/logs/{{rule}}/{{'/'.join(wildcards)}}.log"], output=["results/s/out.txt"],
+    log=[f"results/s/logs/{{rule}}/{{'/'.join(wildcards)}}.log"], input=[], output=["results/s/out.txt"],
 )
 with workflow_job(snakemake, rule, " ".join([rule, *wildcards])):
     {body}
@@ -69,7 +70,26 @@ def test_a_job_that_succeeds_records_the_checksums_of_its_outputs(tmp_path: Path
         ("raise UserError('too much; lower it')", "too much; lower it", "[plan A x-p20] error: too much; lower it"),
         ("raise UserError('\\none\\ntwo')", "one", "[plan A x-p20] error: two"),
         ("raise UserError('')", "UserError", "[plan A x-p20] error: UserError"),
-        ("raise MemoryError", "MemoryError", "[plan A x-p20] failed: MemoryError (traceback in results/s/logs/plan/A"),
+        (
+            "raise MemoryError",
+            memory_line("MemoryError", "plan"),
+            "[plan A x-p20] error: out of memory (MemoryError); give the job more",
+        ),
+        (  # whatever an error says that was raised only because a library had no memory
+            "\n    try: raise OSError(12, 'no memory')\n    except OSError: raise UserError('mend the file')",
+            memory_line("OSError: [Errno 12] no memory", "plan"),
+            "[plan A x-p20] error: out of memory (OSError",
+        ),
+        (
+            "\n    try: raise MemoryError\n    except MemoryError: raise UserError('no model (MemoryError); copy it')",
+            memory_line("MemoryError", "plan"),
+            "[plan A x-p20] error: out of memory (MemoryError",
+        ),
+        (
+            "\n    try: raise MemoryError\n    except MemoryError: raise UserError('too little memory for 8 prompts')",
+            "too little memory for 8 prompts",
+            "[plan A x-p20] error: too little memory for 8 prompts",
+        ),
         (
             "[][0]",
             "IndexError: list index out of range",

@@ -34,6 +34,22 @@ BAD_CONFIGS = [
     ({"num_hidden_layers": None}, "num_hidden_layers is missing"),
     ({"hidden_size": None}, "hidden_size is missing"),
     ({"architectures": "Llama"}, 'architectures is "Llama"; allowed'),
+    ({"hidden_size": 10**12}, "hidden_size is 1000000000000; allowed: a whole number greater than 0 and less than 2"),
+    ({"attention_dropout": -1}, "attention_dropout is -1; allowed: a number from 0, less than 1"),
+    ('{"rope_theta": ' + "-" + "1" * 400 + "}", "rope_theta is -1+; allowed: a number greater than 0"),
+    ({"attention_dropout": 1}, "attention_dropout is 1; allowed: a number from 0, less than 1"),
+    ({"bos_token_id": 10**12}, "bos_token_id is 1000000000000; allowed: a token id or a list of them, or -1 for none"),
+    ({"eos_token_id": [1, -2]}, r"eos_token_id is \[1, -2\]; allowed: a token id"),
+    ({"pad_token_id": 1.5}, "pad_token_id is 1.5; allowed: a token id, or -1 for none"),
+    ({"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06; allowed: a number from 0"),
+    ('{"rope_theta": 1e999}', "rope_theta is Infinity; allowed: a number greater than 0"),
+    ({"sliding_window": -4}, "sliding_window is -4; allowed: a number from 0"),
+    ({"max_window_layers": 0.5}, "max_window_layers is 0.5; allowed: a whole number from 0"),
+    ({"rope_scaling": {"factor": 0}}, "rope_scaling.factor is 0; allowed: a number greater than 0"),
+    (
+        {"rope_parameters": {"full_attention": {"rope_theta": -1}}},
+        "rope_parameters.full_attention.rope_theta is -1; allowed: a number greater than 0",
+    ),
     ({"head_dim": 7}, "which are no whole heads of 7"),
     ({"quantization_config": "x" * 5000}, "is quantised"),
 ]
@@ -48,6 +64,15 @@ def test_a_bad_config_is_one_line_that_deletes_nothing(model_folder: Path, conte
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
     assert "delete" not in str(error.value)
+
+
+def test_what_real_models_have_is_accepted(model_folder: Path) -> None:
+    """Lists of end tokens (Llama 3), no padding as -1 (Llama 1), no window, frequencies of two types of layers."""
+    rope = {"full_attention": {"rope_theta": 1e6, "rope_type": "linear", "factor": 8}, "sliding_attention": {}}
+    known = {"eos_token_id": [1, 2], "pad_token_id": -1, "bos_token_id": None, "sliding_window": None}
+    config = {**known, "attention_dropout": 0.0, "rope_scaling": None, "rope_parameters": rope}
+    write_json(model_folder / "config.json", read_json(model_folder / "config.json") | config)
+    inspect_folder(model_folder)
 
 
 def test_a_whole_number_may_have_a_decimal_point(model_folder: Path) -> None:

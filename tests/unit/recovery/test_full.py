@@ -139,9 +139,13 @@ def test_tied_embeddings_stay_tied(model_folder: Path, tokenizer: PreTrainedToke
 def test_weights_of_another_plan_or_shape_are_refused(pruned: Pruned, tmp_path: Path) -> None:
     save_weights(pruned("whole"), tmp_path / "trained", PLANS["whole"], torch.float32)
     other = replace(PLANS["whole"], kept_kv_groups=((1,), (0, 1)))
-    with pytest.raises(UserError, match=r"trained_weights.safetensors: the weights were trained on another plan; run"):
+    with pytest.raises(
+        UserError, match=r"trained_weights.safetensors: the weights were trained on another plan; delete"
+    ):
         load_weights(pruned("whole"), tmp_path / "trained", other)
     wide = pruned("whole")
     pad_widths(wide, 16)
-    with pytest.raises(UserError, match=r"mlp.\w+_proj.weight has shape \(\d+, \d+\) instead of \(\d+, \d+\)\); run"):
+    with pytest.raises(
+        UserError, match=r"mlp.\w+_proj.weight has shape \(\d+, \d+\) instead of \(\d+, \d+\)\); delete"
+    ):
         load_weights(wide, tmp_path / "trained", PLANS["whole"])

@@ -137,11 +137,11 @@ def test_the_fingerprint_knows_weights_and_scaling(pruned: Pruned, tmp_path: Pat
 
 def test_an_adapter_of_another_model_is_refused(pruned: Pruned, tmp_path: Path) -> None:
     save_adapter(attach(pruned("whole"), LORA), tmp_path / "adapter", PLANS["whole"])
-    with pytest.raises(UserError, match=r"adapter: the adapter does not fit the model \(.+\); recover it again"):
+    with pytest.raises(UserError, match=r"adapter: the adapter does not fit the model \(.+\); delete it and run again"):
         merge_adapter(pruned("emptied"), tmp_path / "adapter", PLANS["whole"])
     other = pruned("whole")
     other.model.layers[0].mlp.up_proj = nn.Linear(32, 21)
-    with pytest.raises(UserError, match=r"adapter: the adapter does not fit the model \(.+\); recover it again"):
+    with pytest.raises(UserError, match=r"adapter: the adapter does not fit the model \(.+\); delete it and run again"):
         merge_adapter(other, tmp_path / "adapter", PLANS["whole"])
 
 
@@ -149,7 +149,7 @@ def test_an_adapter_of_other_groups_of_the_same_number_is_refused(pruned: Pruned
     """The shapes fit the model, so only the stored plan shows that the adapter is a wrong one."""
     save_adapter(attach(pruned("whole"), LORA), tmp_path / "adapter", PLANS["whole"])
     other = replace(PLANS["whole"], kept_kv_groups=((1,), (0, 1)))
-    with pytest.raises(UserError, match=r"adapter: the adapter was trained on another plan; run `snakemake recovered`"):
+    with pytest.raises(UserError, match=r"adapter: the adapter was trained on another plan; delete it and run"):
         merge_adapter(pruned("whole"), tmp_path / "adapter", other)
 
 

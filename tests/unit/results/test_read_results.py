@@ -88,9 +88,7 @@ def test_metrics_of_something_else_are_refused(
     content = read_json(tmp_path / file)
     (content if place[0] in content else content["recipe"]["settings"])[place[0]] = value
     write_result(tmp_path / file, content)
-    with pytest.raises(
-        UserError, match=rf"{file}: was made with {message}.*; run `snakemake evaluations` again, or rest"
-    ):
+    with pytest.raises(UserError, match=rf"{file}: was made with {message}.*; delete it and run again, or rest"):
         read(entries)
 
 
@@ -112,7 +110,7 @@ def test_plans_of_something_else_are_refused(
     content = read_json(tmp_path / "x-p20/plan.json")
     content["recipe"][place] = value
     write_result(tmp_path / "x-p20/plan.json", content)
-    with pytest.raises(UserError, match=rf"x-p20/plan.json: was made with {message}.*run `snakemake plans` again"):
+    with pytest.raises(UserError, match=rf"x-p20/plan.json: was made with {message}.*; delete it and run again"):
         read(entries)
 
 

@@ -62,3 +62,19 @@ def test_a_process_number_that_is_in_use_again_is_stale(tmp_path: Path) -> None:
     content = {"host": socket.gethostname(), "pid": os.getpid(), "process_start": 0.0}
     (tmp_path / LOCK).write_text(json.dumps(content))
     assert start(tmp_path, 0).wait(timeout=60) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line_and_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Path.open
+
+    def open_on_full_disk(path: Path, mode: str = "r", **rest: str) -> object:
+        if mode != "x":
+            return own(path, mode, **rest)
+        path.touch(exist_ok=False)
+        return own(Path("/dev/full"), "w", **rest)
+
+    monkeypatch.setattr(Path, "open", open_on_full_disk)
+    with pytest.raises(SystemExit, match=r"cannot be written \(No space left on device\); make room or"):
+        lock_results(tmp_path)
+    assert not (tmp_path / LOCK).exists()
