@@ -60,3 +60,10 @@ def test_a_manifest_that_is_missing_or_made_again_is_noticed(tmp_path: Path) -> 
 )
 def test_the_dtype_on_disk(config: dict[str, str], expected: str) -> None:
     assert stored_dtype({"config": config}) == expected
+
+
+def test_a_damaged_manifest_is_left_to_the_job(tmp_path: Path) -> None:
+    """An error here would end the whole run with a traceback; the job of this model says it in one line."""
+    (tmp_path / "A.json").write_text('{"n_params": 10')
+    resource = Memory({}, uses_gpu=False).mem_mb("evaluation")
+    assert resource(None, input=SimpleNamespace(manifest=str(tmp_path / "A.json")), attempt=2) == 2 * PROCESS_MB
