@@ -4,4 +4,4 @@ The scripts of the workflow call this library. Importing the package imports non
 `espalier.study` do not import torch.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
