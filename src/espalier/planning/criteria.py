@@ -123,9 +123,9 @@ CRITERIA = {
     "taylor2": Criterion(taylor2, frozenset({"gradient", "squared_gradient"})),
     "wanda": Criterion(wanda, frozenset({"input_norm"})),
     "magnitude": Criterion(magnitude),
-    "reap": Criterion(needs=frozenset({"expert_output"}), of_experts=True),
     "random": Criterion(of_groups=random),
     "constant": Criterion(of_groups=constant, is_seeded=False),
+    "reap": Criterion(needs=frozenset({"expert_output"}), of_experts=True),
 }
 
 
