@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from transformers import AutoConfig
 
 from espalier.errors import UserError
 from espalier.evaluation.build_requests import check_tokenizer
@@ -39,6 +38,7 @@ from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.padding import pad_widths, width_multiple
 from espalier.models.surgery import copy_sharing_tensors, prune
+from espalier.models.text_config import load_config
 from espalier.planning.plan import Plan
 from espalier.scoring.requests import Score, Tokens
 
@@ -395,7 +395,7 @@ def _context_of(manifest: Mapping[str, Any]) -> int:
     context = manifest["config"].get("max_position_embeddings")
     if context is None:  # config.json leaves it out, so the architecture's default applies
         folder, trusted = check_unchanged(manifest), manifest["trust_remote_code"]
-        context = AutoConfig.from_pretrained(folder, trust_remote_code=trusted).max_position_embeddings
+        context = load_config(folder, trust_remote_code=trusted).max_position_embeddings
     return int(context)
 
 

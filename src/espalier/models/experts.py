@@ -105,17 +105,19 @@ def cut_experts(layer: nn.Module, kept: KeptExperts) -> None:
     device = _reader(layer).device
     if len(kept.experts) < n_experts(layer):
         chosen = torch.tensor(kept.experts, device=device)
-        experts.gate_up_proj = _new(_reader(layer), _reader(layer).detach().index_select(0, chosen))
-        experts.down_proj = _new(_writer(layer), _writer(layer).detach().index_select(0, chosen))
+        for name, parameter in ((EXPERTS.reader, _reader(layer)), (EXPERTS.writer, _writer(layer))):
+            setattr(experts, name, _new(parameter, parameter.detach().index_select(0, chosen)))
         router.weight = _new(router.weight, router.weight.detach().index_select(0, chosen.to(router.weight.device)))
         for module in (experts, router, layer.get_submodule(EXPERTS.path.rpartition(".")[0])):
             _set(module, _COUNTS, len(kept.experts))
     if kept.channels is not None and len(kept.channels[0]) < n_expert_channels(layer):
         channels = torch.tensor(kept.channels, dtype=torch.long, device=device)  # (experts, kept channels)
         rows = torch.cat([channels, channels + n_expert_channels(layer)], dim=1)
-        reader, writer = _reader(layer).detach(), _writer(layer).detach()
-        experts.gate_up_proj = _new(_reader(layer), reader.gather(1, rows[:, :, None].expand(-1, -1, reader.shape[2])))
-        experts.down_proj = _new(_writer(layer), writer.gather(2, channels[:, None, :].expand(-1, writer.shape[1], -1)))
+        reader, writer = _reader(layer), _writer(layer)
+        read = reader.detach().gather(1, rows[:, :, None].expand(-1, -1, reader.shape[2]))
+        written = writer.detach().gather(2, channels[:, None, :].expand(-1, writer.shape[1], -1))
+        setattr(experts, EXPERTS.reader, _new(reader, read))
+        setattr(experts, EXPERTS.writer, _new(writer, written))
         _set(experts, _WIDTHS, channels.shape[1])
         if channels.shape[1] == 0:
             experts.forward = _no_output

@@ -18,12 +18,9 @@ def vocab_size_of(manifest: Mapping[str, Any]) -> int:
     """
     size = manifest["config"].get("vocab_size")
     if size is None:
-        from transformers import AutoConfig
+        from espalier.models.text_config import load_config
 
-        config = AutoConfig.from_pretrained(
-            manifest["folder"], local_files_only=True, trust_remote_code=manifest["trust_remote_code"]
-        )
-        size = config.vocab_size
+        size = load_config(manifest["folder"], trust_remote_code=manifest["trust_remote_code"]).vocab_size
     return int(size)
 
 

@@ -60,6 +60,18 @@ def losses_without(model: PreTrainedModel, layer: int, scope: str, sequences: to
     return losses
 
 
+def assert_priors_equal_whole_runs(model: PreTrainedModel, sequences: torch.Tensor, token_budget: int = 24) -> None:
+    """Assert that each prior is what the losses rise by when its layer or block is left out of a whole run."""
+    priors = measure_priors(model, sequences, token_budget=token_budget)
+    with torch.no_grad():
+        intact = summed_loss(model, sequences)
+    for layer in range(model.config.num_hidden_layers):
+        for position, scope in enumerate(SCOPES):
+            expected = (losses_without(model, layer, scope, sequences) - intact).numpy()
+            np.testing.assert_allclose(priors.loss_increase[:, layer, position], expected, atol=2e-5)
+    assert np.abs(priors.loss_increase).max() > 0.01  # the compared values are not all zero
+
+
 @pytest.mark.parametrize(("token_budget", "state_bytes"), [(12, 1), (30, 40_000), (1000, 2**20)])
 def test_loss_increase_equals_a_whole_run_without_the_block(
     model: PreTrainedModel,
@@ -70,14 +82,7 @@ def test_loss_increase_equals_a_whole_run_without_the_block(
 ) -> None:
     """The result does not depend on how many sequences and hidden states are in memory at once."""
     monkeypatch.setattr(priors_module, "STATE_BYTES_ON_CPU", state_bytes)
-    priors = measure_priors(model, sequences, token_budget=token_budget)
-    with torch.no_grad():
-        intact = summed_loss(model, sequences)
-    for layer in range(3):
-        for position, scope in enumerate(SCOPES):
-            expected = (losses_without(model, layer, scope, sequences) - intact).numpy()
-            np.testing.assert_allclose(priors.loss_increase[:, layer, position], expected, atol=2e-5)
-    assert np.abs(priors.loss_increase).max() > 0.01  # the compared values are not all zero
+    assert_priors_equal_whole_runs(model, sequences, token_budget)
 
 
 def test_cosine_distance_equals_that_of_the_hidden_states(model: PreTrainedModel, sequences: torch.Tensor) -> None:

@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.importance import importance_of_weights, measure_importance
 from espalier.calibration.pass_size import PassSettings
-from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.errors import UserError
 from espalier.export.build import check_target, find_stock_shape, stock_model
 from espalier.jobs.check_architecture import check_architecture
@@ -41,7 +40,7 @@ from espalier.recovery.lora import LoraSettings, attach
 from espalier.scoring.engine import score_requests
 from espalier.scoring.requests import Request
 from espalier.serving.inference_timing import versions_of
-from tests.unit.calibration.test_priors import losses_without
+from tests.unit.calibration.test_priors import assert_priors_equal_whole_runs
 from tests.unit.scoring.reference import plain_score
 
 CONFIGS = {
@@ -339,13 +338,7 @@ def test_experts_that_no_token_reached_are_named(
 
 
 def test_priors_equal_whole_runs_without_the_block(model: PreTrainedModel, sequences: torch.Tensor) -> None:
-    priors = measure_priors(model, sequences, token_budget=24)
-    with torch.no_grad():
-        intact = sequence_losses(model, sequences)
-    for layer in range(model.config.num_hidden_layers):
-        for position, scope in enumerate(SCOPES):
-            expected = (losses_without(model, layer, scope, sequences) - intact).numpy()
-            np.testing.assert_allclose(priors.loss_increase[:, layer, position], expected, atol=2e-5)
+    assert_priors_equal_whole_runs(model, sequences)
 
 
 @pytest.mark.parametrize("plan", [None, *PLANS])

@@ -3,7 +3,6 @@
 import copy
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,7 +14,6 @@ import espalier.models.pruned  # noqa: F401 (registers the classes of pruned mod
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.importance import measure_importance
 from espalier.calibration.pass_size import PassSettings
-from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.export.build import export_model, stock_model
 from espalier.models.architecture import FAMILIES
 from espalier.models.decoder import decoder_layers, n_groups, params_per_group, projections
@@ -26,7 +24,7 @@ from espalier.planning.plan import Plan
 from espalier.planning.stock import StockShape, stock_kv_group_counts
 from espalier.scoring.engine import score_requests
 from espalier.scoring.requests import Request
-from tests.unit.calibration.test_priors import losses_without
+from tests.unit.calibration.test_priors import assert_priors_equal_whole_runs
 from tests.unit.conftest import CONFIGS, random_model, with_biases
 from tests.unit.scoring.reference import plain_score
 
@@ -205,10 +203,4 @@ def test_importance_of_a_group_is_a_finite_difference(name: str, sequences: torc
 
 
 def test_priors_equal_whole_runs_without_the_block(model: PreTrainedModel, sequences: torch.Tensor) -> None:
-    priors = measure_priors(model, sequences, token_budget=24)
-    with torch.no_grad():
-        intact = sequence_losses(model, sequences)
-    for layer in range(model.config.num_hidden_layers):
-        for position, scope in enumerate(SCOPES):
-            expected = (losses_without(model, layer, scope, sequences) - intact).numpy()
-            np.testing.assert_allclose(priors.loss_increase[:, layer, position], expected, atol=2e-5)
+    assert_priors_equal_whole_runs(model, sequences)
