@@ -71,7 +71,6 @@ def score_tokens(
         rows, wanted = index[first_token:last_token] - first, target[first_token:last_token]
         log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
         scores.append(log_probs[rows, wanted])
-        # In half precision, both have the same largest token, and argmax of float32 is three times as fast on a CPU.
-        best = (logits if logits.dtype == torch.float32 else log_probs).argmax(dim=-1)
+        best = logits.max(dim=-1).indices  # the first largest token as with argmax, in half of its time on a CPU
         hits.append(best[rows] == wanted)
     return torch.cat(scores), torch.cat(hits)
