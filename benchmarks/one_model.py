@@ -30,6 +30,7 @@ from espalier.models.decoder import decoder_layers
 from espalier.models.padding import pad_widths, width_multiple
 from espalier.models.surgery import copy_sharing_tensors
 from espalier.scoring.engine import score_requests
+from espalier.scoring.requests import Request
 
 N_EXPERIMENTS = 45
 TASK_TOKENS = 2_656_000
@@ -118,11 +119,30 @@ def measure_evaluation(
     speed = n_tokens / ours
     measured = f"{ours:.2f} s, {speed:,.0f} tokens/s, {operations / ours / rate:.0%} of the matrix rate"
     report.line(f"evaluation, {name}", f"{measured}, padding {waste:.1%}", **{name: speed})
+    report.run(f"compiled layers, {name}", lambda: measure_compiled(name, model, requests, ours, options, report))
     backend, run = zeroshot.reference(model)
     run(requests[:40], 8)
     for size in options.batch_sizes:
         theirs = calibration.seconds(model, lambda n=size: run(requests, n))
         report.line(f"{backend}, {name}, batch {size}", f"{theirs:.2f} s, {theirs / ours:.2f} times ours")
+
+
+def measure_compiled(
+    name: str,
+    model: PreTrainedModel,
+    requests: list[Request],
+    plain: float,
+    options: argparse.Namespace,
+    report: Report,
+) -> None:
+    """Time the same evaluation with layers through `torch.compile`, the first time and later."""
+    compiled = zeroshot.compiled_copy(model)
+    first, later = (
+        calibration.seconds(model, lambda: score_requests(compiled, requests, token_budget=options.token_budget))
+        for _ in range(2)
+    )
+    measured = f"{later:.2f} s, {plain / later:.2f} times as fast as plain layers; the first time {first:.1f} s"
+    report.line(f"evaluation, {name}, compiled layers", measured)
 
 
 def pruned(model: PreTrainedModel, *, pads: bool) -> PreTrainedModel:

@@ -38,6 +38,8 @@ from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from espalier.models.padding import pad_widths, width_multiple
+from espalier.models.surgery import copy_sharing_tensors
+from espalier.scoring.compiled import compile_layers
 from espalier.scoring.engine import break_even_width, score_requests
 from espalier.scoring.onednn import fast_linear
 from espalier.scoring.pack import choose_batches, make_batches, padding
@@ -208,26 +210,26 @@ def run_all(arguments: argparse.Namespace) -> None:
     dtype = getattr(torch, arguments.dtype or default)
     model = make_model(arguments.device, arguments.layers, arguments.model, dtype)
     if arguments.ratio:
-        from random_models import prune_at_random  # beside this file
-
-        prune_at_random(model, arguments.ratio)
-        if not arguments.ragged:
-            pad_widths(model, width_multiple(model.device, model.dtype))
+        prune_at_random(model, arguments.ratio, pads=not arguments.ragged)
     if arguments.requests:
         requests = read_real_requests(arguments.requests, arguments.documents)
     else:
         requests = draw_requests(arguments.documents, model.config.vocab_size)
     name, run_reference = reference(model)
+    ours = {"espalier": model} | ({"espalier, compiled": compiled_copy(model)} if arguments.compile else {})
     settings: dict[tuple[str, int, int], Callable[[], list]] = {}
-    for budget, width in itertools.product(arguments.budgets, arguments.widths):
-        settings["espalier", budget, width] = lambda b=budget, w=width: score_requests(
-            model, requests, token_budget=b, width=w or None
+    for (label, own), budget, width in itertools.product(ours.items(), arguments.budgets, arguments.widths):
+        settings[label, budget, width] = lambda m=own, b=budget, w=width: score_requests(
+            m, requests, token_budget=b, width=w or None
         )
     for size in arguments.batch_sizes:
         settings[name, size, 0] = lambda s=size: run_reference(requests, s)
     if not isinstance(fast_linear(model), nullcontext):
         settings |= with_other_library(model, settings)
-    score_requests(model, requests[:50], token_budget=1024)
+    first = {
+        label: _seconds(lambda m=own: score_requests(m, requests, token_budget=arguments.budgets[0]), arguments.device)
+        for label, own in ours.items()
+    }
     run_reference(requests[:50], 8)
     times: dict[tuple[str, int, int], list[float]] = {key: [] for key in settings}
     answers: dict[tuple[str, int, int], list] = {}
@@ -235,6 +237,23 @@ def run_all(arguments: argparse.Namespace) -> None:
         for key, run in settings.items():
             times[key].append(_seconds(lambda r=run, k=key: answers.__setitem__(k, r()), arguments.device))
     print_table(arguments, model, requests, name, times, answers)
+    print("\nFirst run:", ", ".join(f"{label} {seconds:.1f} s" for label, seconds in first.items()))
+
+
+def prune_at_random(model: PreTrainedModel, ratio: float, *, pads: bool) -> None:
+    """Remove a share of the parameters by random scores, and pad the widths as for an evaluation."""
+    import random_models  # beside this file
+
+    random_models.prune_at_random(model, ratio)
+    if pads:
+        pad_widths(model, width_multiple(model.device, model.dtype))
+
+
+def compiled_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy that shares all weights and whose layers run through `torch.compile`."""
+    copy = copy_sharing_tensors(model)
+    compile_layers(copy)
+    return copy
 
 
 def with_other_library(
@@ -248,7 +267,7 @@ def with_other_library(
 
     found = {}
     for (backend, size, width), run in settings.items():
-        is_ours = backend == "espalier"
+        is_ours = backend.startswith("espalier")
         key = (f"{backend}, {'MKL' if is_ours else 'oneDNN'}", size, width)
         found[key] = partial(swapped, run, is_ours=is_ours)
     return found
@@ -316,6 +335,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="default: float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--ratio", type=float, help="prune this share of the parameters, by random scores")
     parser.add_argument("--ragged", action="store_true", help="do not pad the MLP widths of the pruned model")
+    parser.add_argument("--compile", action="store_true", help="run the layers of espalier through torch.compile")
     parser.add_argument("--layers", type=int, help="fewer layers, for small GPUs")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads")

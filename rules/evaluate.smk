@@ -29,6 +29,7 @@ rule evaluate_baseline:
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
+        compile_layers=int(study.config.evaluation.compile),
         experiments_per_job=study.races.baselines_per_job,
     params:
         version=versions.EVALUATE,
@@ -67,6 +68,7 @@ rule evaluate:
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
+        compile_layers=int(study.config.evaluation.compile),
         experiments_per_job=study.config.evaluation.experiments_per_job,
     params:
         **study.races.params,

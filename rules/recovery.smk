@@ -138,6 +138,7 @@ rule evaluate_recovered:
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,
+        compile_layers=int(study.config.evaluation.compile),
     params:
         version=versions.EVALUATE,
         protocol=study.evaluation.protocol,

@@ -133,6 +133,8 @@ class Evaluation(Section):
     """Race of the experiments; none means that every experiment answers all documents."""
     token_budget: Annotated[int, Field(ge=64)] = 16384
     """Tokens in one forward pass."""
+    compile: bool = False
+    """Whether layers run through `torch.compile`; the first batches of a job are then slow (docs/method.md)."""
     experiments_per_job: PositiveInt = 16
     """Most experiments of one model that one job evaluates; the weights are then read once. It does not
     limit races."""

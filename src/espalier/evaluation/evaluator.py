@@ -40,6 +40,7 @@ from espalier.models.padding import pad_widths, width_multiple
 from espalier.models.surgery import copy_sharing_tensors, prune
 from espalier.models.text_config import load_config
 from espalier.planning.plan import Plan
+from espalier.scoring.compiled import compile_layers
 from espalier.scoring.requests import Score, Tokens
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ class Evaluator:
     ) -> EvaluationResult:
         """Prune the model in memory, and evaluate it.
 
-        On a GPU, MLP widths are padded with zero channels (`espalier.models.padding`).
+        MLP widths may be padded with zero channels (`espalier.models.padding`).
 
         Args:
             plan: Groups to keep. None evaluates the unpruned model.
@@ -369,6 +370,8 @@ class Evaluator:
                 model = after_pruning(model, plan)
         n_params = model.num_parameters()  # of the plan, so before padding
         pad_widths(model, width_multiple(model.device, model.dtype))
+        if self._settings.compile_layers:
+            compile_layers(model)
         return model, n_params
 
     def _model(self, *, shares_weights: bool) -> PreTrainedModel:

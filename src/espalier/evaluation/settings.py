@@ -20,6 +20,7 @@ class EvaluatorSettings:
         gpus: Number of GPUs that hold the model.
         token_budget: Most tokens per forward pass.
         threads: CPU threads.
+        compile_layers: Whether layers run through `torch.compile` (`espalier.scoring.compiled`).
     """
 
     data_folder: Path
@@ -29,3 +30,4 @@ class EvaluatorSettings:
     gpus: int
     token_budget: int
     threads: int
+    compile_layers: bool = False

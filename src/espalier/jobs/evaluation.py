@@ -67,6 +67,7 @@ class EvaluationJob:
             gpus=resources.gpus,
             token_budget=resources.token_budget,
             threads=snakemake.threads,
+            compile_layers=resources.compile_layers,
         )
         return cls(read_json(snakemake.input.manifest), Path(snakemake.input.requests), settings)
 

@@ -17,6 +17,7 @@ class JobResources:
         prior_token_budget: Most tokens per call of a layer when priors are measured.
         layers_per_pass: Layers whose gradients are summed at once. 0 takes as many as fit.
         checkpointing: Whether the backward pass recomputes activations instead of keeping them in memory.
+        compile_layers: Whether layers are evaluated through `torch.compile`.
     """
 
     device: str
@@ -25,6 +26,7 @@ class JobResources:
     prior_token_budget: int = 0
     layers_per_pass: int = 0
     checkpointing: bool = False
+    compile_layers: bool = False
 
     @classmethod
     def from_snakemake(cls, snakemake: Any) -> JobResources:
@@ -37,4 +39,5 @@ class JobResources:
             prior_token_budget=given.get("prior_token_budget", 0),
             layers_per_pass=given.get("layers_per_pass", 0),
             checkpointing=bool(given.get("checkpointing", False)),
+            compile_layers=bool(given.get("compile_layers", False)),
         )

@@ -2,9 +2,10 @@
 
 A pruned layer keeps any number of MLP channels. The kernels for matrix products read memory in pieces of 16 bytes, and
 a matrix whose rows do not begin at such a piece takes a slow path: on an H100, a bfloat16 product of width 7,337 ran at
-103 TFLOP/s and one of width 7,344 at 793 (docs/benchmarks.md). Widths are therefore rounded up with channels whose
-weights and biases are zero. Such a channel has gate(x) = up(x) = 0 and adds down[:, channel] * act(0) * 0 = 0 to the
-output, so only the order of the sums changes.
+103 TFLOP/s and one of width 7,344 at 793. A CPU with matrix instructions for half precision (AMX) reads lines of 64
+bytes: there a ragged pruned model ran slower than the unpruned one (docs/benchmarks.md). Widths are therefore rounded
+up with channels whose weights and biases are zero. Such a channel has gate(x) = up(x) = 0 and adds down[:, channel] *
+act(0) * 0 = 0 to the output, so only the order of the sums changes.
 
 KV groups need no padding, because every head size in use is a multiple of 8.
 """
@@ -19,16 +20,18 @@ from torch import nn
 from espalier.models.architecture import LAYERS
 from espalier.models.decoder import Block, block_roles, get_block, get_projection, n_mlp_channels, part_sizes
 
-ALIGNED_BYTES = 16
-"""Bytes of the pieces in which GPU kernels read the rows of a matrix."""
+ALIGNED_BYTES = {"cpu": 64, "cuda": 16}
+"""Bytes of the pieces in which kernels read the rows of a matrix in half precision; on a GPU, in float32 too."""
 
 
 def width_multiple(device: torch.device, dtype: torch.dtype) -> int:
-    """Return the number that MLP widths should be multiples of: 16 bytes on a GPU, 1 on the CPU.
+    """Return the number that MLP widths should be multiples of: 16 bytes on a GPU, 64 bytes on a CPU.
 
-    On the CPU, padding made no product faster (`benchmarks/widths.py`).
+    In float32 on a CPU, padding made nothing faster, so the number is 1 (docs/benchmarks.md).
     """
-    return 1 if device.type == "cpu" else max(1, ALIGNED_BYTES // dtype.itemsize)
+    if device.type == "cpu":
+        return ALIGNED_BYTES["cpu"] // dtype.itemsize if dtype.itemsize == 2 else 1
+    return max(1, ALIGNED_BYTES["cuda"] // dtype.itemsize)
 
 
 def has_groups(layer: nn.Module, block: Block) -> bool:

@@ -205,11 +205,13 @@ PLANS = (None, Plan((2, 2), (48, 48), ((0,), (0, 1)), (tuple(range(13)), tuple(r
 
 
 @pytest.fixture
-def make_evaluator(tmp_path: Path, data: Path, model_folder: Path) -> Callable[[], Evaluator]:
+def make_evaluator(tmp_path: Path, data: Path, model_folder: Path) -> Callable[..., Evaluator]:
     requests_for(tmp_path, data, load_tokenizer(model_folder))
     manifest = make_manifest("A", str(model_folder), trust_remote_code=False, commit=None)
     settings = EvaluatorSettings(data, changed(limit=3).to_dict(), "float32", "cpu", 0, 512, 1)
-    return lambda: Evaluator(manifest, requests=tmp_path / "requests/A.parquet", settings=settings)
+    return lambda **changes: Evaluator(
+        manifest, requests=tmp_path / "requests/A.parquet", settings=replace(settings, **changes)
+    )
 
 
 def test_weights_are_read_once_and_no_evaluation_changes_the_next(
@@ -227,6 +229,18 @@ def test_weights_are_read_once_and_no_evaluation_changes_the_next(
         pd.testing.assert_frame_equal(result.samples, alone.samples)
         assert {**result.metrics, "timing_s": None} == {**alone.metrics, "timing_s": None}
     assert found[1].metrics["n_params"] < found[0].metrics["n_params"]
+
+
+def test_layers_are_compiled_if_the_settings_say_so(
+    make_evaluator: Callable[..., Evaluator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    monkeypatch.setattr(evaluator, "compile_layers", compiled.append)
+    plain = make_evaluator().evaluate(PLANS[1])
+    assert compiled == []
+    found = make_evaluator(compile_layers=True).evaluate(PLANS[1])
+    assert [model.num_parameters() for model in compiled] == [found.metrics["n_params"]]
+    pd.testing.assert_frame_equal(found.samples, plain.samples)
 
 
 def test_answers_in_parts_give_the_results_of_one_evaluation(make_evaluator: Callable[[], Evaluator]) -> None:

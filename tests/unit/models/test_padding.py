@@ -10,10 +10,11 @@ from tests.unit.conftest import random_model
 CHANNELS = [tuple(range(0, 39, 3)), tuple(range(40))]
 
 
-def test_widths_are_multiples_of_16_bytes_on_a_gpu_and_free_on_the_cpu() -> None:
+def test_widths_suit_device_and_dtype() -> None:
     gpu = torch.device("cuda")
     assert [width_multiple(gpu, dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32)] == [8, 8, 4]
-    assert width_multiple(torch.device("cpu"), torch.bfloat16) == 1
+    cpu = torch.device("cpu")
+    assert [width_multiple(cpu, dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32)] == [32, 32, 1]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
