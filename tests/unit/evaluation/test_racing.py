@@ -356,8 +356,20 @@ def test_a_set_has_a_margin_before_experiments_have_disagreed() -> None:
     error = (np.append(np.zeros(100), 0.5).var(ddof=1) * (1 / 100 - 1 / 1000)) ** 0.5
     expected = 1.96 * (2 * 0.005 / 1000) ** 0.5 * (1 + 4 * error / (2 * 0.005))
     assert margin_of(task, rules, [same, same]) == pytest.approx(expected, rel=0.05)
+    # The quantile is the same for any number of documents, and the standard error of V has the finite-population factor.
+    scaled = [set_margin(np.ones(1), np.array([n]), [np.array([same, same])]) * n**0.5 for n in (1000, 10**12)]
+    relative = 4 * np.append(np.zeros(100), 0.5).std(ddof=1) / 10 / (2 * 0.005)
+    assert scaled[0] / scaled[1] == pytest.approx((1 + relative * 0.9**0.5) / (1 + relative), rel=1e-6)
     # A task of one document is complete, and shows no variation.
     assert margin_of(RaceTask("a", 1, 1.0, 1.0), rules, [same[:1], same[:1]]) == 0
+
+
+def test_a_control_does_not_enter_the_margin() -> None:
+    rng = np.random.default_rng(2)
+    right, rules = rng.random((3, 100)) < 0.5, RaceRules("set", rungs=(0.1, 1.0))
+    task = RaceTask("a", 1000, 1.0, 1.0)
+    with_control = Race(["x", "y", "random"], [task], rules, controls=["random"]).advance([right])
+    assert with_control.margin == Race(["x", "y"], [task], rules).advance([right[:2]]).margin > 0
 
 
 def test_a_margin_from_all_documents_is_the_critical_value_itself() -> None:

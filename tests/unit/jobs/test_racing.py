@@ -300,6 +300,11 @@ def test_recorded_decisions_are_final(job: FakeJob, store: Store, tmp_path: Path
     assert n_answered(job.done) == {"good": 300, "fair": 75, "poor": 150, "worst": 75}
 
 
+def test_all_tasks_of_a_race_count_equally() -> None:
+    facts = {task: {"n_documents": n, "tokens": 10.0, "metric": "acc"} for task, n in N.items()}
+    assert [task.weight for task in TaskFacts(facts, Path()).race_tasks] == [0.5, 0.5]
+
+
 def test_answers_to_a_changed_task_are_refused(job: FakeJob, store: Store, tmp_path: Path) -> None:
     race(job, store, tmp_path, "good", ["good", "poor"])
     facts = TaskFacts.read(store, sha256_of(job.requests))
