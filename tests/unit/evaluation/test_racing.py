@@ -356,7 +356,7 @@ def test_a_set_has_a_margin_before_experiments_have_disagreed() -> None:
     error = (np.append(np.zeros(100), 0.5).var(ddof=1) * (1 / 100 - 1 / 1000)) ** 0.5
     expected = 1.96 * (2 * 0.005 / 1000) ** 0.5 * (1 + 4 * error / (2 * 0.005))
     assert margin_of(task, rules, [same, same]) == pytest.approx(expected, rel=0.05)
-    # The quantile is the same for any number of documents, and the standard error of V has the finite-population factor.
+    # The quantile is the same for any number of documents; the standard error of V has the finite-population factor.
     scaled = [set_margin(np.ones(1), np.array([n]), [np.array([same, same])]) * n**0.5 for n in (1000, 10**12)]
     relative = 4 * np.append(np.zeros(100), 0.5).std(ddof=1) / 10 / (2 * 0.005)
     assert scaled[0] / scaled[1] == pytest.approx((1 + relative * 0.9**0.5) / (1 + relative), rel=1e-6)
