@@ -21,7 +21,7 @@ from espalier.analysis.answers import (
 from espalier.analysis.contrasts import Contrast, Values, contrast_json, contrasts_of, values_of
 from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
-from espalier.analysis.races import common_documents_json
+from espalier.analysis.races import common_documents_json, level_after_race
 from espalier.analysis.selection import ModelRows, on_common_documents, valid_rows
 from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
@@ -35,7 +35,7 @@ def compare_within_model(model: ModelRows, evidence: Evidence, *, level: float) 
     Args:
         model: Rows of the model.
         evidence: Draws of the model.
-        level: Level of all differences of the model together.
+        level: Level of all differences of the model together. After a race it is raised (`level_after_race`).
 
     Returns:
         For each pruning ratio (by its key): `measure` (`kept` or `accuracy`), `level`, `critical` (width of the
@@ -51,6 +51,7 @@ def compare_within_model(model: ModelRows, evidence: Evidence, *, level: float) 
     if evidence.draws is None or not names or not evidence.covers(names):
         reason = evidence.reason if evidence.draws is None and evidence.reason else Message("no_valid_experiment")
         return {key: no_comparisons(reason) for key in frames}
+    level = max(level_after_race(level, model.at(ratio)) for ratio in model.ratios)
     values = _values({key: draws for key in frames if (draws := evidence.comparable(key)) is not None})
     contrasts = [(key, contrast) for key, frame in frames.items() for contrast in contrasts_of(frame)]
     found = simultaneous([(values[key], contrast) for key, contrast in contrasts], level)

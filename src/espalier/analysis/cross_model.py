@@ -16,6 +16,7 @@ import pandas as pd
 from espalier.analysis.base_vs_instruct import compare_base_and_instruct, pair_on_settings
 from espalier.analysis.comparisons import no_comparisons, turning_statements
 from espalier.analysis.message_json import reason_fields, to_json_list
+from espalier.analysis.races import level_after_race
 from espalier.analysis.selection import (
     ExperimentCounts,
     ModelRows,
@@ -145,7 +146,8 @@ def analyse_study(
     analyses, draws = analyses or {}, draws or {}
     in_comparisons = [_as_compared(model, draws.get(model.model)) for model in models]
     pairs = {ratio_key(ratio): _pairs_of_kinds(in_comparisons, ratio) for ratio in ratios}
-    compared = compare_over_models(in_comparisons, draws, pairs, level=study_level())
+    level = max((level_after_race(study_level(), model.experiments) for model in models), default=study_level())
+    compared = compare_over_models(in_comparisons, draws, pairs, level=level)
     raced = next((one["common_documents"] for one in analyses.values() if one.get("common_documents")), None)
     if raced is not None:
         compared = {key: content | {"common_documents": raced} for key, content in compared.items()}

@@ -9,7 +9,7 @@ excluded from correlations, means by setting, and the choice of the best. `uncer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from espalier.analysis.evidence import Evidence
 from espalier.analysis.generation import generation_json
 from espalier.analysis.message_json import reason_fields, to_json_list
 from espalier.analysis.perplexities import TextPerplexities, ratios_to_unpruned
-from espalier.analysis.races import common_documents_json, race_json
+from espalier.analysis.races import common_documents_json, level_after_race, race_json
 from espalier.analysis.selection import (
     ModelRows,
     Scores,
@@ -189,6 +189,7 @@ def _analyse_ratio(
     rows = model.at(ratio)
     key = "" if ratio is None else ratio_key(ratio)
     common = evidence.races.get(key)
+    levels = replace(levels, seeds=level_after_race(levels.seeds, rows))
     # After a race, sections on methods and settings use the documents that all experiments answered.
     in_comparisons = compared_rows(rows, key, evidence)
     valid = valid_rows(in_comparisons)

@@ -13,6 +13,7 @@ from espalier.analysis.message_json import to_plain_json
 from espalier.analysis.selection import is_raced, raced_rows, to_int, to_str
 from espalier.naming import BASELINE
 from espalier.statistics.confidence_set import ConfidenceSet
+from espalier.statistics.levels import after_stopping
 from espalier.statistics.set_margin import SET_LEVEL, set_margin
 from espalier.statistics.validation import TIE
 
@@ -56,6 +57,24 @@ def race_json(rows: pd.DataFrame, common: CommonDocuments | None = None) -> dict
             "common": None if common is None else _common_json(rows, common),
         }
     }
+
+
+def level_after_race(level: float, rows: pd.DataFrame) -> float:
+    """Return the level of statements on the documents that all experiments answered; `level` itself without a race.
+
+    Args:
+        level: Level of statements on all documents.
+        rows: Experiments of a model, at one or several pruning ratios.
+    """
+    if not is_raced(rows):
+        return level
+    known = raced_rows(rows)
+    known = known[known["race_rung"].notna()]
+    if known.empty:
+        return level
+    # A survivor has answered the last rung. Without one, there is at least one more rung.
+    n_rungs = int(known["race_rung"].max()) + int(known["race_stopped_by"].notna().all())
+    return after_stopping(level, int(known["race_rung"].min()), n_rungs)
 
 
 def common_documents_json(common: CommonDocuments | None) -> dict[str, Any]:

@@ -5,12 +5,16 @@ experiment i is stopped if another experiment j of the race leads it by more tha
 
     lead_ij   = sum over tasks t of w_t * (accuracy of j - accuracy of i on the n_t documents of t so far)
     stderr_ij = sqrt(sum over t of w_t^2 * (1 / n_t - 1 / N_t) * (S_ijt^2 + 1 / n_t))
-    stop i if lead_ij - z * stderr_ij > margin for any j
+    step      = max over incomplete tasks t of w_t / n_t
+    stop i if lead_ij - z * stderr_ij - z^2 / 3 * step > margin for any j
 
     w_t       weight of the task in the mean accuracy
     N_t       documents of the task on the full grid
     S_ijt^2   sample variance of the paired difference of both experiments on the documents of t so far
     z         normal quantile at alpha / (rungs with a decision * comparisons), alpha = 1 - confidence
+    step      largest change of a lead by one document. z^2 / 3 * step corrects the normal quantile for skewness: if i
+              answers a few documents correctly that j does not, and never the other way round, a sample without these
+              documents shows neither the lead of i nor its variance (Johnson 1978)
     margin    0 (`keep: best`), or an upper bound of the critical value of the full grid's simultaneous set
 
 A group of tasks counts as one task. Its documents are taken from all of its tasks in proportion to their sizes. The
@@ -103,7 +107,7 @@ class RaceTask:
         N / n_s documents and one for each stratum.
         """
         least = MIN_DOCUMENTS
-        if self.strata:
+        if self.strata and all(n for _, n in self.strata):
             smallest = min(n for _, n in self.strata)
             least = max(least, math.ceil(self.n_documents / smallest) + len(self.strata))
         return min(least, self.n_documents)
@@ -208,9 +212,11 @@ def rung_sizes(tasks: Sequence[RaceTask], rules: RaceRules) -> IntArray:
         than configured. The last rung has all documents.
 
     Raises:
-        UserError: If there is no task, or a task has no documents or no tokens.
+        UserError: If there is no task, or a task (or a task of a group) has no documents or no tokens.
     """
     if bad := [task.name for task in tasks if task.n_documents < 1 or not task.tokens > 0]:
+        raise UserError(f"task {bad[0]} of a race has no documents or no tokens")
+    if bad := [name for task in tasks for name, n in task.strata if n < 1]:
         raise UserError(f"task {bad[0]} of a race has no documents or no tokens")
     if not tasks:
         raise UserError("a race needs at least one task")
@@ -350,6 +356,37 @@ class Race:
         Raises:
             UserError: If the answers are not those of this rung.
         """
+        rows = self._add(answers)
+        seen = self.sizes[self.rung - 1]
+        accuracy = self._weight @ (self._right[:, rows] / seen[:, None])
+        covariance = [self._covariance(index, rows) for index in range(len(self.tasks))]
+        stopped = {} if self.rung == self.n_rungs else self._stopped(rows, accuracy, covariance)
+        names = dict(zip(self.tasks, seen.tolist(), strict=True))
+        decision = Decision(
+            self.fingerprint, self.rung, {task.name: n for task, n in names.items()},
+            dict(zip(self.live, accuracy.tolist(), strict=True)), self._margin, stopped,
+        )  # fmt: skip
+        self.live = decision.live
+        return decision
+
+    def follow(self, answers: Sequence[BoolArray], decision: Decision) -> None:
+        """Add the answers of the next rung, and take over its recorded decision instead of deciding again.
+
+        A recorded decision is final, also if another version of the rule made it: a stopped experiment has no more
+        answers.
+
+        Args:
+            answers: As for `advance`.
+            decision: The decision that was made from these answers.
+
+        Raises:
+            UserError: As `advance`.
+        """
+        self._add(answers)
+        self.live = decision.live
+
+    def _add(self, answers: Sequence[BoolArray]) -> IntArray:
+        """Add the answers of the next rung, and return the numbers of the experiments that took part in it."""
         rows = np.array([self.experiments.index(name) for name in self.live])
         rung = self.rung + 1
         for index, (task, new) in enumerate(zip(self.tasks, answers, strict=True)):
@@ -363,20 +400,10 @@ class Race:
             self._right[index, rows] += values.sum(axis=1)
             self._both_right[index][np.ix_(rows, rows)] += values @ values.T
         self.rung = rung
-        seen = self.sizes[rung - 1]
-        accuracy = self._weight @ (self._right[:, rows] / seen[:, None])
-        covariance = [self._covariance(index, rows) for index in range(len(self.tasks))]
         if rung == 1 and self.rules.keep == "set":
             leads = self._leads[rows]
             self._margin = set_margin(self._weight, self._n_documents, [new[leads] for new in answers])
-        stopped = {} if rung == self.n_rungs else self._stopped(rows, accuracy, covariance)
-        names = dict(zip(self.tasks, seen.tolist(), strict=True))
-        decision = Decision(
-            self.fingerprint, rung, {task.name: n for task, n in names.items()},
-            dict(zip(self.live, accuracy.tolist(), strict=True)), self._margin, stopped,
-        )  # fmt: skip
-        self.live = decision.live
-        return decision
+        return rows
 
     def _covariance(self, task: int, rows: IntArray) -> FloatArray:
         """Return the sample covariance of the live experiments' answers to one task, (n_live, n_live)."""
@@ -398,15 +425,19 @@ class Race:
         stderr = np.sqrt(variance)  # of the lead of experiment j over i: [i, j]
         lead = accuracy[None, :] - accuracy[:, None]
         leads = self._leads[rows]
-        # In standard errors: how far the lead of experiment j over i is above the margin, (n_live, n_live).
+        # Critical value up to which experiment j stops i, (n_live, n_live): the positive root z of
+        # z * stderr + z^2 / 3 * step = lead - margin. If the right-hand side is negative, any negative number will do.
         # The standard error is above 0, because some task is incomplete before the last rung.
-        ratio = np.where(leads[None, :], (lead - self._margin) / stderr, -np.inf)
-        by = ratio.argmax(axis=1)
+        step = float((self._weight / seen)[left > 0].max())
+        excess = lead - self._margin
+        root = 2 * excess / (stderr + np.sqrt(variance + 4 / 3 * step * np.maximum(excess, 0)))
+        reached = np.where(leads[None, :], root, -np.inf)
+        by = reached.argmax(axis=1)
         found: dict[str, dict[str, Any]] = {}
         n_candidates = int(leads.sum())
-        for i in np.argsort(-ratio.max(axis=1), kind="stable").tolist():
+        for i in np.argsort(-reached.max(axis=1), kind="stable").tolist():
             j = int(by[i])
-            if not ratio[i, j] > self._critical(n_candidates):
+            if not reached[i, j] > self._critical(n_candidates):
                 break
             found[self.live[i]] = {"by": self.live[j], "lead": float(lead[i, j]), "stderr": float(stderr[i, j])}
             n_candidates -= int(leads[i])

@@ -390,22 +390,35 @@ class RaceRecord:
     def decide(self) -> RungOutcome:
         """Decide the next rung and write the decision. The caller holds the lock, and all answers of the rung exist."""
         past, failed = self.outcomes, tuple(sorted(self.failures))
-        race, right = self._new_race(), {}
-        decisions: list[Decision] = []
-        for number, gone in enumerate([*(one.failed for one in past), failed], start=1):
-            race.live = tuple(name for name in race.live if name not in gone)
-            for name in race.live:
-                if name not in right:
-                    right[name] = self._facts.correct(name, self._experiments[name].read())
-            answers = []
-            for index, task in enumerate(race.tasks):
-                numbers = self._orders[task.name][race.documents(index, number)]
-                rows = [right[name][task.name][numbers] for name in race.live]
-                answers.append(np.array(rows, dtype=np.bool_).reshape(len(race.live), len(numbers)))
-            decisions.append(race.advance(answers))
-        content = {"decision": decisions[-1].to_dict(), "failed": list(failed)}
+        race = self._new_race()
+        right: dict[str, dict[str, BoolArray]] = {}
+        for outcome in past:
+            race.follow(self._next_answers(race, outcome.failed, right), outcome.decision)
+        decision = race.advance(self._next_answers(race, failed, right))
+        content = {"decision": decision.to_dict(), "failed": list(failed)}
         write_json(self.folder / f"rung-{race.rung}.json", content)
-        return RungOutcome(decisions[-1], failed)
+        return RungOutcome(decision, failed)
+
+    def _next_answers(
+        self, race: Race, failed: Sequence[str], right: dict[str, dict[str, BoolArray]]
+    ) -> list[BoolArray]:  # fmt: skip
+        """Take the experiments that failed out of a race, and return the answers of the others to its next rung.
+
+        Args:
+            race: The race.
+            failed: Experiments that have no answers to this rung.
+            right: Correct answers of the experiments that have been read; the others are added.
+        """
+        race.live = tuple(name for name in race.live if name not in failed)
+        for name in race.live:
+            if name not in right:
+                right[name] = self._facts.correct(name, self._experiments[name].read())
+        answers = []
+        for index, task in enumerate(race.tasks):
+            numbers = self._orders[task.name][race.documents(index, race.rung + 1)]
+            rows = [right[name][task.name][numbers] for name in race.live]
+            answers.append(np.array(rows, dtype=np.bool_).reshape(len(race.live), len(numbers)))
+        return answers
 
     def live(self) -> tuple[str, ...]:
         """Return the experiments that take part in the next rung."""

@@ -49,6 +49,24 @@ def study_level() -> float:
     return 1 - ERROR / 2
 
 
+def after_stopping(level: float, rung: int, n_rungs: int) -> float:
+    """Return the level of statements on the documents of a rung of a race, if the answers determined which rung it is.
+
+    All experiments have answered the documents of the rung that stopped the first of them. An experiment is stopped
+    when its errors are large, so the errors on these documents are larger than on a fixed number of documents. The
+    error is divided among the possible rungs (Bonferroni): a half for the first rung, which usually stops some, and
+    equal parts of the other half for all later ones.
+
+    Args:
+        level: Level on a fixed number of documents.
+        rung: Rung of the documents, from 1.
+        n_rungs: Number of rungs of the race. With one rung there is nothing to decide, and the level stays.
+    """
+    if n_rungs == 1:
+        return level
+    return 1 - (1 - level) / 2 / (1 if rung == 1 else n_rungs - 1)
+
+
 def divided(level: float, n: int) -> float:
     """Return the level of each of `n` statements that hold together at `level`; `level` itself if there is none."""
     return 1 - (1 - level) / max(n, 1)

@@ -23,6 +23,9 @@ def set_margin(weight: FloatArray, n_documents: IntArray, answers: Sequence[Bool
     difference between two experiments. V is a mean over documents, so its standard error is known, and the bound is
     `_MARGIN_Z` standard errors above.
 
+    Each incomplete task counts one more document on which every two experiments disagree: a few documents without
+    disagreement do not show that there is none, and would give a margin of 0.
+
     Args:
         weight: Weight of each task, (n_tasks,).
         n_documents: Documents of each task on the full grid, (n_tasks,).
@@ -32,17 +35,21 @@ def set_margin(weight: FloatArray, n_documents: IntArray, answers: Sequence[Bool
     if k < 2:
         return 0.0
     scale = weight**2 / n_documents
-    # One document shows no variation.
-    covariance = [np.cov(new.astype(np.float64)) if new.shape[1] > 1 else np.zeros((k, k)) for new in answers]
+    covariance = []
+    spread = variance = 0.0
+    for factor, new, n in zip(scale, answers, n_documents, strict=True):
+        n_seen = new.shape[1]
+        # One document shows no variation.
+        joint = np.cov(new.astype(np.float64)) if n_seen > 1 else np.zeros((k, k))
+        disagreement = new.var(axis=0, ddof=1)  # of each document: half the mean squared difference of two experiments
+        if n_seen < n:
+            joint = joint + np.eye(k) / (2 * n_seen)
+            disagreement = np.append(disagreement, 0.5)
+            variance += factor**2 * disagreement.var(ddof=1) * (1 / n_seen - 1 / n)
+        covariance.append(joint)
+        spread += factor * disagreement.sum() / n_seen
     values, vectors = np.linalg.eigh(np.tensordot(scale, np.array(covariance), axes=1))
     normal = np.random.default_rng(_SET_SEED).standard_normal((_SET_DRAWS, k))
     errors = normal @ (vectors * np.sqrt(np.maximum(values, 0))).T
     critical = float(np.quantile(errors.max(axis=1) - errors.min(axis=1), SET_LEVEL))
-    spread = variance = 0.0
-    for factor, new, n in zip(scale, answers, n_documents, strict=True):
-        disagreement = new.var(axis=0, ddof=1)  # of each document
-        n_seen = len(disagreement)
-        spread += factor * disagreement.mean()
-        if n_seen > 1:
-            variance += factor**2 * disagreement.var(ddof=1) * (1 / n_seen - 1 / n)
-    return critical * (1 + _MARGIN_Z * math.sqrt(variance) / (2 * spread)) if spread > 0 else critical
+    return critical * (1 + _MARGIN_Z * math.sqrt(variance) / (2 * float(spread))) if spread > 0 else critical

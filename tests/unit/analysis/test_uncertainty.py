@@ -16,9 +16,11 @@ from espalier.analysis.message_json import english
 from espalier.analysis.model import analyse_model
 from espalier.analysis.perplexities import ratios_to_unpruned
 from espalier.analysis.profile import calibration_settings, profile_gradients
+from espalier.analysis.races import level_after_race
 from espalier.analysis.selection import rows_of
 from espalier.errors import UserError
 from espalier.reports.text import model_text
+from espalier.statistics import conclusions
 from espalier.statistics.confidence_set import confidence_set
 from tests.unit.analysis.test_analysis import row, table
 
@@ -182,6 +184,8 @@ def test_after_a_race_all_experiments_are_compared_on_the_documents_that_all_ans
     assert {value: one["mean"] for value, one in content["taylor_seq_len"].items()} == {"16": 0.25, "32": 0.5}
     compared, common = content["comparisons"], content["race"]["common"]
     assert compared["common_documents"] == content["common_documents"] == {"n_documents": 40, "n_all": 80}
+    # The first of three rungs stopped x-1: half of the error of the differences of the only model.
+    assert compared["level"] == pytest.approx(1 - 0.05 / 2 / 2)
     assert compared["kept"]["x"]["mean"] == pytest.approx(0.5 / 0.9)
     (difference,) = [one for one in compared["differences"] if (one["first"], one["second"]) == ("x", "y")]
     assert difference["difference"] == pytest.approx(0.5 / 0.9)
@@ -208,6 +212,43 @@ def test_after_a_race_all_experiments_are_compared_on_the_documents_that_all_ans
     assert dict(zip(stored.experiments, stored.accuracy, strict=True))["x-1"] == 0.5
 
 
+@pytest.mark.parametrize(("rung", "share"), [(1, 2), (2, 4), (3, 4)])
+def test_levels_after_a_race_depend_on_the_rung_that_stopped_the_first(rung: int, share: int) -> None:
+    """Of three rungs, the first has half of the error, and the two others have a quarter each."""
+    frame = raced()
+    frame.loc[frame["experiment"] == "x-1", "race_rung"] = rung
+    if rung == 3:
+        frame["race_stopped_by"] = None
+    rows = rows_of(frame, "M").experiments
+    assert level_after_race(0.95, rows) == pytest.approx(1 - 0.05 / share)
+    # Without the survivors (their jobs have not finished), there is at least one more rung than that of the stop.
+    if rung < 3:
+        alone = rows[rows["experiment"] == "x-1"]
+        assert level_after_race(0.95, alone) == pytest.approx(1 - 0.05 / share)
+    assert level_after_race(0.95, rows_of(experiments(), "M").experiments) == 0.95
+    unknown = rows.assign(invalid="reason.failed")
+    assert level_after_race(0.95, unknown) == 0.95
+
+
+def test_all_levels_on_the_common_documents_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of the axes against calibration seeds, and of the page that compares all models."""
+    levels: list[float] = []
+
+    def record(_: Any, level: float) -> list[Any]:
+        levels.append(level)
+        return []
+
+    monkeypatch.setattr(conclusions, "axes_messages", record)
+    drawn, content = analyse_race()
+    assert levels == [pytest.approx(1 - 0.05 / 8 / 3 / 2)] * len(levels)  # three axes
+    assert levels
+    both = pd.concat([raced(), raced().assign(model="I", kind="instruct")], ignore_index=True)
+    stored = read_draws(draws_table(drawn))
+    study = analyse_study(both, draws={"M": stored, "I": stored}, analyses={"M": content})
+    assert study["comparisons"]["level"] == pytest.approx(1 - 0.05 / 2 / 2)
+    assert study["comparisons"]["common_documents"] == {"n_documents": 40, "n_all": 80}
+
+
 def test_the_report_of_a_race_says_on_how_many_documents_experiments_are_compared() -> None:
     text = " ".join(model_text(analyse_race()[1]).split())
     # What each method keeps, then methods, settings, gradients, extreme layers, differences, spread.
@@ -228,7 +269,8 @@ def test_a_set_after_a_race_has_the_margin_of_the_full_grid() -> None:
     full = confidence_set(*evidence_of_candidates()).simultaneous_critical
     assert full < found["set"]["simultaneous_critical"] < 2 * full
     assert found["experiments"]["y-1"]["in_simultaneous_set"] is False
-    assert "may have more. The race adds its own error." in " ".join(model_text(content).split())
+    text = " ".join(model_text(content).split())
+    assert "may have more. The race adds its own error. Sentences on the set are not among those" in text
 
 
 def evidence_of_candidates() -> tuple[Any, Any]:

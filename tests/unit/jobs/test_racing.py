@@ -283,6 +283,28 @@ def test_bad_records_are_one_line(job: FakeJob, store: Store, tmp_path: Path) ->
         race(job, store, tmp_path, "good")
 
 
+def test_recorded_decisions_are_final(job: FakeJob, store: Store, tmp_path: Path) -> None:
+    """By another rule, the first rung stopped fair instead of poor. Fair has no answers to the second rung."""
+    race(job, store, tmp_path, "good")
+    decided, key = next(store.folder.glob("race-*/rung-1.json")), "stopped"
+    content = read_json(decided)
+    stopped = content["decision"][key]
+    assert set(stopped) == {"fair", "poor", "worst"}
+    content["decision"][key] = {name: stopped[name] for name in ("fair", "worst")}
+    write_json(decided, content)
+    (decided.parent / "rung-2.json").unlink()
+    found = race(job, store, tmp_path, "poor")
+    second = read_json(decided.parent / "rung-2.json")["decision"]
+    assert set(second["accuracy"]) == {"good", "poor"}
+    assert (found.fields["rung"], found.fields["stopped_by"]) == (2, "good")
+    assert n_answered(job.done) == {"good": 300, "fair": 75, "poor": 150, "worst": 75}
+
+
+def test_all_tasks_of_a_race_count_equally() -> None:
+    facts = {task: {"n_documents": n, "tokens": 10.0, "metric": "acc"} for task, n in N.items()}
+    assert [task.weight for task in TaskFacts(facts, Path()).race_tasks] == [0.5, 0.5]
+
+
 def test_answers_to_a_changed_task_are_refused(job: FakeJob, store: Store, tmp_path: Path) -> None:
     race(job, store, tmp_path, "good", ["good", "poor"])
     facts = TaskFacts.read(store, sha256_of(job.requests))

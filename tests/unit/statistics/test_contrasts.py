@@ -1,11 +1,13 @@
 """Simultaneous intervals of differences, and the division of the error."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
 from espalier.errors import UserError
 from espalier.statistics.contrasts import simultaneous_contrasts
-from espalier.statistics.levels import ERROR, divided, page_levels, study_level
+from espalier.statistics.levels import ERROR, after_stopping, divided, page_levels, study_level
 
 
 def test_intervals_by_hand() -> None:
@@ -60,3 +62,33 @@ def test_the_levels_of_all_pages_divide_the_error(n_models: int) -> None:
     assert 4 * (1 - divided(levels.sets, 4)) == pytest.approx(1 - levels.sets)
     with pytest.raises(ValueError, match="0 models"):
         page_levels(0)
+
+
+@pytest.mark.parametrize("n_rungs", [1, 2, 6, 9])
+def test_the_error_is_divided_among_the_rungs_that_may_be_compared(n_rungs: int) -> None:
+    errors = [1 - after_stopping(0.95, rung, n_rungs) for rung in range(1, n_rungs + 1)]
+    assert sum(errors) == pytest.approx(0.05)
+    assert errors[0] == pytest.approx(0.05 if n_rungs == 1 else 0.025)
+    assert len({round(error, 12) for error in errors[1:]}) <= 1
+
+
+def false_difference(generator: np.random.Generator, *, corrected: bool) -> bool:
+    """Whether a race of two equal experiments with five rungs ends with a false difference on the common documents."""
+    n, sizes = 1000, (50, 200, 400, 700, 1000)
+    difference = generator.choice([-1, 0, 1], n, p=[0.2, 0.6, 0.2])
+    z = NormalDist().inv_cdf(1 - 0.01 / 4)
+    for rung, seen in enumerate(sizes, start=1):
+        mean, std = difference[:seen].mean(), difference[:seen].std(ddof=1)
+        if seen == n or abs(mean) > z * std * (1 / seen - 1 / n) ** 0.5 + z**2 / 3 / seen:
+            level = after_stopping(0.95, rung, len(sizes)) if corrected else 0.95
+            return bool(abs(mean) > NormalDist().inv_cdf((1 + level) / 2) * std / seen**0.5)
+    raise AssertionError
+
+
+def test_differences_after_the_first_stop_of_a_race_are_false_in_at_most_5_percent() -> None:
+    """Without the division by rungs, they are false more often."""
+    generator = np.random.default_rng(0)
+    uncorrected = np.mean([false_difference(generator, corrected=False) for _ in range(4000)])
+    corrected = np.mean([false_difference(generator, corrected=True) for _ in range(4000)])
+    assert corrected <= 0.05 + 2 * (0.05 * 0.95 / 4000) ** 0.5
+    assert uncorrected > 0.05 + 4 * (0.05 * 0.95 / 4000) ** 0.5
