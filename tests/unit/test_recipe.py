@@ -8,15 +8,17 @@ import pytest
 
 from espalier import versions
 from espalier.errors import UserError
-from espalier.files import sha256_of, write_json, write_result, write_table
+from espalier.files import sha256_of, sha256_of_json, write_json, write_result, write_table
 from espalier.recipe import (
     SAMPLES_SHA256,
     check_settings,
     evaluation_recipe,
     evaluation_settings,
     first_difference,
+    inference_settings,
     plan_settings,
     read_samples,
+    recovery_settings,
     requests_sha256,
 )
 
@@ -37,6 +39,9 @@ def result(**changes: Any) -> dict[str, Any]:
 def test_what_is_configured_passes() -> None:
     settings = evaluation_settings(MANIFEST, PLAN, **MADE)
     assert first_difference(result(), **NAMES, settings=settings) is None
+    # JSON has lists where a config has tuples.
+    tuples = MADE | {"protocol": PROTOCOL | {"tasks": ("piqa",)}}
+    assert first_difference(result(), **NAMES, settings=evaluation_settings(MANIFEST, PLAN, **tuples)) is None
     # Deleted requests and versions of libraries are not compared.
     content = result()
     content["recipe"]["versions"] = {"torch": "1.0"}
@@ -60,6 +65,7 @@ def test_what_is_configured_passes() -> None:
         ({"protocol": PROTOCOL | {"stride": 16}}, r"another protocol.stride \(16\) than configured \(32\)"),
         ({"protocol": PROTOCOL | {"bos": "every"}}, r"another protocol.bos \(every\) than configured \(none\)"),
         ({"adapter": "abc"}, r"another adapter \(abc\) than configured \(none\)"),
+        ({"trained_weights": "abc"}, r"another trained_weights \(abc\) than configured \(none\)"),
     ],
 )
 def test_each_difference_is_named_with_both_values(changes: dict[str, Any], message: str) -> None:
@@ -80,6 +86,36 @@ def test_a_recipe_of_version_0_1_0_is_as_it_was() -> None:
     assert list(evaluation_recipe(MANIFEST, None, **MADE)["settings"]) == [
         "version", "weights", "plan", "protocol", "requests", "dtype",
     ]  # fmt: skip
+
+
+def test_settings_of_every_result_by_hand() -> None:
+    """A setting that is missing here would let a stale result pass."""
+    weights, plan = sha256_of_json(MANIFEST["files"]), sha256_of_json(PLAN["layers"])
+    assert plan_settings(MANIFEST, {"pruning_ratio": 0.2}) == {
+        "version": versions.PLAN, "settings": {"pruning_ratio": 0.2}, "weights": weights,
+    }  # fmt: skip
+    evaluated = {"version": versions.EVALUATE, "weights": weights, "plan": plan, "protocol": PROTOCOL, "dtype": "auto"}
+    for recovered in ({}, {"adapter": "a"}, {"trained_weights": "t"}):
+        expected = evaluated | {"requests": "r"} | recovered
+        assert evaluation_settings(MANIFEST, PLAN, **MADE, **recovered) == expected
+        assert evaluation_recipe(MANIFEST, PLAN, **MADE, **recovered)["settings"] == expected
+    assert evaluation_settings(MANIFEST, None, **(MADE | {"requests": None})) == evaluated | {"plan": None}
+    for method, version in (({}, versions.RECOVER), ({"method": "full"}, versions.RECOVER_FULL)):
+        trained = {"version": version, "recovery": {"lr": 0.1, **method}, "weights": weights, "plan": plan}
+        assert recovery_settings(MANIFEST, PLAN, recovery={"lr": 0.1, **method}, text=None) == trained
+        assert recovery_settings(MANIFEST, PLAN, recovery={"lr": 0.1, **method}, text="x") == trained | {"text": "x"}
+    assert inference_settings(MANIFEST, PLAN, dtype="float16") == {
+        "version": versions.MEASURE_INFERENCE, "weights": weights, "plan": plan, "dtype": "float16",
+    }  # fmt: skip
+
+
+def test_whole_models_are_trained_with_a_version_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two numbers are equal today, so a mix-up would show only when one of them is raised."""
+    monkeypatch.setattr(versions, "RECOVER", 7)
+    monkeypatch.setattr(versions, "RECOVER_FULL", 8)
+    for method, version in (("lora", 7), ("full", 8)):
+        found = recovery_settings(MANIFEST, PLAN, recovery={"method": method}, text=None)
+        assert found["version"] == version
 
 
 def test_requests_that_are_gone_are_not_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,6 +15,7 @@ from espalier.errors import UserError
 from espalier.files import why_no_file
 from espalier.models.architecture import (
     BLOCKS,
+    DIFFERING_LAYERS,
     EMBEDDINGS,
     EXPERTS,
     FINAL_NORM,
@@ -26,7 +27,14 @@ from espalier.models.architecture import (
     find_unsupported,
 )
 from espalier.models.config_file import INDEX, read_config, read_weight_map, require
-from espalier.models.sizes import ModelSizes, find_stored_expert, merge_experts, modules_of, sizes_from_shapes
+from espalier.models.sizes import (
+    ModelSizes,
+    find_stored_expert,
+    head_size,
+    merge_experts,
+    modules_of,
+    sizes_from_shapes,
+)
 from espalier.models.wrappers import PREFIXES, TEXT, Wrapper, find_wrapper, read_text_config, text_name
 
 TOKENIZER_FILES = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
@@ -334,6 +342,11 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
     for number, found in sorted(layers.items()):
         needed = [part for part in projections if number not in with_experts or part not in of_mlp]
         if missing := [part for part in needed if part not in found]:
+            if config.get(DIFFERING_LAYERS):
+                raise UserError(
+                    f"{folder}: its layer {number} has no {missing[0].partition('.')[0]}, because the model is already "
+                    "pruned; prune its base model instead, or a pruned model that keeps a part of each block"
+                )
             raise UserError(
                 f"{folder}: tensor {LAYERS}.{number}.{missing[0]}.weight is missing, which other layers have; copy "
                 "or stage the model again"
@@ -411,7 +424,7 @@ def _layouts(modules: set[str]) -> list[BlockNames]:
 
 def _check_shapes(folder: Path, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
     """Check that the projections are matrices that hold whole heads. `load_model` compares all shapes later."""
-    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    head_dim = head_size(shapes, config)
     for name, shape in shapes.items():
         if not _LAYER_WEIGHT.match(name) or not name.removesuffix(".weight").endswith(SUPPORTED_PROJECTIONS):
             continue

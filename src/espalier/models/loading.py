@@ -61,7 +61,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     from espalier.models.folder import read_headers
-    from espalier.models.text_config import load_config
+    from espalier.models.text_config import load_config, use_plain_outputs
 
     headers = read_headers(folder)
     of_wrapper: dict[str, Any] = {}
@@ -83,6 +83,7 @@ def load_model(
         found["unexpected_keys"] = set(found["unexpected_keys"]) & set(headers)  # others belong to other parts
         model._weight_conversions = None  # otherwise `save_pretrained` writes the names of the wrapper  # noqa: SLF001
     _check_tensors(folder, model, found)
+    use_plain_outputs(model.config)
     return model.eval()
 
 

@@ -19,7 +19,7 @@ from espalier.errors import UserError
 from espalier.files import sha256_of
 from espalier.models.architecture import EMBEDDINGS, OUTPUT_EMBEDDINGS
 from espalier.models.config_file import read_config
-from espalier.models.decoder import decoder_layers
+from espalier.models.decoder import decoder_layers, head_dim
 from espalier.models.folder import FILE_SUFFIXES, ModelFolder, inspect_folder
 from espalier.models.loading import load_model
 from espalier.models.sizes import sizes_from_shapes
@@ -56,7 +56,7 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
     folder = Path(folder)
     config = _config_of(folder)
     summary = inspect_folder(folder, trust_remote_code=trust_remote_code, text_config=config)
-    summary = _as_loaded(folder, summary, config, trust_remote_code)
+    summary, head = _as_loaded(folder, summary, config, trust_remote_code)
     check_finite(folder, summary)
     return {
         "model": name,
@@ -67,7 +67,7 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
         **{key: list(getattr(summary, key)) for key in ("weight_files", "biases", "block_norms")},
         "structure": summary.sizes.to_dict(),
         **({"wrapper": summary.wrapper._asdict()} if summary.wrapper else {}),
-        "config": {key: value for key, value in config.items() if key in _CONFIG_KEYS},
+        "config": _described_config(config, head),
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(folder.iterdir())
@@ -103,8 +103,26 @@ def _config_errors_named(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _as_loaded(folder: Path, summary: ModelFolder, config: Mapping[str, Any], trust_remote_code: bool) -> ModelFolder:
-    """Return the summary with the sizes of the model that transformers builds from the folder.
+def _described_config(config: Mapping[str, Any], head: int) -> dict[str, Any]:
+    """Return the part of a config that the manifest has.
+
+    Readers of the manifest compute the size of a head as hidden size / heads where the config does not have it, so
+    another size is added.
+
+    Args:
+        config: Content of the model's config.json.
+        head: Size of a head.
+    """
+    described = {key: value for key, value in config.items() if key in _CONFIG_KEYS}
+    if not config.get("head_dim") and head != config["hidden_size"] // config["num_attention_heads"]:
+        described["head_dim"] = head
+    return described
+
+
+def _as_loaded(
+    folder: Path, summary: ModelFolder, config: Mapping[str, Any], trust_remote_code: bool
+) -> tuple[ModelFolder, int]:
+    """Return the summary with the sizes of the model that transformers builds from the folder, and its head size.
 
     This reads only headers, and the embeddings if the config ties them.
     """
@@ -112,11 +130,11 @@ def _as_loaded(folder: Path, summary: ModelFolder, config: Mapping[str, Any], tr
         model = load_model(folder, dtype="auto", device=torch.device("meta"), trust_remote_code=trust_remote_code)
     if model.config.tie_word_embeddings and _has_equal_embeddings(folder, summary):
         model.tie_weights()
-    decoder_layers(model)
+    head = head_dim(decoder_layers(model)[0])
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     sizes = sizes_from_shapes(shapes, config)
     architecture = type(model).__name__ if summary.wrapper else summary.architecture
-    return replace(summary, architecture=architecture, sizes=sizes, n_params=sizes.total_params)
+    return replace(summary, architecture=architecture, sizes=sizes, n_params=sizes.total_params), head
 
 
 def _has_equal_embeddings(folder: Path, summary: ModelFolder) -> bool:

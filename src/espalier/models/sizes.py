@@ -173,6 +173,7 @@ def _layer_dict(layer: LayerSizes) -> dict[str, int]:
 _OF_EXPERTS = {"n_experts", "router_params", "experts_per_token"}
 # The bias of an output projection is added even if all groups are removed, so it belongs to no group.
 _UNGROUPED = {f"{block.writer_path}.bias" for block in BLOCKS.values()}
+_ATTENTION_OUTPUT = re.compile(rf"^{re.escape(LAYERS)}\.\d+\.{re.escape(BLOCKS['attention'].writer_path)}\.weight$")
 _LAYER_PARAMETER = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)$")
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -192,9 +193,27 @@ def sizes_from_shapes(shapes: Shapes, config: Mapping[str, Any]) -> ModelSizes:
             layers.setdefault(int(match[1]), {})[match[2]] = shape
         else:
             other_params += math.prod(shape)
-    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    head_dim = head_size(shapes, config)
     chosen = config.get("num_experts_per_tok") or 0
     return ModelSizes(tuple(_layer_sizes(layers[number], head_dim, chosen) for number in sorted(layers)), other_params)
+
+
+def head_size(shapes: Shapes, config: Mapping[str, Any]) -> int:
+    """Return the size of an attention head.
+
+    If config.json does not have it, transformers uses the default of the class, which is a fixed number in Qwen3,
+    Gemma and other families. So it is computed from the weights: the columns of an output projection are those of all
+    query heads.
+
+    Args:
+        shapes: Shape of each parameter by name.
+        config: Content of the model's config.json.
+    """
+    if config.get("head_dim"):
+        return int(config["head_dim"])
+    heads = config["num_attention_heads"]
+    columns = next((shape[-1] for name, shape in shapes.items() if _ATTENTION_OUTPUT.match(name) and shape), 0)
+    return int(config["hidden_size"] if not columns or columns % heads else columns) // int(heads)
 
 
 def merge_experts(shapes: Shapes) -> dict[str, tuple[int, ...]]:

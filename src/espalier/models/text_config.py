@@ -19,6 +19,25 @@ _NOT_COPIED = ("model_type", "architectures", "transformers_version")
 # Keys that scale or cap logits, with the values that change nothing. Some wrappers in transformers ignore them.
 _LOGIT_SCALES = {"logit_scale": (None, 1), "logits_scaling": (None, 1), "final_logit_softcapping": (None,)}
 
+_PLAIN_OUTPUTS = {
+    "output_router_logits": False, "output_hidden_states": False, "output_attentions": False, "return_dict": True,
+}  # fmt: skip
+
+
+def use_plain_outputs(config: PretrainedConfig) -> PretrainedConfig:
+    """Let a model return its logits and nothing else, whatever config.json says, and return its config.
+
+    Some checkpoints ask for the logits of all routers. transformers then computes a training loss that needs equally
+    many experts in all layers. Other keys keep tensors of all layers in memory, or make the outputs tuples.
+
+    Args:
+        config: Config of the model, modified in place.
+    """
+    for key, usual in _PLAIN_OUTPUTS.items():
+        if getattr(config, key, usual) != usual:
+            setattr(config, key, usual)
+    return config
+
 
 def load_config(folder: str | Path, *, trust_remote_code: bool = False) -> PretrainedConfig:
     """Load the config of the text model in a folder, with the defaults of transformers.
@@ -32,7 +51,8 @@ def load_config(folder: str | Path, *, trust_remote_code: bool = False) -> Pretr
     """
     wrapper = find_wrapper(folder, read_config(folder))
     if wrapper is None:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        own = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        return use_plain_outputs(own)
     read_text_config(folder)  # checks its values
     whole = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     text: PretrainedConfig = whole.text_config
@@ -41,7 +61,7 @@ def load_config(folder: str | Path, *, trust_remote_code: bool = False) -> Pretr
     if wrapper.text_type:
         text = _as_text_class(text, wrapper.text_type)
     _check_logits(folder, text, wrapper)
-    return text
+    return use_plain_outputs(text)
 
 
 def _as_text_class(text: PretrainedConfig, model_type: str) -> PretrainedConfig:

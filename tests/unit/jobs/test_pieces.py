@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -192,6 +193,20 @@ def test_what_determines_a_pass_changes_its_key(
         one = Pass(one.rule, "bfloat16", one.criterion, one.text, one.sequences, one.counts, one.outputs)
     run_pass(changed, store, one, at_most=1)
     assert FakePasses.done.count("load") == 2
+
+
+@pytest.mark.parametrize("name", ["rule", "criterion", "dtype", "sequences", "counts"])
+def test_no_two_passes_share_a_recipe(name: str) -> None:
+    """Passes over the same text, such as those of two criteria, have entries of their own in the store."""
+    one = study_passes()[0]
+    other = {
+        "rule": "measure_priors", "criterion": "wanda", "dtype": "bfloat16", "sequences": {"seq_len": 9},
+        "counts": {"n": 9},
+    }[name]  # fmt: skip
+    manifest = {"files": {"a": 1}}
+    settings = [each.recipe(manifest, "t")["settings"] for each in (one, replace(one, **{name: other}))]
+    assert settings[0][name] == getattr(one, name)
+    assert settings[1][name] == other
 
 
 def passes_versions() -> dict[str, int]:

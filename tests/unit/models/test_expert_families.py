@@ -21,6 +21,7 @@ from espalier.calibration.importance import importance_of_weights, measure_impor
 from espalier.calibration.pass_size import PassSettings
 from espalier.errors import UserError
 from espalier.export.build import check_target, find_stock_shape, stock_model
+from espalier.files import read_json, write_json
 from espalier.jobs.check_architecture import check_architecture
 from espalier.models.architecture import EXPERT_FAMILIES, FAMILIES, PROJECTION_NAMES
 from espalier.models.decoder import decoder_layers, n_groups, params_per_group
@@ -172,6 +173,21 @@ def test_folder_says_what_the_modules_hold(folder: Path, model: PreTrainedModel,
 def test_the_check_before_all_jobs_passes(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     check_architecture(folder)
     assert not caplog.records
+
+
+def test_a_config_that_asks_for_router_logits(
+    model: PreTrainedModel, folder: Path, sequences: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With them, transformers computes a training loss, for which each layer must have all experts of the config."""
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"output_router_logits": True})
+    check_architecture(folder)
+    assert not caplog.records
+    loaded, masked = load_model(folder, dtype="auto", device=CPU), copy.deepcopy(model)
+    uneven = {0: KeptExperts((1, 2, 4)), 1: KeptExperts((0, 5))}
+    prune(loaded, *WHOLE, (), uneven)
+    mask(masked, *WHOLE, (), uneven)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(sequences).logits, masked(sequences).logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("plan", PLANS)

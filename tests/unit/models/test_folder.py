@@ -15,10 +15,15 @@ from transformers import (
 )
 
 from espalier.errors import UserError
+from espalier.export.build import export_model
+from espalier.files import read_json, write_json
 from espalier.models.context import context_length
 from espalier.models.folder import inspect_folder
 from espalier.models.loading import choose_device, load_model, load_tokenizer
 from espalier.models.manifest import check_unchanged, make_manifest
+from espalier.models.sizes import ModelSizes
+from espalier.models.surgery import prune
+from espalier.planning.plan import Plan
 from tests.unit.conftest import random_model
 from tests.unit.models.test_expert_families import expert_model
 
@@ -386,3 +391,36 @@ def test_a_damaged_tokenizer_is_one_line(
         load_tokenizer(tmp_path)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("architecture", "head_dim"),
+    [("qwen3", 128), ("gemma", 256), ("gemma3_text", 256), ("glm", 128), ("seed_oss", 128), ("mistral", 8)],
+)
+def test_a_config_without_the_head_size(
+    architecture: str, head_dim: int, tmp_path: Path, plain_tokenizer: object
+) -> None:
+    """The class of transformers then has its default, which differs from hidden size / heads = 8 in most of these."""
+    random_model(architecture, 600, head_dim=head_dim).save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(tmp_path)
+    complete = make_manifest("A", tmp_path, trust_remote_code=False, commit=None)
+    config = read_json(tmp_path / "config.json")
+    assert config.pop("head_dim") == head_dim
+    write_json(tmp_path / "config.json", config)
+    manifest = make_manifest("A", tmp_path, trust_remote_code=False, commit=None)
+    assert inspect_folder(tmp_path).sizes == ModelSizes.from_dict(manifest["structure"])
+    assert [layer["n_kv_groups"] for layer in manifest["structure"]["layers"]] == [2, 2]
+    assert manifest["structure"] == complete["structure"]
+    assert manifest["config"].get("head_dim") == (None if head_dim == 8 else head_dim)
+
+
+def test_a_pruned_model_without_a_block_is_no_base_model(tmp_path: Path, plain_tokenizer: object) -> None:
+    """The folder can be exported and evaluated, but its layer 1 has no MLP whose channels could be counted."""
+    model = random_model("llama", 600)
+    kept = ((0,), (0, 1)), (tuple(range(7)), ())
+    prune(model, *kept)
+    export_model(model, Plan((2, 2), (48, 48), *kept), stubs=False).save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(tmp_path)
+    message = "its layer 1 has no mlp, because the model is already pruned; prune its base model instead"
+    with pytest.raises(UserError, match=message):
+        inspect_folder(tmp_path, trust_remote_code=True)

@@ -1,4 +1,4 @@
-"""The device on which the weights of a loaded model are placed."""
+"""Loading a model: the device of its weights, and what it returns."""
 
 from pathlib import Path
 from typing import Any, NoReturn
@@ -7,7 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from espalier.files import read_json, write_json
 from espalier.models.loading import load_model
+from espalier.models.text_config import load_config
 from tests.unit.conftest import save_random_model
 
 
@@ -49,3 +51,20 @@ def test_all_of_a_model_is_on_the_device(device: str, tmp_path: Path) -> None:
     assert {parameter.device.type for parameter in model.parameters()} == {device}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("return_dict", False), ("output_hidden_states", True), ("output_attentions", True)],
+)
+def test_a_model_returns_logits_alone_whatever_the_config_asks_for(key: str, value: bool, tmp_path: Path) -> None:
+    save_random_model(tmp_path)
+    tokens = torch.arange(10)[None]
+    with torch.no_grad():
+        expected = load_model(tmp_path, dtype="float32", device=torch.device("cpu"))(tokens).logits
+        write_json(tmp_path / "config.json", read_json(tmp_path / "config.json") | {key: value})
+        found = load_model(tmp_path, dtype="float32", device=torch.device("cpu"))(tokens)
+    assert torch.equal(found.logits, expected)
+    assert found.hidden_states is None
+    assert found.attentions is None
+    assert getattr(load_config(tmp_path), key) is not value
