@@ -84,7 +84,7 @@ def _structure_problem(
             return (
                 f"{format_path(path) or 'config'}: has the key {str(key)[:60]!r}, which YAML reads as no text; quote it"
             )
-        part = str(key) if isinstance(value, Mapping) else int(key)
+        part: int | str = str(key) if isinstance(value, Mapping) else int(str(key))
         if problem := _structure_problem(inner, (*path, part), heights, holders | {id(value)}):
             return problem
     heights.setdefault(id(value), 1 + max((heights.get(id(inner), 0) for _, inner in items), default=0))
