@@ -19,6 +19,7 @@ try:
     )
     from espalier.study.handover import MODEL_JOBS
     from espalier.study.killed_jobs import report_killed_jobs
+    from espalier.study.read_only import refuse_read_only
     from espalier.study.run_progress import show_progress
     from espalier.study.scheduler import limit_scheduler_timers, renew_resources
     from espalier.study.stopping import install_stop_handlers
@@ -61,6 +62,7 @@ study = open_study(
 
 if workflow.is_main_process:
     install_stop_handlers()
+    refuse_read_only(study.results)
     limit_scheduler_timers()
     renew_resources(MODEL_JOBS, study.handover.is_stored)
 

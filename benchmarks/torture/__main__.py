@@ -19,6 +19,7 @@ from benchmarks.torture.hostile import give_hostile_input
 from benchmarks.torture.kills import AT_EVALUATION, AT_RANDOM, RATIOS, kill_runs
 from benchmarks.torture.memory import limit_memory
 from benchmarks.torture.places import fill_the_disk, set_the_clock_back, without_links_and_locks
+from benchmarks.torture.read_only import make_read_only
 from benchmarks.torture.studies import RESULTS, TABLES, add_neighbours, run_to_end, write_study
 
 Found = tuple[pd.DataFrame, list[str]]
@@ -53,13 +54,18 @@ def _flips(folder: Path, short: bool) -> Found:
 
 
 def _damage(folder: Path, short: bool) -> Found:
-    if short:
-        return _checked(damage_everything(_finished(folder), folder))
     table, faults = _checked(damage_everything(_finished(folder), folder))
+    if short:
+        return table, faults
     one_by_one = damage_one_by_one(folder / "finished", folder)
     wrong = one_by_one[~one_by_one.outcome.isin(RIGHT)]
     print(one_by_one.to_markdown(index=False), flush=True)
     return table, faults + [f"{row.output} {row.damage}: {row.outcome}" for row in wrong.itertuples()]
+
+
+def _read_only(folder: Path, short: bool) -> Found:  # noqa: ARG001
+    table, faults = _checked(make_read_only(_finished(folder), folder))
+    return table, faults + [f"{name}: unclear" for name in table.index[table.outcome == "unclear"]]
 
 
 def _hostile(folder: Path, short: bool) -> Found:
@@ -80,7 +86,7 @@ def _memory(folder: Path, short: bool) -> Found:  # noqa: ARG001
 
 PARTS: dict[str, Callable[[Path, bool], Found]] = {
     "hostile": _hostile, "kills": _kills, "flips": _flips, "damage": _damage, "places": _places,
-    "memory": _memory,
+    "memory": _memory, "read_only": _read_only,
 }  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 
 _TEXTS = (
     "cannot allocate memory", "can't allocate memory", "failed to map segment", "bad_alloc", "bad allocation",
@@ -24,6 +26,23 @@ def out_of_memory(error: BaseException | None) -> str | None:
             return detail if len(detail) <= LONGEST_DETAIL else f"{detail[:LONGEST_DETAIL]}..."
         error = error.__cause__ or error.__context__
     return None
+
+
+def no_permission(error: BaseException) -> str | None:
+    """Return one line about a path that may not be written or read, with the remedy; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return None
+    if not isinstance(error.filename, str | os.PathLike):
+        return None
+    path = Path(os.fsdecode(error.filename))
+    if os.path.lexists(path) and not os.access(path, os.R_OK):
+        return f"{path}: cannot be read ({error.strerror}); make it readable (`chmod u+r`) and run again"
+    # A temporary file in a read-only folder has a name that says nothing to the user.
+    closed = [one for one in (path.parent, path, *path.parents) if os.path.lexists(one) and not os.access(one, os.W_OK)]
+    return (
+        f"{closed[0] if closed else path}: cannot be written ({error.strerror}); make it writable (`chmod u+w`) and "
+        "run again"
+    )
 
 
 class UserError(Exception):

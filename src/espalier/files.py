@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -148,13 +149,9 @@ def read_json(path: str | Path) -> Any:
         UserError: If the file is not complete JSON, contains NaN or Infinity, or does not match its checksum.
         FileNotFoundError: If the file does not exist.
     """
-
-    def refuse(constant: str) -> None:
-        raise UserError(f"{path}: holds {constant}, which is no number of JSON; delete it and run again")
-
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = strict_json(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not complete JSON ({error}); delete it and run again") from None
     if isinstance(content, dict) and any(_is_damaged_checksum_key(key) for key in content):
         raise UserError(f"{path}: the name of its checksum is damaged. Restore the file, or delete it and run again")
@@ -165,6 +162,26 @@ def read_json(path: str | Path) -> Any:
             "changed or damaged. Restore it, or delete it and run again"
         )
     return content
+
+
+def strict_json(text: str) -> Any:
+    """Parse a JSON text.
+
+    Raises:
+        ValueError: If it is not complete JSON, or holds NaN, Infinity or a number that is too large, such as `1e999`.
+        RecursionError: If it is nested too deeply.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"holds {constant}, which is no number of JSON")
+
+    def parse(number: str) -> float:
+        value = float(number)
+        if math.isinf(value):
+            raise ValueError(f"holds {number[:20]}, which is too large a number")
+        return value
+
+    return json.loads(text, parse_constant=refuse, parse_float=parse)
 
 
 def _is_damaged_checksum_key(key: str) -> bool:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from espalier.naming import NAME_PATTERN
 
 REPOSITORY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 REVISION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
+_PERIODIC = re.compile(r"(.+)\1{19}$")
+
+
+def _not_periodic(name: str) -> str:
+    if match := _PERIODIC.search(name):
+        raise ValueError(
+            f"got {name!r}, which ends with {match[1]!r} 20 times; Snakemake takes such a name for an endless loop: "
+            "choose another"
+        )
+    return name
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100), AfterValidator(_not_periodic)]
 """A name that becomes part of a path: no slash, no space, no leading dot."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]

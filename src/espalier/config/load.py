@@ -18,6 +18,9 @@ from espalier.errors import UserError
 _SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[A-Z0-9]{16})\b")
 
 
+LARGEST = 2**63 - 1
+DEEPEST = 50
+"""Most levels of a config: mappings and lists within each other."""
 MAX_VALUES = 100_000
 """Most keys and values of a config. A study of 10,000 experiments has a few hundred."""
 
@@ -30,6 +33,8 @@ def load_study(config: Mapping[str, Any]) -> StudyConfig:
     """
     if not config:
         raise UserError("config: is empty; give a study name and models (see config/README.md)")
+    if problem := _structure_problem(config, (), {}):
+        raise UserError(problem)
     if (size := _expanded_size(config, {})) > MAX_VALUES:
         raise UserError(
             f"config: has {size:,} values after its aliases are expanded; allowed: {MAX_VALUES:,}. Aliases (`*name`) "
@@ -39,6 +44,8 @@ def load_study(config: Mapping[str, Any]) -> StudyConfig:
         raise UserError(
             "\n".join(f"{path}: looks like an access token; remove it and set HF_TOKEN instead" for path in secrets)
         )
+    if problems := [*_unprintable(config), *_too_large(config)]:
+        raise UserError("\n".join(problems))
     content = json.loads(json.dumps(config, default=str))
     try:
         return _validate(content)
@@ -48,6 +55,58 @@ def load_study(config: Mapping[str, Any]) -> StudyConfig:
         return _validate(content)
     except ValidationError as error:
         raise UserError("\n".join(describe_problems(error, StudyConfig))) from None
+
+
+def _structure_problem(
+    value: Any, path: tuple[int | str, ...], heights: dict[int, int], holders: frozenset[int] = frozenset()
+) -> str | None:
+    """Return a line on a part of a config that holds itself or is too deep, or on a key that is no text; else None.
+
+    Args:
+        value: The config or a part of it.
+        path: Its path.
+        heights: Levels in each part that was checked already, by its id; parts are added. Aliases share one object.
+        holders: Ids of the parts that hold it.
+    """
+    if not isinstance(value, Mapping | list | tuple):
+        return None
+    if id(value) in holders:
+        return (
+            f"{format_path(path)}: is an alias (`*name`) of a mapping or list that holds it; write the values instead"
+        )
+    if len(path) + heights.get(id(value), 0) > DEEPEST:
+        return f"{format_path(path[:3])}: has over {DEEPEST} levels of mappings and lists; see config/README.md"
+    items: list[tuple[Any, Any]] = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+    items = [] if id(value) in heights else items
+    for key, inner in items:
+        # YAML reads 2024-01-01 as a date. A number, true and null are refused later, as unknown keys.
+        if key is not None and not isinstance(key, str | int | float):
+            return (
+                f"{format_path(path) or 'config'}: has the key {str(key)[:60]!r}, which YAML reads as no text; quote it"
+            )
+        part: int | str = str(key) if isinstance(value, Mapping) else int(str(key))
+        if problem := _structure_problem(inner, (*path, part), heights, holders | {id(value)}):
+            return problem
+    heights.setdefault(id(value), 1 + max((heights.get(id(inner), 0) for _, inner in items), default=0))
+    return None
+
+
+def _unprintable(config: Mapping[str, Any]) -> list[str]:
+    """Return a line for each text with half of a surrogate pair, which no file can hold."""
+    return [
+        f"{format_path(path)}: got {text[:60]!a}, which has half of a surrogate pair (\\ud800 to \\udfff); remove it"
+        for path, text in _strings_with_paths(config)
+        if any("\ud800" <= character <= "\udfff" for character in text)
+    ]
+
+
+def _too_large(value: Any, path: tuple[int | str, ...] = ()) -> Iterator[str]:
+    """Yield a line for each whole number of more than 63 bits, which tensors and tables cannot hold."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        yield f"{format_path(path)}: got a whole number of over 18 digits; allowed: at most {LARGEST}"
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, inner in items:
+        yield from _too_large(inner, (*path, key if isinstance(value, list | tuple) else str(key)))
 
 
 def _expanded_size(value: Any, known: dict[int, int]) -> int:

@@ -18,6 +18,8 @@ from espalier.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+LONGEST_REASON = 200
+"""Most characters of an error in a template that a message quotes."""
 SECONDS = 20.0
 """Longest time for one prompt. Templates take less than a millisecond."""
 
@@ -50,13 +52,16 @@ def write_prompt(
     remedy = "correct it, or set evaluation.chat_template: false"
     with _time_limit(f"the chat template of {tokenizer.name_or_path} takes over {SECONDS:g} s for a prompt; {remedy}"):
         try:
-            return render(messages)
-        except TemplateError:
-            without_system = [message for message in messages if message["role"] != "system"]
-        try:
-            return render(without_system)
-        except TemplateError as error:
-            raise UserError(f"the chat template of {tokenizer.name_or_path} fails ({error}); {remedy}") from None
+            try:
+                return render(messages)
+            except TemplateError:
+                return render([message for message in messages if message["role"] != "system"])
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever the program in the template does)
+            kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+            reason = " ".join(f"{kind}{error}".split())[:LONGEST_REASON]
+            raise UserError(f"the chat template of {tokenizer.name_or_path} fails ({reason}); {remedy}") from None
 
 
 @contextmanager

@@ -20,6 +20,9 @@ from espalier.config.evaluation import SEVEN_TASKS
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
+MOST_PROBLEMS = 10
+"""Unknown names that are listed. A comparison of a name with the 14,000 that lm-eval knows takes half a second."""
+LONGEST_NAME = 100
 _TASK = re.compile(r"""^["']?task["']?: *["']?([\w.+-]+)""", re.MULTILINE)
 
 
@@ -31,7 +34,10 @@ def unknown_task_problems(tasks: Iterable[str]) -> list[str]:
     unrecognised = [name for name in tasks if name not in SEVEN_TASKS]
     if _tasks_folder() is None or not unrecognised or packaged_tasks().keys() >= set(unrecognised):
         return []
-    return [_unknown_task_problem(name) for name in unrecognised if name not in _indexed_names()]
+    unknown = [name for name in unrecognised if name not in _indexed_names()]
+    more = len(unknown) - MOST_PROBLEMS
+    counted = [f"evaluation.tasks: {more} more names are no task or group either"] if more > 0 else []
+    return [_unknown_task_problem(name) for name in unknown[:MOST_PROBLEMS]] + counted
 
 
 @cache
@@ -51,10 +57,10 @@ def packaged_tasks() -> dict[str, Path]:
 
 
 def _unknown_task_problem(name: str) -> str:
-    close = difflib.get_close_matches(name, _indexed_names(), n=3)
+    close = difflib.get_close_matches(name, _indexed_names(), n=3) if len(name) <= LONGEST_NAME else []
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return (
-        f"evaluation.tasks: got {name!r}, which is no task or group of lm-evaluation-harness; {hint}"
+        f"evaluation.tasks: got {name[:LONGEST_NAME]!r}, which is no task or group of lm-evaluation-harness; {hint}"
         "`lm-eval ls tasks` lists all"
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.errors import UserError, out_of_memory
+from espalier.errors import UserError, no_permission, out_of_memory
 from espalier.files import write_json
 from espalier.jobs.input_checks import check_inputs
 from espalier.jobs.interrupts import INTERRUPTED
@@ -209,7 +209,7 @@ def _lines_for_user(error: Exception, rule: str | None) -> list[str]:
         return [memory_line(detail, rule)]
     if isinstance(error, UserError):
         return [line for line in str(error).splitlines() if line.strip()] or [_one_line(error)]
-    return []
+    return [detail] if (detail := no_permission(error)) else []
 
 
 def _names_memory(error: Exception) -> bool:

@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from espalier.errors import UserError
+from espalier.files import strict_json
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 _REMEDY = "correct the file, or copy or stage the model again"
 
 
+_FEW = "a whole number from 1 to 100,000"
 _COUNT, _INDEX = "a whole number greater than 0 and less than 2^31", "a whole number from 0, less than 2^31"
 _TOKEN, _TOKENS = "a token id, or -1 for none", "a token id or a list of them, or -1 for none"
 _POSITIVE, _NOT_NEGATIVE = "a number greater than 0", "a number from 0"
 _SHARE, _RATE = "a number greater than 0, at most 1", "a number from 0, less than 1"
-_TEXT, _FLAG, _TEXTS, _MAPPING = "a text", "true or false", "a list of texts", "a mapping of keys to values"
+_TEXT, _TEXTS = "a text of at most 200 printable characters", "a list of texts of at most 200 printable characters"
+_FLAG, _MAPPING = "true or false", "a mapping of keys to values"
 _KEYS = {
-    "architectures": _TEXTS, "model_type": _TEXT, "num_hidden_layers": _COUNT, "hidden_size": _COUNT,
+    "architectures": _TEXTS, "model_type": _TEXT, "num_hidden_layers": _FEW, "num_labels": _FEW, "hidden_size": _COUNT,
     "intermediate_size": _COUNT, "num_attention_heads": _COUNT, "num_key_value_heads": _COUNT, "head_dim": _COUNT,
     "vocab_size": _COUNT, "max_position_embeddings": _COUNT, "sliding_window": _NOT_NEGATIVE,
     "max_window_layers": _INDEX, "layer_types": _TEXTS, "tie_word_embeddings": _FLAG, "use_sliding_window": _FLAG,
@@ -53,6 +56,7 @@ def _fits(value: Any, expected: str) -> bool:
     is_finite = -1e300 < number < 1e300  # not `math.isfinite`, which refuses whole numbers of hundreds of digits
     is_whole = is_finite and number == int(number)
     return {
+        _FEW: is_whole and 0 < number <= 100_000,
         _COUNT: is_whole and 0 < number < 2**31,
         _INDEX: is_whole and 0 <= number < 2**31,
         _TOKEN: is_whole and -1 <= number < 2**31,
@@ -62,11 +66,15 @@ def _fits(value: Any, expected: str) -> bool:
         _NOT_NEGATIVE: is_finite and number >= 0,
         _SHARE: 0 < number <= 1,
         _RATE: 0 <= number < 1,
-        _TEXT: isinstance(value, str),
+        _TEXT: _is_short_text(value),
         _FLAG: isinstance(value, bool),
-        _TEXTS: isinstance(value, list) and all(isinstance(item, str) for item in value),
+        _TEXTS: isinstance(value, list) and all(map(_is_short_text, value)),
         _MAPPING: isinstance(value, dict),
     }[expected]
+
+
+def _is_short_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 200 and value.isprintable()
 
 
 def _check_values(path: Path, content: Mapping[str, Any], expected: Mapping[str, str], inside: str = "") -> None:
@@ -131,17 +139,15 @@ def read_weight_map(folder: str | Path) -> dict[str, str]:
     if not isinstance(found, dict) or not found:
         raise UserError(f"{path}: has no weight_map that names the file of each tensor; {_REMEDY}")
     for name, file in found.items():
-        if not isinstance(file, str) or not file or Path(file).name != file:
+        is_name = isinstance(file, str) and Path(file).name == file and 0 < len(file) <= 255 and file.isprintable()
+        if not is_name:
             raise UserError(f"{path}: weight_map gives {str(file)[:60]!r} for {name}; allowed: a file name; {_REMEDY}")
     return found
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"holds {constant}")
-
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        content = strict_json(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read as JSON ({reason}); {_REMEDY}") from None

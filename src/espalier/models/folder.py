@@ -141,8 +141,12 @@ def inspect_folder(
     if not folder.is_dir():
         raise UserError(f"{folder}: no such model folder; give one written by save_pretrained, or a hub repository")
     for path in sorted(folder.iterdir()):
-        if path.suffix in FILE_SUFFIXES and (problem := why_no_file(path)):
+        if path.suffix not in FILE_SUFFIXES:
+            continue
+        if problem := why_no_file(path):
             raise UserError(f"{path}: {problem}; give the file that belongs there, or take the entry out of the folder")
+        if not path.name.isprintable():
+            raise UserError(f"{str(path)!a}: its name has characters that cannot be printed; rename the file")
     config = _read_config(folder, trust_remote_code)
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
         raise UserError(f"{folder}: has no tokenizer (tokenizer.json); save it there with tokenizer.save_pretrained")

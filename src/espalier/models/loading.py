@@ -146,22 +146,26 @@ def load_tokenizer(
             the behaviour of the tokenizer. `add_bos_token` of lm-eval's `hf` backend has the same meaning.
 
     Raises:
-        UserError: If transformers cannot load it.
+        UserError: If transformers cannot load it, or it cannot encode a text.
     """
     from transformers import AutoTokenizer
 
     bos = {} if add_bos is None else {"add_bos_token": add_bos}
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **bos)
-    except MemoryError:
-        raise
-    except Exception as error:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code, **bos
+        )
+        tokenizer("1")  # raises an error for some settings that are read only now
+    except BaseException as error:  # a panic of the library tokenizers is no Exception
+        if isinstance(error, MemoryError | KeyboardInterrupt | SystemExit | GeneratorExit):
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         reason = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}..."
         raise UserError(
             f"{folder}: transformers cannot load its tokenizer ({reason}); save it there again with "
             "tokenizer.save_pretrained"
         ) from error
+    return tokenizer
 
 
 def special_tokens(add_bos: bool | None) -> dict[str, bool]:

@@ -40,11 +40,14 @@ def record_outputs(results: str | Path, rule: str, wildcards: Sequence[str], out
     """Record size and SHA-256 of the files of a job that succeeded. Outputs outside of `results` are left out.
 
     If the record cannot be written, there is none: the files then count as unknown, not as damaged.
+
+    Raises:
+        OSError: If the record of the earlier outputs cannot be deleted. It would call the new ones damaged.
     """
     own = [path for path in map(Path, outputs) if path.is_relative_to(results)]
     record = record_file(results, rule, wildcards)
+    record.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        record.unlink(missing_ok=True)
         if own:
             content = {path.relative_to(results).as_posix(): _checksums(path) for path in own}
             write_result(record, {_OUTPUTS: content})

@@ -106,6 +106,33 @@ def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
 
 
+def case_problems(study: StudyConfig, results: str) -> list[str]:
+    """Return a problem for names that differ only in case, if the file system takes them for one file.
+
+    Args:
+        study: The config.
+        results: `results/{study}`, which need not exist.
+    """
+    problems = []
+    for section, entries in (("models", study.models), ("methods", study.methods)):
+        first: dict[str, str] = {}
+        for entry in entries:
+            other = first.setdefault(entry.name.casefold(), entry.name)
+            if other != entry.name and _ignores_case(Path(results)):
+                problems.append(
+                    f"{section}: the names {other!r} and {entry.name!r} differ only in case, which the file system of "
+                    f"{results} ignores; rename one"
+                )
+    return problems
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Return whether the file system of a folder, or of the nearest one above that exists, ignores case."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    swapped = existing.with_name(existing.name.swapcase()) if existing.name else existing
+    return swapped != existing and swapped.exists() and swapped.samefile(existing)
+
+
 def style_problems(study: StudyConfig) -> list[str]:
     """Return a problem if the style file of the figures does not exist."""
     style = study.report.style

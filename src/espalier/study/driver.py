@@ -147,6 +147,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
         UserError: With one line per problem.
     """
     from espalier.study.config_checks import (
+        case_problems,
         data_problems,
         folder_problems,
         infeasible_problems,
@@ -176,6 +177,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
     if lookups.models and not lookups.sweep.allows_missing:
         problems += data_problems(study, lookups.paths, lookups.sweep)
         problems += text_problems(study, lookups.paths, lookups.sweep)
+    problems += case_problems(study, lookups.results)
     problems += style_problems(study)
     problems += literature_problems(study)
     problems += lookups.exports.problems()

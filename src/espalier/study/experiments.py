@@ -13,6 +13,9 @@ from espalier.errors import UserError
 from espalier.naming import experiment_name
 from espalier.planning.criteria import CRITERIA, Criterion
 
+LONGEST_NAME = 200
+"""Most characters of an experiment's name. File systems allow 255, of which suffixes need some."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -74,7 +77,13 @@ def experiments_of(config: StudyConfig, model: ModelEntry) -> list[Experiment]:
     )
     if repeated := duplicates(experiment.name for experiment in found):
         raise UserError(
-            f"grid: two experiments of model {model.name!r} would be named {repeated[0]!r}; rename a method"
+            f"grid: two experiments of model {model.name!r} would be named {repeated[0]!r}; rename a method, or give "
+            "ratios that differ in their first ten digits"
+        )
+    if long := next((experiment.name for experiment in found if len(experiment.name) > LONGEST_NAME), None):
+        raise UserError(
+            f"grid: an experiment of model {model.name!r} would be named {long[:60]}..., of {len(long)} characters; "
+            f"allowed: {LONGEST_NAME}. Give the method a shorter name, or a pruning_ratio of fewer digits"
         )
     return found
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
+from espalier.errors import UserError
 from espalier.sandbox.splits import sandbox_task_files
 from espalier.study.paths import Paths, Wildcards
+
+Source = TypeVar("Source", ModelEntry, TextSource)
+_MODEL_KEYS = {"hub", "revision"}
+_TEXT_KEYS = {"dataset", "config", "data_files", "split", "revision"}
 
 
 def model_slug(model: ModelEntry) -> str:
@@ -54,8 +60,8 @@ class StagedSources:
         self._is_computed = any(model.legacy is None for model in config.models)
         recovery_text = config.recovery.text if config.recovery else None
         texts = [*config.evaluation.perplexity.texts, config.calibration, recovery_text or config.calibration]
-        self._models = {model_slug(model): model for model in config.models if model.hub}
-        self._texts = {text_slug(text): text for text in texts if text.is_hub}
+        self._models = _by_slug((model for model in config.models if model.hub), model_slug, _MODEL_KEYS)
+        self._texts = _by_slug((text for text in texts if text.is_hub), text_slug, _TEXT_KEYS)
 
     @property
     def models(self) -> list[str]:
@@ -85,8 +91,7 @@ class StagedSources:
 
     def text(self, wildcards: Wildcards) -> dict[str, Any]:
         """Return the params of `stage_text`."""
-        text = self._texts[wildcards.text]
-        return text.model_dump(include={"dataset", "config", "data_files", "split", "revision"})
+        return self._texts[wildcards.text].model_dump(include=_TEXT_KEYS)
 
 
 class SandboxSources:
@@ -137,6 +142,26 @@ class SandboxSources:
         if not sandbox or not sandbox.continue_from:
             return []
         return [self._paths.of("train_sandbox_model", sandbox.continue_from)]
+
+
+def _by_slug(sources: Iterable[Source], slug: Callable[[Source], str], keys: set[str]) -> dict[str, Source]:
+    """Return sources by their names in the cache; of equal ones the last.
+
+    Raises:
+        UserError: If different sources have the same name there, in which all other characters than letters, digits, .
+            _ and - are replaced.
+    """
+    found: dict[str, Source] = {}
+    for source in sources:
+        name = slug(source)
+        wanted = source.model_dump(include=keys)
+        if name in found and (other := found[name].model_dump(include=keys)) != wanted:
+            raise UserError(
+                f"config: the sources {other} and {wanted} would be staged under one name, cache/.../{name}; use only "
+                "one"
+            )
+        found[name] = source
+    return found
 
 
 def _slug(*parts: str | None) -> str:

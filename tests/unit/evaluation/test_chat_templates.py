@@ -37,3 +37,26 @@ def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(chat_templates, "SECONDS", 0.2)
     with pytest.raises(UserError, match=r"the chat template of FOLDER takes over 0\.2 s for a prompt"):
         write_prompt(tokenizer(LOOPS), MESSAGES, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
+        ("{{ range(10**8) | list }}", "OverflowError"),
+        ("{{ raise_exception('a\\n' * 500) }}", "a a a"),
+        ("{{", "unexpected"),
+        ("{{ messages + 1 }}", "TypeError"),
+    ],
+)
+def test_whatever_a_template_does_is_one_line(template: str, reason: str) -> None:
+    with pytest.raises(UserError, match=r"the chat template of FOLDER fails \(" + f".*{reason}") as error:
+        write_prompt(tokenizer(template), MESSAGES, add_generation_prompt=True)
+    assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value)) < 400
+
+
+def test_a_template_that_leaves_out_the_message_to_continue_is_refused() -> None:
+    with pytest.raises(UserError, match=r"fails \(ValueError: "):
+        write_prompt(tokenizer("nothing"), MESSAGES, add_generation_prompt=False)

@@ -834,3 +834,10 @@ def test_samples_are_validated_where_they_are_written() -> None:
             Samples.validate(pd.DataFrame([row | bad]))
     with pytest.raises(SchemaError, match=r"duplicate|unique"):
         Samples.validate(pd.DataFrame([row, row]))
+
+
+def test_of_many_unknown_tasks_ten_are_named_in_short_lines() -> None:
+    found = unknown_task_problems(["x" * 5000, *(f"none_such_{number}" for number in range(2000))])
+    assert len(found) == 11
+    assert found[-1] == "evaluation.tasks: 1991 more names are no task or group either"
+    assert max(map(len, found)) < 300

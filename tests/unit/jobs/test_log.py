@@ -96,6 +96,11 @@ def test_a_job_that_succeeds_records_the_checksums_of_its_outputs(tmp_path: Path
             "[plan A x-p20] failed: IndexError: list index out of range (trac",
         ),
         (
+            "raise PermissionError(13, 'Permission denied', 'none/a')",
+            "none/a: cannot be written (Permission denied); make it writable (`chmod u+w`) and run again",
+            "[plan A x-p20] error: none/a: cannot be written",
+        ),
+        (
             "raise OSError('no \\udce9 here')",  # how Python decodes a file name that is not UTF-8
             "OSError: no \\udce9 here",
             "[plan A x-p20] failed: OSError: no ",

@@ -150,3 +150,14 @@ def test_any_flipped_bit_of_the_best_experiment_is_refused(tmp_path: Path, *, is
             refusals.append(str(error))
     assert all(line.startswith(f"{path}: ") for line in refusals)
     assert (len(refusals) == 8 * len(sound)) == is_recorded
+
+
+def test_an_old_record_that_cannot_be_deleted_is_an_error(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would call the new file damaged in all later runs."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(PermissionError):
+        record_outputs(results, "rule", ("0",), [results / "tables/a.parquet"])

@@ -12,6 +12,8 @@ from espalier.config import load_study
 from espalier.files import read_json, write_json
 from espalier.models.folder import inspect_folder
 from espalier.study.config_checks import (
+    _ignores_case,
+    case_problems,
     data_problems,
     folder_problems,
     infeasible_problems,
@@ -217,3 +219,23 @@ def test_sizes_of_a_sandbox_model_are_those_of_the_trained_one(architecture: str
 def test_the_driver_exits_with_the_problem() -> None:
     with pytest.raises(SystemExit, match=r"config has problems:\n  model 'A': pruning_ratio 0.8 means removing"):
         open_study(study(grid={"pruning_ratio": [0.8]}), is_driver=True)
+
+
+@pytest.mark.parametrize(("ignores_case", "n_problems"), [(True, 2), (False, 0)])
+def test_names_that_one_file_system_takes_for_one(
+    ignores_case: bool, n_problems: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espalier.study.config_checks._ignores_case", lambda _: ignores_case)
+    methods = [{"name": name, "criterion": "random"} for name in ("even", "Even", "other")]
+    parsed = load_study(study(models=[SANDBOX, SANDBOX | {"name": "a"}], methods=methods, grid={"methods": ["even"]}))
+    found = case_problems(parsed, "results/s")
+    assert len(found) == n_problems
+    if found:
+        assert found[0] == (
+            "models: the names 'A' and 'a' differ only in case, which the file system of results/s ignores; rename one"
+        )
+
+
+def test_this_file_system_ignores_case_or_not(tmp_path: Path) -> None:
+    (tmp_path / "Folder").mkdir()
+    assert _ignores_case(tmp_path / "Folder/new/one") == (tmp_path / "fOLDER").exists()

@@ -299,3 +299,23 @@ def test_a_tiny_ratio_has_a_name_without_exponent() -> None:
     assert name == "m-p0_00001"
     found = sweep(methods=[{"name": "m", "criterion": "magnitude"}], grid={"methods": ["m"], "pruning_ratio": [1e-7]})
     assert re.fullmatch(found.name_pattern, name)
+
+
+@pytest.mark.parametrize("ratio", [1e-300, 5e-324])
+def test_a_name_that_no_file_system_holds_is_refused(ratio: float) -> None:
+    with pytest.raises(
+        UserError, match=r"would be named taylor-seq16-n128-p0_0+\.\.\., of 3\d\d characters; allowed: 200"
+    ):
+        study(grid={"pruning_ratio": [ratio]})
+
+
+def test_sources_that_would_be_staged_under_one_name_are_refused() -> None:
+    texts = [{"name": name, "dataset": "o/d", "config": config} for name, config in (("x", "a b"), ("y", "a--b"))]
+    evaluation = {"perplexity": {"texts": texts}}
+    with pytest.raises(UserError, match=r"under one name, cache/\.\.\./o--d@a--b@train@main; use only one"):
+        study(evaluation=evaluation)
+    texts[1]["config"] = "a b"
+    study(evaluation=evaluation)
+    texts[1] = {"name": "y", "dataset": "o/d", "data_files": "a b"}
+    with pytest.raises(UserError, match="would be staged under one name"):
+        study(evaluation=evaluation)
