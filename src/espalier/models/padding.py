@@ -30,8 +30,8 @@ def width_multiple(device: torch.device, dtype: torch.dtype) -> int:
     In float32 on a CPU, padding made nothing faster, so the number is 1 (docs/benchmarks.md).
     """
     if device.type == "cpu":
-        return ALIGNED_BYTES["cpu"] // dtype.itemsize if dtype.itemsize == 2 else 1
-    return max(1, ALIGNED_BYTES["cuda"] // dtype.itemsize)
+        return int(ALIGNED_BYTES["cpu"] // dtype.itemsize) if dtype.itemsize == 2 else 1
+    return max(1, int(ALIGNED_BYTES["cuda"] // dtype.itemsize))
 
 
 def has_groups(layer: nn.Module, block: Block) -> bool:
