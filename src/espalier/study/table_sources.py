@@ -8,6 +8,7 @@ from typing import Any
 
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
+from espalier.naming import BASELINE
 from espalier.study.experiments import Experiment
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.sweep import Sweep
@@ -64,7 +65,7 @@ class TableSources:
         model = wildcards.model
         if model not in {computed.name for computed in self._models}:
             return {}
-        files = {"baseline": self._paths.of("evaluate_baseline.samples", model)} | {
+        files = {BASELINE: self._paths.of("evaluate_baseline.samples", model)} | {
             name: self._paths.of("evaluate.samples", model, name) for name in self._sweep.names_of_model(wildcards)
         }
         return {name: path for name, path in files.items() if self._sweep.available([path])}
@@ -121,7 +122,7 @@ class TableSources:
 
     def _baseline_entry(self, model: ModelEntry) -> dict[str, Any]:
         return {
-            "facts": self._facts(model, "baseline") | {"pruning_ratio": 0.0},
+            "facts": self._facts(model, BASELINE) | {"pruning_ratio": 0.0},
             "metrics": self._paths.of("evaluate_baseline", model.name),
             "plan": None,
             "settings": None,
