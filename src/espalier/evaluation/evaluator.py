@@ -15,11 +15,11 @@ import torch
 
 from espalier.errors import UserError
 from espalier.evaluation.build_requests import check_tokenizer
+from espalier.evaluation.document_cost import tokens_per_document
 from espalier.evaluation.generation import check_answers_fit
 from espalier.evaluation.language_model import AnsweredLM, EspalierLM
 from espalier.evaluation.perplexity import PerplexityResult, measure_perplexity
 from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, Protocol, TextProtocol, mean_accuracy
-from espalier.evaluation.request_tokens import tokens_per_document
 from espalier.evaluation.settings import EvaluatorSettings
 from espalier.evaluation.stopwatch import Stopwatch
 from espalier.evaluation.task_evaluation import (
