@@ -93,7 +93,9 @@ class Passes:
         seen = set()
         for experiment in self._sweep.experiments_of_model(model):
             for rule, criterion in rules_of_passes(experiment):
-                which = () if rule == "measure_weights" else (self._sweep.calibration(experiment), experiment.seq_len)
+                which = (
+                    () if rule == "measure_weights" else (self._sweep.calibration_of(experiment), experiment.seq_len)
+                )
                 if (rule, criterion, which) not in seen:
                     seen.add((rule, criterion, which))
                     yield self.find(rule, model, criterion, *which)

@@ -103,7 +103,7 @@ def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tup
             if rule != "measure_weights":
                 n_samples = experiment.n_samples or 0
                 n_read = n_prior_sequences(n_samples, configured) if rule == "measure_priors" else n_samples
-                key += (study.sweep.calibration(experiment), str(experiment.seq_len))
+                key += (study.sweep.calibration_of(experiment), str(experiment.seq_len))
                 size = _PassSize((experiment.seq_len or 0) * n_read, n_samples)
             found[key] = max(size, found.get(key, size))
     return found
