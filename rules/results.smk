@@ -10,6 +10,7 @@ rule consolidate_study:
         imported=study.legacy.tables,
         code=study.source_files(
             "results/consolidate.py",
+            "results/read_results.py",
             "naming.py",
             "tables.py",
             "evaluation/protocol.py",

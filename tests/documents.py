@@ -27,7 +27,7 @@ class Block:
         page: Path of the page in the repository.
         line: Number of its first line.
         language: The word after the fence.
-        text: What stands in it.
+        text: Its content.
     """
 
     page: str
@@ -37,7 +37,7 @@ class Block:
 
     @property
     def place(self) -> str:
-        """Where it stands, for the name of a test."""
+        """Its page and line, for the name of a test."""
         return f"{self.page}:{self.line}"
 
 
@@ -69,7 +69,7 @@ def inline_commands() -> list[Block]:
 
 
 def copy_repository(folder: Path) -> Path:
-    """Copy what a fresh clone holds, as it stands now; git knows its files, so that tests can run in it."""
+    """Copy the files of a fresh clone, with uncommitted changes, into a git repository, as tests need."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,

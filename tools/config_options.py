@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ def _sections(path: str, section: type[BaseModel]) -> Iterator[tuple[str, type[B
 
 def _section_table(path: str, section: type[BaseModel]) -> str:
     title = f"### `{path.rstrip('.')}`" if path else "### Top level"
-    purpose = (section.__doc__ or "").strip()
+    purpose = inspect.cleandoc(section.__doc__ or "")
     rows = [
         f"| `{name}` | {_type(section, name)} | {_default(field)} | {_one_line(field.description)} |"
         for name, field in section.model_fields.items()

@@ -1,4 +1,4 @@
-"""The exception whose message is meant for the user, and errors for want of host memory, whoever raises them."""
+"""The exception whose message is meant for the user, and errors of any library that mean that host memory ran out."""
 
 from __future__ import annotations
 

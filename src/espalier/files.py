@@ -278,6 +278,11 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def size_and_sha256(path: str | Path) -> dict[str, Any]:
+    """Return the size of a file in bytes and its SHA-256 as JSON values, `bytes` and `sha256`."""
+    return {"bytes": Path(path).stat().st_size, "sha256": sha256_of(path)}
+
+
 def sha256_of_unchanged(path: str | Path) -> str:
     """Return the SHA-256 of a file as `sha256_of`, but read it only once in this process while it does not change."""
     stat = Path(path).stat()

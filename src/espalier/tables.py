@@ -89,7 +89,9 @@ class GradientStatistics(_Table):
 class PriorTable(_Table):
     """Each row gives the effect of removing one block or one whole layer, for one number of calibration samples."""
 
-    n_samples: Series[int] = pa.Field(ge=1, description="Calibration samples of the setting; priors use a fifth.")
+    n_samples: Series[int] = pa.Field(
+        ge=1, description="Calibration sequences of the setting. Priors use a fifth, or `calibration.prior_samples`."
+    )
     layer: Series[int] = pa.Field(ge=0, description="Number of the decoder layer.")
     scope: Series[pa.String] = pa.Field(isin=["layer", "attention", "mlp"], description="What was removed.")
     loss_increase: Series[float] = pa.Field(description="Mean token loss without it minus with it (nats).")

@@ -1,6 +1,6 @@
 """Who may import whom: rules name scripts, scripts call the library, and within it imports go one way.
 
-The contracts stand in pyproject.toml (`[tool.importlinter]`), in words in docs/architecture.md.
+pyproject.toml has the contracts (`[tool.importlinter]`); docs/architecture.md explains them.
 """
 
 import ast
@@ -104,7 +104,7 @@ def graph() -> grimp.ImportGraph:
 
 
 def sources_of(script: Path) -> set[str]:
-    """Files of the library that a script imports, by whatever way round, relative to the library."""
+    """Files of the library that a script imports, directly or indirectly, relative to the library."""
     modules = set()
     for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "espalier":

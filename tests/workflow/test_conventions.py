@@ -60,7 +60,7 @@ def test_rules_measure_where_the_forecast_looks(name: str) -> None:
 
 # Tables and reports: nothing expensive follows them, so they depend on their sources. All other rules have a GPU rule
 # downstream or are one, and carry a version.
-WITHOUT_OUTPUT = {"forecast"}  # looks anew each time
+WITHOUT_OUTPUT = {"forecast"}  # runs each time it is requested
 WITHOUT_CODE = {"lock_cache", "choose_recovered"}  # copy values from one file to another
 CHEAP = WITHOUT_OUTPUT | {
     "lock_cache", "consolidate_study", "consolidate", "analyse", "analyse_study", "draw_model", "draw_study",
@@ -164,7 +164,7 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
 
 
 def test_what_every_job_imports_is_lighter_still() -> None:
-    """Each job reads the Snakefile anew: a tenth of a second more is half a minute of the default study."""
+    """Each job reads the Snakefile again: a tenth of a second more is half a minute of the default study."""
     code = "import sys, espalier.study.driver; print(*({'numpy', 'pyarrow', 'safetensors'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY / "src", capture_output=True, text=True, check=True

@@ -254,7 +254,7 @@ def test_pages_name_files_that_exist() -> None:
 
 
 def test_pages_name_modules_that_exist() -> None:
-    """Modules of the library, and what stands in them, where the text names them as code."""
+    """Modules of the library and their members, where the text names them as code."""
 
     def exists(name: str) -> bool:
         path = REPOSITORY / "src" / name.replace(".", "/")

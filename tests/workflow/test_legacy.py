@@ -1,4 +1,4 @@
-"""A published study, imported: reports from folders of JSON alone, and only changed folders read anew."""
+"""A published study, imported: reports from folders of JSON alone, and only changed folders are read again."""
 
 import json
 import os
@@ -152,7 +152,7 @@ def test_only_a_changed_folder_is_read_anew(published: Published, snakemake: Run
     shutil.copytree(published.directory, tmp_path, dirs_exist_ok=True)
     for path in (copy.directory / "runs").rglob("*.json"):
         os.utime(path)
-    # The folder is another one, so the workflow's own sources are named by another path: tables are made anew, once.
+    # The folder is another one, so the workflow's own sources are named by another path: tables are made again, once.
     run(snakemake, copy, "consolidated", "structures", "--cores", "2")
     for path in (copy.directory / "runs").rglob("*.json"):
         os.utime(path)

@@ -89,7 +89,7 @@ def test_the_best_is_recovered_and_reported(snakemake: Run, tmp_path: Path, reco
         printed = run(snakemake, tmp_path, "-n", "reports", "--config", value)
         found = {} if "Nothing to be done" in printed else expensive(printed)
         assert found == expected, value
-    # Tables and reports made anew choose anew, and fine-tune nothing.
+    # If tables and reports are made again, the best experiment is chosen again, but nothing is fine-tuned.
     assert expensive(run(snakemake, tmp_path, "-n", "reports", "--forcerun", "consolidate_study")) == {}
 
 

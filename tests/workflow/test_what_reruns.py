@@ -48,7 +48,7 @@ CONFIG_EDITS = {
     "another ratio": ("grid={pruning_ratio: [0.2, 0.35, 0.5]}", {"plan": 78, "evaluate": 78}),
     # 64 lies on the ladder 1, 2, 4 ... 128 of the pass that was made
     "another count on the ladder": ("grid={taylor_num_samples: [32, 64, 128]}", {"plan": 72, "evaluate": 72}),
-    # every plan reads a table that is made anew, except those of `random`
+    # every plan reads a table that is made again, except those of `random`
     "another count beyond the largest": (
         "grid={taylor_num_samples: [32, 128, 256]}",
         {"collect_gradients": 12, "measure_priors": 12, "plan": 216, "evaluate": 216},

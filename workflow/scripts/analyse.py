@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from espalier.analysis.costs import costs_of
 from espalier.analysis.evidence import draws_table, gather_evidence
 from espalier.analysis.generation import too_long_json
+from espalier.analysis.gradient_profile import calibration_settings, profile_gradients
 from espalier.analysis.model import analyse_model
 from espalier.analysis.perplexities import read_perplexities
-from espalier.analysis.profile import calibration_settings, profile_gradients
 from espalier.analysis.selection import rows_of
 from espalier.files import read_json, read_table, write_parquet, write_result
 from espalier.jobs.log import workflow_job

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 from espalier.files import read_table, write_table
 from espalier.jobs.log import workflow_job
 from espalier.results.consolidate import (
-    ExperimentEntry,
     evaluations_table,
     experiments_table,
     layers_table,
-    read_results,
     with_entering_metric,
     with_settings,
 )
@@ -21,6 +19,7 @@ from espalier.results.legacy.study_rows import (
     legacy_experiment_rows,
     legacy_layer_rows,
 )
+from espalier.results.read_results import ExperimentEntry, read_results
 from espalier.tables import Evaluations, Experiments, Layers, column_metadata
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from espalier.evaluation.build_requests import build_or_reuse
 from espalier.evaluation.protocol import Protocol
 from espalier.files import read_json
 from espalier.jobs.log import workflow_job
+from espalier.models.context import context_of_manifest
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import vocab_size_of
@@ -46,7 +47,7 @@ def main(
             texts=texts,
             scratch=Path(scratch),
             vocab_size=vocab_size_of(model),
-            context=model["config"].get("max_position_embeddings"),
+            context=context_of_manifest(model),
         )
     also = ", as another model with this tokenizer has" if written.reused else ""
     logger.info("%d requests%s", written.n_requests, also)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tokenizers import Tokenizer
 
-from espalier.calibration.text_files import read_texts
 from espalier.files import read_parquet
 from espalier.jobs.log import workflow_job
 from espalier.sandbox.tokenizers import wrap
@@ -23,6 +22,7 @@ from espalier.sandbox.training import (
     save_model,
     train,
 )
+from espalier.text_files import read_texts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -4,10 +4,10 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 
 from typing import TYPE_CHECKING
 
-from espalier.calibration.text_files import read_texts
 from espalier.files import atomic_file
 from espalier.jobs.log import workflow_job
 from espalier.sandbox.tokenizers import train_tokenizer
+from espalier.text_files import read_texts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -66,7 +66,7 @@ def analyse_model(
         headline_ratio: Pruning ratio whose results are put at the top level; None means the largest ratio of the model.
         evidence: Joint draws of the model's accuracies (`espalier.analysis.evidence`).
         costs: Inference costs of the model's plans (`espalier.analysis.costs`).
-        gradient_profile: Gradient statistics of each layer (`espalier.analysis.profile`).
+        gradient_profile: Gradient statistics of each layer (`espalier.analysis.gradient_profile`).
         perplexities: Perplexities of each experiment, with window losses (`espalier.analysis.perplexities`).
         n_models: Number of models of the study, among whose pages the error of false statements is divided.
 

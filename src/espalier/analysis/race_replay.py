@@ -20,9 +20,9 @@ from tabulate import tabulate
 from espalier.analysis.evidence import correctness_of
 from espalier.analysis.selection import ModelRows, is_raced, rows_of, valid_rows
 from espalier.errors import UserError
+from espalier.evaluation.document_cost import tokens_per_document
 from espalier.evaluation.racing import RaceRules
 from espalier.evaluation.replay import Replay, promised_experiments, race_tasks, replay
-from espalier.evaluation.request_tokens import tokens_per_document
 from espalier.evaluation.tokenised_requests import read_requests
 from espalier.files import read_table
 from espalier.recipe import read_samples

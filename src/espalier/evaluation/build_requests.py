@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from espalier import versions
-from espalier.calibration.text_files import read_texts
 from espalier.errors import UserError
 from espalier.evaluation.load_checked import load_checked_tasks
 from espalier.evaluation.protocol import Protocol
@@ -20,6 +19,7 @@ from espalier.files import atomic_file, link_or_copy, locked, sha256_of, sha256_
 from espalier.models.loading import special_tokens
 from espalier.models.vocabulary import check_token_ids
 from espalier.recipe import make_recipe
+from espalier.text_files import read_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

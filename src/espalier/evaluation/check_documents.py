@@ -21,7 +21,7 @@ from lm_eval.utils import env
 
 from espalier.errors import UserError
 from espalier.evaluation.gaps import gap_problems
-from espalier.evaluation.rules import RULE_ERRORS, Rules, TaskDocument, WrittenDocument
+from espalier.evaluation.task_rules import RULE_ERRORS, Rules, TaskDocument, WrittenDocument
 from espalier.evaluation.tasks import Tasks
 
 logger = logging.getLogger(__name__)

@@ -15,15 +15,15 @@ import torch
 
 from espalier.errors import UserError
 from espalier.evaluation.build_requests import check_tokenizer
+from espalier.evaluation.document_cost import tokens_per_document
 from espalier.evaluation.generation import check_answers_fit
 from espalier.evaluation.language_model import AnsweredLM, EspalierLM
 from espalier.evaluation.perplexity import PerplexityResult, measure_perplexity
 from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, Protocol, TextProtocol, mean_accuracy
-from espalier.evaluation.request_tokens import tokens_per_document
 from espalier.evaluation.settings import EvaluatorSettings
 from espalier.evaluation.stopwatch import Stopwatch
 from espalier.evaluation.task_evaluation import (
-    ZeroShotResult,
+    MultipleChoiceResult,
     check_not_all_skipped,
     evaluate_answers,
     evaluate_generation,
@@ -32,13 +32,12 @@ from espalier.evaluation.task_evaluation import (
 from espalier.evaluation.tasks import Tasks, load_tasks
 from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests, read_requests
 from espalier.evaluation.too_long import without_too_long
-from espalier.models.context import context_length
+from espalier.models.context import context_length, context_of_manifest
 from espalier.models.from_manifest import load_from_manifest, lock_and_choose_device
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.padding import pad_widths, width_multiple
 from espalier.models.surgery import copy_sharing_tensors, prune
-from espalier.models.text_config import load_config
 from espalier.planning.plan import Plan
 from espalier.scoring.compiled import compile_layers
 from espalier.scoring.requests import Score, Tokens
@@ -118,22 +117,24 @@ def evaluate_model(
         model, tokenizer, add_bos=protocol.add_bos, token_budget=token_budget, requests=requests, stopwatch=stopwatch
     )
     with stopwatch.part("requests"):  # lm-eval writes prompts first; `EspalierLM` switches to "forward" and "metrics"
-        zeroshot = (
+        multiple_choice = (
             evaluate_tasks(lm, tasks, protocol)
             if requests.n_skipped is None
             else _evaluate_fitting(lm, tasks, requests, protocol)
         )
     with stopwatch.part("forward"):
         perplexity = _measure_perplexities(model, tokenizer, requests, protocol, token_budget)
-    metrics = _metrics(zeroshot, perplexity, protocol)
+    metrics = _metrics(multiple_choice, perplexity, protocol)
     if tasks.generative is None:
-        return EvaluationResult(metrics, zeroshot.samples)
+        return EvaluationResult(metrics, multiple_choice.samples)
     with stopwatch.part("requests"):
         generated = evaluate_generation(lm, tasks.generative, protocol)
-    return EvaluationResult({**metrics, "generation": generated.tasks}, zeroshot.samples, generated.answers)
+    return EvaluationResult({**metrics, "generation": generated.tasks}, multiple_choice.samples, generated.answers)
 
 
-def _evaluate_fitting(lm: EspalierLM, tasks: Tasks, requests: TokenisedRequests, protocol: Protocol) -> ZeroShotResult:
+def _evaluate_fitting(
+    lm: EspalierLM, tasks: Tasks, requests: TokenisedRequests, protocol: Protocol
+) -> MultipleChoiceResult:
     """Evaluate a model on the documents that have requests."""
     keys = [key for key in requests.requests if protocol.limit is None or key.doc_id < protocol.limit]
     check_not_all_skipped(keys, tasks.leaves, lm.max_length)
@@ -143,13 +144,15 @@ def _evaluate_fitting(lm: EspalierLM, tasks: Tasks, requests: TokenisedRequests,
     return evaluate_answers(known, tasks, protocol, requests.n_skipped)
 
 
-def _metrics(zeroshot: ZeroShotResult, perplexity: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
+def _metrics(
+    multiple_choice: MultipleChoiceResult, perplexity: Mapping[str, Any], protocol: Protocol
+) -> dict[str, Any]:
     return {
-        "tasks": zeroshot.tasks,
+        "tasks": multiple_choice.tasks,
         "acc_mean": {
-            "value": mean_accuracy(zeroshot.tasks, ACC_NORM_ELSE_ACC),
+            "value": mean_accuracy(multiple_choice.tasks, ACC_NORM_ELSE_ACC),
             "rule": ACC_NORM_ELSE_ACC,
-            "n_tasks": len(zeroshot.tasks),
+            "n_tasks": len(multiple_choice.tasks),
         },
         "perplexity": dict(perplexity),
         "protocol": protocol.to_dict(),
@@ -235,7 +238,7 @@ class Evaluator:
             self._requests = read_requests(requests)
             check_tokenizer(requests, self._requests, self._tokenizer, self._protocol)
             if self._protocol.too_long == "skip":
-                self._requests = without_too_long(self._requests, _context_of(manifest))
+                self._requests = without_too_long(self._requests, context_of_manifest(manifest))
             self._scratch = tempfile.TemporaryDirectory()
             self._tasks = load_tasks(
                 self._protocol.tasks,
@@ -315,9 +318,9 @@ class Evaluator:
         lm = AnsweredLM(answers.scores, self._tokenizer, self._protocol.add_bos)
         lm.n_truncated.update(answers.n_truncated)
         lm.n_encoded_apart = dict(self._requests.n_encoded_apart)
-        zeroshot = evaluate_answers(lm, self._tasks, self._protocol, self._requests.n_skipped)
-        metrics = {"n_params": answers.n_params, **_metrics(zeroshot, answers.perplexity, self._protocol)}
-        return EvaluationResult({**metrics, "timing_s": dict(answers.timing_s)}, zeroshot.samples)
+        multiple_choice = evaluate_answers(lm, self._tasks, self._protocol, self._requests.n_skipped)
+        metrics = {"n_params": answers.n_params, **_metrics(multiple_choice, answers.perplexity, self._protocol)}
+        return EvaluationResult({**metrics, "timing_s": dict(answers.timing_s)}, multiple_choice.samples)
 
     @property
     def documents(self) -> frozenset[tuple[str, int]]:
@@ -342,7 +345,7 @@ class Evaluator:
                 "raced; take it out of evaluation.tasks, or remove evaluation.racing"
             )
         if self._requests.n_skipped:
-            check_not_all_skipped(self._requests.requests, self._tasks.leaves, _context_of(self._manifest))
+            check_not_all_skipped(self._requests.requests, self._tasks.leaves, context_of_manifest(self._manifest))
         requests = self._requests.requests
         tokens = tokens_per_document(requests)
         documents = Counter(task for task, _ in {(key.task, key.doc_id) for key in requests})
@@ -391,15 +394,6 @@ class Evaluator:
             return model
         self._unpruned = model
         return copy_sharing_tensors(model)
-
-
-def _context_of(manifest: Mapping[str, Any]) -> int:
-    """Return the longest context of a model, in tokens, without loading its weights."""
-    context = manifest["config"].get("max_position_embeddings")
-    if context is None:  # config.json leaves it out, so the architecture's default applies
-        folder, trusted = check_unchanged(manifest), manifest["trust_remote_code"]
-        context = load_config(folder, trust_remote_code=trusted).max_position_embeddings
-    return int(context)
 
 
 def _has_room_for_copies(model: PreTrainedModel) -> bool:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from espalier.evaluation.rules import RULE_ERRORS, Rules, TaskDocument, WrittenDocument
+from espalier.evaluation.task_rules import RULE_ERRORS, Rules, TaskDocument, WrittenDocument
 
 # A prompt needs these fields if its task uses them. Other fields may be empty: SciQ has questions without `support`.
 NEVER_EMPTY = {

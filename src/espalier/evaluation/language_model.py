@@ -201,7 +201,7 @@ class EspalierLM(_TokenizingLM):
             UserError: As `loglikelihood`.
         """
         self._check(keys, requests)
-        scores = self._score(list(requests), "zero-shot tasks")
+        scores = self._score(list(requests), "multiple-choice tasks")
         for key, score in zip(keys, scores, strict=True):
             _check_loglikelihood_finite(score.loglikelihood, f"{key.document}, choice {key.choice}")
         return scores

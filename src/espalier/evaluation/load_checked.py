@@ -11,12 +11,12 @@ import datasets
 from lm_eval.api.task import ConfigurableTask, TaskConfig
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from espalier.calibration.text_files import read_json_rows
 from espalier.errors import UserError
 from espalier.evaluation.check_documents import bad_documents, check_documents, describe_failure, refusal
-from espalier.evaluation.rules import RULE_ERRORS, Rules
+from espalier.evaluation.task_rules import RULE_ERRORS, Rules
 from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries, task_files
 from espalier.files import read_parquet, why_no_file
+from espalier.text_files import read_json_rows
 
 
 def load_checked_tasks(

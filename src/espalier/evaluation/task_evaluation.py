@@ -33,8 +33,8 @@ FEWSHOT_SEED = 1234  # lm-eval's default
 
 
 @dataclass(frozen=True)
-class ZeroShotResult:
-    """Results of all tasks.
+class MultipleChoiceResult:
+    """Results of all multiple-choice tasks.
 
     Attributes:
         tasks: Results of each reported task or group, by its name: `metrics` with standard errors, `n_samples`
@@ -52,8 +52,8 @@ class GenerativeResult:
     """Results of all generative tasks.
 
     Attributes:
-        tasks: Results of each reported task or group, as in `ZeroShotResult`. The filter that reads the answer is part
-            of the name of a metric, such as `exact_match,strict-match`.
+        tasks: Results of each reported task or group, as in `MultipleChoiceResult`. The filter that reads the answer is
+            part of the name of a metric, such as `exact_match,strict-match`.
         answers: Table with one row per document and filter (`espalier.tables.Generations`).
     """
 
@@ -83,8 +83,8 @@ def encode_tasks(
     return encoder.encoded, dict(encoder.n_encoded_apart)
 
 
-def evaluate_tasks(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> ZeroShotResult:
-    """Evaluate a model on tasks.
+def evaluate_tasks(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> MultipleChoiceResult:
+    """Evaluate a model on multiple-choice tasks.
 
     Args:
         lm: Model to evaluate.
@@ -97,13 +97,13 @@ def evaluate_tasks(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> ZeroShot
     results = _run_lm_eval(lm, tasks, protocol)
     summary = {name: _summarise(name, results, protocol, lm) for name in tasks.reported}
     rows = [row for name in results["samples"] for row in _sample_rows(tasks.leaves[name], results["samples"][name])]
-    return ZeroShotResult(summary, pd.DataFrame(rows))
+    return MultipleChoiceResult(summary, pd.DataFrame(rows))
 
 
 def evaluate_answers(
     lm: AnsweredLM, tasks: Tasks, protocol: Protocol, skipped: Mapping[str, int] | None = None
-) -> ZeroShotResult:
-    """Compute the results of tasks from stored answers to some of their documents.
+) -> MultipleChoiceResult:
+    """Compute the results of multiple-choice tasks from stored answers to some of their documents.
 
     Args:
         lm: The answers.
@@ -119,7 +119,7 @@ def evaluate_answers(
     for name, content in summary.items():
         content["n_samples"] = sum(len(lm.documents[leaf]) for leaf in _leaves(name, results))
     rows = [row for name in results["samples"] for row in _sample_rows(tasks.leaves[name], results["samples"][name])]
-    return ZeroShotResult(summary, pd.DataFrame(rows))
+    return MultipleChoiceResult(summary, pd.DataFrame(rows))
 
 
 def evaluate_generation(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> GenerativeResult:

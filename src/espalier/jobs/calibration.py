@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from espalier.calibration.overlap import OverlapComparison, check_no_overlap, document_tokens
 from espalier.calibration.sequences import SequenceSettings, TokenIds, draw_sequences, drawn_documents
-from espalier.calibration.text_files import read_texts
 from espalier.evaluation.held_out import held_out_texts
 from espalier.evaluation.tokenised_requests import TokenisedRequests
 from espalier.models.loading import load_tokenizer
 from espalier.models.manifest import check_unchanged
 from espalier.models.vocabulary import check_token_ids, vocab_size_of
+from espalier.text_files import read_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

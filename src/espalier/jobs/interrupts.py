@@ -1,14 +1,11 @@
-"""Early end of a job: while libraries are imported, or after its current evaluation when the workflow is stopping."""
+"""What a job prints if it is interrupted, or lacks memory, while it imports its libraries."""
 
-import os
 import signal
 import sys
-from pathlib import Path
 from types import TracebackType
 
 from espalier.errors import out_of_memory
 from espalier.jobs.memory import memory_line
-from espalier.study.stopping import STOP_FILE
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit status of a job after Ctrl-C."""
@@ -17,11 +14,6 @@ INTERRUPTED = 128 + signal.SIGINT
 def end_quietly_when_interrupted() -> None:
     """Make Ctrl-C and a want of memory print one line while libraries are imported. Later, `job_log` does this."""
     sys.excepthook = _report_early_end
-
-
-def is_stopping() -> bool:
-    """Whether the workflow is stopping. A job must then start no further work."""
-    return STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()
 
 
 def _report_early_end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

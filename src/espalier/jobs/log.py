@@ -95,8 +95,8 @@ def workflow_job(snakemake: Any, rule: str, name: str, *, folder: str | None = N
 def job_log(path: str | Path, name: str, *, record: FailureRecord | None = None) -> Iterator[None]:
     """Log to a file and to the terminal during the block.
 
-    If the block fails with a `UserError`, each line of its message is logged. If it fails for want of host memory, one
-    line says so. For any other exception, the terminal shows one line and the log file also gets the traceback.
+    If the block fails with a `UserError`, each line of its message is logged. If it runs out of host memory, one line
+    says so. For any other exception, the terminal shows one line and the log file also gets the traceback.
 
     Args:
         path: Log file. It is overwritten.

@@ -16,6 +16,7 @@ import yaml
 
 from espalier.errors import UserError
 from espalier.files import read_json
+from espalier.naming import BASELINE
 from espalier.reports.provenance import Provenance
 from espalier.study.paths import Paths, results_folder
 
@@ -52,7 +53,7 @@ def collect_provenance(experiments: pd.DataFrame, config: Mapping[str, Any], mod
 
 
 def _metrics_file(paths: Paths, model: str, experiment: str) -> str:
-    if experiment == "baseline":
+    if experiment == BASELINE:
         return paths.of("evaluate_baseline", model)
     return paths.of("evaluate", model, experiment)
 

@@ -20,12 +20,12 @@ import pandas as pd
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of_unchanged, write_result
 from espalier.jobs.evaluation import EvaluationJob, plan_header, scores_of
-from espalier.jobs.interrupts import is_stopping
 from espalier.jobs.pieces import Piece, make_piece, only_hands_over
 from espalier.planning.plan import Plan
 from espalier.results.race_store import AnswerStore, Document, RaceRecord, RaceSettings, Standing, TaskFacts
 from espalier.results.store import METRICS, SAMPLES, Store, store_key
 from espalier.study.paths import Paths, results_folder
+from espalier.study.stopping import is_stopping
 
 logger = logging.getLogger(__name__)
 

@@ -96,8 +96,6 @@ BLOCKS = {"attention": ATTENTION, "mlp": MLP}
 """The usual layout of each block."""
 LAYOUTS = {"attention": (ATTENTION, FUSED_ATTENTION), "mlp": (MLP, FUSED_MLP)}
 """All layouts of each block. The names of the projections tell which one a layer has."""
-PROJECTIONS = (*ATTENTION.paths, *MLP.paths)
-"""Names within the layer of all projections, such as `self_attn.q_proj`."""
 PROJECTION_NAMES = (*ATTENTION.names, *MLP.names)
 FUSED_NAMES = (*FUSED_ATTENTION.readers, *FUSED_MLP.readers)
 

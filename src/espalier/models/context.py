@@ -5,7 +5,7 @@ These functions are not in `loading`, so that scoring does not import code that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +15,23 @@ if TYPE_CHECKING:
 def context_length(model: PreTrainedModel) -> int:
     """Return the longest context of a model, in tokens."""
     return int(model.config.max_position_embeddings)
+
+
+def context_of_manifest(manifest: Mapping[str, Any]) -> int:
+    """Return the longest context of a model, in tokens, without loading its weights.
+
+    If config.json does not give it, the default in the config class of transformers is returned.
+
+    Args:
+        manifest: Content of the model's manifest.
+    """
+    context = manifest["config"].get("max_position_embeddings")
+    if context is None:
+        from espalier.models.text_config import load_config
+
+        config = load_config(manifest["folder"], trust_remote_code=manifest["trust_remote_code"])
+        context = config.max_position_embeddings
+    return int(context)
 
 
 def scales_with_length(config: PretrainedConfig) -> bool:

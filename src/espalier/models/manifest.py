@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from espalier.errors import UserError
-from espalier.files import sha256_of
+from espalier.files import size_and_sha256
 from espalier.models.architecture import EMBEDDINGS, OUTPUT_EMBEDDINGS
 from espalier.models.config_file import read_config
 from espalier.models.decoder import decoder_layers, head_dim
@@ -69,9 +69,7 @@ def make_manifest(name: str, folder: str | Path, *, trust_remote_code: bool, com
         **({"wrapper": summary.wrapper._asdict()} if summary.wrapper else {}),
         "config": _described_config(config, head),
         "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            for path in sorted(folder.iterdir())
-            if path.suffix in FILE_SUFFIXES
+            path.name: size_and_sha256(path) for path in sorted(folder.iterdir()) if path.suffix in FILE_SUFFIXES
         },
     }
 

@@ -21,7 +21,7 @@ def best_configs_latex(summary: dict[str, Any]) -> str:
     """Return the LaTeX tables of the best configuration of each model, by what it keeps."""
     columns = ["Model", "Method", "Length", "Samples", "Acc.", "Kept", "95\\% interval", "PPL"]
     caption = (
-        "Best configuration of each model at {ratio} pruning: calibration sequence length and samples, mean zero-shot"
+        "Best configuration of each model at {ratio} pruning: calibration sequence length and samples, mean"
         " accuracy, accuracy kept of the unpruned model with its interval over documents, perplexity."
     )
     return _tables(summary, "best_configs", _best_config_row, columns, "llrrrrcr", caption, "tab:best-configs")
@@ -34,7 +34,7 @@ def base_vs_instruct_latex(summary: dict[str, Any]) -> str:
     """
     columns = ["Family", "Base", "Instruct", "Change", "Settings", "Difference", "95\\% interval"]
     caption = (
-        "Mean zero-shot accuracy of the best base and instruct models at {ratio} pruning, and the mean difference over"
+        "Mean accuracy of the best base and instruct models at {ratio} pruning, and the mean difference over"
         " the settings that both have."
     )
     return _tables(

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from espalier.naming import BASELINE
 from espalier.reports.messages import Texts
 
 
@@ -50,6 +51,6 @@ class Site:
 
     def structure(self, model: str, experiment: str) -> str | None:
         """Return the address of the structure page of an experiment; None if its model has none."""
-        if model not in self.with_structures or experiment == "baseline":
+        if model not in self.with_structures or experiment == BASELINE:
             return None
         return f"{self.root}{quote(model)}/structures/{quote(experiment)}.html"

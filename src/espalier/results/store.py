@@ -29,6 +29,7 @@ from espalier.files import (
     read_table,
     sha256_of,
     sha256_of_json,
+    size_and_sha256,
     write_json,
     write_result,
 )
@@ -77,14 +78,14 @@ class Store:
         with atomic_folder(self.folder / key) as folder:
             yield folder
             files = [path for path in sorted(folder.iterdir()) if path.name != LOG]
-            write_json(folder / CHECKSUMS, {path.name: _checksum(path) for path in files})
+            write_json(folder / CHECKSUMS, {path.name: size_and_sha256(path) for path in files})
 
     def _problem(self, entry: Path) -> str | None:
         """Return the damage of an entry, or None: a missing or unreadable file, a wrong checksum or a wrong recipe."""
         try:
             expected = read_json(entry / CHECKSUMS) if (entry / CHECKSUMS).is_file() else {}
             for name, checksum in expected.items():
-                if (found := _checksum(entry / name)) != checksum:
+                if (found := size_and_sha256(entry / name)) != checksum:
                     return (
                         f"{name} has {found['bytes']} bytes and checksum {found['sha256'][:12]}, not as it was written"
                     )
@@ -142,7 +143,3 @@ class Store:
         """
         with locked(self.folder / f"{key}.lock", wait=wait) as held:
             yield held
-
-
-def _checksum(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.errors import UserError
-from espalier.files import read_json, sha256_of, write_result
+from espalier.files import read_json, size_and_sha256, write_result
 
 RECORDS = "checksums"
 BEST_EXPERIMENT = "global_best_config.json"
@@ -131,11 +131,7 @@ def verify(results: str | Path) -> Verification:
 def _checksums(output: Path) -> dict[str, dict[str, Any]]:
     """Return size and SHA-256 of each file of an output, by path in the folder; `.` is an output that is a file."""
     files = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
-    return {path.relative_to(output).as_posix(): _checksum(path) for path in files}
-
-
-def _checksum(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    return {path.relative_to(output).as_posix(): size_and_sha256(path) for path in files}
 
 
 def _problems_of(output: Path, expected: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -144,7 +140,7 @@ def _problems_of(output: Path, expected: dict[str, dict[str, Any]]) -> Iterator[
     for name, checksum in expected.items():
         path = output / name
         try:
-            found = _checksum(path)
+            found = size_and_sha256(path)
         except OSError as error:
             yield f"{path}: cannot be read ({error.strerror}); {remedy}"
             return

@@ -1,4 +1,4 @@
-"""The seven zero-shot tasks about the sandbox world, in the schemas of the real datasets.
+"""The seven multiple-choice tasks about the sandbox world, in the schemas of the real datasets.
 
 Each task makes documents with the columns that lm-eval's own task definition reads. For training, it also writes a
 document as solved text (prompt, answer). A test compares the solved text with the text that lm-eval builds.

@@ -185,7 +185,7 @@ class Failures:
         importance, priors = self._sweep.importance_table(names), self._sweep.prior_table(names)
         if experiment.seq_len is not None and (experiment.criterion.reads_text or priors):
             yield from self._text_jobs(self._config.calibration)
-        calibration = (self._sweep.calibration(experiment), str(experiment.seq_len))
+        calibration = (self._sweep.calibration_of(experiment), str(experiment.seq_len))
         criterion = experiment.method.criterion
         if importance and not experiment.criterion.reads_text:
             yield self._job("measure_weights", experiment.model, criterion)
@@ -230,7 +230,7 @@ class Failures:
         yield self._job("evaluate_baseline", model)
         for experiment in (one for one in self._sweep.experiments if one.model == model):
             yield from self._pass_jobs(experiment)
-            calibration, seq_len = self._sweep.calibration(experiment), experiment.seq_len
+            calibration, seq_len = self._sweep.calibration_of(experiment), experiment.seq_len
             if experiment.needs_gradients:
                 yield self._job("collect_gradients", model, calibration, str(seq_len))
             if seq_len is not None:

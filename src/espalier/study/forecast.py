@@ -31,11 +31,11 @@ class PlannedJob:
     Attributes:
         rule: Name of its rule.
         model: Name of its model.
-        amount: Amount of work: tokens of a calibration pass or a recovery, 1 for other jobs.
+        amount: Amount of work: tokens of a pass over calibration text or of a recovery, 1 for other jobs.
         gpus: GPUs that it requests.
         output: An output file, which exists when the job is done.
         benchmark: Its benchmark file.
-        n_samples: Sample count that a pass must cover to be done; None for other jobs.
+        n_samples: Sample count that a pass over calibration text must cover to be done; None for other jobs.
         timing: File in which the store recorded the time of the work; empty if there is none. If it exists, the work is
             done, whether or not the output exists.
     """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +17,7 @@ from typing import Any
 
 from espalier.study.failure_records import failure_file
 from espalier.study.paths import CACHE
-from espalier.study.stopping import STOP_FILE
+from espalier.study.stopping import is_stopping
 
 STAGING = frozenset({"stage_model", "stage_dataset", "stage_text", "lock_cache"})
 """Rules whose failure records are in `cache/`."""
@@ -74,7 +73,7 @@ class KilledJobsHandler(logging.Handler):
         if rule is None or not self._signalled[rule]:
             return
         self._signalled[rule] -= 1
-        if not self._is_local() or _is_stopping() or _version(file) != before:
+        if not self._is_local() or is_stopping() or _version(file) != before:
             return
         self._show(f"[{' '.join((rule, *wildcards))}] error: {KILLED}")
         log = next(iter(record.log or ()), "")
@@ -103,8 +102,3 @@ def _version(file: Path) -> int | None:
         return file.stat().st_mtime_ns
     except OSError:
         return None
-
-
-def _is_stopping() -> bool:
-    """Whether the workflow was told to stop. Interrupted jobs leave no record either."""
-    return STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()

@@ -92,8 +92,10 @@ class Passes:
         """Yield every pass of a model once, in the order of the grid."""
         seen = set()
         for experiment in self._sweep.experiments_of_model(model):
-            for rule, criterion in _rules_of(experiment):
-                which = () if rule == "measure_weights" else (self._sweep.calibration(experiment), experiment.seq_len)
+            for rule, criterion in rules_of_passes(experiment):
+                which = (
+                    () if rule == "measure_weights" else (self._sweep.calibration_of(experiment), experiment.seq_len)
+                )
                 if (rule, criterion, which) not in seen:
                     seen.add((rule, criterion, which))
                     yield self.find(rule, model, criterion, *which)
@@ -161,8 +163,8 @@ def planned_passes(config: StudyConfig, model: str) -> Iterator[Pass]:
     yield from Passes(config, paths, sweep, Calibrations(config, paths, sweep)).of_model(model)
 
 
-def _rules_of(experiment: Experiment) -> Iterator[tuple[str, str | None]]:
-    """Yield the rules of the passes that an experiment needs, each with its criterion."""
+def rules_of_passes(experiment: Experiment) -> Iterator[tuple[str, str | None]]:
+    """Yield the rules of the passes that an experiment needs, each with its criterion (None for priors)."""
     criterion = experiment.method.criterion
     if experiment.criterion.reads_model and not experiment.criterion.reads_text:
         yield "measure_weights", criterion

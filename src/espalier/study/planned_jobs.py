@@ -12,6 +12,7 @@ from espalier.results.store import TIMING
 from espalier.study.config_checks import known_sizes
 from espalier.study.experiments import Experiment
 from espalier.study.forecast import PlannedJob
+from espalier.study.passes import rules_of_passes
 from espalier.study.recovery import recovering_rule
 
 if TYPE_CHECKING:
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class _PassSize(NamedTuple):
-    """Tokens and largest sample count of a calibration pass."""
+    """Amount of work of a pass, and its largest sample count: tokens, or 1 and 0 for a pass that reads no text."""
 
-    n_tokens: int
+    amount: int
     n_samples: int
 
 
@@ -67,7 +68,7 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[PlannedJob]:
     yield job("tokenize_requests", model, on_gpu=False)
     yield job("evaluate_baseline", model)
     for (rule, *wildcards), size in _passes(study, model, experiments).items():
-        yield job(rule, *wildcards, amount=size.n_tokens, n_samples=size.n_samples)
+        yield job(rule, *wildcards, amount=size.amount, n_samples=size.n_samples or None)
     for experiment in experiments:
         yield job("plan", model, experiment.name, on_gpu=False)
         yield job("evaluate", model, experiment.name)
@@ -79,6 +80,7 @@ def _jobs(study: Study, model: str, gpus: int) -> Iterator[PlannedJob]:
 _STORED = {
     "collect_gradients": ("model", "calibration", "seq_len"),
     "measure_importance": ("model", "text_criterion", "calibration", "seq_len"),
+    "measure_weights": ("model", "weight_criterion"),
     "measure_priors": ("model", "calibration", "seq_len"),
     "evaluate": ("model", "experiment"),
     "evaluate_baseline": ("model",),
@@ -91,24 +93,17 @@ def _named(rule: str, wildcards: tuple[str, ...]) -> SimpleNamespace:
 
 
 def _passes(study: Study, model: str, experiments: list[Experiment]) -> dict[tuple[str, ...], _PassSize]:
-    """Return the size of each calibration pass, by rule and wildcards."""
+    """Return the size of each pass, by rule and wildcards."""
     configured = study.config.calibration.prior_samples
     found: dict[tuple[str, ...], _PassSize] = {}
-
-    def add(*rule_and_wildcards: str, n_tokens: int, n_samples: int) -> None:
-        found[rule_and_wildcards] = max(_PassSize(n_tokens, n_samples), found.get(rule_and_wildcards, _PassSize(0, 0)))
-
     for experiment in experiments:
-        if not (experiment.seq_len and experiment.n_samples):
-            continue
-        n_samples, criterion = experiment.n_samples, experiment.method.criterion
-        which = (study.sweep.calibration(experiment), str(experiment.seq_len))
-        n_tokens = experiment.seq_len * n_samples
-        if experiment.needs_gradients:
-            add("collect_gradients", model, *which, n_tokens=n_tokens, n_samples=n_samples)
-        if experiment.criterion.reads_text and criterion != "taylor":
-            add("measure_importance", model, criterion, *which, n_tokens=n_tokens, n_samples=n_samples)
-        if experiment.needs_priors:
-            n_tokens = experiment.seq_len * n_prior_sequences(n_samples, configured)
-            add("measure_priors", model, *which, n_tokens=n_tokens, n_samples=n_samples)
+        for rule, criterion in rules_of_passes(experiment):
+            named = (criterion,) if criterion and rule in {"measure_importance", "measure_weights"} else ()
+            key, size = (rule, model, *named), _PassSize(1, 0)
+            if rule != "measure_weights":
+                n_samples = experiment.n_samples or 0
+                n_read = n_prior_sequences(n_samples, configured) if rule == "measure_priors" else n_samples
+                key += (study.sweep.calibration_of(experiment), str(experiment.seq_len))
+                size = _PassSize((experiment.seq_len or 0) * n_read, n_samples)
+            found[key] = max(size, found.get(key, size))
     return found

@@ -22,6 +22,11 @@ STOP_FILE = "ESPALIER_STOP_FILE"
 """Environment variable of jobs: path of a file that exists once the workflow has received a stop signal."""
 
 
+def is_stopping() -> bool:
+    """Whether the workflow has received a stop signal. A job must then start no further work."""
+    return STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()
+
+
 def install_stop_handlers() -> None:
     """Install the signal handlers in the driver process. Call this while the Snakefile is read."""
     if threading.current_thread() is not threading.main_thread():

@@ -111,7 +111,7 @@ class Sweep:
             raise UserError(f"model {wildcards.model!r} has no experiment {wildcards.experiment!r} in this study")
         return experiment
 
-    def calibration(self, experiment: Experiment) -> str:
+    def calibration_of(self, experiment: Experiment) -> str:
         """Return the name of an experiment's calibration set, such as `c4-s0`."""
         return self.calibration_name(experiment.seed or 0)
 
@@ -143,7 +143,7 @@ class Sweep:
         }
 
     def _pass_table(self, output: str, experiment: Experiment) -> str:
-        return self._paths.of(output, experiment.model, self.calibration(experiment), experiment.seq_len or 0)
+        return self._paths.of(output, experiment.model, self.calibration_of(experiment), experiment.seq_len or 0)
 
     def _importance_table(self, experiment: Experiment) -> list[str]:
         if not experiment.criterion.reads_model:
@@ -153,7 +153,7 @@ class Sweep:
             return [self._paths.of("measure_weights", experiment.model, criterion)]
         if criterion == "taylor":
             return [self._pass_table("collect_gradients.importance", experiment)]
-        calibration, seq_len = self.calibration(experiment), experiment.seq_len or 0
+        calibration, seq_len = self.calibration_of(experiment), experiment.seq_len or 0
         return [self._paths.of("measure_importance", experiment.model, criterion, calibration, seq_len)]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
+from espalier.naming import BASELINE
 from espalier.study.experiments import Experiment
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.sweep import Sweep
@@ -56,7 +57,7 @@ class TableSources:
 
     def calibration_checks(self, wildcards: Wildcards) -> list[str]:
         """Return the checks of all calibration sets that experiments use."""
-        used = dict.fromkeys((e.model, self._sweep.calibration(e)) for e in self._sweep.experiments if e.seq_len)
+        used = dict.fromkeys((e.model, self._sweep.calibration_of(e)) for e in self._sweep.experiments if e.seq_len)
         return self._sweep.available(self._paths.of("check_calibration", *names) for names in used)
 
     def samples(self, wildcards: Wildcards) -> dict[str, str]:
@@ -64,7 +65,7 @@ class TableSources:
         model = wildcards.model
         if model not in {computed.name for computed in self._models}:
             return {}
-        files = {"baseline": self._paths.of("evaluate_baseline.samples", model)} | {
+        files = {BASELINE: self._paths.of("evaluate_baseline.samples", model)} | {
             name: self._paths.of("evaluate.samples", model, name) for name in self._sweep.names_of_model(wildcards)
         }
         return {name: path for name, path in files.items() if self._sweep.available([path])}
@@ -80,7 +81,7 @@ class TableSources:
         """
         experiments = [e for e in self._sweep.experiments_of_model(wildcards.model) if e.needs_gradients]
         passes = {
-            (self._sweep.calibration(e), e.seq_len, self._sweep.gradient_table(e)) for e in experiments if e.seq_len
+            (self._sweep.calibration_of(e), e.seq_len, self._sweep.gradient_table(e)) for e in experiments if e.seq_len
         }
         return sorted(each for each in passes if self._sweep.available([each[2]]))
 
@@ -98,7 +99,7 @@ class TableSources:
         passes: dict[tuple[str, int, str], list[str]] = {}
         for e in experiments:
             table = self._sweep.prior_table_of(e)
-            found = passes.setdefault((self._sweep.calibration(e), e.seq_len or 0, table), [])
+            found = passes.setdefault((self._sweep.calibration_of(e), e.seq_len or 0, table), [])
             found.append(self._paths.of("evaluate", e.model, e.name))
         return sorted(
             one
@@ -121,7 +122,7 @@ class TableSources:
 
     def _baseline_entry(self, model: ModelEntry) -> dict[str, Any]:
         return {
-            "facts": self._facts(model, "baseline") | {"pruning_ratio": 0.0},
+            "facts": self._facts(model, BASELINE) | {"pruning_ratio": 0.0},
             "metrics": self._paths.of("evaluate_baseline", model.name),
             "plan": None,
             "settings": None,
@@ -138,7 +139,7 @@ class TableSources:
                 "criterion": experiment.method.criterion,
                 "taylor_seq_len": experiment.seq_len,
                 "taylor_num_samples": experiment.n_samples,
-                "calibration": None if experiment.seed is None else self._sweep.calibration(experiment),
+                "calibration": None if experiment.seed is None else self._sweep.calibration_of(experiment),
                 "pruning_ratio": experiment.pruning_ratio,
             },
             "metrics": self._paths.of("evaluate", model.name, experiment.name),

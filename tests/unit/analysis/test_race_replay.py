@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from espalier.analysis.race_replay import main
-from espalier.evaluation.request_tokens import tokens_per_document
+from espalier.evaluation.document_cost import tokens_per_document
 from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests
 from espalier.files import write_table
 from espalier.scoring.requests import Request

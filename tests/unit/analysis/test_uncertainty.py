@@ -12,10 +12,10 @@ import pytest
 from espalier.analysis.costs import costs_of
 from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.evidence import Evidence, _groups, draws_table, gather_evidence, read_draws
+from espalier.analysis.gradient_profile import calibration_settings, profile_gradients
 from espalier.analysis.message_json import english
 from espalier.analysis.model import analyse_model
 from espalier.analysis.perplexities import ratios_to_unpruned
-from espalier.analysis.profile import calibration_settings, profile_gradients
 from espalier.analysis.races import level_after_race
 from espalier.analysis.selection import rows_of
 from espalier.errors import UserError

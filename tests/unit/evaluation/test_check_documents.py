@@ -15,7 +15,7 @@ from lm_eval.api.task import ConfigurableTask
 from espalier.errors import UserError
 from espalier.evaluation.check_documents import check_documents, problem_of
 from espalier.evaluation.load_checked import load_checked_tasks
-from espalier.evaluation.rules import Rules
+from espalier.evaluation.task_rules import Rules
 from espalier.evaluation.tasks import Tasks, load_tasks
 from espalier.files import write_parquet
 from espalier.sandbox.corpora import make_task_documents

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 
 from espalier.calibration.sequences import SequenceSettings
-from espalier.calibration.text_files import read_texts
 from espalier.evaluation.tokenised_requests import TokenisedRequests
 from espalier.files import write_parquet
 from espalier.jobs.calibration import check_sequences
 from espalier.jobs.resources import JobResources
 from espalier.models.manifest import make_manifest
+from espalier.text_files import read_texts
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Errors for want of host memory, as each library raises them."""
+"""Errors when host memory runs out, as each library raises them."""
 
 import errno
 

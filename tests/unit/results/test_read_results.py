@@ -10,7 +10,7 @@ from espalier.files import read_json, sha256_of, write_json, write_result
 from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe, plan_settings
-from espalier.results.consolidate import ExperimentEntry, read_results
+from espalier.results.read_results import ExperimentEntry, read_results
 
 STRUCTURE = ModelSizes((LayerSizes(2, 10, 4, 3, 5), LayerSizes(2, 10, 4, 3, 5)), other_params=20)
 MANIFEST = {"model": "A", "files": {"w": {"bytes": 1, "sha256": "a"}}, "structure": STRUCTURE.to_dict()}

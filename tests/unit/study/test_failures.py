@@ -7,7 +7,7 @@ import pytest
 
 from espalier.config import load_study
 from espalier.files import write_json
-from espalier.results.consolidate import ExperimentEntry, read_results
+from espalier.results.read_results import ExperimentEntry, read_results
 from espalier.study.lookups import Study
 
 TAYLOR, BLOCK, WEIGHTS, WANDA = "t-seq16-n8-p20", "v1.5-seq16-n8-p20", "m-p20", "w-seq16-n8-p20"

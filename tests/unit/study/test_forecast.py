@@ -118,3 +118,35 @@ def test_planned_jobs_of_the_paper_study() -> None:
     longest = max(job["amount"] for job in jobs if job["rule"] == "collect_gradients")
     assert longest == 256 * 512
     assert {job["gpus"] for job in jobs if job["rule"] == "evaluate"} == {1}
+
+
+def test_every_kind_of_pass_is_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two lengths and one count of 8: 16 * 8 and 32 * 8 tokens; priors read ceil(8 / 5) = 2 sequences.
+
+    Magnitude reads only the weights, so it has one pass, whatever the lengths.
+    """
+    monkeypatch.chdir(tmp_path)
+    methods = [
+        {"name": "blockwise", "scope": "block"}, {"name": "wanda", "criterion": "wanda"},
+        {"name": "magnitude", "criterion": "magnitude"}, {"name": "random", "criterion": "random"},
+    ]  # fmt: skip
+    study = load_study({
+        "study": "s",
+        "models": [{"name": "A", "family": "Llama", "kind": "base", "path": "models/a"}],
+        "methods": methods,
+        "grid": {"methods": [one["name"] for one in methods], "taylor_seq_len": [16, 32], "taylor_num_samples": [8],
+                 "pruning_ratio": [0.2]},
+        "calibration": {"dataset": "c.parquet", "name": "c"},
+    })  # fmt: skip
+    jobs = planned_jobs(Study(study, REPOSITORY / "src/espalier"))["jobs"]
+    passes = {job["output"].removeprefix("results/s/"): (job["rule"], job["amount"], job["n_samples"])
+              for job in jobs if job["rule"].startswith(("collect", "measure"))}  # fmt: skip
+    assert passes == {
+        "gradients/A/c-s0/seq16.parquet": ("collect_gradients", 128, 8),
+        "gradients/A/c-s0/seq32.parquet": ("collect_gradients", 256, 8),
+        "priors/A/c-s0/seq16.parquet": ("measure_priors", 32, 8),
+        "priors/A/c-s0/seq32.parquet": ("measure_priors", 64, 8),
+        "importance/A/wanda/c-s0/seq16.parquet": ("measure_importance", 128, 8),
+        "importance/A/wanda/c-s0/seq32.parquet": ("measure_importance", 256, 8),
+        "importance/A/magnitude.parquet": ("measure_weights", 1, None),
+    }
