@@ -65,7 +65,7 @@ def check_equal(found: list[Score], expected: list[Score]) -> None:
     )
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma2", "phi3"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
 def test_layers_of_all_widths_share_few_compiled_versions(architecture: str) -> None:
     model = ragged(architecture)
     expected = score(model)
