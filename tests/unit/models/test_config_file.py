@@ -94,6 +94,8 @@ def test_a_whole_number_may_have_a_decimal_point(model_folder: Path) -> None:
         ({"weight_map": []}, "has no weight_map"),
         ({"weight_map": {"model.norm.weight": 3}}, "weight_map gives '3' for model.norm.weight"),
         ({"weight_map": {"model.norm.weight": "../other.safetensors"}}, "allowed: a file name"),
+        ({"weight_map": {"model.norm.weight": "a" * 5000}}, "allowed: a file name"),
+        ({"weight_map": {"model.norm.weight": "a\x1b[31m.safetensors"}}, "allowed: a file name"),
     ],
 )
 def test_a_bad_index_is_one_line(model_folder: Path, index: object, line: str) -> None:
@@ -101,6 +103,13 @@ def test_a_bad_index_is_one_line(model_folder: Path, index: object, line: str) -
     write_json(model_folder / "model.safetensors.index.json", index)
     with pytest.raises(UserError, match=line):
         inspect_folder(model_folder)
+
+
+def test_a_file_whose_name_cannot_be_printed_is_one_line(model_folder: Path) -> None:
+    (model_folder / "extra\x1b[31m.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="characters that cannot be printed; rename the file") as error:
+        inspect_folder(model_folder)
+    assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize(

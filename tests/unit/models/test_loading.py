@@ -1,4 +1,4 @@
-"""Loading a model: the device of its weights, and what it returns."""
+"""Loading a model: the device of its weights, what it returns, and a tokenizer that cannot encode."""
 
 from pathlib import Path
 from typing import Any, NoReturn
@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from espalier.errors import UserError
 from espalier.files import read_json, write_json
-from espalier.models.loading import load_model
+from espalier.models.loading import load_model, load_tokenizer
 from espalier.models.text_config import load_config
 from tests.unit.conftest import save_random_model
 
@@ -68,3 +69,12 @@ def test_a_model_returns_logits_alone_whatever_the_config_asks_for(key: str, val
     assert found.hidden_states is None
     assert found.attentions is None
     assert getattr(load_config(tmp_path), key) is not value
+
+
+@pytest.mark.parametrize("wrong", ["long", [1], {"a": 1}])
+def test_a_tokenizer_that_cannot_encode_is_one_line(model_folder: Path, wrong: object) -> None:
+    path = model_folder / "tokenizer_config.json"
+    write_json(path, read_json(path) | {"model_max_length": wrong})
+    with pytest.raises(UserError, match="transformers cannot load its tokenizer") as error:
+        load_tokenizer(model_folder)
+    assert "\n" not in str(error.value)
