@@ -195,14 +195,12 @@ class Unit(NamedTuple):
             expert. It determines the tensor slices of a unit, and its cost, which is their number of parameters.
         config_sizes: Keys of the model's config that count the units.
         config_lists: Keys of the model's config that may hold a list with one entry per unit.
-        in_cache: How the KV cache changes when a unit is removed: a `narrower` layer, `same`, or one layer `fewer`.
     """
 
     title: str
     block: str | None
     config_sizes: tuple[str, ...]
     config_lists: tuple[str, ...] = ()
-    in_cache: str = "same"
 
 
 _LISTS_OF_LAYERS = (
@@ -211,9 +209,9 @@ _LISTS_OF_LAYERS = (
 )  # fmt: skip
 KV_GROUP, MLP_CHANNEL, LAYER, EXPERT = "kv_group", "mlp_channel", "layer", "expert"
 UNITS = {
-    KV_GROUP: Unit("KV group", "attention", ("num_key_value_heads", "num_attention_heads"), in_cache="narrower"),
+    KV_GROUP: Unit("KV group", "attention", ("num_key_value_heads", "num_attention_heads")),
     MLP_CHANNEL: Unit("MLP channel", "mlp", ("intermediate_size",)),
-    LAYER: Unit("layer", None, ("num_hidden_layers",), _LISTS_OF_LAYERS, in_cache="fewer"),
+    LAYER: Unit("layer", None, ("num_hidden_layers",), _LISTS_OF_LAYERS),
     EXPERT: Unit("expert", None, ("num_experts", "num_local_experts")),
 }
 """The units that a method may remove, by their names in the config. A further unit is one more entry."""

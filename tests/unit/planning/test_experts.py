@@ -10,7 +10,7 @@ import pytest
 from espalier.errors import UserError
 from espalier.models.kept_experts import KeptExperts
 from espalier.models.sizes import LayerSizes, ModelSizes
-from espalier.planning.experts import ChannelOrder, check_experts, expert_table, select_experts
+from espalier.planning.experts import ChannelOrder, check_experts, expert_table, options_for, select_experts
 from espalier.planning.feasible import check_request
 from espalier.planning.make_plan import PlanSettings, make_plan
 from espalier.planning.plan import Plan, kept_layers
@@ -122,6 +122,44 @@ def test_the_importance_of_a_channel_is_the_sum_over_experts_of_equal_rank() -> 
     order = ChannelOrder(sizes, [values])
     assert order.importance[0].tolist() == [1 + 2, 3 + 4, 5 + 6]
     assert order.kept(0, [1, 2]) == ((0, 2), (1, 2))
+
+
+def test_equal_channels_of_an_expert_keep_their_order() -> None:
+    sizes = ModelSizes((replace(LAYER, n_experts=1, n_mlp_channels=4096),), 0)
+    importance = np.random.default_rng(0).integers(0, 3, 4096).astype(float)
+    kept = ChannelOrder(sizes, [importance]).kept(0, range(1000))
+    assert kept == (tuple(sorted(sorted(range(4096), key=importance.__getitem__)[:1000])),)
+
+
+def test_widths_are_multiples_of_eight_and_of_what_the_study_asks() -> None:
+    assert [options_for(SIZES, SelectionOptions(mlp_multiple_of=n)).mlp_multiple_of for n in (1, 3, 12, 16)] == [
+        8, 24, 24, 16,
+    ]  # fmt: skip
+    dense = ModelSizes((DENSE,), 0)
+    assert options_for(dense, SelectionOptions(mlp_multiple_of=3)).mlp_multiple_of == 3
+    # The widths of experts stay as they are if experts are removed whole, or KV groups only.
+    for sizes in (SIZES.with_experts_as_groups(), ModelSizes((replace(LAYER, n_mlp_channels=0),), 0)):
+        assert options_for(sizes, OPTIONS).mlp_multiple_of == 1
+
+
+@pytest.mark.parametrize("name", ["freeze_first_layers", "freeze_last_layers"])
+def test_frozen_layers_contradict_equal_numbers_of_experts(name: str) -> None:
+    with pytest.raises(UserError, match=f"selection.{name} 1 gives layers different numbers of experts"):
+        check_experts(SIZES, 0.1, replace(OPTIONS, **{name: 1}))
+
+
+@pytest.mark.parametrize(
+    "other", [{"n_experts": 8}, {"experts_per_token": 1}], ids=["more experts", "fewer experts per token"]
+)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_tightest_layer_limits_all(other: dict[str, int], is_first: bool) -> None:
+    """A layer of 4 experts, 2 per token, can lose 2 experts, whatever the other layer could lose."""
+    layers = (LAYER, replace(LAYER, **other))
+    sizes = ModelSizes(layers if is_first else layers[::-1], other_params=0)
+    step, total = sum(layer.expert_params for layer in sizes.layers), sizes.total_params
+    assert check_experts(sizes, (2 * step + 1) / total, OPTIONS) == 2
+    with pytest.raises(UserError, match=r"removing 3 of the 4 experts of each layer, but at most 2 can go"):
+        check_experts(sizes, (3 * step + 1) / total, OPTIONS)
 
 
 @pytest.mark.parametrize(
