@@ -21,6 +21,7 @@ from espalier.evaluation.perplexity import measure_perplexity
 from espalier.models.decoder import n_mlp_channels
 from espalier.models.padding import pad_widths, width_multiple
 from espalier.models.surgery import prune
+from espalier.scoring.compiled import compile_layers
 from espalier.scoring.engine import score_requests
 from espalier.scoring.requests import Request
 from tests.conftest import REPOSITORY
@@ -290,3 +291,13 @@ def test_padded_widths_change_no_score(model: PreTrainedModel, dtype: torch.dtyp
     assert pad_widths(padded, multiple) > 0
     assert all(n_mlp_channels(layer) % multiple == 0 for layer in padded.model.layers)
     np.testing.assert_allclose(loglikelihoods(padded), expected, rtol=1e-4 if dtype == torch.float32 else 2e-2)
+
+
+def test_compiled_layers_change_no_score() -> None:
+    """Layers of different widths run through the compiler of PyTorch, which must not give up."""
+    ragged = on_device(pruned(random_model("llama")))
+    expected = loglikelihoods(ragged)
+    compile_layers(ragged)
+    np.testing.assert_allclose(loglikelihoods(ragged), expected, rtol=1e-4)
+    function = ragged.model.layers[0].forward.func
+    assert function.is_compiled

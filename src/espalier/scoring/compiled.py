@@ -51,6 +51,11 @@ class LayerFunction:
         self._plain: Forward = layer_class.forward
         self._compiled: Forward | None = torch.compile(self._plain, dynamic=True, backend=backend)
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the compiler has not failed so far."""
+        return self._compiled is not None
+
     def __call__(self, layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Run a layer.
 

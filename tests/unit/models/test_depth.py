@@ -189,7 +189,8 @@ def test_lists_with_an_entry_for_each_layer_are_cut() -> None:
     """Whatever has another length is no list of layers."""
     config = SimpleNamespace(
         num_hidden_layers=4, layer_types=list("abcd"), mlp_layer_types=("w", "x", "y", "z"), no_rope_layers=[1, 0],
-        intermediate_size=[8, 16, 24, 32], layer_rope_theta=None, max_window_layers=3,
+        intermediate_size=[8, 16, 24, 32], layer_rope_theta=[1.0, 2.0, 3.0, 4.0], max_window_layers=3,
+        num_attention_heads_per_layer=[4, 3, 2, 1],
     )  # fmt: skip
     model = nn.Module()
     model.model, model.config = nn.Module(), config
@@ -197,7 +198,8 @@ def test_lists_with_an_entry_for_each_layer_are_cut() -> None:
     remove_layers(model, [1, 3])
     assert vars(config) == {
         "num_hidden_layers": 2, "layer_types": ["a", "c"], "mlp_layer_types": ["w", "y"], "no_rope_layers": [1, 0],
-        "intermediate_size": [8, 24], "layer_rope_theta": None, "max_window_layers": 2,
+        "intermediate_size": [8, 24], "layer_rope_theta": [1.0, 3.0], "max_window_layers": 2,
+        "num_attention_heads_per_layer": [4, 2],
     }  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def test_out_of_memory_is_not_taken_for_a_missing_compiler(monkeypatch: pytest.M
     monkeypatch.setattr(function, "_compiled", partial(failing, torch.OutOfMemoryError("full")))
     with pytest.raises(torch.OutOfMemoryError):
         function(model.model.layers[0], torch.zeros(1, 1, 32))
-    assert function._compiled is not None
+    assert function.is_compiled
 
 
 def test_layers_that_another_library_runs_are_left_alone() -> None:
