@@ -203,6 +203,16 @@ def test_lists_with_an_entry_for_each_layer_are_cut() -> None:
     }  # fmt: skip
 
 
+def test_layers_with_experts_stay_those_that_they_were() -> None:
+    """Of layers 0 to 5, every second one has experts, but layer 3 has none: 1 and 5. Layers 0 and 4 go."""
+    config = SimpleNamespace(num_hidden_layers=6, mlp_only_layers=[3], decoder_sparse_step=2)
+    model = nn.Module()
+    model.model, model.config = nn.Module(), config
+    model.model.layers = nn.ModuleList(nn.Linear(1, 1) for _ in range(6))
+    remove_layers(model, [0, 4])
+    assert vars(config) == {"num_hidden_layers": 4, "mlp_only_layers": [1, 2], "decoder_sparse_step": 1}
+
+
 @pytest.mark.parametrize(
     ("removed", "message"),
     [

@@ -17,6 +17,7 @@ from transformers import (
 from espalier.errors import UserError
 from espalier.export.build import export_model
 from espalier.files import read_json, write_json
+from espalier.models.architecture import find_unsupported
 from espalier.models.context import context_length
 from espalier.models.folder import inspect_folder
 from espalier.models.loading import choose_device, load_model, load_tokenizer
@@ -274,6 +275,33 @@ def test_a_head_of_its_own_counts_whatever_the_config_ties(
     edited(tmp_path, plain_tokenizer, edit, tie_word_embeddings=True)
     manifest = make_manifest("A", tmp_path, trust_remote_code=False, commit=None)
     assert manifest["n_params"] == load_model(tmp_path, dtype="auto", device=CPU).num_parameters() == n_params
+
+
+# Names of modules as published checkpoints have them.
+KNOWN = {
+    "latent attention": ["self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj", "self_attn.q_a_proj", "attn.q_b_proj"],
+    "experts in a layout that is not in the table of layouts": ["mlp.experts.0.w1", "block_sparse_moe.input_linear"],
+    "a router or shared experts, but no routed experts": [
+        "mlp.shared_expert.up_proj", "mlp.shared_experts.up_proj", "shared_mlp.input_linear", "feed_forward.router",
+    ],
+    "a state space, a convolution or linear attention": [
+        "mamba.in_proj", "mixer.in_proj", "linear_attn.in_proj", "conv.in_proj", "short_conv.in_proj",
+        "recurrent_block.linear_x", "time_mix.key", "rwkv.key",
+    ],
+    "a fused projection that is not in the table of layouts": [
+        "attention.query_key_value", "attn.c_attn", "attn.Wqkv", "self_attn.W_pack", "attention.wqkv", "att_proj",
+    ],
+    "an MLP without a gate": ["fc1", "fc2", "mlp.c_fc", "mlp.dense_h_to_4h"],
+    "an encoder": ["encoder.block.0.attention"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "title"), [(name, title) for title, names in KNOWN.items() for name in names])
+def test_each_module_shows_its_construction(name: str, title: str) -> None:
+    found = find_unsupported([f"model.layers.0.{name}.weight", "model.norm.weight"])
+    assert found is not None
+    assert found.title == title
+    assert find_unsupported(["model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.up_proj.weight"]) is None
 
 
 @pytest.mark.parametrize(
