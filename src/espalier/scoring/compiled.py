@@ -92,4 +92,5 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
             key = (type(layer), backend)
             if key not in _functions:
                 _functions[key] = LayerFunction(*key)
+                logger.info("layers run through torch.compile; the first batches are slow, because they compile")
             layer.forward = partial(_functions[key], layer)
