@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from espalier.analysis.selection import ModelRows, is_raced, raced_rows, valid_rows
 from espalier.errors import UserError
+from espalier.evaluation.protocol import acc_norm_tasks
 from espalier.messages.catalogue import Message
 from espalier.naming import BASELINE, ratio_key
 from espalier.statistics.bootstrap import N_DRAWS, Bootstrap, bootstrap
@@ -329,7 +330,7 @@ def _lacks_a_task(row: dict[str, Any], tasks: list[str]) -> bool:
 
 
 def _acc_norm_tasks(rows: pd.DataFrame, rule: str) -> set[str]:
-    return set(rows.loc[rows["metric"] == "acc_norm", "task"]) if rule == "acc_norm_else_acc" else set()
+    return acc_norm_tasks(zip(rows["task"], rows["metric"], strict=True), rule)
 
 
 def _rows_of_entering_metric(rows: pd.DataFrame, tasks: list[str], rule: str) -> pd.DataFrame:

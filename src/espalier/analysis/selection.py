@@ -18,8 +18,8 @@ from espalier.analysis.message_json import english, reason_fields
 from espalier.errors import UserError
 from espalier.messages.catalogue import Message
 from espalier.naming import BASELINE, ratio_key
+from espalier.planning.criteria import CONTROL
 
-CONTROL_CRITERION = "random"
 STOPPED = "reason.stopped_in_race"
 REQUIRED_COLUMNS = (
     "study", "model", "family", "kind", "experiment", "method", "pruning_ratio", "acc_mean", "acc_mean_rule", "status",
@@ -339,9 +339,7 @@ def _invalid_reasons(rows: pd.DataFrame, tasks: list[str]) -> pd.Series[str]:
 
 
 def _is_control(rows: pd.DataFrame) -> pd.Series[bool]:
-    return pd.Series(
-        [one == CONTROL_CRITERION for one in rows["criterion"].astype(object).fillna("")], rows.index, bool
-    )
+    return pd.Series([one == CONTROL for one in rows["criterion"].astype(object).fillna("")], rows.index, bool)
 
 
 def _columns_with_prefix(rows: pd.DataFrame, prefix: str) -> list[str]:

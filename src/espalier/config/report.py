@@ -18,7 +18,7 @@ class Report(Section):
     allow_missing: bool = False
     """Whether tables and reports take what is finished and list the rest; target `partial_reports` switches it on."""
     acc_mean_rule: Literal["acc_norm_else_acc", "acc"] = "acc_norm_else_acc"
-    """Which accuracy of each task enters the mean."""
+    """Which accuracy of each task enters the mean. A race ranks by it, too, so a change runs races again."""
     style: str | None = None
     """File with settings of matplotlib (`*.mplstyle`) that figures take on top of their own; none adds nothing."""
     literature: str | None = SHIPPED

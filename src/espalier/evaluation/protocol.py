@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -98,6 +98,16 @@ def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
 
 
 ACC_NORM_ELSE_ACC = "acc_norm_else_acc"
+
+
+def acc_norm_tasks(metrics: Iterable[tuple[str, str]], rule: str) -> set[str]:
+    """Return the tasks whose `acc_norm` enters the mean over tasks. Of all others, `acc` does.
+
+    Args:
+        metrics: Pairs of a task or group and one of its metrics.
+        rule: As in `task_accuracy`.
+    """
+    return {task for task, metric in metrics if metric == "acc_norm"} if rule == ACC_NORM_ELSE_ACC else set()
 
 
 def task_accuracy(metrics: Mapping[str, Any], rule: str) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from espalier.calibration.gradient_statistics import model_metrics, moments_of, pool
-from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, mean_accuracy, task_accuracy
+from espalier.evaluation.protocol import acc_norm_tasks, mean_accuracy, task_accuracy
 from espalier.files import sha256_of_json
 from espalier.models.sizes import ModelSizes
 from espalier.naming import BASELINE
@@ -211,7 +211,7 @@ def with_entering_metric(evaluations: pd.DataFrame, experiments: pd.DataFrame) -
     """
     rule = str(experiments["acc_mean_rule"].iloc[0]) if len(experiments) else "acc"
     task, metric = evaluations["task"], evaluations["metric"]
-    normalised = set(task[metric == "acc_norm"]) if rule == ACC_NORM_ELSE_ACC else set()
+    normalised = acc_norm_tasks(zip(task, metric, strict=True), rule)
     chosen = metric == task.isin(list(normalised)).map({True: "acc_norm", False: "acc"})
     in_mean = task.isin([column.removeprefix("acc_") for column in map(str, experiments) if _is_task_column(column)])
     return evaluations.assign(enters_mean=(chosen & in_mean).astype(bool))

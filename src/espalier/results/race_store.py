@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from espalier.errors import UserError
+from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, acc_norm_tasks
 from espalier.evaluation.racing import Decision, Race, RaceRules, RaceTask, race_order
 from espalier.files import locked, read_json, read_table, sha256_of_json, write_json, write_table
 from espalier.results.store import METRICS, RECIPE, SAMPLES, Store, store_key
@@ -46,17 +47,19 @@ class RaceSettings:
         rules: What the race promises, and when it decides.
         seed: Seed of the document order.
         perplexity: Whose perplexity is measured: of the `survivors` or of `all`.
+        acc_mean_rule: Which accuracy of each task enters the mean (`espalier.evaluation.protocol.task_accuracy`).
     """
 
     rules: RaceRules
     seed: int = 0
     perplexity: str = "survivors"
+    acc_mean_rule: str = ACC_NORM_ELSE_ACC
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> RaceSettings:
         """Read the settings from the params of a rule."""
         rules = RaceRules(params["keep"], params["confidence"], tuple(params["rungs"]), params["half_width"])
-        return cls(rules, params["seed"], params["perplexity"])
+        return cls(rules, params["seed"], params["perplexity"], params.get("acc_mean_rule", ACC_NORM_ELSE_ACC))
 
 
 class AnswerStore:
@@ -266,10 +269,12 @@ class TaskFacts:
             raise UserError(f"task {row['task']}, document {row['doc_id']}: the task has changed since it was answered")
         return found.astype({"gold": bool, "n_chars": "int64"})
 
-    def correct(self, name: str, answers: ExperimentAnswers) -> dict[str, BoolArray]:
+    def correct(
+        self, name: str, answers: ExperimentAnswers, acc_mean_rule: str = ACC_NORM_ELSE_ACC
+    ) -> dict[str, BoolArray]:
         """Return which of the `documents` of each task an experiment answered correctly; False without an answer."""
         frame = self.samples_of(answers)
-        of_acc_norm = [task for task, fact in self.tasks.items() if fact["metric"] == "acc_norm"]
+        of_acc_norm = acc_norm_tasks(((task, fact["metric"]) for task, fact in self.tasks.items()), acc_mean_rule)
         normalised = {name for task in of_acc_norm for name in self._members(task)}
         found = {one.task: one.correct[0] for one in correctness([(name, frame)], acc_norm_tasks=normalised).tasks}
         answered = {
@@ -309,7 +314,10 @@ class RaceRecord:
         self._experiments, self._facts, self._settings, self._controls = experiments, facts, settings, tuple(controls)
         race = self._new_race()
         keys = {name: answers.key for name, answers in experiments.items()}
-        name = sha256_of_json({"race": race.fingerprint, "keys": keys})[:32]
+        # Races of earlier versions had no other rule, so the name of such a race does not have it.
+        rule = settings.acc_mean_rule
+        of_rule = {} if rule == ACC_NORM_ELSE_ACC else {"acc_mean_rule": rule}
+        name = sha256_of_json({"race": race.fingerprint, "keys": keys, **of_rule})[:32]
         self.folder = store / f"race-{name}"
         self.n_rungs = race.n_rungs
         self.sizes = race.sizes
@@ -412,13 +420,14 @@ class RaceRecord:
         race.live = tuple(name for name in race.live if name not in failed)
         for name in race.live:
             if name not in right:
-                right[name] = self._facts.correct(name, self._experiments[name].read())
-        answers = []
+                answers = self._experiments[name].read()
+                right[name] = self._facts.correct(name, answers, self._settings.acc_mean_rule)
+        found = []
         for index, task in enumerate(race.tasks):
             numbers = self._orders[task.name][race.documents(index, race.rung + 1)]
             rows = [right[name][task.name][numbers] for name in race.live]
-            answers.append(np.array(rows, dtype=np.bool_).reshape(len(race.live), len(numbers)))
-        return answers
+            found.append(np.array(rows, dtype=np.bool_).reshape(len(race.live), len(numbers)))
+        return found
 
     def live(self) -> tuple[str, ...]:
         """Return the experiments that take part in the next rung."""

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from espalier.config.study import StudyConfig
+from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC
 from espalier.naming import ratio_key
+from espalier.planning.criteria import CONTROL
 from espalier.study.experiments import Experiment
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.sweep import Sweep
@@ -24,6 +26,7 @@ class Races:
     def __init__(self, config: StudyConfig, paths: Paths, sweep: Sweep) -> None:
         self._racing, self._paths, self._sweep = config.evaluation.racing, paths, sweep
         self._experiments_per_job = config.evaluation.experiments_per_job
+        self._acc_mean_rule = config.report.acc_mean_rule
 
     @property
     def params(self) -> dict[str, Callable[[Wildcards], dict[str, Any]]]:
@@ -45,10 +48,13 @@ class Races:
 
     def _params(self, wildcards: Wildcards) -> dict[str, Any]:
         competitors = self._competitors(wildcards)
+        # Races of earlier versions had no other rule. Without the key, they are not stale.
+        of_rule = {} if self._acc_mean_rule == ACC_NORM_ELSE_ACC else {"acc_mean_rule": self._acc_mean_rule}
         return {
             **(self._racing.model_dump(mode="json") if self._racing else {}),
+            **of_rule,
             "experiments": [one.name for one in competitors],
-            "controls": [one.name for one in competitors if one.method.criterion == "random"],
+            "controls": [one.name for one in competitors if one.method.criterion == CONTROL],
         }
 
     def _competitors(self, wildcards: Wildcards) -> list[Experiment]:

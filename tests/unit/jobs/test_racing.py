@@ -185,6 +185,31 @@ def test_without_the_race_only_the_missing_documents_are_answered(job: FakeJob, 
     assert [name for name, _, with_perplexity in job.done if with_perplexity] == list(CHANCE)
 
 
+def test_a_race_decides_by_the_accuracy_that_the_reports_rank_by(
+    job: FakeJob, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wrong choice is so long that it always has the larger log-likelihood per character."""
+    summarise, facts = FakeEvaluator.summarise, FakeEvaluator.race_facts
+
+    def with_long_choice(self: FakeEvaluator, answers: DocumentAnswers) -> EvaluationResult:
+        result = summarise(self, answers)
+        samples = result.samples.assign(n_chars=result.samples["choice"].map({0: 1, 1: 10}))
+        return EvaluationResult(result.metrics, samples)
+
+    def with_acc_norm(self: FakeEvaluator) -> dict[str, dict[str, Any]]:
+        return {task: {**fact, "metric": "acc_norm"} for task, fact in facts(self).items()}
+
+    monkeypatch.setattr(FakeEvaluator, "summarise", with_long_choice)
+    monkeypatch.setattr(FakeEvaluator, "race_facts", with_acc_norm)
+    by_acc = RaceSettings(RULES, acc_mean_rule="acc")
+    assert race(job, store, tmp_path, "poor", settings=by_acc).fields["stopped_by"] == "good"
+    assert n_answered(job.done) == {"good": 75, "fair": 75, "poor": 75, "worst": 75}
+    # By acc_norm, all four are equal. This is another race, on the same answers.
+    assert race(job, store, tmp_path, "poor").fields["stopped_by"] is None
+    assert n_answered(job.done) == dict.fromkeys(CHANCE, 300)
+    assert len(list(store.folder.glob("race-*"))) == 2
+
+
 def test_more_experiments_start_a_new_race_on_the_answers_of_the_old(
     job: FakeJob, store: Store, tmp_path: Path
 ) -> None:

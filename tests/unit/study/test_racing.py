@@ -19,7 +19,7 @@ FIRST, SECOND, CONTROL = "t-seq16-n8-p20", "t-seq32-n8-p20", "random-p20"
 MANIFEST = {"model": "A", "files": {"a": 1}, "n_params": 1000}
 
 
-def make_study(folder: Path, racing: dict[str, Any] | None) -> Study:
+def make_study(folder: Path, racing: dict[str, Any] | None, **sections: Any) -> Study:
     config = {
         "study": "s",
         "models": [{"name": "A", "family": "F", "kind": "base", "path": "x"}],
@@ -30,6 +30,7 @@ def make_study(folder: Path, racing: dict[str, Any] | None) -> Study:
         },
         "calibration": {"dataset": "text.parquet", "name": "c"},
         "evaluation": {"experiments_per_job": 5, **({} if racing is None else {"racing": racing})},
+        **sections,
     }  # fmt: skip
     return Study(load_study(config), folder)
 
@@ -48,6 +49,16 @@ def test_experiments_of_one_ratio_race_with_each_other(tmp_path: Path) -> None:
         "perplexity": "survivors", "seed": 3, "experiments": [FIRST, SECOND, CONTROL], "controls": [CONTROL],
     }  # fmt: skip
     assert races.baselines_per_job == 1  # the unpruned model's job leaves the race to those of the experiments
+
+
+def test_a_race_ranks_by_the_accuracy_of_the_reports(tmp_path: Path) -> None:
+    params = make_study(tmp_path, {}, report={"acc_mean_rule": "acc"}).races.params["racing"](of(FIRST))
+    assert params["acc_mean_rule"] == "acc"
+    assert RaceSettings.from_params(params).acc_mean_rule == "acc"
+    # Params with the default are those of earlier versions, whose races stay valid.
+    default = make_study(tmp_path, {}).races.params["racing"](of(FIRST))
+    assert {"acc_mean_rule": "acc", **default} == params
+    assert RaceSettings.from_params(default).acc_mean_rule == "acc_norm_else_acc"
 
 
 def test_without_a_race_evaluations_have_no_further_param_or_input(tmp_path: Path) -> None:
