@@ -110,6 +110,20 @@ def test_equal_tables_give_equal_files(tmp_path: Path) -> None:
     assert (tmp_path / "c").read_bytes() == (tmp_path / "a").read_bytes()
 
 
+def test_a_large_table_is_read_as_it_was_written_and_is_smaller(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "group": np.arange(20_000), "count": rng.integers(-5, 5, size=20_000), "name": "mlp", "right": True,
+            "value": rng.lognormal(size=20_000).astype(np.float32).astype(np.float64), "infinite": -np.inf,
+        }
+    ).astype({"name": "string"})  # fmt: skip
+    write_table(tmp_path / "plain", frame)
+    write_table(tmp_path / "large", frame, is_large=True)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "large"), read_table(tmp_path / "plain"))
+    assert (tmp_path / "large").stat().st_size < 0.7 * (tmp_path / "plain").stat().st_size
+
+
 def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[tuple[str, bool]] = []
     fsync = os.fsync
