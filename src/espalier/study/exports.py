@@ -9,6 +9,7 @@ from typing import Any
 from espalier.config.base import BEST
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
+from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC
 from espalier.study.failures import Job
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.recovery_results import trained_files
@@ -87,13 +88,17 @@ class Exports:
         return trained_files(self._config, self._paths, wildcards.model, name.removesuffix(RECOVERED))
 
     def settings(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Return the configured base model and calibration text for the model card, and `stock` if it is set."""
+        """Return the configured base model and calibration text for the model card.
+
+        `stock` and `acc_mean_rule` are added if they are not the default, so that older exports stay valid.
+        """
         model = self._models[wildcards.model]
         base = model.model_dump(include={"name", "family", "kind", "hub", "revision"})
         return {
             "base": base,
             "calibration": self._config.calibration.model_dump(include={"dataset", "config", "split"}),
             **({"stock": True} if self._config.export.stock else {}),
+            **({} if (rule := self._config.report.acc_mean_rule) == ACC_NORM_ELSE_ACC else {"acc_mean_rule": rule}),
         }
 
     def description(self, wildcards: Wildcards) -> str:

@@ -102,6 +102,15 @@ def test_unknown_names_are_problems_with_what_is_allowed() -> None:
     assert problem == f"export.experiments[1]: got 'taylor-p20'; allowed: {allowed}"
 
 
+def test_the_rule_of_the_mean_is_a_setting_unless_it_is_the_default() -> None:
+    """Descriptions of earlier versions have no rule, and must not change."""
+    best = wildcards(model="A", exported="best")
+    assert "acc_mean_rule" not in exports().settings(best)
+    config = load_study(yaml.safe_load(CONFIG) | {"report": {"acc_mean_rule": "acc"}})
+    by_acc = Exports(config, Paths("results/s"), Sweep(config, Paths("results/s")))
+    assert by_acc.settings(best) == {**exports().settings(best), "acc_mean_rule": "acc"}
+
+
 def test_of_many_names_those_alike_are_listed() -> None:
     config = yaml.safe_load(CONFIG)
     config["grid"]["pruning_ratio"] = [ratio / 100 for ratio in range(10, 40)]
