@@ -69,3 +69,11 @@ def test_the_published_figures_are_those_of_the_workflow_a_file_or_none() -> Non
         None,
         "c4",
     )
+    # Params of an older version have none of these keys.
+    assert set(settings) == {"models", "num_fewshot", "limit", "window", "stride", "texts", "calibration"}
+    tasks = ["piqa", {"name": "boolq", "num_fewshot": 5}]
+    perplexity = {"texts": [{"name": "own", "dataset": "a.txt", "max_tokens": 500}]}
+    found = study(evaluation={"tasks": tasks, "chat_template": True, "perplexity": perplexity}).literature_settings
+    assert found["task_fewshots"] == {"boolq": 5}
+    assert found["chat_template"] is True
+    assert found["max_tokens"] == {"own": 500}
