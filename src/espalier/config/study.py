@@ -172,10 +172,11 @@ class StudyConfig(Section):
         own, calibration = self.recovery.text if self.recovery else None, self.calibration
         if own is None or not own.is_hub or not own.same_text(calibration) or own.revision == calibration.revision:
             return []
-        return [
+        problem = (
             f"recovery.text.revision: got {own.revision!r}, but calibration reads the same split at revision "
             f"{calibration.revision!r}, and fine-tuning leaves out its documents; give the same revision"
-        ]
+        )
+        return [problem]
 
     def warnings(self) -> list[str]:
         """Return one line for each choice that is allowed but doubtful, or does not hold for every model."""
