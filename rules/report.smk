@@ -142,7 +142,7 @@ rule compare_structures:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     params:
-        experiments=study.sweep.names_of_model,
+        experiments=study.sweep.planned_names_of_model,
         models=study.reported_models,
         language=study.config.report.language,
     script:

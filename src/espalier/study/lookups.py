@@ -160,8 +160,12 @@ class Study:
 
     @property
     def models_with_structures(self) -> list[str]:
-        """Names of the models for which the rule `compare_structures` compares pruned and unpruned layers."""
-        return [*self.models, *self.legacy.models_with_structures]
+        """Names of the models for which the rule `compare_structures` compares pruned and unpruned layers.
+
+        If results may be missing, models without a manifest are left out, as in `reported_models`.
+        """
+        reported = self.reported_models
+        return [*(name for name in self.models if name in reported), *self.legacy.models_with_structures]
 
     @staticmethod
     def constraint_of(names: Iterable[str]) -> str:

@@ -73,6 +73,11 @@ class Sweep:
         """Return the names of the experiments of one model."""
         return [experiment.name for experiment in self.experiments_of_model(wildcards.model)]
 
+    def planned_names_of_model(self, wildcards: Wildcards) -> list[str]:
+        """Return the names of the experiments of one model; if results may be missing, only those with a plan."""
+        plans = {self._paths.of("plan", wildcards.model, name): name for name in self.names_of_model(wildcards)}
+        return [plans[path] for path in self.available(plans)]
+
     def files(self, pattern: str) -> list[str]:
         """Return the path of every experiment: the pattern with `{model}` and `{experiment}` filled in."""
         return [pattern.format(model=e.model, experiment=e.name) for e in self.experiments]
