@@ -13,6 +13,7 @@ rule analyse:
         gradients=study.tables.gradient_files,
         code=study.source_files(
             "analysis/*.py",
+            "evaluation/protocol.py",
             "messages/catalogue.py",
             "messages/*.yaml",
             "serving/verdict_json.py",
@@ -62,6 +63,7 @@ rule analyse_study:
         ),
         code=study.source_files(
             "analysis/*.py",
+            "evaluation/protocol.py",
             "messages/catalogue.py",
             "messages/*.yaml",
             "statistics/*.py",
