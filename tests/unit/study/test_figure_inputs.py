@@ -28,7 +28,9 @@ def test_figures_never_cause_a_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Priors that a plan still needs are an input, also before they exist; deleted ones of a finished study are not."""
     monkeypatch.chdir(tmp_path)
     tables, model = study().tables, SimpleNamespace(model="A")
-    assert tables.prior_passes(model) == [("c4-s0", 64, PRIORS)]
+    assert tables.prior_passes(model) == [("c4-s0", 64, 2, PRIORS)]  # priors are means of a fifth of 8 sequences
+    configured = study(calibration={"prior_samples": 3}).tables
+    assert configured.prior_passes(model) == [("c4-s0", 64, 3, PRIORS)]
     for name in study().sweep.names:
         write(f"results/s/experiments/A/{name}/metrics.json")
     assert tables.prior_files(model) == []
