@@ -50,9 +50,17 @@ class Exports:
 
     @property
     def exported(self) -> list[tuple[str, str]]:
-        """Pairs of model and exported name: `best`, and the configured experiments that the model has."""
-        wanted = (BEST, *self._config.export.experiments)
-        return [(model, name) for model in self._models for name in wanted if name in self._names(model)]
+        """Pairs of model and exported name: `best`, and the configured experiments that the model has.
+
+        A model without experiments at the headline ratio has no best one.
+        """
+        named = self._config.export.experiments
+        return [
+            (model, name)
+            for model in self._models
+            for name in ((BEST, *named) if self._sweep.at_headline(model) else named)
+            if name in self._names(model)
+        ]
 
     @property
     def name_pattern(self) -> str:

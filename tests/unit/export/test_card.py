@@ -1,11 +1,14 @@
 """The model card: its content, and the escaping of inserted text."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
+from espalier.errors import UserError
 from espalier.export.card import escape, write_card
 from espalier.export.parity import LOGIT_TOLERANCE
 from espalier.files import write_json
@@ -137,3 +140,13 @@ def test_results_on_a_part_of_the_documents_say_so(parts: dict[str, Any], tmp_pa
     assert "| boolq acc (2 documents) | 0.5000 | 0.5000 |" in text
     survivor = with_results(parts, {"race": race | {"rung": 2, "stopped_by": None}})
     assert survivor["description"] == with_results(parts, {})["description"]  # its results are those without a race
+
+
+def test_without_a_valid_experiment_there_is_no_best_one(
+    load_script: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    best = tmp_path / "consolidated/A/global_best_config.json"
+    write_json(best, {"model": "A", "best": None})
+    files: dict[str, Any] = {"plans": [], "metrics": [], "baseline": "", "manifest": "", "output": tmp_path / "x.json"}
+    with pytest.raises(UserError, match=r"^export: model 'A' has no valid experiment, so none is the best; name one"):
+        load_script("describe_export").main(best=[str(best)], settings={}, evaluation={}, **files)
