@@ -13,7 +13,11 @@ rule describe_export:
         baseline="<results>/baseline/{model}/metrics.json",
         manifest="<results>/models/{model}.json",
         code=study.source_files(
-            "export/describe.py", "naming.py", "recipe.py", "versions.py"
+            "evaluation/protocol.py",
+            "export/describe.py",
+            "naming.py",
+            "recipe.py",
+            "versions.py",
         ),
     output:
         "<results>/exports/{model}/{exported}.json",

@@ -192,6 +192,7 @@ rule analyse_recovery:
         samples=study.recovered.sample_files(checkpoints),
         code=study.source_files(
             "analysis/*.py",
+            "evaluation/protocol.py",
             "messages/catalogue.py",
             "messages/*.yaml",
             "naming.py",

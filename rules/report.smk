@@ -13,6 +13,7 @@ rule analyse:
         gradients=study.tables.gradient_files,
         code=study.source_files(
             "analysis/*.py",
+            "evaluation/protocol.py",
             "messages/catalogue.py",
             "messages/*.yaml",
             "serving/verdict_json.py",
@@ -62,6 +63,7 @@ rule analyse_study:
         ),
         code=study.source_files(
             "analysis/*.py",
+            "evaluation/protocol.py",
             "messages/catalogue.py",
             "messages/*.yaml",
             "statistics/*.py",
@@ -142,7 +144,7 @@ rule compare_structures:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     params:
-        experiments=study.sweep.names_of_model,
+        experiments=study.sweep.planned_names_of_model,
         models=study.reported_models,
         language=study.config.report.language,
     script:

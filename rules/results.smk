@@ -55,6 +55,7 @@ rule consolidate:
         experiments="<results>/consolidated/experiments.parquet",
         code=study.source_files(
             "analysis/*.py",
+            "evaluation/protocol.py",
             "messages/catalogue.py",
             "messages/*.yaml",
             "naming.py",

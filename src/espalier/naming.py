@@ -8,6 +8,8 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 """Pattern of names that become part of a path: no slash, no space, no leading dot."""
 BASELINE = "baseline"
 """Name of the unpruned model among the experiments."""
+CONTROL = "random"
+"""Criterion of the experiments that are the control of the others: it knows nothing of the model."""
 
 
 def experiment_name(method: str, ratio: float, *, seq_len: int | None, n_samples: int | None, seed: int | None) -> str:

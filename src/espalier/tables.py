@@ -359,7 +359,9 @@ class RecoveredExperiments(_Table):
     method: Series[pa.String] = pa.Field(description="Pruning method.")
     pruning_ratio: Series[float] = pa.Field(gt=0, lt=1, description="Requested share of all parameters.")
     acc_mean_rule: Series[pa.String] = pa.Field(description="Which accuracy of each task enters the mean.")
-    acc_mean_before: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Mean accuracy, pruned only.")
+    acc_mean_before: Series[float] = pa.Field(
+        ge=0, le=1, nullable=True, description="Mean accuracy, pruned only; null if a race stopped the experiment."
+    )
     acc_mean_after: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Mean accuracy, recovered.")
     ppl_before: Series[float] | None = pa.Field(
         alias=r"^ppl_before_.+", regex=True, gt=0, nullable=True, description="Perplexity of a text, pruned only."

@@ -5,6 +5,7 @@ import espalier.jobs.offline  # noqa: F401 (before all others)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from espalier.errors import UserError
 from espalier.export.describe import describe_export
 from espalier.files import read_json, write_json
 from espalier.jobs.log import workflow_job
@@ -19,6 +20,11 @@ def main(
     evaluation: dict[str, Any], output: Path,
 ) -> None:  # fmt: skip
     chosen = read_best_experiment(best[0]) if best else None
+    if chosen and chosen["best"] is None:
+        raise UserError(
+            f"export: model {chosen['model']!r} has no valid experiment, so none is the best; "
+            "name one under export.experiments"
+        )
     name = chosen["best"]["experiment"] if chosen else Path(plans[0]).parent.name
     plan = next(path for path in plans if Path(path).parent.name == name)
     results = next(path for path in metrics if Path(path).parent.name == name)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, analysis: str, experiments: str, layers: str, priors: list[tuple[str, int, str]], style: str | None,
+    *, analysis: str, experiments: str, layers: str, priors: list[tuple[str, int, int, str]], style: str | None,
     folder: Path, drawn: Path,
 ) -> None:  # fmt: skip
     content: dict[str, Any] = read_json(analysis)
     table = read_table(experiments)
     rows = {key: experiment_chart_rows(table, content, one) for key, one in content["by_ratio"].items()}
     kept = layer_chart_rows(read_table(layers), content["model"])
-    passes = prior_profiles([(calibration, length, read_table(path)) for calibration, length, path in priors])
+    passes = prior_profiles([(name, length, n, read_table(path)) for name, length, n, path in priors])
     with atomic_folder(folder) as temporary:
         hashes = write_figures(model_figures(Texts(), content, rows, kept, passes), temporary, style)
     write_json(drawn, {"svg_sha256": hashes})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def main(
-    *, analysis: str, recovery: list[str], experiments: str, layers: str, priors: list[tuple[str, int, str]],
+    *, analysis: str, recovery: list[str], experiments: str, layers: str, priors: list[tuple[str, int, int, str]],
     drawn: str, measured: list[str], models: list[str], with_structures: list[str], config: Mapping[str, Any],
     language: str, text: Path, html: Path,
 ) -> None:  # fmt: skip
@@ -37,7 +37,7 @@ def main(
         rows,
         layer_chart_rows(read_table(layers), model),
         language,
-        priors=prior_profiles([(calibration, length, read_table(path)) for calibration, length, path in priors]),
+        priors=prior_profiles([(name, length, n, read_table(path)) for name, length, n, path in priors]),
         drawn=read_drawn(html.parent / "figures", read_json(drawn)["svg_sha256"]),
         site=Site(models, with_structures, "../", f"{quote(model)}/report.html"),
         provenance=collect_provenance(table, config, [model]),

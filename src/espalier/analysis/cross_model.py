@@ -352,7 +352,7 @@ def _compare_best_of_family(family: str, best: list[BestConfig]) -> dict[str, An
 def _architecture(configs: list[BestConfig]) -> dict[str, Any]:
     reason = _not_comparable(configs)
     perplexities = [config.ppl for config in configs if config.ppl is not None]
-    same_text = len({config.ppl_text for config in configs}) == 1
+    same_text = len({(config.ppl_text, config.protocol) for config in configs}) == 1  # with other windows, no mean
     return {
         "acc_mean": None if reason else sum(config.acc_mean for config in configs) / len(configs),
         "ppl": sum(perplexities) / len(configs) if same_text and len(perplexities) == len(configs) else None,

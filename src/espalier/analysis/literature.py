@@ -8,7 +8,7 @@ the figure may then have been computed in another way.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from espalier.config.literature import Literature, PublishedFigure, PublishedProtocol
@@ -30,6 +30,9 @@ class StudySettings:
         stride: Tokens between the starts of two windows.
         texts: Names of the perplexity texts.
         calibration: Name of the calibration text.
+        task_fewshots: Solved examples of tasks, groups or tags that have a number of their own.
+        chat_template: Whether prompts are written with the chat template.
+        max_tokens: Number of first tokens that are read, of each perplexity text that is not read whole.
     """
 
     models: Mapping[str, str]
@@ -39,6 +42,15 @@ class StudySettings:
     stride: int
     texts: Sequence[str]
     calibration: str
+    task_fewshots: Mapping[str, int] = field(default_factory=dict)
+    chat_template: bool = False
+    max_tokens: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def solved_examples(self) -> int | list[str]:
+        """Solved examples: one number, or that of most tasks and that of each task with its own."""
+        own = [f"{name}: {number}" for name, number in self.task_fewshots.items()]
+        return [str(self.num_fewshot), *own] if own else self.num_fewshot
 
 
 def with_literature(summary: Mapping[str, Any], literature: Literature, settings: StudySettings) -> dict[str, Any]:
@@ -135,7 +147,8 @@ def differences(
         yield from _calibration_differences(protocol, row, settings)
     if figure.accuracy or figure.acc_mean is not None:
         yield from differ("accuracy", protocol.accuracy, row["acc_mean_rule"])
-        yield from differ("num_fewshot", protocol.num_fewshot, settings.num_fewshot)
+        yield from differ("num_fewshot", protocol.num_fewshot, settings.solved_examples)
+        yield from differ("chat_template", False, settings.chat_template)
         yield from differ("tasks", sorted(figure.accuracy) or None, sorted(row["tasks"]))
         yield from differ("limit", None, settings.limit)
     if figure.perplexity and row["ppl_text"]:
@@ -144,6 +157,7 @@ def differences(
             yield {"code": "text", "published": None if named == ["unnamed"] else named, "own": row["ppl_text"]}
         yield from differ("ppl_window", protocol.ppl_window, settings.window)
         yield from differ("ppl_stride", protocol.ppl_stride, settings.stride)
+        yield from differ("max_tokens", None, settings.max_tokens.get(row["ppl_text"]))
 
 
 def _calibration_differences(

@@ -17,8 +17,7 @@ import pandas as pd
 from espalier.analysis.message_json import english, reason_fields
 from espalier.errors import UserError
 from espalier.messages.catalogue import Message
-from espalier.naming import BASELINE, ratio_key
-from espalier.planning.criteria import CONTROL
+from espalier.naming import BASELINE, CONTROL, ratio_key
 
 STOPPED = "reason.stopped_in_race"
 REQUIRED_COLUMNS = (

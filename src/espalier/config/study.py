@@ -159,13 +159,24 @@ class StudyConfig(Section):
 
         Sandbox texts are not checked: the sandbox writes different texts for each purpose.
         """
-        return [
+        return self._revision_problems() + [
             f"{section}: {source.dataset!r}{'' if source.is_local else f' split {source.split!r}'} is also "
             f"evaluation.perplexity.texts[{i}]; {use} on another {'file' if source.is_local else 'split or dataset'}"
             for section, use, source in self._used_texts
             for i, text in enumerate(self.evaluation.perplexity.texts)
             if text.same_text(source)
         ]
+
+    def _revision_problems(self) -> list[str]:
+        """Return a line if recovery names the calibration text in another revision, in which documents have moved."""
+        own, calibration = self.recovery.text if self.recovery else None, self.calibration
+        if own is None or not own.is_hub or not own.same_text(calibration) or own.revision == calibration.revision:
+            return []
+        problem = (
+            f"recovery.text.revision: got {own.revision!r}, but calibration reads the same split at revision "
+            f"{calibration.revision!r}, and fine-tuning leaves out its documents; give the same revision"
+        )
+        return [problem]
 
     def warnings(self) -> list[str]:
         """Return one line for each choice that is allowed but doubtful, or does not hold for every model."""

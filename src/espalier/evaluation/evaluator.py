@@ -40,7 +40,7 @@ from espalier.models.padding import pad_widths, width_multiple
 from espalier.models.surgery import copy_sharing_tensors, prune
 from espalier.planning.plan import Plan
 from espalier.scoring.compiled import compile_layers
-from espalier.scoring.requests import Score, Tokens
+from espalier.scoring.requests import Score, Tokens, is_truncated
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,14 +68,12 @@ class DocumentAnswers:
 
     Attributes:
         scores: Score of each request of these documents.
-        n_truncated: Number of these documents that were truncated to the model's context, by task.
         perplexity: Entries of `metrics.json` of all texts; empty if not measured.
         n_params: Parameters of the model.
         timing_s: Seconds of each part of the work.
     """
 
     scores: Mapping[RequestKey, Score]
-    n_truncated: Mapping[str, int]
     perplexity: Mapping[str, Any]
     n_params: int
     timing_s: Mapping[str, float]
@@ -305,9 +303,7 @@ class Evaluator:
                 perplexity = _measure_perplexities(
                     model, self._tokenizer, self._requests, self._protocol, self._settings.token_budget
                 )
-        return DocumentAnswers(
-            dict(zip(keys, scores, strict=True)), dict(lm.n_truncated), perplexity, n_params, stopwatch.seconds
-        )
+        return DocumentAnswers(dict(zip(keys, scores, strict=True)), perplexity, n_params, stopwatch.seconds)
 
     def summarise(self, answers: DocumentAnswers) -> EvaluationResult:
         """Compute the results of an evaluation from the answers to some of its documents. Loads no weights.
@@ -316,7 +312,10 @@ class Evaluator:
             UserError: If a task has no answers, or the task has changed.
         """
         lm = AnsweredLM(answers.scores, self._tokenizer, self._protocol.add_bos)
-        lm.n_truncated.update(answers.n_truncated)
+        # Counted here, because some of the documents may have been answered for a later rung, or by an older race.
+        limit, requests = context_of_manifest(self._manifest), self._requests.requests
+        cut = {key[:2] for key in answers.scores if key in requests and is_truncated(requests[key], limit)}
+        lm.n_truncated.update(Counter(task for task, _ in cut))
         lm.n_encoded_apart = dict(self._requests.n_encoded_apart)
         multiple_choice = evaluate_answers(lm, self._tasks, self._protocol, self._requests.n_skipped)
         metrics = {"n_params": answers.n_params, **_metrics(multiple_choice, answers.perplexity, self._protocol)}

@@ -10,6 +10,7 @@ from espalier.models.architecture import EXPERT, LAYER
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions
 
+_MEAN = "mean accuracy"
 _ALLOCATIONS = {
     "global": "across the model",
     "uniform": "within a layer",
@@ -64,6 +65,7 @@ def protocol_lines(description: Mapping[str, Any]) -> list[str]:
     if protocol != description["baseline"]["protocol"]:
         raise ValueError("metrics of different protocols are never set side by side")
     limit = f"the first {protocol['limit']}" if protocol["limit"] else "all"
+    race = description["results"].get("race")
     shots = protocol["num_fewshot"]
     joined = ", ".join(f"{name}: {number}" for name, number in protocol.get("task_fewshots", {}).items())
     shown = f"{shots or 'no'} solved examples{f' ({joined})' if joined else ''}"
@@ -74,6 +76,11 @@ def protocol_lines(description: Mapping[str, Any]) -> list[str]:
         f"{'as the tokenizer does' if protocol['add_bos'] is None else protocol['add_bos']}."
     )
     lines = [tasks]
+    if race:
+        lines.append(
+            f"A race stopped this model after {race['n_documents']:,} of these documents. Its accuracies rest on them "
+            "alone, so those of the base model are beside them only for tasks that it answered completely."
+        )
     if description["results"]["perplexity"]:
         lines.append(f"Perplexity: windows of {protocol['window']} tokens by {protocol['stride']}, each token once.")
     dtype = description["results"]["dtype"]
@@ -86,6 +93,8 @@ def result_rows(results: Mapping[str, Any], baseline: Mapping[str, Any]) -> list
     """Return one row for each result of the pruned model, with the result of the base model beside it."""
     pairs = [*_numbers(results)]
     others = dict(_numbers(baseline))
+    if "race" in results:  # the two means are over different documents
+        del others[_MEAN]
     return [{"name": name, "pruned": number, "baseline": others.get(name, "-")} for name, number in pairs]
 
 
@@ -174,7 +183,7 @@ def _calibration(calibration: Mapping[str, Any], settings: Mapping[str, Any]) ->
 
 
 def _numbers(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "mean accuracy", f"{results['acc_mean']['value']:.4f}"
+    yield _MEAN, f"{results['acc_mean']['value']:.4f}"
     for task, found in results["tasks"].items():
         for metric, number in found["metrics"].items():
             error = "" if number["stderr"] is None else f" ± {number['stderr']:.4f}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, mean_accuracy
 from espalier.naming import BASELINE
 from espalier.recipe import check_settings, evaluation_settings, weights_hash
 
@@ -34,32 +35,46 @@ def describe_export(
         metrics: Content of the experiment's `metrics.json`.
         baseline: Content of the unpruned model's `metrics.json`.
         best: Content of `global_best_config.json` if the experiment is exported as the best one, else None.
-        settings: Configured `base` (name, family, kind, hub, revision) and `calibration` (dataset, config, split), and
-            `stock` if only stock checkpoints are wanted.
+        settings: Configured `base` (name, family, kind, hub, revision) and `calibration` (dataset, config, split),
+            `stock` if only stock checkpoints are wanted, and `acc_mean_rule` unless it is the default.
         manifest: Manifest of the model.
         experiment: Name of the experiment.
         evaluation: Configured `protocol` and `dtype`.
 
     Raises:
         UserError: If the plan or the metrics belong to another model or experiment, or were made from other weights or
-            another plan, or with another protocol or dtype.
+            another plan, or with another protocol or dtype, or if a task has no metric for the rule of the mean.
     """
     _check_results(plan, metrics, baseline, manifest=manifest, experiment=experiment, evaluation=evaluation)
     recipe = metrics["recipe"]["settings"]
+    rule = settings.get("acc_mean_rule", ACC_NORM_ELSE_ACC)
     return {
         "chosen": None if best is None else {"pruning_ratio": best["pruning_ratio"], "by": "acc_mean"},
-        **settings,
+        **{key: value for key, value in settings.items() if key != "acc_mean_rule"},
         "plan": dict(plan),
         "results": {
-            **{key: metrics[key] for key in _RESULTS},
+            **_results(metrics, rule),
             "weights": recipe["weights"],
             "plan": recipe["plan"],
             "dtype": recipe["dtype"],
             "adapter": recipe.get("adapter"),
             **({"trained_weights": recipe["trained_weights"]} if recipe.get("trained_weights") else {}),
         },
-        "baseline": {key: baseline[key] for key in _RESULTS},
+        "baseline": _results(baseline, rule),
     }
+
+
+def _results(metrics: Mapping[str, Any], rule: str) -> dict[str, Any]:
+    """Return the results for the model card, with the mean accuracy by the rule of the reports.
+
+    `metrics.json` has the mean by the default rule. `race` is added if a race stopped the experiment, whose results
+    then rest on some of the documents.
+    """
+    mean, race = metrics["acc_mean"], metrics.get("race") or {}
+    if rule != mean["rule"]:
+        mean = {"value": mean_accuracy(metrics["tasks"], rule), "rule": rule, "n_tasks": len(metrics["tasks"])}
+    stopped = {"race": {"n_documents": race["n_documents"]}} if race.get("stopped_by") else {}
+    return {**{key: metrics[key] for key in _RESULTS}, "acc_mean": mean, **stopped}
 
 
 def _check_results(

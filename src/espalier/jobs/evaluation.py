@@ -274,10 +274,8 @@ def _complete(evaluator: Evaluator, plan: Plan, answered: ExperimentAnswers) -> 
     rest = evaluator.answer(plan, documents - answered.documents, with_perplexity=not answered.perplexity)
     logger.info("%d of %d documents were answered in a race", len(answered.documents), len(documents))
     scores = {**scores_of(answered, documents), **rest.scores}
-    answered.add(rest.n_truncated, rest.perplexity, rest.n_params, rest.timing_s)
-    return evaluator.summarise(
-        DocumentAnswers(scores, answered.n_truncated, answered.perplexity, answered.n_params, answered.timing_s)
-    )
+    answered.add(rest.perplexity, rest.n_params, rest.timing_s)
+    return evaluator.summarise(DocumentAnswers(scores, answered.perplexity, answered.n_params, answered.timing_s))
 
 
 def scores_of(answered: ExperimentAnswers, documents: Collection[Document]) -> dict[RequestKey, Score]:

@@ -184,8 +184,7 @@ class RaceJob:
             rows = [(*key, score.loglikelihood, score.is_greedy) for key, score in found.scores.items()]
             columns = ["task", "doc_id", "choice", "loglikelihood", "is_greedy"]
             content = {
-                "n_truncated": dict(found.n_truncated), "perplexity": dict(found.perplexity),
-                "n_params": found.n_params, "timing_s": dict(found.timing_s),
+                "perplexity": dict(found.perplexity), "n_params": found.n_params, "timing_s": dict(found.timing_s),
             }  # fmt: skip
             answers.write_part(folder, recipe, pd.DataFrame(rows, columns=columns), content)
 
@@ -205,7 +204,7 @@ class RaceJob:
         found, wanted = self._answers[name].read(), self._record.documents(standing.rung)
         scores = scores_of(found, wanted)
         perplexity = found.perplexity if standing.with_perplexity else {}
-        answers = DocumentAnswers(scores, found.n_truncated, perplexity, found.n_params, found.timing_s)
+        answers = DocumentAnswers(scores, perplexity, found.n_params, found.timing_s)
         result = self._job.evaluator.summarise(answers)
         with self._store.new_entry(standing.key) as folder:
             write_with_schema(folder / SAMPLES, result.samples, Samples)

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-CONTROL = "random"
-"""The criterion of experiments that are the control of the others: it knows nothing of the model."""
 Statistic = Literal["gradient", "squared_gradient", "input_norm", "expert_output"]
 
 

@@ -126,29 +126,30 @@ class PriorProfile:
     Attributes:
         calibration: Name of the calibration set.
         seq_len: Tokens per sequence.
-        n_samples: Number of sequences that the priors are averaged over.
+        n_sequences: Number of sequences that the priors are averaged over.
         loss_increase: Increase of the loss without the layer, by layer.
         cosine_distance: Cosine distance between input and output of the layer, by layer.
     """
 
     calibration: str
     seq_len: int
-    n_samples: int
+    n_sequences: int
     loss_increase: Sequence[float]
     cosine_distance: Sequence[float]
 
 
-def prior_profiles(tables: Sequence[tuple[str, int, pd.DataFrame]]) -> list[PriorProfile]:
+def prior_profiles(tables: Sequence[tuple[str, int, int, pd.DataFrame]]) -> list[PriorProfile]:
     """Return the priors of whole layers over depth, at the largest sample count of each setting.
 
     Args:
-        tables: Calibration set, sequence length and table of priors of each pass (`priors/` of a study).
+        tables: Calibration set, sequence length, number of sequences that the priors at the largest count are averaged
+            over, and table of priors of each pass (`priors/` of a study).
     """
     profiles = []
-    for calibration, seq_len, table in tables:
+    for calibration, seq_len, n_sequences, table in tables:
         layers = table[(table["scope"] == "layer") & (table["n_samples"] == table["n_samples"].max())]
         layers = layers.sort_values("layer")
         if len(layers):
             values = [[float(value) for value in layers[name]] for name in ("loss_increase", "cosine_distance")]
-            profiles.append(PriorProfile(calibration, seq_len, int(layers["n_samples"].iloc[0]), *values))
+            profiles.append(PriorProfile(calibration, seq_len, n_sequences, *values))
     return profiles

@@ -97,7 +97,7 @@ class AnswerStore:
             folder: Folder of the new entry.
             recipe: Its `part_recipe`.
             answers: Columns task, doc_id, choice, loglikelihood and is_greedy.
-            content: `n_truncated`, `perplexity`, `n_params` and `timing_s`.
+            content: `perplexity`, `n_params` and `timing_s`.
         """
         from espalier.tables import Samples, column_metadata
 
@@ -111,10 +111,7 @@ class AnswerStore:
         if Store(self._store).has(self.key):
             metrics = read_json(self._store / self.key / METRICS)
             found.frames.append(read_table(self._store / self.key / SAMPLES)[_COLUMNS])
-            found.add(
-                {name: task["n_truncated"] or 0 for name, task in metrics["tasks"].items()},
-                metrics["perplexity"], metrics["n_params"], metrics.get("timing_s", {}),
-            )  # fmt: skip
+            found.add(metrics["perplexity"], metrics["n_params"], metrics.get("timing_s", {}))
             return found
         if not self._folder.is_dir():
             return found
@@ -124,7 +121,7 @@ class AnswerStore:
             if parts.has(entry.name):
                 content = read_json(entry / PART)
                 found.frames.append(read_table(entry / ANSWERS))
-                found.add(content["n_truncated"], content["perplexity"], content["n_params"], content["timing_s"])
+                found.add(content["perplexity"], content["n_params"], content["timing_s"])
         return found
 
 
@@ -134,24 +131,18 @@ class ExperimentAnswers:
 
     Attributes:
         frames: Tables of answers. A document may be in several.
-        n_truncated: Number of truncated documents, by task.
         perplexity: Entries of `metrics.json`; empty if not measured.
         n_params: Parameters of the pruned model; 0 if there is no part.
         timing_s: Seconds of each part of the work.
     """
 
     frames: list[pd.DataFrame] = field(default_factory=list)
-    n_truncated: dict[str, int] = field(default_factory=dict)
     perplexity: dict[str, Any] = field(default_factory=dict)
     n_params: int = 0
     timing_s: dict[str, float] = field(default_factory=dict)
 
-    def add(
-        self, n_truncated: Mapping[str, int], perplexity: Mapping[str, Any], n_params: int, timing: Mapping[str, float]
-    ) -> None:
+    def add(self, perplexity: Mapping[str, Any], n_params: int, timing: Mapping[str, float]) -> None:
         """Add what a part knows besides its answers."""
-        for task, n in n_truncated.items():
-            self.n_truncated[task] = self.n_truncated.get(task, 0) + n
         for name, seconds in timing.items():
             self.timing_s[name] = self.timing_s.get(name, 0.0) + seconds
         self.perplexity |= perplexity

@@ -144,4 +144,10 @@ def _recovered_row(
 
 def _before(before: Mapping[Any, Any], texts: Sequence[str]) -> dict[str, Any]:
     row = {key: before[key] for key in ("model", "experiment", "method", "pruning_ratio", "acc_mean_rule")}
-    return row | {"acc_mean_before": before["acc_mean"]} | {f"ppl_before_{t}": before[f"ppl_{t}"] for t in texts}
+    # An experiment that a race stopped has answered some of the documents, and after recovery it answers all.
+    is_stopped = pd.notna(before.get("race_stopped_by"))
+    return (
+        row
+        | {"acc_mean_before": None if is_stopped else before["acc_mean"]}
+        | {f"ppl_before_{t}": before[f"ppl_{t}"] for t in texts}
+    )

@@ -6,6 +6,7 @@ Rounding pads MLP widths with channels of zeros. This is always possible and doe
 silu(0) * 0 = 0. Its cost is
 
     added_params           = sum over layers of (ceil(width / multiple) * multiple - width) * mlp_channel_params
+                             (of kept experts only, where a layer has experts)
     removed_param_fraction = (removed_params - added_params) / total_params      (negative if more is added)
 
 Layers without MLP channels are not padded. Parameters of stubs are not counted.
@@ -311,8 +312,8 @@ def rounding_costs(kept: KeptCounts, structure: ModelSizes) -> list[RoundingCost
     costs = []
     for multiple in MULTIPLES:
         added = [
-            -kept_channels % multiple * layer.mlp_channel_params
-            for kept_channels, layer in zip(kept.mlp_channels, structure.layers, strict=True)
+            layer.kept_params(0, -n_channels % multiple, n_experts)[1]
+            for n_channels, n_experts, layer in zip(kept.mlp_channels, kept.kept_experts, structure.layers, strict=True)
         ]
         removed = structure.total_params - kept.n_params(structure) - sum(added)
         costs.append(RoundingCost(multiple, sum(map(bool, added)), sum(added), removed / structure.total_params))

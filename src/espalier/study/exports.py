@@ -9,6 +9,7 @@ from typing import Any
 from espalier.config.base import BEST
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
+from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC
 from espalier.study.failures import Job
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.recovery_results import trained_files
@@ -49,9 +50,17 @@ class Exports:
 
     @property
     def exported(self) -> list[tuple[str, str]]:
-        """Pairs of model and exported name: `best`, and the configured experiments that the model has."""
-        wanted = (BEST, *self._config.export.experiments)
-        return [(model, name) for model in self._models for name in wanted if name in self._names(model)]
+        """Pairs of model and exported name: `best`, and the configured experiments that the model has.
+
+        A model without experiments at the headline ratio has no best one.
+        """
+        named = self._config.export.experiments
+        return [
+            (model, name)
+            for model in self._models
+            for name in ((BEST, *named) if self._sweep.at_headline(model) else named)
+            if name in self._names(model)
+        ]
 
     @property
     def name_pattern(self) -> str:
@@ -87,13 +96,17 @@ class Exports:
         return trained_files(self._config, self._paths, wildcards.model, name.removesuffix(RECOVERED))
 
     def settings(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Return the configured base model and calibration text for the model card, and `stock` if it is set."""
+        """Return the configured base model and calibration text for the model card.
+
+        `stock` and `acc_mean_rule` are added if they are not the default, so that older exports stay valid.
+        """
         model = self._models[wildcards.model]
         base = model.model_dump(include={"name", "family", "kind", "hub", "revision"})
         return {
             "base": base,
             "calibration": self._config.calibration.model_dump(include={"dataset", "config", "split"}),
             **({"stock": True} if self._config.export.stock else {}),
+            **({} if (rule := self._config.report.acc_mean_rule) == ACC_NORM_ELSE_ACC else {"acc_mean_rule": rule}),
         }
 
     def description(self, wildcards: Wildcards) -> str:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.study import StudyConfig
+from espalier.naming import ratio_key
 from espalier.study.experiments import Experiment
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.study.paths import CACHE, Paths, Wildcards
@@ -155,8 +156,20 @@ class Failures:
             self._why_no_plan(experiment, cache)
             or cache.first_failure(("requests", experiment.model), partial(self._request_jobs, experiment.model))
             or own.failure()
+            or self._why_no_race(experiment, cache)
             or self._reason_of_0_1_0("evaluate", names)
         )
+
+    def _why_no_race(self, experiment: Experiment, cache: _FailureCache) -> str | None:
+        """Return why an experiment cannot race: the plans of all experiments of its race are inputs of its job."""
+        if self._config.evaluation.racing is None:
+            return None
+        for other in self._sweep.experiments_of_model(experiment.model):
+            if ratio_key(other.pruning_ratio) == ratio_key(experiment.pruning_ratio):
+                has_plan = Path(self._paths.of("plan", other.model, other.name)).exists()
+                if not has_plan and (reason := self._why_no_plan(other, cache)):
+                    return f"race: experiment {other.name} has no plan: {reason}"
+        return None
 
     def _why_not_recovered(self, experiment: Experiment, cache: _FailureCache) -> str | None:
         names = (experiment.model, experiment.name)

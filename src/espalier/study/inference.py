@@ -114,8 +114,12 @@ class InferenceTimings:
             return True
 
     def _requested(self) -> list[tuple[str, str]]:
-        """Return pairs of model and configured experiment, or `best`. Experiments that a model lacks are skipped."""
+        """Return pairs of model and configured experiment, or `best`. Experiments that a model lacks are skipped.
+
+        So is `best` of a model without experiments at the headline ratio.
+        """
         names = self._inference.experiments if self._inference else ()
         having = {(one.model, one.name) for one in self._sweep.experiments}
         pairs = [(model, name) for model in self._models for name in names]
-        return [pair for pair in pairs if pair[1] == BEST or pair in having]
+        having |= {(model, BEST) for model in self._models if self._sweep.at_headline(model)}
+        return [pair for pair in pairs if pair in having]

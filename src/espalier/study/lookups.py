@@ -114,16 +114,26 @@ class Study:
 
     @property
     def literature_settings(self) -> dict[str, Any]:
-        """Settings that published figures are compared with (`analysis.literature.StudySettings`)."""
+        """Settings that published figures are compared with (`analysis.literature.StudySettings`).
+
+        Those after `calibration` are left out at their defaults, so that pages of older versions stay valid.
+        """
         evaluation = self.config.evaluation
+        texts = evaluation.perplexity.texts
+        added = {
+            "task_fewshots": evaluation.task_fewshots,
+            "chat_template": evaluation.chat_template,
+            "max_tokens": {text.name: text.max_tokens for text in texts if text.max_tokens is not None},
+        }
         return {
             "models": {model.name: model.hub or Path(model.path or "").name for model in self.config.models},
             "num_fewshot": evaluation.num_fewshot,
             "limit": evaluation.limit,
             "window": evaluation.perplexity.window,
             "stride": evaluation.perplexity.stride,
-            "texts": [text.name for text in evaluation.perplexity.texts],
+            "texts": [text.name for text in texts],
             "calibration": self.config.calibration.name,
+            **{key: value for key, value in added.items() if value},
         }
 
     # -- names ---------------------------------------------------------------------------------------------------
@@ -150,8 +160,12 @@ class Study:
 
     @property
     def models_with_structures(self) -> list[str]:
-        """Names of the models for which the rule `compare_structures` compares pruned and unpruned layers."""
-        return [*self.models, *self.legacy.models_with_structures]
+        """Names of the models for which the rule `compare_structures` compares pruned and unpruned layers.
+
+        If results may be missing, models without a manifest are left out, as in `reported_models`.
+        """
+        reported = self.reported_models
+        return [*(name for name in self.models if name in reported), *self.legacy.models_with_structures]
 
     @staticmethod
     def constraint_of(names: Iterable[str]) -> str:

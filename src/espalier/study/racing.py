@@ -7,8 +7,7 @@ from typing import Any
 
 from espalier.config.study import StudyConfig
 from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC
-from espalier.naming import ratio_key
-from espalier.planning.criteria import CONTROL
+from espalier.naming import CONTROL, ratio_key
 from espalier.study.experiments import Experiment
 from espalier.study.paths import Paths, Wildcards
 from espalier.study.sweep import Sweep

@@ -53,9 +53,7 @@ class RecoverySettings:
     def is_own_text(self) -> bool:
         """Whether the recovery text is different from the calibration text."""
         calibration, source = self._config.calibration, self.source
-        if source is calibration:
-            return False
-        return source.dataset == SANDBOX or not (source.same_dataset(calibration) and source.split == calibration.split)
+        return source is not calibration and not source.same_text(calibration)
 
     @property
     def text(self) -> str:

@@ -139,16 +139,10 @@ class RecoveryResults:
     def _names(self, model: str, checkpoints: Checkpoints | None) -> set[str]:
         named = set(recovery_section(self._config).experiments)
         wanted = named.intersection(experiment.name for experiment in self._sweep.experiments_of_model(model))
+        at_headline = {experiment.name for experiment in self._sweep.at_headline(model)}
         if ALL in named:
-            ratio = self._config.report.ratio or max(
-                (e.pruning_ratio for e in self._sweep.experiments_of_model(model)), default=None
-            )
-            wanted |= {
-                experiment.name
-                for experiment in self._sweep.experiments_of_model(model)
-                if experiment.pruning_ratio == ratio
-            }
-        elif BEST in named:
+            wanted |= at_headline
+        elif BEST in named and at_headline:
             wanted.add(self._best(model, checkpoints))
         return wanted
 

@@ -11,6 +11,7 @@ from typing import Any
 from espalier.config.grid import Method
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
+from espalier.naming import ratio_key
 from espalier.study.experiments import Experiment, experiments_of
 from espalier.study.paths import Paths, Wildcards
 
@@ -69,9 +70,23 @@ class Sweep:
         """Return the experiments of one model; none for an imported model."""
         return self._experiments.get(model, [])
 
+    def at_headline(self, model: str) -> list[Experiment]:
+        """Return the experiments of a model at the headline ratio: `report.ratio`, or else its own largest ratio.
+
+        `best` is one of them. There is none if the grid of the model does not have `report.ratio`.
+        """
+        experiments = self.experiments_of_model(model)
+        ratio = self._config.report.ratio or max((one.pruning_ratio for one in experiments), default=0.0)
+        return [one for one in experiments if ratio_key(one.pruning_ratio) == ratio_key(ratio)]
+
     def names_of_model(self, wildcards: Wildcards) -> list[str]:
         """Return the names of the experiments of one model."""
         return [experiment.name for experiment in self.experiments_of_model(wildcards.model)]
+
+    def planned_names_of_model(self, wildcards: Wildcards) -> list[str]:
+        """Return the names of the experiments of one model; if results may be missing, only those with a plan."""
+        plans = {self._paths.of("plan", wildcards.model, name): name for name in self.names_of_model(wildcards)}
+        return [plans[path] for path in self.available(plans)]
 
     def files(self, pattern: str) -> list[str]:
         """Return the path of every experiment: the pattern with `{model}` and `{experiment}` filled in."""

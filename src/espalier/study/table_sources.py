@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from espalier.calibration.sample_counts import n_prior_sequences
 from espalier.config.models import ModelEntry
 from espalier.config.study import StudyConfig
 from espalier.naming import BASELINE
@@ -89,27 +90,31 @@ class TableSources:
         """Return the tables of `gradient_passes`."""
         return [table for _, _, table in self.gradient_passes(wildcards)]
 
-    def prior_passes(self, wildcards: Wildcards) -> list[tuple[str, int, str]]:
-        """Return the calibration set, sequence length and table of each pass of one model that measures priors.
+    def prior_passes(self, wildcards: Wildcards) -> list[tuple[str, int, int, str]]:
+        """Return each pass of one model that measures priors.
 
+        These are its calibration set, sequence length, number of sequences of its largest sample count, and table.
         Figures show the priors. A table that was deleted after its experiments were evaluated is left out, so that no
         figure causes a pass.
         """
         experiments = [e for e in self._sweep.experiments_of_model(wildcards.model) if e.needs_priors and e.seq_len]
-        passes: dict[tuple[str, int, str], list[str]] = {}
+        passes: dict[tuple[str, int, str], list[Experiment]] = {}
         for e in experiments:
             table = self._sweep.prior_table_of(e)
-            found = passes.setdefault((self._sweep.calibration_of(e), e.seq_len or 0, table), [])
-            found.append(self._paths.of("evaluate", e.model, e.name))
+            passes.setdefault((self._sweep.calibration_of(e), e.seq_len or 0, table), []).append(e)
+        configured = self._config.calibration.prior_samples
         return sorted(
-            one
-            for one, metrics in passes.items()
-            if Path(one[2]).exists() or not (self._sweep.allows_missing or all(Path(path).exists() for path in metrics))
+            (calibration, seq_len, n_prior_sequences(max(e.n_samples or 1 for e in of_pass), configured), table)
+            for (calibration, seq_len, table), of_pass in passes.items()
+            if Path(table).exists() or not (self._sweep.allows_missing or all(map(self._is_evaluated, of_pass)))
         )
+
+    def _is_evaluated(self, experiment: Experiment) -> bool:
+        return Path(self._paths.of("evaluate", experiment.model, experiment.name)).exists()
 
     def prior_files(self, wildcards: Wildcards) -> list[str]:
         """Return the tables of `prior_passes`."""
-        return [table for _, _, table in self.prior_passes(wildcards)]
+        return [table for *_, table in self.prior_passes(wildcards)]
 
     @cached_property
     def _entries(self) -> list[dict[str, Any]]:

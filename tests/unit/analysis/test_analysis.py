@@ -305,7 +305,9 @@ def test_models_of_different_protocols_are_not_ranked_together() -> None:
     assert pair["relative_change"] is None
     assert pair["common_settings"]["difference"] is None
     assert summary["overall_best"] is None
+    assert summary["architecture_comparison"]["F"]["ppl"] is None  # windows may differ, too
     assert analyse_study(rows)["overall_best"]["model"] == "N"
+    assert analyse_study(rows)["architecture_comparison"]["F"]["ppl"] == 10.0
 
 
 def compare_pair(base: list[dict[str, Any]], instruct: list[dict[str, Any]], *protocols: str | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Published figures beside a study's: which are shown, each difference in protocol, and the section of the reports."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,6 +80,23 @@ def test_each_difference_is_named(
 def test_a_limit_is_a_difference() -> None:
     limited = StudySettings({"A": "org/model"}, 0, 100, 2048, 512, ["wikitext2"], "c4")
     assert found(settings=limited) == [{"code": "limit", "published": None, "own": 100}]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_settings_of_single_tasks_and_texts_are_differences(language: str) -> None:
+    settings = replace(SETTINGS, task_fewshots={"boolq": 5}, chat_template=True, max_tokens={"wikitext2": 5000})
+    assert found(settings=settings) == [
+        {"code": "num_fewshot", "published": 0, "own": ["0", "boolq: 5"]},
+        {"code": "chat_template", "published": False, "own": True},
+        {"code": "max_tokens", "published": None, "own": 5000},
+    ]
+    assert found(settings=replace(SETTINGS, max_tokens={"ptb": 5000})) == []  # the row has the other text
+    texts = Texts(language)
+    content = with_literature({"by_ratio": {"20": {"best_configs": [ROW]}}}, literature(FIGURE), settings)
+    (section,) = literature_sections(texts, content["by_ratio"]["20"])
+    assert section.tables[0].rows[-1][-1] == "D1, D2, D3"
+    assert texts("list.separator").join(["0", "boolq: 5"]) in section.remarks[0]
+    assert texts("x.literature.all_documents") in section.remarks[2]
 
 
 def test_an_unpruned_model_has_neither_calibration_nor_share() -> None:

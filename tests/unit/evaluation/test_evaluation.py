@@ -26,7 +26,7 @@ from espalier.errors import UserError
 from espalier.evaluation import evaluator
 from espalier.evaluation.build_requests import build_or_reuse, check_tokenizer, encode_text, tokenizer_fingerprint
 from espalier.evaluation.definitions import packaged_tasks, unknown_task_problems
-from espalier.evaluation.evaluator import Evaluator, evaluate_model
+from espalier.evaluation.evaluator import DocumentAnswers, Evaluator, evaluate_model
 from espalier.evaluation.language_model import EspalierLM, RequestEncoder
 from espalier.evaluation.protocol import Protocol, TextProtocol, mean_accuracy, task_accuracy
 from espalier.evaluation.racing import race_order
@@ -48,7 +48,7 @@ from espalier.sandbox.splits import splits
 from espalier.sandbox.tasks import TASKS
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import World
-from espalier.scoring.requests import Request
+from espalier.scoring.requests import Request, Score
 from espalier.tables import Samples
 from tests.unit.conftest import random_model
 from tests.unit.scoring.reference import plain_score
@@ -329,6 +329,23 @@ def test_a_race_answers_a_group_in_proportion(grouped: Callable[[str, int], Eval
     assert {task: len(values) for task, values in right.items()} == {"piqa": 25, "xwinograd": 74}
     assert group["metrics"]["acc"]["value"] == right["xwinograd"][place].mean()
     assert found.metrics["tasks"]["piqa"]["metrics"]["acc_norm"]["value"] == right["piqa"].mean()
+
+
+@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+def test_only_truncated_documents_that_count_are_counted(
+    grouped: Callable[[str, int], Evaluator], tmp_path: Path
+) -> None:
+    """A race that stops an experiment leaves out what it has answered besides, such as in a whole evaluation."""
+    grouped("truncate", 512)
+    requests = read_requests(tmp_path / "requests/A.parquet").requests
+    limit = sorted(len(one.context) + len(one.continuation) for one in requests.values())[len(requests) // 2]
+    shared = grouped("truncate", limit)
+    too_long = {key[:2] for key, one in requests.items() if len(one.context) + len(one.continuation) > limit + 1}
+    some = {key: Score(0.0, is_greedy=False) for key in requests if key.doc_id % 2 or key.task == "xwinograd_pt"}
+    tasks = shared.summarise(DocumentAnswers(some, {}, 0, {})).metrics["tasks"]
+    for name, found in tasks.items():
+        counted = {key[:2] for key in some if key.task.startswith(name)} & too_long
+        assert 0 < found["n_truncated"] == len(counted) < len({one for one in too_long if one[0].startswith(name)})
 
 
 @pytest.mark.parametrize("architecture", ["llama"], indirect=True)

@@ -1,6 +1,6 @@
 """Fixtures of the export tests: a random model with a tokenizer, a plan, and made-up results of the plan."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,19 @@ def source_in(
     return Source(folder, manifest, description_of(manifest, plan, structure), plan)
 
 
-def description_of(manifest: dict[str, Any], plan: Plan, structure: ModelSizes) -> dict[str, Any]:
-    """Return the description of the export of a plan, with made-up results."""
+def description_of(
+    manifest: dict[str, Any], plan: Plan, structure: ModelSizes, *, measured: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the description of the export of a plan, with made-up results.
+
+    Args:
+        manifest: Manifest of the base model.
+        plan: The plan.
+        structure: Sizes of the base model.
+        measured: Content of `metrics.json` in place of the made-up one.
+        settings: Further settings of `describe_export`.
+    """
     weights = sha256_of_json(manifest["files"])
     selection = {"freeze_first_layers": 1, "freeze_last_layers": 0, "max_layer_ratio": 1.0}
     method = {"criterion": "random", "scope": "none", "prior": "loss_increase", "allocation": "global"}
@@ -100,7 +111,7 @@ def description_of(manifest: dict[str, Any], plan: Plan, structure: ModelSizes) 
     }  # fmt: skip
     metrics |= {
         "model": "A", "experiment": "random-p50",
-        "recipe": evaluation_recipe(manifest, content, **evaluation, requests="0"),
+        "recipe": evaluation_recipe(manifest, content, **evaluation, requests="0"), **(measured or {}),
     }  # fmt: skip
     base = {"name": "A", "family": "F", "kind": "base", "hub": None, "revision": None}
     calibration = {"dataset": "d", "config": None, "split": "train"}
@@ -109,7 +120,7 @@ def description_of(manifest: dict[str, Any], plan: Plan, structure: ModelSizes) 
         metrics=metrics,
         baseline=baseline,
         best=None,
-        settings={"base": base, "calibration": calibration},
+        settings={"base": base, "calibration": calibration, **settings},
         manifest=manifest,
         experiment="random-p50",
         evaluation=evaluation,

@@ -1,11 +1,14 @@
 """The model card: its content, and the escaping of inserted text."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
+from espalier.errors import UserError
 from espalier.export.card import escape, write_card
 from espalier.export.parity import LOGIT_TOLERANCE
 from espalier.files import write_json
@@ -99,3 +102,51 @@ def test_other_protocols_are_not_set_side_by_side(parts: dict[str, Any], tmp_pat
     parts["description"]["baseline"]["protocol"] = parts["description"]["results"]["protocol"] | {"limit": 5}
     with pytest.raises(ValueError, match="different protocols"):
         card(parts, tmp_path)
+
+
+def with_results(parts: dict[str, Any], measured: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    found = description_of(parts["manifest"], parts["plan"], STRUCTURE, measured=measured, **settings)
+    return parts | {"description": found}
+
+
+def test_the_mean_accuracy_is_the_one_that_the_reports_rank_by(parts: dict[str, Any], tmp_path: Path) -> None:
+    """`metrics.json` has the mean by the default rule: acc_norm of the task. By acc, it is the mean of 0.25."""
+    values = {"acc": {"value": 0.25, "stderr": None}, "acc_norm": {"value": 0.5, "stderr": None}}
+    measured = {"tasks": {"piqa": {"metrics": values, "n_samples": 4}}}
+    text = card(with_results(parts, measured), tmp_path)
+    assert "| mean accuracy | 0.5000 | 0.7500 |" in text
+    assert "Mean accuracy: unweighted, acc\\_norm\\_else\\_acc." in text
+    by_acc = with_results(parts, measured, acc_mean_rule="acc")
+    text = card(by_acc, tmp_path)
+    assert "| mean accuracy | 0.2500 | 0.5000 |" in text  # the base model has acc 0.5 in its only task
+    assert "Mean accuracy: unweighted, acc." in text
+    assert "acc_mean_rule" not in by_acc["description"]
+
+
+def test_results_on_a_part_of_the_documents_say_so(parts: dict[str, Any], tmp_path: Path) -> None:
+    """A race stopped the experiment after 3 of the 4 documents of a task; of another, it answered all 2."""
+
+    def tasks(n_piqa: int) -> dict[str, Any]:
+        metrics = {"acc": {"value": 0.5, "stderr": None}}
+        return {name: {"metrics": metrics, "n_samples": n} for name, n in (("piqa", n_piqa), ("boolq", 2))}
+
+    race = {"rung": 1, "n_rungs": 2, "n_documents": 5, "stopped_by": "x", "keep": "best", "confidence": 0.99}
+    stopped = with_results(parts, {"tasks": tasks(3), "perplexity": {}, "race": race})
+    stopped["description"]["baseline"]["tasks"] = tasks(4)
+    text = card(stopped, tmp_path)
+    assert "A race stopped this model after 5 of these documents." in text
+    assert "| mean accuracy | 0.5000 | - |" in text
+    assert "| piqa acc (3 documents) | 0.5000 | - |" in text
+    assert "| boolq acc (2 documents) | 0.5000 | 0.5000 |" in text
+    survivor = with_results(parts, {"race": race | {"rung": 2, "stopped_by": None}})
+    assert survivor["description"] == with_results(parts, {})["description"]  # its results are those without a race
+
+
+def test_without_a_valid_experiment_there_is_no_best_one(
+    load_script: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    best = tmp_path / "consolidated/A/global_best_config.json"
+    write_json(best, {"model": "A", "best": None})
+    files: dict[str, Any] = {"plans": [], "metrics": [], "baseline": "", "manifest": "", "output": tmp_path / "x.json"}
+    with pytest.raises(UserError, match=r"^export: model 'A' has no valid experiment, so none is the best; name one"):
+        load_script("describe_export").main(best=[str(best)], settings={}, evaluation={}, **files)

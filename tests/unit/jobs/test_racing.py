@@ -53,7 +53,7 @@ class FakeEvaluator:
             for choice in (0, 1):
                 scores[RequestKey(task, number, choice)] = Score(-1.0 if (choice == 0) == is_right else -2.0, False)
         perplexity = {"text": {"value": 7.0}} if with_perplexity else {}
-        return DocumentAnswers(scores, {"boolq": 1}, perplexity, 10, {"forward": 2.0})
+        return DocumentAnswers(scores, perplexity, 10, {"forward": 2.0})
 
     def evaluate(self, plan: Plan, after_pruning: None) -> EvaluationResult:
         assert after_pruning is None
@@ -89,7 +89,7 @@ class FakeEvaluator:
 
     def blank_samples(self) -> pd.DataFrame:
         scores = {RequestKey(*document, choice): Score(0.0, False) for document in self.documents for choice in (0, 1)}
-        return self.summarise(DocumentAnswers(scores, {}, {}, 0, {})).samples
+        return self.summarise(DocumentAnswers(scores, {}, 0, {})).samples
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from espalier.analysis.model import analyse_model
 from espalier.errors import UserError
 from espalier.reports.chart_rows import Row, experiment_chart_rows, layer_chart_rows, prior_profiles
 from espalier.reports.figures.cross import study_figures
+from espalier.reports.figures.depth import prior_profile
 from espalier.reports.figures.drawing import Figure, method_styles
 from espalier.reports.figures.files import figure_style, read_style, render_figure, write_figures
 from espalier.reports.figures.layers import kept_map
@@ -56,7 +57,7 @@ def figures_from(
     analysis: dict[str, Any], frame: pd.DataFrame, kept: dict[str, list[Row]], language: str = "en"
 ) -> dict[str, Figure]:
     rows = {key: experiment_chart_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
-    priors = prior_profiles([("c-s0", 16, PRIORS)])
+    priors = prior_profiles([("c-s0", 16, 1, PRIORS)])
     return {figure.name: figure for figure in model_figures(Texts(language), analysis, rows, kept, priors)}
 
 
@@ -211,8 +212,9 @@ def test_the_pareto_front() -> None:
 
 
 def test_priors_of_whole_layers_at_the_largest_count() -> None:
-    (profile,) = prior_profiles([("c-s0", 16, PRIORS)])
-    assert (profile.n_samples, profile.loss_increase, profile.cosine_distance) == (2, [2.0, 0.5], [0.3, 0.1])
+    (profile,) = prior_profiles([("c-s0", 16, 1, PRIORS)])
+    assert (profile.loss_increase, profile.cosine_distance) == ([2.0, 0.5], [0.3, 0.1])
+    assert {row["prior_samples"] for row in prior_profile(Texts(), [profile]).rows} == {1}
 
 
 def test_figures_of_a_study() -> None:

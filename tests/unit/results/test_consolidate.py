@@ -158,6 +158,23 @@ def test_evaluations_and_layers_have_the_setting_and_say_what_enters_the_mean(
     pd.testing.assert_frame_equal(read_table(tmp_path / "e.parquet"), experiments)
 
 
+@pytest.mark.parametrize("imported", ["acc", "accuracy"])
+def test_the_metric_that_enters_the_mean_is_found_for_each_experiment(
+    finished: list[ExperimentResults], imported: str
+) -> None:
+    """Imported results may have no acc_norm of a task that computed results have it of, or do not name their metric."""
+    facts = {**finished[1].facts, "model": "Old"}
+    old = {**facts, "acc_mean": 0.7, "acc_mean_rule": "acc_norm_else_acc", "acc_piqa": 0.7, "n_params": 1,
+           "removed_param_fraction": 0.2, "extreme_pruning_layers": 0, "status": "ok", "source": "old"}  # fmt: skip
+    row = {"model": "Old", "experiment": facts["experiment"], "task": "piqa", "metric": imported, "value": 0.7,
+           "stderr": None, "n_samples": None, "protocol": "imported"}  # fmt: skip
+    experiments = experiments_table(finished, "acc_norm_else_acc", [old])
+    table = with_entering_metric(with_settings(evaluations_table(finished, [row]), experiments), experiments)
+    entering = table[table.enters_mean]
+    assert entering.value.tolist() == [0.8, 0.6, 0.7]
+    assert entering.metric.tolist() == ["acc_norm", "acc_norm", imported]
+
+
 def test_generative_results_have_columns_of_their_own(finished: list[ExperimentResults]) -> None:
     """They do not change the mean. Results of an older version have no count of truncated documents."""
     content = {"n_samples": 4, "n_truncated": 1, "n_skipped": 2, "version": 3.0, "n_shot": 5, "limit": None}

@@ -54,9 +54,12 @@ def result(folder: Path, name: str, **changes: Any) -> dict[str, str]:
     return {"model": "A", "experiment": name, **files, **made_from}
 
 
-def table(entries: list[dict[str, str]], missing: dict[str, str | None] | None = None) -> pd.DataFrame:
+def table(
+    entries: list[dict[str, str]], missing: dict[str, str | None] | None = None,
+    experiments: pd.DataFrame = EXPERIMENTS,
+) -> pd.DataFrame:  # fmt: skip
     read = [RecoveredEntry(**entry, samples="") for entry in entries]
-    rows = recovered_rows(read, EXPERIMENTS, ["plain"], configured=CONFIGURED, missing=missing or {})
+    rows = recovered_rows(read, experiments, ["plain"], configured=CONFIGURED, missing=missing or {})
     return RecoveredExperiments.validate(recovered_table(rows, ["plain"]))
 
 
@@ -65,6 +68,13 @@ def test_before_and_after_stand_side_by_side(tmp_path: Path) -> None:
     assert (found["acc_mean_before"], found["acc_mean_after"]) == (0.5, 0.75)
     assert (found["ppl_before_plain"], found["ppl_after_plain"]) == (20.0, 12.0)
     assert (found["n_tokens"], found["seconds"], found["status"]) == (1024, 1.5, "ok")
+
+
+def test_an_accuracy_on_a_part_of_the_documents_is_not_set_beside_one_on_all(tmp_path: Path) -> None:
+    raced = EXPERIMENTS.assign(race_stopped_by=pd.Series(["y-p20", None], dtype="str"))
+    found = table([result(tmp_path, name) for name in ("x-p20", "y-p20")], experiments=raced)
+    assert found["acc_mean_before"].isna().tolist() == [True, False]
+    assert found["acc_mean_after"].tolist() == [0.75, 0.75]
 
 
 def test_what_is_missing_stays_missing_with_its_reason(tmp_path: Path) -> None:

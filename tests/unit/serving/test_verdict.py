@@ -49,6 +49,17 @@ def test_widths(name: str, expected: str, rounded: list[int]) -> None:
     assert (found.code, found.rounded) == (expected, rounded)
 
 
+def test_only_the_experts_that_are_kept_are_padded() -> None:
+    """A channel of all 4 experts has 40 parameters, so 2 more channels of 2 kept experts have 2 * 20."""
+    structure = ModelSizes((LayerSizes(1, 10, 6, 40, 5, 4, 3, 2),), other_params=100)
+    cost = rounding_costs(KeptCounts((1,), (6,), experts=(2,)), structure)[0]
+    assert (cost.multiple, cost.n_layers, cost.added_params) == (8, 1, 40)
+    # Of 355 parameters, two experts are removed: 6 * 20 of their channels, and 2 * 3 of the router. 40 are added.
+    assert cost.removed_param_fraction == pytest.approx((126 - 40) / 355)
+    whole = rounding_costs(KeptCounts((1,), (6,), experts=(4,)), structure)[0]
+    assert whole.added_params == 80
+
+
 def test_attention_that_is_gone_in_the_middle() -> None:
     kept = KeptCounts((4, 0, 4, 0), (512,) * 4)
     assert verdict("transformers", kept).code == "as_is"

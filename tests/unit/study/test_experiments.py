@@ -140,6 +140,25 @@ def test_partial_reports_leave_out_models_that_no_job_could_check(
     assert nothing.reported_models == ["A"]  # not empty, so that a run reports what is wrong
 
 
+def test_partial_reports_show_the_structures_of_experiments_that_have_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One experiment without a plan must not cost the structures of the others, nor one model those of the others."""
+    monkeypatch.chdir(tmp_path)
+    models = [MODEL | {"name": name} for name in ("A", "B")]
+    first, second = names()[:2]
+    plan = tmp_path / f"results/s/experiments/A/{second}/plan.json"
+    manifest = tmp_path / "results/s/models/A.json"
+    for file in (plan, manifest):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    whole, partial = study(models=models), study(models=models, report={"allow_missing": True})
+    a = SimpleNamespace(model="A")
+    assert whole.sweep.planned_names_of_model(a)[:2] == [first, second]
+    assert partial.sweep.planned_names_of_model(a) == [second]
+    assert (whole.models_with_structures, partial.models_with_structures) == (["A", "B"], ["A"])
+
+
 def test_the_target_of_one_study_lets_no_other_lack_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """A workflow may import several studies."""
     config = {"models": [SANDBOX], "evaluation": {"perplexity": {"window": 128, "stride": 64}}}

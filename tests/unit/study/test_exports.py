@@ -1,6 +1,7 @@
 """The checkpoints of a study, and the files that each is made from."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.study.exports import Exports
+from espalier.study.lookups import Study
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 
@@ -40,6 +42,15 @@ def test_the_best_of_each_model_and_those_named_where_they_exist() -> None:
     assert [path.removeprefix("results/s/checkpoints/") for path in found] == [
         "A/best", "A/best-vllm", "B/best", "B/best-vllm", "B/random-p40", "B/random-p40-vllm",
     ]  # fmt: skip
+
+
+def test_a_model_without_the_headline_ratio_has_no_best_experiment() -> None:
+    """Recovery, inference and exports leave it out, and go on with the others."""
+    more = {"report": {"ratio": 0.2}, "recovery": {}, "inference": {}, "export": {"experiments": ["random-p40"]}}
+    study = Study(load_study(yaml.safe_load(CONFIG) | more), Path("src/espalier"))
+    assert study.exports.exported == [("A", "best"), ("B", "random-p40")]
+    assert study.inference.files == ["results/s/inference/A/best.json"]
+    assert [study.recovered.planned_names(model) for model in "AB"] == [["best"], []]
 
 
 def test_gguf_files_lie_beside_the_folders() -> None:
@@ -100,6 +111,15 @@ def test_unknown_names_are_problems_with_what_is_allowed() -> None:
     (problem,) = exports(experiments=["random-p20", "taylor-p20"]).problems()
     allowed = "random-p20, taylor-seq16-n4-p20, random-p40, taylor-seq16-n4-p40"
     assert problem == f"export.experiments[1]: got 'taylor-p20'; allowed: {allowed}"
+
+
+def test_the_rule_of_the_mean_is_a_setting_unless_it_is_the_default() -> None:
+    """Descriptions of earlier versions have no rule, and must not change."""
+    best = wildcards(model="A", exported="best")
+    assert "acc_mean_rule" not in exports().settings(best)
+    config = load_study(yaml.safe_load(CONFIG) | {"report": {"acc_mean_rule": "acc"}})
+    by_acc = Exports(config, Paths("results/s"), Sweep(config, Paths("results/s")))
+    assert by_acc.settings(best) == {**exports().settings(best), "acc_mean_rule": "acc"}
 
 
 def test_of_many_names_those_alike_are_listed() -> None:

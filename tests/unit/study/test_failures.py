@@ -77,6 +77,20 @@ def test_every_experiment_behind_a_failed_job_has_its_reason(
     assert reasons(study) == dict.fromkeys(experiments, expected)
 
 
+def test_a_plan_that_is_missing_is_the_reason_of_all_that_race_with_it() -> None:
+    grid = {"methods": ["t", "m"], "taylor_seq_len": [16], "taylor_num_samples": [8], "pruning_ratio": [0.2, 0.5]}
+    texts = {"perplexity": {"texts": []}}
+    record_failure("plan/A/m-p20", "infeasible")
+    assert reasons(make_study(grid=grid, evaluation=texts)) == {"m-p20": "plan: infeasible"}
+    raced = make_study(grid=grid, evaluation={**texts, "racing": {}})
+    race = "race: experiment m-p20 has no plan: plan: infeasible"
+    assert reasons(raced) == {"m-p20": "plan: infeasible", TAYLOR: race}  # nobody at the other ratio
+    record_failure(f"evaluate/A/{TAYLOR}", "too hot")
+    assert reasons(raced)[TAYLOR] == "too hot"
+    write_json("results/s/experiments/A/m-p20/plan.json", {})
+    assert reasons(raced) == {TAYLOR: "too hot"}
+
+
 def test_failures_of_sandbox_jobs_are_reasons() -> None:
     sandbox = {"sandbox": {"architecture": "llama", "continue_from": "B"}}
     models = [{"name": "B", "family": "Llama", "kind": "base", "sandbox": {"architecture": "llama"}}]

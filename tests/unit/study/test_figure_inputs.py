@@ -28,7 +28,9 @@ def test_figures_never_cause_a_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Priors that a plan still needs are an input, also before they exist; deleted ones of a finished study are not."""
     monkeypatch.chdir(tmp_path)
     tables, model = study().tables, SimpleNamespace(model="A")
-    assert tables.prior_passes(model) == [("c4-s0", 64, PRIORS)]
+    assert tables.prior_passes(model) == [("c4-s0", 64, 2, PRIORS)]  # priors are means of a fifth of 8 sequences
+    configured = study(calibration={"prior_samples": 3}).tables
+    assert configured.prior_passes(model) == [("c4-s0", 64, 3, PRIORS)]
     for name in study().sweep.names:
         write(f"results/s/experiments/A/{name}/metrics.json")
     assert tables.prior_files(model) == []
@@ -69,3 +71,11 @@ def test_the_published_figures_are_those_of_the_workflow_a_file_or_none() -> Non
         None,
         "c4",
     )
+    # Params of an older version have none of these keys.
+    assert set(settings) == {"models", "num_fewshot", "limit", "window", "stride", "texts", "calibration"}
+    tasks = ["piqa", {"name": "boolq", "num_fewshot": 5}]
+    perplexity = {"texts": [{"name": "own", "dataset": "a.txt", "max_tokens": 500}]}
+    found = study(evaluation={"tasks": tasks, "chat_template": True, "perplexity": perplexity}).literature_settings
+    assert found["task_fewshots"] == {"boolq": 5}
+    assert found["chat_template"] is True
+    assert found["max_tokens"] == {"own": 500}

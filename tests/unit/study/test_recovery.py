@@ -131,6 +131,27 @@ def test_another_text_is_used_whole() -> None:
     assert same.recovery.settings(A)["calibration_seeds"] == [3]  # the same file as the calibration text
 
 
+@pytest.mark.parametrize("changes", [{"dataset": "./c.parquet"}, {"split": "validation"}])
+def test_a_file_is_the_calibration_text_however_it_is_named(changes: dict[str, str]) -> None:
+    """A local file has no splits. Otherwise, fine-tuning would use documents of the calibration sets, unchecked."""
+    study = make_study({"text": {"dataset": "c.parquet"} | changes})
+    assert study.recovery.text == "c.parquet"
+    assert study.recovery.settings(A)["calibration_seeds"] == [3]
+    assert study.recovery.calibrations(A) == [{"seed": 3, "seq_len": 16, "n_samples": 8}]
+
+
+def test_another_revision_of_the_calibration_text_is_refused() -> None:
+    """Documents of the calibration sets are left out by their places, which another revision may have changed."""
+    calibration = {"dataset": "owner/texts", "revision": "v1"}
+    same = make_study({"text": calibration}, calibration=calibration)
+    assert same.recovery.text == "cache/texts/owner--texts@train@v1.parquet"
+    message = "recovery.text.revision: got 'v2', but calibration reads the same split at revision 'v1', .*; give the"
+    with pytest.raises(UserError, match=message):
+        make_study({"text": calibration | {"revision": "v2"}}, calibration=calibration)
+    other = {"text": calibration | {"revision": "v2", "split": "test"}}
+    assert make_study(other, calibration=calibration).recovery.text == "cache/texts/owner--texts@test@v2.parquet"
+
+
 def test_what_decides_the_adapters_does_not_depend_on_the_grid() -> None:
     """Otherwise, another sequence length in the grid would trigger all fine-tuning again."""
     wider = {"methods": ["taylor"], "taylor_seq_len": [16, 64], "taylor_num_samples": [8, 512], "pruning_ratio": [0.2]}

@@ -64,7 +64,7 @@ def prior_profile(texts: Texts, priors: Sequence[PriorProfile]) -> Figure:
     name, caption = "prior_profile", texts("f.prior")
     table: list[Row] = [
         {
-            "calibration": one.calibration, "taylor_seq_len": one.seq_len, "prior_samples": one.n_samples,
+            "calibration": one.calibration, "taylor_seq_len": one.seq_len, "prior_samples": one.n_sequences,
             "layer": layer, "loss_increase": increase, "cosine_distance": distance,
         }
         for one in priors
@@ -81,7 +81,7 @@ def prior_profile(texts: Texts, priors: Sequence[PriorProfile]) -> Figure:
             for one in priors:
                 style = Style(colours[lengths.index(one.seq_len)], MARKERS[lengths.index(one.seq_len) % len(MARKERS)])
                 points = list(enumerate(getattr(one, prior)))
-                words = _words((one.calibration, one.seq_len, one.n_samples))
+                words = _words((one.calibration, one.seq_len, one.n_sequences))
                 _draw_line(texts, drawing, points, style, words, axes=drawing.grid[place, 0])
             _finish(texts, drawing, texts(f"f.{prior}"), axes=drawing.grid[place, 0], last=place == 1)
         markers = [MARKERS[place % len(MARKERS)] for place in range(len(lengths))]

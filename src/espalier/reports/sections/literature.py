@@ -68,15 +68,15 @@ def _perplexity(texts: Texts, values: Mapping[str | None, float | None]) -> str:
 
 def _difference(texts: Texts, one: Content) -> str:
     code = one["code"]
-    if code == "fine_tuned":
-        return texts("x.literature.differs.fine_tuned")
+    if code in {"fine_tuned", "chat_template"}:
+        return texts(f"x.literature.differs.{code}")
     published, own = (_value(texts, code, one[side], side) for side in ("published", "own"))
     return texts("x.literature.differs", what=texts(f"x.literature.differs.{code}"), published=published, own=own)
 
 
 def _value(texts: Texts, code: str, value: Any, side: str) -> str:
     not_said = texts("x.literature.not_said")
-    if value is None and code == "limit":
+    if value is None and code in {"limit", "max_tokens"}:
         return texts("x.literature.all_documents")
     if value is None:
         return not_said if side == "published" else texts("x.literature.no_text")
