@@ -401,20 +401,20 @@ def test_a_model_that_is_changed_in_place_shares_no_weights(make_evaluator: Call
 
 
 def test_widths_are_padded_for_the_evaluation_only(
-    make_evaluator: Callable[[], Evaluator], monkeypatch: pytest.MonkeyPatch
+    make_evaluator: Callable[..., Evaluator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = make_evaluator().evaluate(PLANS[1])
     widths = []
+
+    def record_widths(model: PreTrainedModel) -> None:  # in place of the compiler, which runs after padding
+        widths.append([layer.mlp.up_proj.out_features for layer in model.model.layers])
+
+    monkeypatch.setattr(evaluator, "compile_layers", record_widths)
+    one_document = [("piqa", 1)]
+    make_evaluator(dtype="bfloat16", compile_layers=True).answer(PLANS[1], one_document, with_perplexity=False)
     monkeypatch.setattr(evaluator, "width_multiple", lambda *_: 8)
-    own = evaluator.evaluate_model
-
-    def recorded(model: PreTrainedModel, *args: object, **kwargs: object) -> object:
-        widths.extend(layer.mlp.up_proj.out_features for layer in model.model.layers)
-        return own(model, *args, **kwargs)
-
-    monkeypatch.setattr(evaluator, "evaluate_model", recorded)
-    padded = make_evaluator().evaluate(PLANS[1])
-    assert widths == [16, 48]  # of 13 and 43 channels
+    padded = make_evaluator(compile_layers=True).evaluate(PLANS[1])
+    assert widths == [[32, 64], [16, 48]]  # of 13 and 43 channels; multiples of 32 in bfloat16 on a CPU
     assert padded.metrics["n_params"] == expected.metrics["n_params"]
     np.testing.assert_allclose(padded.samples.loglikelihood, expected.samples.loglikelihood, rtol=1e-5)
 

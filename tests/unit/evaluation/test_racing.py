@@ -392,6 +392,7 @@ def test_a_margin_from_all_documents_is_the_critical_value_itself() -> None:
             r"rungs of a race: got 0\.0, 1\.0; each rung must be larger than the one before, and above",
         ),
         ({"rungs": (0.1, 0.5)}, r"rungs of a race: got 0\.1, 0\.5; the last rung must be 1"),
+        ({"rungs": (0.1, 1.5)}, r"rungs of a race: got 0\.1, 1\.5; the last rung must be 1"),
         ({"rungs": ()}, "rungs of a race: got none; the last rung must be 1"),
         ({"half_width": 0.1}, "needs a half-width for its first rung if it keeps comparisons, and only then"),
         ({"keep": "comparisons"}, "needs a half-width"),
