@@ -108,6 +108,7 @@ def requests_for(
     return read_requests(path)
 
 
+@pytest.mark.usefixtures("no_report_on_the_machine")
 @pytest.mark.parametrize(
     "changes",
     [
