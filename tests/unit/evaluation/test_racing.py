@@ -57,6 +57,11 @@ def test_a_group_takes_documents_from_all_its_tasks_in_proportion(sizes: tuple[i
         assert (taken[task.min_documents - 1] >= 1).all()
 
 
+def test_the_first_rung_of_a_group_reaches_its_smallest_task() -> None:
+    """The first of 5 documents comes within 200 / 5 places, and one more for each of three tasks."""
+    assert group_of(5, 100, 95).min_documents == 43
+
+
 def test_the_order_of_a_group_favours_no_document() -> None:
     task = group_of(5, 20)
     first = np.array([race_order(task, seed)[:10] for seed in range(4000)])
