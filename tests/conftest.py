@@ -68,6 +68,12 @@ def repository() -> Path:
     return REPOSITORY
 
 
+@pytest.fixture
+def no_report_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let lm-eval leave out its report on the machine, which starts programs such as pip and takes a second."""
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda _: None)
+
+
 def job_counts(output: str) -> dict[str, int]:
     """Read the table of jobs that a dry run prints."""
     table = output[output.index("Job stats:") :].split("\n\n", maxsplit=1)[0]

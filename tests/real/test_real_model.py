@@ -48,6 +48,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.usefixtures("no_report_on_the_machine")
 @pytest.mark.parametrize("ratio", [0.0, RATIOS[-1]])
 def test_every_value_equals_lm_evals_hf_backend(ratio: float, real_study: RealStudy, tmp_path: Path) -> None:
     """Metrics are identical and log-likelihoods agree within 1e-3, for the unpruned and for a pruned model."""

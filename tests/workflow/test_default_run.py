@@ -57,6 +57,7 @@ def test_no_task_of_a_base_model_is_near_chance(default_run: DefaultRun, model: 
     assert min(accuracies.values()) >= 0.6, accuracies
 
 
+@pytest.mark.usefixtures("no_report_on_the_machine")
 @pytest.mark.parametrize("model", ["Llama-Instruct", "Qwen", "Mistral"])
 def test_every_value_equals_lm_evals_hf_backend(default_run: DefaultRun, model: str, tmp_path: Path) -> None:
     """lm-eval loads the folder itself and evaluates the same documents, float32, its own batches."""

@@ -240,7 +240,7 @@ def rung_sizes(tasks: Sequence[RaceTask], rules: RaceRules) -> IntArray:
             count = max(count, _steps_for_width(owner[order], least, weight, rules.half_width))
         found = n if share == 1 else least + np.bincount(owner[order][:count], minlength=len(tasks))
         if not sizes or (found > sizes[-1]).any():
-            sizes.append(np.maximum(found, sizes[-1]) if sizes else found)
+            sizes.append(found)
     return np.array(sizes, dtype=np.int64)
 
 

@@ -210,7 +210,9 @@ def load_tasks(
     for leaf in leaves:
         override = data_override(entries[leaf], data_folder / leaf, scratch / "datasets")
         (definitions / f"{leaf}.yaml").write_text(yaml.safe_dump(override), encoding="utf-8")
-    manager = TaskManager(include_path=definitions, include_defaults=not _are_single_tasks(names))
+    manager = TaskManager(include_path=definitions, include_defaults=False)
+    for name, entry in entries.items():  # lm-eval would read all of its definitions again, which takes seconds
+        manager.task_index.setdefault(name, entry)
     # Expand tags here: lm-eval raises if the names include both a tag and a task that carries it.
     untagged = list(dict.fromkeys(task for name in names for task in _without_tags(name, entries)))
     by_type = {kind: [name for name in untagged if _type_of(name, entries) == kind] for kind in OUTPUT_TYPES}

@@ -53,6 +53,10 @@ from espalier.tables import Samples
 from tests.unit.conftest import random_model
 from tests.unit.scoring.reference import plain_score
 
+N_DOCUMENTS = 12
+"""Documents of each split of a task."""
+ONE_ARCHITECTURE = pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+"""For tests of what depends on neither the tokenizer nor the layers."""
 PROTOCOL = Protocol(
     tasks=tuple(TASKS),
     num_fewshot=0,
@@ -71,7 +75,7 @@ def data(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for task in TASKS:
         for split in splits(task):
-            documents = make_task_documents(world, task, split, 25, 0)
+            documents = make_task_documents(world, task, split, N_DOCUMENTS, 0)
             write_parquet(folder / task / f"{split}.parquet", pa.Table.from_pylist(documents))
     write_parquet(folder / "text.parquet", pa.table({"text": make_lines(world, "plain", 30, 0)}))
     return folder
@@ -104,6 +108,7 @@ def requests_for(
     return read_requests(path)
 
 
+@pytest.mark.usefixtures("no_report_on_the_machine")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -214,6 +219,7 @@ def make_evaluator(tmp_path: Path, data: Path, model_folder: Path) -> Callable[.
     )
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"], indirect=True)  # Qwen2 has biases
 def test_weights_are_read_once_and_no_evaluation_changes_the_next(
     make_evaluator: Callable[[], Evaluator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +237,7 @@ def test_weights_are_read_once_and_no_evaluation_changes_the_next(
     assert found[1].metrics["n_params"] < found[0].metrics["n_params"]
 
 
+@ONE_ARCHITECTURE
 def test_layers_are_compiled_if_the_settings_say_so(
     make_evaluator: Callable[..., Evaluator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +250,7 @@ def test_layers_are_compiled_if_the_settings_say_so(
     pd.testing.assert_frame_equal(found.samples, plain.samples)
 
 
+@ONE_ARCHITECTURE
 def test_answers_in_parts_give_the_results_of_one_evaluation(make_evaluator: Callable[[], Evaluator]) -> None:
     plan, shared = PLANS[1], make_evaluator()
     assert plan is not None
@@ -268,10 +276,10 @@ def test_answers_in_parts_give_the_results_of_one_evaluation(make_evaluator: Cal
         answered = own.loc[own.groupby("doc_id")["loglikelihood"].idxmax(), "gold"]
         assert content["metrics"]["acc"]["value"] == answered.mean()
     assert some.metrics["perplexity"] == {}
-    # What a race knows of the tasks. The requests of this fixture have all 25 documents.
+    # What a race knows of the tasks. The requests of this fixture have all documents.
     facts, blank = shared.race_facts(), shared.blank_samples()
     assert {task: (fact["n_documents"], fact["metric"]) for task, fact in facts.items()} == {
-        task: (25, "acc" if task in {"boolq", "winogrande"} else "acc_norm") for task in TASKS
+        task: (N_DOCUMENTS, "acc" if task in {"boolq", "winogrande"} else "acc_norm") for task in TASKS
     }
     assert facts["boolq"]["tokens"] > 5
     columns = ["loglikelihood", "is_greedy"]
@@ -307,7 +315,7 @@ def grouped(
     return make
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@ONE_ARCHITECTURE
 def test_a_race_answers_a_group_in_proportion(grouped: Callable[[str, int], Evaluator], tmp_path: Path) -> None:
     plan, shared = PLANS[1], grouped("truncate", 512)
     assert plan is not None
@@ -317,7 +325,9 @@ def test_a_race_answers_a_group_in_proportion(grouped: Callable[[str, int], Eval
     TaskFacts.write(store, "hash", facts, shared.blank_samples())
     read = TaskFacts.read(store, "hash")
     assert read is not None
-    assert [(task.n_documents, task.min_documents) for task in read.race_tasks] == [(25, 25), (74, 74)]
+    assert [(task.n_documents, task.min_documents) for task in read.race_tasks] == [
+        (N_DOCUMENTS, N_DOCUMENTS), (74, 74),
+    ]  # fmt: skip
     place = race_order(read.race_tasks[1], 0)[:40]
     some = [*read.documents["piqa"], *(read.documents["xwinograd"][number] for number in place)]
     found = shared.summarise(shared.answer(plan, some, with_perplexity=False))
@@ -326,12 +336,12 @@ def test_a_race_answers_a_group_in_proportion(grouped: Callable[[str, int], Eval
     # lm-eval's accuracy of the group is the mean over its documents, as in the race.
     answers = ExperimentAnswers([found.samples[["task", "doc_id", "choice", "loglikelihood", "is_greedy"]]])
     right = read.correct("x", answers)
-    assert {task: len(values) for task, values in right.items()} == {"piqa": 25, "xwinograd": 74}
+    assert {task: len(values) for task, values in right.items()} == {"piqa": N_DOCUMENTS, "xwinograd": 74}
     assert group["metrics"]["acc"]["value"] == right["xwinograd"][place].mean()
     assert found.metrics["tasks"]["piqa"]["metrics"]["acc_norm"]["value"] == right["piqa"].mean()
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@ONE_ARCHITECTURE
 def test_only_truncated_documents_that_count_are_counted(
     grouped: Callable[[str, int], Evaluator], tmp_path: Path
 ) -> None:
@@ -348,7 +358,7 @@ def test_only_truncated_documents_that_count_are_counted(
         assert 0 < found["n_truncated"] == len(counted) < len({one for one in too_long if one[0].startswith(name)})
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@ONE_ARCHITECTURE
 def test_a_race_leaves_out_skipped_documents(grouped: Callable[[str, int], Evaluator], tmp_path: Path) -> None:
     whole = grouped("truncate", 512)
     requests = read_requests(tmp_path / "requests/A.parquet").requests
@@ -401,6 +411,7 @@ def test_a_group_that_weights_its_tasks_equally_is_refused(
         load_tasks(["xwinograd"], xwinograd, tmp_path / "scratch")
 
 
+@ONE_ARCHITECTURE
 def test_a_model_that_is_changed_in_place_shares_no_weights(make_evaluator: Callable[[], Evaluator]) -> None:
     """As merging an adapter does."""
 
@@ -417,21 +428,22 @@ def test_a_model_that_is_changed_in_place_shares_no_weights(make_evaluator: Call
     pd.testing.assert_frame_equal(shared.evaluate(None).samples, before.samples)
 
 
+@ONE_ARCHITECTURE
 def test_widths_are_padded_for_the_evaluation_only(
-    make_evaluator: Callable[[], Evaluator], monkeypatch: pytest.MonkeyPatch
+    make_evaluator: Callable[..., Evaluator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = make_evaluator().evaluate(PLANS[1])
     widths = []
+
+    def record_widths(model: PreTrainedModel) -> None:  # in place of the compiler, which runs after padding
+        widths.append([layer.mlp.up_proj.out_features for layer in model.model.layers])
+
+    monkeypatch.setattr(evaluator, "compile_layers", record_widths)
+    one_document = [("piqa", 1)]
+    make_evaluator(dtype="bfloat16", compile_layers=True).answer(PLANS[1], one_document, with_perplexity=False)
     monkeypatch.setattr(evaluator, "width_multiple", lambda *_: 8)
-    own = evaluator.evaluate_model
-
-    def recorded(model: PreTrainedModel, *args: object, **kwargs: object) -> object:
-        widths.extend(layer.mlp.up_proj.out_features for layer in model.model.layers)
-        return own(model, *args, **kwargs)
-
-    monkeypatch.setattr(evaluator, "evaluate_model", recorded)
-    padded = make_evaluator().evaluate(PLANS[1])
-    assert widths == [16, 48]  # of 13 and 43 channels
+    padded = make_evaluator(compile_layers=True).evaluate(PLANS[1])
+    assert widths == [[32, 64], [16, 48]]  # of 13 and 43 channels; multiples of 32 in bfloat16 on a CPU
     assert padded.metrics["n_params"] == expected.metrics["n_params"]
     np.testing.assert_allclose(padded.samples.loglikelihood, expected.samples.loglikelihood, rtol=1e-5)
 
@@ -447,6 +459,7 @@ def test_time_is_counted_for_one_part_only(monkeypatch: pytest.MonkeyPatch) -> N
     assert stopwatch.seconds == {"load": 0, "requests": 2, "forward": 3, "metrics": 4}
 
 
+@ONE_ARCHITECTURE
 def test_requests_are_built_once_for_a_tokenizer_and_protocol(
     tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -464,6 +477,7 @@ def test_requests_are_built_once_for_a_tokenizer_and_protocol(
     assert read_requests(tmp_path / "A.parquet").recipe["settings"]["protocol"] == PROTOCOL.of_requests()
 
 
+@ONE_ARCHITECTURE
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "of another recipe"])
 def test_damaged_shared_requests_are_made_again(
     damage: str, tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
@@ -486,6 +500,7 @@ def test_damaged_shared_requests_are_made_again(
     assert line == f"{shared}: {problem}; it is dropped and made again"
 
 
+@ONE_ARCHITECTURE
 def test_requests_of_another_tokenizer_are_refused(
     tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast, pages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,6 +525,7 @@ def test_chat_template_counts_only_where_it_is_used(tokenizer: PreTrainedTokeniz
     assert chat_a != chat_b
 
 
+@ONE_ARCHITECTURE
 def test_chat_protocol_without_template_is_refused(tmp_path: Path, data: Path, model_folder: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -532,6 +548,7 @@ def test_a_request_that_was_not_tokenised_is_named() -> None:
         TokenisedRequests({}, {}, {}).find(RequestKey("piqa", 3, 0))
 
 
+@ONE_ARCHITECTURE
 def test_corrupt_requests_are_refused(tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     requests_for(tmp_path, data, tokenizer)
     path = tmp_path / "requests" / "A.parquet"
@@ -543,6 +560,7 @@ def test_corrupt_requests_are_refused(tmp_path: Path, data: Path, tokenizer: Pre
         read_requests(path)
 
 
+@ONE_ARCHITECTURE
 def test_overflow_names_the_document_and_writes_nothing(
     tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
 ) -> None:
@@ -630,14 +648,14 @@ def test_documents_that_are_too_long_are_left_out_as_a_whole() -> None:
     assert found.n_skipped == {"a": 1, "b": 1}
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@ONE_ARCHITECTURE
 def test_skipped_documents_change_no_other_score(
     tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, architecture: str
 ) -> None:
-    model = random_model(architecture, len(tokenizer), max_position_embeddings=40)
+    model = random_model(architecture, len(tokenizer), max_position_embeddings=32)
     all_requests = requests_for(tmp_path, data, tokenizer)
     found = {}
-    for too_long, requests in (("truncate", all_requests), ("skip", without_too_long(all_requests, 40))):
+    for too_long, requests in (("truncate", all_requests), ("skip", without_too_long(all_requests, 32))):
         found[too_long] = evaluate_model(
             model, tokenizer, tasks=tasks, requests=requests, protocol=replace(PROTOCOL, too_long=too_long, texts=()),
             token_budget=512, stopwatch=Stopwatch(),
@@ -670,7 +688,7 @@ def test_groups_and_tags_expand_to_their_tasks() -> None:
     assert len(leaf_tasks(["mmlu"], entries)) == 57  # a group of four groups; the subjects of Hendrycks et al. (2021)
 
 
-@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@ONE_ARCHITECTURE
 @pytest.mark.parametrize("names", [("ai2_arc",), ("arc_easy", "ai2_arc")], ids=["tag", "tag-and-member"])
 def test_a_tag_is_evaluated_like_its_tasks(
     names: tuple[str, ...], data: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
@@ -700,6 +718,7 @@ def test_a_task_without_accuracy_is_refused_before_it_is_evaluated(data: Path, t
         load_tasks(["cola"], tmp_path, tmp_path / "scratch")
 
 
+@ONE_ARCHITECTURE
 def test_a_token_without_a_row_of_the_embedding_is_named(
     tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -183,6 +183,7 @@ def load(data: Path, scratch: Path) -> Tasks:
     return load_tasks(["piqa", "gsm8k"], data, scratch, task_fewshots={"gsm8k": 2})
 
 
+@pytest.mark.usefixtures("no_report_on_the_machine")
 @pytest.mark.parametrize("changes", [{}, {"chat_template": True, "fewshot_as_multiturn": True}, {"limit": 3}])
 def test_results_equal_lm_evals(
     changes: dict[str, Any], data: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast, architecture: str

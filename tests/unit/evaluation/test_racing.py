@@ -57,6 +57,11 @@ def test_a_group_takes_documents_from_all_its_tasks_in_proportion(sizes: tuple[i
         assert (taken[task.min_documents - 1] >= 1).all()
 
 
+def test_the_first_rung_of_a_group_reaches_its_smallest_task() -> None:
+    """The first of 5 documents comes within 200 / 5 places, and one more for each of three tasks."""
+    assert group_of(5, 100, 95).min_documents == 43
+
+
 def test_the_order_of_a_group_favours_no_document() -> None:
     task = group_of(5, 20)
     first = np.array([race_order(task, seed)[:10] for seed in range(4000)])
@@ -392,6 +397,7 @@ def test_a_margin_from_all_documents_is_the_critical_value_itself() -> None:
             r"rungs of a race: got 0\.0, 1\.0; each rung must be larger than the one before, and above",
         ),
         ({"rungs": (0.1, 0.5)}, r"rungs of a race: got 0\.1, 0\.5; the last rung must be 1"),
+        ({"rungs": (0.1, 1.5)}, r"rungs of a race: got 0\.1, 1\.5; the last rung must be 1"),
         ({"rungs": ()}, "rungs of a race: got none; the last rung must be 1"),
         ({"half_width": 0.1}, "needs a half-width for its first rung if it keeps comparisons, and only then"),
         ({"keep": "comparisons"}, "needs a half-width"),

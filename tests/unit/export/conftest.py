@@ -1,6 +1,7 @@
 """Fixtures of the export tests: a random model with a tokenizer, a plan, and made-up results of the plan."""
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,25 @@ from espalier.models.sizes import ModelSizes
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_recipe
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
+from tests.script_server import ScriptServer
 from tests.unit.conftest import random_model, with_biases
 
 N_LAYERS, N_KV, N_CHANNELS = 4, 2, 48
+
+
+@pytest.fixture(scope="session")
+def check_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptServer]:
+    """A process that runs the check of an export without importing torch each time."""
+    server = ScriptServer(tmp_path_factory.mktemp("check"), module="espalier.export.check")
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def quick_check(check_server: ScriptServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the new process of the check from one that has imported torch. It imports transformers and our code."""
+    monkeypatch.setattr(sys, "executable", str(check_server.interpreter))
 
 
 @dataclass(frozen=True)
@@ -30,7 +47,7 @@ class Source:
 
 
 @pytest.fixture
-def make_source(tmp_path: Path, pages: list[str]) -> Callable[..., Source]:
+def make_source(tmp_path: Path, pages: list[str], quick_check: None) -> Callable[..., Source]:
     """Return a function that writes a base model and describes an export with empty blocks."""
 
     def make(architecture: str = "llama", **changes: Any) -> Source:

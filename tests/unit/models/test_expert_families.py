@@ -15,6 +15,8 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from tools.families import README, experts_table
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.importance import importance_of_weights, measure_importance
@@ -121,6 +123,15 @@ def folder(model: PreTrainedModel, plain_tokenizer: object, tmp_path: Path) -> P
 def test_families_with_experts_are_no_dense_families() -> None:
     assert {"mixtral", "qwen3_moe"} <= set(CONFIGS)
     assert not set(EXPERT_FAMILIES) & set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERT_FAMILIES if name in CONFIG_MAPPING_NAMES])
+def test_the_table_names_the_classes_of_transformers(name: str) -> None:
+    """A family with a wrong name would not be in `CONFIGS`, so no other test would cover it."""
+    family = EXPERT_FAMILIES[name]
+    assert family.config == CONFIG_MAPPING_NAMES[name]
+    assert family.causal == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[name]
+    assert name in CONFIGS
 
 
 def test_the_readme_lists_them() -> None:

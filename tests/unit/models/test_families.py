@@ -9,6 +9,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from tools.families import README, families_table, insert_families
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING_NAMES
 
 import espalier.models.pruned  # noqa: F401 (registers the classes of pruned models)
 from espalier.calibration.gradients import sequence_losses
@@ -42,6 +44,16 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
 @pytest.fixture
 def sequences() -> torch.Tensor:
     return torch.randint(0, 50, (3, 12), generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name in CONFIG_MAPPING_NAMES])
+def test_the_table_names_the_classes_of_transformers(name: str) -> None:
+    """A family with a wrong name would not be in `CONFIGS`, so no other test would cover it."""
+    family = FAMILIES[name]
+    assert family.config == CONFIG_MAPPING_NAMES[name]
+    assert family.model == MODEL_MAPPING_NAMES[name]
+    assert family.causal == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[name]
+    assert name in CONFIGS
 
 
 def test_folder_says_what_the_modules_hold(

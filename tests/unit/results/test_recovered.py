@@ -39,7 +39,8 @@ def result(folder: Path, name: str, **changes: Any) -> dict[str, str]:
         {
             **names, "adapter": "abc", "n_tokens": 1024, "n_trainable": 64, "seconds": 1.5, "peak_memory_bytes": 2**20,
             "recipe": {"settings": made},
-        },
+        }
+        | changes.get("trained", {}),
     )  # fmt: skip
     write_json(
         folder / name / "metrics.json",
@@ -113,3 +114,19 @@ def test_what_is_missing_stays_missing_with_its_reason(tmp_path: Path) -> None:
 def test_results_of_other_settings_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         table([result(tmp_path, "x-p20", **changes)])
+
+
+def test_the_fingerprint_of_trained_weights_is_that_of_the_training(tmp_path: Path) -> None:
+    """The evaluated weights must be those that the recovery wrote, whether it wrote an adapter or all weights."""
+
+    def trained(weights: str, evaluated: str) -> dict[str, str]:
+        return result(
+            tmp_path, "x-p20",
+            trained={"adapter": None, "trained_weights": weights},
+            metrics={"adapter": None, "trained_weights": evaluated},
+        )  # fmt: skip
+
+    assert table([trained("w1", "w1")])["status"].tolist() == ["ok"]
+    message = r"metrics.json: was made with another trained_weights \(w2\) than configured \(w1\)"
+    with pytest.raises(UserError, match=message):
+        table([trained("w1", "w2")])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -52,7 +53,12 @@ def tokenizers(pages: list[str]) -> dict[str, PreTrainedTokenizerFast]:
 def four_layers(architecture: str, vocab_size: int, **changes: object) -> PreTrainedModel:
     """Return a random model with nonzero biases and a context that is long enough for the texts of the check."""
     shape = {"num_hidden_layers": N_LAYERS, "max_position_embeddings": 256, "initializer_range": 0.2}
-    return with_biases(random_model(architecture, vocab_size, **(shape | changes)))
+    model = with_biases(random_model(architecture, vocab_size, **(shape | changes)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:  # all 1 in a new model, so an exchange of two norms would not show
+                parameter.mul_(1 + 0.2 * torch.randn_like(parameter))
+    return model
 
 
 def cut(
