@@ -47,16 +47,17 @@ pack:
 unpack:
 	tar --extract --gzip --file=espalier-$(STUDY).tar.gz
 
-# Two processes of one thread each: for models this small, synchronising threads takes longer than computing.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+# Processes of one thread each: for models this small, synchronising threads takes longer than computing.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist=loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)
-	$(TEST) -m "not long"
+	$(TEST) --numprocesses=2 -m "not long"
 
 # CI runs this. Without a C++ compiler, the tests that need llama.cpp are skipped; the next run tries to build it again.
+# Three processes on two cores, because those of the cluster wait for Slurm most of the time.
 test-all: $(INSTALLED)
 	@$(MAKE) --no-print-directory llama || echo "llama.cpp could not be built: its tests are skipped"
-	$(TEST)
+	$(TEST) --numprocesses=3
 
 llama: $(LLAMA)
 

@@ -87,7 +87,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def snakemake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Run snakemake on the repository's Snakefile: `snakemake(arguments, directory=...)`.
 
-    It gets one core unless the arguments say otherwise, because two processes run the tests.
+    It gets one core unless the arguments say otherwise, because several processes run the tests.
     """
     scripts = ScriptServer(tmp_path_factory.mktemp("scripts"))
     server = SnakemakeServer(scripts.interpreter)
