@@ -379,6 +379,28 @@ def test_labels_of_other_types_are_read_as_the_same_numbers(load: Load, rows: Sp
     assert [document["label"] for document in read.leaves["piqa"].task_docs] == [1] * 8
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (pa.array([b"text"] * 8), "bytes"), (pa.array([["a"]] * 8), "list"), (pa.array([{"a": "b"}] * 8), "dict"),
+        (pa.array([0] * 8, pa.timestamp("us")), "datetime"), (pa.array([0] * 8, pa.date32()), "date"),
+        (pa.array([1] * 8, pa.duration("s")), "timedelta"), (pa.array([1] * 8, pa.time32("s")), "time"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_question_that_is_no_text_in_any_split_is_refused(
+    load: Load, rows: Splits, values: pa.Array, kind: str
+) -> None:
+    """Python would write its own form of the value into the prompt, such as `b'text'`."""
+    for task, field in (("piqa", "goal"), ("boolq", "passage")):
+        files = {}
+        for split, documents in rows[task].items():
+            table = pa.Table.from_pylist(documents)
+            files[f"{split}.parquet"] = table.set_column(table.column_names.index(field), field, values)
+        with pytest.raises(UserError, match=rf"'validation', document 0: {field} is no text, but {kind}; mend it or"):
+            load(task, files)
+
+
 # -- damaged and odd files ---------------------------------------------------------------------------------------
 
 
