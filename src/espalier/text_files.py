@@ -25,7 +25,7 @@ _MADE = ("cache", "results")
 MOST_NAMES = 20
 """Names of fields that a message lists."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_HALF_OF_A_PAIR = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
+_HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_texts(path: str | Path, text_field: str) -> list[str]:
