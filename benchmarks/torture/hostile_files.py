@@ -39,7 +39,7 @@ def json_forms(rows: Rows, text: str) -> Iterator[tuple[str, str, bytes]]:
         "100,000 open lists": "[" * 100_000, "half of a surrogate pair": lines.replace('": "', '": "\\ud800', 1),
         "zero bytes": lines + "\0" * 1000, "a zero character": lines.replace('": "', '": "\\u0000', 1),
         "a separator of lines": with_text("a\u2028b"), "dates": with_text("2024-01-01"), "numbers": with_text("1"),
-        "times": with_text("2024-01-01T00:00:00"), "a line of 3 MB": with_text("x " * 1_500_000),
+        "times": with_text("2024-01-01T00:00:00"), "a line of 1 MB": with_text("x " * 500_000),
         "lists of many lengths": _lines([row | {"more": [1] * number} for number, row in enumerate(rows)]),
         "an object in one row": _lines([rows[0] | {"more": {"a": 1}}, *rows[1:]]),
         "two types": _lines([row | {"more": ("a", 1)[number % 2]} for number, row in enumerate(rows)]),
@@ -49,7 +49,7 @@ def json_forms(rows: Rows, text: str) -> Iterator[tuple[str, str, bytes]]:
     yield "UTF-16", ".jsonl", lines.encode("utf-16")
     yield "Latin-1", ".jsonl", lines.encode() + b'{"a": "\xe9"}\n'
     yield "gzip of nothing", ".jsonl.gz", gzip.compress(b"")
-    yield "gzip of 100 MB of spaces", ".jsonl.gz", gzip.compress(b" " * 100_000_000)
+    yield "gzip of 20 MB of spaces", ".jsonl.gz", gzip.compress(b" " * 20_000_000)
     yield "gzip twice", ".jsonl.gz", gzip.compress(gzip.compress(lines.encode()))
     yield "half of a gzip", ".jsonl.gz", gzip.compress(lines.encode())[:40]
 
@@ -75,7 +75,7 @@ def parquet_forms(rows: Rows, text: str, label: str | None = None) -> Iterator[t
         "nulls": pa.nulls(n), "structs": pa.array([{"a": None}] * n), "lists": pa.array([["a"], ["a", "b"]] * (n // 2)),
         "timestamps": pa.array([0] * n, pa.timestamp("us")), "dates": pa.array([0] * n, pa.date32()),
         "durations": pa.array([1] * n, pa.duration("s")), "numbers": pa.array([1.5] * n),
-        "a string of 20 MB": pa.array(["x " * 10_000_000, *texts.to_pylist()[1:]]),
+        "a string of 2 MB": pa.array(["x " * 1_000_000, *texts.to_pylist()[1:]]),
     }  # fmt: skip
     tables = {f"{text} of {kind}": with_column(text, values) for kind, values in columns.items()}
     labels: dict[str, Any] = {} if label is None else {
