@@ -20,6 +20,7 @@ from benchmarks.torture.kills import AT_EVALUATION, AT_RANDOM, RATIOS, kill_runs
 from benchmarks.torture.memory import limit_memory
 from benchmarks.torture.places import fill_the_disk, set_the_clock_back, without_links_and_locks
 from benchmarks.torture.read_only import make_read_only
+from benchmarks.torture.stored import damage_stored, finish_race
 from benchmarks.torture.studies import RESULTS, TABLES, add_neighbours, run_to_end, write_study
 
 Found = tuple[pd.DataFrame, list[str]]
@@ -57,10 +58,17 @@ def _damage(folder: Path, short: bool) -> Found:
     table, faults = _checked(damage_everything(_finished(folder), folder))
     if short:
         return table, faults
-    one_by_one = damage_one_by_one(folder / "finished", folder)
-    wrong = one_by_one[~one_by_one.outcome.isin(RIGHT)]
-    print(one_by_one.to_markdown(index=False), flush=True)
-    return table, faults + [f"{row.output} {row.damage}: {row.outcome}" for row in wrong.itertuples()]
+    race = folder / "race"
+    finish_race(race)
+    for found in (
+        damage_one_by_one(folder / "finished", folder).rename(columns={"rule": "kind", "output": "path"}),
+        damage_stored(folder / "finished", folder),
+        damage_stored(race, folder, with_records=False),
+    ):
+        print(found.to_markdown(index=False), flush=True)
+        wrong = found[~found.outcome.isin(RIGHT)]
+        faults += [f"{row.path} {row.damage}: {row.outcome}" for row in wrong.itertuples()]
+    return table, faults
 
 
 def _read_only(folder: Path, short: bool) -> Found:  # noqa: ARG001

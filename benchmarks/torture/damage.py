@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +22,7 @@ MOST_RUNS = 8
 _ERROR = re.compile(r"^\[[^]]*\] error: (.*)$", re.MULTILINE)
 _NAMED = re.compile(r"\b[Dd]elete (\S*results/\S+?)(?:;|,| and run again| if that)")
 _BOTH = re.compile(r"(results/\S+?): .* but (\S+) .*[Dd]elete both and run again")
+_RECORD = re.compile(r"^(\S*results/\S+?): this record .*delete it$")
 _IT = re.compile(r"(results/\S+?): .*[Dd]elete it and run again")
 
 
@@ -93,13 +94,16 @@ def damage_everything(finished: Path, folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def damage_one_by_one(finished: Path, folder: Path, damages: tuple[str, ...] = tuple(DAMAGES)) -> pd.DataFrame:
+def damage_one_by_one(
+    finished: Path, folder: Path, damages: tuple[str, ...] = tuple(DAMAGES), rules: Collection[str] = ()
+) -> pd.DataFrame:
     """Damage one output of each kind at a time and run, without the check: what do the jobs that read the file say?
 
     Args:
         finished: A finished study with neighbours (`espalier.results.verify` finds no problem in it).
         folder: Folder for damaged copies.
         damages: Keys of `DAMAGES`.
+        rules: Only outputs of these rules are damaged; empty for all rules.
 
     Returns:
         A row for each damage and each output of each rule, and columns `outcome` and `runs`. The outcome is
@@ -114,7 +118,7 @@ def damage_one_by_one(finished: Path, folder: Path, damages: tuple[str, ...] = t
     with fast_runs() as run:
         for rule, output, neighbour in kinds_of_outputs(finished):
             for damage in damages:
-                if damage == "swapped" and neighbour is None:
+                if (rules and rule not in rules) or (damage == "swapped" and neighbour is None):
                     continue
                 study = folder / "damaged"
                 copy_study(finished, study)
@@ -123,7 +127,7 @@ def damage_one_by_one(finished: Path, folder: Path, damages: tuple[str, ...] = t
                     swap_outputs(path, study / RESULTS / neighbour)
                 else:
                     DAMAGES[damage](files_of(path))
-                outcome, n_runs = _outcome(run, study, path, expected)
+                outcome, n_runs = outcome_of(run, study, path, expected)
                 rows.append({"rule": rule, "output": output, "damage": damage, "outcome": outcome, "runs": n_runs})
                 shutil.rmtree(study)
                 pd.DataFrame(rows).to_csv(folder / "outcomes.csv", index=False)
@@ -172,7 +176,7 @@ class Healed:
         self.n_runs, self.status, self.printed = 0, 0, ""
 
 
-def heal(run: Run, study: Path) -> Healed:
+def heal(run: Run, study: Path, targets: Sequence[str] = TARGETS) -> Healed:
     """Run a damaged study until it succeeds, and delete after each run exactly what its messages say.
 
     It ends before if a run fails and names nothing new.
@@ -180,7 +184,7 @@ def heal(run: Run, study: Path) -> Healed:
     healed = Healed()
     while healed.n_runs < MOST_RUNS:
         healed.n_runs += 1
-        healed.status, printed = run(study, *TARGETS)
+        healed.status, printed = run(study, *targets)
         healed.printed += printed
         if healed.status == 0:
             break
@@ -196,7 +200,7 @@ def told_by(line: str) -> list[Path]:
     """Return the files and folders that a line tells to delete."""
     if found := _BOTH.search(line):
         return [Path(found.group(1)), Path(found.group(2))]
-    found = _NAMED.search(line) or _IT.search(line)
+    found = _RECORD.search(line) or _NAMED.search(line) or _IT.search(line)
     return [Path(found.group(1))] if found else []
 
 
@@ -209,16 +213,18 @@ def delete(paths: set[Path] | list[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _outcome(run: Run, study: Path, path: Path, expected: dict[str, str]) -> tuple[str, int]:
-    """Heal a study in which one output was damaged; return the outcome and the number of runs."""
-    healed = heal(run, study)
+def outcome_of(
+    run: Run, study: Path, path: Path, expected: dict[str, str], targets: Sequence[str] = TARGETS
+) -> tuple[str, int]:
+    """Heal a study in which one file or folder was damaged; return the outcome and the number of runs."""
+    healed = heal(run, study, targets)
     if healed.status:
         return f"stuck: {[line[:300] for line in _ERROR.findall(healed.printed)[-2:]]}", healed.n_runs
     outcome = "named" if path in healed.told else "remade"
     if problems := verify(study / RESULTS).problems:
         outcome = "found by verify"
         delete([told for line in problems for told in told_by(line)])
-        again = heal(run, study)
+        again = heal(run, study, targets)
         healed.n_runs += again.n_runs
         if again.status or (left := verify(study / RESULTS).problems):
             return f"not healed: {(left or problems)[:2]}", healed.n_runs

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import yaml
+from benchmarks.torture.hostile_files import json_forms, parquet_forms
 from benchmarks.torture.studies import REPOSITORY
 from benchmarks.torture.values import VALUES, value_paths, with_value
 from safetensors.torch import load_file, save_file
@@ -27,6 +28,7 @@ from espalier.sandbox.corpora import make_pages, make_task_documents
 from espalier.sandbox.splits import splits
 from espalier.sandbox.tokenizers import train_tokenizer, wrap
 from espalier.sandbox.world import make_world
+from espalier.text_files import read_texts
 
 TASKS = ("piqa", "boolq", "winogrande")
 LONGEST_LINE = 500
@@ -75,7 +77,10 @@ def give_hostile_input(folder: Path, share: int = 1) -> tuple[pd.DataFrame, list
         input that took more than a second of CPU time.
     """
     rows, faults = {}, []
-    kinds = {"configs": _configs, "model folders": _model_folders, "task data sets": _task_data}
+    kinds = {
+        "configs": _configs, "model folders": _model_folders, "task data sets": _task_data,
+        "files of documents": _document_files, "files of texts": _text_files,
+    }  # fmt: skip
     for kind, make in kinds.items():
         counts = Counts()
         scratch = folder / kind.replace(" ", "-")
@@ -199,6 +204,55 @@ def _task_data(scratch: Path) -> Inputs:
         for what, change in FILE_DAMAGES.items():
             yield f"{task} file {what}", partial(load, task, documents, change)
         yield f"{task} of a table without columns", partial(load, task, documents, _write_empty_table)
+
+
+def _document_files(scratch: Path) -> Inputs:
+    """Yield sound documents of a task, then files of documents in odd forms, for the scored split or for all splits."""
+    world, number = make_world(0), iter(range(10**6))
+    fields = {"piqa": ("goal", "label"), "boolq": ("passage", "label"), "winogrande": ("sentence", "answer")}
+
+    def load(task: str, contents: dict[str, tuple[str, bytes]]) -> object:
+        folder = scratch / str(next(number))
+        for split, (suffix, content) in contents.items():
+            path = folder / task / f"{split}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return load_checked_tasks([task], folder, folder / "scratch", num_fewshot=0, limit=None)
+
+    for task, (text, label) in fields.items():
+        rows = make_task_documents(world, task, splits(task)[1], 6, 0)
+        sound = {suffix: content for what, suffix, content in json_forms(rows, text) if what == "CR LF"}
+        sound |= {suffix: content for what, suffix, content in parquet_forms(rows, text) if what == "broken metadata"}
+        yield f"{task} sound", partial(load, task, dict.fromkeys(splits(task), (".jsonl", sound[".jsonl"])))
+        for what, suffix, content in (*json_forms(rows, text), *parquet_forms(rows, text, label)):
+            other = ".parquet" if suffix == ".parquet" else ".jsonl"
+            one = dict.fromkeys(splits(task), (other, sound[other])) | {splits(task)[1]: (suffix, content)}
+            yield f"{task} {what}, in one split", partial(load, task, one)
+            yield f"{task} {what}, in all splits", partial(load, task, dict.fromkeys(splits(task), (suffix, content)))
+
+
+def _text_files(scratch: Path) -> Inputs:
+    """Yield a sound file of texts, then files in odd forms."""
+    rows = [{"text": f"text {number}", "other": number} for number in range(6)]
+    path = scratch / "sound.txt"
+    path.write_text("one\ntwo\n")
+    yield "sound", partial(read_texts, path, "text")
+    plain = {
+        "a byte order mark": b"\xef\xbb\xbfone\n",
+        "UTF-16": "one\n".encode("utf-16"),
+        "zeros": b"\0" * 100,
+        "CR": b"a\rb",
+    }
+    forms = (*json_forms(rows, "text"), *parquet_forms(rows, "text"), *((what, ".txt", plain[what]) for what in plain))
+    for number, (what, suffix, content) in enumerate(forms):
+        path = scratch / f"{number}{suffix}"
+        path.write_bytes(content)
+        yield what, partial(read_texts, path, "text")
+    for what, change in FILE_DAMAGES.items():
+        path = scratch / f"{what}.parquet"
+        path.write_bytes(next(content for _, suffix, content in parquet_forms(rows, "text") if suffix == ".parquet"))
+        change(path)
+        yield f"Parquet {what}", partial(read_texts, path, "text")
 
 
 def _write_empty_table(path: Path) -> None:

@@ -70,6 +70,19 @@ CASES = {
         (f"{RESULTS}/checkpoints/A/best.F16.gguf",), "export_gguf", f"{RESULTS}/checkpoints/A/best.F16.gguf"
     ),
     "fine-tuned weights": Case((f"{RESULTS}/recovered/**",), "check_recovery", f"{RESULTS}/recovered/A/checked.json"),
+    "calibration checks": Case(
+        (f"{RESULTS}/calibration/**",), "check_calibration", f"{RESULTS}/calibration/A/calibration-s0.json"
+    ),
+    "descriptions of exports": Case((f"{RESULTS}/exports/**",), "describe_export", f"{RESULTS}/exports/A/best.json"),
+    "fine-tuned experiments": Case(
+        (f"{RESULTS}/recovered/**",), "recover", f"{RESULTS}/recovered/A/blockwise-seq16-n2-p20/training.json"
+    ),
+    "Snakemake's folder": Case((".snakemake",), *_PLAN),
+    "Snakemake's folder, with nothing to do": Case((".snakemake/**",)),
+    "Snakemake's records": Case((".snakemake/metadata",), *_PLAN),
+    "Snakemake's copies of scripts": Case((".snakemake/scripts",), *_PLAN),
+    "folder of the study, without Snakemake's": Case((".",), *_PLAN, (".snakemake",)),
+    "folder of all results, without this study's": Case(("results",), deleted=(RESULTS,)),
     "results folder": Case((f"{RESULTS}",), *_PLAN),
     "results folder, with nothing to do": Case((f"{RESULTS}/**",)),
     "models, data and config": Case(
@@ -141,6 +154,10 @@ def _bind_root() -> None:
 
 def _matching(study: Path, patterns: Sequence[str]) -> list[Path]:
     """Return the files and folders of a study that match a pattern."""
-    tops = [(top, pattern) for pattern in patterns for top in study.glob(pattern.removesuffix("/**"))]
+    tops = [
+        (top, pattern)
+        for pattern in patterns
+        for top in ([study] if pattern == "." else study.glob(pattern.removesuffix("/**")))
+    ]
     found = [path for top, pattern in tops for path in (top, *(top.rglob("*") if pattern.endswith("/**") else ()))]
     return [path for path in found if not path.is_symlink()]

@@ -237,8 +237,17 @@ def write_table(
     write_parquet(path, table, is_large=is_large)
 
 
-def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+DELETE = "delete it and run again"
+"""Remedy for a damaged file that a rule makes."""
+
+
+def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None, remedy: str = DELETE) -> pa.Table:
     """Read a Parquet file or some of its columns, and verify its page checksums if it has any.
+
+    Args:
+        path: The file.
+        columns: Columns to read; None reads all.
+        remedy: What the error tells to do.
 
     Raises:
         UserError: If the file is corrupt or truncated.
@@ -249,7 +258,7 @@ def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None) -> p
 
     # Not `pq.read_table`: where memory is limited, it may wait for ever for a thread that cannot be started. A buffer
     # needs no thread.
-    with _parquet_errors(path):
+    with _parquet_errors(path, remedy):
         file = pq.ParquetFile(pa.py_buffer(Path(path).read_bytes()), page_checksum_verification=True)
         return file.read(columns=columns, use_threads=False)
 
@@ -268,7 +277,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 @contextlib.contextmanager
-def _parquet_errors(path: str | Path) -> Iterator[None]:
+def _parquet_errors(path: str | Path, remedy: str = DELETE) -> Iterator[None]:
     """Convert the errors that a damaged Parquet file causes into a `UserError` of one line.
 
     The footer of a Parquet file has no checksum, so a damaged footer can cause errors of many types.
@@ -283,7 +292,7 @@ def _parquet_errors(path: str | Path) -> Iterator[None]:
         if out_of_memory(error):  # the file may be sound
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: is not a complete Parquet file ({reason}); delete it and run again") from None
+        raise UserError(f"{path}: is not a complete Parquet file ({reason}); {remedy}") from None
 
 
 def why_no_file(path: Path) -> str | None:

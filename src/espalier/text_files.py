@@ -7,15 +7,25 @@ import gzip
 import io
 import json
 import lzma
+import re
+import reprlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
 import pyarrow as pa
 
 from espalier.errors import UserError
-from espalier.files import COMPRESSIONS, read_parquet
+from espalier.files import COMPRESSIONS, DELETE, read_parquet
+
+_MADE = ("cache", "results")
+"""Folders of files that rules make. Other files are the user's own: no message tells to delete them."""
+MOST_NAMES = 20
+"""Names of fields that a message lists."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_texts(path: str | Path, text_field: str) -> list[str]:
@@ -63,12 +73,65 @@ def read_json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     yield from ((f"line {number}", _parse_json(line, path, number)) for number, line in numbered)
 
 
+def read_given_parquet(path: Path) -> pa.Table:
+    """Read a Parquet file with texts or documents that the user gave, or that was fetched, and check its values.
+
+    Raises:
+        UserError: If the file is damaged, holds bytes that are no UTF-8 in a column of texts, or has a column twice.
+    """
+    remedy = DELETE if path.parts[0] in _MADE else "give a complete file"
+    table = read_parquet(path, remedy=remedy)
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: has values that cannot be read ({str(error).splitlines()[0]}); {remedy}") from None
+    if repeated := _first_repeated(table.column_names):
+        raise UserError(f"{path}: has the column {reprlib.repr(repeated)} more than once; keep one")
+    return table
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names of fields in one short line, separated by commas."""
+    known = [name if name.isidentifier() else reprlib.repr(name) for name in islice(names, MOST_NAMES + 1)]
+    return ", ".join([*known[:MOST_NAMES], *(["..."] if len(known) > MOST_NAMES else [])])
+
+
+def _first_repeated(names: Sequence[str]) -> str | None:
+    return next((name for number, name in enumerate(names) if name in names[:number]), None)
+
+
+class _UnreadableError(ValueError):
+    """A JSON value that is valid, but that has no clear meaning."""
+
+
 def _parse_json(content: str, path: Path, first_line: int) -> Any:
     try:
-        return json.loads(content)
+        value = json.loads(content, object_pairs_hook=_without_repeated_keys)
+        if _HALF_OF_A_PAIR.search(content):
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise UserError(f"{path}: line {line} is not JSON ({error.msg}); mend the line or take it out") from None
+    except UnicodeEncodeError:
+        reason = "has half of a surrogate pair (`\\ud800` to `\\udfff`), which is no character"
+    except RecursionError:
+        reason = "has too many levels"
+    except _UnreadableError as error:
+        reason = str(error)
+    except ValueError:  # Python converts no number of over 4,300 digits
+        reason = "has a number with too many digits"
+    else:
+        return value
+    where = "a row" if content.lstrip().startswith("[") else f"line {first_line}"
+    raise UserError(f"{path}: {where} {reason}; mend it or take it out")
+
+
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. `json` would keep only the last of two equal keys."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise _UnreadableError(f"has the key {reprlib.repr(_first_repeated([key for key, _ in pairs]))} more than once")
+    return content
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -77,12 +140,15 @@ def _lines(path: Path) -> Iterator[str]:
     Not `str.splitlines`: it also splits at form feeds and at the line separators of Unicode, which texts contain.
 
     Raises:
-        UserError: If the file is not compressed as its suffix says, is truncated, or is not UTF-8.
+        UserError: If the file is not compressed as its suffix says, is truncated, is not UTF-8, or begins with a byte
+            order mark, which would become a part of the first text.
     """
     number = 0
     try:
         with _open(path) as stream:
-            for number, line in enumerate(stream, start=1):  # noqa: B007 (used in the messages below)
+            for number, line in enumerate(stream, start=1):
+                if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+                    raise UserError(f"{path}: begins with a byte order mark; save the file as UTF-8 without it")
                 yield line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: line {number} is not UTF-8 ({error.reason}); save the file as UTF-8") from None
@@ -106,9 +172,9 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _parquet_texts(path: Path, text_field: str) -> list[str]:
-    table = read_parquet(path)
+    table = read_given_parquet(path)
     if text_field not in table.column_names:
-        raise UserError(f"{path}: has no column {text_field!r}; it has {', '.join(table.column_names)}")
+        raise UserError(f"{path}: has no column {text_field!r}; it has {listed(table.column_names)}")
     values = table[text_field].to_pylist()
     return [_checked_text(value, text_field, f"{path}: row {number}") for number, value in enumerate(values)]
 
@@ -117,7 +183,7 @@ def _text_of(row: Any, text_field: str, where: str) -> str:
     if not isinstance(row, dict):
         raise UserError(f"{where}: is not a JSON object with {text_field!r}")
     if text_field not in row:
-        raise UserError(f"{where}: has no {text_field!r}; it has {', '.join(row) or 'nothing'}")
+        raise UserError(f"{where}: has no {text_field!r}; it has {listed(row) or 'nothing'}")
     return _checked_text(row[text_field], text_field, where)
 
 

@@ -95,6 +95,16 @@ GOOD = '{"text": "a"}\n'
         (GOOD + '{"text": ["a"]}', r"line 2: 'text' is not a text \(list\); mend the row"),
         ('[{"text": "a"},\n {"text": null}]', "row 1: 'text' is null; mend the row"),
         ('[{"text": "a"},\n {"text"}]', r"line 2 is not JSON \(Expecting ':' delimiter\)"),
+        (GOOD + '{"text": "a", "text": "b"}', "line 2 has the key 'text' more than once; mend it or take it out"),
+        ('[{"text": "a", "text": "b"}]', "a row has the key 'text' more than once"),
+        (
+            GOOD + '{"text": "\\ud800"}',
+            r"line 2 has half of a surrogate pair \(`\\ud800` to `\\udfff`\), which is no char",
+        ),
+        (GOOD + '{"text": "a", "x": ' + "1" * 5000 + "}", "line 2 has a number with too many digits; mend it or take"),
+        (GOOD + '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 2 has too many levels; mend it or take it out"),
+        ("[" * 100_000, "a row has too many levels"),
+        ("\ufeff" + GOOD, "begins with a byte order mark; save the file as UTF-8 without it"),
         ("", "is empty; give a file with at least one text"),
         ("[]", "is empty; give a file with at least one text"),
     ],
@@ -104,6 +114,53 @@ def test_rows_that_are_no_text_are_named(content: str, problem: str, suffix: str
     path = write(tmp_path / f"a.jsonl{suffix}", content)
     with pytest.raises(UserError, match=rf"a.jsonl{suffix}: {problem}"):
         read_texts(path, "text")
+
+
+def test_escapes_that_are_characters_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "\\ud83d\\ude00"}\n{"text": "\\\\ud800"}\n')
+    assert read_texts(path, "text") == ["\U0001f600", "\\ud800"]
+
+
+def test_a_byte_order_mark_would_be_a_part_of_the_first_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\ntwo\n")
+    with pytest.raises(UserError, match=r"a.txt: begins with a byte order mark; save the file as UTF-8 without it"):
+        read_texts(tmp_path / "a.txt", "text")
+
+
+def test_long_names_and_many_of_them_are_cut(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", pa.table({f"x{number}\n{'y' * 500}": ["a"] for number in range(100)}))
+    with pytest.raises(UserError, match=r"has no column 'text'; it has 'x0\\nyy.*, \.\.\.$") as error:
+        read_texts(tmp_path / "a.parquet", "text")
+    assert len(str(error.value)) < 1000
+
+
+def _with_bad_bytes() -> pa.Table:
+    return pa.table({"text": pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff", b"a"]).buffers())})
+
+
+@pytest.mark.parametrize("folder", [".", "cache/texts", "results/s/sandbox"])
+def test_damaged_parquet_is_named_and_only_what_rules_make_is_to_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(folder, "a.parquet")
+    remedy = "give a complete file" if folder == "." else "delete it and run again"
+    write_parquet(path, _with_bad_bytes())
+    with pytest.raises(UserError, match=rf"^{path}: has values that cannot be read \(.*UTF8.*\); {remedy}$"):
+        read_texts(path, "text")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=rf"^{path}: is not a complete Parquet file \(.*\); {remedy}$"):
+        read_texts(path, "text")
+    write_parquet(path, pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]))
+    with pytest.raises(UserError, match=rf"^{path}: has the column 'text' more than once; keep one$"):
+        read_texts(path, "text")
+
+
+def test_every_type_of_text_in_parquet_is_read(tmp_path: Path) -> None:
+    texts = pa.array(["a", "b", "a"])
+    for column in (texts.dictionary_encode(), texts.cast(pa.large_string()), texts.cast(pa.string_view())):
+        write_parquet(tmp_path / "a.parquet", pa.table({"text": column}))
+        assert read_texts(tmp_path / "a.parquet", "text") == ["a", "b", "a"]
 
 
 def test_rows_of_parquet_that_are_no_text_are_named(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def _duplicate_keys_in(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8")
         found = dict(_in_json(text) or _in_yaml(yaml.compose(text, Loader=yaml.SafeLoader), (), set()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):  # `load_study` refuses many levels
         return []
     return [
         f"{file if name.startswith('..') else name}: {format_path(key)} is given {_times(places)}; keep one"

@@ -132,15 +132,15 @@ def read_literature(path: str | Path) -> Literature:
         UserError: If the file cannot be read or is invalid. The message has one line per problem.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = json.dumps(yaml.safe_load(Path(path).read_text(encoding="utf-8")), default=str)
     except OSError:
         raise UserError(f"{path}: cannot be read; give a file like config/literature.yaml") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: is not a YAML file ({reason}); correct it") from None
     if repeated := find_duplicate_keys([path]):
         raise UserError("\n".join(repeated))
     try:
-        return Literature.model_validate_json(json.dumps(content, default=str))
+        return Literature.model_validate_json(content)
     except ValidationError as error:
         raise UserError("\n".join(f"{path}: {line}" for line in describe_problems(error, Literature))) from None

@@ -91,12 +91,17 @@ def _structure_problem(
     return None
 
 
+_IN_NO_FILE = {"[\ud800-\udfff]": "half of a surrogate pair (\\ud800 to \\udfff)", "\0": "a zero character (\\0)"}
+"""What no file or no path can hold, as regular expressions."""
+
+
 def _unprintable(config: Mapping[str, Any]) -> list[str]:
-    """Return a line for each text with half of a surrogate pair, which no file can hold."""
+    """Return a line for each text with half of a surrogate pair or a zero character."""
     return [
-        f"{format_path(path)}: got {text[:60]!a}, which has half of a surrogate pair (\\ud800 to \\udfff); remove it"
+        f"{format_path(path)}: got {text[:60]!a}, which has {what}; remove it"
         for path, text in _strings_with_paths(config)
-        if any("\ud800" <= character <= "\udfff" for character in text)
+        for pattern, what in _IN_NO_FILE.items()
+        if re.search(pattern, text)
     ]
 
 

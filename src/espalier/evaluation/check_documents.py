@@ -23,6 +23,7 @@ from espalier.errors import UserError
 from espalier.evaluation.gaps import gap_problems
 from espalier.evaluation.task_rules import RULE_ERRORS, Rules, TaskDocument, WrittenDocument
 from espalier.evaluation.tasks import Tasks
+from espalier.text_files import listed
 
 logger = logging.getLogger(__name__)
 LONGEST_PROBLEM = 300
@@ -142,7 +143,7 @@ def describe_failure(document: TaskDocument, error: Exception) -> str:
 
 
 def _missing_field_problem(field: str, document: TaskDocument) -> str:
-    return f"has no {field!r}, which its task reads; it has {', '.join(document)}"
+    return f"has no {field!r}, which its task reads; it has {listed(document)}"
 
 
 def _examples(task: ConfigurableTask, num_fewshot: int) -> list[TaskDocument]:

@@ -1,8 +1,9 @@
-"""Fields of a document that are null or empty although its task writes them into the prompt."""
+"""Fields of a document that are null, empty or no text although its task writes them into the prompt."""
 
 from __future__ import annotations
 
 import copy
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,12 +18,15 @@ NEVER_EMPTY = {
 # the documents, so only the first part must not be empty.
 _NEVER_EMPTY_IN = {"hellaswag": ("ctx_a",)}
 
+# Python would write `b'text'` or `datetime.date(2024, 1, 1)` into the prompt.
+_NO_TEXT = (bytes, dt.date, dt.time, dt.timedelta)
+
 # A text that occurs in no document. A rule may cut off its ends, so only its middle is searched for.
 _MARK, _MIDDLE = "qzjxvkqzjxvk", "jxvkqzjx"
 
 
 def gap_problems(rules: Rules, document: TaskDocument, written: WrittenDocument) -> Iterator[str]:
-    """Yield error texts for fields that are null or empty although the task writes them.
+    """Yield error texts for fields that are null, empty or no text although the task writes them.
 
     To find out whether the task writes a field, put a mark into the field and search for the mark in the written
     document. A rule may handle a null field itself, so looking at the rule is not enough.
@@ -43,10 +47,10 @@ def gap_problems(rules: Rules, document: TaskDocument, written: WrittenDocument)
             rewritten = rules.write(marked)
         except RULE_ERRORS:
             continue
-        if value is None:
+        if not isinstance(value, str):
             before, after = _as_texts(written), _as_texts(rewritten)
-            if any(_MARK in new and new.replace(_MARK, "None") in before for new in after):
-                yield f"{name} is null"
+            if any(_MARK in new and new.replace(_MARK, str(value)) in before for new in after):
+                yield f"{name} is null" if value is None else f"{name} is no text, but {type(value).__name__}"
             continue
         field = next(str(part) for part in reversed(path) if isinstance(part, str))
         missed = _MIDDLE in str(rewritten.question) and (
@@ -59,10 +63,12 @@ def gap_problems(rules: Rules, document: TaskDocument, written: WrittenDocument)
 
 
 def _gaps(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the path of each value of a document that is null or an empty text."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    """Yield the path of each value of a document that is null, an empty text, or no text although it may have to be."""
+    is_empty = value is None or (isinstance(value, str) and not value.strip())
+    is_needed = len(path) == 1 and str(path[0]).lower() in NEVER_EMPTY
+    if is_empty or isinstance(value, _NO_TEXT) or (is_needed and isinstance(value, Mapping | list)):
         yield path
-    elif isinstance(value, Mapping | list):
+    if isinstance(value, Mapping | list):
         for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _gaps(inner, (*path, key))
 

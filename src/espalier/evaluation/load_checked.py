@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 from lm_eval.api.task import ConfigurableTask, TaskConfig
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from espalier.errors import UserError
 from espalier.evaluation.check_documents import bad_documents, check_documents, describe_failure, refusal
+from espalier.evaluation.misread import misread_row, rows_of
 from espalier.evaluation.task_rules import RULE_ERRORS, Rules
 from espalier.evaluation.tasks import Tasks, leaf_tasks, load_tasks, packaged_entries, task_files
-from espalier.files import read_parquet, why_no_file
-from espalier.text_files import read_json_rows
+from espalier.files import why_no_file
+from espalier.text_files import listed, read_given_parquet, read_json_rows
 
 
 def load_checked_tasks(
@@ -57,6 +59,15 @@ def load_checked_tasks(
         lines = [line for leaf in leaves for line in _loading_problems(leaf, files[leaf], scratch)]
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error!r}"
         raise UserError("\n".join(lines) or f"evaluation.tasks: could not be loaded ({reason})") from None
+    of_types = [of_type for of_type in (tasks, tasks.generative) if of_type]
+    leaf_rules = [
+        (leaf, Rules(task, solved=solved))
+        for of_type in of_types
+        for leaf, task in of_type.leaves.items()
+        for solved in ((False, True) if of_type.fewshots.get(leaf, num_fewshot) else (False,))
+    ]
+    if misread := [line for leaf, rules in leaf_rules if (line := misread_row(rules, data_folder / leaf))]:
+        raise UserError("\n".join(f"evaluation.data: {line}" for line in misread))
     check_documents(tasks, num_fewshot=num_fewshot, limit=limit)
     return tasks
 
@@ -81,7 +92,11 @@ def _loading_problems(task: str, files: list[Path], scratch: Path) -> list[str]:
         splits = datasets.load_dataset(definition["dataset_path"], **definition["dataset_kwargs"])
     except (*RULE_ERRORS, OSError, datasets.exceptions.DatasetsError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        return [f"evaluation.data: {_odd_row(files) or f'task {task!r}: its files cannot be read together ({reason})'}"]
+        unclear = (
+            f"task {task!r}: {' and '.join(map(str, files))} cannot be read together ({reason}); give them the same "
+            "fields, each of one type"
+        )
+        return [f"evaluation.data: {_odd_row(files) or _odd_fields(files) or unclear}"]
     return list(_document_problems(_Draft(definition, splits)))
 
 
@@ -89,10 +104,7 @@ def _odd_row(files: list[Path]) -> str | None:
     """Return an error line for the first row with a field of another type than in earlier rows, or None."""
     types: dict[str, tuple[type, str]] = {}
     for path in files:
-        parquet = path.suffix == ".parquet"
-        rows = enumerate(read_parquet(path).to_pylist()) if parquet else read_json_rows(path)
-        for where, row in rows:
-            place = f"row {where}" if parquet else where
+        for place, row in rows_of(path):
             for field, value in row.items():
                 if value is None:
                     continue
@@ -103,17 +115,36 @@ def _odd_row(files: list[Path]) -> str | None:
     return None
 
 
+def _odd_fields(files: list[Path]) -> str | None:
+    """Return an error line for the first file with other fields than the first one, or None."""
+    found = [(path, {field: None for _, row in rows_of(path) for field in row}) for path in files]
+    for path, fields in found:
+        if fields.keys() != found[0][1].keys():
+            first, expected = found[0]
+            others = f"{first.name} has {listed(expected)}"
+            return f"{path}: has the fields {listed(fields)}, but {others}; give all splits the same fields"
+    return None
+
+
 def _file_problems(path: Path) -> Iterator[str]:
     if problem := why_no_file(path):
         yield f"{path}: {problem}; give a file with documents"
         return
     try:
-        n_rows = read_parquet(path).num_rows if path.suffix == ".parquet" else _count_objects(path)
+        n_rows = _count_parquet_rows(path) if path.suffix == ".parquet" else _count_objects(path)
     except UserError as error:
         yield str(error)
     else:
         if not n_rows:
             yield f"{path}: is empty; give a file with documents"
+
+
+def _count_parquet_rows(path: Path) -> int:
+    n_rows = read_given_parquet(path).num_rows
+    metadata = pq.read_metadata(path)
+    if n_rows and not all(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)):
+        raise UserError(f"{path}: has a row group without rows, which `datasets` cannot read; write the file again")
+    return n_rows
 
 
 def _count_objects(path: Path) -> int:

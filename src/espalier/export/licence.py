@@ -40,7 +40,7 @@ def _said(readme: Path) -> dict[str, str]:
         return {}
     try:
         values = yaml.safe_load(rest.partition("\n---")[0])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # an impossible date is a ValueError
         return {}
     if not isinstance(values, dict):
         return {}

@@ -8,12 +8,15 @@ Beside the entries of whole evaluations, the store of a model has:
     race-{hash}/failed/      why experiments of this race have no answers, one file for each
     {hash of requests}.facts what races of the model know about its tasks and documents
 
-Nothing here depends on the rungs of a config, so answers serve any race, and the whole evaluation as well.
+Nothing here depends on the rungs of a config, so answers serve any race, and the whole evaluation as well. Decisions
+and failures have a checksum and name their own place, so that none is taken for that of another race or rung.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,12 +30,14 @@ import pandas as pd
 from espalier.errors import UserError
 from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, acc_norm_tasks
 from espalier.evaluation.racing import Decision, Race, RaceRules, RaceTask, race_order
-from espalier.files import locked, read_json, read_table, sha256_of_json, write_json, write_table
+from espalier.files import locked, read_json, read_table, sha256_of_json, write_json, write_result, write_table
 from espalier.results.store import METRICS, RECIPE, SAMPLES, Store, store_key
 from espalier.statistics.correctness import correctness
 from espalier.statistics.validation import BoolArray, IntArray
 
+logger = logging.getLogger(__name__)
 ANSWERS, PART = "answers.parquet", "part.json"
+_PLACE = "place"
 _KEY = ["task", "doc_id", "choice"]
 _COLUMNS = [*_KEY, "loglikelihood", "is_greedy"]
 _ENTRY = re.compile("[0-9a-f]{32}")
@@ -118,11 +123,21 @@ class AnswerStore:
         parts = self.parts
         # Other names are those of entries that another job is writing, and of locks.
         for entry in sorted(path for path in self._folder.iterdir() if _ENTRY.fullmatch(path.name)):
-            if parts.has(entry.name):
+            if parts.has(entry.name) and self._is_own(entry):
                 content = read_json(entry / PART)
                 found.frames.append(read_table(entry / ANSWERS))
                 found.add(content["perplexity"], content["n_params"], content["timing_s"])
         return found
+
+    def _is_own(self, entry: Path) -> bool:
+        """Whether a sound part has answers of this experiment. A part of another one is deleted and logged."""
+        recipe = read_json(entry / RECIPE)
+        own = {**self.recipe, "documents": recipe["documents"], "perplexity": recipe["perplexity"]}
+        if store_key(own) == entry.name:
+            return True
+        logger.warning("%s: has answers of another experiment; it is dropped and made again", entry)
+        shutil.rmtree(entry, ignore_errors=True)
+        return False
 
 
 @dataclass
@@ -358,22 +373,51 @@ class RaceRecord:
         """Outcomes of the rungs that have been decided.
 
         Raises:
-            UserError: If a decision was made for another race.
+            UserError: If a decision is damaged, or was made for another race or rung.
         """
         found: list[RungOutcome] = []
         while (path := self.folder / f"rung-{len(found) + 1}.json").is_file():
-            content = read_json(path)
-            found.append(RungOutcome(Decision.from_dict(content["decision"], self._race), tuple(content["failed"])))
+            content = self._read(path)
+            try:
+                decision, failed = Decision.from_dict(content["decision"], self._race), tuple(content["failed"])
+            except (KeyError, TypeError):
+                raise UserError(f"{path}: is no decision of a race; delete it and run again") from None
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from None
+            if decision.rung != len(found) + 1:
+                raise UserError(f"{path}: has the decision after rung {decision.rung}; delete it and run again")
+            found.append(RungOutcome(decision, failed))
         return found
 
     @property
     def failures(self) -> dict[str, str]:
-        """Reasons of the experiments that could not be answered, by name."""
-        return {name: read_json(path)["reason"] for name in self._experiments if (path := self._failed(name)).is_file()}
+        """Reasons of the experiments that could not be answered, by name.
+
+        Raises:
+            UserError: If a file is damaged or that of another experiment.
+        """
+        return {
+            name: str(self._read(path).get("reason"))
+            for name in self._experiments
+            if (path := self._failed(name)).is_file()
+        }
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Read a file of this race. Files of earlier versions have neither a checksum nor their place."""
+        content, own = read_json(path), self._place(path)
+        if not isinstance(content, dict) or content.get(_PLACE, own) != own:
+            raise UserError(f"{path}: is not the file that was written here; delete it and run again")
+        return content
+
+    def _write(self, path: Path, content: Mapping[str, Any]) -> None:
+        write_result(path, {_PLACE: self._place(path), **content})
+
+    def _place(self, path: Path) -> str:
+        return path.relative_to(self.folder.parent).as_posix()
 
     def record_failure(self, name: str, reason: str) -> None:
         """Record that an experiment cannot be answered, so that the race goes on without it."""
-        write_json(self._failed(name), {"reason": reason})
+        self._write(self._failed(name), {"reason": reason})
 
     def forget_failure(self, name: str) -> None:
         """Remove the record of a failure, because the experiment is tried again."""
@@ -395,7 +439,7 @@ class RaceRecord:
             race.follow(self._next_answers(race, outcome.failed, right), outcome.decision)
         decision = race.advance(self._next_answers(race, failed, right))
         content = {"decision": decision.to_dict(), "failed": list(failed)}
-        write_json(self.folder / f"rung-{race.rung}.json", content)
+        self._write(self.folder / f"rung-{race.rung}.json", content)
         return RungOutcome(decision, failed)
 
     def _next_answers(

@@ -1,8 +1,9 @@
 """Compare the files of a study with the checksums that its jobs recorded: `python -m espalier.results.verify FOLDER`.
 
 A job that succeeds writes the size and SHA-256 of each of its output files to
-`results/{study}/checksums/{rule}/{wildcards}.json`. Readers verify the checksums that files carry themselves, but not
-every file can carry one (pages, figures, exported models), and not every file is read again. This check covers all.
+`results/{study}/checksums/{rule}/{wildcards}.json`, with the names of the study and of this file. Readers verify the
+checksums that files carry themselves, but not every file can carry one (pages, figures, exported models), and not every
+file is read again. This check covers all.
 
 Every job imports this module, so it imports nothing heavy.
 """
@@ -14,14 +15,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from espalier.errors import UserError
 from espalier.files import read_json, size_and_sha256, write_result
 
 RECORDS = "checksums"
 BEST_EXPERIMENT = "global_best_config.json"
-_OUTPUTS = "outputs"
+_OUTPUTS, _STUDY, _JOB = "outputs", "study", "job"
 
 
 def record_file(results: str | Path, rule: str, wildcards: Sequence[str]) -> Path:
@@ -50,7 +51,8 @@ def record_outputs(results: str | Path, rule: str, wildcards: Sequence[str], out
     with contextlib.suppress(OSError):
         if own:
             content = {path.relative_to(results).as_posix(): _checksums(path) for path in own}
-            write_result(record, {_OUTPUTS: content})
+            job = record.relative_to(Path(results, RECORDS)).as_posix()
+            write_result(record, {_STUDY: Path(results).resolve().name, _JOB: job, _OUTPUTS: content})
 
 
 def read_best_experiment(path: str | Path) -> dict[str, Any]:
@@ -83,12 +85,13 @@ def problems_of_output(results: str | Path, record: str | Path, output: str | Pa
         One line with the remedy if the output is damaged, else nothing. An output that the record does not have, or
         that is missing, has no problem; neither has the output of a damaged record, which `verify` reports.
     """
-    results, output = Path(results), Path(output)
-    try:
-        expected = read_json(record)[_OUTPUTS].get(output.relative_to(results).as_posix())
-    except (UserError, OSError, KeyError, TypeError):
-        return []
-    return list(_problems_of(output, expected)) if expected and output.exists() else []
+    results, output, record = Path(results), Path(output), Path(record)
+    with contextlib.suppress(UserError, OSError):
+        found = _read_record(record)
+        expected = found.outputs.get(output.relative_to(results).as_posix())
+        if expected and output.exists():
+            return list(_problems_of(output, expected, _origin(results, record, found)))
+    return []
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,51 @@ def verify(results: str | Path) -> Verification:
     n_files, problems = 0, []
     for record in records:
         try:
-            outputs: dict[str, dict[str, Any]] = read_json(record)[_OUTPUTS]
-        except (UserError, OSError, KeyError, TypeError) as error:
+            found = _read_record(record)
+        except (UserError, OSError) as error:
             problems.append(f"{record}: this record is damaged ({error}), and tells nothing about results; delete it")
             continue
-        for name, expected in outputs.items():
+        own = record.relative_to(results / RECORDS).as_posix()
+        if found.job not in {None, own}:
+            problems.append(f"{record}: this record is that of {RECORDS}/{found.job}; delete it")
+        for name, expected in found.outputs.items():
             if (results / name).exists():
                 n_files += len(expected)
-                problems.extend(_problems_of(results / name, expected))
+                problems.extend(_problems_of(results / name, expected, _origin(results, record, found)))
     return Verification(n_files, problems)
+
+
+class _Record(NamedTuple):
+    """What a record has; the study and the job are None in records of earlier versions."""
+
+    outputs: dict[str, dict[str, Any]]
+    study: str | None
+    job: str | None
+
+
+def _read_record(path: Path) -> _Record:
+    """Read a record.
+
+    Raises:
+        UserError: If it is damaged.
+        OSError: If it cannot be read.
+    """
+    try:
+        content = read_json(path)
+        outputs = {
+            output: {file: {key: found[key] for key in ("bytes", "sha256")} for file, found in files.items()}
+            for output, files in content[_OUTPUTS].items()
+        }
+        return _Record(outputs, content.get(_STUDY), content.get(_JOB))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"it is no record of checksums: {type(error).__name__}") from None
+
+
+def _origin(results: Path, record: Path, found: _Record) -> str:
+    """Return a remark on a record of another study, from which its folder may have been copied, else nothing."""
+    if found.study in {None, results.resolve().name}:
+        return ""
+    return f" in study {found.study} (if only {record} was copied from there, delete that file instead)"
 
 
 def _checksums(output: Path) -> dict[str, dict[str, Any]]:
@@ -134,7 +173,7 @@ def _checksums(output: Path) -> dict[str, dict[str, Any]]:
     return {path.relative_to(output).as_posix(): size_and_sha256(path) for path in files}
 
 
-def _problems_of(output: Path, expected: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _problems_of(output: Path, expected: dict[str, dict[str, Any]], origin: str) -> Iterator[str]:
     """Yield a line if an output is damaged. The remedy names the output: Snakemake knows no single files in it."""
     remedy = f"restore it, or delete {output} and run again"
     for name, checksum in expected.items():
@@ -147,7 +186,7 @@ def _problems_of(output: Path, expected: dict[str, dict[str, Any]]) -> Iterator[
         if found != checksum:
             yield (
                 f"{path}: has {found['bytes']} bytes and checksum {found['sha256'][:12]}, not {checksum['bytes']} and "
-                f"{checksum['sha256'][:12]} as when it was written; {remedy}"
+                f"{checksum['sha256'][:12]} as when it was written{origin}; {remedy}"
             )
             return
 

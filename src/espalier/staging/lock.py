@@ -35,11 +35,29 @@ def read_lock(path: Path) -> dict[str, Any]:
         return {section: {} for section in SECTIONS}
     try:
         lock = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         lock = None
-    if not isinstance(lock, dict) or set(lock) != set(SECTIONS):
+    if not _is_lock(lock):
         raise UserError(f"{path}: is not a lock file; delete it and run `snakemake stage`")
-    return lock
+    content: dict[str, Any] = lock
+    return content
+
+
+def _is_lock(content: Any) -> bool:
+    """Whether a content has all sections, with the mappings in their entries that are read."""
+    if not isinstance(content, dict) or set(content) != set(SECTIONS):
+        return False
+    if not all(isinstance(section, dict) for section in content.values()):
+        return False
+    return all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("files", {}), dict)
+        and isinstance(entry.get("revisions", {}), dict)
+        and ("commit" in entry if section == "models" else True)
+        and (isinstance(entry.get("commits"), dict) if section == "tasks" else True)
+        for section, entries in content.items()
+        for entry in entries.values()
+    )
 
 
 def locked_commit(path: Path, repository: str, revision: str) -> str | None:

@@ -110,7 +110,8 @@ class Handover:
         find = self._find_pass if rule in PASS_RULES else self._find_evaluation
         try:
             return find(rule, wildcards)
-        except (OSError, UserError):  # an input does not exist yet, or is damaged
+        except (OSError, UserError, AttributeError, LookupError, TypeError, ValueError):
+            # An input does not exist yet, or is damaged, which the job will say.
             return None
 
     def _find_pass(self, rule: str, wildcards: Wildcards) -> Path:

@@ -7,6 +7,7 @@ and would then wait for each other's files.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from espalier.errors import no_permission
 from espalier.files import read_json
 
 LOCK = ".run-lock.json"
@@ -37,43 +39,48 @@ def lock_results(results: str | Path) -> None:
     own = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
     content = {**own, "process_start": psutil.Process().create_time()}
     holder: dict[str, Any] = {}
-    for _ in range(3):
-        try:
-            _create(path, content)
-        except FileExistsError:
+    try:
+        for _ in range(3):
+            if _create(path, content):
+                atexit.register(_unlock, path, content)
+                return
             holder = _read(path)
             if not _is_stale(holder):
                 break
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise SystemExit(
-                f"{path}: the lock of this run cannot be written ({error.strerror}); make room or make the folder "
-                "writable, and run again"
-            ) from None
-        else:
-            atexit.register(_unlock, path, content)
-            return
+    except OSError as error:
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            found = next((one for one in path.parents if os.path.lexists(one) and not one.is_dir()), path.parent)
+            raise SystemExit(f"{found}: is not a folder; move it away and run again") from None
+        said = no_permission(error)
+        raise SystemExit(
+            said or f"{path}: the lock of this run cannot be written ({error.strerror}); make room and run again"
+        ) from None
     raise SystemExit(
         f"{Path(results)}: another run writes these results (host {holder.get('host')}, process {holder.get('pid')}, "
         f"since {holder.get('since')}); wait for it, or delete {path} if that run is dead"
     )
 
 
-def _create(path: Path, content: dict[str, Any]) -> None:
-    """Create the lock file, whole or not at all.
+def _create(path: Path, content: dict[str, Any]) -> bool:
+    """Create the lock file, whole or not at all; return False if it exists.
 
     Raises:
-        FileExistsError: If it exists.
+        FileExistsError: If its folder is something else.
         OSError: If it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("x", encoding="utf-8") as file:
-        try:
+    try:
+        file = path.open("x", encoding="utf-8")
+    except FileExistsError:
+        return False
+    try:
+        with file:
             file.write(json.dumps(content))
-            file.flush()
-        except OSError:  # a lock without content would keep all later runs out
-            path.unlink(missing_ok=True)
-            raise
+    except OSError:  # a lock without content would keep all later runs out
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -98,4 +105,5 @@ def _is_stale(holder: dict[str, Any]) -> bool:
 
 def _unlock(path: Path, content: dict[str, Any]) -> None:
     if os.getpid() == content["pid"] and _read(path) == content:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next run finds that the lock is stale
+            path.unlink(missing_ok=True)

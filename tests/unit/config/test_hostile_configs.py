@@ -60,6 +60,8 @@ def _deep() -> dict[str, object]:
         ({"grid": {b"a": 1}}, "grid: has the key \"b'a'\""),
         ({"models": [{(1, 2): 1}]}, r"models\[0\]: has the key '\(1, 2\)'"),
         ({"study": "\ud800"}, r"study: got '\\ud800', which has half of a surrogate pair"),
+        ({"study": "s", "models": [MODEL | {"path": "a\0b"}]}, r"models\[0\]\.path: got 'a\\x00b', which has a zero"),
+        ({"study": "s", "evaluation": {"data": "\0"}}, r"evaluation\.data: got '\\x00', which has a zero character"),
         ({"study": "s", "x\ud800": 1}, r"study: got|config|: got 'x\\ud800', which has half"),
         ({"calibration": {"seeds": [1, 10**400]}}, r"calibration\.seeds\[1\]: got a whole number of over 18 digits"),
         ({"study": "s", "models": [MODEL | {"name": "ab" * 20}]}, r"models\[0\]\.name: got .* ends with 'ab' 20 times"),

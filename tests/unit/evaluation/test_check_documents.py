@@ -2,13 +2,17 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
+import shutil
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from lm_eval.api.task import ConfigurableTask
 
@@ -322,6 +326,132 @@ def test_the_row_of_another_type_is_named(load: Load, rows: Splits) -> None:
         UserError, match=r"validation.jsonl: line 4: label is 1.5 \(float\), but int in train.jsonl, line 1; give"
     ):
         load("piqa", {"train.jsonl": good, "validation.jsonl": changed(good, 3, label=1.5)})
+
+
+# -- values that are read as others ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("date", ["2024-01-01", "2024-01-01T10:00:00", "2024-01-01 10:00"])
+@pytest.mark.parametrize("splits", [["validation"], ["train", "validation"]], ids=["one split", "both splits"])
+def test_texts_that_are_read_as_dates_are_refused(load: Load, rows: Splits, date: str, splits: list[str]) -> None:
+    """The JSON reader of `datasets` would write the date in another way into the prompt."""
+    files = {
+        f"{split}.jsonl": [row | {"goal": date} if split in splits else row for row in documents]
+        for split, documents in rows["piqa"].items()
+    }
+    with pytest.raises(UserError, match=r"^evaluation.data: .*validation.jsonl: line 1: goal is '2024") as error:
+        load("piqa", files)
+    assert str(error.value).endswith("; give all splits as Parquet, with goal as a text")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_dates_in_parquet_and_among_other_texts_are_read_as_they_are(load: Load, rows: Splits, tmp_path: Path) -> None:
+    dated = {split: [row | {"goal": "2024-01-01"} for row in documents] for split, documents in rows["piqa"].items()}
+    read = load("piqa", {f"{split}.parquet": pa.Table.from_pylist(each) for split, each in dated.items()})
+    assert {document["goal"] for document in read.leaves["piqa"].task_docs} == {"2024-01-01"}
+    shutil.rmtree(tmp_path / "piqa")
+    some = {split: [*each[:4], *rows["piqa"][split][4:]] for split, each in dated.items()}
+    read = load("piqa", {f"{split}.jsonl": each for split, each in some.items()})
+    assert [document["goal"] for document in read.leaves["piqa"].task_docs][:4] == ["2024-01-01"] * 4
+
+
+def test_unused_fields_may_be_read_as_dates(load: Load, rows: Splits) -> None:
+    files = {
+        f"{split}.jsonl": [row | {"written": "2024-01-01"} for row in each] for split, each in rows["piqa"].items()
+    }
+    assert len(list(load("piqa", files).leaves["piqa"].task_docs)) == 8
+
+
+def test_times_in_a_column_of_texts_are_refused(load: Load, rows: Splits) -> None:
+    good = pa.Table.from_pylist(rows["piqa"]["train"])
+    times = good.set_column(0, "goal", pa.array([0] * 8, pa.timestamp("us")))
+    with pytest.raises(
+        UserError, match=r"validation.parquet: row 0: goal is datetime.* reads '1970-01-01 00:00:00.000"
+    ):
+        load("piqa", {"train.parquet": good, "validation.parquet": times})
+
+
+@pytest.mark.parametrize("label", [[True] * 8, ["1"] * 8, [1.0] * 8, [Decimal(1)] * 8], ids=lambda label: str(label[0]))
+def test_labels_of_other_types_are_read_as_the_same_numbers(load: Load, rows: Splits, label: list[Any]) -> None:
+    good = pa.Table.from_pylist(rows["piqa"]["train"])
+    other = pa.Table.from_pylist(rows["piqa"]["validation"]).set_column(3, "label", pa.array(label))
+    read = load("piqa", {"train.parquet": good, "validation.parquet": other})
+    assert [document["label"] for document in read.leaves["piqa"].task_docs] == [1] * 8
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (pa.array([b"text"] * 8), "bytes"), (pa.array([["a"]] * 8), "list"), (pa.array([{"a": "b"}] * 8), "dict"),
+        (pa.array([0] * 8, pa.timestamp("us")), "datetime"), (pa.array([0] * 8, pa.date32()), "date"),
+        (pa.array([1] * 8, pa.duration("s")), "timedelta"), (pa.array([1] * 8, pa.time32("s")), "time"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_question_that_is_no_text_in_any_split_is_refused(
+    load: Load, rows: Splits, values: pa.Array, kind: str
+) -> None:
+    """Python would write its own form of the value into the prompt, such as `b'text'`."""
+    for task, field in (("piqa", "goal"), ("boolq", "passage")):
+        files = {}
+        for split, documents in rows[task].items():
+            table = pa.Table.from_pylist(documents)
+            files[f"{split}.parquet"] = table.set_column(table.column_names.index(field), field, values)
+        with pytest.raises(UserError, match=rf"'validation', document 0: {field} is no text, but {kind}; mend it or"):
+            load(task, files)
+
+
+# -- damaged and odd files ---------------------------------------------------------------------------------------
+
+
+def _with_bad_bytes(table: pa.Table) -> bytes:
+    bad = pa.Array.from_buffers(pa.string(), 8, pa.array([b"\xff"] * 8).buffers())
+    return _parquet([table.set_column(0, "goal", bad)])
+
+
+def _parquet(tables: list[pa.Table]) -> bytes:
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (_with_bad_bytes, r"has values that cannot be read \(Column 0: .*UTF8.*\); give a complete file"),
+        (
+            lambda table: _parquet([table.append_column("goal", table["goal"])]),
+            "has the column 'goal' more than once; keep one",
+        ),
+        (
+            lambda table: _parquet([table.slice(0, 0), table]),
+            "has a row group without rows, which `datasets` cannot read; write the file again",
+        ),
+        (
+            lambda table: _parquet([table.append_column("a\nb", table["goal"])]),
+            r"has the fields goal, sol1, sol2, label, 'a\\nb', but train.parquet has goal, sol1, sol2, label; give all",
+        ),
+        (lambda table: _parquet([table])[:-8] + b"\xff\xff\xff\x7fPAR1", r"is not a complete .*; give a complete file"),
+    ],
+)  # fmt: skip
+def test_odd_parquet_is_refused_in_one_line(
+    load: Load, rows: Splits, make: Callable[[pa.Table], bytes], line: str
+) -> None:
+    table = pa.Table.from_pylist(rows["piqa"]["validation"])
+    with pytest.raises(UserError, match=rf"^evaluation.data: .*validation.parquet: {line}") as error:
+        load("piqa", {"train.parquet": table, "validation.parquet": make(table)})
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_files_that_cannot_be_read_together_are_named(load: Load, rows: Splits) -> None:
+    good = rows["piqa"]["validation"]
+    big = changed(good, 3, label=10**30)
+    with pytest.raises(
+        UserError, match=r"train.jsonl and .*validation.jsonl cannot be read together \(.*\); give them"
+    ):
+        load("piqa", {"train.jsonl": good, "validation.jsonl": big})
 
 
 # -- files of a task ---------------------------------------------------------------------------------------------

@@ -405,6 +405,12 @@ def test_a_disk_that_fills_midway(make_source: Make, small_disk: Path, monkeypat
 # --- licences ---
 
 
+@pytest.mark.parametrize("text", ["a: {", "a: 2024-13-45", "[" * 3000, "&a [*a]", "license: [mit]", "- x"])
+def test_metadata_that_say_no_licence_are_skipped(tmp_path: Path, text: str) -> None:
+    (tmp_path / "README.md").write_text(f"---\n{text}\n---\n")
+    assert licence_of(tmp_path) == {"files": []}
+
+
 def test_a_licence_is_read_from_the_folder(tmp_path: Path) -> None:
     assert licence_of(tmp_path) == {"files": []}
     (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: tiny-1\n---\n# A\n")

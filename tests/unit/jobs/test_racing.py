@@ -1,9 +1,10 @@
 """Jobs of a race: nothing is answered twice, a rung is decided once, and failures do not end a race."""
 
 import multiprocessing
+import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -306,6 +307,85 @@ def test_bad_records_are_one_line(job: FakeJob, store: Store, tmp_path: Path) ->
     write_json(record, content)
     with pytest.raises(UserError, match="after rung 1 was made for another order of documents, other rules or another"):
         race(job, store, tmp_path, "good")
+
+
+def flip(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"by": "good"', b'"by": "fooe"', 1))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda path: os.truncate(path, 100),
+    "emptied": lambda path: os.truncate(path, 0),
+    "changed": flip,
+    "null": lambda path: path.write_text("null"),
+    "without a decision": lambda path: write_json(path, {"failed": []}),
+    "with another kind of decision": lambda path: write_json(path, {"decision": [], "failed": []}),
+    "with another field": lambda path: write_json(path, {"decision": {"a": 1}, "failed": []}),
+    "that of the next rung": lambda path: path.write_bytes(path.with_name("rung-2.json").read_bytes()),
+    "the old form of the next rung": lambda path: write_json(
+        path, {key: value for key, value in read_json(path.with_name("rung-2.json")).items() if key != "place"}
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_decision_is_named_and_made_again(job: FakeJob, store: Store, tmp_path: Path, damage: str) -> None:
+    before = race(job, store, tmp_path, "good")
+    path = next(store.folder.glob("race-*/rung-1.json"))
+    sound = path.read_bytes()
+    DAMAGES[damage](path)
+    with pytest.raises(UserError) as refused:
+        race(job, store, tmp_path, "good")
+    assert str(refused.value).startswith(f"{path}: ")
+    assert str(refused.value).endswith("elete it and run again")
+    path.unlink()
+    n_done = len(job.done)
+    assert race(job, store, tmp_path, "good") == before
+    assert path.read_bytes() == sound
+    assert len(job.done) == n_done
+
+
+def test_a_decision_of_another_model_is_refused(job: FakeJob, store: Store, tmp_path: Path) -> None:
+    """Two races with the same tasks, rules and names of experiments have one fingerprint."""
+    other = Store(tmp_path / ".other")
+    race(job, store, tmp_path, "good")
+    race(replace(job, manifest={"model": "B", "files": {"b": 1}}), other, tmp_path, "good")
+    ours, theirs = (next(one.folder.glob("race-*/rung-1.json")) for one in (store, other))
+    assert read_json(ours)["decision"] == read_json(theirs)["decision"]
+    ours.write_bytes(theirs.read_bytes())
+    with pytest.raises(
+        UserError, match=r"rung-1\.json: is not the file that was written here; delete it and run again"
+    ):
+        race(job, store, tmp_path, "good")
+
+
+def test_damaged_records_of_failures_are_named(job: FakeJob, store: Store, tmp_path: Path) -> None:
+    job.broken.update({"fair", "poor"})
+    race(job, store, tmp_path, "good")
+    one, other = (next(store.folder.glob(f"race-*/failed/{name}.json")) for name in ("fair", "poor"))
+    one.write_bytes(other.read_bytes())
+    for path in store.folder.glob("race-*/rung-*.json"):  # what was decided needs them no more
+        path.unlink()
+    with pytest.raises(UserError, match=r"fair\.json: is not the file that was written here; delete it and run again"):
+        race(job, store, tmp_path, "worst")
+
+
+def test_answers_of_another_experiment_are_dropped(
+    job: FakeJob, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The folders of the answers of two experiments were exchanged, so each part in them is sound."""
+    race(job, store, tmp_path, "good", ["good", "poor"])
+    folders = sorted(store.folder.glob("*.answers"))
+    aside = tmp_path / "aside"
+    for old, new in ((folders[0], aside), (folders[1], folders[0]), (aside, folders[1])):
+        old.rename(new)
+    for path in (*store.folder.glob("race-*"), *store.folder.glob("[0-9a-f]" * 32)):
+        shutil.rmtree(path)
+    sound = n_answered(job.done)
+    job.done.clear()
+    race(job, store, tmp_path, "good", ["good", "poor"])
+    assert n_answered(job.done) == sound
+    assert "has answers of another experiment; it is dropped and made again" in caplog.text
 
 
 def test_recorded_decisions_are_final(job: FakeJob, store: Store, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import UserError
-from espalier.files import write_json
+from espalier.files import read_json, write_json, write_result
 from espalier.results import verify as module
 from espalier.results.verify import main, read_best_experiment, record_file, record_outputs, verify
 
@@ -102,6 +102,67 @@ def test_a_damaged_record_is_named_and_condemns_no_result(results: Path) -> None
     (line,) = verify(results).problems
     assert line.startswith(f"{record}: this record is damaged (")
     assert line.endswith("delete it")
+
+
+@pytest.mark.parametrize("content", [[], "x", {}, {"outputs": 1}, {"outputs": {"a": 1}}, {"outputs": {"a": {"b": {}}}}])
+def test_a_file_that_is_no_record_is_named(results: Path, content: object) -> None:
+    record = record_file(results, "rule", ("1",))
+    write_json(record, content)
+    (line,) = verify(results).problems
+    assert line.startswith(f"{record}: this record is damaged (it is no record of checksums: ")
+    assert line.endswith("delete it")
+
+
+@pytest.mark.parametrize("is_copied", [True, False], ids=["copied", "exchanged"])
+def test_records_in_the_place_of_others_are_named(results: Path, *, is_copied: bool) -> None:
+    """Each compares the output of its own job, so without the name of the job both would seem right."""
+    records = [record_file(results, "rule", (str(number),)) for number in range(2)]
+    contents = [record.read_bytes() for record in records]
+    records[0].write_bytes(contents[1])
+    if not is_copied:
+        records[1].write_bytes(contents[0])
+    lines = [f"{records[0]}: this record is that of checksums/rule/1.json; delete it"]
+    if not is_copied:
+        lines.append(f"{records[1]}: this record is that of checksums/rule/0.json; delete it")
+    assert verify(results).problems == lines
+    for line in lines:
+        Path(line.partition(":")[0]).unlink()
+    assert verify(results).problems == []
+
+
+def test_records_and_outputs_that_are_exchanged_together_are_all_named(results: Path) -> None:
+    records = [record_file(results, "rule", (str(number),)) for number in range(2)]
+    contents = [record.read_bytes() for record in records]
+    for record, content in zip(records, reversed(contents), strict=True):
+        record.write_bytes(content)
+    swap(results / "tables/a.parquet")
+    named = {line.partition(":")[0] for line in verify(results).problems}
+    assert named == {str(path) for path in (*records, *(results / output for output in OUTPUTS[:2]))}
+
+
+def test_records_of_earlier_versions_name_neither_study_nor_job(results: Path) -> None:
+    for record in (results / "checksums").rglob("*.json"):
+        content = read_json(record)
+        write_result(record, {"outputs": content["outputs"]})
+    assert verify(results) == module.Verification(5, [])
+    flip(results / "tables/a.parquet")
+    assert len(verify(results).problems) == 1
+
+
+def test_a_record_of_another_study_is_said_to_be_one(results: Path) -> None:
+    """A result must not be deleted because a record was copied. Records of a folder that was renamed still compare."""
+    renamed = results.rename(results.with_name("renamed"))
+    assert verify(renamed) == module.Verification(5, [])
+    path = renamed / "tables/a.parquet"
+    flip(path)
+    (line,) = verify(renamed).problems
+    record = record_file(renamed, "rule", ("0",))
+    assert line.endswith(
+        f" as when it was written in study results (if only {record} was copied from there, delete that file instead); "
+        f"restore it, or delete {path} and run again"
+    )
+    record.unlink()
+    assert verify(renamed) == module.Verification(4, [])
 
 
 def test_a_study_without_records_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -308,8 +308,18 @@ def test_studies_that_stage_at_once_lose_no_entry(tmp_path: Path) -> None:
 
 
 def test_a_broken_lock_file_is_refused(tmp_path: Path) -> None:
-    for content in ("- x", "a: {b"):
-        (tmp_path / "lock.yaml").write_text(content)
+    for content in (
+        b"- x",
+        b"a: {b",
+        b"\xff\xfe",
+        b"[" * 3000,
+        b"models: []\ntasks: {}\ntexts: {}",
+        b"models: {a@main: x}\ntasks: {}\ntexts: {}",
+        b"models: {a@main: {}}\ntasks: {}\ntexts: {}",
+        b"models: {}\ntasks: {a: {commits: []}}\ntexts: {}",
+        b"models: {}\ntasks: {a: {}}\ntexts: {}",
+    ):
+        (tmp_path / "lock.yaml").write_bytes(content)
         with pytest.raises(UserError, match=r"lock.yaml: is not a lock file; delete it and run `snakemake stage`"):
             read_lock(tmp_path / "lock.yaml")
 

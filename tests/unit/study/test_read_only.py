@@ -49,9 +49,27 @@ def test_a_file_that_is_deleted_may_be_read_only(job: Path, replaced: str) -> No
     assert problem(job) is None
 
 
-def test_snakemake_asks_before_it_runs_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snakemake_asks_before_it_runs_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The method that the driver extends exists, and Snakemake still calls it for each job that will run."""
+    monkeypatch.chdir(tmp_path)
     own = Job.check_protected_output
     monkeypatch.setattr(Job, "check_protected_output", own)  # restored after the test
     refuse_read_only("results/s")
     assert Job.check_protected_output is not own
+
+
+@pytest.mark.parametrize("read_only", [".", ".snakemake", ".snakemake/locks"])
+def test_the_folder_of_snakemake_is_checked_before_snakemake_writes_there(
+    job: Path, monkeypatch: pytest.MonkeyPatch, read_only: str
+) -> None:
+    monkeypatch.chdir(job)
+    monkeypatch.setattr(Job, "check_protected_output", Job.check_protected_output)  # restored after the test
+    path = job / read_only
+    path.mkdir(parents=True, exist_ok=True)
+    refuse_read_only("results/s")
+    path.chmod(0o555)
+    with pytest.raises(SystemExit) as refused:
+        refuse_read_only("results/s")
+    path.chmod(0o755)
+    remedy = "make it writable (`chmod u+w`) and run again"
+    assert str(refused.value) == f"{path}: is read-only, but Snakemake has to write in .snakemake; {remedy}"

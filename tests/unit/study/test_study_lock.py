@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from espalier.study import study_lock
 from espalier.study.study_lock import LOCK, lock_results
 from tests.conftest import REPOSITORY
 
@@ -75,6 +76,37 @@ def test_a_full_disk_is_one_line_and_leaves_no_lock(tmp_path: Path, monkeypatch:
         return own(Path("/dev/full"), "w", **rest)
 
     monkeypatch.setattr(Path, "open", open_on_full_disk)
-    with pytest.raises(SystemExit, match=r"cannot be written \(No space left on device\); make room or"):
+    with pytest.raises(SystemExit, match=r"cannot be written \(No space left on device\); make room and"):
         lock_results(tmp_path)
     assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("has_stale_lock", [True, False], ids=["stale", "new"])
+def test_a_read_only_folder_is_one_line_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_stale_lock: bool
+) -> None:
+    """What root may write does not depend on permission bits, so access is simulated."""
+
+    def refuse(one: Path, *_: object, **__: object) -> None:
+        if has_stale_lock:
+            raise FileExistsError(17, "File exists", str(one))
+        raise PermissionError(13, "Permission denied", str(one))
+
+    def refuse_to_delete(one: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(one))
+
+    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.R_OK)
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse_to_delete)
+    monkeypatch.setattr(study_lock, "_is_stale", lambda _: True)
+    with pytest.raises(SystemExit) as refused:
+        lock_results(tmp_path)
+    remedy = "make it writable (`chmod u+w`) and run again"
+    assert str(refused.value) == f"{tmp_path}: cannot be written (Permission denied); {remedy}"
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results").touch()
+    for results in ("results", "results/study"):
+        with pytest.raises(SystemExit, match=rf"^{tmp_path}/results: is not a folder; move it away and run again$"):
+            lock_results(tmp_path / results)
