@@ -105,13 +105,15 @@ def _replace_folder(path: Path, new: Path) -> None:
                     raise
                 shutil.rmtree(old, ignore_errors=True)  # another process created `path` in the meantime
             else:
-                return
-    finally:
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):  # the error that is being raised says more
-                old.rename(path)
+                break
+    except BaseException:
+        try:
+            old.rename(path)
+        except OSError:  # the error that is being raised says more
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)  # `path` may be missing now, while another process replaces it
 
 
 def write_json(path: str | Path, content: Any) -> None:
