@@ -87,6 +87,7 @@ def test_calibration_text_that_is_also_evaluated(snakemake: Run, tmp_path: Path,
     assert job_counts(asked.stdout + asked.stderr)["check_calibration"] == 1  # without it there are no tables
 
 
+@pytest.mark.long
 def test_a_truncated_table_is_named_and_stops_no_other_experiment(
     snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
 ) -> None:
@@ -197,6 +198,7 @@ def test_only_experiments_of_the_study_are_evaluated(
     assert len(list((folder / ".store").glob("*/metrics.json"))) == 2
 
 
+@pytest.mark.long
 @pytest.mark.long
 def test_names_with_dots_signs_and_words_of_the_workflow(snakemake: Run, tmp_path: Path, study: dict[str, Any]) -> None:
     """From the first job to GGUF files."""

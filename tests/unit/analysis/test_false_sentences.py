@@ -9,6 +9,7 @@ from benchmarks.false_sentences import SCENARIOS, simulate
 N_STUDIES = 5
 
 
+@pytest.mark.long
 def test_few_simulated_studies_print_a_false_sentence() -> None:
     """Three or more of fifteen happen in 3.6% of runs if 5% of studies are wrong, and in 99.6% if half of them are."""
     studies = [(scenario, seed) for scenario in SCENARIOS for seed in range(N_STUDIES)]

@@ -103,6 +103,7 @@ def test_the_sum_is_rounded_once_in_bfloat16(pruned: Pruned, sequences: torch.Te
     assert torch.equal(merged.get_submodule(name).weight, expected)
 
 
+@pytest.mark.long
 def test_an_adapter_is_the_same_file_in_every_process(tmp_path: Path) -> None:
     """Peft stores module names in a set, whose order differs between processes; the saved files must not differ."""
     code = (

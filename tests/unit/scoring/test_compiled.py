@@ -108,6 +108,7 @@ def test_layers_of_all_sizes_share_few_compiled_versions(architecture: str, coun
     assert counters["stats"]["unique_graphs"] == versions  # another plan needs no new version
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("c++") is None, reason="PyTorch compiles for a CPU with a C++ compiler")
 def test_the_compiler_of_pytorch_gives_equal_scores() -> None:
     model = random_model("llama", 50)
