@@ -125,6 +125,7 @@ def test_a_truncated_table_is_named_and_stops_no_other_experiment(
     assert not list((tmp_path / "results/tiny/failures").rglob("*.json"))
 
 
+@pytest.mark.long
 def test_experiments_behind_a_failed_pass_read_failed_with_its_reason(
     snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
 ) -> None:
@@ -156,6 +157,7 @@ def test_experiments_behind_a_failed_pass_read_failed_with_its_reason(
     assert "gradients: calibration: another reason of 16 tokens asked for" in page
 
 
+@pytest.mark.long
 def test_the_reason_of_a_failed_evaluation_outlives_its_plan(
     snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
 ) -> None:
