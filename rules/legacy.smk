@@ -5,7 +5,9 @@ rule import_legacy:
     """Import the legacy results of one search folder."""
     input:
         files=study.legacy.files,
-        code=study.source_files("results/legacy/*.py", "naming.py", "tables.py"),
+        code=study.source_files(
+            "evaluation/protocol.py", "results/legacy/*.py", "naming.py", "tables.py"
+        ),
     output:
         table="<results>/legacy/{model}/{search_folder}.parquet",
         listing="<results>/legacy/{model}/{search_folder}.json",

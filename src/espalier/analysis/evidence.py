@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from espalier.analysis.selection import ModelRows, is_raced, raced_rows, valid_rows
 from espalier.errors import UserError
-from espalier.evaluation.protocol import acc_norm_tasks
+from espalier.evaluation.protocol import acc_norm_tasks, enters_mean
 from espalier.messages.catalogue import Message
 from espalier.naming import BASELINE, ratio_key
 from espalier.statistics.bootstrap import N_DRAWS, Bootstrap, bootstrap
@@ -248,7 +248,7 @@ def correctness_of(model: ModelRows, evaluated: pd.DataFrame, samples: SamplesRe
     groups = _groups(next(iter(samples.values()))(), model.tasks)
     if groups is None:
         return None
-    normalised = _acc_norm_tasks(evaluated, model.acc_mean_rule)
+    normalised = acc_norm_tasks(zip(evaluated["task"], evaluated["metric"], strict=True), model.acc_mean_rule)
     normalised |= {task for task, group in groups.items() if group in normalised}
     tables = ((name, read_samples()) for name, read_samples in samples.items())
     return correctness(tables, acc_norm_tasks=normalised, groups=groups)
@@ -329,15 +329,9 @@ def _lacks_a_task(row: dict[str, Any], tasks: list[str]) -> bool:
     return any(pd.isna(row[f"acc_{task}"]) for task in tasks)
 
 
-def _acc_norm_tasks(rows: pd.DataFrame, rule: str) -> set[str]:
-    return acc_norm_tasks(zip(rows["task"], rows["metric"], strict=True), rule)
-
-
 def _rows_of_entering_metric(rows: pd.DataFrame, tasks: list[str], rule: str) -> pd.DataFrame:
     """Return the rows with the metric of each task that enters the mean accuracy."""
-    normalised = rows["task"].isin(list(_acc_norm_tasks(rows, rule)))
-    metric = normalised.map({True: "acc_norm", False: "acc"})
-    return rows[rows["task"].isin(tasks) & (rows["metric"] == metric)]
+    return rows[rows["task"].isin(tasks) & enters_mean(rows, rule)]
 
 
 def _task_stderr(rows: pd.DataFrame, tasks: list[str], rule: str) -> dict[str, dict[str, float | None]]:

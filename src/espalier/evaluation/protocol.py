@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from espalier.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Bos = Literal["first", "every", "none"]
 TooLong = Literal["truncate", "skip"]
@@ -98,6 +101,31 @@ def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
 
 
 ACC_NORM_ELSE_ACC = "acc_norm_else_acc"
+UNNAMED_ACCURACY = "accuracy"
+"""Imported accuracy whose metric is not known. It is acc_norm if the task has acc_norm, else acc."""
+
+
+def entering_metrics(rule: str) -> tuple[str, ...]:
+    """Return metrics by preference: the first one that a task has enters the mean over tasks.
+
+    Args:
+        rule: `acc_norm_else_acc` (`acc_norm` if the task defines it, otherwise `acc`) or `acc`.
+    """
+    return ("acc_norm", "acc", UNNAMED_ACCURACY) if rule == ACC_NORM_ELSE_ACC else ("acc",)
+
+
+def enters_mean(evaluations: pd.DataFrame, rule: str) -> pd.Series[bool]:
+    """Return for each row of the evaluations table whether its metric is the one that enters the mean over tasks.
+
+    Each experiment has its own metrics: imported results may lack acc_norm where computed ones have it.
+
+    Args:
+        evaluations: Columns model, experiment, task and metric.
+        rule: As in `entering_metrics`.
+    """
+    place = evaluations["metric"].map({metric: place for place, metric in enumerate(entering_metrics(rule))})
+    first = place.groupby([evaluations[key] for key in ("model", "experiment", "task")]).transform("min")
+    return (place == first).astype(bool)
 
 
 def acc_norm_tasks(metrics: Iterable[tuple[str, str]], rule: str) -> set[str]:
@@ -105,7 +133,7 @@ def acc_norm_tasks(metrics: Iterable[tuple[str, str]], rule: str) -> set[str]:
 
     Args:
         metrics: Pairs of a task or group and one of its metrics.
-        rule: As in `task_accuracy`.
+        rule: As in `entering_metrics`.
     """
     return {task for task, metric in metrics if metric == "acc_norm"} if rule == ACC_NORM_ELSE_ACC else set()
 
@@ -115,12 +143,12 @@ def task_accuracy(metrics: Mapping[str, Any], rule: str) -> float:
 
     Args:
         metrics: `{metric: {"value": ..., "stderr": ...}}` of one task.
-        rule: `acc_norm_else_acc` (`acc_norm` if the task defines it, otherwise `acc`) or `acc`.
+        rule: As in `entering_metrics`.
 
     Raises:
         UserError: If the task has no such metric.
     """
-    wanted = ("acc_norm", "acc") if rule == ACC_NORM_ELSE_ACC else ("acc",)
+    wanted = entering_metrics(rule)
     for metric in wanted:
         if metric in metrics:
             return float(metrics[metric]["value"])
@@ -132,7 +160,7 @@ def mean_accuracy(tasks: Mapping[str, Mapping[str, Any]], rule: str) -> float:
 
     Args:
         tasks: Results of each task, with its metrics under `metrics`.
-        rule: As in `task_accuracy`.
+        rule: As in `entering_metrics`.
 
     Raises:
         UserError: If a task has no metric for the rule.

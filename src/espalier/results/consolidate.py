@@ -12,12 +12,11 @@ from typing import Any
 import pandas as pd
 
 from espalier.calibration.gradient_statistics import model_metrics, moments_of, pool
-from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, mean_accuracy, task_accuracy
+from espalier.evaluation.protocol import enters_mean, mean_accuracy, task_accuracy
 from espalier.files import sha256_of_json
 from espalier.models.sizes import ModelSizes
 from espalier.naming import BASELINE
 from espalier.planning.plan import kept_layers
-from espalier.results.legacy.evaluation_results import ACCURACIES
 
 NOTE = "note"
 RACE = ("race_keep", "race_rung", "race_n_documents", "race_stopped_by")
@@ -206,18 +205,13 @@ def with_settings(frame: pd.DataFrame, experiments: pd.DataFrame) -> pd.DataFram
 def with_entering_metric(evaluations: pd.DataFrame, experiments: pd.DataFrame) -> pd.DataFrame:
     """Mark in the evaluations table which metric of which task enters the mean accuracy.
 
-    Each experiment has its own metrics: imported results may lack acc_norm where computed ones have it.
-
     Args:
         evaluations: The evaluations table.
         experiments: The experiments table, which has the rule, and a column `acc_{task}` of each task in the mean.
     """
     rule = str(experiments["acc_mean_rule"].iloc[0]) if len(experiments) else "acc"
-    wanted = ACCURACIES if rule == ACC_NORM_ELSE_ACC else ("acc",)
-    place = evaluations["metric"].map({metric: place for place, metric in enumerate(wanted)})
-    chosen = place == place.groupby([evaluations[key] for key in ("model", "experiment", "task")]).transform("min")
     tasks = [column.removeprefix("acc_") for column in map(str, experiments) if _is_task_column(column)]
-    return evaluations.assign(enters_mean=(chosen & evaluations["task"].isin(tasks)).astype(bool))
+    return evaluations.assign(enters_mean=enters_mean(evaluations, rule) & evaluations["task"].isin(tasks))
 
 
 def layer_rows(plan: Mapping[str, Any], sizes: ModelSizes) -> list[dict[str, Any]]:

@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC, UNNAMED_ACCURACY, entering_metrics
 from espalier.naming import NAME_PATTERN
 from espalier.results.legacy.values import Notes, read_count, read_mapping, read_number
 
 PERPLEXITY, STANDARD = "ppl", "ppl_standard_2048_512"
-UNNAMED_ACCURACY = "accuracy"
-"""Name of an accuracy whose metric the file does not give. It is acc_norm if the task has acc_norm, else acc."""
-ACCURACIES = ("acc_norm", "acc", UNNAMED_ACCURACY)
-"""Metrics by preference: the first one that a task has enters the mean."""
 # The files may round to four decimals.
 ROUNDING_TOLERANCE = 1e-4
 _SAMPLE_KEYS = ("n_samples", "sample_len")
@@ -44,7 +41,7 @@ class TaskResult:
     @property
     def accuracy(self) -> float:
         """Accuracy that enters the mean."""
-        return next(self.metrics[name].value for name in ACCURACIES if name in self.metrics)
+        return next(self.metrics[name].value for name in entering_metrics(ACC_NORM_ELSE_ACC) if name in self.metrics)
 
 
 @dataclass

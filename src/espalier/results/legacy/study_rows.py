@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from espalier.evaluation.protocol import ACC_NORM_ELSE_ACC
-from espalier.results.legacy.evaluation_results import ACCURACIES
+from espalier.evaluation.protocol import entering_metrics
 from espalier.results.legacy.scan import CONTRADICTORY, UNKNOWN
 from espalier.results.legacy.table import GRADIENT, LAYER, NOTE, PARAMS, PERPLEXITY, TASK
 
@@ -144,7 +143,7 @@ def _accuracies(tasks: pd.DataFrame, rule: str) -> dict[str, float]:
     The value `accuracy` does not name its metric. It is acc_norm if the task has acc_norm, else acc. It therefore
     counts under the rule `acc_norm_else_acc` only.
     """
-    wanted = ACCURACIES if rule == ACC_NORM_ELSE_ACC else ("acc",)
+    wanted = entering_metrics(rule)
     accuracies = {}
     for task, rows in tasks.groupby("item", sort=False):
         values = _by_name(rows)
