@@ -66,7 +66,7 @@ def kept_table(texts: Texts, content: Content, title: str) -> list[Table]:
         for name, one in ordered
     ]
     header = [texts(code) for code in ("method", f"answers.{compared['measure']}", "ci", "n")] if rows else []
-    caption = " ".join([texts("answers.means", ratio=title), *common_documents_label(texts, compared)])
+    caption = ". ".join([texts("answers.means", ratio=title), *common_documents_label(texts, compared)])
     return [Table(header, rows, (0,), caption)] if rows else []
 
 
