@@ -28,7 +28,10 @@ from tests.conftest import REPOSITORY
 
 torch.set_num_threads(1)  # for models this small, synchronising threads costs more than it saves
 
-# Profile of `make mutation`: a slow test is no failure, and counterexamples are not shrunk.
+# A slow machine is no failure: Hypothesis would give each example 200 ms, except on CI.
+settings.register_profile("default", settings.get_profile("default"), deadline=None)
+settings.load_profile("ci" if "CI" in os.environ else "default")
+# Profile of `make mutation`: counterexamples are not shrunk.
 settings.register_profile("mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 
 # Config class of each family in the table that the installed transformers has.

@@ -145,12 +145,13 @@ class _Sweep:
         cosines = [self._pass_layer(number) for number in range(len(self._layers))]
         losses = self._losses()
         increase = (losses[1:] - losses[:1]).double().cpu().numpy()  # (3 n_layers, batch_size)
+        distances: PriorArray = torch.stack(cosines, dim=1).double().cpu().numpy()
         by_slot = increase.T.reshape(len(self._batch), len(self._layers), PER_LAYER)
         in_order = [_SLOTS.index(scope) for scope in SCOPES]
-        return Priors(by_slot[:, :, in_order], np.stack(cosines, axis=1))
+        return Priors(by_slot[:, :, in_order], distances)
 
-    def _pass_layer(self, number: int) -> PriorArray:
-        """Apply a layer, and return the cosine distances of its scopes, (batch_size, 3).
+    def _pass_layer(self, number: int) -> torch.Tensor:
+        """Apply a layer, and return the cosine distances of its scopes, (batch_size, 3), on the device of the states.
 
         The three slots of this layer begin as copies of slot 0. The layer is then applied to slot 0, to the slots of
         earlier layers, and to two of its own slots: without its attention block and without its MLP block. It is not
@@ -299,11 +300,10 @@ def _halve(batch_size: int, token_budget: int, seq_len: int) -> tuple[int, int]:
     return smaller
 
 
-def _cosine_distances(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> PriorArray:
+def _cosine_distances(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     """Return the mean over tokens of 1 - cosine similarity for each pair of hidden states, (batch_size, n_pairs)."""
     distances = [1 - nn.functional.cosine_similarity(a.float(), b.float(), dim=-1).mean(dim=1) for a, b in pairs]
-    values: PriorArray = torch.stack(distances, dim=1).double().cpu().numpy()
-    return values
+    return torch.stack(distances, dim=1)
 
 
 def _hidden_states(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
