@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import dispatch_model
 from transformers import PreTrainedModel
 
 from espalier.calibration.importance import measure_importance
@@ -19,7 +20,9 @@ from espalier.calibration.priors import measure_priors
 from espalier.calibration.summed_linear import add_product, writes_float32
 from espalier.evaluation.perplexity import measure_perplexity
 from espalier.models.decoder import n_mlp_channels
+from espalier.models.from_manifest import device_map
 from espalier.models.padding import pad_widths, width_multiple
+from espalier.models.sizes import sizes_from_shapes
 from espalier.models.surgery import prune
 from espalier.scoring.compiled import compile_layers
 from espalier.scoring.engine import score_requests
@@ -104,6 +107,23 @@ def test_perplexity_is_that_of_the_cpu(model: PreTrainedModel) -> None:
         for one in (on_device(model), model)
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_model_on_two_devices_gives_what_it_gives_on_one(tied: bool) -> None:
+    """The second half of the layers is on the GPU; with untied embeddings, the output embeddings are, too."""
+    model = random_model("llama")
+    sizes = sizes_from_shapes(
+        {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, model.config.to_dict()
+    )
+    halves = {name: DEVICE if half else "cpu" for name, half in device_map(sizes, 2, tied=tied).items()}
+    divided = dispatch_model(copy.deepcopy(model), halves, main_device="cpu")
+    assert divided.model.layers[0].mlp.up_proj.weight.device != divided.model.layers[3].mlp.up_proj.weight.device
+    np.testing.assert_allclose(loglikelihoods(divided), loglikelihoods(model), atol=1e-3)
+    assert_close(collected(divided), collected(model), rtol=1e-3)
+    priors = [measure_priors(one, random_tokens(3, 64), token_budget=256).columns(3, 3) for one in (divided, model)]
+    np.testing.assert_allclose(priors[0]["loss_increase"], priors[1]["loss_increase"], atol=1e-4)
 
 
 @pytest.mark.parametrize("is_pruned", [False, True])

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 # The tests that take seconds, in one of their architectures.
-CHOSEN = "(llama or half_precision) and not lm_eval"
+CHOSEN = "(llama or half_precision or two_devices) and not lm_eval"
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def run(folder: Path, chosen: str) -> str:
 @pytest.mark.long
 def test_nothing_mixes_devices(copied: Path) -> None:
     found = run(copied, CHOSEN)
-    assert re.search(r"^9 passed, \d+ deselected", found, flags=re.MULTILINE), found[-3000:]
+    assert re.search(r"^11 passed, \d+ deselected", found, flags=re.MULTILINE), found[-3000:]
 
 
 @pytest.mark.long

@@ -25,10 +25,12 @@ def decoder_bypassed(model: PreTrainedModel) -> Iterator[Head]:
     """Yield a function that maps the decoder's output to logits, as the model does it (output embedding, scaling, ...).
 
     The function takes hidden states, (positions, hidden), and returns logits, (positions, vocabulary). Inside the
-    block, the decoder of the model is replaced by a function that returns these hidden states.
+    block, the decoder of the model is replaced by a function that returns these hidden states. Logits are on the device
+    of the output embeddings, which may be another one if the model is on several devices.
     """
     decoder = model.get_decoder()
-    token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    # accelerate copies the logits of a model on several devices to the device of its input: none is copied this way.
+    token = torch.zeros(1, 1, dtype=torch.long, device=model.get_output_embeddings().weight.device)
     hidden: torch.Tensor
 
     def forward(*_: object, **__: object) -> MoeModelOutputWithPast:
@@ -68,7 +70,7 @@ def score_tokens(
     scores, hits = [], []
     for first, last, first_token, last_token in pieces:
         logits = head(hidden[first:last])
-        rows, wanted = index[first_token:last_token] - first, target[first_token:last_token]
+        rows, wanted = (of_token[first_token:last_token].to(logits.device) for of_token in (index - first, target))
         log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
         scores.append(log_probs[rows, wanted])
         best = logits.max(dim=-1).indices  # the first largest token as with argmax, in half of its time on a CPU
