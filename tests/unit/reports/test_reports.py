@@ -17,10 +17,12 @@ from espalier.reports.figures.cross import cross_figures
 from espalier.reports.html import cross_model_html, model_html
 from espalier.reports.latex import base_vs_instruct_latex, best_configs_latex, costs_latex
 from espalier.reports.messages import Texts
+from espalier.reports.sections.introduction import counts_line
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.text import cross_model_text, model_text
 from espalier.tables import Layers
 from tests.unit.analysis.test_analysis import missing, row, table
+from tests.unit.analysis.test_uncertainty import analyse_race
 
 ODD = """<b>&"x" $y$ 50%_#{}\\~^"""
 
@@ -111,6 +113,18 @@ def test_text_has_the_counts_and_six_sections_of_each_ratio() -> None:
     assert "only 1 of at least 3 experiments" in text  # at 20%
     assert "nan" not in text
     assert text.endswith("\n")
+
+
+def test_what_a_race_stopped_is_not_called_invalid() -> None:
+    analysis = analyse_race()[1]
+    assert analysis["all_ratios"]["experiments"]["codes"] == {"reason.stopped_in_race": 1}
+    line = "Experiments: 4 total, 3 valid, 1 stopped in a race, 0 invalid"
+    assert model_text(analysis).splitlines()[3] == line
+    codes = {"reason.failed": 2, "reason.stopped_in_race": 3}
+    counts = {"total": 9, "valid": 4, "invalid": 5, "codes": codes}
+    assert counts_line(Texts("en"), counts) == (
+        "Experiments: 9 total, 4 valid, 3 stopped in a race, 2 invalid (2 failed)"
+    )
 
 
 def test_methods_that_removed_different_shares_are_pointed_out() -> None:
