@@ -47,6 +47,8 @@ class ModelRows:
         texts: Perplexity texts. Experiments are compared on the first text.
         missing_columns: Optional columns that the table does not have. All their values are missing.
         protocol: Evaluation protocol of the results; None if it is unknown.
+        methods: Methods of all models of the study, in the order of the table. The sides of a difference are in this
+            order, whatever the order in which the grid of a model names its methods.
     """
 
     study: str
@@ -60,6 +62,7 @@ class ModelRows:
     texts: list[str]
     missing_columns: list[str]
     protocol: str | None = None
+    methods: tuple[str, ...] = ()
 
     @property
     def ratios(self) -> list[float]:
@@ -185,6 +188,7 @@ def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = Non
         texts=texts,
         missing_columns=missing,
         protocol=protocol,
+        methods=tuple(str(method) for method in experiments["method"].dropna().unique()),
     )
 
 
