@@ -11,7 +11,9 @@ import pytest
 
 from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.model import analyse_model
+from espalier.analysis.selection import global_best_config
 from espalier.errors import UserError
+from espalier.files import write_json, write_table
 from espalier.reports.chart_rows import Row, experiment_chart_rows, layer_chart_rows
 from espalier.reports.figures.cross import cross_figures
 from espalier.reports.html import cross_model_html, model_html
@@ -19,6 +21,7 @@ from espalier.reports.latex import base_vs_instruct_latex, best_configs_latex, c
 from espalier.reports.messages import Texts
 from espalier.reports.sections.introduction import counts_line
 from espalier.reports.structure import compare_structure, structure_text
+from espalier.reports.summary import summarise_study
 from espalier.reports.text import cross_model_text, model_text
 from espalier.tables import Layers
 from tests.unit.analysis.test_analysis import missing, row, table
@@ -139,6 +142,22 @@ def test_methods_that_removed_different_shares_are_pointed_out() -> None:
     assert words in model_text(analyse_model(table(*rows), "M", headline_ratio=None))
     rows[2] = row("b-1", 0.5, method="b", removed_param_fraction=0.4905)
     assert "Not of one size" not in model_text(analyse_model(table(*rows), "M", headline_ratio=None))
+
+
+def test_the_summary_of_a_study_has_no_model_that_was_renamed_or_refused_since(tmp_path: Path) -> None:
+    frame = table(row("x-1", 0.54, model="New"), row("baseline", 0.8, model="New"), row("x-1", 0.5, model="Refused"))
+    consolidated = tmp_path / "s/consolidated"
+    write_table(consolidated / "experiments.parquet", frame)
+    found = global_best_config(analyse_model(frame, "New", headline_ratio=None))
+    for name in ("New", "Old", "Refused"):
+        write_json(consolidated / name / "global_best_config.json", found | {"model": name})
+    refused = {"models_not_checked": [{"model": "Refused", "reason": "not a number"}]}
+    write_json(tmp_path / "s/reports/cross_model/analysis_summary.json", refused)
+    lines = summarise_study(tmp_path / "s").splitlines()
+    assert lines[0] == "Best experiment of each model of study 's' at 50% of the parameters removed"
+    assert [line.split()[:4] for line in lines if line.startswith(("New ", "Old ", "Refused "))] == [
+        ["New", "x-1", "0.540", "0.800"]
+    ]
 
 
 def test_text_without_any_result() -> None:
