@@ -163,9 +163,13 @@ def test_the_summary_of_a_study_has_no_model_that_was_renamed_or_refused_since(t
 def test_text_without_any_result() -> None:
     text = model_text(analyse_model(table(missing("x-1")), "M", headline_ratio=None))
     assert "Experiments: 1 total, 0 valid, 1 invalid (1 missing)" in text
-    assert "Pruning ratio 50%: no valid experiment." in text
+    assert "Pruning ratio 50%: no valid experiment, controls aside." in text
     empty = model_text(analyse_model(table(row("baseline", 0.5)), "M", headline_ratio=None))
-    assert "No pruning ratio: no valid experiment." in empty
+    control = model_text(analyse_model(table(row("random-1", 0.5, criterion="random")), "M", headline_ratio=None))
+    assert "Experiments: 1 total, 1 valid, 0 invalid" in control
+    assert "Pruning ratio 50%: no valid experiment, controls aside." in control
+    assert "There is no valid experiment." not in control
+    assert "No pruning ratio: no valid experiment, controls aside." in empty
 
 
 def test_page_is_self_contained() -> None:
@@ -206,7 +210,7 @@ def test_cross_model_reports() -> None:
     assert figures["20"][2].alt == "No family has a base and an instruct model with comparable results."
     lone = analyse_study(table(missing("x-1")))
     assert "no valid experiment" in cross_model_text(lone)
-    assert cross_figures(texts, lone)[0].alt == "No model has a valid experiment."
+    assert cross_figures(texts, lone)[0].alt == "No model has a valid experiment, controls aside."
 
 
 def test_latex_escapes_names() -> None:
