@@ -63,14 +63,16 @@ def token_messages(differences: Sequence[Difference], measure: str) -> list[Mess
 def turning_messages(by_ratio: Sequence[tuple[float, Sequence[Difference]]]) -> list[Message]:
     """State which two methods, sequence lengths or numbers of samples change their order with the pruning ratio.
 
+    Over models, only differences over the same models are compared: another order may come from other models.
+
     Args:
         by_ratio: Pruning ratio and differences, from the largest ratio to the smallest.
     """
-    order: dict[tuple[str, str, str], dict[bool, float]] = {}
+    order: dict[tuple[str, str, str, tuple[str, ...]], dict[bool, float]] = {}
     for ratio, differences in by_ratio:
         for one in differences:
             if one["axis"] in _TURNING and not one["control"] and one["differs"]:
-                what = one["axis"], str(one["first"]), str(one["second"])
+                what = one["axis"], str(one["first"]), str(one["second"]), tuple(one.get("models", ()))
                 order.setdefault(what, {}).setdefault(one["difference"] > 0, ratio)
     return [
         Message(
@@ -78,7 +80,7 @@ def turning_messages(by_ratio: Sequence[tuple[float, Sequence[Difference]]]) -> 
             {"first": first, "second": second, "first_ratio": 100 * at[True], "second_ratio": 100 * at[False]},
         )
         for axis in _TURNING
-        for (own, first, second), at in order.items()
+        for (own, first, second, _), at in order.items()
         if own == axis and len(at) == 2
     ]
 

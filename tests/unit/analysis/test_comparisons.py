@@ -186,6 +186,10 @@ def test_lengths_and_samples_whose_order_turns_have_a_sentence_of_their_own() ->
     ]
     open_low = [at("taylor_seq_len", "64", "16", -0.001)]
     assert turning_messages([(0.5, high), (0.35, open_low)]) == []
+    over = [[one | {"models": names} for one in rows] for rows, names in ((high, ["A", "B"]), (low, ["A", "C"]))]
+    assert turning_messages([(0.5, over[0]), (0.35, over[1])]) == []  # another order may come from other models
+    same = [[one | {"models": ["A", "B"]} for one in rows] for rows in over]
+    assert len(turning_messages([(0.5, same[0]), (0.35, same[1])])) == 2
 
 
 def test_the_overview_has_the_settings_of_every_ratio() -> None:
