@@ -280,6 +280,19 @@ def test_the_order_of_methods_in_the_grid_of_a_model_does_not_matter() -> None:
     assert [line[0] for line in methods.rows] == ["x against y"]
 
 
+def test_differences_of_each_model_are_shown_where_no_two_models_have_one_in_common() -> None:
+    """A and B have x and y, and y and z, so they share the setting of y, but no difference."""
+    summary = study_of_grids({"A": {"x-1": 0.5, "y-1": 0.4}, "B": {"y-1": 0.4, "z-1": 0.3}})
+    assert summary["comparisons"]["differences"] == []
+    text = cross_model_text(summary)
+    section = text[text.index("7. Differences") : text.index("8. Models")]
+    assert "no two methods" not in section
+    assert "No two models have the same two methods or settings to compare." in section
+    assert [line.split()[:3] for line in section.splitlines() if " against " in line] == [
+        ["x", "against", "y"], ["y", "against", "z"],
+    ]  # fmt: skip
+
+
 def test_differences_that_not_all_models_have_name_theirs() -> None:
     """C has no y. D has no experiment at 50%, so it is none of the models there."""
     grids = {

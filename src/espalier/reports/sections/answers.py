@@ -95,7 +95,8 @@ def differences_section(texts: Texts, compared: Content, of_models: Sequence[Tab
         none = texts("differences.none", reason=texts.reason(compared))
         return ReportSection(texts("s.differences"), [none], list(of_models))
     if not compared["differences"]:
-        return ReportSection(texts("s.differences"), [texts("differences.one")])
+        none = texts("differences.each_only" if of_models else "differences.one")
+        return ReportSection(texts("s.differences"), [none], list(of_models))
     groups = [(texts("x.all_models") if "groups" in compared else "", compared)]
     groups += [(group_title(texts, one), one) for one in compared.get("groups", [])]
     tables = [
