@@ -251,7 +251,10 @@ def test_the_index_names_the_ratio_of_each_model_if_their_grids_end_at_different
             row("x-1", 0.5, model="B"), row("baseline", 1.0, model="B")]  # fmt: skip
     frame = table(*rows)
     analyses = [analyse_model(frame, model, headline_ratio=None) for model in ("A", "B")]
-    page = index_html(analyse_study(frame), analyses)
+    summary = analyse_study(frame)
+    described = study_figures(Texts(), summary, analyses)[-1].alt
+    assert described == "Accuracy kept by the best experiments at the headline ratio: B 50.0%."
+    page = index_html(summary, analyses)
     assert "Each model is at the largest ratio of its grid, and ratios do not compare." in page
     assert "removed. This is the order" not in page
     lines = [line for line in page.splitlines() if line.startswith('<tr><th scope="row">')]
