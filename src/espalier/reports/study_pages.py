@@ -111,9 +111,13 @@ def experiments_html(
     """
     texts = Texts(language)
     site = site or Site(root="")
+    counts = [analysis["all_ratios"]["experiments"] for analysis in analyses]
+    n_invalid, total = (sum(one[key] for one in counts) for key in ("invalid", "total"))
+    about = [texts("n.experiments.about")]
+    about += [texts("n.experiments.left_out", n=f"{n_invalid:,}", total=f"{total:,}")] if n_invalid else []
     return render_page(
         texts, "experiments.html", site=site, provenance=provenance, title=texts("n.experiments.title", study=study),
-        about=texts("n.experiments.about"), listing=all_experiments_listing(texts, analyses, rows, site),
+        about=" ".join(about), listing=all_experiments_listing(texts, analyses, rows, site),
     )  # fmt: skip
 
 

@@ -18,14 +18,16 @@ from espalier.reports.chart_rows import Row, experiment_chart_rows, layer_chart_
 from espalier.reports.figures.cross import cross_figures
 from espalier.reports.html import cross_model_html, model_html
 from espalier.reports.latex import base_vs_instruct_latex, best_configs_latex, costs_latex
+from espalier.reports.listing import experiments_listing
 from espalier.reports.messages import Texts
 from espalier.reports.sections.introduction import counts_line
 from espalier.reports.structure import compare_structure, structure_text
+from espalier.reports.study_pages import experiments_html
 from espalier.reports.summary import summarise_study
 from espalier.reports.text import cross_model_text, model_text
 from espalier.tables import Layers
 from tests.unit.analysis.test_analysis import missing, row, table
-from tests.unit.analysis.test_uncertainty import analyse_race
+from tests.unit.analysis.test_uncertainty import analyse_race, raced
 
 ODD = """<b>&"x" $y$ 50%_#{}\\~^"""
 
@@ -128,6 +130,24 @@ def test_what_a_race_stopped_is_not_called_invalid() -> None:
     assert counts_line(Texts("en"), counts) == (
         "Experiments: 9 total, 4 valid, 3 stopped in a race, 2 invalid (2 failed)"
     )
+
+
+def test_tables_of_experiments_say_that_not_all_are_in_them() -> None:
+    """Of one with four experiments, a race stopped one; of the other, none is left out."""
+
+    def pages(frame: pd.DataFrame, analysis: dict[str, Any]) -> tuple[str, str]:
+        rows = {key: experiment_chart_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
+        return experiments_html("s", [analysis], [rows]), experiments_listing(Texts(), analysis, rows).caption
+
+    page, caption = pages(raced(), analyse_race()[1])
+    assert "Left out are 1 of 4 experiments, which have no results on all documents" in page
+    assert ">All valid experiments" in page
+    assert caption == "All valid experiments"
+    whole = table(row("x-1", 0.5), row("baseline", 0.8))
+    page, caption = pages(whole, analyse_model(whole, "M", headline_ratio=None))
+    assert "Left out" not in page
+    assert "valid experiments" not in page
+    assert caption == "All experiments"
 
 
 def test_methods_that_removed_different_shares_are_pointed_out() -> None:
