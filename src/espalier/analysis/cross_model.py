@@ -41,6 +41,7 @@ from espalier.statistics.levels import ERROR, study_level
 
 Analyses = Mapping[str, Mapping[str, Any]]
 ModelDraws = Mapping[str, Bootstrap | None]
+KINDS = ("base", "instruct")
 Skipped = Mapping[str, Mapping[str, int]]
 """Number of documents of each task that a model skipped (`skipped_of`), by model."""
 
@@ -224,10 +225,7 @@ def _compare_models(
         ],
         "method_distribution": {
             "overall": _shares(best, "method", methods),
-            **{
-                kind: _shares([config for config in best if config.kind == kind], "method", methods)
-                for kind in ("base", "instruct")
-            },
+            **{kind: _shares([config for config in best if config.kind == kind], "method", methods) for kind in KINDS},
         },
         "parameter_distribution": {
             axis: _shares(best, axis, sorted({getattr(config, axis) for config in best} - {None}))
@@ -245,9 +243,7 @@ def _pairs_of_kinds(models: list[ModelRows], ratio: float) -> list[PairOnSetting
     """Return the base and instruct model of each family that has one of each, with their common settings."""
     found = []
     for family in dict.fromkeys(model.family for model in models):
-        of_kind = [
-            [one for one in models if one.family == family and one.kind == kind] for kind in ("base", "instruct")
-        ]
+        of_kind = _of_kinds(family, models, ratio)
         if all(len(one) == 1 for one in of_kind):
             pair = pair_on_settings(of_kind[0][0], of_kind[1][0], ratio)
             found += [] if pair is None else [pair]
@@ -335,18 +331,23 @@ def _uncertainty_columns(analysis: Mapping[str, Any] | None, ratio: float | None
 def _on_common_settings(
     family: str, models: list[ModelRows], ratio: float | None, draws: ModelDraws
 ) -> dict[str, Any] | None:
-    base, instruct = (
-        [model for model in models if model.family == family and model.kind == kind] for kind in ("base", "instruct")
-    )
+    base, instruct = _of_kinds(family, models, ratio)
     if len(base) != 1 or len(instruct) != 1:
         return None
     return compare_base_and_instruct(base[0], instruct[0], ratio, draws)
 
 
+def _of_kinds(family: str, models: list[ModelRows], ratio: float | None) -> list[list[ModelRows]]:
+    """Return the base and the instruct models of a family.
+
+    If there are several of a kind, they are those that have experiments at the ratio.
+    """
+    of_kind = [[model for model in models if model.family == family and model.kind == kind] for kind in KINDS]
+    return [one if len(one) < 2 else [model for model in one if len(model.at(ratio))] for one in of_kind]
+
+
 def _compare_best_of_family(family: str, best: list[BestConfig], skipped: Skipped) -> dict[str, Any]:
-    base, instruct = (
-        [config for config in best if config.family == family and config.kind == kind] for kind in ("base", "instruct")
-    )
+    base, instruct = ([config for config in best if config.family == family and config.kind == kind] for kind in KINDS)
     comparison: dict[str, Any] = {"family": family}
     for kind, configs in (("base", base), ("instruct", instruct)):
         only = configs[0] if len(configs) == 1 else None

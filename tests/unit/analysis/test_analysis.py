@@ -327,6 +327,22 @@ def test_models_that_skipped_different_documents_are_not_ranked_together() -> No
     assert both["base_vs_instruct"][0]["common_settings"]["difference"] == pytest.approx(0.1)
 
 
+def test_base_and_instruct_are_those_that_have_experiments_at_the_ratio() -> None:
+    """The family has two base models, but one of them has no experiment at 50%, and the other none at 20%."""
+    rows = [
+        row("x-1", 0.5, model="A"), row("x-1", 0.7, model="B", pruning_ratio=0.2),
+        row("x-1", 0.6, model="I", kind="instruct"), row("x-2", 0.75, model="I", kind="instruct", pruning_ratio=0.2),
+    ]  # fmt: skip
+    by_ratio = analyse_study(table(*rows))["by_ratio"]
+    for ratio, difference in ((0.5, 0.1), (0.2, 0.05)):
+        (pair,) = by_ratio[ratio_key(ratio)]["base_vs_instruct"]
+        assert (pair["common_settings"]["n"], pair["reason"]) == (1, None)
+        assert pair["common_settings"]["difference"] == pytest.approx(difference)
+    (alone,) = analyse_study(table(*rows[:2], rows[3]))["by_ratio"][ratio_key(0.5)]["base_vs_instruct"]
+    assert alone["reason"] == "no instruct model of this family with a result"
+    assert alone["common_settings"]["n"] == 0
+
+
 def compare_pair(base: list[dict[str, Any]], instruct: list[dict[str, Any]], *protocols: str | None) -> dict[str, Any]:
     frame = table(*base, *({**one, "model": "N", "kind": "instruct"} for one in instruct))
     of = [rows_of(frame, name, protocol=protocol) for name, protocol in zip("MN", protocols, strict=True)]
