@@ -191,6 +191,9 @@ rule partial_reports:
             "<results>/consolidated/{model}/all_methods_results.parquet",
             model=study.reported_models,
         ),
+        expand(
+            "<results>/reports/{model}/structures", model=study.models_with_structures
+        ),
         "<results>/reports/cross_model/report.html",
         "<results>/reports/index.html",
 

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -148,6 +149,13 @@ def test_experiments_behind_a_failed_pass_read_failed_with_its_reason(
     assert failed.keys() == {"collect_gradients A calibration-s0 16", "measure_priors A calibration-s0 16"}
     assert failed["collect_gradients A calibration-s0 16"].startswith(too_few)
     assert any(line.startswith("[analyse study] collect_gradients A calibration-s0 16 failed: ") for line in lines)
+    linked = {
+        (page.parent / unquote(address)).resolve()
+        for page in (results / "reports").rglob("*.html")
+        for address in re.findall(r'href="([^"#:]+)["#]', page.read_text(encoding="utf-8"))
+    }
+    assert results / "reports/A/structures/random-p20.html" in linked
+    assert [path for path in linked if not path.exists()] == []
 
     # The table is made again when the reason changes, though as many experiments are missing as before.
     path = results / "failures/collect_gradients/A/calibration-s0/16.json"
@@ -195,7 +203,9 @@ def test_only_experiments_of_the_study_are_evaluated(
     assert status == 0, lines[-20:]
     folder = tmp_path / "results/tiny/experiments/A"
     assert len(list(folder.glob("*/plan.json"))) == 6
-    evaluated = sorted(line.split("]")[0].split()[-1] for line in lines if "] acc_mean" in line)
+    means = [line for line in lines if "] acc_mean" in line]
+    assert all(line.endswith(" (acc_norm_else_acc)") for line in means)  # another rule may be that of the reports
+    evaluated = sorted(line.split("]")[0].split()[-1] for line in means)
     assert evaluated == ["blockwise-seq16-n3-p20", "blockwise-seq16-n3-p30"]
     assert len(list((folder / ".store").glob("*/metrics.json"))) == 2
 

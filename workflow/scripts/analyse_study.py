@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espalier.analysis.analysed_experiments import analysed_experiments
-from espalier.analysis.cross_model import analyse_study, protocols_of
+from espalier.analysis.cross_model import analyse_study, protocols_of, skipped_of
 from espalier.analysis.evidence import read_draws
 from espalier.files import read_json, read_parquet, read_table, write_result, write_table
 from espalier.jobs.log import workflow_job
@@ -26,11 +26,13 @@ def main(
     contents = [read_json(path) for path in analyses]
     names = [content["model"] for content in contents]
     frame, by_model = read_table(experiments), dict(zip(names, contents, strict=True))
+    evaluated = read_table(evaluations)
     found = analyse_study(
         frame,
         headline_ratio=headline_ratio,
         analyses=by_model,
-        protocols=protocols_of(read_table(evaluations)),
+        protocols=protocols_of(evaluated),
+        skipped=skipped_of(evaluated),
         draws={name: read_draws(read_parquet(path)) for name, path in zip(names, draws, strict=True)},
     )
     found |= {"models_not_checked": unchecked, "failed_jobs": failed}

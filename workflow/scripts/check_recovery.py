@@ -28,7 +28,7 @@ def main(
     text_field = settings["text_field"]
     sequences = load_training_sequences(model, text, TrainingTextSettings(**settings))
     compared = check_not_evaluated(sequences, model, text, text_field, read_requests(requests))
-    drawn = [SequenceSettings(text_field=text_field, **calibration) for calibration in calibrations]
+    drawn = [SequenceSettings(**{"text_field": text_field} | calibration) for calibration in calibrations]
     check_not_calibrated(sequences, model, text, drawn)
     facts = {"model": model["model"], "sequences": settings, "n_documents": len(sequences.documents)}
     write_result(checked, {**facts, "calibrations": calibrations, **summarise_overlap(compared)})

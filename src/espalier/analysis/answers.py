@@ -28,7 +28,7 @@ def control_messages(differences: Sequence[Difference], measure: str) -> list[Me
         rows = [one for one in of_controls if one["second"] == control]
         messages += [_told(one, measure, "control_better") for one in rows if _is_worse(one)]
         messages += [_open(one, measure, "control_open") for one in rows if not one["differs"]]
-        better = [str(one["first"]) for one in rows if one["differs"] and not _is_worse(one)]
+        better = [_of_models(one, str(one["first"])) for one in rows if one["differs"] and not _is_worse(one)]
         if better:
             values = {"methods": better, "control": control, "runs": _runs(rows[0])}
             messages.append(Message("better_than_control", values))
@@ -63,14 +63,16 @@ def token_messages(differences: Sequence[Difference], measure: str) -> list[Mess
 def turning_messages(by_ratio: Sequence[tuple[float, Sequence[Difference]]]) -> list[Message]:
     """State which two methods, sequence lengths or numbers of samples change their order with the pruning ratio.
 
+    Over models, only differences over the same models are compared: another order may come from other models.
+
     Args:
         by_ratio: Pruning ratio and differences, from the largest ratio to the smallest.
     """
-    order: dict[tuple[str, str, str], dict[bool, float]] = {}
+    order: dict[tuple[str, str, str, tuple[str, ...]], dict[bool, float]] = {}
     for ratio, differences in by_ratio:
         for one in differences:
             if one["axis"] in _TURNING and not one["control"] and one["differs"]:
-                what = one["axis"], str(one["first"]), str(one["second"])
+                what = one["axis"], str(one["first"]), str(one["second"]), tuple(one.get("models", ()))
                 order.setdefault(what, {}).setdefault(one["difference"] > 0, ratio)
     return [
         Message(
@@ -78,7 +80,7 @@ def turning_messages(by_ratio: Sequence[tuple[float, Sequence[Difference]]]) -> 
             {"first": first, "second": second, "first_ratio": 100 * at[True], "second_ratio": 100 * at[False]},
         )
         for axis in _TURNING
-        for (own, first, second), at in order.items()
+        for (own, first, second, _), at in order.items()
         if own == axis and len(at) == 2
     ]
 
@@ -90,7 +92,7 @@ def _messages(rows: Sequence[Difference], measure: str) -> list[Message]:
     told = sorted((one for one in rows if one["differs"]), key=lambda one: -abs(one["difference"]))
     messages = [_told(one, measure, f"{code}_better") for one in told]
     pairs = [
-        Message("pair", {"first": str(one["first"]), "second": str(one["second"])})
+        _of_models(one, Message("pair", {"first": str(one["first"]), "second": str(one["second"])}))
         for one in rows
         if not one["differs"]
     ]
@@ -122,7 +124,13 @@ def _interval_values(ends: Sequence[float], one: Difference, *, swap: bool = Fal
     if sides is not None:
         first, second = reversed(sides) if swap else sides
         settings = Message("experiments_of_sides", {"first": first, "second": second})
-    return {"low": 100 * ends[0], "high": 100 * ends[1], "settings": settings}
+    return {"low": 100 * ends[0], "high": 100 * ends[1], "settings": _of_models(one, settings)}
+
+
+def _of_models(one: Difference, what: str | Message) -> str | Message:
+    """Name the models of a difference over models after `what`, if other models of the group lack one of its sides."""
+    only = one.get("only")
+    return what if only is None else Message("of_models", {"what": what, "models": [str(name) for name in only]})
 
 
 def _runs(one: Difference) -> Message:

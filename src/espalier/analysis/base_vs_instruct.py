@@ -55,6 +55,8 @@ def _why_not(base: ModelRows, instruct: ModelRows) -> Message | None:
         return Message("other_protocols")
     if set(base.tasks) != set(instruct.tasks) or base.acc_mean_rule != instruct.acc_mean_rule:
         return Message("other_tasks")
+    if base.skipped != instruct.skipped:
+        return Message("other_documents")
     return None
 
 

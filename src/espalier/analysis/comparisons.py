@@ -53,7 +53,9 @@ def compare_within_model(model: ModelRows, evidence: Evidence, *, level: float) 
         return {key: no_comparisons(reason) for key in frames}
     level = max(level_after_race(level, model.at(ratio)) for ratio in model.ratios)
     values = _values({key: draws for key in frames if (draws := evidence.comparable(key)) is not None})
-    contrasts = [(key, contrast) for key, frame in frames.items() for contrast in contrasts_of(frame)]
+    contrasts = [
+        (key, contrast) for key, frame in frames.items() for contrast in contrasts_of(frame, order=model.methods)
+    ]
     found = simultaneous([(values[key], contrast) for key, contrast in contrasts], level)
     return {
         key: _at_ratio(key, frame, values[key], contrasts, found, level)

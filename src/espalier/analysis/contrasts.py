@@ -95,7 +95,7 @@ def values_of(draws: Bootstrap, *, measure: str | None = None) -> Values:
     return Values("kept", kept)
 
 
-def contrasts_of(valid: pd.DataFrame) -> list[Contrast]:
+def contrasts_of(valid: pd.DataFrame, order: Sequence[str] = ()) -> list[Contrast]:
     """List the differences of one model at one pruning ratio.
 
     Methods are compared with each other and with each control, values of an axis and settings of equally many tokens
@@ -104,10 +104,12 @@ def contrasts_of(valid: pd.DataFrame) -> list[Contrast]:
 
     Args:
         valid: The valid experiments, controls included.
+        order: Methods in the order of the sides of a difference (`ModelRows.methods`). Others come last, as in `valid`.
     """
     rows = [_Row.of(row) for row in valid.to_dict("records")]
     candidates = [row for row in rows if not row.control]
-    methods = list(dict.fromkeys(row.method for row in candidates))
+    place = {method: number for number, method in enumerate(order)}
+    methods = sorted(dict.fromkeys(row.method for row in candidates), key=lambda name: place.get(name, len(place)))
     controls = list(dict.fromkeys(row.method for row in rows if row.control))
     pairs = [*combinations(methods, 2), *((method, control) for method in methods for control in controls)]
     found = [_between_methods(rows, first, second, second in controls) for first, second in pairs]

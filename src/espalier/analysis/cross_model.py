@@ -41,6 +41,9 @@ from espalier.statistics.levels import ERROR, study_level
 
 Analyses = Mapping[str, Mapping[str, Any]]
 ModelDraws = Mapping[str, Bootstrap | None]
+KINDS = ("base", "instruct")
+Skipped = Mapping[str, Mapping[str, int]]
+"""Number of documents of each task that a model skipped (`skipped_of`), by model."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def analyse_study(
     analyses: Analyses | None = None,
     draws: ModelDraws | None = None,
     protocols: Mapping[str, str] | None = None,
+    skipped: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
     """Compare the best configurations of all models.
 
@@ -130,6 +134,7 @@ def analyse_study(
         analyses: Result of `analyse_model` for each model. Without it, intervals and costs are null.
         draws: Joint bootstrap draws of each model. Without them, Base against Instruct has no intervals.
         protocols: Evaluation protocol of each model (`protocols_of`). None assumes one protocol for all models.
+        skipped: Documents that each model skipped (`skipped_of`). None assumes the same documents for all models.
 
     Returns:
         The results at the headline ratio, and `by_ratio` with the same results at each ratio.
@@ -139,7 +144,7 @@ def analyse_study(
     """
     names = [str(name) for name in experiments["model"].unique()]
     known = dict.fromkeys(names, "") if protocols is None else protocols
-    models = [rows_of(experiments, name, protocol=known.get(name)) for name in names]
+    models = [rows_of(experiments, name, protocol=known.get(name), skipped=(skipped or {}).get(name)) for name in names]
     ratios = ratios_of(ratio for model in models for ratio in model.ratios)
     if headline_ratio is None:
         headline_ratio = max(ratios, default=None)
@@ -176,6 +181,17 @@ def protocols_of(evaluations: pd.DataFrame) -> dict[str, str]:
     return {str(model): "+".join(sorted(map(str, values))) for model, values in protocols.items()}
 
 
+def skipped_of(evaluations: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Return how many documents of each task each model skipped, because they are longer than its context."""
+    if "n_skipped" not in evaluations:
+        return {}
+    counts = evaluations.groupby(["model", "task"])["n_skipped"].max().fillna(0).reset_index()
+    found: dict[str, dict[str, int]] = {}
+    for row in counts[counts["n_skipped"] > 0].to_dict("records"):
+        found.setdefault(str(row["model"]), {})[str(row["task"])] = int(row["n_skipped"])
+    return found
+
+
 def _as_compared(model: ModelRows, draws: Bootstrap | None) -> ModelRows:
     """Return a model whose raced experiments have their accuracies on the documents that all of them answered."""
     if draws is None or not is_raced(model.experiments):
@@ -194,7 +210,8 @@ def _compare_models(
     named_methods = (str(name) for frame in tried.values() for name in frame.loc[~frame["control"], "method"])
     methods = list(dict.fromkeys(named_methods))  # in the order of the config
     named = {config.model for config in best}
-    overall_best = _overall_best(best)
+    skipped = {model.model: model.skipped for model in models}
+    overall_best = _overall_best(best, skipped)
     return {
         "pruning_ratio": ratio,
         "experiments": _total_counts(rows.values()),
@@ -202,23 +219,21 @@ def _compare_models(
         "best_configs": [asdict(config) for config in best],
         "models_without_best": [name for name in tried if name not in named],
         "base_vs_instruct": [
-            _compare_best_of_family(family, best)
+            _compare_best_of_family(family, best, skipped)
             | {"common_settings": _on_common_settings(family, in_comparisons, ratio, draws)}
             for family in _families(best)
         ],
         "method_distribution": {
             "overall": _shares(best, "method", methods),
-            **{
-                kind: _shares([config for config in best if config.kind == kind], "method", methods)
-                for kind in ("base", "instruct")
-            },
+            **{kind: _shares([config for config in best if config.kind == kind], "method", methods) for kind in KINDS},
         },
         "parameter_distribution": {
             axis: _shares(best, axis, sorted({getattr(config, axis) for config in best} - {None}))
             for axis in ("taylor_seq_len", "taylor_num_samples")
         },
         "architecture_comparison": {
-            family: _architecture([config for config in best if config.family == family]) for family in _families(best)
+            family: _architecture([config for config in best if config.family == family], skipped)
+            for family in _families(best)
         },
         "overall_best": None if overall_best is None else asdict(overall_best),
     }
@@ -228,9 +243,7 @@ def _pairs_of_kinds(models: list[ModelRows], ratio: float) -> list[PairOnSetting
     """Return the base and instruct model of each family that has one of each, with their common settings."""
     found = []
     for family in dict.fromkeys(model.family for model in models):
-        of_kind = [
-            [one for one in models if one.family == family and one.kind == kind] for kind in ("base", "instruct")
-        ]
+        of_kind = _of_kinds(family, models, ratio)
         if all(len(one) == 1 for one in of_kind):
             pair = pair_on_settings(of_kind[0][0], of_kind[1][0], ratio)
             found += [] if pair is None else [pair]
@@ -318,18 +331,23 @@ def _uncertainty_columns(analysis: Mapping[str, Any] | None, ratio: float | None
 def _on_common_settings(
     family: str, models: list[ModelRows], ratio: float | None, draws: ModelDraws
 ) -> dict[str, Any] | None:
-    base, instruct = (
-        [model for model in models if model.family == family and model.kind == kind] for kind in ("base", "instruct")
-    )
+    base, instruct = _of_kinds(family, models, ratio)
     if len(base) != 1 or len(instruct) != 1:
         return None
     return compare_base_and_instruct(base[0], instruct[0], ratio, draws)
 
 
-def _compare_best_of_family(family: str, best: list[BestConfig]) -> dict[str, Any]:
-    base, instruct = (
-        [config for config in best if config.family == family and config.kind == kind] for kind in ("base", "instruct")
-    )
+def _of_kinds(family: str, models: list[ModelRows], ratio: float | None) -> list[list[ModelRows]]:
+    """Return the base and the instruct models of a family.
+
+    If there are several of a kind, they are those that have experiments at the ratio.
+    """
+    of_kind = [[model for model in models if model.family == family and model.kind == kind] for kind in KINDS]
+    return [one if len(one) < 2 else [model for model in one if len(model.at(ratio))] for one in of_kind]
+
+
+def _compare_best_of_family(family: str, best: list[BestConfig], skipped: Skipped) -> dict[str, Any]:
+    base, instruct = ([config for config in best if config.family == family and config.kind == kind] for kind in KINDS)
     comparison: dict[str, Any] = {"family": family}
     for kind, configs in (("base", base), ("instruct", instruct)):
         only = configs[0] if len(configs) == 1 else None
@@ -341,7 +359,7 @@ def _compare_best_of_family(family: str, best: list[BestConfig]) -> dict[str, An
             for kind, configs in (("base", base), ("instruct", instruct))
             if len(configs) != 1
         ),
-        _not_comparable([*base, *instruct]),
+        _not_comparable([*base, *instruct], skipped),
     )
     if reason is None and comparison["base_acc"] == 0:
         reason = Message("zero_base")
@@ -349,8 +367,8 @@ def _compare_best_of_family(family: str, best: list[BestConfig]) -> dict[str, An
     return {**comparison, "relative_change": change, **reason_fields(reason)}
 
 
-def _architecture(configs: list[BestConfig]) -> dict[str, Any]:
-    reason = _not_comparable(configs)
+def _architecture(configs: list[BestConfig], skipped: Skipped) -> dict[str, Any]:
+    reason = _not_comparable(configs, skipped)
     perplexities = [config.ppl for config in configs if config.ppl is not None]
     same_text = len({(config.ppl_text, config.protocol) for config in configs}) == 1  # with other windows, no mean
     return {
@@ -362,19 +380,21 @@ def _architecture(configs: list[BestConfig]) -> dict[str, Any]:
     }
 
 
-def _overall_best(best: list[BestConfig]) -> BestConfig | None:
-    if not best or _not_comparable(best):
+def _overall_best(best: list[BestConfig], skipped: Skipped) -> BestConfig | None:
+    if not best or _not_comparable(best, skipped):
         return None
     return min(best, key=lambda config: (-config.acc_mean, config.model))
 
 
-def _not_comparable(configs: list[BestConfig]) -> Message | None:
+def _not_comparable(configs: list[BestConfig], skipped: Skipped) -> Message | None:
     if len({tuple(sorted(config.tasks)) for config in configs}) > 1:
         return Message("different_tasks")
     if len({config.protocol for config in configs}) > 1:
         return Message("other_protocols")
     if len({config.acc_mean_rule for config in configs}) > 1:
         return Message("different_rules")
+    if any(skipped[config.model] != skipped[configs[0].model] for config in configs):
+        return Message("other_documents")
     return None
 
 

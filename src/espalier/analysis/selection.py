@@ -47,6 +47,9 @@ class ModelRows:
         texts: Perplexity texts. Experiments are compared on the first text.
         missing_columns: Optional columns that the table does not have. All their values are missing.
         protocol: Evaluation protocol of the results; None if it is unknown.
+        methods: Methods of all models of the study, in the order of the table. The sides of a difference are in this
+            order, whatever the order in which the grid of a model names its methods.
+        skipped: Number of documents of each task that the model skipped, because they are longer than its context.
     """
 
     study: str
@@ -60,6 +63,8 @@ class ModelRows:
     texts: list[str]
     missing_columns: list[str]
     protocol: str | None = None
+    methods: tuple[str, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ratios(self) -> list[float]:
@@ -149,13 +154,16 @@ class BaselineComparison:
         return values | (reason_fields(self.reason) if self.reason else {"reason": None})
 
 
-def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = None) -> ModelRows:
+def rows_of(
+    experiments: pd.DataFrame, model: str, *, protocol: str | None = None, skipped: Mapping[str, int] | None = None
+) -> ModelRows:
     """Select the rows of one model from the experiments table and mark invalid experiments and controls.
 
     Args:
         experiments: The experiments table.
         model: Name of the model.
         protocol: Evaluation protocol of the results; None if it is unknown.
+        skipped: Number of documents of each task that the model skipped; None means no documents.
 
     Raises:
         UserError: If the table has no such model, lacks a required column, or lists an experiment twice.
@@ -185,6 +193,8 @@ def rows_of(experiments: pd.DataFrame, model: str, *, protocol: str | None = Non
         texts=texts,
         missing_columns=missing,
         protocol=protocol,
+        methods=tuple(str(method) for method in experiments["method"].dropna().unique()),
+        skipped=dict(skipped or {}),
     )
 
 

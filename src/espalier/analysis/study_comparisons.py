@@ -81,7 +81,8 @@ def compare_over_models(
 
     Returns:
         For each pruning ratio (by its key): the content of `compare_within_model` for all models together (`kept`,
-        `differences`, `statements`), `models` and `left_out` (models without draws), `groups` with differences and
+        `differences`, `statements`), `models` (those with valid experiments at the ratio) and `left_out` (models
+        without draws), `groups` with differences and
         statements of each kind and family, `ranking` of the models, and `base_vs_instruct` with a difference by family,
         of the same measure.
         If models cannot be compared, all lists are empty, and `reason` and `why` say why.
@@ -97,7 +98,9 @@ def compare_over_models(
     family = [
         difference
         for key, ratio in ratios.items()
-        for difference in _differences(key, {m.model: contrasts_of(_valid(m, ratio)) for m in used}, used, values)
+        for difference in _differences(
+            key, {m.model: contrasts_of(_valid(m, ratio), m.methods) for m in used}, used, values
+        )
     ]
     kinds = [(key, pair) for key in ratios for pair in pairs.get(key, ()) if {pair.base, pair.instruct} <= set(own)]
     drawn = [_kinds_difference(pair, values) for _, pair in kinds]
@@ -112,17 +115,18 @@ def compare_over_models(
         [one[0] for one in columns], np.stack([one[1] for one in columns], axis=1), level=level
     )
     measure = next(iter(values.values())).measure
+    present = {key: [m.model for m in used if len(_valid(m, ratio))] for key, ratio in ratios.items()}
     ranked = {
         key: ranking_json(ranking, found, len(family) + len(drawn) + first_pair[key])
         for key, ranking in rankings.items()
     }
     return {
         key: {
-            **_at_ratio(key, family, found, measure, ranked[key]),
+            **_at_ratio(key, family, found, measure, ranked[key], present[key]),
             "ranking": ranked[key],
             "level": level,
             "critical": found.critical,
-            "models": [model.model for model in used],
+            "models": present[key],
             "left_out": left_out,
             "kept": _means(used, ratio, values),
             "base_vs_instruct": {
@@ -224,8 +228,9 @@ def _kinds_difference(pair: PairOnSettings, values: Mapping[str, Values]) -> tup
 
 
 def _at_ratio(
-    key: str, family: Sequence[_Difference], found: SimultaneousContrasts, measure: str, ranking: Mapping[str, Any]
-) -> dict[str, Any]:
+    key: str, family: Sequence[_Difference], found: SimultaneousContrasts, measure: str, ranking: Mapping[str, Any],
+    present: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
     by_group: dict[Group, list[dict[str, Any]]] = {}
     for index, one in enumerate(family):
         if one.ratio == key:
@@ -237,7 +242,7 @@ def _at_ratio(
         "differences": overall,
         "statements": {
             "models": to_json_list(model_messages(ranking, measure)),
-            **_statements(overall, measure),
+            **_statements(overall, measure, present),
         },
         "groups": [
             {
@@ -245,7 +250,7 @@ def _at_ratio(
                 "value": group.value,
                 "models": list(group.models),
                 "differences": rows,
-                "statements": _statements(rows, measure),
+                "statements": _statements(rows, measure, [name for name in group.models if name in present]),
             }
             for group, rows in by_group.items()
             if group.by != ALL
@@ -253,7 +258,9 @@ def _at_ratio(
     }
 
 
-def _statements(rows: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
+def _statements(rows: Sequence[Mapping[str, Any]], measure: str, models: Sequence[str]) -> dict[str, Any]:
+    """Return the statements on a group of models. Those that not all of the models support name theirs."""
+    rows = [row | {"only": row["models"] if row["models"] != list(models) else None} for row in map(dict, rows)]
     return {
         "controls": to_json_list(control_messages(rows, measure)),
         "methods": to_json_list(method_messages(rows, measure)),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+OF_PROCESSOR = "chat_template.json"
+"""Old file with a chat template. Processors read it, but tokenizers do not."""
 
 
 class RequestsWritten(NamedTuple):
@@ -137,8 +139,11 @@ def build(
         UserError: If a task or text cannot be read, a document cannot be scored, or the chat template is missing.
     """
     if protocol.chat_template and not tokenizer.chat_template:
+        of_processor = (Path(tokenizer.name_or_path) / OF_PROCESSOR).is_file()
+        more = f"; put the template of its {OF_PROCESSOR}, which only processors read, into chat_template.jinja"
         raise UserError(
             f"evaluation.chat_template: is true, but the tokenizer of {tokenizer.name_or_path} has no chat template"
+            f"{more if of_processor else ''}"
         )
     tasks = load_checked_tasks(
         list(protocol.tasks),

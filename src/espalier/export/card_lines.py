@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from espalier.files import TEXT_SUFFIXES
 from espalier.models.architecture import EXPERT, LAYER
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions
@@ -175,7 +176,9 @@ def _method(settings: Mapping[str, Any]) -> str:
 
 
 def _calibration(calibration: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    source = " ".join(str(calibration[key]) for key in ("dataset", "config", "split") if calibration[key])
+    is_file = str(calibration["dataset"]).endswith(TEXT_SUFFIXES)  # a local file has no splits
+    keys = ("dataset",) if is_file else ("dataset", "config", "split")
+    source = " ".join(str(calibration[key]) for key in keys if calibration[key])
     return (
         f"Calibrated on {settings['n_samples']} sequences of {settings['seq_len']} tokens of {source}, "
         f"seed {settings['seed']}."

@@ -263,7 +263,12 @@ def _evaluate(
     if result.generations is not None:
         write_with_schema(folder / GENERATIONS, result.generations, Generations)
     write_result(folder / METRICS, {**result.metrics, "hardware": job.hardware, "recipe": recipe})
-    logger.info("acc_mean %.4f", result.metrics["acc_mean"]["value"])
+    logger.info("%s", mean_in_words(result.metrics))
+
+
+def mean_in_words(metrics: Mapping[str, Any]) -> str:
+    """Return the mean accuracy of a `metrics.json` with its rule, which may differ from that of the reports."""
+    return f"acc_mean {metrics['acc_mean']['value']:.4f} ({metrics['acc_mean']['rule']})"
 
 
 def _complete(evaluator: Evaluator, plan: Plan, answered: ExperimentAnswers) -> EvaluationResult:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of_unchanged, write_result
-from espalier.jobs.evaluation import EvaluationJob, plan_header, scores_of
+from espalier.jobs.evaluation import EvaluationJob, mean_in_words, plan_header, scores_of
 from espalier.jobs.pieces import Piece, make_piece, only_hands_over
 from espalier.planning.plan import Plan
 from espalier.results.race_store import AnswerStore, Document, RaceRecord, RaceSettings, Standing, TaskFacts
@@ -210,7 +210,7 @@ class RaceJob:
             write_with_schema(folder / SAMPLES, result.samples, Samples)
             content = {**result.metrics, "hardware": self._job.hardware, "recipe": standing.recipe}
             write_result(folder / METRICS, content)
-        logger.info("%s: acc_mean %.4f on %d documents", name, result.metrics["acc_mean"]["value"], len(wanted))
+        logger.info("%s: %s on %d documents", name, mean_in_words(result.metrics), len(wanted))
 
     def _read_facts(self) -> TaskFacts:
         """Read what the race needs to know about the tasks; the first job of a model finds it out and stores it."""

@@ -95,7 +95,7 @@ def experiments_listing(
     filters.append((texts("in_set"), 8, [texts("yes"), texts("no")]))
     left_out = _not_printed(len(codes), analysis["tasks"])
     note = texts("p.no_tasks") if left_out else ""
-    return Listing(texts("p.experiments"), header, cells, filters, left_out, note)
+    return Listing(texts(listing_title([analysis])), header, cells, filters, left_out, note)
 
 
 def all_experiments_listing(
@@ -127,7 +127,13 @@ def all_experiments_listing(
     left_out = _not_printed(len(codes), tasks)
     has_more = any(cell.more for row in cells for cell in row)
     note = texts("p.no_tasks") if left_out else texts("p.no_stderr") if has_more else ""
-    return Listing(texts("p.experiments"), header, cells, filters, left_out, note)
+    return Listing(texts(listing_title(analyses)), header, cells, filters, left_out, note)
+
+
+def listing_title(analyses: Sequence[Content]) -> str:
+    """Return the code of the title of a table of experiments, which has the valid ones: all of them, or not all."""
+    has_invalid = any(analysis["all_ratios"]["experiments"]["invalid"] for analysis in analyses)
+    return "p.valid_experiments" if has_invalid else "p.experiments"
 
 
 def _not_printed(first: int, tasks: Sequence[str]) -> list[int]:

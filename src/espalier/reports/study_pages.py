@@ -30,11 +30,12 @@ FILES_OF_STUDY = (
 
 @dataclass(frozen=True)
 class IndexRow:
-    """A model in the index: its best experiment at the headline ratio, and links to its pages and files."""
+    """A model in the index: its best experiment at its headline ratio, and links to its pages and files."""
 
     name: str
     address: str
     kind: str
+    ratio: str
     best: str
     best_address: str | None
     acc: str
@@ -74,13 +75,16 @@ def index_html(
         *(Link(path.removeprefix("../").removeprefix("cross_model/"), path) for path in FILES_OF_STUDY),
         Link(texts("n.figures"), "cross_model/figures/"),
     ]
-    ratio = summary["headline_ratio"]
-    ordered = "" if ratio is None or len(analyses) < 2 else texts("n.ordered", ratio=f"{100 * ratio:.10g}%")
+    # Without report.ratio, the headline ratio of a model is the largest of its own grid.
+    ratios = {one["headline_ratio"] for one in analyses if one["headline_ratio"] is not None}
+    ordered = "" if not ratios or len(analyses) < 2 else (
+        texts("n.ordered", ratio=_percent(next(iter(ratios)))) if len(ratios) == 1 else texts("n.ordered.each")
+    )  # fmt: skip
     return render_page(
         texts, "index.html", site=site, provenance=provenance, title=texts("n.index.title", study=summary["study"]),
         headline=cross_headline(texts, summary), counts=counts_line(texts, summary["all_ratios"]["experiments"]),
         rows=[_index_row(texts, analysis, site) for analysis in _by_kept(analyses)], ordered=ordered,
-        shared=shared, figure=figure,
+        several_ratios=len(ratios) > 1, shared=shared, figure=figure,
         notes=failed_jobs(texts, summary),
     )  # fmt: skip
 
@@ -107,19 +111,31 @@ def experiments_html(
     """
     texts = Texts(language)
     site = site or Site(root="")
+    counts = [analysis["all_ratios"]["experiments"] for analysis in analyses]
+    n_invalid, total = (sum(one[key] for one in counts) for key in ("invalid", "total"))
+    about = [texts("n.experiments.about")]
+    about += [texts("n.experiments.left_out", n=f"{n_invalid:,}", total=f"{total:,}")] if n_invalid else []
     return render_page(
         texts, "experiments.html", site=site, provenance=provenance, title=texts("n.experiments.title", study=study),
-        about=texts("n.experiments.about"), listing=all_experiments_listing(texts, analyses, rows, site),
+        about=" ".join(about), listing=all_experiments_listing(texts, analyses, rows, site),
     )  # fmt: skip
 
 
-def _by_kept(analyses: Sequence[Content]) -> list[Content]:
-    """Order models by what their best experiment keeps; those of which that is not known come last, by accuracy."""
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.10g}%"
 
-    def order(analysis: Content) -> tuple[bool, float, float, str]:
+
+def _by_kept(analyses: Sequence[Content]) -> list[Content]:
+    """Order models by their headline ratio, largest first, then by what their best experiment keeps.
+
+    Those of which it is not known what they keep come last among the models of a ratio, by accuracy.
+    """
+
+    def order(analysis: Content) -> tuple[float, bool, float, float, str]:
         best, kept = analysis["best"], analysis["best_vs_baseline"]["acc_kept"]
         accuracy = best["acc_mean"] if best else -1.0
-        return kept is None, 0.0 if kept is None else -kept, -accuracy, analysis["model"]
+        ratio = analysis["headline_ratio"] or 0.0
+        return -ratio, kept is None, 0.0 if kept is None else -kept, -accuracy, analysis["model"]
 
     return sorted(analyses, key=order)
 
@@ -138,6 +154,7 @@ def _index_row(texts: Texts, analysis: Content, site: Site) -> IndexRow:
         name=model,
         address=page,
         kind=texts(f"kind.{analysis['kind']}"),
+        ratio=MISSING if analysis["headline_ratio"] is None else _percent(analysis["headline_ratio"]),
         best=best["experiment"] if best else MISSING,
         best_address=site.structure(model, best["experiment"]) if best else None,
         acc=format_fixed(best["acc_mean"] if best else None),

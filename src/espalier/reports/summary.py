@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from espalier.errors import UserError
-from espalier.files import read_json
+from espalier.files import read_json, read_table
 from espalier.results.verify import read_best_experiment
 
 HEADERS = ("model", "best experiment", "accuracy", "unpruned", "kept", "ppl", "unpruned ppl", "parameters kept")
@@ -21,13 +21,13 @@ def summarise_study(results: Path) -> str:
     Raises:
         UserError: If the study has no results yet.
     """
-    files = sorted(results.glob("consolidated/*/global_best_config.json"))
+    cross_model = _cross_model(results)
+    files = _best_config_files(results, cross_model)
     if not files:
         raise UserError(f"{results}: no results yet; run snakemake first")
     best_configs = [read_best_experiment(file) for file in files]
     ratios = sorted({f"{100 * best['pruning_ratio']:.10g}%" for best in best_configs if best["pruning_ratio"]})
     rows = [_model_row(best) for best in best_configs]
-    cross_model = _cross_model(results)
     lines = [
         f"Best experiment of each model of study {results.name!r} at {' and '.join(ratios)} of the parameters removed",
         "(accuracy: mean over the tasks; kept: divided by the accuracy of the unpruned model)",
@@ -40,6 +40,19 @@ def summarise_study(results: Path) -> str:
         f"Tables:   {results}/reports/experiments.parquet, {results}/consolidated/",
     ]
     return "\n".join(lines)
+
+
+def _best_config_files(results: Path, cross_model: dict[str, Any]) -> list[Path]:
+    """Return the files of the models of the study, whose experiments the table has.
+
+    Folders of other models may be left from an earlier config, and those of models that could not be checked from an
+    earlier run.
+    """
+    table = results / "consolidated/experiments.parquet"
+    models = set(read_table(table)["model"]) if table.exists() else set()
+    models -= {one["model"] for one in cross_model.get("models_not_checked", [])}
+    found = sorted(results.glob("consolidated/*/global_best_config.json"))
+    return [file for file in found if file.parent.name in models]
 
 
 def _cross_model(results: Path) -> dict[str, Any]:

@@ -373,15 +373,32 @@ def _refusals(
 
 
 def _shape_difference(kept: KeptCounts) -> Message | None:
-    n_kv, n_mlp = (len({sizes[layer] for layer in kept.layers}) for sizes in (kept.kv_groups, kept.mlp_channels))
-    return Message("shapes_differ", {"n_kv": n_kv, "n_mlp": n_mlp}) if max(n_kv, n_mlp) > 1 else None
+    n_kv = len({kept.kv_groups[layer] for layer in kept.layers})
+    widths = [set(widths) for widths in _mlp_widths(kept)]
+    if n_kv <= 1 and all(len(of_kind) <= 1 for of_kind in widths):
+        return None
+    return Message("shapes_differ", {"n_kv": n_kv, "n_mlp": sum(map(len, widths))})
 
 
 def _uniform_padding(kept: KeptCounts, structure: ModelSizes) -> Message:
-    kv_groups, channels = max(kept.kv_groups), max(kept.mlp_channels)
-    padded = KeptCounts((kv_groups,) * structure.n_layers, (channels,) * structure.n_layers, kept.removed, kept.experts)
+    kv_groups = max(kept.kv_groups)
+    dense, of_experts = (max(widths, default=0) for widths in _mlp_widths(kept))
+    channels = tuple(dense if n_experts is None else of_experts for n_experts in kept.kept_experts)
+    padded = KeptCounts((kv_groups,) * structure.n_layers, channels, kept.removed, kept.experts)
     fraction = 1 - padded.n_params(structure) / structure.total_params
-    return Message("uniform_padding", {"kv_groups": kv_groups, "channels": channels, "fraction": fraction})
+    if dense and of_experts:
+        values: dict[str, Value] = {"kv_groups": kv_groups, "channels": dense, "expert_channels": of_experts}
+        return Message("uniform_padding_mixed", values | {"fraction": fraction})
+    widest = max(dense, of_experts)
+    return Message("uniform_padding", {"kv_groups": kv_groups, "channels": widest, "fraction": fraction})
+
+
+def _mlp_widths(kept: KeptCounts) -> tuple[list[int], list[int]]:
+    """Return the MLP widths of the dense layers that are left, and the widths of the experts in the other layers."""
+    widths: tuple[list[int], list[int]] = ([], [])
+    for layer in kept.layers:
+        widths[kept.kept_experts[layer] is not None].append(kept.mlp_channels[layer])
+    return widths
 
 
 def _left_out(target: Target, kept: KeptCounts, properties: ModelProperties) -> list[int]:

@@ -134,7 +134,8 @@ def _axis_effect(table: FloatArray, name: str, levels: Mapping[str, Sequence[Has
     intervals = np.stack([effect - margin, effect + margin], axis=1)
     error = float(((by_seed - effect) ** 2).sum()) / df[1]
     if error <= _ZERO_ERROR:
-        return AxisEffect(values, effect, stderr, intervals, None, df, None, Message("no_seed_variation"))
+        # An interval without width would claim that another seed gives exactly these effects.
+        return AxisEffect(values, effect, None, None, None, df, None, Message("no_seed_variation"))
     f = float(n_seeds * (effect**2).sum() / df[0] / error)
     return AxisEffect(values, effect, stderr, intervals, f, df, float(stats.f.sf(f, *df)), None)
 

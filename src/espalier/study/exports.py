@@ -52,13 +52,13 @@ class Exports:
     def exported(self) -> list[tuple[str, str]]:
         """Pairs of model and exported name: `best`, and the configured experiments that the model has.
 
-        A model without experiments at the headline ratio has no best one.
+        A model without experiments at the headline ratio, controls aside, has no best one.
         """
         named = self._config.export.experiments
         return [
             (model, name)
             for model in self._models
-            for name in ((BEST, *named) if self._sweep.at_headline(model) else named)
+            for name in ((BEST, *named) if self._sweep.has_best(model) else named)
             if name in self._names(model)
         ]
 

@@ -116,10 +116,10 @@ class InferenceTimings:
     def _requested(self) -> list[tuple[str, str]]:
         """Return pairs of model and configured experiment, or `best`. Experiments that a model lacks are skipped.
 
-        So is `best` of a model without experiments at the headline ratio.
+        So is `best` of a model without experiments at the headline ratio, controls aside.
         """
         names = self._inference.experiments if self._inference else ()
         having = {(one.model, one.name) for one in self._sweep.experiments}
         pairs = [(model, name) for model in self._models for name in names]
-        having |= {(model, BEST) for model in self._models if self._sweep.at_headline(model)}
+        having |= {(model, BEST) for model in self._models if self._sweep.has_best(model)}
         return [pair for pair in pairs if pair in having]

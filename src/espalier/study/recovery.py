@@ -100,16 +100,21 @@ class RecoverySettings:
         return {**sequences, **self._source_settings}
 
     def calibrations(self, wildcards: Wildcards) -> list[dict[str, Any]]:
-        """Return a model's calibration sets that use the recovery text, each with its largest sample count."""
+        """Return a model's calibration sets that use the recovery text, each with its largest sample count.
+
+        Each has the `text_field` of the calibration if that of the recovery differs.
+        """
         largest: dict[tuple[int, int], int] = {}
         for experiment in [] if self.is_own_text else self._sweep.experiments_of_model(wildcards.model):
             if experiment.seq_len and experiment.n_samples:
                 key = (experiment.seed or 0, experiment.seq_len)
                 largest[key] = max(experiment.n_samples, largest.get(key, 0))
-        add_bos = self._config.evaluation.add_bos
-        bos = {} if add_bos is None else {"add_bos": add_bos}
+        add_bos, text_field = self._config.evaluation.add_bos, self._config.calibration.text_field
+        added: dict[str, Any] = {} if add_bos is None else {"add_bos": add_bos}
+        if text_field != self.source.text_field:
+            added["text_field"] = text_field
         return [
-            {"seed": seed, "seq_len": length, "n_samples": n, **bos} for (seed, length), n in sorted(largest.items())
+            {"seed": seed, "seq_len": length, "n_samples": n, **added} for (seed, length), n in sorted(largest.items())
         ]
 
     @property

@@ -142,7 +142,7 @@ class RecoveryResults:
         at_headline = {experiment.name for experiment in self._sweep.at_headline(model)}
         if ALL in named:
             wanted |= at_headline
-        elif BEST in named and at_headline:
+        elif BEST in named and self._sweep.has_best(model):
             wanted.add(self._best(model, checkpoints))
         return wanted
 

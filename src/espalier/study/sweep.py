@@ -11,7 +11,7 @@ from typing import Any
 from espalier.config.grid import Method
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
-from espalier.naming import ratio_key
+from espalier.naming import CONTROL, ratio_key
 from espalier.study.experiments import Experiment, experiments_of
 from espalier.study.paths import Paths, Wildcards
 
@@ -73,11 +73,21 @@ class Sweep:
     def at_headline(self, model: str) -> list[Experiment]:
         """Return the experiments of a model at the headline ratio: `report.ratio`, or else its own largest ratio.
 
-        `best` is one of them. There is none if the grid of the model does not have `report.ratio`.
+        `best` is one of them (`has_best`). There is none if the grid of the model does not have `report.ratio`.
         """
         experiments = self.experiments_of_model(model)
         ratio = self._config.report.ratio or max((one.pruning_ratio for one in experiments), default=0.0)
         return [one for one in experiments if ratio_key(one.pruning_ratio) == ratio_key(ratio)]
+
+    def has_best(self, model: str) -> bool:
+        """Return whether an experiment of a model at the headline ratio may be the best. Controls never are.
+
+        If no model has such an experiment, the jobs that need the best one say so, so all models keep theirs.
+        """
+        candidates = [
+            name for name in self._experiments if any(one.method.criterion != CONTROL for one in self.at_headline(name))
+        ]
+        return model in candidates or (not candidates and bool(self.at_headline(model)))
 
     def names_of_model(self, wildcards: Wildcards) -> list[str]:
         """Return the names of the experiments of one model."""

@@ -10,7 +10,7 @@ import pytest
 
 from espalier.analysis.base_vs_instruct import compare_base_and_instruct
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
-from espalier.analysis.cross_model import analyse_study, protocols_of
+from espalier.analysis.cross_model import analyse_study, protocols_of, skipped_of
 from espalier.analysis.model import analyse_model, correlation_with_accuracy
 from espalier.analysis.selection import global_best_config, method_comparison, rows_of
 from espalier.errors import UserError
@@ -308,6 +308,39 @@ def test_models_of_different_protocols_are_not_ranked_together() -> None:
     assert summary["architecture_comparison"]["F"]["ppl"] is None  # windows may differ, too
     assert analyse_study(rows)["overall_best"]["model"] == "N"
     assert analyse_study(rows)["architecture_comparison"]["F"]["ppl"] == 10.0
+
+
+def test_models_that_skipped_different_documents_are_not_ranked_together() -> None:
+    """With `too_long: skip`, models of different contexts have answered different documents by one protocol."""
+    rows = table(row("x-1", 0.5), row("x-1", 0.6, model="N", kind="instruct"))
+    skips = {"model": ["M", "M", "N", "N"], "task": ["a", "b", "a", "b"], "protocol": "p"}
+    of_one, same = (pd.DataFrame(skips | {"n_skipped": counts}) for counts in ([0, 0, 3, None], [3, 0, 3, 0]))
+    assert skipped_of(of_one) == {"N": {"a": 3}}
+    summary = analyse_study(rows, protocols=protocols_of(of_one), skipped=skipped_of(of_one))
+    (pair,) = summary["base_vs_instruct"]
+    assert pair["reason"] == pair["common_settings"]["reason"] == "the models answered different documents"
+    assert (pair["relative_change"], pair["common_settings"]["difference"]) == (None, None)
+    assert summary["overall_best"] is None
+    assert summary["architecture_comparison"]["F"]["acc_mean"] is None
+    both = analyse_study(rows, protocols=protocols_of(same), skipped=skipped_of(same))
+    assert both["overall_best"]["model"] == "N"
+    assert both["base_vs_instruct"][0]["common_settings"]["difference"] == pytest.approx(0.1)
+
+
+def test_base_and_instruct_are_those_that_have_experiments_at_the_ratio() -> None:
+    """The family has two base models, but one of them has no experiment at 50%, and the other none at 20%."""
+    rows = [
+        row("x-1", 0.5, model="A"), row("x-1", 0.7, model="B", pruning_ratio=0.2),
+        row("x-1", 0.6, model="I", kind="instruct"), row("x-2", 0.75, model="I", kind="instruct", pruning_ratio=0.2),
+    ]  # fmt: skip
+    by_ratio = analyse_study(table(*rows))["by_ratio"]
+    for ratio, difference in ((0.5, 0.1), (0.2, 0.05)):
+        (pair,) = by_ratio[ratio_key(ratio)]["base_vs_instruct"]
+        assert (pair["common_settings"]["n"], pair["reason"]) == (1, None)
+        assert pair["common_settings"]["difference"] == pytest.approx(difference)
+    (alone,) = analyse_study(table(*rows[:2], rows[3]))["by_ratio"][ratio_key(0.5)]["base_vs_instruct"]
+    assert alone["reason"] == "no instruct model of this family with a result"
+    assert alone["common_settings"]["n"] == 0
 
 
 def compare_pair(base: list[dict[str, Any]], instruct: list[dict[str, Any]], *protocols: str | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from espalier.analysis.model import analyse_model
 from espalier.analysis.model_ranking import model_messages
 from espalier.analysis.selection import rows_of, valid_rows
 from espalier.messages.catalogue import Message
+from espalier.naming import ratio_key
 from espalier.reports.messages import Texts
 from espalier.reports.sections.answers import differences_of_models
 from espalier.reports.sections.cross import cross_headline, cross_overview, cross_sections
@@ -185,6 +186,10 @@ def test_lengths_and_samples_whose_order_turns_have_a_sentence_of_their_own() ->
     ]
     open_low = [at("taylor_seq_len", "64", "16", -0.001)]
     assert turning_messages([(0.5, high), (0.35, open_low)]) == []
+    over = [[one | {"models": names} for one in rows] for rows, names in ((high, ["A", "B"]), (low, ["A", "C"]))]
+    assert turning_messages([(0.5, over[0]), (0.35, over[1])]) == []  # another order may come from other models
+    same = [[one | {"models": ["A", "B"]} for one in rows] for rows in over]
+    assert len(turning_messages([(0.5, same[0]), (0.35, same[1])])) == 2
 
 
 def test_the_overview_has_the_settings_of_every_ratio() -> None:
@@ -243,6 +248,73 @@ def test_models_are_compared_together_by_kind_and_by_family() -> None:
     assert matrix.rows[0][1].startswith("68.8% (")
     for language in ("en", "zh"):
         cross_model_text(summary, language)
+
+
+def study_of_grids(grids: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Analyse models whose grids differ, from the accuracies of their experiments at 50%; `baseline` has 0.8."""
+    frames, found = [], {}
+    for seed, (model, accuracy) in enumerate(grids.items()):
+        known = {**accuracy, "baseline": 0.8}
+        random = {"criterion": "random", "taylor_seq_len": None, "taylor_num_samples": None}
+        own = {name: random for name in known if name.startswith("random")}
+        rows = [row(name, acc, model=model, family=model, **own.get(name, {})) for name, acc in known.items()]
+        frames.append(table(*rows, row("x-p20", 0.7, model=model, family=model, pruning_ratio=0.2)))
+        found[model] = evidence(0.001, seed, names={**known, "x-p20": 0.7})
+    frame = pd.concat(frames, ignore_index=True)
+    summary: dict[str, Any] = analyse_study(
+        frame,
+        analyses={name: analyse_model(frame, name, headline_ratio=0.5, evidence=one) for name, one in found.items()},
+        draws={name: one.draws for name, one in found.items()},
+    )
+    return json.loads(json.dumps(summary, allow_nan=False))
+
+
+def test_the_order_of_methods_in_the_grid_of_a_model_does_not_matter() -> None:
+    """The difference x - y is 0.1 / 0.8 of A, and 0.3 / 0.8 of B, whose grid names y first."""
+    summary = study_of_grids({"A": {"x-1": 0.5, "y-1": 0.4}, "B": {"y-1": 0.2, "x-1": 0.5}})
+    found = differences(summary["comparisons"])
+    assert list(found) == [("method", "x", "y")]
+    assert found["method", "x", "y"]["difference"] == pytest.approx(0.2 / 0.8)
+    assert found["method", "x", "y"]["models"] == ["A", "B"]
+    (methods,) = differences_of_models(Texts(), summary["comparisons_of_models"])
+    assert [line[0] for line in methods.rows] == ["x against y"]
+
+
+def test_differences_of_each_model_are_shown_where_no_two_models_have_one_in_common() -> None:
+    """A and B have x and y, and y and z, so they share the setting of y, but no difference."""
+    summary = study_of_grids({"A": {"x-1": 0.5, "y-1": 0.4}, "B": {"y-1": 0.4, "z-1": 0.3}})
+    assert summary["comparisons"]["differences"] == []
+    text = cross_model_text(summary)
+    section = text[text.index("7. Differences") : text.index("8. Models")]
+    assert "no two methods" not in section
+    assert "No two models have the same two methods or settings to compare." in section
+    assert [line.split()[:3] for line in section.splitlines() if " against " in line] == [
+        ["x", "against", "y"], ["y", "against", "z"],
+    ]  # fmt: skip
+
+
+def test_differences_that_not_all_models_have_name_theirs() -> None:
+    """C has no y. D has no experiment at 50%, so it is none of the models there."""
+    grids = {
+        "A": {"x-1": 0.5, "y-1": 0.4, "random-1": 0.2}, "B": {"x-1": 0.5, "y-1": 0.4, "random-1": 0.2},
+        "C": {"x-1": 0.5, "random-1": 0.2}, "D": {},
+    }  # fmt: skip
+    summary = study_of_grids(grids)
+    compared = summary["comparisons"]
+    assert compared["models"] == ["A", "B", "C"]
+    assert summary["by_ratio"][ratio_key(0.2)]["comparisons"]["models"] == ["A", "B", "C", "D"]
+    said = [english(from_json(one)) for kind in ("controls", "methods") for one in compared["statements"][kind]]
+    assert said[0] == "Better than the control random (one run of each model): x, y [only A, B]."
+    assert said[1].startswith("Method x keeps 12.5 points more than y (12.")
+    assert said[1].endswith("; 1 setting [only A, B]).")
+    text = cross_model_text(summary)
+    assert "means of the accuracy kept over 3 models: x 62.5%, random (control) 25.0%." in text
+    lines = [line.split() for line in text.splitlines() if line.startswith(("x against ", "y against "))]
+    assert [line[-2:] for line in lines[:3]] == [["A,", "B"], ["B,", "C"], ["A,", "B"]]
+    open_pairs = study_of_grids({name: dict.fromkeys(grid, 0.4) for name, grid in grids.items()})["comparisons"]
+    assert [english(from_json(one)) for one in open_pairs["statements"]["methods"]] == [
+        "Methods not told apart: x and y [only A, B]."
+    ]
 
 
 def ranked_study(known: Mapping[str, dict[str, float]], spread: float = 0.001) -> dict[str, Any]:

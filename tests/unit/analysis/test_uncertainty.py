@@ -360,7 +360,10 @@ def test_several_calibration_seeds_are_the_error_of_the_axes() -> None:
     # Both methods gain the same with every seed, so the effect of the method has no error at all.
     assert seeds["axes"]["method"]["reason"] == "the effects are the same at every calibration seed"
     assert seeds["axes"]["method"]["effect"] == [pytest.approx(0.125), pytest.approx(-0.125)]
+    assert seeds["axes"]["method"]["intervals"] is None
     assert seeds["setting_std"] == pytest.approx(1 / N)
+    lines = [line.split() for line in model_text(analysis).splitlines()]
+    assert ["the", "method", "x", "0.1250", "\N{EN DASH}"] in lines
 
 
 def test_draws_survive_their_file() -> None:

@@ -529,9 +529,14 @@ def test_chat_template_counts_only_where_it_is_used(tokenizer: PreTrainedTokeniz
 def test_chat_protocol_without_template_is_refused(tmp_path: Path, data: Path, model_folder: Path) -> None:
     from transformers import AutoTokenizer
 
+    (model_folder / "chat_template.jinja").unlink()
     bare = AutoTokenizer.from_pretrained(model_folder)
-    bare.chat_template = None
-    with pytest.raises(UserError, match=r"evaluation.chat_template: is true, but the tokenizer of .* has no chat"):
+    refused = r"^evaluation.chat_template: is true, but the tokenizer of .* has no chat template"
+    with pytest.raises(UserError, match=rf"{refused}$"):
+        requests_for(tmp_path, data, bare, changed(chat_template=True))
+    (model_folder / "chat_template.json").write_text('{"chat_template": "{{ messages }}"}', encoding="utf-8")
+    bare = AutoTokenizer.from_pretrained(model_folder)
+    with pytest.raises(UserError, match=rf"{refused}; put the template of its chat_template.json, which only proc"):
         requests_for(tmp_path, data, bare, changed(chat_template=True))
 
 

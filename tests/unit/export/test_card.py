@@ -72,6 +72,16 @@ def test_a_text_model_of_a_wrapper_says_that_images_are_not_read(parts: dict[str
     assert "other parts (12,345 parameters) are not included" in text
 
 
+def test_a_local_calibration_text_has_no_split_and_words_are_apart(parts: dict[str, Any], tmp_path: Path) -> None:
+    settings = parts["description"]["plan"]["recipe"]["settings"]
+    settings |= {"seq_len": 16, "n_samples": 4, "seed": 3}
+    for dataset, named in (("d/text.parquet", "d/text.parquet"), ("owner/texts", "owner/texts train")):
+        parts["description"]["calibration"]["dataset"] = dataset
+        text = card(parts, tmp_path)
+        assert f"Calibrated on 4 sequences of 16 tokens of {named}, seed 3." in text
+        assert "A fresh process loaded this folder with its own code, in float32." in text
+
+
 def test_stubs_are_named_and_that_vllm_was_not_run(parts: dict[str, Any], tmp_path: Path) -> None:
     text = card(parts | {"stubs": True}, tmp_path)
     assert "(one KV group, or 32 channels)" in text

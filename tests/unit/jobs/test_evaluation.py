@@ -44,7 +44,7 @@ class FakeEvaluator:
         if plan is not None and plan.n_kept_kv_groups == (0,):
             raise UserError("log-likelihood is nan")
         self.done.append(plan)
-        return EvaluationResult({"acc_mean": {"value": 0.5}, "n_params": 10}, pd.DataFrame([ROW]))
+        return EvaluationResult({"acc_mean": {"value": 0.5, "rule": "acc"}, "n_params": 10}, pd.DataFrame([ROW]))
 
 
 @dataclass(frozen=True)

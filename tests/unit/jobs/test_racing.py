@@ -80,7 +80,7 @@ class FakeEvaluator:
         }
         mean = float(np.mean([task["metrics"]["acc"]["value"] for task in tasks.values()]))
         metrics = {
-            "tasks": tasks, "acc_mean": {"value": mean}, "perplexity": dict(answers.perplexity),
+            "tasks": tasks, "acc_mean": {"value": mean, "rule": "acc"}, "perplexity": dict(answers.perplexity),
             "n_params": answers.n_params,
         }  # fmt: skip
         return EvaluationResult(metrics, frame)

@@ -1,7 +1,9 @@
 """Training text: seeded, packed into sequences, and separate from the calibration and evaluation texts."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +11,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from espalier.calibration.sequences import SequenceSettings, document_order, drawn_documents
+from espalier.config import load_study
 from espalier.errors import UserError
 from espalier.evaluation.tokenised_requests import TokenisedRequests
-from espalier.files import write_parquet
+from espalier.files import write_json, write_parquet
 from espalier.models.manifest import make_manifest
 from espalier.recovery.training_sequences import (
     TrainingTextSettings,
@@ -21,7 +24,14 @@ from espalier.recovery.training_sequences import (
     make_sequences,
     training_order,
 )
+from espalier.study.lookups import Study
 
+A = SimpleNamespace(model="A")
+STUDY = {
+    "study": "s",
+    "models": [{"name": "A", "family": "Llama", "kind": "base", "path": "models/a"}],
+    "methods": [{"name": "taylor"}],
+}
 SETTINGS = TrainingTextSettings(text_field="text", seed=0, calibration_seeds=[0], seq_len=32, n_sequences=20)
 
 
@@ -97,6 +107,29 @@ def test_calibration_and_recovery_share_no_document(
         )
     with pytest.raises(UserError, match=r"recovery: \d+ of its \d+ documents are in the calibration set of seed 0, 29"):
         check_not_calibrated(sequences, manifest, text, [SequenceSettings("text", seed=0, seq_len=16, n_samples=290)])
+
+
+def test_calibration_sets_are_read_with_their_own_text_field(
+    tmp_path: Path, pages: list[str], model_folder: Path, tokenizer: PreTrainedTokenizerFast,
+    load_script: Callable[[str], ModuleType],
+) -> None:  # fmt: skip
+    """Only every third title is long enough for calibration, so that 90 samples need documents of the second half."""
+    titles = [page if number % 3 == 0 else "A ball." for number, page in enumerate(pages)]
+    text, manifest, requests = (tmp_path / name for name in ("text.parquet", "manifest.json", "requests.parquet"))
+    write_parquet(text, pa.table({"text": pages, "title": titles}))
+    write_json(manifest, make_manifest("A", model_folder, trust_remote_code=False, commit=None))
+    TokenisedRequests({}, {"plain": tokenizer("The ball is red. " * 30)["input_ids"]}, {}).write(requests)
+    calibration = {"dataset": str(text), "text_field": "title"}
+    grid = {"methods": ["taylor"], "taylor_seq_len": [16], "taylor_num_samples": [90], "pruning_ratio": [0.2]}
+    recovery = {"seq_len": 32, "n_sequences": 200, "text": {"dataset": str(text)}}
+    study = Study(load_study(STUDY | {"calibration": calibration, "grid": grid, "recovery": recovery}), Path())
+    shared = r"recovery: \d+ of its \d+ documents are in the calibration set of seed 0, 90 sequences of 16 tokens"
+    with pytest.raises(UserError, match=shared):
+        load_script("check_recovery").main(
+            manifest=str(manifest), requests=str(requests), text=study.recovery.text,
+            settings=study.recovery.text_settings(A), calibrations=study.recovery.calibrations(A),
+            checked=str(tmp_path / "checked.json"),
+        )  # fmt: skip
 
 
 def test_fifty_tokens_of_what_is_evaluated_are_refused(

@@ -245,6 +245,27 @@ def test_models_are_ordered_by_what_they_keep() -> None:
     assert "Models are ordered by what their best experiment keeps at 50% removed." in page
 
 
+def test_the_index_names_the_ratio_of_each_model_if_their_grids_end_at_different_ones() -> None:
+    """A keeps 0.9 / 1.0 at 20%, its largest ratio; B keeps 0.5 / 1.0 at 50%."""
+    rows = [row("x-1", 0.9, model="A", pruning_ratio=0.2), row("baseline", 1.0, model="A"),
+            row("x-1", 0.5, model="B"), row("baseline", 1.0, model="B")]  # fmt: skip
+    frame = table(*rows)
+    analyses = [analyse_model(frame, model, headline_ratio=None) for model in ("A", "B")]
+    summary = analyse_study(frame)
+    described = study_figures(Texts(), summary, analyses)[-1].alt
+    assert described == "Accuracy kept by the best experiments at the headline ratio: B 50.0%."
+    page = index_html(summary, analyses)
+    assert "Each model is at the largest ratio of its grid, and ratios do not compare." in page
+    assert "removed. This is the order" not in page
+    lines = [line for line in page.splitlines() if line.startswith('<tr><th scope="row">')]
+    assert [(line[line.index("</a>") - 1], line.split("<td")[2]) for line in lines] == [
+        ("B", ' class="number">50%</td>'), ("A", ' class="number">20%</td>'),
+    ]  # fmt: skip
+    same = index_html(analyse_study(frame), [analyse_model(frame, name, headline_ratio=0.5) for name in ("A", "B")])
+    assert "Models are ordered by what their best experiment keeps at 50% removed." in same
+    assert "50%</td>" not in same
+
+
 def test_a_user_changes_the_style(tmp_path: Path) -> None:
     style = tmp_path / "paper.mplstyle"
     style.write_text("figure.figsize: 2.5, 2\nxtick.labelsize: 9\n", encoding="utf-8")

@@ -11,16 +11,23 @@ import pytest
 
 from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.model import analyse_model
+from espalier.analysis.selection import global_best_config
 from espalier.errors import UserError
+from espalier.files import write_json, write_table
 from espalier.reports.chart_rows import Row, experiment_chart_rows, layer_chart_rows
 from espalier.reports.figures.cross import cross_figures
 from espalier.reports.html import cross_model_html, model_html
 from espalier.reports.latex import base_vs_instruct_latex, best_configs_latex, costs_latex
+from espalier.reports.listing import experiments_listing
 from espalier.reports.messages import Texts
+from espalier.reports.sections.introduction import counts_line
 from espalier.reports.structure import compare_structure, structure_text
+from espalier.reports.study_pages import experiments_html
+from espalier.reports.summary import summarise_study
 from espalier.reports.text import cross_model_text, model_text
 from espalier.tables import Layers
 from tests.unit.analysis.test_analysis import missing, row, table
+from tests.unit.analysis.test_uncertainty import analyse_race, raced
 
 ODD = """<b>&"x" $y$ 50%_#{}\\~^"""
 
@@ -113,6 +120,36 @@ def test_text_has_the_counts_and_six_sections_of_each_ratio() -> None:
     assert text.endswith("\n")
 
 
+def test_what_a_race_stopped_is_not_called_invalid() -> None:
+    analysis = analyse_race()[1]
+    assert analysis["all_ratios"]["experiments"]["codes"] == {"reason.stopped_in_race": 1}
+    line = "Experiments: 4 total, 3 valid, 1 stopped in a race, 0 invalid"
+    assert model_text(analysis).splitlines()[3] == line
+    codes = {"reason.failed": 2, "reason.stopped_in_race": 3}
+    counts = {"total": 9, "valid": 4, "invalid": 5, "codes": codes}
+    assert counts_line(Texts("en"), counts) == (
+        "Experiments: 9 total, 4 valid, 3 stopped in a race, 2 invalid (2 failed)"
+    )
+
+
+def test_tables_of_experiments_say_that_not_all_are_in_them() -> None:
+    """Of one with four experiments, a race stopped one; of the other, none is left out."""
+
+    def pages(frame: pd.DataFrame, analysis: dict[str, Any]) -> tuple[str, str]:
+        rows = {key: experiment_chart_rows(frame, analysis, one) for key, one in analysis["by_ratio"].items()}
+        return experiments_html("s", [analysis], [rows]), experiments_listing(Texts(), analysis, rows).caption
+
+    page, caption = pages(raced(), analyse_race()[1])
+    assert "Left out are 1 of 4 experiments, which have no results on all documents" in page
+    assert ">All valid experiments" in page
+    assert caption == "All valid experiments"
+    whole = table(row("x-1", 0.5), row("baseline", 0.8))
+    page, caption = pages(whole, analyse_model(whole, "M", headline_ratio=None))
+    assert "Left out" not in page
+    assert "valid experiments" not in page
+    assert caption == "All experiments"
+
+
 def test_methods_that_removed_different_shares_are_pointed_out() -> None:
     """At one ratio, whole layers remove the nearest share that they can."""
     rows = [
@@ -127,12 +164,32 @@ def test_methods_that_removed_different_shares_are_pointed_out() -> None:
     assert "Not of one size" not in model_text(analyse_model(table(*rows), "M", headline_ratio=None))
 
 
+def test_the_summary_of_a_study_has_no_model_that_was_renamed_or_refused_since(tmp_path: Path) -> None:
+    frame = table(row("x-1", 0.54, model="New"), row("baseline", 0.8, model="New"), row("x-1", 0.5, model="Refused"))
+    consolidated = tmp_path / "s/consolidated"
+    write_table(consolidated / "experiments.parquet", frame)
+    found = global_best_config(analyse_model(frame, "New", headline_ratio=None))
+    for name in ("New", "Old", "Refused"):
+        write_json(consolidated / name / "global_best_config.json", found | {"model": name})
+    refused = {"models_not_checked": [{"model": "Refused", "reason": "not a number"}]}
+    write_json(tmp_path / "s/reports/cross_model/analysis_summary.json", refused)
+    lines = summarise_study(tmp_path / "s").splitlines()
+    assert lines[0] == "Best experiment of each model of study 's' at 50% of the parameters removed"
+    assert [line.split()[:4] for line in lines if line.startswith(("New ", "Old ", "Refused "))] == [
+        ["New", "x-1", "0.540", "0.800"]
+    ]
+
+
 def test_text_without_any_result() -> None:
     text = model_text(analyse_model(table(missing("x-1")), "M", headline_ratio=None))
     assert "Experiments: 1 total, 0 valid, 1 invalid (1 missing)" in text
-    assert "Pruning ratio 50%: no valid experiment." in text
+    assert "Pruning ratio 50%: no valid experiment, controls aside." in text
     empty = model_text(analyse_model(table(row("baseline", 0.5)), "M", headline_ratio=None))
-    assert "No pruning ratio: no valid experiment." in empty
+    control = model_text(analyse_model(table(row("random-1", 0.5, criterion="random")), "M", headline_ratio=None))
+    assert "Experiments: 1 total, 1 valid, 0 invalid" in control
+    assert "Pruning ratio 50%: no valid experiment, controls aside." in control
+    assert "There is no valid experiment." not in control
+    assert "No pruning ratio: no valid experiment, controls aside." in empty
 
 
 def test_page_is_self_contained() -> None:
@@ -173,7 +230,7 @@ def test_cross_model_reports() -> None:
     assert figures["20"][2].alt == "No family has a base and an instruct model with comparable results."
     lone = analyse_study(table(missing("x-1")))
     assert "no valid experiment" in cross_model_text(lone)
-    assert cross_figures(texts, lone)[0].alt == "No model has a valid experiment."
+    assert cross_figures(texts, lone)[0].alt == "No model has a valid experiment, controls aside."
 
 
 def test_latex_escapes_names() -> None:

@@ -87,7 +87,7 @@ def test_tables_compile_without_overfull_boxes(name: str, tmp_path: Path) -> Non
 def test_no_results_give_no_table() -> None:
     nothing = analyse_study(table(row("baseline", 0.5)))
     assert {make(nothing) for make in TABLES.values()} == {"% There are no results.\n"}
-    assert best_configs_markdown(nothing) == "There is no valid experiment.\n"
+    assert best_configs_markdown(nothing) == "There is no valid experiment, controls aside.\n"
 
 
 def test_markdown_table() -> None:

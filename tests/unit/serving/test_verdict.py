@@ -174,6 +174,27 @@ def test_one_shape_for_all_layers() -> None:
     assert found.messages[1].values["fraction"] == pytest.approx((4 * 3_072 + 4 * 256 * 192) / STRUCTURE.total_params)
 
 
+def test_dense_layers_and_experts_are_padded_each_to_their_own_width() -> None:
+    """One dense layer of 64 channels (12 parameters each), then two layers of 4 experts of 8 (48 for all, 3 kept).
+
+    An expert has 1 row of the router (3 parameters). Norms are 5 in each layer, which 17 has with the router.
+    A KV group has 10.
+    """
+    layers = (LayerSizes(2, 10, 64, 12, 5), *(LayerSizes(2, 10, 8, 48, 17, 4, 3, 2),) * 2)
+    structure = ModelSizes(layers, other_params=100)
+    target, properties = next(one for one in TARGETS if one.name == "tensorrt"), replace(LLAMA, model_type="qwen3_moe")
+    same = KeptCounts((2, 2, 2), (60, 8, 8), experts=(None, 4, 4))
+    assert verdict_for(target, same, structure, properties).code == "as_is"
+    found = verdict_for(target, KeptCounts((2, 1, 2), (60, 8, 6), experts=(None, 3, 3)), structure, properties)
+    assert found.messages[0].values == {"n_kv": 2, "n_mlp": 3}
+    padded = 3 * 2 * 10 + 60 * 12 + 2 * (3 * 8 * 12 + 3 * 3) + 3 * 5 + 100
+    total = 3 * 2 * 10 + 64 * 12 + 2 * (4 * 8 * 12 + 4 * 3) + 3 * 5 + 100
+    widths = {"kv_groups": 2, "channels": 60, "expert_channels": 8, "fraction": pytest.approx(1 - padded / total)}
+    assert (codes(found)[1], found.messages[1].values) == ("uniform_padding_mixed", widths)
+    alone = verdict_for(target, KeptCounts((2,), (6,), experts=(3,)), ModelSizes(layers[1:2], 0), properties)
+    assert alone.code == "as_is"
+
+
 def test_inputs_of_o_proj_that_are_no_blocks() -> None:
     """With 2 query heads of size 64 per group, o_proj has 128, 256, 384 and 512 inputs: two are no multiple of 256."""
     found = verdict("gguf_k", KeptCounts((1, 2, 3, 4), (512,) * 4))

@@ -195,6 +195,8 @@ def test_seed_errors_where_undefined() -> None:
     same = seed_errors([0.1, 0.2, 0.1, 0.2], {"method": ["x", "y"] * 2}, [0, 0, 1, 1])
     assert code(same.axes["method"].reason) == "no_seed_variation"
     assert same.axes["method"].f is None
+    assert same.axes["method"].effect == pytest.approx([-0.05, 0.05])
+    assert (same.axes["method"].stderr, same.axes["method"].intervals) == (None, None)
     aliased = seed_errors(
         [0.1, 0.2, 0.1, 0.3], {"method": ["x", "y"] * 2, "taylor_seq_len": [16, 64] * 2}, [0, 0, 1, 1]
     )

@@ -105,6 +105,21 @@ def test_partial_reports_take_what_is_there(tmp_path: Path, monkeypatch: pytest.
     assert list(study.recovered.samples(Checkpoints())(A)) == [NAMES[2]]
 
 
+def test_a_model_with_controls_only_has_no_best_and_stops_no_other() -> None:
+    """The table of all recovered experiments, which every page needs, would wait for the best one of C."""
+    models = [MODEL, MODEL | {"name": "C", "grid": {"methods": ["random"]}}]
+    study = make_study({"experiments": ["best"]}, models=models, inference={"experiments": ["best"]})
+    known = Checkpoints()
+    known.get = lambda model: SimpleNamespace(output=[f"{model}.json"])  # type: ignore[method-assign]
+    with pytest.raises(FileNotFoundError, match=r"A\.json"):
+        study.recovered.entries(known)(A)
+    assert [study.recovered.planned_names(name) for name in ("A", "C")] == [["best"], []]
+    assert study.exports.exported == [("A", "best")]
+    assert study.inference.files == ["results/s/inference/A/best.json"]
+    alone = make_study({"experiments": ["best"]}, models=models[1:])
+    assert alone.recovered.planned_names("C") == ["best"]  # the job that determines it says that there is none
+
+
 def test_unknown_names_are_refused_with_what_is_allowed() -> None:
     study = make_study({"experiments": ["best", "taylor-p20"]})
     assert study.recovered.problems() == [

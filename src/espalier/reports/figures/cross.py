@@ -100,7 +100,8 @@ def accuracy_sizes(texts: Texts, summary: Content) -> Figure:
         drawing.legend(styles)
         return drawing
 
-    words = ", ".join(f"{row['model']} {format_percent(row['acc_kept'])}" for row in table[: len(models)])
+    at_headline = (row for row in table if row["pruning_ratio"] == summary["headline_ratio"])
+    words = ", ".join(f"{row['model']} {format_percent(row['acc_kept'])}" for row in at_headline)
     return Figure(name, caption, texts("f.sizes.alt", words=words), table, draw)
 
 

@@ -95,10 +95,17 @@ def differences_section(texts: Texts, compared: Content, of_models: Sequence[Tab
         none = texts("differences.none", reason=texts.reason(compared))
         return ReportSection(texts("s.differences"), [none], list(of_models))
     if not compared["differences"]:
-        return ReportSection(texts("s.differences"), [texts("differences.one")])
+        none = texts("differences.each_only" if of_models else "differences.one")
+        return ReportSection(texts("s.differences"), [none], list(of_models))
     groups = [(texts("x.all_models") if "groups" in compared else "", compared)]
     groups += [(group_title(texts, one), one) for one in compared.get("groups", [])]
-    tables = [table for title, one in groups for table in _difference_tables(texts, title, one["differences"])]
+    tables = [
+        table
+        for title, one in groups
+        for table in _difference_tables(
+            texts, title, one["differences"], [name for name in compared.get("models", []) if name in one["models"]]
+        )
+    ]
     about = texts(f"differences.about.{compared['measure']}")
     left_out = compared.get("left_out", [])
     remarks = [texts("differences.left_out", models=", ".join(left_out))] if left_out else []
@@ -205,24 +212,28 @@ def sentences(statements: Mapping[str, Sequence[Content]], *kinds: str) -> list[
     return [message for kind in kinds for message in statements.get(kind, [])]
 
 
-def _difference_tables(texts: Texts, title: str, differences: Sequence[Content]) -> list[Table]:
+def _difference_tables(texts: Texts, title: str, differences: Sequence[Content], models: Sequence[str]) -> list[Table]:
+    """Return the tables of differences. If one of them is not over all of `models`, a column names those of each."""
+    names_models = any(one.get("models", models) != models for one in differences)
     tables = []
     for code, axes in (("methods", {"method"}), ("settings", {"taylor_seq_len", "taylor_num_samples", "tokens"})):
         rows = [
             [
                 _name(texts, one), *_points(texts, one), _settings(texts, one), format_yes_no(texts, one["differs"]),
+                *([texts("list.separator").join(one["models"])] if names_models else []),
             ]
             for one in differences
             if one["axis"] in axes
         ]  # fmt: skip
-        header = [texts(one) for one in ("differences.what", "differences.points", "differences.ci", "x.n_settings")]
+        codes = ("differences.what", "differences.points", "differences.ci", "x.n_settings", "differences.told")
+        header = [texts(one) for one in (*codes, *(["x.models"] if names_models else []))]
         caption = (
             texts(f"differences.{code}")
             if not title
             else texts("differences.of", group=title, what=texts(f"differences.{code}"))
         )
         if rows:
-            tables.append(Table([*header, texts("differences.told")], rows, (0, 4), caption))
+            tables.append(Table(header, rows, (0, 4, 5) if names_models else (0, 4), caption))
     return tables
 
 

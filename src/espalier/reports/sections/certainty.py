@@ -108,7 +108,7 @@ def _seeds_tables(texts: Texts, seeds: Content) -> list[Table]:
             texts(f"axis.{axis}"),
             str(value),
             format_fixed(effect["effect"][number]),
-            format_interval(texts, effect["intervals"][number]),
+            format_interval(texts, effect["intervals"] and effect["intervals"][number]),
         ]
         for axis, effect in seeds["axes"].items()
         if effect["effect"] is not None

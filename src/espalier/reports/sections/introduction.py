@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from espalier.analysis.selection import STOPPED
 from espalier.reports.formatting import format_fixed, format_percent
 from espalier.reports.messages import Texts
 from espalier.reports.sections.answers import common_documents_label, kept_table, sentences
@@ -25,9 +26,16 @@ def ratio_title(texts: Texts, ratio: float | None) -> str:
 
 
 def counts_line(texts: Texts, counts: Content) -> str:
-    """Return the line with the numbers of experiments: total, valid and invalid, with the reasons."""
-    line = texts("counts", total=counts["total"], valid=counts["valid"], invalid=counts["invalid"])
-    reasons = "; ".join(f"{n} {texts(code)}" for code, n in counts["codes"].items())
+    """Return the line with the numbers of experiments: total, valid and invalid, with the reasons.
+
+    The analysis counts experiments that a race stopped among the invalid ones. Here they are not, because they are
+    compared with the others on the documents that all have answered.
+    """
+    codes = dict(counts["codes"])
+    stopped = codes.pop(STOPPED, 0)
+    values = {"total": counts["total"], "valid": counts["valid"], "invalid": counts["invalid"] - stopped}
+    line = texts("counts.raced", stopped=stopped, **values) if stopped else texts("counts", **values)
+    reasons = "; ".join(f"{n} {texts(code)}" for code, n in codes.items())
     return line + (f" ({reasons})" if reasons else "")
 
 
