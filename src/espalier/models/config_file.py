@@ -15,6 +15,8 @@ from espalier.errors import UserError
 from espalier.files import strict_json
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+"""Config of a PEFT adapter. transformers adds the adapter to a model that it loads from the folder of this file."""
 _REMEDY = "correct the file, or copy or stage the model again"
 
 
@@ -88,9 +90,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """Read `config.json` of a model folder.
 
     Raises:
-        UserError: If there is no such file, it is not JSON, or a value is of a wrong type or out of range.
+        UserError: If there is no such file, it is not JSON, a value is of a wrong type or out of range, or the folder
+            has a PEFT adapter.
     """
     path = Path(folder) / CONFIG
+    if path.with_name(ADAPTER).exists():
+        raise UserError(
+            f"{folder}: has a PEFT adapter ({ADAPTER}), which transformers would add to the model; merge it into its "
+            "base model (merge_and_unload, save_pretrained) and give the merged model, or give a folder without it"
+        )
     if not path.is_file():
         raise UserError(f"{folder}: has no config.json; give a folder written by save_pretrained")
     content = _read_mapping(path)
