@@ -303,6 +303,17 @@ def is_buffer(name: str) -> bool:
     return _BUFFER.search(name) is not None
 
 
+def check_config(folder: str | Path) -> None:
+    """Check what config.json alone can tell, such as before the weights are fetched.
+
+    Raises:
+        UserError: If the file cannot be used, or describes a quantised model or a wrapper that is not supported.
+    """
+    config = read_config(folder)
+    find_wrapper(folder, config)
+    _check_precision(Path(folder), config, {})
+
+
 def read_headers(folder: str | Path) -> dict[str, TensorHeader]:
     """Read the headers of the tensors of the model in a folder, by their names in the text model.
 
