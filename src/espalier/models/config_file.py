@@ -140,16 +140,21 @@ def read_weight_map(folder: str | Path) -> dict[str, str]:
     """Read from the index of a sharded checkpoint which file holds each tensor.
 
     Raises:
-        UserError: If the index is not JSON, has no `weight_map`, or names a file outside the folder.
+        UserError: If the index is not JSON, lacks one of its two mappings, or names a file outside the folder.
     """
     path = Path(folder) / INDEX
-    found = _read_mapping(path).get("weight_map")
+    content = _read_mapping(path)
+    found = content.get("weight_map")
     if not isinstance(found, dict) or not found:
         raise UserError(f"{path}: has no weight_map that names the file of each tensor; {_REMEDY}")
     for name, file in found.items():
         is_name = isinstance(file, str) and Path(file).name == file and 0 < len(file) <= 255 and file.isprintable()
         if not is_name:
             raise UserError(f"{path}: weight_map gives {str(file)[:60]!r} for {name}; allowed: a file name; {_REMEDY}")
+    if not isinstance(content.get("metadata"), dict):
+        raise UserError(
+            f'{path}: has no mapping `metadata`, which transformers reads; add "metadata": {{}} to the file'
+        )
     return found
 
 
