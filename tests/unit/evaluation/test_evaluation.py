@@ -707,6 +707,7 @@ def test_a_task_without_a_definition_of_its_own_is_refused() -> None:
 
 
 @ONE_ARCHITECTURE
+@pytest.mark.long
 @pytest.mark.usefixtures("no_report_on_the_machine")
 def test_a_group_of_groups_is_evaluated_as_by_lm_eval(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
