@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from espalier.calibration.overlap import summarise_overlap
 from espalier.calibration.sequences import SequenceSettings
+from espalier.evaluation.held_out import texts_left_out
 from espalier.evaluation.tokenised_requests import read_requests
 from espalier.files import read_json, write_result
 from espalier.jobs.calibration import check_sequences
@@ -22,7 +23,8 @@ logger = logging.getLogger("espalier.check_calibration")
 def main(*, manifest: str, requests: str, text: str, settings: list[dict[str, Any]], checked: str) -> None:
     model, sequences = read_json(manifest), [SequenceSettings(**one) for one in settings]
     if Path(model["folder"]).is_dir():
-        found = summarise_overlap(check_sequences(model, read_requests(requests), text, sequences))
+        evaluated = read_requests(requests)
+        found = summarise_overlap(check_sequences(model, evaluated, text, sequences), texts_left_out(evaluated))
     else:  # the folder may be deleted after use, and tables must not depend on it
         logger.warning("%s: is gone, and with it the tokenizer: not checked", model["folder"])
         found = {**summarise_overlap([]), "not_compared": ["the model's folder is gone, and with it the tokenizer"]}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from espalier.calibration.overlap import summarise_overlap
 from espalier.calibration.sequences import SequenceSettings
+from espalier.evaluation.held_out import texts_left_out
 from espalier.evaluation.tokenised_requests import read_requests
 from espalier.files import read_json, write_result
 from espalier.jobs.log import workflow_job
@@ -27,11 +28,14 @@ def main(
     model = read_json(manifest)
     text_field = settings["text_field"]
     sequences = load_training_sequences(model, text, TrainingTextSettings(**settings))
-    compared = check_not_evaluated(sequences, model, text, text_field, read_requests(requests))
+    evaluated = read_requests(requests)
+    compared = check_not_evaluated(sequences, model, text, text_field, evaluated)
     drawn = [SequenceSettings(**{"text_field": text_field} | calibration) for calibration in calibrations]
     check_not_calibrated(sequences, model, text, drawn)
     facts = {"model": model["model"], "sequences": settings, "n_documents": len(sequences.documents)}
-    write_result(checked, {**facts, "calibrations": calibrations, **summarise_overlap(compared)})
+    write_result(
+        checked, {**facts, "calibrations": calibrations, **summarise_overlap(compared, texts_left_out(evaluated))}
+    )
 
 
 if __name__ == "__main__":

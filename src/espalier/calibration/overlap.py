@@ -104,8 +104,12 @@ class OverlapComparison:
         return reasons
 
 
-def summarise_overlap(compared: Sequence[OverlapComparison]) -> dict[str, Any]:
+def summarise_overlap(compared: Sequence[OverlapComparison], left_out: Iterable[str] = ()) -> dict[str, Any]:
     """Return a JSON summary of comparisons that found no overlap.
+
+    Args:
+        compared: The comparisons.
+        left_out: Reasons why further texts were not compared.
 
     Returns:
         `shared_50_token_windows` is 0, or None if no windows were compared. `compared` lists the comparisons.
@@ -115,7 +119,7 @@ def summarise_overlap(compared: Sequence[OverlapComparison]) -> dict[str, Any]:
     return {
         "shared_50_token_windows": 0 if found else None,
         "compared": [asdict(one) for one in compared],
-        "not_compared": list(dict.fromkeys(reason for one in compared for reason in one.reasons)),
+        "not_compared": list(dict.fromkeys([*(reason for one in compared for reason in one.reasons), *left_out])),
     }
 
 

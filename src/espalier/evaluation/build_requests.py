@@ -136,8 +136,10 @@ def build(
         scratch: Folder for temporary files.
 
     Raises:
-        UserError: If a task or text cannot be read, a document cannot be scored, or the chat template is missing.
+        UserError: If a task or text cannot be read, a document cannot be scored, the chat template is missing, or the
+            tokenizer ends each text with a special token.
     """
+    _check_ends_no_text(tokenizer, protocol.add_bos)
     if protocol.chat_template and not tokenizer.chat_template:
         of_processor = (Path(tokenizer.name_or_path) / OF_PROCESSOR).is_file()
         more = f"; put the template of its {OF_PROCESSOR}, which only processors read, into chat_template.jinja"
@@ -169,6 +171,25 @@ def build(
         recipe=recipe,
         n_encoded_apart=n_encoded_apart,
     )
+
+
+def _check_ends_no_text(tokenizer: PreTrainedTokenizerBase, add_bos: bool | None) -> None:
+    """Check that a tokenizer adds no special token, such as EOS, to the end of a text.
+
+    lm-eval takes as many tokens off the beginning of context and choice as the context alone has. With a token at the
+    end of both, it would score that token in the place of the choice's first one.
+
+    Raises:
+        UserError: If it adds one.
+    """
+    last = encode_text(tokenizer, "1", add_bos)[-1:]
+    if last and last != encode_text(tokenizer, "1", add_bos=False)[-1:] and last[0] in tokenizer.all_special_ids:
+        token = tokenizer.convert_ids_to_tokens(last[0])
+        raise UserError(
+            f"{tokenizer.name_or_path}: its tokenizer ends each text with {token!r}, which would be scored in the "
+            "place of the first token of a choice; set evaluation.add_bos to true or false, which leaves it out, or "
+            "take it out of the post_processor in tokenizer.json"
+        )
 
 
 def check_requests(requests: TokenisedRequests, *, vocab_size: int, context: int | None) -> None:

@@ -37,7 +37,7 @@ def write_prompt(
         add_generation_prompt: Whether the text ends where the assistant begins. If not, the last message is continued.
 
     Raises:
-        UserError: If the template fails, or takes too long.
+        UserError: If the template fails, takes too long, or leaves out a message of the user or the assistant.
     """
 
     def render(history: list[dict[str, str]]) -> str:
@@ -53,15 +53,33 @@ def write_prompt(
     with _time_limit(f"the chat template of {tokenizer.name_or_path} takes over {SECONDS:g} s for a prompt; {remedy}"):
         try:
             try:
-                return render(messages)
+                text = render(messages)
             except TemplateError:
-                return render([message for message in messages if message["role"] != "system"])
+                text = render([message for message in messages if message["role"] != "system"])
         except (UserError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 (whatever the program in the template does)
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             reason = " ".join(f"{kind}{error}".split())[:LONGEST_REASON]
             raise UserError(f"the chat template of {tokenizer.name_or_path} fails ({reason}); {remedy}") from None
+    if role := _left_out(text, messages):
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path} leaves out the text of the {role}; those of models that "
+            f"read images may want lists of parts instead of texts; {remedy}"
+        )
+    return text
+
+
+def _left_out(text: str, messages: list[dict[str, str]]) -> str | None:
+    """Return the role of the first message of user or assistant that is not in a prompt, or None.
+
+    The last line of a message stands for it, since templates may change white space or leave out a chain of thought.
+    """
+    for message in messages:
+        lines = message["content"].strip().splitlines()
+        if message["role"] != "system" and lines and lines[-1].strip() not in text:
+            return message["role"]
+    return None
 
 
 @contextmanager

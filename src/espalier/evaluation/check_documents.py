@@ -13,6 +13,7 @@ import re
 import traceback
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 from jinja2.meta import find_undeclared_variables
@@ -247,8 +248,8 @@ def _answer_problem(rules: Rules, written: WrittenDocument) -> str | None:
 
 
 def _single_answer_problem(rules: Rules, answer: Any, choices: list[str]) -> str | None:
-    if isinstance(answer, int):
-        return _index_problem(answer, choices)
+    if isinstance(answer, Integral):  # rules that are functions may give integers of numpy
+        return _index_problem(int(answer), choices)
     if not isinstance(answer, str):
         return f"its answer is {_describe_value(answer)}, which is no choice and no number of one"
     # An example may show its answer in other words than the choices.

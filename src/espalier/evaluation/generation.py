@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
@@ -19,6 +20,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from espalier.errors import UserError
 from espalier.models.context import context_length
+from espalier.models.vocabulary import check_token_ids
 from espalier.progress import Progress
 
 if TYPE_CHECKING:
@@ -77,12 +79,19 @@ class Generator:
             max_length=self.limit,
             batch_size=1,
         )
+        self._n_rows = int(model.get_input_embeddings().weight.shape[0])
         self._budget = token_budget * _BATCH_SIZE["cpu" if model.device.type == "cpu" else "cuda"]
 
     def prompt(self, instance: Instance) -> Prompt:
-        """Return the prompt of a request of lm-eval."""
+        """Return the prompt of a request of lm-eval.
+
+        Raises:
+            UserError: If a token of the prompt has no row in the model's embedding.
+        """
         text, settings = instance.args
-        return Prompt(text, settings, len(self._lm.tok_encode(text)), max_answer_tokens(settings))
+        tokens = self._lm.tok_encode(text)
+        check_token_ids(np.asarray(tokens), self._n_rows, f"task {instance.task_name}, document {instance.doc_id}")
+        return Prompt(text, settings, len(tokens), max_answer_tokens(settings))
 
     def answer(self, prompts: Sequence[Prompt]) -> list[str]:
         """Answer prompts greedily.

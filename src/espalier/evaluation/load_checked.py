@@ -13,6 +13,7 @@ from lm_eval.api.task import ConfigurableTask, TaskConfig
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from espalier.errors import UserError
+from espalier.evaluation.check_accuracy import accuracy_problem
 from espalier.evaluation.check_documents import bad_documents, check_documents, describe_failure, refusal
 from espalier.evaluation.misread import misread_row, rows_of
 from espalier.evaluation.task_rules import RULE_ERRORS, Rules
@@ -41,7 +42,8 @@ def load_checked_tasks(
         task_fewshots: Solved examples of single tasks, groups or tags.
 
     Raises:
-        UserError: If a task or its documents cannot be read, or a document cannot be scored.
+        UserError: If a task or its documents cannot be read, a document cannot be scored, or the accuracy of a task is
+            not the share of correct documents.
     """
     leaves = leaf_tasks(names, packaged_entries(names))
     files = {leaf: list(task_files(leaf, data_folder / leaf).values()) for leaf in leaves}
@@ -69,6 +71,8 @@ def load_checked_tasks(
     if misread := [line for leaf, rules in leaf_rules if (line := misread_row(rules, data_folder / leaf))]:
         raise UserError("\n".join(f"evaluation.data: {line}" for line in misread))
     check_documents(tasks, num_fewshot=num_fewshot, limit=limit)
+    if problems := [line for task in tasks.leaves.values() if (line := accuracy_problem(task))]:
+        raise UserError("\n".join(problems))
     return tasks
 
 

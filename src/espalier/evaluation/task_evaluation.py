@@ -19,6 +19,7 @@ from espalier.errors import UserError
 from espalier.evaluation.generation import Prompt
 from espalier.evaluation.language_model import AnsweredLM, EspalierLM, GeneratedLM, RequestEncoder, request_key
 from espalier.evaluation.protocol import Protocol
+from espalier.evaluation.task_rules import right_choices
 from espalier.evaluation.tasks import Tasks
 from espalier.evaluation.tokenised_requests import RequestKey
 from espalier.scoring.requests import Request
@@ -321,9 +322,7 @@ def _sample_rows(task: Task, samples: list[dict[str, Any]]) -> list[dict[str, An
     for sample in samples:
         choices = task.doc_to_choice(sample["doc"])
         gold = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
-        right = {
-            choices.index(g) if isinstance(g, str) else int(g) for g in (gold if isinstance(gold, list) else [gold])
-        }
+        right = right_choices(gold, choices)
         answers = sample["filtered_resps"]
         if len(answers) < len(choices):
             raise UserError(

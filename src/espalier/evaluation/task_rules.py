@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -90,3 +90,13 @@ class Rules:
     def answer(self, document: TaskDocument) -> Any:
         """Return the answer of a document."""
         return self.task.doc_to_target(document, self.task.fewshot_cfg.doc_to_target if self.solved else None)
+
+
+def right_choices(gold: Any, choices: Sequence[str]) -> set[int]:
+    """Return the indices of the right choices.
+
+    Args:
+        gold: The answer of a document as the rules of its task write it: an index, a choice, or a list of these.
+        choices: Its choices.
+    """
+    return {choices.index(g) if isinstance(g, str) else int(g) for g in (gold if isinstance(gold, list) else [gold])}

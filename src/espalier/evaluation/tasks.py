@@ -39,7 +39,59 @@ def packaged_entries(names: Iterable[str]) -> dict[str, Entry]:
     index = packaged_manager().task_index
     if unknown := [name for name in names if name not in index]:
         raise UserError(f"evaluation.tasks: lm-evaluation-harness has no task or group {unknown[0]!r}")
-    return dict(index)
+    entries = dict(index)
+    for name in names:
+        _add_inline_groups(name, entries)
+    return entries
+
+
+def _add_inline_groups(name: str, entries: dict[str, Entry]) -> None:
+    """Add the groups that a group, or a group in it, defines within its own list (such as `stem` in MMLU variants).
+
+    lm-eval gives them the names `outer::inner`.
+    """
+    entry = entries.get(name)
+    if entry is None or entry.kind not in {Kind.GROUP, Kind.TAG}:
+        return
+    if entry.kind is Kind.TAG:
+        for child in sorted(entry.tags):
+            _add_inline_groups(child, entries)
+        return
+    for child in _children(entry):
+        if isinstance(child, dict) and "group" in child and child["group"] not in entries:
+            inner = f"{name}::{child['group']}"
+            entries[inner] = Entry(inner, Kind.GROUP, None, cfg=child)
+    for each in _child_names(name, entries):
+        _add_inline_groups(each, entries)
+
+
+def _children(entry: Entry) -> list[str | dict[str, Any]]:
+    """Return the list of a group: names, and mappings that name a task or group or define a group."""
+    children = (entry.cfg or {}).get("task") or []
+    return [children] if isinstance(children, str) else list(children)
+
+
+def _child_names(group: str, entries: Mapping[str, Entry]) -> list[str]:
+    """Return the names of the direct children of a group.
+
+    Raises:
+        UserError: If the group defines a task within its own list, so that the task has no definition of its own.
+    """
+    names = []
+    for child in _children(entries[group]):
+        if isinstance(child, str):
+            name = child
+        elif "group" in child:
+            name = child["group"] if child["group"] in entries else f"{group}::{child['group']}"
+        else:
+            name = str(child.get("task"))
+        if name not in entries:
+            raise UserError(
+                f"evaluation.tasks: group {group!r} contains {name!r}, which has no definition of its own; name the "
+                "tasks that have one instead of the group"
+            )
+        names.append(name)
+    return names
 
 
 def leaf_tasks(names: Iterable[str], entries: Mapping[str, Entry]) -> list[str]:
@@ -254,9 +306,7 @@ def _load(
 
 def _contents(group: str, entries: Mapping[str, Entry]) -> Iterator[str]:
     """Yield everything that a group contains: tasks, groups, and their contents."""
-    children = (entries[group].cfg or {}).get("task", [])
-    for child in [children] if isinstance(children, str) else children:
-        name = child if isinstance(child, str) else child["task"]
+    for name in _child_names(group, entries):
         for member in _without_tags(name, entries):
             yield member
             if entries[member].kind is Kind.GROUP:
@@ -400,8 +450,7 @@ def _expand(name: str, entries: Mapping[str, Entry]) -> Iterator[str]:
         for child in sorted(entry.tags):
             yield from _expand(child, entries)
     elif entry.kind is Kind.GROUP:
-        children = (entry.cfg or {}).get("task", [])
-        for child in [children] if isinstance(children, str) else children:
-            yield from _expand(child if isinstance(child, str) else child["task"], entries)
+        for child in _child_names(name, entries):
+            yield from _expand(child, entries)
     else:
         yield name

@@ -52,6 +52,7 @@ _LENGTHS = (3, 17, 30, 43, 45, 46, 62, 100, 130, 188)
 
 `_THRESHOLD` and `_CONTEXT` are not multiples of 8, the number to which rows are padded, so padding exceeds both.
 """
+_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
 _PIECE = 7  # tokens that are read at once with a KV cache
 _LARGEST = {
     "sliding_window": _WINDOW, "attention_chunk_size": _WINDOW, "num_experts": 4, "num_local_experts": 4,
@@ -63,8 +64,9 @@ logger = logging.getLogger(__name__)
 def check_architecture(folder: str | Path, *, trust_remote_code: bool = False) -> None:
     """Check that the architecture of a model supports pruning of groups, packed scoring and priors.
 
-    If no small model can be created from the config, the check is skipped, and one line of the log says so. Another
-    line says if whole layers cannot be removed; this is an error only for experiments that remove some
+    If no small model can be created from the config, the check is skipped, and one line of the log says so. If it can
+    be created but cannot read a text, and neither can a model of the same widths, the model is refused. Another line
+    says if whole layers cannot be removed; this is an error only for experiments that remove some
     (`check_layers_removable`).
 
     Args:
@@ -114,18 +116,60 @@ def check_layers_removable(folder: str | Path, *, trust_remote_code: bool = Fals
 
 
 def _try_small_copy(folder: str | Path, *, trust_remote_code: bool) -> PreTrainedModel | None:
-    """Return a small copy of a model; None, and a line in the log, if that fails."""
+    """Return a small copy of a model; None, and a line in the log, if there is none.
+
+    Raises:
+        UserError: If neither a small copy nor one with the model's own widths can read a text: the model cannot either.
+    """
     config = load_config(folder, trust_remote_code=trust_remote_code)
     try:
         model = small_copy(config, trust_remote_code=trust_remote_code)
+        problem = _forward_problem(model)
+    except Exception as error:  # noqa: BLE001 (code of unknown architectures may raise anything)
+        problem = error
+    else:
+        if problem is None:
+            return model
+        if own := _forward_problem(_shallow_copy(config, trust_remote_code=trust_remote_code)):
+            raise UserError(
+                f"{folder}: {type(model).__name__} as config.json describes it cannot read a text "
+                f"({type(own).__name__}: {' '.join(str(own).split())[:150]}); correct config.json, or copy or stage "
+                "the model again"
+            )
+    logger.warning(
+        "%s: its architecture was not checked, because no small copy of the model could be made (%r)", folder, problem
+    )
+    return None
+
+
+def _forward_problem(model: PreTrainedModel) -> Exception | None:
+    """Return the exception of a forward pass over a few tokens; None if it works."""
+    try:
         with torch.no_grad():
             model(input_ids=torch.zeros((1, 4), dtype=torch.long), use_cache=False)
     except Exception as error:  # noqa: BLE001 (code of unknown architectures may raise anything)
-        logger.warning(
-            "%s: its architecture was not checked, because no small copy of the model could be made (%r)", folder, error
-        )
-        return None
-    return model
+        return error
+    return None
+
+
+def _shallow_copy(config: PretrainedConfig, *, trust_remote_code: bool) -> PreTrainedModel:
+    """Return a model of the same class and widths with few layers, a small vocabulary and random weights."""
+    values = copy.deepcopy(config.to_dict())
+    _keep_first_layers(values)
+    values["vocab_size"] = _VOCABULARY
+    values |= {key: 0 for key in _SPECIAL if values.get(key) is not None}
+    shallow = type(config).from_dict(values)
+    return AutoModelForCausalLM.from_config(shallow, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
+
+
+def _keep_first_layers(values: dict[str, Any]) -> None:
+    """Keep in the values of a config as many first layers as include every type of layer."""
+    n_layers = values["num_hidden_layers"]
+    n_kept = _layers_to_keep(values.get("layer_types"), n_layers)
+    for key, value in values.items():
+        if isinstance(value, list) and len(value) == n_layers:
+            values[key] = value[:n_kept]
+    values["num_hidden_layers"] = n_kept
 
 
 def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -138,15 +182,10 @@ def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> 
         trust_remote_code: Whether code in the model folder may run.
     """
     values = copy.deepcopy(config.to_dict())
-    n_layers = values["num_hidden_layers"]
-    n_kept = _layers_to_keep(values.get("layer_types"), n_layers)
     n_heads, n_kv = values["num_attention_heads"], values.get("num_key_value_heads") or values["num_attention_heads"]
     head_dim = values.get("head_dim") or values["hidden_size"] // n_heads
-    for key, value in values.items():
-        if isinstance(value, list) and len(value) == n_layers:
-            values[key] = value[:n_kept]
+    _keep_first_layers(values)
     values |= {
-        "num_hidden_layers": n_kept,
         "num_attention_heads": 4,
         "num_key_value_heads": 1 if n_kv == 1 else 4 if n_kv == n_heads else 2,
         "head_dim": head_dim,
@@ -156,7 +195,7 @@ def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> 
         "max_position_embeddings": _CONTEXT,
     }
     values = {key: value for key, value in values.items() if key in config.to_dict()}
-    values |= {key: 0 for key in ("pad_token_id", "bos_token_id", "eos_token_id") if values.get(key) is not None}
+    values |= {key: 0 for key in _SPECIAL if values.get(key) is not None}
     for key, largest in _LARGEST.items():
         if values.get(key):
             values[key] = min(values[key], largest)

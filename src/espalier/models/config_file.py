@@ -15,6 +15,8 @@ from espalier.errors import UserError
 from espalier.files import strict_json
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+"""Config of a PEFT adapter. transformers adds the adapter to a model that it loads from the folder of this file."""
 _REMEDY = "correct the file, or copy or stage the model again"
 
 
@@ -88,9 +90,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """Read `config.json` of a model folder.
 
     Raises:
-        UserError: If there is no such file, it is not JSON, or a value is of a wrong type or out of range.
+        UserError: If there is no such file, it is not JSON, a value is of a wrong type or out of range, or the folder
+            has a PEFT adapter.
     """
     path = Path(folder) / CONFIG
+    if path.with_name(ADAPTER).exists():
+        raise UserError(
+            f"{folder}: has a PEFT adapter ({ADAPTER}), which transformers would add to the model; merge it into its "
+            "base model (merge_and_unload, save_pretrained) and give the merged model, or give a folder without it"
+        )
     if not path.is_file():
         raise UserError(f"{folder}: has no config.json; give a folder written by save_pretrained")
     content = _read_mapping(path)
@@ -132,16 +140,21 @@ def read_weight_map(folder: str | Path) -> dict[str, str]:
     """Read from the index of a sharded checkpoint which file holds each tensor.
 
     Raises:
-        UserError: If the index is not JSON, has no `weight_map`, or names a file outside the folder.
+        UserError: If the index is not JSON, lacks one of its two mappings, or names a file outside the folder.
     """
     path = Path(folder) / INDEX
-    found = _read_mapping(path).get("weight_map")
+    content = _read_mapping(path)
+    found = content.get("weight_map")
     if not isinstance(found, dict) or not found:
         raise UserError(f"{path}: has no weight_map that names the file of each tensor; {_REMEDY}")
     for name, file in found.items():
         is_name = isinstance(file, str) and Path(file).name == file and 0 < len(file) <= 255 and file.isprintable()
         if not is_name:
             raise UserError(f"{path}: weight_map gives {str(file)[:60]!r} for {name}; allowed: a file name; {_REMEDY}")
+    if not isinstance(content.get("metadata"), dict):
+        raise UserError(
+            f'{path}: has no mapping `metadata`, which transformers reads; add "metadata": {{}} to the file'
+        )
     return found
 
 

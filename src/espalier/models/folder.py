@@ -19,6 +19,7 @@ from espalier.models.architecture import (
     EMBEDDINGS,
     EXPERTS,
     FINAL_NORM,
+    HEAD,
     LAYERS,
     LAYOUTS,
     OUTPUT_EMBEDDINGS,
@@ -42,15 +43,20 @@ FILE_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".py")
 """Suffixes of the files that a model consists of; the manifest has their checksums."""
 # Dtypes of full precision, as safetensors names them.
 _FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
+# Dtypes that neither full precision nor a quantised checkpoint has.
+_NO_QUANTISED_TYPES = {"C64", "C128", "BOOL"}
 # Suffixes of the tensors that quantised checkpoints store beside a weight or instead of it (fp8, GPTQ, AWQ,
 # bitsandbytes, compressed-tensors).
 _QUANTISED = (
     "_scale_inv", ".weight_scale", ".input_scale", ".weight_packed", ".qweight", ".qzeros", ".scales", ".absmax",
     ".quant_map", ".SCB",
 )  # fmt: skip
-# Buffers that older checkpoints store. They are not parameters: transformers computes them from the config.
-_BUFFER = re.compile(r"(^|\.)rotary_emb\.")
+# Buffers that older checkpoints store: rotary frequencies, causal masks, positions. They are not parameters:
+# transformers computes them from the config.
+_BUFFER = re.compile(r"(^|\.)(rotary_emb\.|masked_bias$|position_ids$|(self_attn|attn|attention)\.bias$)")
+_OF_DECODER = (f"{LAYERS.partition('.')[0]}.", f"{HEAD}.")
 _LAYER_WEIGHT = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)\.weight$")
+_ANY_LAYER_WEIGHT = re.compile(r"^(.*?layers\.\d+)\.(.+)\.weight$")
 _LAYER_TENSOR = re.compile(rf"^{re.escape(LAYERS)}\.(\d+)\.(.+)$")
 _WHOLE = tuple(f"{BLOCKS['mlp'].path}.{name}" for name in EXPERTS.whole)
 # Names within the layer of all projections of all layouts.
@@ -160,6 +166,7 @@ def inspect_folder(
     if wrapper:
         config = dict(text_config or _complete_text_config(folder))
     shapes = _merge_experts(folder, parameter_shapes(headers, config))
+    _check_names(folder, architecture, set(shapes))
     n_layers = _check_projections(folder, architecture, config, set(shapes))
     _check_shapes(folder, shapes, config)
     _check_expert_shapes(folder, shapes, config)
@@ -179,7 +186,7 @@ def inspect_folder(
 
 
 def _left_out(architecture: str, config: Mapping[str, Any], stored: Mapping[str, TensorHeader]) -> LeftOut:
-    others = [header for name, header in stored.items() if text_name(name) is None and not _BUFFER.search(name)]
+    others = [header for name, header in stored.items() if text_name(name) is None and not is_buffer(name)]
     return LeftOut(
         architecture,
         config["model_type"],
@@ -224,6 +231,11 @@ def weight_files(folder: Path) -> tuple[str, ...]:
         raise UserError(
             f"{folder}: has only .bin weights, which are pickles and are never read; load them where you trust them "
             "and save with save_pretrained, which writes safetensors"
+        )
+    if others := sorted(path.name for path in folder.glob("*.safetensors")):
+        raise UserError(
+            f"{folder}: has neither model.safetensors nor {INDEX}, but {others[0]}, which transformers does not read; "
+            "copy or stage the model again, or save it there with save_pretrained"
         )
     raise UserError(f"{folder}: has no weights (model.safetensors); give a folder written by save_pretrained")
 
@@ -274,8 +286,32 @@ def parameter_shapes(headers: Mapping[str, TensorHeader], config: Mapping[str, A
     return {
         name: header.shape
         for name, header in headers.items()
-        if not _BUFFER.search(name) and not (tied and name == OUTPUT_EMBEDDINGS)
+        if not is_buffer(name) and not (tied and name == OUTPUT_EMBEDDINGS)
     }
+
+
+def is_parameter(name: str) -> bool:
+    """Return whether a tensor of a checkpoint, by its name in the text model, is a parameter that a decoder may have.
+
+    Buffers are none, and neither is a tensor outside the decoder, such as a value head.
+    """
+    return name.startswith(_OF_DECODER) and not is_buffer(name)
+
+
+def is_buffer(name: str) -> bool:
+    """Return whether a tensor of a checkpoint is a buffer that transformers computes from the config."""
+    return _BUFFER.search(name) is not None
+
+
+def check_config(folder: str | Path) -> None:
+    """Check what config.json alone can tell, such as before the weights are fetched.
+
+    Raises:
+        UserError: If the file cannot be used, or describes a quantised model or a wrapper that is not supported.
+    """
+    config = read_config(folder)
+    find_wrapper(folder, config)
+    _check_precision(Path(folder), config, {})
 
 
 def read_headers(folder: str | Path) -> dict[str, TensorHeader]:
@@ -292,19 +328,28 @@ def read_headers(folder: str | Path) -> dict[str, TensorHeader]:
 
 
 def _check_precision(folder: Path, config: Mapping[str, Any], headers: Mapping[str, TensorHeader]) -> None:
-    """Check that a checkpoint is not quantised: surgery and gradients need weights in full precision."""
+    """Check that a checkpoint is not quantised: surgery and gradients need weights in full precision.
+
+    The dtype matters for every tensor that the decoder reads, biases included. transformers converts all of them.
+    """
     remedy = (
         "give the checkpoint in full precision, or dequantise it first (load it with transformers, "
         "`model.dequantize()`, save_pretrained)"
     )
     parts = [part for part in (config, config.get(TEXT)) if isinstance(part, dict)]
     keys = ("quantization_config", "compression_config")
-    quantisation = next((part[key] for part in parts for key in keys if part.get(key)), None)
-    if quantisation:
+    quantisation = next((part[key] for part in parts for key in keys if part.get(key) is not None), None)
+    if quantisation is not None:
         method = quantisation.get("quant_method", "unnamed method") if isinstance(quantisation, dict) else quantisation
         raise UserError(f"{folder}: is quantised (quantization_config in config.json: {str(method)[:60]}); {remedy}")
     for name, header in headers.items():
-        if name.endswith(_QUANTISED) or (name.endswith(".weight") and header.dtype not in _FLOAT_TYPES):
+        is_read = name.endswith(".weight") or is_parameter(name)
+        if is_read and header.dtype in _NO_QUANTISED_TYPES:
+            allowed = ", ".join(sorted(_FLOAT_TYPES))
+            raise UserError(
+                f"{folder}: tensor {name} is of type {header.dtype}; allowed: {allowed}; copy or stage the model again"
+            )
+        if name.endswith(_QUANTISED) or (is_read and header.dtype not in _FLOAT_TYPES):
             raise UserError(f"{folder}: is quantised (tensor {name} is of type {header.dtype}); {remedy}")
 
 
@@ -319,7 +364,7 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
     projections = [path for layout in layouts for path in layout.paths]
     of_mlp = set(layouts[1].paths)
     if with_experts:
-        require(folder, config, "num_experts_per_tok")
+        _check_says_experts_per_token(folder, architecture, config)
         # Layers without experts are dense. All layers may have experts.
         dense = [found for number, found in layers.items() if number not in with_experts]
         absent = [part for part in layouts[0].paths if not any(part in found for found in layers.values())]
@@ -356,6 +401,33 @@ def _check_projections(folder: Path, architecture: str, config: dict[str, Any], 
                 "or stage the model again"
             )
     return len(layers)
+
+
+def _check_says_experts_per_token(folder: Path, architecture: str, config: Mapping[str, Any]) -> None:
+    if config.get("num_experts_per_tok") is None:
+        raise UserError(
+            f"{folder}: architecture {architecture} is not supported: its layers have experts, but config.json does "
+            "not say how many of them a token gets (num_experts_per_tok); supported are experts of the families "
+            "Mixtral, Qwen2-MoE and Qwen3-MoE"
+        )
+
+
+def _check_names(folder: Path, architecture: str, tensors: set[str]) -> None:
+    """Check that layers with all projections have the usual name.
+
+    Models that were saved without their head, or from inside another module, have other names.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted(tensors):
+        if match := _ANY_LAYER_WEIGHT.match(name):
+            found.setdefault(match[1], {})[match[2]] = name
+    whole = {layer: names for layer, names in found.items() if all(find_layout(block, names) for block in BLOCKS)}
+    if whole and not any(layer.startswith(f"{LAYERS}.") for layer in found):
+        odd = next(iter(next(iter(whole.values())).values()))
+        raise UserError(
+            f"{folder}: its tensors have names such as {odd}, but those of {architecture} begin with {LAYERS}.; load "
+            "the model with the class that wrote it and save the text model with its output head (save_pretrained)"
+        )
 
 
 def _merge_experts(folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+_RANDOM = ("dropout", "alpha")
+"""Settings of tokenizers (BPE, Unigram) that make their tokens random, as some trainings want."""
 LONGEST_REASON = 200
 """Most characters of a message of transformers that an error quotes."""
 
@@ -60,7 +62,7 @@ def load_model(
     # Not at the top of the module: a job that needs only a tokenizer then loads no code of models.
     from transformers import AutoModelForCausalLM
 
-    from espalier.models.folder import read_headers
+    from espalier.models.folder import is_buffer, read_headers
     from espalier.models.text_config import load_config, use_plain_outputs
 
     headers = read_headers(folder)
@@ -82,6 +84,7 @@ def load_model(
     if of_wrapper:
         found["unexpected_keys"] = set(found["unexpected_keys"]) & set(headers)  # others belong to other parts
         model._weight_conversions = None  # otherwise `save_pretrained` writes the names of the wrapper  # noqa: SLF001
+    found["unexpected_keys"] = {name for name in found["unexpected_keys"] if not is_buffer(name)}
     _check_tensors(folder, model, found)
     use_plain_outputs(model.config)
     return model.eval()
@@ -146,7 +149,7 @@ def load_tokenizer(
             the behaviour of the tokenizer. `add_bos_token` of lm-eval's `hf` backend has the same meaning.
 
     Raises:
-        UserError: If transformers cannot load it, or it cannot encode a text.
+        UserError: If transformers cannot load it, it cannot encode a text, or it encodes texts at random.
     """
     from transformers import AutoTokenizer
 
@@ -165,6 +168,12 @@ def load_tokenizer(
             f"{folder}: transformers cannot load its tokenizer ({reason}); save it there again with "
             "tokenizer.save_pretrained"
         ) from error
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if random := [name for name in _RANDOM if getattr(model, name, None)]:
+        raise UserError(
+            f"{folder}: its tokenizer draws the tokens of a text at random ({random[0]}: {getattr(model, random[0]):g} "
+            "in tokenizer.json), so no result could be repeated; set it to null there"
+        )
     return tokenizer
 
 

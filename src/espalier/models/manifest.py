@@ -20,7 +20,7 @@ from espalier.files import size_and_sha256
 from espalier.models.architecture import EMBEDDINGS, OUTPUT_EMBEDDINGS
 from espalier.models.config_file import read_config
 from espalier.models.decoder import decoder_layers, head_dim
-from espalier.models.folder import FILE_SUFFIXES, ModelFolder, inspect_folder
+from espalier.models.folder import FILE_SUFFIXES, ModelFolder, inspect_folder, is_parameter
 from espalier.models.loading import load_model
 from espalier.models.sizes import sizes_from_shapes
 from espalier.models.text_config import load_config
@@ -155,20 +155,37 @@ def _names_of(summary: ModelFolder, names: Iterable[str]) -> list[tuple[str, str
 
 
 def check_finite(folder: Path, summary: ModelFolder) -> None:
-    """Check that all weights are finite; of a wrapper, those of its text model.
+    """Check that all weights are finite, and that no two files disagree about one; of a wrapper, of its text model.
+
+    Buffers and tensors outside the decoder are not checked, because no model reads them.
 
     Raises:
-        UserError: If a tensor contains NaN or infinity. The message names the first such tensor.
+        UserError: If a tensor contains NaN or infinity, or is in two files with different values. The message names the
+            first such tensor.
     """
+    holders: dict[str, str] = {}
     total = sum((folder / name).stat().st_size for name in summary.weight_files)
     with Progress("checking weights", total=total, unit="B") as progress:
         for name in summary.weight_files:
             with safe_open(folder / name, framework="pt") as tensors:
-                for key, _ in _names_of(summary, tensors.keys()):
+                for key, own in _names_of(summary, tensors.keys()):
+                    if not is_parameter(own):
+                        continue
                     tensor = tensors.get_tensor(key)
+                    first = holders.setdefault(key, name)
+                    if first != name and not _has_equal_tensor(folder / first, key, tensor):
+                        raise UserError(
+                            f"{folder}: tensor {key} is in both {first} and {name}, with different values; the files "
+                            "belong to different models: copy or stage the model again"
+                        )
                     if not torch.isfinite(tensor).all():
                         raise UserError(f"{folder / name}: {key} has values that are not finite; fetch the model again")
                     progress.advance(tensor.numel() * tensor.element_size())
+
+
+def _has_equal_tensor(file: Path, name: str, expected: torch.Tensor) -> bool:
+    with safe_open(file, framework="pt") as tensors:
+        return bool(torch.equal(tensors.get_tensor(name), expected))
 
 
 def check_unchanged(manifest: Mapping[str, Any]) -> Path:

@@ -16,23 +16,22 @@ from .architecture import ATTENTION, BLOCKS, LAYOUTS, BlockNames, find_layout
 
 
 class OutputBias(nn.Module):  # type: ignore[misc]
-    """Replacement of an output projection without columns: returns its bias for every token, or exactly zero."""
+    """Replacement of an output projection without columns: returns its bias for every token."""
 
-    def __init__(self, bias: nn.Parameter | None) -> None:
+    def __init__(self, bias: nn.Parameter) -> None:
         super().__init__()
         self.register_parameter("bias", bias)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return the block's output, of the shape of its input: (batch, tokens, hidden)."""
-        if self.bias is None:
-            return torch.zeros_like(hidden_states)
         return self.bias.to(hidden_states.dtype).expand_as(hidden_states)
 
 
 class RemovedBlock(nn.Module):  # type: ignore[misc]
     """Replacement of an MLP without channels.
 
-    Parameters that belong to no group remain, under their old names in the state dict.
+    Parameters that belong to no group remain, under their old names in the state dict. Without a bias, there is no
+    module under the name of the output projection, so that LoRA on modules of this name leaves the block out.
     """
 
     def __init__(self, module: nn.Module, names: BlockNames) -> None:
@@ -40,12 +39,16 @@ class RemovedBlock(nn.Module):  # type: ignore[misc]
         for name, child in module.named_children():
             if name not in names.names and any(True for _ in child.parameters()):
                 self.add_module(name, child)
-        self.output_name = names.writer
-        self.add_module(self.output_name, OutputBias(module.get_submodule(self.output_name).bias))
+        bias = module.get_submodule(names.writer).bias
+        self.output_name = None if bias is None else names.writer
+        if self.output_name:
+            self.add_module(self.output_name, OutputBias(bias))
         self.train(module.training)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return the bias of the output projection, or zero: (batch, tokens, hidden)."""
+        if self.output_name is None:
+            return torch.zeros_like(hidden_states)
         output: torch.Tensor = self.get_submodule(self.output_name)(hidden_states)
         return output
 

@@ -128,9 +128,13 @@ def merge_adapter(model: PreTrainedModel, folder: str | Path, plan: Plan) -> Pre
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as tensors:
         if (tensors.metadata() or {}).get("plan") != kept_groups_hash(plan):
             raise UserError(f"{folder}: the adapter was trained on another plan; delete it and run again")
+        stored = set(tensors.keys())
     try:
         adapted = PeftModel.from_pretrained(model, folder)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder}: the adapter does not fit the model ({reason}); delete it and run again") from None
+    # PEFT leaves out tensors of modules that the model does not have.
+    if other := sorted(stored ^ set(get_peft_model_state_dict(adapted))):
+        raise UserError(f"{folder}: the adapter does not fit the model ({other[0]}); delete it and run again")
     return adapted.merge_and_unload(safe_merge=False).eval()

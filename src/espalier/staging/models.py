@@ -17,6 +17,8 @@ from huggingface_hub.hf_api import ModelInfo
 
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of
+from espalier.models.config_file import CONFIG, INDEX
+from espalier.models.folder import check_config
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ CONFIG_PATTERNS = (
     "tokenizer.model", "vocab.json", "merges.txt", "*.jinja", "LICENSE*", "README.md",
 )  # fmt: skip
 TEMPLATES = "additional_chat_templates/"
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
 
 
 def stage_model(repository: str, revision: str, folder: Path, locked_commit: str | None) -> dict[str, Any]:
@@ -42,8 +44,8 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
         The repository, revision and commit, and the size and SHA-256 of every fetched file.
 
     Raises:
-        UserError: If the repository cannot be read, has no safetensors weights or does not fit on the disk, or if the
-            checksum of a file differs from the hub's.
+        UserError: If the repository cannot be read, has no safetensors weights or does not fit on the disk, if its
+            config shows that its model cannot be used, or if the checksum of a file differs from the hub's.
     """
     api = HfApi()
     try:
@@ -52,6 +54,9 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
         logger.info("%s: %s is commit %s", repository, revision, info.sha)
         names = [*filter(is_config_file, sizes), *_weight_names(api, info, sizes, folder)]
         _check_space(repository, {name: sizes[name] for name in names}, folder)
+        if CONFIG in sizes:  # before the weights, which may take hours
+            api.hf_hub_download(info.id, CONFIG, revision=info.sha, local_dir=folder)
+            check_config(folder)
         patterns = [glob.escape(name) for name in names]
         api.snapshot_download(repository, revision=info.sha, local_dir=folder, allow_patterns=patterns)
     except RepositoryNotFoundError:

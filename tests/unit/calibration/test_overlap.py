@@ -18,7 +18,7 @@ from espalier.calibration.overlap import (
 )
 from espalier.calibration.sequences import drawn_documents
 from espalier.errors import UserError
-from espalier.evaluation.held_out import held_out_texts
+from espalier.evaluation.held_out import held_out_texts, texts_left_out
 from espalier.evaluation.tokenised_requests import RequestKey, TokenisedRequests
 from espalier.sandbox.corpora import make_lines
 from espalier.sandbox.world import World
@@ -172,6 +172,18 @@ def test_requests_are_texts_of_question_and_choice(tokenizer: PreTrainedTokenize
     with pytest.raises(UserError, match=r"of 40 tokens lies within one of the task documents"):
         check_no_overlap({0: document}, tasks, name="documents")
     assert check_no_overlap({0: document}, perplexity, name="documents").texts == 0
+
+
+def test_documents_of_generative_tasks_are_said_to_be_left_out() -> None:
+    """The requests have the documents of multiple-choice tasks only."""
+    request = {RequestKey("boolq", 0, 0): Request(tokens(4), tokens(2))}
+    for tasks, reasons in (
+        (["boolq"], []),
+        (["boolq", "gsm8k"], ["task documents: those of gsm8k, which is answered with a text, are not compared"]),
+    ):
+        requests = TokenisedRequests(request, {}, {"settings": {"protocol": {"tasks": tasks}}})
+        assert texts_left_out(requests) == reasons
+        assert summarise_overlap([], texts_left_out(requests))["not_compared"] == reasons
 
 
 def test_missing_comparisons_are_null_with_a_reason() -> None:

@@ -10,6 +10,7 @@ from espalier.evaluation import chat_templates
 from espalier.evaluation.chat_templates import write_prompt
 
 MESSAGES = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]
+BOTH = "{{ messages[0].content }}{{ messages[1].content }}"
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}"
 LOOPS = (
     "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}"
@@ -22,7 +23,7 @@ def tokenizer(template: str) -> PreTrainedTokenizerFast:
 
 
 def test_system_messages_are_dropped_if_the_template_refuses_them() -> None:
-    assert write_prompt(tokenizer("{{ messages[0].content }}"), MESSAGES, add_generation_prompt=True) == "S"
+    assert write_prompt(tokenizer(BOTH), MESSAGES, add_generation_prompt=True) == "SU"
     assert write_prompt(tokenizer(NO_SYSTEM), MESSAGES, add_generation_prompt=True) == "U"
 
 
@@ -55,6 +56,28 @@ def test_whatever_a_template_does_is_one_line(template: str, reason: str) -> Non
         write_prompt(tokenizer(template), MESSAGES, add_generation_prompt=True)
     assert len(str(error.value).splitlines()) == 1
     assert len(str(error.value)) < 400
+
+
+PARTS = "{% for m in messages %}{{ m.role }}: {% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}"
+"""As of models that read images: with a text as content, it writes nothing."""
+
+
+@pytest.mark.parametrize(
+    ("template", "role"),
+    [(PARTS, "user"), ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "assistant")],
+)
+def test_a_template_that_leaves_out_a_text_is_refused(template: str, role: str) -> None:
+    """Otherwise, choices would be scored without their question, or examples shown without their answers."""
+    messages = [
+        {"role": "user", "content": "Question: which?\nAnswer:"}, {"role": "assistant", "content": "blue"},
+        {"role": "user", "content": "Question: where?\nAnswer:"},
+    ]  # fmt: skip
+    with pytest.raises(
+        UserError, match=rf"the chat template of FOLDER leaves out the text of the {role}; those of mod"
+    ):
+        write_prompt(tokenizer(template), messages, add_generation_prompt=True)
+    trims = "{% for m in messages %}{{ m.content.split('\n')[-1] | trim }} {% endfor %}"
+    assert write_prompt(tokenizer(trims), messages, add_generation_prompt=True) == "Answer: blue Answer: "
 
 
 def test_a_template_that_leaves_out_the_message_to_continue_is_refused() -> None:

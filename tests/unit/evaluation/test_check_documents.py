@@ -17,6 +17,7 @@ import pytest
 from lm_eval.api.task import ConfigurableTask
 
 from espalier.errors import UserError
+from espalier.evaluation.check_accuracy import accuracy_problem
 from espalier.evaluation.check_documents import check_documents, problem_of
 from espalier.evaluation.load_checked import load_checked_tasks
 from espalier.evaluation.task_rules import Rules
@@ -550,3 +551,36 @@ def test_examples_that_the_definition_forbids_are_refused(tmp_path: Path) -> Non
             ["truthfulqa_mc2"], tmp_path, tmp_path / "scratch", num_fewshot=0, limit=None,
             task_fewshots={"truthfulqa_mc2": 5},
         )  # fmt: skip
+
+
+def test_a_task_with_an_accuracy_of_its_own_is_refused(tmp_path: Path) -> None:
+    """`truthfulqa_mc2` gives the probability of all right choices, from which no document is right or wrong."""
+    (tmp_path / "truthfulqa_mc2").mkdir()
+    content = as_lines(OTHERS["truthfulqa_mc2"]["validation"])
+    (tmp_path / "truthfulqa_mc2/validation.jsonl").write_text(content, encoding="utf-8")
+    # Log-likelihoods -10, -13, -16 of right, right, wrong: 1 - e^-6 / (1 + e^-3 + e^-6) = 0.9976
+    with pytest.raises(
+        UserError, match=r"'truthfulqa_mc2' computes its accuracy by a rule of its own.*0\.9976.*; leave"
+    ):
+        load_checked_tasks(["truthfulqa_mc2"], tmp_path, tmp_path / "scratch", num_fewshot=0, limit=None)
+
+
+@pytest.mark.parametrize("aggregation", [lambda values: values[0], sum, lambda _: 1 / 0])
+def test_an_aggregation_other_than_the_mean_is_refused(tasks: Tasks, aggregation: Callable[[Any], Any]) -> None:
+    task = tasks.leaves["sciq"]
+    assert accuracy_problem(task) is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "aggregation", lambda: {"acc": aggregation, "acc_norm": aggregation})
+        assert "'sciq' computes its accuracy by a rule of its own" in (accuracy_problem(task) or "")
+
+
+def test_the_accuracy_of_usual_tasks_is_that_of_their_documents(tasks: Tasks) -> None:
+    problems = {name: accuracy_problem(task) for name, task in tasks.leaves.items()}
+    assert {name for name, problem in problems.items() if problem} == {"truthfulqa_mc2"}
+
+
+def test_an_answer_may_be_an_integer_of_numpy(load: Callable[..., Tasks]) -> None:
+    """The rule of ToxiGen computes its answer with numpy."""
+    rows = [{"text": f"t{i}", "toxicity_human": 1.0 + 4 * (i % 2), "toxicity_ai": 1.0} for i in range(4)]
+    found = load("toxigen", {"train.jsonl": rows, "test.jsonl": rows})
+    assert [found.leaves["toxigen"].doc_to_target(doc) for doc in found.leaves["toxigen"].task_docs] == [0, 1, 0, 1]

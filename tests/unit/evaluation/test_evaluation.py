@@ -18,7 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 from pandera.errors import SchemaError, SchemaErrors
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from espalier.calibration.sequences import draw_sequences
@@ -693,6 +693,51 @@ def test_groups_and_tags_expand_to_their_tasks() -> None:
     assert len(leaf_tasks(["mmlu"], entries)) == 57  # a group of four groups; the subjects of Hendrycks et al. (2021)
 
 
+@pytest.mark.parametrize(("group", "n_tasks"), [("mmlu_continuation", 57), ("mmlusr", 57), ("tmlu", 31)])
+def test_groups_within_the_list_of_a_group_expand_to_their_tasks(group: str, n_tasks: int) -> None:
+    """The numbers are those of the YAML files of tasks in lm-eval's folder. The inner groups have lm-eval's names."""
+    entries = packaged_entries([group])
+    leaves = leaf_tasks([group], entries)
+    assert len(leaves) == len(set(leaves)) == n_tasks
+    inner = {name for name in entries if name.startswith(f"{group}::")}
+    assert {f"{group}::{child['group']}" for child in (entries[group].cfg or {})["task"]} == inner
+
+
+def test_a_task_without_a_definition_of_its_own_is_refused() -> None:
+    names = ["flan_held_in"]
+    with pytest.raises(
+        UserError, match=r"group 'flan_held_in::anli_r1_flan' contains 'anli_r1_prompt-0', which has no d"
+    ):
+        leaf_tasks(names, packaged_entries(names))
+
+
+@ONE_ARCHITECTURE
+@pytest.mark.long
+@pytest.mark.usefixtures("no_report_on_the_machine")
+def test_a_group_of_groups_is_evaluated_as_by_lm_eval(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, model: PreTrainedModel
+) -> None:
+    names = ["mmlu_continuation"]
+    for number, leaf in enumerate(leaf_tasks(names, packaged_entries(names))):
+        rows = [
+            {"question": f"Which is {number}?", "choices": ["red", "a blue one", "1", "the town"], "answer": i % 4}
+            for i in range(1 + number % 3)
+        ]
+        for split in ("test", "dev"):
+            write_parquet(tmp_path / f"data/{leaf}/{split}.parquet", pa.Table.from_pylist(rows))
+    tasks = load_tasks(names, tmp_path / "data", tmp_path / "scratch")
+    assert tasks.reported == ("mmlu_continuation",)
+    lm = EspalierLM(model, tokenizer, add_bos=None, token_budget=512)
+    found = evaluate_tasks(lm, tasks, changed(tasks=tuple(names))).tasks["mmlu_continuation"]
+    reference = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, device="cpu")
+    manager = TaskManager(include_path=str(tmp_path / "scratch/tasks"))
+    expected = simple_evaluate(reference, tasks=names, task_manager=manager, num_fewshot=0, bootstrap_iters=0)[
+        "results"
+    ]
+    assert found["metrics"]["acc"]["value"] == expected["mmlu_continuation"]["acc,none"]
+    assert found["n_samples"] == sum(1 + number % 3 for number in range(57))
+
+
 @ONE_ARCHITECTURE
 @pytest.mark.parametrize("names", [("ai2_arc",), ("arc_easy", "ai2_arc")], ids=["tag", "tag-and-member"])
 def test_a_tag_is_evaluated_like_its_tasks(
@@ -882,3 +927,24 @@ def test_of_many_unknown_tasks_ten_are_named_in_short_lines() -> None:
     assert len(found) == 11
     assert found[-1] == "evaluation.tasks: 1991 more names are no task or group either"
     assert max(map(len, found)) < 300
+
+
+@pytest.mark.parametrize("template", ["<s> $A </s>", "$A </s>"])
+def test_a_tokenizer_that_ends_texts_with_eos_is_refused(
+    template: str, data: Path, tmp_path: Path, without_bos_rule: Path
+) -> None:
+    """lm-eval would score EOS and leave out the first token of each choice. With `add_bos`, there is no EOS."""
+    tokenizer = load_tokenizer(without_bos_rule)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    tokenizer.save_pretrained(tmp_path / "ends")
+    with pytest.raises(
+        UserError, match=r"its tokenizer ends each text with '</s>', which would be scored in the place"
+    ):
+        requests_for(tmp_path / "none", data, load_tokenizer(tmp_path / "ends"))
+    for add_bos in (True, False):
+        protocol = changed(add_bos=add_bos, tasks=["piqa"])
+        chosen = load_tokenizer(tmp_path / "ends", add_bos=add_bos)
+        requests = requests_for(tmp_path / str(add_bos), data, chosen, protocol).requests
+        assert all(1 not in request.continuation.tolist() for request in requests.values())

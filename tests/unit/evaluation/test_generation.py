@@ -1,5 +1,6 @@
 """Generative tasks: answers equal those of lm-eval's `hf` backend to the character, and have results of their own."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -279,3 +280,18 @@ def test_only_generative_tasks_are_refused(data: Path, tmp_path: Path) -> None:
 def test_the_stop_rule_and_greedy_answers(settings: dict[str, Any] | None, problem: str | None) -> None:
     found = generation_problem({"generation_kwargs": settings} if settings is not None else {})
     assert found is None if problem is None else problem in str(found)
+
+
+def test_a_prompt_with_a_token_that_the_model_does_not_have_is_named(
+    architecture: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """On a GPU, it would end the process."""
+    model = make_model(architecture, tokenizer)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_tokens(["<|more|>"])
+    generator = Generator(model, tokenizer, add_bos=None, token_budget=64)
+    request = Instance("generate_until", {}, ("red <|more|>", SETTINGS[1]), 0, ("t", 3, 1))
+    with pytest.raises(
+        UserError, match=rf"task t, document 3: has token {len(tokenizer) - 1}, but the model's embedding"
+    ):
+        generator.prompt(request)

@@ -1,6 +1,7 @@
 """The transformers classes of pruned models compute the same as the models that were pruned in memory."""
 
 import ast
+import copy
 import json
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from transformers.cache_utils import StaticCache
 
 from espalier.export.build import STUB_CHANNELS, export_model
 from espalier.models import pruned
+from espalier.models.architecture import PROJECTION_NAMES
 from espalier.models.configuration_pruned import PrunedLlamaConfig
 from espalier.models.loading import load_model
+from espalier.models.pruned_blocks import OutputBias
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from tests.unit.models.test_surgery import CASES, EMPTY, N_CHANNELS, N_LAYERS, Case, generate, logits, tokens, uncached
@@ -213,6 +216,30 @@ def test_a_size_that_differs_between_layers_is_no_attribute(case: Case, name: st
         getattr(config, name)
     assert getattr(config.per_layer_config[0], name) >= 0
     assert config.hidden_size > 0
+
+
+def test_configs_can_be_compared_and_copied(case: Case, tmp_path: Path) -> None:
+    """The comparison of a stock config would read sizes that differ between layers."""
+    saved(case, next(iter(EMPTY.values())), tmp_path)
+    config, again = AutoConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)
+    assert config == again == copy.deepcopy(config) == type(config).from_dict(config.to_dict())
+    again.per_layer_config = again.to_dict()["per_layer_config"] | {1: {"skip": ["mlp"]}}
+    assert config != again
+    assert config != case.model().config
+
+
+@pytest.mark.parametrize("empty", sorted(EMPTY.keys() - {"everything"}))
+def test_lora_on_all_projections_by_name(case: Case, empty: str, tmp_path: Path) -> None:
+    """Blocks that are gone have no projections, and no module that PEFT takes for one."""
+    import peft  # takes seconds
+
+    model = saved(case, EMPTY[empty], tmp_path)
+    if any(isinstance(module, OutputBias) for module in model.modules()):
+        pytest.skip("the bias of a removed block keeps the name of its projection")
+    expected = logits(model, tokens())
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    settings = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=list(PROJECTION_NAMES))
+    torch.testing.assert_close(logits(peft.get_peft_model(loaded, settings), tokens()), expected)
 
 
 def test_prefix_tuning_fails_and_does_not_compute_something_else(case: Case, tmp_path: Path) -> None:

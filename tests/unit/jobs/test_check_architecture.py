@@ -167,6 +167,24 @@ def test_a_skipped_check_is_logged_in_one_line(
     )
 
 
+def test_a_model_that_cannot_read_a_text_is_refused(tmp_path: Path) -> None:
+    """The folder can be loaded, but its first forward pass fails."""
+    folder = saved(tmp_path, config_of("Gemma2", sliding_window=None))
+    with pytest.raises(
+        UserError, match=r"Gemma2ForCausalLM as config.json describes it cannot read a text \(ValueError"
+    ):
+        check_architecture(folder)
+
+
+def test_a_copy_that_is_too_small_refuses_no_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = config_of("Gemma2", sliding_window=None)
+    monkeypatch.setattr(checks, "small_copy", lambda *_, **__: small_copy(small))
+    check_architecture(saved(tmp_path, config_of("Gemma2")))
+    assert "its architecture was not checked" in caplog.text
+
+
 def test_the_copy_is_small_and_has_every_kind_of_layer() -> None:
     config = LlamaConfig(**(SIZES | {"hidden_size": 4096, "num_attention_heads": 32, "vocab_size": 128_256}))
     model = small_copy(config)

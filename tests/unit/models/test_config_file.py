@@ -95,6 +95,8 @@ def test_a_whole_number_may_have_a_decimal_point(model_folder: Path) -> None:
         ({"weight_map": {"model.norm.weight": 3}}, "weight_map gives '3' for model.norm.weight"),
         ({"weight_map": {"model.norm.weight": "../other.safetensors"}}, "allowed: a file name"),
         ({"weight_map": {"model.norm.weight": "a" * 5000}}, "allowed: a file name"),
+        ({"weight_map": {"model.norm.weight": "a.safetensors"}}, "has no mapping `metadata`, which transformers reads"),
+        ({"weight_map": {"model.norm.weight": "a.safetensors"}, "metadata": []}, "has no mapping `metadata`"),
         ({"weight_map": {"model.norm.weight": "a\x1b[31m.safetensors"}}, "allowed: a file name"),
     ],
 )

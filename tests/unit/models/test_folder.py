@@ -209,6 +209,14 @@ EDITS: dict[str, tuple[Callable[[Tensors], object], str]] = {
         lambda t: t.update({"model.layers.0.mlp.up_proj.weight_scale_inv": torch.ones(1, 1)}),
         r"is quantised \(tensor model.layers.0.mlp.up_proj.weight_scale_inv is of type F32\)",
     ),
+    "biases in int32, as of GPTQ": (
+        lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32, dtype=torch.int32)}),
+        r"is quantised \(tensor model.layers.0.self_attn.q_proj.bias is of type I32\)",
+    ),
+    "a complex weight": (
+        lambda t: t.update({"model.norm.weight": t["model.norm.weight"].to(torch.complex64)}),
+        r"tensor model.norm.weight is of type C64; allowed: BF16, F16, F32, F64",
+    ),
     "projections in int8": (
         lambda t: t.update({k: v.to(torch.int8) for k, v in t.items() if "q_proj" in k}),
         r"is quantised \(tensor model.layers.0.self_attn.q_proj.weight is of type I8\)",
@@ -260,6 +268,80 @@ def test_stored_buffers_are_no_parameters(tmp_path: Path, plain_tokenizer: objec
     assert n_params == 3200 + 32 + 2 * (3072 + 4608 + 64) == 18_720
     assert make_manifest("A", tmp_path, trust_remote_code=False, commit=None)["n_params"] == n_params
     assert inspect_folder(tmp_path).n_params == n_params
+
+
+BUFFERS = {
+    "cosines": {"model.layers.0.self_attn.rotary_emb.cos_cached": torch.ones(1, 1, 128, 8)},
+    "frequencies of the model": {"model.rotary_emb.inv_freq": torch.ones(4)},
+    "not finite": {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.full((4,), torch.nan)},
+    "a causal mask": {"model.layers.0.self_attn.bias": torch.ones(1, 1, 128, 128, dtype=torch.bool)},
+    "a masked value": {"model.layers.0.self_attn.masked_bias": torch.tensor(-1e4)},
+    "positions": {"model.position_ids": torch.arange(128)[None]},
+}
+
+
+@pytest.mark.parametrize("case", BUFFERS)
+def test_stored_buffers_of_other_kinds_change_nothing(case: str, tmp_path: Path, plain_tokenizer: object) -> None:
+    ids = torch.arange(40)[None]
+    expected = load_model(edited(tmp_path, plain_tokenizer), dtype="auto", device=CPU)(ids).logits
+    edited(tmp_path, plain_tokenizer, lambda tensors: tensors.update(BUFFERS[case]))
+    assert make_manifest("A", tmp_path, trust_remote_code=False, commit=None)["n_params"] == 18_720
+    assert torch.equal(load_model(tmp_path, dtype="auto", device=CPU)(ids).logits, expected)
+
+
+@pytest.mark.parametrize("prefix", ["", "base_model.model.model.", "module.model.", "transformer."])
+def test_names_of_another_module_are_named(prefix: str, tmp_path: Path, plain_tokenizer: object) -> None:
+    """A model saved without its head has no prefix `model.`. Nothing says that its architecture is not supported."""
+    edited(tmp_path, plain_tokenizer)
+    tensors = load_file(tmp_path / "model.safetensors")
+    renamed = {name.replace("model.", prefix, 1): tensor for name, tensor in tensors.items()}
+    save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"its tensors have names such as {prefix}layers.0.\S+, but those of Llama"):
+        inspect_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["consolidated.safetensors", "model.fp16.safetensors"])
+def test_weights_under_another_name_are_named(name: str, model_folder: Path) -> None:
+    (model_folder / "model.safetensors").rename(model_folder / name)
+    with pytest.raises(UserError, match=rf"has neither model.safetensors nor model.safetensors.index.json, but {name}"):
+        inspect_folder(model_folder)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["beside a model", "alone"])
+def test_an_adapter_is_refused(model_folder: Path, *, whole: bool) -> None:
+    """With PEFT installed, transformers would add it to the model."""
+    write_json(model_folder / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "other"})
+    if not whole:
+        (model_folder / "config.json").unlink()
+        (model_folder / "model.safetensors").rename(model_folder / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"has a PEFT adapter \(adapter_config.json\).*; merge it into its base model"):
+        make_manifest("A", model_folder, trust_remote_code=False, commit=None)
+
+
+@pytest.mark.parametrize("differ", [False, True], ids=["equal", "different"])
+def test_a_tensor_in_two_shards(tmp_path: Path, plain_tokenizer: object, *, differ: bool) -> None:
+    """Of two tensors of one name, transformers keeps the last, other programs the one that the index names."""
+    random_model("llama", 50).save_pretrained(tmp_path, max_shard_size="20kB")
+    PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(tmp_path)
+    first, *_, last = sorted(tmp_path.glob("*.safetensors"))
+    name, tensor = next(iter(load_file(first).items()))
+    save_file(load_file(last) | {name: tensor + differ}, last, metadata={"format": "pt"})
+    if not differ:
+        assert make_manifest("A", tmp_path, trust_remote_code=False, commit=None)["n_params"] == 18_720
+        return
+    with pytest.raises(UserError, match=rf"tensor {name} is in both {first.name} and {last.name}, with different val"):
+        make_manifest("A", tmp_path, trust_remote_code=False, commit=None)
+
+
+def test_experts_whose_number_per_token_has_another_key(tmp_path: Path, plain_tokenizer: object) -> None:
+    """ERNIE 4.5 calls it `moe_k`. The config is right, so nothing says to correct it."""
+    expert_model("mixtral").save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(tokenizer_object=plain_tokenizer).save_pretrained(tmp_path)
+    config = read_json(tmp_path / "config.json")
+    del config["num_experts_per_tok"]
+    write_json(tmp_path / "config.json", config)
+    with pytest.raises(UserError, match=r"MixtralForCausalLM is not supported: its layers have experts, but config.js"):
+        inspect_folder(tmp_path)
 
 
 @pytest.mark.parametrize(("stored", "n_params"), [("none", 17_120), ("same", 17_120), ("own", 18_720)])

@@ -78,3 +78,20 @@ def test_a_tokenizer_that_cannot_encode_is_one_line(model_folder: Path, wrong: o
     with pytest.raises(UserError, match="transformers cannot load its tokenizer") as error:
         load_tokenizer(model_folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("architecture", ["llama"], indirect=True)
+@pytest.mark.parametrize(("dropout", "is_random"), [(0.1, True), (0.0, False), (None, False)])
+def test_a_tokenizer_that_draws_tokens_at_random_is_refused(
+    dropout: float | None, model_folder: Path, *, is_random: bool
+) -> None:
+    path = model_folder / "tokenizer.json"
+    content = read_json(path)
+    assert content["model"]["type"] == "BPE"
+    content["model"]["dropout"] = dropout
+    write_json(path, content)
+    if not is_random:
+        load_tokenizer(model_folder)
+        return
+    with pytest.raises(UserError, match=r"draws the tokens of a text at random \(dropout: 0.1.* in tokenizer.json\)"):
+        load_tokenizer(model_folder)

@@ -100,6 +100,23 @@ def test_one_file_is_preferred_to_shards_as_transformers_does(
     assert inspect_folder(hub.folder).n_params == loaded.num_parameters()
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "is quantised"),
+        ({"vision_config": {}, "model_type": "other_vl"}, "is a wrapper around a text model"),
+        ({"num_hidden_layers": "two"}, "num_hidden_layers is"),
+    ],
+)
+def test_a_model_that_its_config_shows_to_be_unusable_is_refused_before_its_weights(
+    hub: LoopbackHub, changes: dict[str, object], problem: str, tmp_path: Path
+) -> None:
+    write_json(hub.folder / "config.json", json.loads((hub.folder / "config.json").read_text()) | changes)
+    with pytest.raises(UserError, match=problem):
+        staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
+    assert not any(path.endswith(".safetensors") for path in hub.asked)
+
+
 def test_shards_that_the_index_names_must_be_there(hub: LoopbackHub, tmp_path: Path) -> None:
     name = min(path.name for path in hub.folder.glob("*.safetensors"))
     (hub.folder / name).unlink()
