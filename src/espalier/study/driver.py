@@ -95,8 +95,10 @@ def open_study(
         lookups = Study(study, Path(__file__).resolve().parents[1])
         warnings = _check_in_driver(study, lookups, targets) if is_driver else []
     except UserError as error:
-        lines = "\n".join(f"  {line}" for line in str(error).splitlines())
-        raise SystemExit(f"The config has problems:\n{lines}") from None
+        lines = [f"  {line}" for line in str(error).splitlines()]
+        if not Path("Snakefile").exists() and any("no such" in line for line in lines):
+            lines.append(f"  (Relative paths start in the folder where Snakemake runs, {Path.cwd()}.)")
+        raise SystemExit("\n".join(["The config has problems:", *lines])) from None
     except OSError as error:  # such as a path that is too long for the file system
         raise SystemExit(
             f"The config names a path that cannot be read: {str(error.filename)[:200]}: {error.strerror}"
