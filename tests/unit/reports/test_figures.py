@@ -23,6 +23,7 @@ from espalier.reports.figures.model import model_figures
 from espalier.reports.figures.perplexity import without_outliers
 from espalier.reports.figures.sizes import pareto_front
 from espalier.reports.messages import Texts
+from espalier.reports.sections.introduction import headline
 from espalier.reports.study_pages import index_html
 from tests.unit.analysis.test_analysis import missing, row, table
 from tests.unit.analysis.test_uncertainty import analyse_race, evidence, raced
@@ -243,6 +244,14 @@ def test_models_are_ordered_by_what_they_keep() -> None:
     page = index_html(summary, analyses)
     assert page.index(">B</a></th>") < page.index(">A</a></th>")
     assert "Models are ordered by what their best experiment keeps at 50% removed." in page
+
+
+def test_the_index_of_one_model_has_the_headline_of_its_page() -> None:
+    frame = table(row("x-1", 0.7, model="B"), row("baseline", 0.8, model="B"))
+    analysis = analyse_model(frame, "B", headline_ratio=None)
+    page = index_html(analyse_study(frame), [analysis])
+    assert f'<p class="headline">{headline(Texts(), analysis)}</p>' in page
+    assert "x-1 keeps most: 87.5% of the accuracy of the unpruned model" in page
 
 
 def test_a_user_changes_the_style(tmp_path: Path) -> None:
