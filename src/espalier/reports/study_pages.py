@@ -78,7 +78,8 @@ def index_html(
     ordered = "" if ratio is None or len(analyses) < 2 else texts("n.ordered", ratio=f"{100 * ratio:.10g}%")
     return render_page(
         texts, "index.html", site=site, provenance=provenance, title=texts("n.index.title", study=summary["study"]),
-        headline=headline(texts, analyses[0]) if len(analyses) == 1 else cross_headline(texts, summary), counts=counts_line(texts, summary["all_ratios"]["experiments"]),
+        headline=headline(texts, analyses[0]) if len(analyses) == 1 else cross_headline(texts, summary),
+        counts=counts_line(texts, summary["all_ratios"]["experiments"]),
         rows=[_index_row(texts, analysis, site) for analysis in _by_kept(analyses)], ordered=ordered,
         shared=shared, figure=figure,
         notes=cross_notes(texts, summary),
