@@ -68,7 +68,8 @@ def accuracy_by_method(texts: Texts, content: Content, rows: list[Row]) -> Figur
 
 def intervals(texts: Texts, content: Content, rows: list[Row]) -> Figure:
     """Rank all experiments by accuracy with intervals. Filled points cannot be distinguished from the best."""
-    name, caption = "intervals", texts("f.intervals")
+    in_set = content["uncertainty"]["set"]
+    name, caption = "intervals", texts("f.intervals") if in_set else texts("f.intervals.no_set")
     if not rows:
         return empty_figure(name, caption, texts("f.none"))
     styles = {
@@ -109,10 +110,11 @@ def intervals(texts: Texts, content: Content, rows: list[Row]) -> Figure:
         )
         return drawing
 
-    in_set = content["uncertainty"]["set"]
     best = content["best"]["experiment"] if content["best"] else MISSING
-    alt = texts(
-        "f.intervals.alt", n=len(rows), members=in_set["n_simultaneous_members"] if in_set else MISSING, best=best
+    alt = (
+        texts("f.intervals.alt", n=len(rows), members=in_set["n_simultaneous_members"], best=best)
+        if in_set
+        else caption
     )
     return Figure(name, caption, alt, accuracy_table(content, rows), draw)
 
