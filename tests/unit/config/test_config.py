@@ -259,6 +259,14 @@ def test_an_empty_config_says_so() -> None:
         load_study({})
 
 
+def test_a_joiner_without_double_quotes_is_doubtful() -> None:
+    r"""YAML reads `joiner: \n` as a backslash and an n."""
+    texts = [{"name": name, "dataset": "t.jsonl", "joiner": joiner} for name, joiner in (("a", "\n"), ("b", r"\n\n"))]
+    (line,) = load_study(with_changes(evaluation={"perplexity": {"texts": texts}})).warnings()
+    assert line.startswith("evaluation.perplexity.texts[1].joiner: got '\\\\n\\\\n', a backslash and a letter; ")
+    assert line.endswith(r'use double quotes, as in joiner: "\n\n"')
+
+
 def test_values_of_the_command_line_are_read_as_json() -> None:
     """Snakemake passes `--config 'evaluation={limit: 5}'` as {"evaluation": {"limit": "5"}}."""
     evaluation = {"limit": "5", "chat_template": "true", "perplexity": {"stride": "64"}}
