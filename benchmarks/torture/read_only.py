@@ -124,7 +124,8 @@ def make_read_only(finished: Path, folder: Path, names: Sequence[str] = tuple(CA
             status, printed = run(study, *((case.output, "--forcerun", case.rule) if case.rule else TARGETS))
             (folder / f"{name}.txt").write_text(printed, encoding="utf-8")
             subprocess.run(["chmod", "-R", "u+w", study], check=True)
-            said = [line for line in printed.splitlines() if "`chmod u+w`" in line]
+            before_the_list, _, _ = printed.partition("Failed jobs:")  # which repeats the line of each job
+            said = [line for line in before_the_list.splitlines() if "`chmod u+w`" in line]
             named = len(said) == 1 and any(str(path.relative_to(study)) in said[0] for path in closed)
             healed, _ = run(study, *TARGETS)
             found, losses = table_hashes(study), {"lost": 0, "redone": 0}
