@@ -20,6 +20,7 @@ try:
     from espalier.study.handover import MODEL_JOBS
     from espalier.study.killed_jobs import report_killed_jobs
     from espalier.study.read_only import refuse_read_only
+    from espalier.study.run_end import show_failures, show_reports
     from espalier.study.run_progress import show_progress
     from espalier.study.scheduler import limit_scheduler_timers, renew_resources
     from espalier.study.stopping import install_stop_handlers
@@ -69,6 +70,16 @@ if workflow.is_main_process:
 
 onstart:
     lock_results(study.results)
+
+
+onsuccess:
+    show_reports(
+        study.results, command_line_targets(get_argument_parser(), sys.argv[1:])
+    )
+
+
+onerror:
+    show_failures(study.results)
 
 
 pathvars:

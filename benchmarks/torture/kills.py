@@ -5,7 +5,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +28,23 @@ def entries(folder: Path) -> dict[Path, int]:
     """Return every finished piece of work of a study, with the time at which it was written (ns)."""
     found = (folder / RESULTS).rglob("*/.store/*/checksums.json")
     return {path.parent: path.stat().st_mtime_ns for path in found if not path.parent.name.startswith(".")}
+
+
+def count_losses(folder: Path, known: Mapping[Path, int], row: dict[str, int]) -> dict[Path, int]:
+    """Count the known pieces of work that are missing (`lost`) or were written again (`redone`).
+
+    Args:
+        folder: Folder of the study.
+        known: Pieces that were finished before, as `entries` returned them.
+        row: The counts, which are increased in place.
+
+    Returns:
+        All pieces that are there now.
+    """
+    found = entries(folder)
+    row["lost"] += sum(piece not in found for piece in known)
+    row["redone"] += sum(found.get(piece, at) != at for piece, at in known.items())
+    return found
 
 
 def wait_at_random(folder: Path, process: subprocess.Popen[str], drawn: random.Random) -> None:  # noqa: ARG001
@@ -109,7 +126,7 @@ class _KilledStudies:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
                 self.row["kills"] += 1
-                self._compare(study)
+                self.known = count_losses(study, self.known, self.row)
                 self.row["finished pieces"] += len(self.known)
                 return
             process.communicate()
@@ -119,7 +136,7 @@ class _KilledStudies:
         """Run the study to its end, and compare its tables."""
         if self.study:
             run_to_end(self.study, TABLES)
-            self._compare(self.study)
+            self.known = count_losses(self.study, self.known, self.row)
             found, expected = table_hashes(self.study), table_hashes(self.undisturbed)
             self.row["other tables"] += sum(found.get(name) != expected[name] for name in expected)
             self.study = None
@@ -132,10 +149,3 @@ class _KilledStudies:
         else:
             copy_planned(self.undisturbed, self.study)
         return self.study
-
-    def _compare(self, study: Path) -> None:
-        """Count the known pieces that are missing or were written again; then take in the new ones."""
-        found = entries(study)
-        self.row["lost"] += sum(piece not in found for piece in self.known)
-        self.row["redone"] += sum(found.get(piece, at) != at for piece, at in self.known.items())
-        self.known = found

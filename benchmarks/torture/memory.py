@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
-from benchmarks.torture.kills import entries
+from benchmarks.torture.kills import count_losses
 from benchmarks.torture.studies import RESULTS, TABLES, patched_python, run, run_to_end, table_hashes, write_study
 from tests.unit.conftest import random_model
 from transformers import AutoTokenizer
@@ -70,10 +70,10 @@ def limit_memory(folder: Path) -> pd.DataFrame:
             row["named"] += status != 0 and bool(NAMED.search(printed))
             row["tracebacks"] += "Traceback" in printed
             (folder / f"{rule}-{Path(limit).name}.txt").write_text(printed, encoding="utf-8")
-            known = _compare(study, known, row)
+            known = count_losses(study, known, row)
         rows[what] = row
     run_to_end(study, TABLES)
-    _compare(study, known, row)
+    count_losses(study, known, row)
     found, expected = table_hashes(study), table_hashes(undisturbed)
     row["other tables"] = sum(found.get(name) != expected[name] for name in expected)
     return pd.DataFrame(rows).T
@@ -96,11 +96,3 @@ def _needed(study: Path, rule: str) -> int:
 def _run_limited(study: Path, rule: str, limit: str) -> tuple[int, str]:
     environment = patched_python(study, LIMIT) | {"TORTURE_LIMIT": f"{rule}={limit}"}
     return run(study, str(TARGETS[rule]), environment=environment)
-
-
-def _compare(folder: Path, known: dict[Path, int], row: dict[str, int]) -> dict[Path, int]:
-    """Count the known pieces of work that are missing or were written again; return all that are there now."""
-    found = entries(folder)
-    row["lost"] += sum(piece not in found for piece in known)
-    row["redone"] += sum(found.get(piece, at) != at for piece, at in known.items())
-    return found

@@ -3,12 +3,12 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-from benchmarks.torture.kills import entries
+from benchmarks.torture.kills import count_losses, entries
 from benchmarks.torture.studies import (
     RECOVERED,
     RESULTS,
@@ -74,10 +74,10 @@ def fill_the_disk(finished: Path, folder: Path) -> pd.DataFrame:
             row["stages"] += status != 0
             row["named"] += status != 0 and "No space left on device" in printed
             row["tracebacks"] += "Traceback" in printed
-            known = _compare(folder, known, row)
+            known = count_losses(folder, known, row)
         _resize(folder, LARGE)
         run_to_end(folder, TABLES)
-        _compare(folder, known, row)
+        count_losses(folder, known, row)
         row["other tables"] = _n_other_tables(finished, folder)
     return pd.DataFrame({"full disk": row}).T
 
@@ -98,14 +98,6 @@ def _disk(folder: Path) -> Iterator[None]:
 
 def _resize(folder: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", folder / "results"], check=True)
-
-
-def _compare(folder: Path, known: Mapping[Path, int], row: dict[str, int]) -> dict[Path, int]:
-    """Count the known pieces of work that are missing or were written again; return all that are there now."""
-    found = entries(folder)
-    row["lost"] += sum(piece not in found for piece in known)
-    row["redone"] += sum(found.get(piece, at) != at for piece, at in known.items())
-    return found
 
 
 def set_the_clock_back(finished: Path, folder: Path) -> pd.DataFrame:

@@ -28,6 +28,7 @@ ELSEWHERE = {
     "squeue --me": "needs Slurm: tests/slurm/test_cluster.py runs this block there",
     "pre-commit install": "writes into .git; the linters that it runs are those of `make lint`",
     "snakemake inference": "needs a section of the config: tests/workflow/test_inference.py",
+    "snakemake recovered": "the same: tests/workflow/test_recovery.py",
     "sh envs/install_llama_cpp.sh": "installs: `make test-all` does it",
     "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install": "the same by hand",
     "from espalier.files": "of the tutorial: test_the_tutorial_prints_what_it_shows",

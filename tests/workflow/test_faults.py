@@ -173,8 +173,10 @@ def test_a_job_that_is_killed_stops_no_other(
     _, printed = process.communicate(timeout=HANG_S)
     assert process.returncode != 0
     assert (tmp_path / "results/tiny/baseline/A/metrics.json").is_file()
-    (line,) = [line for line in printed.splitlines() if "was killed, most likely for want of memory" in line]
+    line, at_the_end = [line for line in printed.splitlines() if "was killed, most likely for want of memory" in line]
     assert line.startswith("[evaluate A ")
+    assert at_the_end.startswith("  evaluate A ")
+    assert printed.splitlines().index("Failed jobs:") == printed.splitlines().index(at_the_end) - 1
     (record,) = (tmp_path / "results/tiny/failures/evaluate/A").glob("*.json")
     assert read_json(record)["reason"] in line
     finish(snakemake, tmp_path)

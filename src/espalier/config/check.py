@@ -1,8 +1,9 @@
 """Check a config file without Snakemake: `python -m espalier.config.check FILE`.
 
-Snakemake loads a config file before any code of this project runs. Of a wrong path, of a mapping that holds itself, and
-of thousands of levels it shows its own traceback; `__use_yte__` lets it run Python code in the file. This check only
-parses the file, and says in one line what is wrong.
+Snakemake loads a config file before any code of this project runs. A syntax error gives
+the same line whatever is wrong. A wrong path, a mapping that holds itself and thousands of levels give a traceback, and
+`__use_yte__` lets Snakemake run Python code in the file. This check only parses the file, and says in one line what is
+wrong and where.
 """
 
 from __future__ import annotations
@@ -65,9 +66,18 @@ def _parse(path: Path, text: str) -> Any:
                 raise UserError(_too_deep(path))
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(
-            f"{path}: is neither JSON nor YAML ({' '.join(str(error).split())[:300]}); correct it"
-        ) from None
+        raise UserError(f"{path}: is neither JSON nor YAML ({_describe(error)}); correct it") from None
+
+
+def _describe(error: yaml.YAMLError | ValueError) -> str:
+    """Return the lines of a syntax error and what the parser found there, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())[:300]
+    first, last = (mark.line + 1 for mark in (error.context_mark or error.problem_mark, error.problem_mark))
+    lines = f"line {last}" if first == last else f"lines {first} to {last}"
+    problem = ", ".join(part for part in (error.context, error.problem) if part)
+    hint = "; YAML is indented with spaces, not with tabs" if "'\\t'" in problem else ""
+    return f"{lines}: {problem[:200]}{hint}"
 
 
 def _too_deep(path: Path) -> str:

@@ -7,6 +7,7 @@ import re
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from espalier.config.base import REPOSITORY_PATTERN, REVISION_PATTERN
@@ -33,6 +34,13 @@ _TYPES = {
     "model_attributes_type": "a mapping of keys to values",
     "dict_type": "a mapping of keys to values",
 }
+_SECTION_ERRORS = {"model_type", "model_attributes_type"}
+_NUMBER_ERRORS = {"int_type", "int_parsing", "float_type", "float_parsing"}
+_OTHER_WORDS = {
+    "gpu": "cuda", "bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "single": "float32",
+    "chat": "instruct", "pretrained": "base", "foundation": "base",
+}  # fmt: skip
+"""Words that people use for an allowed value, where the spelling does not suggest it."""
 
 
 def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
@@ -81,8 +89,7 @@ def _describe_problem(detail: ErrorDetails, root: type[BaseModel]) -> list[str]:
     if kind == "extra_forbidden":
         return [_unknown_key(detail["loc"], root)]
     if kind == "missing":
-        section = _section_at(detail["loc"][:-1], root)
-        field = section.model_fields.get(str(detail["loc"][-1])) if section else None
+        field = _field_at(detail["loc"], root)
         return [f"{path}: missing. {field.description if field else ''}".rstrip()]
     if kind == "value_error":
         lines = str(context["error"]).splitlines()
@@ -95,8 +102,9 @@ def _describe_problem(detail: ErrorDetails, root: type[BaseModel]) -> list[str]:
     if kind in {"too_short", "string_too_short"}:
         return [f"{path}: is empty; give at least one value"]
     if kind in _TYPES:
-        elsewhere = _elsewhere(detail["loc"], root) if kind.startswith("model_") else ""
-        return [f"{path or 'config'}: got {given}; allowed: {_TYPES[kind]}{elsewhere}"]
+        field = _field_at(detail["loc"], root)
+        or_null = " or null" if field and type(None) in get_args(field.annotation) else ""
+        return [f"{path or 'config'}: got {given}; allowed: {_TYPES[kind]}{or_null}{_type_hint(detail, field, root)}"]
     message = detail["msg"].removeprefix("Input should be ").removeprefix("String should ")
     fraction = kind in {"less_than", "less_than_equal"} and _as_fraction(detail["input"], *context.values())
     return [f"{path}: got {given}; allowed: {message}{f' (did you mean {fraction:g}?)' if fraction else ''}"]
@@ -128,6 +136,29 @@ def _all_paths(section: type[BaseModel], prefix: str = "") -> list[str]:
     return own + [path for name, below in inner if below for path in _all_paths(below, f"{prefix}{name}.")]
 
 
+def _type_hint(detail: ErrorDetails, field: FieldInfo | None, root: type[BaseModel]) -> str:
+    """Return what a value of the wrong type was probably meant to be; empty if there is no guess."""
+    kind, given = detail["type"], detail["input"]
+    guess = None
+    if kind == "tuple_type" and isinstance(given, dict):
+        return "; begin each entry with a dash: - {...}"
+    if kind == "tuple_type" and isinstance(given, str | int | float) and len(str(given).splitlines()) == 1:
+        guess = f"[{given}]" if len(str(given)) <= 60 else None
+    elif kind == "string_type" and isinstance(given, int | float) and not isinstance(given, bool):
+        guess = f"'{given}', with quotes"
+    elif kind in _NUMBER_ERRORS and str(given).lower() in {"none", "all"} and field and field.default is None:
+        guess = "null"
+    elif kind in _NUMBER_ERRORS and (percentage := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", str(given))):
+        guess = f"{float(percentage[1]) / 100:g}"
+    elif kind in _SECTION_ERRORS:
+        section = section_in(field.annotation) if field else None
+        if given is True and section and not any(key.is_required() for key in section.model_fields.values()):
+            guess = "{}, which takes all defaults"
+        else:
+            return _elsewhere(detail["loc"], root)
+    return f" (did you mean {guess}?)" if guess else ""
+
+
 def _as_fraction(given: object, limit: object) -> float | None:
     """Return a percentage as a fraction, where at most 1 is allowed; None if it cannot be one."""
     if not isinstance(given, int | float) or isinstance(given, bool):
@@ -136,6 +167,8 @@ def _as_fraction(given: object, limit: object) -> float | None:
 
 
 def _suggestion(given: object, allowed: list[str]) -> str:
+    if (word := _OTHER_WORDS.get(str(given).lower())) in allowed:
+        return f" (did you mean {word!r}?)"
     match = difflib.get_close_matches(str(given), allowed, n=1)
     return f" (did you mean {match[0]!r}?)" if match else ""
 
@@ -152,6 +185,14 @@ def _section_at(location: tuple[int | str, ...], root: type[BaseModel]) -> type[
         section = section_in(field.annotation) if field else None
         is_key = field is not None and get_origin(field.annotation) is dict
     return section
+
+
+def _field_at(location: tuple[int | str, ...], root: type[BaseModel]) -> FieldInfo | None:
+    """Return the field at a location; None if there is none, as for an element of a list."""
+    if not location or isinstance(location[-1], int):
+        return None
+    section = _section_at(location[:-1], root)
+    return section.model_fields.get(location[-1]) if section else None
 
 
 def section_in(annotation: Any) -> type[BaseModel] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -185,12 +186,22 @@ class StudyConfig(Section):
             f"evaluation.racing: {name!r} is imported, so it is not raced: its results have no single documents"
             for name in imported
         ]
-        return not_raced + [
-            f"{section}: {source.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
-            for section, _, source in self._used_texts
-            for text in self.evaluation.perplexity.texts
-            if text.dataset != "sandbox" and text.same_dataset(source) and not text.same_text(source)
+        unquoted = [
+            f"evaluation.perplexity.texts[{number}].joiner: got {text.joiner!r}, a backslash and a letter; for a line "
+            'end or a tab, use double quotes, as in joiner: "\\n\\n"'
+            for number, text in enumerate(self.evaluation.perplexity.texts)
+            if re.search(r"\\[nrt]", text.joiner)
         ]
+        return (
+            not_raced
+            + unquoted
+            + [
+                f"{section}: {source.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
+                for section, _, source in self._used_texts
+                for text in self.evaluation.perplexity.texts
+                if text.dataset != "sandbox" and text.same_dataset(source) and not text.same_text(source)
+            ]
+        )
 
     @property
     def _used_texts(self) -> list[tuple[str, str, TextSource]]:

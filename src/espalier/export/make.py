@@ -86,7 +86,8 @@ def export_checkpoint(
         write_card(
             description, manifest, licence_of(base), found, plan, stubs=stubs, is_stock=shape is not None, folder=folder
         )
-    logger.info("logits differ by %.2g from those of the evaluated model", found["logits"]["max_abs_difference"])
+    difference = found["logits"]["max_abs_difference"]
+    logger.info("%s: written; logits differ by %.2g from those of the evaluated model", checkpoint, difference)
 
 
 def _prepare(manifest: Mapping[str, Any], plan: Plan, recovered: Path | None) -> PreTrainedModel:

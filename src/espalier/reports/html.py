@@ -100,7 +100,7 @@ def model_html(
     site = site or Site()
     kind = texts(f"kind.{analysis['kind']}")
     files_of_model = [
-        Link(texts("n.text"), "report.txt"),
+        Link("report.txt", "report.txt"),
         Link("analysis.json", "analysis.json"),
         Link(texts("n.figures"), "figures/"),
         *([Link(texts("n.structures"), "structures/")] if analysis["model"] in site.with_structures else []),
@@ -147,7 +147,7 @@ def cross_model_html(
     texts = Texts(language)
     site = site or Site()
     files_of_study = [
-        Link(texts("n.text"), "report.txt"),
+        Link("report.txt", "report.txt"),
         *(Link(name, name) for name in ("all_models_best_configs.csv", "cross_model_comparison.json")),
         Link("analysis_summary.json", "analysis_summary.json"),
         Link(texts("n.figures"), "figures/"),

@@ -15,8 +15,8 @@ from espalier.reports.messages import Texts
 from espalier.reports.page import render_page
 from espalier.reports.provenance import Provenance
 from espalier.reports.sections.answers import percent_interval
-from espalier.reports.sections.cross import cross_headline, failed_jobs
-from espalier.reports.sections.introduction import counts_line
+from espalier.reports.sections.cross import cross_headline, cross_notes
+from espalier.reports.sections.introduction import counts_line, headline
 from espalier.reports.sections.types import Content
 from espalier.reports.site import Link, Site
 
@@ -71,7 +71,7 @@ def index_html(
         "accuracy_size", caption, caption, Markup(svg), None, wide=False  # noqa: S704 (an XML library wrote it)
     )  # fmt: skip
     shared = [
-        Link(texts("n.text"), "cross_model/report.txt"),
+        Link("report.txt", "cross_model/report.txt"),
         *(Link(path.removeprefix("../").removeprefix("cross_model/"), path) for path in FILES_OF_STUDY),
         Link(texts("n.figures"), "cross_model/figures/"),
     ]
@@ -82,10 +82,11 @@ def index_html(
     )  # fmt: skip
     return render_page(
         texts, "index.html", site=site, provenance=provenance, title=texts("n.index.title", study=summary["study"]),
-        headline=cross_headline(texts, summary), counts=counts_line(texts, summary["all_ratios"]["experiments"]),
+        headline=headline(texts, analyses[0]) if len(analyses) == 1 else cross_headline(texts, summary),
+        counts=counts_line(texts, summary["all_ratios"]["experiments"]),
         rows=[_index_row(texts, analysis, site) for analysis in _by_kept(analyses)], ordered=ordered,
         several_ratios=len(ratios) > 1, shared=shared, figure=figure,
-        notes=failed_jobs(texts, summary),
+        notes=cross_notes(texts, summary),
     )  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def _index_row(texts: Texts, analysis: Content, site: Site) -> IndexRow:
     certain = analysis["uncertainty"]["experiments"].get(best["experiment"], {}) if best else {}
     page = site.model(model) or f"{site.root}{model}/report.html"
     folder = page.removesuffix("report.html")
-    files = [Link(texts("n.text"), f"{folder}report.txt"), Link("analysis.json", f"{folder}analysis.json")]
+    files = [Link("report.txt", f"{folder}report.txt"), Link("analysis.json", f"{folder}analysis.json")]
     files.append(Link(texts("n.figures"), f"{folder}figures/"))
     if model in site.with_structures:
         files.append(Link(texts("n.structures"), f"{folder}structures/"))

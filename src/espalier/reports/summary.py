@@ -36,7 +36,7 @@ def summarise_study(results: Path) -> str:
         *_kept_by_method(cross_model),
         *_not_finished(cross_model),
         "",
-        f"Reports:  {results}/reports/index.html, and a page for all models and each model that it links",
+        f"Reports:  {results}/reports/index.html, which links all pages",
         f"Tables:   {results}/reports/experiments.parquet, {results}/consolidated/",
     ]
     return "\n".join(lines)

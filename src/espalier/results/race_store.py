@@ -184,7 +184,7 @@ class TaskFacts:
     Attributes:
         tasks: Fields of each task or group: `n_documents`, `tokens` (of a document), `metric`, and for a group
             `strata`, as for `RaceTask`.
-        file: A samples table of all documents, whose log-likelihoods mean nothing.
+        file: A samples table of all documents, in which every log-likelihood is 0.
     """
 
     tasks: Mapping[str, Mapping[str, Any]]

@@ -255,7 +255,7 @@ def verdict_for(target: Target, kept: KeptCounts, structure: ModelSizes, propert
 
     Args:
         target: The target.
-        kept: KeptCounts counts of the plan.
+        kept: Numbers of groups that the plan keeps.
         structure: Sizes of the unpruned model.
         properties: Properties of the unpruned model.
     """

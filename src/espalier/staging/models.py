@@ -60,12 +60,16 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
         patterns = [glob.escape(name) for name in names]
         api.snapshot_download(repository, revision=info.sha, local_dir=folder, allow_patterns=patterns)
     except RepositoryNotFoundError:
-        raise UserError(f"{repository}: no such repository, or no access to it; check the name and HF_TOKEN") from None
+        raise UserError(
+            f"{repository}: no such repository, or no access to it; check the name and HF_TOKEN{_is_folder(repository)}"
+        ) from None
     except RevisionNotFoundError:
         raise UserError(f"{repository}: {_no_revision(revision, locked_commit)}") from None
     except (HfHubHTTPError, TransportError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{repository}: could not be fetched ({reason}); run `snakemake stage` again") from None
+        raise UserError(
+            f"{repository}: could not be fetched ({reason}); run `snakemake stage` again{_is_folder(repository)}"
+        ) from None
     _remove_stale_files(folder, names)
     return {
         "repository": repository,
@@ -128,6 +132,11 @@ def _remove_stale_files(folder: Path, names: Iterable[str]) -> None:
         if path.is_file() and name not in keep and (name == WEIGHTS or is_config_file(name)):
             logger.info("%s: not in this commit, removed", path)
             path.unlink()
+
+
+def _is_folder(repository: str) -> str:
+    """Return a hint if the name is also that of a local folder, which the user may have meant."""
+    return ", or give the local folder of this name as `path`, not as `hub`" if Path(repository).is_dir() else ""
 
 
 def _no_revision(revision: str, locked_commit: str | None) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from espalier.config.base import REPOSITORY_PATTERN
 from espalier.config.data import HUB, SANDBOX, TextSource
 from espalier.config.literature import SHIPPED, read_literature
 from espalier.config.models import ModelEntry, SandboxModel
@@ -84,8 +86,18 @@ def folder_problems(model: ModelEntry, manifest: str) -> list[str]:
     except IncompleteConfigError:
         return []  # `check_model` fills in the defaults of transformers, which takes too long here
     except UserError as error:
-        return [f"model {model.name!r}: {error}"]
+        return [f"model {model.name!r}: {error}{_folder_hint(model.path)}"]
     return []
+
+
+def _folder_hint(path: str) -> str:
+    """Return a hint for a folder that does not exist, if its path suggests one."""
+    if Path(path).is_dir():
+        return ""
+    if path.startswith("~"):
+        return "; `~` is not expanded"
+    is_repository = re.match(REPOSITORY_PATTERN, path) and not Path(path).parent.is_dir()
+    return f" (`hub: {path}`)" if is_repository else ""
 
 
 def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:

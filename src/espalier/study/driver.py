@@ -22,14 +22,14 @@ from espalier.study.sweep import ALLOW_MISSING
 logger = logging.getLogger("snakemake.logging")
 
 
-PARTIAL_REPORTS, INFERENCE = "partial_reports", "inference"
-"""Targets that change the checks: the first allows missing results, the second requires the section `inference`."""
+PARTIAL_REPORTS, INFERENCE, RECOVERED = "partial_reports", "inference", "recovered"
+"""Targets that change the checks: the first allows missing results, the others require a section of the config."""
 
 
 def requested_targets(
     parser: argparse.ArgumentParser, arguments: Sequence[str], rule_name: Callable[[str], str | None]
 ) -> set[str]:
-    """Return which of `PARTIAL_REPORTS` and `INFERENCE` the user requests.
+    """Return which of `PARTIAL_REPORTS`, `INFERENCE` and `RECOVERED` the user requests.
 
     Snakemake sets its targets only after it has read the Snakefile. So Snakemake's own parser parses the command line
     a second time here. It never mistakes the value of an option for a target.
@@ -41,7 +41,7 @@ def requested_targets(
             rule is not imported.
     """
     given = command_line_targets(parser, arguments)
-    return {target for target in (PARTIAL_REPORTS, INFERENCE) if rule_name(target) in given}
+    return {target for target in (PARTIAL_REPORTS, INFERENCE, RECOVERED) if rule_name(target) in given}
 
 
 def requests_only_files(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> bool:
@@ -95,8 +95,10 @@ def open_study(
         lookups = Study(study, Path(__file__).resolve().parents[1])
         warnings = _check_in_driver(study, lookups, targets) if is_driver else []
     except UserError as error:
-        lines = "\n".join(f"  {line}" for line in str(error).splitlines())
-        raise SystemExit(f"The config has problems:\n{lines}") from None
+        lines = [f"  {line}" for line in str(error).splitlines()]
+        if not Path("Snakefile").exists() and any("no such" in line for line in lines):
+            lines.append(f"  (Relative paths start in the folder where Snakemake runs, {Path.cwd()}.)")
+        raise SystemExit("\n".join(["The config has problems:", *lines])) from None
     except OSError as error:  # such as a path that is too long for the file system
         raise SystemExit(
             f"The config names a path that cannot be read: {str(error.filename)[:200]}: {error.strerror}"
@@ -182,7 +184,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
     problems += literature_problems(study)
     problems += lookups.exports.problems()
     problems += lookups.inference.problems(is_target=INFERENCE in targets)
-    problems += lookups.recovered.problems()
+    problems += lookups.recovered.problems(is_target=RECOVERED in targets)
     if problems:
         raise UserError("\n".join([*problems, *warnings]))
     return [f"{line}; the other models go on without it" for line in warnings]

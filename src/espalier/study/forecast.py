@@ -130,7 +130,7 @@ def format_forecast(
     left = [line for line in lines if line.n_left]
     if not left:
         n_done = sum(line.n_done for line in lines)
-        return f"nothing is left: all {n_done} jobs have results; what is stale, `snakemake -n` says"
+        return f"nothing is left: all {n_done} jobs have results (`snakemake -n` also lists stale ones)"
     unknown = [line for line in left if line.seconds_left is None]
     gpu_seconds = sum(line.gpu_seconds_left or 0 for line in left)
     cpu_seconds = sum(line.seconds_left or 0 for line in left if not line.gpu_seconds_left)

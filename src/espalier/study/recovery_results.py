@@ -103,8 +103,15 @@ class RecoveryResults:
         """Return the names of a model's recovered experiments; `best` if the best is not determined yet."""
         return [name or BEST for name in sorted(self._names(model, None))] if model in self._models else []
 
-    def problems(self) -> list[str]:
-        """Return one line for each configured experiment that no model has."""
+    def problems(self, *, is_target: bool) -> list[str]:
+        """Return one line for each configured experiment that no model has, and for the target without its section.
+
+        Args:
+            is_target: Whether the user requests the target `recovered`.
+        """
+        if self._config.recovery is None:
+            unset = "recovery: the target `recovered` needs this section of the config; give `recovery: {}`"
+            return [unset] if is_target else []
         if not self._models:
             return []
         known = list(dict.fromkeys(e.name for model in self._models for e in self._sweep.experiments_of_model(model)))

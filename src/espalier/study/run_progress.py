@@ -51,20 +51,23 @@ class RunProgress:
     _shown: float = 0.0
 
     def start(self, job: int, rule: str, wildcards: Mapping[str, Any], now: float) -> None:
-        """Record that a job began."""
+        """Record that a job began. Counts at the start of a run leave out the jobs that a checkpoint adds."""
+        n_running = sum(self.names[other][0] == rule for other in self.started)
+        self.left[rule] = max(self.left[rule], n_running + 1)
         self.started[job] = now
         self.names[job] = (rule, " ".join([rule, *map(str, wildcards.values())]))
 
-    def end(self, job: int, now: float, *, failed: bool = False) -> None:
-        """Record that a job ended. A job that was not recorded at its start is ignored, such as a target."""
+    def end(self, job: int, now: float, *, failed: bool = False) -> bool:
+        """Record that a job ended, and return True. A job that did not begin is ignored, such as a target."""
         if (began := self.started.pop(job, None)) is None:
-            return
+            return False
         rule, name = self.names[job]
         self.left[rule] -= 1
         if failed:
             self.failed.append(name)
         else:
             self.seconds[rule].append(now - began)
+        return True
 
     @property
     def n_ended(self) -> int:
@@ -152,13 +155,10 @@ class ProgressHandler(logging.Handler):
             if record.rule_name not in self._targets:
                 run.start(record.jobid, record.rule_name, record.wildcards, now)
             return
-        run.end(record.job_id if event == "JOB_FINISHED" else record.jobid, now, failed=event == "JOB_ERROR")
-        is_last = not +run.left
-        if run.n_ended and (now - self._last >= INTERVAL_S or is_last):
+        is_job = run.end(record.job_id if event == "JOB_FINISHED" else record.jobid, now, failed=event == "JOB_ERROR")
+        if is_job and (now - self._last >= INTERVAL_S or not +run.left):
             self._last = now
             self._show(run.line(now))
-            if is_last:
-                self._run = None
 
 
 def show_progress(targets: frozenset[str]) -> None:

@@ -39,16 +39,20 @@ def list_targets_first(workflow: Any) -> None:
 
 
 def check_targets(requested: Collection[str], rules: Iterable[Any]) -> None:
-    """Reject a requested rule that needs wildcards or does not exist.
+    """Reject a requested rule that needs wildcards or does not exist, and a config file in place of a target.
 
     Args:
-        requested: Targets on the command line. Those that look like files are not checked.
+        requested: Targets on the command line. Those that look like other files are not checked.
         rules: Rules of the workflow, as Snakemake has them.
 
     Raises:
         SystemExit: With one line for the first such target.
     """
     rules = list(rules)
+    outputs = {str(file) for rule in rules for file in rule.output}
+    for name in requested:
+        if name.endswith((".yaml", ".yml")) and name not in outputs:
+            raise SystemExit(f"{name}: is a config file, not a target; give it after --configfile")
     targets = sorted(rule.name for rule in rules if _is_target(rule))
     needs_wildcards = {rule.name: rule.has_wildcards() for rule in rules}
     for name in requested:

@@ -361,7 +361,7 @@ def test_models_with_different_protocols_are_not_compared() -> None:
 
 def test_models_that_cannot_be_compared_have_a_reason() -> None:
     twice = [row("x-1", 0.5), row("x-2", 0.6)]
-    assert compare_pair(twice, [row("x-1", 0.6)], "a", "a")["reason"] == "a setting is there twice"
+    assert compare_pair(twice, [row("x-1", 0.6)], "a", "a")["reason"] == "a setting occurs twice"
     of = rows_of(table(row("x-1", 0.5)), "M", protocol="a")
     endless = dataclasses.replace(of, experiments=of.experiments.assign(acc_mean=math.inf))
     assert compare_base_and_instruct(of, endless, 0.5, {})["reason"] == "the accuracy is not finite"

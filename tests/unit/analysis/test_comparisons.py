@@ -168,7 +168,7 @@ def test_all_pairs_that_are_not_told_apart_share_a_sentence() -> None:
     ]
     turned = [dict(rows[0], difference=0.2)]
     assert [english(one) for one in turning_messages([(0.5, rows), (0.35, turned)])] == [
-        "The order of a and b turns with the ratio: a is better at 35%, b at 50%."
+        "The order of a and b depends on the ratio: a is better at 35%, b at 50%."
     ]
     assert turning_messages([(0.5, rows), (0.35, rows)]) == []
 
@@ -181,8 +181,8 @@ def test_lengths_and_samples_whose_order_turns_have_a_sentence_of_their_own() ->
     high = [at("taylor_seq_len", "64", "16", 0.016), at("taylor_num_samples", "128", "32", -0.01)]
     low = [at("taylor_seq_len", "64", "16", -0.01), at("taylor_num_samples", "128", "32", 0.02)]
     assert [english(one) for one in turning_messages([(0.5, high), (0.35, low)])] == [
-        "The order of sequence lengths turns with the ratio: 64 tokens are better at 50%, 16 at 35%.",
-        "The order of numbers of samples turns with the ratio: 128 are better at 35%, 32 at 50%.",
+        "The order of sequence lengths depends on the ratio: 64 tokens are better at 50%, 16 at 35%.",
+        "The order of numbers of samples depends on the ratio: 128 are better at 35%, 32 at 50%.",
     ]
     open_low = [at("taylor_seq_len", "64", "16", -0.001)]
     assert turning_messages([(0.5, high), (0.35, open_low)]) == []
@@ -201,7 +201,7 @@ def test_the_overview_has_the_settings_of_every_ratio() -> None:
     ]
     analysis = analyse_model(table(*rows), "M", headline_ratio=None, evidence=evidence(names=accuracy))
     supported = overview(Texts(), analysis).supported
-    assert supported[0].startswith("The order of sequence lengths turns with the ratio: 64 tokens are better at 50%")
+    assert supported[0].startswith("The order of sequence lengths depends on the ratio: 64 tokens are better at 50%")
     assert any(line.startswith("Pruning ratio 50%: Sequences of 64 tokens keep 12.5 points") for line in supported)
     assert any(line.startswith("Pruning ratio 20%: Sequences of 16 tokens keep 12.5 points") for line in supported)
 
@@ -527,7 +527,7 @@ def test_one_model_and_different_documents_say_why_nothing_is_compared() -> None
     found = cross_overview(texts, alone)
     assert any("Method x keeps 11.2 points more than y (" in line for line in found.supported)
     assert any("Method y is not shown to be better" in line for line in found.open_questions)
-    assert "Nothing beyond the values themselves" not in cross_model_text(alone)
+    assert "No difference is shown" not in cross_model_text(alone)
     assert "Method x keeps 11.2 points more than y (" in cross_headline(texts, alone)
     frames = pd.concat([experiments(), experiments(model="N")])
     other = evidence().draws

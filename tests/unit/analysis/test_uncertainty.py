@@ -255,7 +255,9 @@ def test_the_report_of_a_race_says_on_how_many_documents_experiments_are_compare
     assert text.count("On 40 of 80 documents, which all experiments answered in the race.") == 7
     assert "means over the settings of each method. On 40 of 80 documents" in text
     assert "the 40 of 80 documents that all of them answered (a 20, b 20)" in text
-    assert "Which experiments cannot be told from the best is not known: the race kept only the best." in text
+    assert (
+        "It is not known which experiments cannot be told from the best, because the race kept only the best." in text
+    )
     assert "The best experiment and its comparison with the unpruned model rest on all documents." in text
 
 

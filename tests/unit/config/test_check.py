@@ -41,6 +41,8 @@ def test_json_is_read_as_well(tmp_path: Path) -> None:
         ("", "c.yaml: holds no keys at its top"),
         ("- a", "c.yaml: holds no keys at its top"),
         ("a: [", "c.yaml: is neither JSON nor YAML .*; correct it"),
+        ("a: 1\n\tb: 2", r"c.yaml: is neither JSON nor YAML \(line 2: .*; YAML is indented with spaces, not"),
+        ('a: "b\nc: 1\n', r"c.yaml: is neither JSON nor YAML \(lines 1 to 3: .*quoted scalar.*\); correct it"),
         ("a: \x07", "c.yaml: is neither JSON nor YAML .*; correct it"),
         ("a: 2024-13-45", r"c.yaml: is neither JSON nor YAML \(month must be in 1..12\); correct it"),
         ("a: !!python/object:os.system {}", "c.yaml: is neither JSON nor YAML .*could not determine a constructor"),

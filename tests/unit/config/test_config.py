@@ -63,7 +63,7 @@ BAD = [
     ({"models": [{**MODEL, "name": "cross_model"}]}, "models[0]: name 'cross_model' is the folder of"),
     ({"models": [{**MODEL, "hub": "a/b"}]}, "models[0]: got path and hub; give exactly one of path, hub, sandbox,"),
     ({"models": [{"name": "A", "family": "B", "kind": "base"}]}, "models[0]: got no source; give exactly one of"),
-    ({"models": [{**MODEL, "kind": "chat"}]}, "models[0].kind: got 'chat'; allowed: base, instruct"),
+    ({"models": [{**MODEL, "kind": "chat"}]}, "models[0].kind: got 'chat'; allowed: base, instruct (did you"),
     ({"models": [{**MODEL, "revision": "main"}]}, "models[0]: revision 'main' given without hub"),
     ({"models": [{"name": "A", "path": "x", "kind": "base"}]}, "models[0].family: missing. Family in reports"),
     ({"study": "a b"}, "study: got 'a b'; allowed: letters, digits"),
@@ -74,7 +74,17 @@ BAD = [
      "methods[0]: got 'taylor'; allowed: a mapping of keys to values (did you mean 'grid.methods'?)"),
     ({"grid": {"pruning_ratio": [50]}}, "grid.pruning_ratio[0]: got 50; allowed: less than 1 (did you mean 0.5?)"),
     ({"grid": 3}, "grid: got 3; allowed: a mapping of keys to values"),
-    ({"grid": {"pruning_ratio": 0.2}}, "grid.pruning_ratio: got 0.2; allowed: a list"),
+    ({"grid": {"pruning_ratio": 0.2}}, "grid.pruning_ratio: got 0.2; allowed: a list (did you mean [0.2]?)"),
+    ({"grid": {"pruning_ratio": ["15%"]}}, "grid.pruning_ratio[0]: got '15%'; allowed: a number (did you mean 0.15?)"),
+    ({"evaluation": {"tasks": "piqa, boolq"}},
+     "evaluation.tasks: got 'piqa, boolq'; allowed: a list (did you mean [piqa, boolq]?)"),
+    ({"models": {"A": {"kind": "base"}}},
+     "models: got {'A': {'kind': 'base'}}; allowed: a list; begin each entry with a dash: - {...}"),
+    ({"study": 2026}, "study: got 2026; allowed: a text (did you mean '2026', with quotes?)"),
+    ({"evaluation": {"limit": "None"}},
+     "evaluation.limit: got 'None'; allowed: a whole number or null (did you mean null?)"),
+    ({"evaluation": {"racing": True}},
+     "evaluation.racing: got True; allowed: a mapping of keys to values or null (did you mean {}, which takes all "),
     ({"grid": {"pruning_ratio": [1.5]}}, "grid.pruning_ratio[0]: got 1.5; allowed: less than 1"),
     ({"grid": {"pruning_ratio": [0.2, 0.2]}}, "grid.pruning_ratio: 0.2 is listed twice; list each value once"),
     ({"grid": {"pruning_ratio": [float("nan")]}}, "grid.pruning_ratio[0]: got nan; allowed: a finite number"),
@@ -118,7 +128,9 @@ BAD = [
     ({"methods": [DEPTH, {"name": "u", "allocation": "uniform"}], "grid": {"methods": ["depth", "u"]},
       "selection": {"stock_shape": True}},
      "methods[1]: 'u' gives layers different shapes, which selection.stock_shape forbids; set allocation: same_shape"),
-    ({"evaluation": {"device": "gpu"}}, "evaluation.device: got 'gpu'; allowed: auto, cpu, cuda"),
+    ({"evaluation": {"device": "gpu"}}, "evaluation.device: got 'gpu'; allowed: auto, cpu, cuda (did you mean 'cuda"),
+    ({"evaluation": {"dtype": "fp16"}},
+     "evaluation.dtype: got 'fp16'; allowed: auto, float32, bfloat16, float16 (did you mean 'float16'?)"),
     ({"evaluation": {"tasks": ["piqa", "piqa"]}}, "evaluation.tasks: 'piqa' is listed twice"),
     ({"evaluation": {"tasks": ["piqa", {"name": "piqa", "num_fewshot": 5}]}},
      "evaluation.tasks: 'piqa' is listed twice"),
@@ -247,6 +259,14 @@ def test_an_empty_config_says_so() -> None:
         load_study({})
 
 
+def test_a_joiner_without_double_quotes_is_doubtful() -> None:
+    r"""YAML reads `joiner: \n` as a backslash and an n."""
+    texts = [{"name": name, "dataset": "t.jsonl", "joiner": joiner} for name, joiner in (("a", "\n"), ("b", r"\n\n"))]
+    (line,) = load_study(with_changes(evaluation={"perplexity": {"texts": texts}})).warnings()
+    assert line.startswith("evaluation.perplexity.texts[1].joiner: got '\\\\n\\\\n', a backslash and a letter; ")
+    assert line.endswith(r'use double quotes, as in joiner: "\n\n"')
+
+
 def test_values_of_the_command_line_are_read_as_json() -> None:
     """Snakemake passes `--config 'evaluation={limit: 5}'` as {"evaluation": {"limit": "5"}}."""
     evaluation = {"limit": "5", "chat_template": "true", "perplexity": {"stride": "64"}}
@@ -255,7 +275,7 @@ def test_values_of_the_command_line_are_read_as_json() -> None:
     assert study.evaluation.perplexity.stride == 64
     assert study.grid.pruning_ratio == (0.25, 0.5)
     assert load_study(with_changes(evaluation={"limit": "null"})).evaluation.limit is None
-    with pytest.raises(UserError, match=r"^evaluation.limit: got '5 apples'; allowed: a whole number$"):
+    with pytest.raises(UserError, match=r"^evaluation.limit: got '5 apples'; allowed: a whole number or null$"):
         load_study(with_changes(evaluation={"limit": "5 apples"}))
 
 

@@ -22,8 +22,11 @@ from espalier.reports.figures.layers import kept_map
 from espalier.reports.figures.model import model_figures
 from espalier.reports.figures.perplexity import without_outliers
 from espalier.reports.figures.sizes import pareto_front
+from espalier.reports.formatting import MISSING
 from espalier.reports.messages import Texts
+from espalier.reports.sections.introduction import headline
 from espalier.reports.study_pages import index_html
+from espalier.reports.text import model_text
 from tests.unit.analysis.test_analysis import missing, row, table
 from tests.unit.analysis.test_uncertainty import analyse_race, evidence, raced
 from tests.unit.analysis.test_uncertainty import experiments as with_documents
@@ -266,6 +269,14 @@ def test_the_index_names_the_ratio_of_each_model_if_their_grids_end_at_different
     assert "50%</td>" not in same
 
 
+def test_the_index_of_one_model_has_the_headline_of_its_page() -> None:
+    frame = table(row("x-1", 0.7, model="B"), row("baseline", 0.8, model="B"))
+    analysis = analyse_model(frame, "B", headline_ratio=None)
+    page = index_html(analyse_study(frame), [analysis])
+    assert f'<p class="headline">{headline(Texts(), analysis)}</p>' in page
+    assert "x-1 keeps most: 87.5% of the accuracy of the unpruned model" in page
+
+
 def test_a_user_changes_the_style(tmp_path: Path) -> None:
     style = tmp_path / "paper.mplstyle"
     style.write_text("figure.figsize: 2.5, 2\nxtick.labelsize: 9\n", encoding="utf-8")
@@ -320,6 +331,19 @@ def test_the_figure_of_a_race_shows_where_each_experiment_stopped() -> None:
     assert "stopped" in drawn
 
 
+def test_a_page_speaks_of_the_set_only_if_there_is_one() -> None:
+    of_set = Texts()("certainty.about")
+    assert of_set not in model_text(analyse_race("best")[1])
+    assert of_set in model_text(analyse_race("set")[1])
+
+
+def test_one_experiment_has_no_standard_deviation() -> None:
+    text = model_text(analyse_model(table(row("x-1", 0.5), row("y-1", 0.7), row("y-2", 0.6)), "M", headline_ratio=None))
+    (of_x,) = re.findall(r"^x +0\.5000 +(\S+) +0\.5000", text, re.MULTILINE)
+    (of_y,) = re.findall(r"^y +0\.6500 +(\S+) +0\.6000", text, re.MULTILINE)
+    assert (of_x, of_y) == (MISSING, "0.0500")
+
+
 def test_after_a_race_figures_of_all_experiments_show_the_documents_that_all_answered() -> None:
     _, figures = raced_figures()
     label = "On 40 of 80 documents, which all experiments answered in the race."
@@ -330,7 +354,7 @@ def test_after_a_race_figures_of_all_experiments_show_the_documents_that_all_ans
     assert shown == {"baseline": pytest.approx(0.9), "x-1": 0.5, "x-2": 0.5, "y-1": 0.0, "random-1": 0.0}
     # Single experiments are ranked on all documents, so the stopped one is not there, and nothing is in a set.
     intervals = figures["intervals"]
-    assert "race." not in intervals.caption
+    assert intervals.caption == intervals.alt == "All experiments by accuracy, with 95% intervals."
     assert {one["experiment"] for one in intervals.rows} == {"baseline", "x-2", "y-1", "random-1"}
     drawn = " ".join(render(intervals)[0].itertext())
     assert "answered all documents" in drawn

@@ -205,7 +205,11 @@ def test_bin_only_repositories_are_refused_before_anything_is_fetched(hub: Loopb
 
 def test_a_hub_that_is_away_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "HfApi", partial(staging.HfApi, endpoint="http://127.0.0.1:9"))
-    with pytest.raises(UserError, match=r"owner/tiny: could not be fetched \(.*\); run `snakemake stage` again"):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"owner/tiny: could not be fetched \(.*\); run `snakemake stage` again$"):
+        staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
+    (tmp_path / "owner/tiny").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"again, or give the local folder of this name as `path`, not as `hub`$"):
         staging.stage_model("owner/tiny", "main", tmp_path / "cache", None)
 
 

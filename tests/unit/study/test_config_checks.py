@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from espalier.config import load_study
+from espalier.config.models import ModelEntry
 from espalier.files import read_json, write_json
 from espalier.models.folder import inspect_folder
 from espalier.study.config_checks import (
@@ -124,6 +125,35 @@ def test_a_folder_that_cannot_be_pruned_is_refused_until_it_was_checked(model_fo
     assert "no such model folder" in folder_problems(model, str(manifest))[0]
     manifest.touch()
     assert folder_problems(model, str(manifest)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "end"),
+    [
+        ("Qwen/Qwen2.5-7B", "or a hub repository (`hub: Qwen/Qwen2.5-7B`)"),
+        ("~/models/A", "or a hub repository; `~` is not expanded"),
+        ("here/A", "or a hub repository"),
+        ("A", "or a hub repository"),
+    ],
+)
+def test_a_missing_model_folder_gets_a_hint(
+    path: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    model = ModelEntry(name="A", family="Llama", kind="base", path=path)
+    (line,) = folder_problems(model, "absent.json")
+    assert line.endswith(end)
+
+
+def test_a_run_in_another_folder_is_told_where_paths_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = [{"name": "A", "family": "Llama", "kind": "base", "path": "absent"}]
+    with pytest.raises(SystemExit, match=rf"paths start in the folder where Snakemake runs, {tmp_path}"):
+        open_study(study(models=models), is_driver=True)
+    (tmp_path / "Snakefile").touch()
+    with pytest.raises(SystemExit, match=r"a hub repository$"):
+        open_study(study(models=models), is_driver=True)
 
 
 def test_a_checked_folder_that_is_gone_does_not_turn_other_problems_into_errors(

@@ -178,6 +178,7 @@ def test_the_target_of_one_study_lets_no_other_lack_results(monkeypatch: pytest.
 COMMANDS = [
     (["partial_reports"], ["partial_reports"]),
     (["-n", "--cores", "1", "inference", "partial_reports"], ["inference", "partial_reports"]),
+    (["recovered", "reports"], ["recovered"]),
     (["--configfile", "x.yaml", "--", "partial_reports"], ["partial_reports"]),
     (["--directory", "partial_reports"], []),
     (["all", "--until", "inference"], []),

@@ -78,6 +78,21 @@ def test_a_line_every_few_seconds() -> None:
     assert lines[1] == "100%, 3 of 3 jobs, 1 failed"
 
 
+def test_jobs_after_a_checkpoint_are_counted() -> None:
+    """Snakemake counts the jobs that a checkpoint adds only after it has run."""
+    lines: list[str] = []
+    clock = Clock()
+    handler = ProgressHandler(lines.append, frozenset({"all"}), clock)
+    handler.emit(event("RUN_INFO", stats={"choose": 1, "plan": 1, "total": 2}))
+    for job, rule in enumerate(("plan", "choose", "recover", "recover")):
+        handler.emit(event("JOB_INFO", jobid=job, rule_name=rule, wildcards={}))
+        clock.now += 6.0
+        handler.emit(event("JOB_FINISHED", job_id=job))
+    assert [line.split(", about")[0].split("%, ")[1] for line in lines] == [
+        "1 of 2 jobs", "2 of 2 jobs", "3 of 3 jobs", "4 of 4 jobs",
+    ]  # fmt: skip
+
+
 def test_lines_of_single_jobs_are_replaced() -> None:
     logger = logging.getLogger("snakemake.logging")
     terminal = logging.StreamHandler()

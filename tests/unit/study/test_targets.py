@@ -11,7 +11,7 @@ def rule(name: str, *, output: bool = False, norun: bool = False) -> SimpleNames
     return SimpleNamespace(
         name=name,
         docstring=f"Text of {name}.",
-        output=["f"] if output else [],
+        output=["f", "cache/lock.yaml"] if output else [],
         norun=norun,
         has_wildcards=lambda: output,
     )
@@ -25,6 +25,7 @@ RULES = [rule("plans", norun=True), rule("analyse", output=True), rule("plan", o
     [
         ("plan", "plan: makes files of single models or experiments; did you mean 'plans'\\?"),
         ("forecas", "forecas: is no target; did you mean 'forecast'\\?"),
+        ("my_study.yaml", "my_study.yaml: is a config file, not a target; give it after --configfile"),
         ("xyz", "xyz: is no target; targets are forecast, plans"),
     ],
 )
@@ -34,7 +35,7 @@ def test_mistaken_targets(target: str, line: str) -> None:
 
 
 def test_files_and_targets_are_accepted() -> None:
-    check_targets(["plans", "forecast", "results/s/x.json", "x.json"], RULES)
+    check_targets(["plans", "forecast", "results/s/x.json", "x.json", "cache/lock.yaml"], RULES)
 
 
 def test_targets_are_listed_first(capsys: pytest.CaptureFixture[str]) -> None:

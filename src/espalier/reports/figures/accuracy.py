@@ -14,7 +14,7 @@ from espalier.reports.figures.drawing import (
     Figure,
     Style,
     empty_figure,
-    limits,
+    limit_x,
     line_handle,
     method_styles,
     name_axis,
@@ -52,7 +52,7 @@ def accuracy_by_method(texts: Texts, content: Content, rows: list[Row]) -> Figur
             mean = content["methods"][method]["mean"]
             axes.plot([mean, mean], [place - 0.4, place + 0.4], color=INK, linewidth=1.2)
         draw_unpruned(drawing, content)
-        axes.set_xlim(limits(shown_values(content, rows)))
+        limit_x(axes, shown_values(content, rows))
         axes.set_xlabel(texts("f.acc_axis"))
         means = line_handle(texts("f.method_mean"), color=INK, linewidth=1.2)
         drawing.legend_of([means, *_unpruned_handle(texts, content)])
@@ -68,7 +68,8 @@ def accuracy_by_method(texts: Texts, content: Content, rows: list[Row]) -> Figur
 
 def intervals(texts: Texts, content: Content, rows: list[Row]) -> Figure:
     """Rank all experiments by accuracy with intervals. Filled points cannot be distinguished from the best."""
-    name, caption = "intervals", texts("f.intervals")
+    in_set = content["uncertainty"]["set"]
+    name, caption = "intervals", texts("f.intervals") if in_set else texts("f.intervals.no_set")
     if not rows:
         return empty_figure(name, caption, texts("f.none"))
     styles = {
@@ -94,7 +95,7 @@ def intervals(texts: Texts, content: Content, rows: list[Row]) -> Figure:
             tip = f"{describe(texts, row)}\n{title_of(row)}"
             drawing.point(axes, row["acc"], place, style, tip, markersize=4, **style.properties)
         draw_unpruned(drawing, content)
-        axes.set_xlim(limits(shown_values(content, rows)))
+        limit_x(axes, shown_values(content, rows))
         axes.set_xlabel(texts("f.acc_axis"))
         shown = {title_of(row) for row in rows}
         drawing.legend_of(
@@ -109,10 +110,11 @@ def intervals(texts: Texts, content: Content, rows: list[Row]) -> Figure:
         )
         return drawing
 
-    in_set = content["uncertainty"]["set"]
     best = content["best"]["experiment"] if content["best"] else MISSING
-    alt = texts(
-        "f.intervals.alt", n=len(rows), members=in_set["n_simultaneous_members"] if in_set else MISSING, best=best
+    alt = (
+        texts("f.intervals.alt", n=len(rows), members=in_set["n_simultaneous_members"], best=best)
+        if in_set
+        else caption
     )
     return Figure(name, caption, alt, accuracy_table(content, rows), draw)
 

@@ -14,7 +14,7 @@ from espalier.reports.figures.drawing import (
     Figure,
     Style,
     empty_figure,
-    limits,
+    limit_x,
     line_handle,
     method_styles,
     name_axis,
@@ -140,7 +140,7 @@ def _best_vs_baseline(texts: Texts, content: Content, methods: Mapping[str, Cont
             drawing.point(axes, row["acc_mean"], place, styles[row["method"]], tip)
         axes.set_xlabel(texts("f.acc_axis"))
         columns = ("acc_mean", "acc_mean_low", "acc_mean_high", "unpruned")
-        axes.set_xlim(limits([row[key] for row in table for key in columns if row[key] is not None]))
+        limit_x(axes, [row[key] for row in table for key in columns if row[key] is not None])
         drawing.legend(styles | {texts("unpruned"): open_circle})
         return drawing
 

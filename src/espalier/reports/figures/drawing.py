@@ -189,6 +189,12 @@ def limits(values: Collection[float], lowest: float = 0, highest: float = 1) -> 
     return max(lowest, min(values) - margin), min(highest, max(values) + margin)
 
 
+def limit_x(axes: Axes, values: Collection[float]) -> None:
+    """Fit the horizontal axis to fractions, with at most seven ticks, whose labels then do not touch."""
+    axes.set_xlim(limits(values))
+    axes.locator_params(axis="x", nbins=6)
+
+
 def percent_axis(axis: Axis, ticks: Iterable[float] = ()) -> None:
     """Label an axis of fractions in percent, with as few digits as the ticks need.
 

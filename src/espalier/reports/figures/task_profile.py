@@ -10,7 +10,7 @@ from espalier.reports.figures.drawing import (
     Figure,
     Style,
     empty_figure,
-    limits,
+    limit_x,
     method_styles,
     name_axis,
 )
@@ -48,7 +48,7 @@ def task_profile(texts: Texts, content: Content, rows: list[Row]) -> Figure:
             style = styles[row["method"]]
             tip = f"{row['task']}, {row['experiment']}\n{texts('acc')} {format_fixed(row['acc'])}"
             drawing.point(axes, row["acc"], place, style, tip, **({"markersize": 4} | dict(style.properties)))
-        axes.set_xlim(limits([row[key] for row in table for key in ("acc", "low", "high") if row[key] is not None]))
+        limit_x(axes, [row[key] for row in table for key in ("acc", "low", "high") if row[key] is not None])
         axes.set_xlabel(texts("f.task_axis"))
         drawing.legend(styles)
         return drawing

@@ -34,9 +34,8 @@ def certainty_section(texts: Texts, content: Content) -> ReportSection:
     header = [texts(code) for code in ("experiment", "acc_mean", "ci", "kept", "kept_ci", "in_set")]
     intervals = [texts.message(message) for message in statements["intervals"]]
     table = Table(header, rows, (0, 5))
-    return ReportSection(
-        texts("s.certainty"), sentences, [table], [texts("certainty.about"), *intervals], ["intervals"]
-    )
+    about_set = [texts("certainty.about")] if uncertainty["set"] else []
+    return ReportSection(texts("s.certainty"), sentences, [table], [*about_set, *intervals], ["intervals"])
 
 
 def variation_section(texts: Texts, content: Content) -> ReportSection:

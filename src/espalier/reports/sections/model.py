@@ -68,7 +68,9 @@ def _methods_section(texts: Texts, content: Content) -> ReportSection:
     rows = [
         [
             texts("control", name=name) if method["control"] else name,
-            *(format_fixed(method[key]) for key in ("mean", "std", "min", "max")),
+            format_fixed(method["mean"]),
+            _format_sd(method),
+            *(format_fixed(method[key]) for key in ("min", "max")),
             str(method["n"]),
             format_interval(texts, means.get(name, {}).get("interval")),
         ]
@@ -86,6 +88,11 @@ def _methods_section(texts: Texts, content: Content) -> ReportSection:
     return ReportSection(
         texts("s.methods"), tables=[Table(header, rows)], remarks=remarks, figures=["accuracy_by_method"]
     )
+
+
+def _format_sd(group: Content) -> str:
+    """Return the standard deviation of a group of experiments; a single one has none."""
+    return format_fixed(group["std"]) if group["n"] > 1 else MISSING
 
 
 def _achieved_remarks(texts: Texts, methods: Content) -> list[str]:
@@ -114,9 +121,7 @@ def _settings_section(texts: Texts, content: Content) -> ReportSection:
         if not groups:
             remarks.append(texts("settings.none", axis=texts(f"axis.{axis}")))
             continue
-        rows = [
-            [value, format_fixed(one["mean"]), format_fixed(one["std"]), str(one["n"])] for value, one in groups.items()
-        ]
+        rows = [[value, format_fixed(one["mean"]), _format_sd(one), str(one["n"])] for value, one in groups.items()]
         header = [texts(f"settings.column.{axis}"), *(texts(code) for code in ("acc_mean", "sd", "n"))]
         tables.append(Table(header, rows, (), texts(f"settings.{axis}")))
         best = max(groups, key=lambda value: groups[value]["mean"])
