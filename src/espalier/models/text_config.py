@@ -8,7 +8,9 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from espalier.errors import UserError
+from espalier.models.architecture import OUTPUT_EMBEDDINGS
 from espalier.models.config_file import read_config
+from espalier.models.folder import read_headers
 from espalier.models.wrappers import Wrapper, find_wrapper, read_text_config
 
 # Keys of rotary parameters for the three sections of positions, which are equal for text, and the old name of
@@ -53,10 +55,14 @@ def load_config(folder: str | Path, *, trust_remote_code: bool = False) -> Pretr
     if wrapper is None:
         own = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
         return use_plain_outputs(own)
-    read_text_config(folder)  # checks its values
+    section = read_text_config(folder)  # checks its values
     whole = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     text: PretrainedConfig = whole.text_config
-    text.tie_word_embeddings = whole.tie_word_embeddings
+    text.tie_word_embeddings = bool(whole.tie_word_embeddings)
+    if section["tie_word_embeddings"] and OUTPUT_EMBEDDINGS not in read_headers(folder):
+        # Version 4 of transformers may say so in the part for the text model only, where version 5 does not look. The
+        # head would be random.
+        text.tie_word_embeddings = True
     text.dtype = whole.dtype or text.dtype
     if wrapper.text_type:
         text = _as_text_class(text, wrapper.text_type)

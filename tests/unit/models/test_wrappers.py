@@ -116,6 +116,33 @@ def test_tied_embeddings(name: str, save: Save, tokens: torch.Tensor) -> None:
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
+@pytest.mark.parametrize("name", TEXT_CLASSES)
+def test_embeddings_that_only_the_text_part_of_the_config_ties(name: str, save: Save, tokens: torch.Tensor) -> None:
+    wrapper = random_wrapper(name, tied=True)
+    folder = save(wrapper)
+    config = read_json(folder / "config.json")
+    section = config["text_config"] | {"tie_word_embeddings": True}
+    write_json(folder / "config.json", config | {"tie_word_embeddings": False, "text_config": section})
+    model = text_model(folder)
+    assert torch.equal(logits(model, tokens), logits(wrapper, tokens))
+    manifest = make_manifest("A", folder, trust_remote_code=False, commit=None)
+    assert manifest["n_params"] == model.num_parameters() == N_TIED + MORE_PARAMS.get(name, 0)
+    assert manifest["config"]["tie_word_embeddings"] is True
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "smolvlm"])
+def test_a_head_of_its_own_that_the_text_part_of_the_config_ties(name: str, save: Save, tokens: torch.Tensor) -> None:
+    wrapper = random_wrapper(name, tied=False)
+    folder = save(wrapper)
+    config = read_json(folder / "config.json")
+    section = config["text_config"] | {"tie_word_embeddings": True}
+    write_json(folder / "config.json", config | {"text_config": section})
+    model = text_model(folder)
+    assert torch.equal(logits(model, tokens), logits(wrapper, tokens))
+    manifest = make_manifest("A", folder, trust_remote_code=False, commit=None)
+    assert manifest["n_params"] == model.num_parameters()
+
+
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 8}
 LINEAR = {
     "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
