@@ -126,7 +126,9 @@ def test_no_section_no_jobs(snakemake: Run, tmp_path: Path, recovering: dict[str
     write(tmp_path, recovering)
     rules = job_counts(run(snakemake, tmp_path, "-n", "all"))
     assert not [rule for rule in rules if "recover" in rule]
-    assert job_counts(run(snakemake, tmp_path, "-n", "recovered")) == {"recovered": 1, "total": 1}
+    printed = run(snakemake, tmp_path, "-n", "recovered")
+    assert job_counts(printed) == {"recovered": 1, "total": 1}
+    assert "warning: recovery: the config has no such section, so nothing is recovered; give `recovery: {}`" in printed
 
 
 def test_unknown_names_are_refused_before_anything_runs(

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, load_dataset
-from httpx2 import TransportError  # the HTTP library of huggingface_hub
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -19,6 +18,7 @@ from espalier.errors import UserError
 from espalier.evaluation.tasks import leaf_tasks, packaged_entries
 from espalier.files import sha256_of, write_parquet
 from espalier.staging.lock import STAGED, locked_dataset
+from espalier.staging.network_errors import NETWORK_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def resolve_commit(repository: str, revision: str, locked: str | None) -> str | 
     except HfHubHTTPError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{repository}@{revision}: could not be found ({reason}); check name and HF_TOKEN") from None
-    except (TransportError, OSError) as error:
+    except NETWORK_ERRORS as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{repository}@{revision}: the hub could not be reached ({reason}); run `snakemake stage` where there is a "

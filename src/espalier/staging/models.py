@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from httpx2 import TransportError  # the HTTP library of huggingface_hub
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import ModelInfo
@@ -19,6 +18,7 @@ from espalier.errors import UserError
 from espalier.files import read_json, sha256_of
 from espalier.models.config_file import CONFIG, INDEX
 from espalier.models.folder import check_config
+from espalier.staging.network_errors import NETWORK_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
         ) from None
     except RevisionNotFoundError:
         raise UserError(f"{repository}: {_no_revision(revision, locked_commit)}") from None
-    except (HfHubHTTPError, TransportError, OSError) as error:
+    except (HfHubHTTPError, *NETWORK_ERRORS) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{repository}: could not be fetched ({reason}); run `snakemake stage` again{_is_folder(repository)}"

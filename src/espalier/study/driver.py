@@ -23,7 +23,7 @@ logger = logging.getLogger("snakemake.logging")
 
 
 PARTIAL_REPORTS, INFERENCE, RECOVERED = "partial_reports", "inference", "recovered"
-"""Targets that change the checks: the first allows missing results, the others require a section of the config."""
+"""Targets that change the checks: the first allows missing results, the others need a section of the config."""
 
 
 def requested_targets(
@@ -105,8 +105,9 @@ def open_study(
         ) from None
     if is_driver:
         # Snakemake's log handler ignores the arguments of a message, so the text is complete here.
-        for line in (f"warning: {line}" for line in [*warnings, *study.warnings(), *lookups.legacy.warnings()]):
-            logger.warning(line)
+        without = lookups.recovered.warnings() if RECOVERED in targets else []
+        for line in [*warnings, *without, *study.warnings(), *lookups.legacy.warnings()]:
+            logger.warning(f"warning: {line}")  # noqa: G004
     return lookups
 
 
@@ -184,7 +185,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
     problems += literature_problems(study)
     problems += lookups.exports.problems()
     problems += lookups.inference.problems(is_target=INFERENCE in targets)
-    problems += lookups.recovered.problems(is_target=RECOVERED in targets)
+    problems += lookups.recovered.problems()
     if problems:
         raise UserError("\n".join([*problems, *warnings]))
     return [f"{line}; the other models go on without it" for line in warnings]

@@ -103,15 +103,8 @@ class RecoveryResults:
         """Return the names of a model's recovered experiments; `best` if the best is not determined yet."""
         return [name or BEST for name in sorted(self._names(model, None))] if model in self._models else []
 
-    def problems(self, *, is_target: bool) -> list[str]:
-        """Return one line for each configured experiment that no model has, and for the target without its section.
-
-        Args:
-            is_target: Whether the user requests the target `recovered`.
-        """
-        if self._config.recovery is None:
-            unset = "recovery: the target `recovered` needs this section of the config; give `recovery: {}`"
-            return [unset] if is_target else []
+    def problems(self) -> list[str]:
+        """Return one line for each configured experiment that no model has."""
         if not self._models:
             return []
         known = list(dict.fromkeys(e.name for model in self._models for e in self._sweep.experiments_of_model(model)))
@@ -119,6 +112,11 @@ class RecoveryResults:
         allowed = f"{BEST}, {ALL}, {', '.join(known[:_SHOWN])}{more}"
         unknown = [name for name in recovery_section(self._config).experiments if name not in {BEST, ALL, *known}]
         return [f"recovery.experiments: got {name!r}; allowed: {allowed}" for name in unknown]
+
+    def warnings(self) -> list[str]:
+        """Return one line if nothing is recovered, for the target `recovered`."""
+        missing = "recovery: the config has no such section, so nothing is recovered; give `recovery: {}`"
+        return [] if self._config.recovery else [missing]
 
     # -- helpers -------------------------------------------------------------------------------------------------
 

@@ -61,9 +61,9 @@ def test_without_the_section_nothing_is_recovered() -> None:
     study = make_study(None)
     assert study.recovered.result_files(Checkpoints())(A) == []
     assert (study.recovered.table, study.recovered.overlap_checks, study.recovered.analysis(A)) == ([], [], [])
-    assert study.recovered.problems(is_target=False) == []
-    unset = "recovery: the target `recovered` needs this section of the config; give `recovery: {}`"
-    assert study.recovered.problems(is_target=True) == [unset]
+    assert study.recovered.problems() == []
+    missing = "recovery: the config has no such section, so nothing is recovered; give `recovery: {}`"
+    assert study.recovered.warnings() == [missing]
     with pytest.raises(UserError, match="recovery: the config has no such section, so nothing is recovered; add it"):
         study.recovery.settings(A)
 
@@ -124,7 +124,7 @@ def test_a_model_with_controls_only_has_no_best_and_stops_no_other() -> None:
 
 def test_unknown_names_are_refused_with_what_is_allowed() -> None:
     study = make_study({"experiments": ["best", "taylor-p20"]})
-    assert study.recovered.problems(is_target=True) == [
+    assert study.recovered.problems() == [
         f"recovery.experiments: got 'taylor-p20'; allowed: best, all, {', '.join(NAMES)}"
     ]
 
