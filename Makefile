@@ -54,10 +54,9 @@ test: $(INSTALLED)
 	$(TEST) --numprocesses=2 -m "not long"
 
 # CI runs this. Without a C++ compiler, the tests that need llama.cpp are skipped; the next run tries to build it again.
-# Three processes on two cores, because those of the cluster wait for Slurm most of the time.
 test-all: $(INSTALLED)
 	@$(MAKE) --no-print-directory llama || echo "llama.cpp could not be built: its tests are skipped"
-	$(TEST) --numprocesses=3
+	$(TEST) --numprocesses=2
 
 llama: $(LLAMA)
 
