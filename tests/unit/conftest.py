@@ -30,7 +30,6 @@ torch.set_num_threads(1)  # for models this small, synchronising threads costs m
 
 # A slow machine is no failure: Hypothesis would give each example 200 ms, except on CI.
 settings.register_profile("default", settings.get_profile("default"), deadline=None)
-settings.load_profile("ci" if "CI" in os.environ else "default")
 # Profile of `make mutation`: counterexamples are not shrunk.
 settings.register_profile("mutation", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 

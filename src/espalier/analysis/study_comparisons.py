@@ -82,9 +82,8 @@ def compare_over_models(
     Returns:
         For each pruning ratio (by its key): the content of `compare_within_model` for all models together (`kept`,
         `differences`, `statements`), `models` (those with valid experiments at the ratio) and `left_out` (models
-        without draws), `groups` with differences and
-        statements of each kind and family, `ranking` of the models, and `base_vs_instruct` with a difference by family,
-        of the same measure.
+        without draws), `groups` with differences and statements of each kind and family, `ranking` of the models, and
+        `base_vs_instruct` with a difference by family, of the same measure.
         If models cannot be compared, all lists are empty, and `reason` and `why` say why.
     """
     used = [model for model in models if draws.get(model.model) is not None]

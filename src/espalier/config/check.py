@@ -1,9 +1,8 @@
 """Check a config file without Snakemake: `python -m espalier.config.check FILE`.
 
-Snakemake loads a config file before any code of this project runs. A syntax error gives
-the same line whatever is wrong. A wrong path, a mapping that holds itself and thousands of levels give a traceback, and
-`__use_yte__` lets Snakemake run Python code in the file. This check only parses the file, and says in one line what is
-wrong and where.
+Snakemake loads a config file before any code of this project runs. Of a syntax error it does not say where it is. A
+wrong path, a mapping that holds itself and thousands of levels give a traceback, and `__use_yte__` lets Snakemake run
+Python code in the file. This check only parses the file, and says in one line what is wrong and where.
 """
 
 from __future__ import annotations

@@ -192,16 +192,13 @@ class StudyConfig(Section):
             for number, text in enumerate(self.evaluation.perplexity.texts)
             if re.search(r"\\[nrt]", text.joiner)
         ]
-        return (
-            not_raced
-            + unquoted
-            + [
-                f"{section}: {source.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
-                for section, _, source in self._used_texts
-                for text in self.evaluation.perplexity.texts
-                if text.dataset != "sandbox" and text.same_dataset(source) and not text.same_text(source)
-            ]
-        )
+        other_splits = [
+            f"{section}: {source.dataset!r} is also the dataset of perplexity text {text.name!r} (another split)"
+            for section, _, source in self._used_texts
+            for text in self.evaluation.perplexity.texts
+            if text.dataset != "sandbox" and text.same_dataset(source) and not text.same_text(source)
+        ]
+        return not_raced + unquoted + other_splits
 
     @property
     def _used_texts(self) -> list[tuple[str, str, TextSource]]:

@@ -130,7 +130,7 @@ def _try_small_copy(folder: str | Path, *, trust_remote_code: bool) -> PreTraine
     else:
         if problem is None:
             return model
-        if own := _forward_problem(_shallow_copy(config, trust_remote_code=trust_remote_code)):
+        if own := _problem_at_own_widths(config, trust_remote_code=trust_remote_code):
             raise UserError(
                 f"{folder}: {type(model).__name__} as config.json describes it cannot read a text "
                 f"({type(own).__name__}: {' '.join(str(own).split())[:150]}); correct config.json, or copy or stage "
@@ -152,14 +152,22 @@ def _forward_problem(model: PreTrainedModel) -> Exception | None:
     return None
 
 
-def _shallow_copy(config: PretrainedConfig, *, trust_remote_code: bool) -> PreTrainedModel:
-    """Return a model of the same class and widths with few layers, a small vocabulary and random weights."""
+def _problem_at_own_widths(config: PretrainedConfig, *, trust_remote_code: bool) -> Exception | None:
+    """Return why a model of the same class and widths, with few layers, cannot read a text.
+
+    Returns:
+        None if it can, or if no such model can be made: its vocabulary is smaller, so this proves nothing.
+    """
     values = copy.deepcopy(config.to_dict())
     _keep_first_layers(values)
     values["vocab_size"] = _VOCABULARY
     values |= {key: 0 for key in _SPECIAL if values.get(key) is not None}
-    shallow = type(config).from_dict(values)
-    return AutoModelForCausalLM.from_config(shallow, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
+    try:
+        shallow = type(config).from_dict(values)
+        model = AutoModelForCausalLM.from_config(shallow, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
+    except Exception:  # noqa: BLE001 (code of unknown architectures may raise anything)
+        return None
+    return _forward_problem(model)
 
 
 def _keep_first_layers(values: dict[str, Any]) -> None:

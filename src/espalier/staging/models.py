@@ -61,14 +61,15 @@ def stage_model(repository: str, revision: str, folder: Path, locked_commit: str
         api.snapshot_download(repository, revision=info.sha, local_dir=folder, allow_patterns=patterns)
     except RepositoryNotFoundError:
         raise UserError(
-            f"{repository}: no such repository, or no access to it; check the name and HF_TOKEN{_is_folder(repository)}"
+            f"{repository}: no such repository, or no access to it; check the name and HF_TOKEN"
+            f"{_folder_hint(repository)}"
         ) from None
     except RevisionNotFoundError:
         raise UserError(f"{repository}: {_no_revision(revision, locked_commit)}") from None
     except (HfHubHTTPError, *NETWORK_ERRORS) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"{repository}: could not be fetched ({reason}); run `snakemake stage` again{_is_folder(repository)}"
+            f"{repository}: could not be fetched ({reason}); run `snakemake stage` again{_folder_hint(repository)}"
         ) from None
     _remove_stale_files(folder, names)
     return {
@@ -134,7 +135,7 @@ def _remove_stale_files(folder: Path, names: Iterable[str]) -> None:
             path.unlink()
 
 
-def _is_folder(repository: str) -> str:
+def _folder_hint(repository: str) -> str:
     """Return a hint if the name is also that of a local folder, which the user may have meant."""
     return ", or give the local folder of this name as `path`, not as `hub`" if Path(repository).is_dir() else ""
 

@@ -540,29 +540,32 @@ def test_examples_of_the_scored_split_are_refused(tmp_path: Path) -> None:
         check_documents(tasks, num_fewshot=1, limit=None)
 
 
-def test_examples_that_the_definition_forbids_are_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def truthfulqa(tmp_path: Path) -> Path:
+    """Return a folder with documents of `truthfulqa_mc2`."""
     (tmp_path / "truthfulqa_mc2").mkdir()
     content = as_lines(OTHERS["truthfulqa_mc2"]["validation"])
     (tmp_path / "truthfulqa_mc2/validation.jsonl").write_text(content, encoding="utf-8")
+    return tmp_path
+
+
+def test_examples_that_the_definition_forbids_are_refused(truthfulqa: Path) -> None:
     with pytest.raises(
         UserError, match=r"num_fewshot is 5 for 'truthfulqa_mc2', but its definition allows no examples"
     ):
         load_checked_tasks(
-            ["truthfulqa_mc2"], tmp_path, tmp_path / "scratch", num_fewshot=0, limit=None,
+            ["truthfulqa_mc2"], truthfulqa, truthfulqa / "scratch", num_fewshot=0, limit=None,
             task_fewshots={"truthfulqa_mc2": 5},
         )  # fmt: skip
 
 
-def test_a_task_with_an_accuracy_of_its_own_is_refused(tmp_path: Path) -> None:
+def test_a_task_with_an_accuracy_of_its_own_is_refused(truthfulqa: Path) -> None:
     """`truthfulqa_mc2` gives the probability of all right choices, from which no document is right or wrong."""
-    (tmp_path / "truthfulqa_mc2").mkdir()
-    content = as_lines(OTHERS["truthfulqa_mc2"]["validation"])
-    (tmp_path / "truthfulqa_mc2/validation.jsonl").write_text(content, encoding="utf-8")
     # Log-likelihoods -10, -13, -16 of right, right, wrong: 1 - e^-6 / (1 + e^-3 + e^-6) = 0.9976
     with pytest.raises(
         UserError, match=r"'truthfulqa_mc2' computes its accuracy by a rule of its own.*0\.9976.*; leave"
     ):
-        load_checked_tasks(["truthfulqa_mc2"], tmp_path, tmp_path / "scratch", num_fewshot=0, limit=None)
+        load_checked_tasks(["truthfulqa_mc2"], truthfulqa, truthfulqa / "scratch", num_fewshot=0, limit=None)
 
 
 @pytest.mark.parametrize("aggregation", [lambda values: values[0], sum, lambda _: 1 / 0])
