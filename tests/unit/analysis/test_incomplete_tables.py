@@ -72,7 +72,7 @@ def test_one_experiment_with_documents() -> None:
     analysis = analyse_model(frame, "M", headline_ratio=None, evidence=evidence())
     json.dumps(analysis, allow_nan=False)
     assert analysis["uncertainty"]["statements"]["set"][0]["code"] == "set_one_experiment"
-    assert "There is one experiment, so there is nothing to compare." in model_text(analysis)
+    assert "There is one experiment, controls aside, so there is nothing to compare." in model_text(analysis)
 
 
 def test_all_columns_are_equal() -> None:
