@@ -6,7 +6,8 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-sys.path.insert(0, str(workflow.current_basedir.join("src")))
+sources = str(workflow.current_basedir.join("src"))
+sys.path.insert(0, sources)
 
 try:
     from espalier import versions
@@ -18,6 +19,7 @@ try:
         requests_only_files,
     )
     from espalier.study.handover import MODEL_JOBS
+    from espalier.study.job_sources import prefer_sources
     from espalier.study.killed_jobs import report_killed_jobs
     from espalier.study.read_only import refuse_read_only
     from espalier.study.run_end import show_failures, show_reports
@@ -35,6 +37,8 @@ except ModuleNotFoundError as error:
     sys.exit(
         f"{error}: install the wheel of this version (`pip install espalier[workflow]`), or use a local checkout"
     )
+
+prefer_sources(sources)
 
 # A config file describes one whole study, so the sandbox's is loaded only if the user gives no other.
 if not workflow.config_settings.configfiles:

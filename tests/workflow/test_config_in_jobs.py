@@ -175,3 +175,28 @@ def test_snakemake_runs_without_environment_of_the_library(tmp_path: Path) -> No
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("place", ["PYTHONPATH", "site-packages"])
+def test_another_installed_version_does_not_run_in_jobs(place: str, study: dict[str, object], tmp_path: Path) -> None:
+    """Snakemake appends the folders of the Snakefile to those of a job, so the other version would come first."""
+    write_config(tmp_path / "study.yaml", study)
+    other = tmp_path / "other/espalier"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise SystemExit('another version of Espalier runs')\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(other.parent)}
+    if place == "site-packages":  # a folder that `site` adds behind PYTHONPATH, like those of installed packages
+        startup = tmp_path / "startup"
+        startup.mkdir()
+        (startup / "sitecustomize.py").write_text(
+            f"import site\nsite.addsitedir({str(other.parent)!r})\n", encoding="utf-8"
+        )
+        environment["PYTHONPATH"] = str(startup)
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "results/tiny/models/A.json", "--snakefile", REPOSITORY / "Snakefile",
+         "--configfile", "study.yaml", "--cores", "1"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "another version" not in done.stdout + done.stderr
+    assert (tmp_path / "results/tiny/models/A.json").is_file()
