@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from espalier.errors import UserError
 from espalier.evaluation.build_requests import check_tokenizer
@@ -228,6 +230,7 @@ class Evaluator:
         self._protocol = Protocol.from_dict(settings.protocol)
         lock_and_choose_device(settings.device, settings.gpus)
         self._unpruned: PreTrainedModel | None = None
+        self._evaluated: list[weakref.ref[nn.Module]] = []
         self._preparing = Stopwatch()
         with self._preparing.part("requests"):
             self._tokenizer = load_tokenizer(
@@ -374,6 +377,7 @@ class Evaluator:
         pad_widths(model, width_multiple(model.device, model.dtype))
         if self._settings.compile_layers:
             compile_layers(model)
+        self._evaluated = [weakref.ref(module) for module in model.modules()]
         return model, n_params
 
     def _model(self, *, shares_weights: bool) -> PreTrainedModel:
@@ -383,7 +387,10 @@ class Evaluator:
         each time if the copy may change tensors in place (`shares_weights` is false), if the layers are divided among
         several GPUs, whose hooks belong to one model, or if the GPU has no room for the weights and a cut copy.
         """
-        gc.collect()  # frees the model before this one, whose modules may refer to each other
+        if any(module() is not None for module in self._evaluated):
+            # Modules of the model before this one refer to each other. Otherwise a collection, which looks at half a
+            # million objects of libraries, would take longer than it takes to cut a small model.
+            gc.collect()
         if self._unpruned is not None and shares_weights:
             return copy_sharing_tensors(self._unpruned)
         settings = self._settings

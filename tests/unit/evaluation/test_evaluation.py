@@ -1,7 +1,9 @@
 """Evaluation through lm-eval: it equals lm-eval's `hf` backend, tokenises requests once, and names bad input."""
 
+import gc
 import os
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -426,6 +428,32 @@ def test_a_model_that_is_changed_in_place_shares_no_weights(make_evaluator: Call
     changed_in_place = shared.evaluate(PLANS[1], change)
     assert not changed_in_place.samples.equals(shared.evaluate(PLANS[1]).samples)
     pd.testing.assert_frame_equal(shared.evaluate(None).samples, before.samples)
+
+
+@ONE_ARCHITECTURE
+def test_a_model_whose_modules_refer_to_each_other_is_freed_before_the_next(
+    make_evaluator: Callable[[], Evaluator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a device would hold two pruned models at once."""
+    alive: list[bool] = []
+    first: list[weakref.ref[PreTrainedModel]] = []
+
+    def refer_to_itself(model: PreTrainedModel, _: Plan) -> PreTrainedModel:
+        model.cycle = [model]
+        first.append(weakref.ref(model))
+        return model
+
+    shared = make_evaluator()
+    shared.evaluate(None)
+    gc.disable()
+    try:
+        shared.evaluate(PLANS[1], refer_to_itself)
+        assert first[0]() is not None
+        monkeypatch.setattr(evaluator, "prune", lambda *_: alive.append(first[0]() is not None))
+        shared.evaluate(PLANS[1])
+    finally:
+        gc.enable()
+    assert alive == [False]
 
 
 @ONE_ARCHITECTURE
