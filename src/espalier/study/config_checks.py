@@ -17,6 +17,7 @@ from espalier.config.models import ModelEntry, SandboxModel
 from espalier.config.sandbox import Sandbox
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
+from espalier.evaluation.definitions import packaged_tasks
 from espalier.models.architecture import (
     ATTENTION,
     ATTENTION_NORM,
@@ -101,12 +102,13 @@ def _folder_hint(path: str) -> str:
 
 
 def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
-    """Return a problem if the folder of the task documents does not exist.
+    """Return a problem if the folder of the task documents does not exist, or one for each task that it lacks.
 
-    Skipped once all requests and evaluations exist: the folder may have been deleted since.
+    Skipped once all requests and evaluations exist: the folder may have been deleted since. The names of the tasks must
+    be known to lm-eval. Reading their definitions takes a second, so only folders of the user are searched.
     """
     data = study.evaluation.data
-    if data in {SANDBOX, HUB} or Path(data).is_dir():
+    if data in {SANDBOX, HUB}:
         return []
     models = [model.name for model in study.models if model.legacy is None]
     outputs = [paths.of("tokenize_requests", name) for name in models]
@@ -114,8 +116,14 @@ def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     outputs += [paths.of("evaluate", one.model, one.name) for one in sweep.experiments]
     if all(map(os.path.exists, outputs)):
         return []
-    holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
-    return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
+    if not Path(data).is_dir():
+        holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
+        return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
+    if not packaged_tasks():  # lm-eval is not installed where Snakemake runs; the jobs check the folder
+        return []
+    from espalier.evaluation.tasks import document_problems
+
+    return document_problems(study.evaluation.task_names, Path(data))
 
 
 def case_problems(study: StudyConfig, results: str) -> list[str]:
