@@ -294,6 +294,30 @@ def test_another_split_of_a_perplexity_dataset_is_a_warning() -> None:
     assert load_study(CONFIG).warnings() == []
 
 
+HEADS, GROUPS = {"name": "heads", "units": ["kv_group"]}, {"name": "groups"}
+
+
+@pytest.mark.parametrize(
+    ("methods", "warnings"),
+    [
+        ([DEPTH, REAP], ["has no effect, because no method of the grid removes MLP channels; leave it out of new st"]),
+        ([HEADS], ["has no effect, because no method of the grid removes MLP channels; leave it out of new studies"]),
+        ([GROUPS, REAP], ["has no effect on methods[1] ('reap'), which removes whole experts (but a change makes its"]),
+        ([GROUPS, DEPTH], []),
+        ([{"name": "channels", "units": ["mlp_channel"]}, HEADS], []),
+    ],
+)
+def test_a_width_that_some_methods_do_not_use_is_a_warning(methods: list[dict[str, Any]], warnings: list[str]) -> None:
+    """It is no problem, because finished plans have the value in their recipes."""
+    grid = {"methods": [method["name"] for method in methods]}
+    study = load_study(with_changes(methods=methods, grid=grid, selection={"mlp_multiple_of": 8}))
+    found = study.warnings()
+    assert len(found) == len(warnings)
+    for line, warning in zip(found, warnings, strict=True):
+        assert line.startswith(f"selection.mlp_multiple_of: 8 {warning}")
+    assert load_study(with_changes(methods=methods, grid=grid)).warnings() == []
+
+
 def test_imported_models_of_a_mixed_study_are_not_raced_and_it_says_so() -> None:
     imported = {"name": "I", "family": "L", "kind": "base", "legacy": ["x"]}
     study = load_study(with_changes(models=[*CONFIG["models"], imported], evaluation={"racing": {}}))
