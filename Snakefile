@@ -29,6 +29,7 @@ try:
         check_targets,
         collecting_rules,
         list_targets_first,
+        warn_of_empty_targets,
     )
 except ModuleNotFoundError as error:
     # When the workflow is a module of a remote repository, Snakemake fetches rules and scripts, but not src/.
@@ -240,6 +241,6 @@ if workflow.is_main_process:
     report_killed_jobs(study.results, workflow.rules, lambda: workflow.local_exec)
     if workflow.modifier.parent_modifier is None:
         list_targets_first(workflow)
-        check_targets(
-            command_line_targets(get_argument_parser(), sys.argv[1:]), workflow.rules
-        )
+        requested = command_line_targets(get_argument_parser(), sys.argv[1:])
+        check_targets(requested, workflow.rules)
+        warn_of_empty_targets(requested, workflow.rules)

@@ -215,10 +215,11 @@ class StudyConfig(Section):
         if given == 1:
             return []
         if not any(MLP_CHANNEL in method.units for _, method in methods):
-            return [
-                f"selection.mlp_multiple_of: {given} has no effect, because no method of the grid removes MLP channels; "
-                "leave it out of new studies (a change makes the plans of this one again)"
-            ]
+            nothing = (
+                f"selection.mlp_multiple_of: {given} has no effect, because no method of the grid removes MLP "
+                "channels; leave it out of new studies (a change makes the plans of this one again)"
+            )
+            return [nothing]
         return [
             f"selection.mlp_multiple_of: {given} has no effect on methods[{index}] ({method.name!r}), which removes "
             "whole experts (but a change makes its plans again)"

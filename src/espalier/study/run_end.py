@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,16 +14,20 @@ from espalier.study.paths import CACHE
 
 MOST = 20
 """Most failed jobs that are listed."""
+SUMMARY_FOLLOWS = "ESPALIER_SUMMARY_FOLLOWS"
+"""Environment variable that `make run` sets, because it prints a summary at the end, which names the reports."""
 _TARGETS_WITH_INDEX = frozenset({"all", "partial_reports"})
 
 
 def show_reports(results: str, requested: Iterable[str]) -> None:
-    """Print the path of the index of all reports, if the user requested it.
+    """Print the path of the index of all reports, if the user requested it and `SUMMARY_FOLLOWS` is not set.
 
     Args:
         results: `results/{study}`.
         requested: Targets on the command line; none means the default target.
     """
+    if os.environ.get(SUMMARY_FOLLOWS):
+        return
     index = Path(results, "reports/index.html")
     if index.is_file() and (not (targets := set(requested)) or targets & _TARGETS_WITH_INDEX):
         logging.getLogger("snakemake.logging").info(f"Reports: {index}")  # noqa: G004 (its handler ignores arguments)
