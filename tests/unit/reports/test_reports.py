@@ -186,7 +186,7 @@ def test_the_summary_without_one_folder_says_how_to_call_it(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["summary", *arguments])
-    with pytest.raises(SystemExit, match="^2$"):
+    with pytest.raises(SystemExit, match=r"^2$"):
         summary.main()
     assert capsys.readouterr().err == "usage: python -m espalier.reports.summary results/STUDY\n"
 
