@@ -80,7 +80,9 @@ onsuccess:
 
 
 onerror:
-    show_failures(study.results)
+    show_failures(
+        study.results, command_line_targets(get_argument_parser(), sys.argv[1:])
+    )
 
 
 pathvars:

@@ -49,6 +49,27 @@ def test_long_lists_are_cut(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.messages[-1].splitlines()) == MOST + 2
 
 
+@pytest.mark.parametrize(
+    ("requested", "rule", "says_so"),
+    [
+        (["partial_reports"], "check_calibration", True),
+        (["x_partial_reports", "plans"], "evaluate", True),
+        (["partial_reports"], "report_model", False),  # it would fail again
+        (["evaluations"], "check_calibration", False),
+        ([], "check_calibration", False),
+    ],
+)
+def test_partial_reports_that_failed_for_a_stale_result_can_run_again(
+    requested: list[str], rule: str, says_so: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    record("plan", "A", "x-1")
+    record(rule, "A", "c4-s0")
+    show_failures(RESULTS, requested)
+    assert f"  {rule} A c4-s0: no c4-s0" in caplog.text
+    last = caplog.messages[-1].splitlines()[-1]
+    assert last.startswith("Run partial_reports again: it leaves out these results now") == says_so
+
+
 @pytest.mark.parametrize(("requested", "shown"), [((), True), (("all",), True), (("plans",), False)])
 def test_the_index_is_named_after_a_run_that_made_it(
     requested: tuple[str, ...], shown: bool, caplog: pytest.LogCaptureFixture
