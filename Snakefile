@@ -23,7 +23,10 @@ try:
     from espalier.study.run_end import show_failures, show_reports
     from espalier.study.run_progress import show_progress
     from espalier.study.scheduler import limit_scheduler_timers, renew_resources
-    from espalier.study.stopping import install_stop_handlers
+    from espalier.study.stopping import (
+        hide_traceback_of_interrupt,
+        install_stop_handlers,
+    )
     from espalier.study.study_lock import lock_results
     from espalier.study.targets import (
         check_targets,
@@ -36,6 +39,9 @@ except ModuleNotFoundError as error:
     sys.exit(
         f"{error}: install the wheel of this version (`pip install espalier[workflow]`), or use a local checkout"
     )
+
+if workflow.is_main_process:
+    hide_traceback_of_interrupt()
 
 # A config file describes one whole study, so the sandbox's is loaded only if the user gives no other.
 if not workflow.config_settings.configfiles:
