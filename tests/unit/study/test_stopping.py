@@ -1,12 +1,15 @@
 """An interrupt before Snakemake runs jobs prints one line."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from espalier.study.stopping import hide_traceback_of_interrupt
+from tests.conftest import REPOSITORY
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
 START = "from espalier.study.stopping import hide_traceback_of_interrupt as hide\nhide()\n"
 
 
@@ -18,7 +21,9 @@ START = "from espalier.study.stopping import hide_traceback_of_interrupt as hide
     ],
 )
 def test_only_an_interrupt_has_no_traceback(error: str, lines: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", f"{START}raise {error}"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{START}raise {error}"], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode != 0
     found = done.stderr.splitlines()
     assert [found[0], found[-1]] == [lines[0], lines[-1]]
