@@ -38,6 +38,7 @@ from espalier.study.experiments import experiments_of
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 from espalier.study.table_sources import TableSources
+from espalier.text_files import check_text_field
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def literature_problems(study: StudyConfig) -> list[str]:
 
 
 def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
-    """Return one problem for each local text file that does not exist.
+    """Return one problem for each local text file that does not exist, or that lacks the column of the text.
 
     A text is skipped once everything that is made from it exists: the file may have been deleted since.
     """
@@ -195,10 +196,21 @@ def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
         for number, text in enumerate(study.evaluation.perplexity.texts)
     ]
     return [
-        f"{key}.dataset: got {text.dataset!r}, but there is no such file; give one, or a hub repository"
+        problem
         for key, text, outputs in texts
-        if text and text.is_local and not Path(text.dataset).is_file() and not all(map(os.path.exists, outputs()))
+        if text and text.is_local and (problem := _file_problem(key, text)) and not all(map(os.path.exists, outputs()))
     ]
+
+
+def _file_problem(key: str, text: TextSource) -> str | None:
+    """Return what is wrong with a local text file, as far as its schema or first line shows."""
+    if not Path(text.dataset).is_file():
+        return f"{key}.dataset: got {text.dataset!r}, but there is no such file; give one, or a hub repository"
+    try:
+        check_text_field(text.dataset, text.text_field)
+    except UserError as error:
+        return f"{key}: {error}"
+    return None
 
 
 def _calibration_outputs(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:

@@ -1,17 +1,19 @@
 """Infeasible settings and missing inputs are refused before any job runs."""
 
+import gzip
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from espalier.config import load_study
 from espalier.config.models import ModelEntry
-from espalier.files import read_json, write_json
+from espalier.files import read_json, write_json, write_parquet
 from espalier.models.folder import inspect_folder
 from espalier.study.config_checks import (
     _ignores_case,
@@ -290,6 +292,39 @@ def test_texts_that_are_not_there_are_named_until_all_was_made_of_them(
         :1
     ]
     assert line.endswith("got 'calibration.txt', but there is no such file; give one, or a hub repository")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.parquet", None, "has no column 'text'; it has words"),
+        ("a.jsonl", '\n{"words": "a"}\n', "line 2: has no 'text'; it has words"),
+        ("a.jsonl.gz", '{"text": null}\n', "line 1: 'text' is null; mend the row"),
+        ("a.json", '{\n"text": "a"}', "line 2 is not JSON"),
+        ("a.json", '[{"words": "a"}]', None),  # the job reads the whole list
+        ("a.jsonl", '{"text": "a"}\n{"words": "b"}\n', None),  # the job reads the other lines
+        ("a.jsonl", "", None),
+        ("a.txt", "a\n", None),
+    ],
+)
+def test_a_text_without_its_column_is_refused_before_any_job(
+    name: str, content: str | None, problem: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is None:
+        write_parquet(Path(name), pa.table({"words": ["a"]}))
+    else:
+        Path(name).write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
+    perplexity = {"texts": [{"name": "a", "dataset": name}], "window": 128, "stride": 64}
+    config = study(evaluation={"perplexity": perplexity})
+    if problem is None:
+        open_study(config, is_driver=True)
+        return
+    line = re.escape(f"  evaluation.perplexity.texts[0]: {name}: {problem}")
+    with pytest.raises(SystemExit, match=rf"config has problems:\n{line}"):
+        open_study(config, is_driver=True)
+    write_json("results/s/requests/A.parquet", {})
+    open_study(config, is_driver=True)  # all was made of it
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
