@@ -204,7 +204,7 @@ class StudyConfig(Section):
             for text in self.evaluation.perplexity.texts
             if text.dataset != "sandbox" and text.same_dataset(source) and not text.same_text(source)
         ]
-        return not_raced + unquoted + other_splits + self._width_warnings()
+        return not_raced + unquoted + other_splits + self._width_warnings() + self._method_warnings()
 
     def _width_warnings(self) -> list[str]:
         """Return a line if `selection.mlp_multiple_of` has no effect on methods that `_unit_problems` does not refuse.
@@ -226,6 +226,22 @@ class StudyConfig(Section):
             for index, method in methods
             if method.removes_experts
         ]
+
+    def _method_warnings(self) -> list[str]:
+        """Return a line for each option of a method of the grid that has no effect because of another option."""
+        equal = "all layers lose equally many experts; leave it out of new studies (a change makes its plans again)"
+        found: list[tuple[int, str, object, str]] = []
+        for index, method in self._methods_of_grid:
+            if method.removes_experts and method.allocation != "global":
+                found.append((index, "allocation", method.allocation, equal))
+            if method.scope == "none":
+                usual = Method(name=method.name)
+                found += [
+                    (index, key, value, "scope is none; leave it out")
+                    for key in ("prior", "temperature", "prior_floor")
+                    if (value := getattr(method, key)) != getattr(usual, key) and (key, value) != ("temperature", 0)
+                ]
+        return [f"methods[{index}].{key}: {value!r} has no effect, because {why}" for index, key, value, why in found]
 
     @property
     def _used_texts(self) -> list[tuple[str, str, TextSource]]:
