@@ -30,7 +30,8 @@ install: $(INSTALLED)
 
 # If there are plans already, they come first, in a run of their own: if they are made again with equal content, the main
 # run finds them unchanged and evaluates nothing. If a job fails, the other jobs still run, the finished results are
-# reported, and the exit status is not 0.
+# reported, and the exit status is not 0. Only the summary names the reports.
+run: export ESPALIER_SUMMARY_FOLLOWS := 1
 run: $(INSTALLED)
 	@status=0; \
 	if [ -d results/sandbox/experiments ]; then $(BIN)/snakemake plans $(QUIET) || status=$$?; fi; \

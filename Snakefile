@@ -25,12 +25,16 @@ try:
     from espalier.study.run_end import show_failures, show_reports
     from espalier.study.run_progress import show_progress
     from espalier.study.scheduler import limit_scheduler_timers, renew_resources
-    from espalier.study.stopping import install_stop_handlers
+    from espalier.study.stopping import (
+        hide_traceback_of_interrupt,
+        install_stop_handlers,
+    )
     from espalier.study.study_lock import lock_results
     from espalier.study.targets import (
         check_targets,
         collecting_rules,
         list_targets_first,
+        warn_of_empty_targets,
     )
 except ModuleNotFoundError as error:
     # When the workflow is a module of a remote repository, Snakemake fetches rules and scripts, but not src/.
@@ -39,6 +43,9 @@ except ModuleNotFoundError as error:
     )
 
 prefer_sources(sources)
+
+if workflow.is_main_process:
+    hide_traceback_of_interrupt()
 
 # A config file describes one whole study, so the sandbox's is loaded only if the user gives no other.
 if not workflow.config_settings.configfiles:
@@ -83,7 +90,9 @@ onsuccess:
 
 
 onerror:
-    show_failures(study.results)
+    show_failures(
+        study.results, command_line_targets(get_argument_parser(), sys.argv[1:])
+    )
 
 
 pathvars:
@@ -244,6 +253,6 @@ if workflow.is_main_process:
     report_killed_jobs(study.results, workflow.rules, lambda: workflow.local_exec)
     if workflow.modifier.parent_modifier is None:
         list_targets_first(workflow)
-        check_targets(
-            command_line_targets(get_argument_parser(), sys.argv[1:]), workflow.rules
-        )
+        requested = command_line_targets(get_argument_parser(), sys.argv[1:])
+        check_targets(requested, workflow.rules)
+        warn_of_empty_targets(requested, workflow.rules)

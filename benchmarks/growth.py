@@ -30,6 +30,7 @@ from espalier.models.sizes import LayerSizes, ModelSizes
 from espalier.planning.groups import GroupTable
 from espalier.planning.plan import Plan
 from espalier.recipe import evaluation_settings, plan_settings
+from espalier.sandbox.splits import sandbox_task_files
 from espalier.study.lookups import Study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -37,7 +38,7 @@ LAYER = LayerSizes(8, 5_242_880, 14_336, 12_288, 8_192)
 STRUCTURE = ModelSizes((LAYER,) * 32, other_params=2 * 128_256 * 4_096 + 4_096)
 GROUPS = GroupTable.of(STRUCTURE)
 PLAN = Plan.from_mask(GROUPS, STRUCTURE, np.random.default_rng(0).random(len(GROUPS)) < 0.2).to_dict()
-INPUTS = ("calibration.parquet", "perplexity.parquet", "tasks/piqa/validation.parquet")
+INPUTS = ("calibration.parquet", "perplexity.parquet", *(f"tasks/{file}" for file in sandbox_task_files()))
 UNITS = ("(s)", "(GiB)")
 N_RATIOS, N_COUNTS = 20, 10  # with 3 methods: 600 experiments for each sequence length
 

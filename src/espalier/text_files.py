@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from espalier.errors import UserError
 from espalier.files import COMPRESSIONS, DELETE, read_parquet
@@ -54,6 +56,32 @@ def read_texts(path: str | Path, text_field: str) -> list[str]:
     if not texts:
         raise UserError(f"{path}: is empty; give a file with at least one text")
     return texts
+
+
+def check_text_field(path: str | Path, text_field: str) -> None:
+    """Check quickly that a file has a text: the schema of a Parquet file, or the first of its JSON lines.
+
+    JSON lists and damaged Parquet files are left to `read_texts`.
+
+    Args:
+        path: A file that exists.
+        text_field: As in `read_texts`.
+
+    Raises:
+        UserError: If the file has no `text_field`, or the first line is no JSON object with a text.
+    """
+    path = Path(path)
+    plain = path.with_suffix("") if path.suffix in COMPRESSIONS else path
+    if plain.suffix == ".txt":
+        return
+    if plain.suffix == ".parquet":
+        with contextlib.suppress(OSError, pa.ArrowException):
+            _check_has_column(path, pq.read_schema(path).names, text_field)
+        return
+    first = next((line for line in _lines(path) if line.strip()), "[")
+    if not first.lstrip().startswith("["):
+        where, row = next(read_json_rows(path))
+        _text_of(row, text_field, f"{path}: {where}")
 
 
 def read_json_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -173,10 +201,14 @@ def _open(path: Path) -> IO[bytes]:
 
 def _parquet_texts(path: Path, text_field: str) -> list[str]:
     table = read_given_parquet(path)
-    if text_field not in table.column_names:
-        raise UserError(f"{path}: has no column {text_field!r}; it has {listed(table.column_names)}")
+    _check_has_column(path, table.column_names, text_field)
     values = table[text_field].to_pylist()
     return [_checked_text(value, text_field, f"{path}: row {number}") for number, value in enumerate(values)]
+
+
+def _check_has_column(path: Path, columns: Sequence[str], text_field: str) -> None:
+    if text_field not in columns:
+        raise UserError(f"{path}: has no column {text_field!r}; it has {listed(columns)}")
 
 
 def _text_of(row: Any, text_field: str, where: str) -> str:

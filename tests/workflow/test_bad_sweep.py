@@ -89,6 +89,23 @@ def test_calibration_text_that_is_also_evaluated(snakemake: Run, tmp_path: Path,
 
 
 @pytest.mark.long
+def test_partial_reports_wait_for_a_stale_check_once(
+    snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
+) -> None:
+    """The check of the old text exists, so the reports wait until it is made again, which fails."""
+    text = (tmp_path / "calibration.parquet").read_bytes()
+    (tmp_path / "perplexity.parquet").write_bytes(text)
+    assert (tmp_path / "results/tiny/calibration/A/calibration-s0.json").exists()
+    status, lines = run(snakemake, tmp_path, planned_study, "partial_reports")
+    assert status != 0
+    assert any(line.startswith("Run partial_reports again: it leaves out these results now") for line in lines)
+    status, lines = run(snakemake, tmp_path, planned_study, "partial_reports")
+    assert status == 0, lines[-20:]
+    (failed,) = read_json(tmp_path / "results/tiny/reports/cross_model/analysis_summary.json")["failed_jobs"]
+    assert failed["job"] == "check_calibration A calibration-s0"
+
+
+@pytest.mark.long
 def test_a_truncated_table_is_named_and_stops_no_other_experiment(
     snakemake: Run, tmp_path: Path, planned_study: dict[str, Any]
 ) -> None:

@@ -56,7 +56,8 @@ class Racing(Section):
 
     keep: Literal["best", "set", "comparisons"] = "best"
     """What is never stopped: the experiment with the highest mean accuracy on all documents; also the whole set that
-    cannot be told from it; or the best, after a first rung that is large enough to compare all experiments."""
+    cannot be told from it at 95% (pages without a race show a larger set); or the best, after a first rung that is
+    large enough to compare all experiments."""
     confidence: Fraction = 0.99
     """Probability that the race keeps this promise."""
     rungs: tuple[float, ...] = RUNGS

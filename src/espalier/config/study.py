@@ -19,6 +19,7 @@ from espalier.config.models import ModelEntry
 from espalier.config.recovery import Recovery
 from espalier.config.report import Report
 from espalier.config.sandbox import Sandbox
+from espalier.models.architecture import MLP_CHANNEL
 
 
 class StudyConfig(Section):
@@ -80,12 +81,17 @@ class StudyConfig(Section):
             )
         return problems
 
-    def _unit_problems(self) -> list[str]:
-        """Return one line for each limit in `selection` that a method of the grid cannot meet or that has no effect."""
+    @property
+    def _methods_of_grid(self) -> list[tuple[int, Method]]:
+        """The methods that a grid names, each with its position in `methods`."""
         grids = [self.grid, *(model.grid for model in self.models)]
         names = {name for grid in grids for name in grid.methods or ()}
-        methods = [(index, method) for index, method in enumerate(self.methods) if method.name in names]
-        selection, problems = self.selection, []
+        return [(index, method) for index, method in enumerate(self.methods) if method.name in names]
+
+    def _unit_problems(self) -> list[str]:
+        """Return one line for each limit in `selection` that a method of the grid cannot meet or that has no effect."""
+        methods, selection = self._methods_of_grid, self.selection
+        problems = []
         if selection.stock_shape:
             problems += [
                 f"methods[{index}]: {method.name!r} gives layers different shapes, which selection.stock_shape "
@@ -198,7 +204,44 @@ class StudyConfig(Section):
             for text in self.evaluation.perplexity.texts
             if text.dataset != "sandbox" and text.same_dataset(source) and not text.same_text(source)
         ]
-        return not_raced + unquoted + other_splits
+        return not_raced + unquoted + other_splits + self._width_warnings() + self._method_warnings()
+
+    def _width_warnings(self) -> list[str]:
+        """Return a line if `selection.mlp_multiple_of` has no effect on methods that `_unit_problems` does not refuse.
+
+        These configs are not refused, because plans of older versions have the value in their recipes.
+        """
+        given, methods = self.selection.mlp_multiple_of, self._methods_of_grid
+        if given == 1:
+            return []
+        if not any(MLP_CHANNEL in method.units for _, method in methods):
+            nothing = (
+                f"selection.mlp_multiple_of: {given} has no effect, because no method of the grid removes MLP "
+                "channels; leave it out of new studies (a change makes the plans of this one again)"
+            )
+            return [nothing]
+        return [
+            f"selection.mlp_multiple_of: {given} has no effect on methods[{index}] ({method.name!r}), which removes "
+            "whole experts (but a change makes its plans again)"
+            for index, method in methods
+            if method.removes_experts
+        ]
+
+    def _method_warnings(self) -> list[str]:
+        """Return a line for each option of a method of the grid that has no effect because of another option."""
+        equal = "all layers lose equally many experts; leave it out of new studies (a change makes its plans again)"
+        found: list[tuple[int, str, object, str]] = []
+        for index, method in self._methods_of_grid:
+            if method.removes_experts and method.allocation != "global":
+                found.append((index, "allocation", method.allocation, equal))
+            if method.scope == "none":
+                usual = Method(name=method.name)
+                found += [
+                    (index, key, value, "scope is none; leave it out")
+                    for key in ("prior", "temperature", "prior_floor")
+                    if (value := getattr(method, key)) != getattr(usual, key) and (key, value) != ("temperature", 0)
+                ]
+        return [f"methods[{index}].{key}: {value!r} has no effect, because {why}" for index, key, value, why in found]
 
     @property
     def _used_texts(self) -> list[tuple[str, str, TextSource]]:

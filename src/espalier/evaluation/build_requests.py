@@ -87,7 +87,7 @@ def build_or_reuse(
         if requests is None:
             build(tokenizer, protocol, recipe, data_folder=data_folder, texts=texts, scratch=scratch).write(shared)
             requests = read_requests(shared)
-    check_requests(requests, vocab_size=vocab_size, context=context)
+    check_requests(requests, vocab_size=vocab_size, context=context, bos_token=tokenizer.bos_token_id)
     with atomic_file(path) as temporary:
         link_or_copy(shared, temporary)
     return RequestsWritten(len(requests.requests), reused)
@@ -192,13 +192,17 @@ def _check_ends_no_text(tokenizer: PreTrainedTokenizerBase, add_bos: bool | None
         )
 
 
-def check_requests(requests: TokenisedRequests, *, vocab_size: int, context: int | None) -> None:
+def check_requests(requests: TokenisedRequests, *, vocab_size: int, context: int | None, bos_token: int | None) -> None:
     """Check that requests fit a model: every token has a row of the embedding, and continuations fit in the context.
+
+    Perplexity texts without a token besides BOS are refused, too. Whether a text of one token can be scored depends on
+    `evaluation.perplexity.bos`, so this is checked when it is scored.
 
     Args:
         requests: Tokenised requests.
         vocab_size: Rows of the model's embedding.
         context: The model's context in tokens. None skips the check of continuations.
+        bos_token: The BOS token, or None if the tokenizer has none.
 
     Raises:
         UserError: If a request or text does not fit. The message names the first one.
@@ -211,6 +215,8 @@ def check_requests(requests: TokenisedRequests, *, vocab_size: int, context: int
                 f"model's context is {context}; take the document out of the data"
             )
     for name, tokens in requests.texts.items():
+        if set(np.asarray(tokens).tolist()) <= {bos_token}:
+            raise UserError(f"evaluation.perplexity: text {name!r} has no tokens to score; give a longer text")
         check_token_ids(np.asarray(tokens), vocab_size, f"perplexity text {name}")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -52,34 +52,45 @@ def write_prompt(
     remedy = "correct it, or set evaluation.chat_template: false"
     with _time_limit(f"the chat template of {tokenizer.name_or_path} takes over {SECONDS:g} s for a prompt; {remedy}"):
         try:
+            history = messages
             try:
-                text = render(messages)
+                text = render(history)
             except TemplateError:
-                text = render([message for message in messages if message["role"] != "system"])
+                history = [message for message in messages if message["role"] != "system"]
+                text = render(history)
+            left_out = _left_out(render, history)
         except (UserError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 (whatever the program in the template does)
             kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             reason = " ".join(f"{kind}{error}".split())[:LONGEST_REASON]
             raise UserError(f"the chat template of {tokenizer.name_or_path} fails ({reason}); {remedy}") from None
-    if role := _left_out(text, messages):
+    if left_out:
         raise UserError(
-            f"the chat template of {tokenizer.name_or_path} leaves out the text of the {role}; those of models that "
-            f"read images may want lists of parts instead of texts; {remedy}"
+            f"the chat template of {tokenizer.name_or_path} leaves out the text of the {left_out}; those of models "
+            f"that read images may want lists of parts instead of texts; {remedy}"
         )
     return text
 
 
-def _left_out(text: str, messages: list[dict[str, str]]) -> str | None:
-    """Return the role of the first message of user or assistant that is not in a prompt, or None.
+def _left_out(render: Callable[[list[dict[str, str]]], str], messages: list[dict[str, str]]) -> str | None:
+    """Return the role of the first message of user or assistant whose end is not in a prompt, or None.
 
-    The last line of a message stands for it, since templates may change white space or leave out a chain of thought.
+    The conversation is written again with a mark of its own at the end of each message. The words of a message prove
+    nothing: templates may escape them or change white space, and other messages may have the same words. Templates may
+    leave out the beginning of a message, such as a chain of thought.
     """
-    for message in messages:
-        lines = message["content"].strip().splitlines()
-        if message["role"] != "system" and lines and lines[-1].strip() not in text:
-            return message["role"]
-    return None
+    marks = {
+        number: f"zqx{number}xqz"
+        for number, message in enumerate(messages)
+        if message["role"] != "system" and message["content"].strip()
+    }
+    marked = [
+        {**message, "content": f"{message['content'].rstrip()}{marks[number]}"} if number in marks else message
+        for number, message in enumerate(messages)
+    ]
+    text = render(marked).casefold() if marks else ""
+    return next((messages[number]["role"] for number, mark in marks.items() if mark not in text), None)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 MOST_PROBLEMS = 10
-"""Unknown names that are listed. A comparison of a name with the 14,000 that lm-eval knows takes half a second."""
+"""Tasks that are named at most. A comparison of a name with the 14,000 that lm-eval knows takes half a second."""
 LONGEST_NAME = 100
 _TASK = re.compile(r"""^["']?task["']?: *["']?([\w.+-]+)""", re.MULTILINE)
 

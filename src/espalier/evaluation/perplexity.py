@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ class Window(NamedTuple):
     end: int
 
 
-def make_windows(n_tokens: int, window: int, stride: int) -> list[Window]:
+def make_windows(n_tokens: int, window: int, stride: int, *, n_unscored: Literal[0, 1] = 1) -> list[Window]:
     """Cut a text into windows.
 
     If windows overlap, every token except the first one of the text is scored once. If `stride` equals `window`, every
@@ -77,12 +77,14 @@ def make_windows(n_tokens: int, window: int, stride: int) -> list[Window]:
         n_tokens: Tokens of the text.
         window: Tokens of a window.
         stride: Tokens by which the window moves, at most `window`.
+        n_unscored: 0 if the first token of the text (of each window, if `stride` equals `window`) is scored, too,
+            because BOS is its context.
     """
     if stride == window:
         n_windows = max(1, n_tokens // window)
-        return [Window(i * window, i * window + 1, min((i + 1) * window, n_tokens)) for i in range(n_windows)]
+        return [Window(i * window, i * window + n_unscored, min((i + 1) * window, n_tokens)) for i in range(n_windows)]
     windows = []
-    scored = 1
+    scored: int = n_unscored
     begin = 0
     while scored < n_tokens:
         end = min(begin + window, n_tokens)
@@ -114,13 +116,8 @@ def window_requests(
     if bos != "every":
         text = text if bos == "none" else np.concatenate([start, text])
         return window_requests(text, window=window, stride=stride, bos=None, bos_token=None)
-    inner = window - 1  # tokens of a window without BOS
-    if stride >= inner:
-        n_windows = max(1, len(text) // inner)
-        windows = [Window(i * inner, i * inner, (i + 1) * inner) for i in range(n_windows)]
-    else:
-        # BOS is the context of the first token.
-        windows = [one if one.begin else one._replace(first_scored=0) for one in make_windows(len(text), inner, stride)]
+    inner = window - 1  # tokens of a window without BOS, which is the context of the first token
+    windows = make_windows(len(text), inner, min(stride, inner), n_unscored=0)
     return [Request(np.concatenate([start, text[begin:first]]), text[first:end]) for begin, first, end in windows]
 
 

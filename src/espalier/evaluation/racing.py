@@ -15,7 +15,7 @@ experiment i is stopped if another experiment j of the race leads it by more tha
     step      largest change of a lead by one document. z^2 / 3 * step corrects the normal quantile for skewness: if i
               answers a few documents correctly that j does not, and never the other way round, a sample without these
               documents shows neither the lead of i nor its variance (Johnson 1978)
-    margin    0 (`keep: best`), or an upper bound of the critical value of the full grid's simultaneous set
+    margin    0 (`keep: best`), or an upper bound of the critical value of the full grid's simultaneous set at 95%
 
 A group of tasks counts as one task. Its documents are taken from all of its tasks in proportion to their sizes. The
 variance is that of a simple random sample, which is at least as large as that of such a stratified one (Cochran 1977,
@@ -54,7 +54,8 @@ class RaceRules:
 
     Attributes:
         keep: What is never stopped: `best`, the experiment with the highest mean accuracy; `set`, also each member of
-            the simultaneous set; `comparisons`, the best, after a first rung that bounds the interval of each accuracy.
+            the full grid's simultaneous set at 95%; `comparisons`, the best, after a first rung that bounds the
+            interval of each accuracy.
         confidence: Probability of the promise over document orders.
         rungs: Share of the full grid's token cost that an experiment has after each rung.
         half_width: Largest half-width of the 95% interval of each mean accuracy after the first rung, as in the

@@ -19,7 +19,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.tasks.manager import TaskDict
 
 from espalier.errors import UserError
-from espalier.evaluation.definitions import packaged_manager, packaged_tasks
+from espalier.evaluation.definitions import MOST_PROBLEMS, packaged_manager, packaged_tasks
 from espalier.files import DOCUMENT_FORMATS, DOCUMENT_SUFFIXES, document_suffix, split_name
 
 OUTPUT_TYPES = ("multiple_choice", "generate_until")
@@ -363,6 +363,30 @@ def _check_has_accuracy(name: str, tasks: Tasks) -> None:
         )
 
 
+def document_problems(names: Sequence[str], data_folder: Path) -> list[str]:
+    """Return one line for each task whose files of documents are missing or do not fit together.
+
+    Only the names of the files are checked.
+
+    Args:
+        names: Tasks, groups or tags that lm-eval knows.
+        data_folder: As in `load_tasks`.
+    """
+    entries = packaged_entries(names)
+    problems = []
+    try:
+        for leaf in leaf_tasks(names, entries):
+            try:
+                _checked_files(entries[leaf], data_folder / leaf)
+            except UserError as error:
+                problems.append(str(error))
+    except UserError as error:
+        return [str(error)]
+    more = len(problems) - MOST_PROBLEMS
+    counted = [f"evaluation.data: {more} more tasks lack documents in {data_folder}"] if more > 0 else []
+    return problems[:MOST_PROBLEMS] + counted
+
+
 def data_override(entry: Entry, folder: Path, cache: Path) -> dict[str, Any]:
     """Return the content of the YAML file that makes a packaged task read its documents from a local folder.
 
@@ -374,29 +398,39 @@ def data_override(entry: Entry, folder: Path, cache: Path) -> dict[str, Any]:
     Raises:
         UserError: If a split is missing, or the splits have different file formats.
     """
-    files = task_files(entry.name, folder)
-    suffixes = {split: document_suffix(path.name) or "" for split, path in files.items()}
-    first = next(iter(suffixes.values()))
-    if missing := [split for split in _required_splits(entry.cfg or {}) if split not in files]:
-        raise UserError(
-            f"evaluation.data: task {entry.name!r} needs the split {missing[0]!r}, but {folder} has only "
-            f"{', '.join(files)}; add {missing[0]}{first}"
-        )
-    if len({DOCUMENT_SUFFIXES[suffix] for suffix in suffixes.values()}) > 1:
-        raise UserError(
-            f"evaluation.data: {folder} has {', '.join(path.name for path in files.values())}; give all splits of task "
-            f"{entry.name!r} as Parquet, or all as JSON"
-        )
+    files = _checked_files(entry, folder)
+    suffix = document_suffix(next(iter(files.values())).name) or ""
     return {
         "include": str(entry.yaml_path),
         "task": entry.name,
-        "dataset_path": DOCUMENT_SUFFIXES[first],
+        "dataset_path": DOCUMENT_SUFFIXES[suffix],
         "dataset_name": None,
         "dataset_kwargs": {
             "data_files": {split: str(path.resolve()) for split, path in files.items()},
             "cache_dir": str(cache.resolve()),
         },
     }
+
+
+def _checked_files(entry: Entry, folder: Path) -> dict[str, Path]:
+    """Return the file of each split of a task, all of one format, by the name of the split.
+
+    Raises:
+        UserError: If a split is missing, or the splits have different file formats.
+    """
+    files = task_files(entry.name, folder)
+    suffixes = [document_suffix(path.name) or "" for path in files.values()]
+    if missing := [split for split in _required_splits(entry.cfg or {}) if split not in files]:
+        raise UserError(
+            f"evaluation.data: task {entry.name!r} needs the split {missing[0]!r}, but {folder} has only "
+            f"{', '.join(files)}; add {missing[0]}{suffixes[0]}"
+        )
+    if len({DOCUMENT_SUFFIXES[suffix] for suffix in suffixes}) > 1:
+        raise UserError(
+            f"evaluation.data: {folder} has {', '.join(path.name for path in files.values())}; give all splits of task "
+            f"{entry.name!r} as Parquet, or all as JSON"
+        )
+    return files
 
 
 def task_files(task: str, folder: Path) -> dict[str, Path]:

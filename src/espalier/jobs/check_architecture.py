@@ -28,6 +28,7 @@ from transformers.cache_utils import DynamicCache
 from espalier.calibration.gradients import sequence_losses
 from espalier.calibration.priors import SCOPES, measure_priors
 from espalier.errors import UserError
+from espalier.models.architecture import DIFFERING_LAYERS
 from espalier.models.decoder import BLOCK_PATHS, Block, decoder_layers, get_block, n_groups
 from espalier.models.experts import experts_per_token, has_experts, n_experts
 from espalier.models.kept_experts import KeptExperts
@@ -177,6 +178,8 @@ def _keep_first_layers(values: dict[str, Any]) -> None:
     for key, value in values.items():
         if isinstance(value, list) and len(value) == n_layers:
             values[key] = value[:n_kept]
+    if by_layer := values.get(DIFFERING_LAYERS):
+        values[DIFFERING_LAYERS] = {number: sizes for number, sizes in by_layer.items() if int(number) < n_kept}
     values["num_hidden_layers"] = n_kept
 
 
@@ -192,12 +195,16 @@ def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> 
     values = copy.deepcopy(config.to_dict())
     n_heads, n_kv = values["num_attention_heads"], values.get("num_key_value_heads") or values["num_attention_heads"]
     head_dim = values.get("head_dim") or values["hidden_size"] // n_heads
+    # The config of an exported model has head_dim although the stock config derives it from the hidden size.
+    derives_head_dim = not values.get("head_dim") or (
+        DIFFERING_LAYERS in values and head_dim * n_heads == values["hidden_size"]
+    )
     _keep_first_layers(values)
     values |= {
         "num_attention_heads": 4,
         "num_key_value_heads": 1 if n_kv == 1 else 4 if n_kv == n_heads else 2,
         "head_dim": head_dim,
-        "hidden_size": 64 if values.get("head_dim") else 4 * head_dim,
+        "hidden_size": 4 * head_dim if derives_head_dim else 64,
         "intermediate_size": 48,
         "vocab_size": _VOCABULARY,
         "max_position_embeddings": _CONTEXT,
@@ -207,6 +214,7 @@ def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> 
     for key, largest in _LARGEST.items():
         if values.get(key):
             values[key] = min(values[key], largest)
+    _shrink_differing_layers(values)
     _lower_rope_threshold(values)
     small = type(config).from_dict(values)
     small._attn_implementation = config._attn_implementation  # noqa: SLF001 (not part of the dictionary)
@@ -219,6 +227,21 @@ def small_copy(config: PretrainedConfig, *, trust_remote_code: bool = False) -> 
             elif name.endswith("bias"):
                 nn.init.normal_(parameter, std=0.2)
     return model.eval()
+
+
+def _shrink_differing_layers(values: dict[str, Any]) -> None:
+    """Give layers whose sizes the config lists one by one at most the sizes of the small copy.
+
+    Each KV head keeps as many query heads as in the other layers.
+    """
+    n_query = values["num_attention_heads"] // (values.get("num_key_value_heads") or values["num_attention_heads"])
+    for sizes in (values.get(DIFFERING_LAYERS) or {}).values():
+        for key in ("num_key_value_heads", "intermediate_size"):
+            if sizes.get(key):
+                sizes[key] = min(sizes[key], values[key])
+        if sizes.get("num_attention_heads"):
+            n_kv = sizes.get("num_key_value_heads") or values.get("num_key_value_heads")
+            sizes["num_attention_heads"] = n_kv * n_query if n_kv else values["num_attention_heads"]
 
 
 def _layers_to_keep(layer_types: Sequence[str] | None, n_layers: int) -> int:

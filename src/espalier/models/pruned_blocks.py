@@ -26,6 +26,10 @@ class OutputBias(nn.Module):  # type: ignore[misc]
         """Return the block's output, of the shape of its input: (batch, tokens, hidden)."""
         return self.bias.to(hidden_states.dtype).expand_as(hidden_states)
 
+    def extra_repr(self) -> str:
+        """Say what to do about LoRA on this name. The error of PEFT quotes this text."""
+        return "bias of a removed block, without weights to adapt: give its full name in exclude_modules"
+
 
 class RemovedBlock(nn.Module):  # type: ignore[misc]
     """Replacement of an MLP without channels.

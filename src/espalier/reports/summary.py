@@ -97,6 +97,9 @@ def _model_row(best: dict[str, Any]) -> list[Any]:
 
 def main() -> None:
     """Print the summary of the study whose folder is the first argument."""
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m espalier.reports.summary results/STUDY\n")
+        raise SystemExit(2)
     try:
         text = summarise_study(Path(sys.argv[1]))
     except UserError as error:

@@ -93,9 +93,13 @@ def break_even_width(config: PretrainedConfig) -> float:
 
     With hidden size h and MLP width m, the matrix products take about 2 (4 h^2 + 3 h m) operations per token. Attention
     takes 4 h w operations per token for row width w. The sizes of the unpruned model are used, so that all experiments
-    of a model choose between row widths by the same cost.
+    of a model choose between row widths by the same cost. If layers of the unpruned model differ in size, as in an
+    exported model that is pruned again, these are the sizes at the top level of its config.
     """
-    return float(4 * config.hidden_size + 3 * config.intermediate_size) / 2
+    # A config raises an error if a size that differs between layers is read as an attribute.
+    differs = getattr(config, "is_heterogeneous", False)
+    mlp_width = config.to_dict()["intermediate_size"] if differs else config.intermediate_size
+    return float(4 * config.hidden_size + 3 * mlp_width) / 2
 
 
 class _Run:

@@ -17,6 +17,7 @@ from espalier.config.models import ModelEntry, SandboxModel
 from espalier.config.sandbox import Sandbox
 from espalier.config.study import StudyConfig
 from espalier.errors import UserError
+from espalier.evaluation.definitions import packaged_tasks
 from espalier.models.architecture import (
     ATTENTION,
     ATTENTION_NORM,
@@ -37,6 +38,7 @@ from espalier.study.experiments import experiments_of
 from espalier.study.paths import Paths
 from espalier.study.sweep import Sweep
 from espalier.study.table_sources import TableSources
+from espalier.text_files import check_text_field
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,13 @@ def _folder_hint(path: str) -> str:
 
 
 def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
-    """Return a problem if the folder of the task documents does not exist.
+    """Return a problem if the folder of the task documents does not exist, or one for each task that it lacks.
 
-    Skipped once all requests and evaluations exist: the folder may have been deleted since.
+    Skipped once all requests and evaluations exist: the folder may have been deleted since. The names of the tasks must
+    be known to lm-eval. Reading their definitions takes a second, so only folders of the user are searched.
     """
     data = study.evaluation.data
-    if data in {SANDBOX, HUB} or Path(data).is_dir():
+    if data in {SANDBOX, HUB}:
         return []
     models = [model.name for model in study.models if model.legacy is None]
     outputs = [paths.of("tokenize_requests", name) for name in models]
@@ -114,8 +117,14 @@ def data_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
     outputs += [paths.of("evaluate", one.model, one.name) for one in sweep.experiments]
     if all(map(os.path.exists, outputs)):
         return []
-    holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
-    return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
+    if not Path(data).is_dir():
+        holds = "one that holds {task}/{split}.parquet, .json or .jsonl"
+        return [f"evaluation.data: got {data!r}, but there is no such folder; give {holds}, or {HUB!r} or {SANDBOX!r}"]
+    if not packaged_tasks():  # lm-eval is not installed where Snakemake runs; the jobs check the folder
+        return []
+    from espalier.evaluation.tasks import document_problems
+
+    return document_problems(study.evaluation.task_names, Path(data))
 
 
 def case_problems(study: StudyConfig, results: str) -> list[str]:
@@ -166,7 +175,7 @@ def literature_problems(study: StudyConfig) -> list[str]:
 
 
 def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
-    """Return one problem for each local text file that does not exist.
+    """Return one problem for each local text file that does not exist, or that lacks the column of the text.
 
     A text is skipped once everything that is made from it exists: the file may have been deleted since.
     """
@@ -187,10 +196,21 @@ def text_problems(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:
         for number, text in enumerate(study.evaluation.perplexity.texts)
     ]
     return [
-        f"{key}.dataset: got {text.dataset!r}, but there is no such file; give one, or a hub repository"
+        problem
         for key, text, outputs in texts
-        if text and text.is_local and not Path(text.dataset).is_file() and not all(map(os.path.exists, outputs()))
+        if text and text.is_local and (problem := _file_problem(key, text)) and not all(map(os.path.exists, outputs()))
     ]
+
+
+def _file_problem(key: str, text: TextSource) -> str | None:
+    """Return what is wrong with a local text file, as far as its schema or first line shows."""
+    if not Path(text.dataset).is_file():
+        return f"{key}.dataset: got {text.dataset!r}, but there is no such file; give one, or a hub repository"
+    try:
+        check_text_field(text.dataset, text.text_field)
+    except UserError as error:
+        return f"{key}: {error}"
+    return None
 
 
 def _calibration_outputs(study: StudyConfig, paths: Paths, sweep: Sweep) -> list[str]:

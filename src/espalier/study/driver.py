@@ -165,8 +165,8 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
     if results.exists() and not results.is_dir():
         raise UserError(f"study: got {study.study!r}, but {results} is a file; choose another name")
     # A study with only imported models evaluates nothing, so it does not need lm-eval.
-    problems = unknown_task_problems(study.evaluation.task_names) if lookups.models else []
-    problems = [*problems, *infeasible_problems(study, sizes), *lookups.legacy.problems()]
+    unknown = unknown_task_problems(study.evaluation.task_names) if lookups.models else []
+    problems = [*unknown, *infeasible_problems(study, sizes), *lookups.legacy.problems()]
     warnings: list[str] = []
     if not lookups.sweep.allows_missing:
         is_absent = False
@@ -178,7 +178,7 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
         if problems or is_absent or len(warnings) == len(lookups.models):
             problems, warnings = [*problems, *warnings], []
     if lookups.models and not lookups.sweep.allows_missing:
-        problems += data_problems(study, lookups.paths, lookups.sweep)
+        problems += [] if unknown else data_problems(study, lookups.paths, lookups.sweep)
         problems += text_problems(study, lookups.paths, lookups.sweep)
     problems += case_problems(study, lookups.results)
     problems += style_problems(study)

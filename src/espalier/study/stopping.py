@@ -14,8 +14,10 @@ import importlib
 import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 STOP_FILE = "ESPALIER_STOP_FILE"
@@ -47,6 +49,20 @@ def install_stop_handlers() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # do not replace an ignored SIGINT
         signal.signal(signal.SIGINT, interrupted)
     _before_sigterm(create_stop_file)
+
+
+def hide_traceback_of_interrupt() -> None:
+    """Print one line instead of a traceback if SIGINT ends Snakemake before it runs jobs. Then it handles SIGINT."""
+    if sys.excepthook is not sys.__excepthook__:
+        return  # a program that uses Snakemake's API has its own
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.stderr.write("Interrupted. Give the same command to go on.\n")
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = show
 
 
 def _before_sigterm(create_stop_file: Any) -> None:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Collection, Iterable
 from typing import Any
+
+logger = logging.getLogger("snakemake.logging")
+_WHY_EMPTY = {
+    "gradients": "no method of the grid reads the calibration text",
+    "legacy": "no model of the config has the key `legacy`",
+    "stage": "no model, task or text of the config comes from a hub",
+}
+"""Why a target of this name collects no files."""
 
 
 def collecting_rules(rules: Iterable[Any]) -> frozenset[str]:
@@ -62,6 +71,21 @@ def check_targets(requested: Collection[str], rules: Iterable[Any]) -> None:
         hint = f"did you mean {close[0]!r}?" if close else f"targets are {', '.join(targets)}"
         problem = "makes files of single models or experiments" if name in needs_wildcards else "is no target"
         raise SystemExit(f"{name}: {problem}; {hint} (`snakemake --list` lists all; the path of an output also works)")
+
+
+def warn_of_empty_targets(requested: Collection[str], rules: Iterable[Any]) -> None:
+    """Log a line for each requested target for which the config gives nothing to do.
+
+    Snakemake runs an empty job and says nothing.
+
+    Args:
+        requested: Targets on the command line.
+        rules: Rules of the workflow, as Snakemake has them.
+    """
+    for rule in rules:
+        if rule.name in requested and rule.norun and not rule.input:
+            why = _WHY_EMPTY.get(rule.name, "the config has nothing of this kind")
+            logger.warning(f"{rule.name}: nothing to do: {why}")  # noqa: G004 (its handler ignores arguments)
 
 
 def _print_rules(title: str, rules: Iterable[Any]) -> None:

@@ -294,6 +294,59 @@ def test_another_split_of_a_perplexity_dataset_is_a_warning() -> None:
     assert load_study(CONFIG).warnings() == []
 
 
+HEADS, GROUPS = {"name": "heads", "units": ["kv_group"]}, {"name": "groups"}
+
+
+@pytest.mark.parametrize(
+    ("methods", "warnings"),
+    [
+        ([DEPTH, REAP], ["has no effect, because no method of the grid removes MLP channels; leave it out of new st"]),
+        ([HEADS], ["has no effect, because no method of the grid removes MLP channels; leave it out of new studies"]),
+        ([GROUPS, REAP], ["has no effect on methods[1] ('reap'), which removes whole experts (but a change makes its"]),
+        ([GROUPS, DEPTH], []),
+        ([{"name": "channels", "units": ["mlp_channel"]}, HEADS], []),
+    ],
+)
+def test_a_width_that_some_methods_do_not_use_is_a_warning(methods: list[dict[str, Any]], warnings: list[str]) -> None:
+    """It is no problem, because finished plans have the value in their recipes."""
+    grid = {"methods": [method["name"] for method in methods]}
+    study = load_study(with_changes(methods=methods, grid=grid, selection={"mlp_multiple_of": 8}))
+    found = study.warnings()
+    assert len(found) == len(warnings)
+    for line, warning in zip(found, warnings, strict=True):
+        assert line.startswith(f"selection.mlp_multiple_of: 8 {warning}")
+    assert load_study(with_changes(methods=methods, grid=grid)).warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "warnings"),
+    [
+        (
+            {**REAP, "allocation": "uniform"},
+            ["allocation: 'uniform' has no effect, because all layers lose equally many"],
+        ),
+        (
+            {"name": "t", "prior": "cosine_distance", "temperature": 0.5, "prior_floor": 0.1},
+            [
+                "prior: 'cosine_distance' has no effect, because scope is none; leave it out",
+                "temperature: 0.5 has no effect, because scope is none; leave it out",
+                "prior_floor: 0.1 has no effect, because scope is none; leave it out",
+            ],
+        ),
+        ({"name": "t", "temperature": 0}, []),  # this says the same as the scope
+        ({"name": "t", "scope": "layer", "prior": "cosine_distance", "temperature": 0.5, "prior_floor": 0.1}, []),
+        ({"name": "t", "allocation": "uniform"}, []),
+    ],
+)
+def test_an_option_of_a_method_without_effect_is_a_warning(method: dict[str, Any], warnings: list[str]) -> None:
+    found = load_study(with_changes(methods=[method], grid={"methods": [method["name"]]})).warnings()
+    assert len(found) == len(warnings)
+    for line, warning in zip(found, warnings, strict=True):
+        assert line.startswith(f"methods[0].{warning}")
+    unused = load_study(with_changes(methods=[{**method, "name": "unused"}, {"name": "t"}], grid={"methods": ["t"]}))
+    assert unused.warnings() == []
+
+
 def test_imported_models_of_a_mixed_study_are_not_raced_and_it_says_so() -> None:
     imported = {"name": "I", "family": "L", "kind": "base", "legacy": ["x"]}
     study = load_study(with_changes(models=[*CONFIG["models"], imported], evaluation={"racing": {}}))

@@ -80,6 +80,37 @@ def test_a_template_that_leaves_out_a_text_is_refused(template: str, role: str) 
     assert write_prompt(tokenizer(trims), messages, add_generation_prompt=True) == "Answer: blue Answer: "
 
 
+CONVERSATION = [
+    {"role": "user", "content": 'Who said "a < b & c"?\nAnswer: "'}, {"role": "assistant", "content": "Zoë's\t<aunt>"},
+    {"role": "user", "content": "Which?\nAnswer:"}, {"role": "assistant", "content": " "},
+    {"role": "user", "content": "Where?\nAnswer:"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "question"),
+    [
+        ("tojson", '"Who said \\"a < b & c\\"?\\nAnswer: \\""'),
+        ("e", "Who said &#34;a &lt; b &amp; c&#34;?\nAnswer: &#34;"),
+        ("urlencode", "Who%20said%20%22a%20%3C%20b%20%26%20c%22%3F%0AAnswer%3A%20%22"),
+        ("upper", 'WHO SAID "A < B & C"?\nANSWER: "'),
+        ("replace('\"', '\\\\\"')", 'Who said \\"a < b & c\\"?\nAnswer: \\"'),
+    ],
+)
+def test_a_template_that_changes_the_characters_of_a_text_is_right(change: str, question: str) -> None:
+    template = f"{{% for m in messages %}}[{{{{ m.content | {change} }}}}]{{% endfor %}}"
+    prompt = write_prompt(tokenizer(template), CONVERSATION, add_generation_prompt=True)
+    assert prompt.startswith(f"[{question}][")
+
+
+@pytest.mark.parametrize(("condition", "role"), [("loop.index != 5", "user"), ("loop.first or loop.last", "assistant")])
+def test_a_message_is_missed_although_others_have_its_words(condition: str, role: str) -> None:
+    """Every question of a task may end with `Answer:`."""
+    template = f"{{% for m in messages %}}{{% if {condition} %}}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
+    with pytest.raises(UserError, match=rf"leaves out the text of the {role};"):
+        write_prompt(tokenizer(template), CONVERSATION, add_generation_prompt=True)
+
+
 def test_a_template_that_leaves_out_the_message_to_continue_is_refused() -> None:
     with pytest.raises(UserError, match=r"fails \(ValueError: "):
         write_prompt(tokenizer("nothing"), MESSAGES, add_generation_prompt=False)

@@ -819,6 +819,29 @@ def test_a_token_without_a_row_of_the_embedding_is_named(
     assert not (tmp_path / "requests/B.parquet").exists()
 
 
+@pytest.mark.parametrize("add_bos", [None, True, False])
+def test_a_text_without_tokens_is_refused_before_any_model_is_loaded(
+    without_bos_rule: Path, tmp_path: Path, data: Path, add_bos: bool | None
+) -> None:
+    """No window could be scored, whatever `evaluation.perplexity` says. One token can be, after BOS."""
+    tokenizer = load_tokenizer(without_bos_rule, add_bos=add_bos)
+    protocol = changed(tasks=["piqa"], add_bos=add_bos)
+
+    def build(text: str) -> None:
+        (tmp_path / "text.txt").write_text(f"{text}\n")
+        build_or_reuse(
+            tmp_path / "A.parquet", tokenizer, protocol, data_folder=data,
+            data_files=[str(data / "piqa/validation.parquet")], texts=[str(tmp_path / "text.txt")],
+            scratch=tmp_path / "scratch", vocab_size=len(tokenizer),
+        )  # fmt: skip
+
+    with pytest.raises(
+        UserError, match=r"^evaluation\.perplexity: text 'plain' has no tokens to score; give a longer text$"
+    ):
+        build("")
+    build("a")
+
+
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 
 

@@ -75,6 +75,24 @@ def test_a_text_of_one_token_is_refused(model: PreTrainedModel) -> None:
         measure_perplexity(model, [1, 2, 3], name="x", window=8, stride=4, token_budget=64, max_tokens=1)
 
 
+@pytest.mark.parametrize("stride", [4, 7, 8])
+@pytest.mark.parametrize("bos", ["first", "every"])
+@pytest.mark.parametrize("tokens", [[5], [0, 5]])
+def test_a_text_of_one_token_is_scored_after_bos(
+    tokens: list[int], bos: Bos, stride: int, model: PreTrainedModel
+) -> None:
+    """BOS is the context of its token, whether or not the tokenizer added BOS."""
+    result = measure_perplexity(model, tokens, name="x", window=8, stride=stride, token_budget=64, bos=bos, bos_token=0)
+    assert result.n_tokens == 1
+    assert result.value == pytest.approx(math.exp(-plain_score(model, Request([0], [5]))[0]), rel=1e-5)
+
+
+@pytest.mark.parametrize("bos", ["first", "every", "none"])
+def test_a_text_of_bos_alone_is_refused(bos: Bos, model: PreTrainedModel) -> None:
+    with pytest.raises(UserError, match=r"text 'x' has 1 tokens, none of which has a context to be scored in"):
+        measure_perplexity(model, [0], name="x", window=8, stride=4, token_budget=64, bos=bos, bos_token=0)
+
+
 def test_overflow_is_refused() -> None:
     broken = random_model("llama", 50, max_position_embeddings=16)
     with torch.no_grad():

@@ -17,7 +17,6 @@ from espalier.models import pruned
 from espalier.models.architecture import PROJECTION_NAMES
 from espalier.models.configuration_pruned import PrunedLlamaConfig
 from espalier.models.loading import load_model
-from espalier.models.pruned_blocks import OutputBias
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from tests.unit.models.test_surgery import CASES, EMPTY, N_CHANNELS, N_LAYERS, Case, generate, logits, tokens, uncached
@@ -230,16 +229,22 @@ def test_configs_can_be_compared_and_copied(case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("empty", sorted(EMPTY.keys() - {"everything"}))
 def test_lora_on_all_projections_by_name(case: Case, empty: str, tmp_path: Path) -> None:
-    """Blocks that are gone have no projections, and no module that PEFT takes for one."""
+    """Blocks that are gone have no projections. PEFT leaves them out, or refuses their biases with the remedy."""
     import peft  # takes seconds
 
     model = saved(case, EMPTY[empty], tmp_path)
-    if any(isinstance(module, OutputBias) for module in model.modules()):
-        pytest.skip("the bias of a removed block keeps the name of its projection")
     expected = logits(model, tokens())
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     settings = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=list(PROJECTION_NAMES))
-    torch.testing.assert_close(logits(peft.get_peft_model(loaded, settings), tokens()), expected)
+    if biases := [name for name, module in loaded.named_modules() if type(module).__name__ == "OutputBias"]:
+        with pytest.raises(ValueError, match=r"bias of a removed block.*: give its full name in exclude_modules"):
+            peft.get_peft_model(loaded, settings)
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+        settings.exclude_modules = biases
+    adapted = peft.get_peft_model(loaded, settings)
+    torch.testing.assert_close(logits(adapted, tokens()), expected)
+    projections = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    assert sum(name.endswith("lora_A") for name, _ in adapted.named_modules()) == len(projections) - 1  # the head
 
 
 def test_prefix_tuning_fails_and_does_not_compute_something_else(case: Case, tmp_path: Path) -> None:

@@ -10,8 +10,16 @@ from transformers import LlamaConfig, PreTrainedConfig
 from transformers.models.llama import modeling_llama
 
 from espalier.errors import UserError
+from espalier.export.build import export_model
+from espalier.files import read_json, write_json
 from espalier.jobs import check_architecture as checks
 from espalier.jobs.check_architecture import check_architecture, check_layers_removable, small_copy
+from espalier.models import pruned  # noqa: F401 (registers the classes)
+from espalier.models.configuration_pruned import PrunedLlamaConfig
+from espalier.models.decoder import decoder_layers, n_groups
+from espalier.models.surgery import prune
+from espalier.planning.plan import Plan
+from tests.unit.conftest import random_model
 
 SIZES = {
     "vocab_size": 500, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 8, "num_attention_heads": 8,
@@ -49,6 +57,40 @@ def test_supported_architectures_pass(name: str, tmp_path: Path, caplog: pytest.
 def test_unsupported_architectures_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"architecture \w+ is not supported: {REFUSED[name]}"):
         check_architecture(saved(tmp_path, config_of(name)))
+
+
+@pytest.mark.parametrize("family", ["cohere2", "gemma2", "llama", "mistral", "phi3", "qwen2", "smollm3"])
+def test_an_exported_model_whose_layers_differ_passes(
+    family: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It can be pruned again if it keeps a part of each block."""
+    model = random_model(family, 50)
+    layers = decoder_layers(model)
+    before = [tuple(n_groups(layer, block) for layer in layers) for block in ("attention", "mlp")]
+    kv_groups = [list(range(max(1, n - number % 2))) for number, n in enumerate(before[0])]
+    channels = [list(range(n - number)) for number, n in enumerate(before[1])]
+    prune(model, kv_groups, channels)
+    plan = Plan(before[0], before[1], tuple(map(tuple, kv_groups)), tuple(map(tuple, channels)))
+    export_model(model, plan, stubs=False).save_pretrained(tmp_path)
+    config = read_json(tmp_path / "config.json")
+    del config["auto_map"]  # the classes of the project; those in an exported folder are copies of them
+    write_json(tmp_path / "config.json", config)
+    check_architecture(tmp_path)
+    assert not [record.getMessage() for record in caplog.records if record.name.startswith("espalier")]
+
+
+def test_a_small_copy_keeps_which_layers_differ() -> None:
+    by_layer = {
+        0: {"num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 900},
+        1: {"num_attention_heads": 4, "num_key_value_heads": 1, "intermediate_size": 20},
+        2: {"num_attention_heads": 16, "num_key_value_heads": 4, "intermediate_size": 900},
+    }
+    shape = {"hidden_size": 256, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 1000}
+    config = PrunedLlamaConfig(**(SIZES | shape), per_layer_config=by_layer)
+    first, second = decoder_layers(small_copy(config))  # 2 of the 4 query heads share each of the 2 KV heads
+    assert (first.self_attn.q_proj.out_features, first.self_attn.k_proj.out_features) == (4 * 8, 2 * 8)
+    assert (second.self_attn.q_proj.out_features, second.self_attn.k_proj.out_features) == (2 * 8, 8)
+    assert (first.mlp.up_proj.out_features, second.mlp.up_proj.out_features) == (48, 20)
 
 
 LONGROPE = {

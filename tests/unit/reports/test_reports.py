@@ -14,6 +14,7 @@ from espalier.analysis.model import analyse_model
 from espalier.analysis.selection import global_best_config
 from espalier.errors import UserError
 from espalier.files import write_json, write_table
+from espalier.reports import summary
 from espalier.reports.chart_rows import Row, experiment_chart_rows, layer_chart_rows
 from espalier.reports.figures.cross import cross_figures
 from espalier.reports.html import cross_model_html, model_html
@@ -178,6 +179,16 @@ def test_the_summary_of_a_study_has_no_model_that_was_renamed_or_refused_since(t
     assert [line.split()[:4] for line in lines if line.startswith(("New ", "Old ", "Refused "))] == [
         ["New", "x-1", "0.540", "0.800"]
     ]
+
+
+@pytest.mark.parametrize("arguments", [[], ["results/a", "results/b"]])
+def test_the_summary_without_one_folder_says_how_to_call_it(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["summary", *arguments])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        summary.main()
+    assert capsys.readouterr().err == "usage: python -m espalier.reports.summary results/STUDY\n"
 
 
 def test_text_without_any_result() -> None:

@@ -1,16 +1,19 @@
 """Infeasible settings and missing inputs are refused before any job runs."""
 
+import gzip
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from espalier.config import load_study
 from espalier.config.models import ModelEntry
-from espalier.files import read_json, write_json
+from espalier.files import read_json, write_json, write_parquet
 from espalier.models.folder import inspect_folder
 from espalier.study.config_checks import (
     _ignores_case,
@@ -174,16 +177,75 @@ def test_a_checked_folder_that_is_gone_does_not_turn_other_problems_into_errors(
         open_study(study(models=models), is_driver=True)
 
 
+DOCUMENTS = [f"{task}/{split}.parquet" for task in ("piqa", "boolq") for split in ("train", "validation")]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "removed", "added", "problems"),
+    [
+        (["piqa", "boolq"], [], [], []),
+        (
+            ["piqa", "boolq", "sciq"], [], [],
+            ["no documents of task 'sciq' in my/sciq; it needs one .parquet, .json.* file per split, named after"],
+        ),
+        (
+            ["piqa", {"name": "boolq", "num_fewshot": 2}], ["piqa/train.parquet", "piqa/validation.parquet"],
+            ["piqa/validation.csv"], ["no documents of task 'piqa' in my/piqa; it needs one"],
+        ),
+        (
+            ["piqa", "boolq"], ["piqa/validation.parquet", "boolq/train.parquet"], [],
+            [
+                "task 'piqa' needs the split 'validation', but my/piqa has only train; add validation.parquet",
+                "task 'boolq' needs the split 'train', but my/boolq has only validation; add train.parquet",
+            ],
+        ),
+        (["piqa"], ["piqa/train.parquet"], ["piqa/train.jsonl"], ["my/piqa has train.jsonl, validation.parquet; give"]),
+        (["piqa"], [], ["piqa/train.json"], ["my/piqa has both train.json and train.parquet for the split 'train'"]),
+        (["piqa", "mmlu_stem"], [], [], [*["no documents of task 'mmlu_\\w+' in my/mmlu_"] * 10, "9 more tasks lack"]),
+    ],
+    ids=["complete", "task", "no-documents", "splits", "formats", "twice", "group"],
+)  # fmt: skip
+def test_missing_documents_of_tasks_are_refused_before_any_job(
+    tasks: list[Any], removed: list[str], added: list[str], problems: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for file in sorted({*DOCUMENTS, *added} - set(removed)):
+        (Path("my") / file).parent.mkdir(parents=True, exist_ok=True)
+        (Path("my") / file).touch()
+    evaluation = {"data": "my", "tasks": tasks, "perplexity": {"window": 128, "stride": 64}}
+    config = study(evaluation=evaluation)
+    if not problems:
+        open_study(config, is_driver=True)
+        return
+    with pytest.raises(SystemExit) as error:
+        open_study(config, is_driver=True)
+    lines = str(error.value).splitlines()[1:]
+    assert len(lines) == len(problems)
+    for line, problem in zip(lines, problems, strict=True):
+        assert re.match(rf"  evaluation\.data: {problem}", line), line
+    parsed = load_study(config)
+    for path in ("requests/A.parquet", "baseline/A/metrics.json"):
+        write_json(f"results/{parsed.study}/{path}", {})
+    paths = Paths(f"results/{parsed.study}")
+    for experiment in Sweep(parsed, paths).experiments:
+        write_json(paths.of("evaluate", experiment.model, experiment.name), {})
+    assert data_problems(parsed, paths, Sweep(parsed, paths)) == []  # all was made of them
+
+
 def test_a_missing_folder_of_tasks_is_refused_until_all_is_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("tasks").mkdir()
+    for file in DOCUMENTS:
+        (Path("tasks") / file).parent.mkdir(parents=True, exist_ok=True)
+        (Path("tasks") / file).touch()
 
     def missing(data: str, *made: str) -> list[str]:
         for path in made:
             write_json(f"results/s/{path}", {})
-        config = study(evaluation={"data": data}, methods=[{"name": "t"}], grid={"methods": ["t"]})
+        tasks = ["piqa", "boolq"]
+        config = study(evaluation={"data": data, "tasks": tasks}, methods=[{"name": "t"}], grid={"methods": ["t"]})
         parsed = load_study(config)
         return data_problems(parsed, Paths("results/s"), Sweep(parsed, Paths("results/s")))
 
@@ -230,6 +292,39 @@ def test_texts_that_are_not_there_are_named_until_all_was_made_of_them(
         :1
     ]
     assert line.endswith("got 'calibration.txt', but there is no such file; give one, or a hub repository")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.parquet", None, "has no column 'text'; it has words"),
+        ("a.jsonl", '\n{"words": "a"}\n', "line 2: has no 'text'; it has words"),
+        ("a.jsonl.gz", '{"text": null}\n', "line 1: 'text' is null; mend the row"),
+        ("a.json", '{\n"text": "a"}', "line 2 is not JSON"),
+        ("a.json", '[{"words": "a"}]', None),  # the job reads the whole list
+        ("a.jsonl", '{"text": "a"}\n{"words": "b"}\n', None),  # the job reads the other lines
+        ("a.jsonl", "", None),
+        ("a.txt", "a\n", None),
+    ],
+)
+def test_a_text_without_its_column_is_refused_before_any_job(
+    name: str, content: str | None, problem: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is None:
+        write_parquet(Path(name), pa.table({"words": ["a"]}))
+    else:
+        Path(name).write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
+    perplexity = {"texts": [{"name": "a", "dataset": name}], "window": 128, "stride": 64}
+    config = study(evaluation={"perplexity": perplexity})
+    if problem is None:
+        open_study(config, is_driver=True)
+        return
+    line = re.escape(f"  evaluation.perplexity.texts[0]: {name}: {problem}")
+    with pytest.raises(SystemExit, match=rf"config has problems:\n{line}"):
+        open_study(config, is_driver=True)
+    write_json("results/s/requests/A.parquet", {})
+    open_study(config, is_driver=True)  # all was made of it
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])

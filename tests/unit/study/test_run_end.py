@@ -2,13 +2,15 @@
 
 import logging
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from espalier.files import write_json
 from espalier.study.failure_records import failure_file
-from espalier.study.run_end import MOST, failed_since, show_failures, show_reports
+from espalier.study.run_end import MOST, SUMMARY_FOLLOWS, failed_since, show_failures, show_reports
+from tests.conftest import REPOSITORY
 
 RESULTS = "results/s"
 
@@ -47,6 +49,27 @@ def test_long_lists_are_cut(caplog: pytest.LogCaptureFixture) -> None:
     assert len(caplog.messages[-1].splitlines()) == MOST + 2
 
 
+@pytest.mark.parametrize(
+    ("requested", "rule", "says_so"),
+    [
+        (["partial_reports"], "check_calibration", True),
+        (["x_partial_reports", "plans"], "evaluate", True),
+        (["partial_reports"], "report_model", False),  # it would fail again
+        (["evaluations"], "check_calibration", False),
+        ([], "check_calibration", False),
+    ],
+)
+def test_partial_reports_that_failed_for_a_stale_result_can_run_again(
+    requested: list[str], rule: str, says_so: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    record("plan", "A", "x-1")
+    record(rule, "A", "c4-s0")
+    show_failures(RESULTS, requested)
+    assert f"  {rule} A c4-s0: no c4-s0" in caplog.text
+    last = caplog.messages[-1].splitlines()[-1]
+    assert last.startswith("Run partial_reports again: it leaves out these results now") == says_so
+
+
 @pytest.mark.parametrize(("requested", "shown"), [((), True), (("all",), True), (("plans",), False)])
 def test_the_index_is_named_after_a_run_that_made_it(
     requested: tuple[str, ...], shown: bool, caplog: pytest.LogCaptureFixture
@@ -58,3 +81,29 @@ def test_the_index_is_named_after_a_run_that_made_it(
     index.touch()
     show_reports(RESULTS, requested)
     assert caplog.messages == ([f"Reports: {index}"] if shown else [])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_make_run_names_the_reports_once(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its summary names them at its end, also if a job failed."""
+    shows = f'echo "snakemake $* {SUMMARY_FOLLOWS}=${SUMMARY_FOLLOWS}"'
+    tools = {"snakemake": f'{shows}\n[ "$1" = partial_reports ] || exit {+fails}', "python": 'echo "python $*"'}
+    (tmp_path / "bin").mkdir()
+    for name, script in tools.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (tmp_path / "bin" / name).chmod(0o755)
+    command = ["make", f"--file={REPOSITORY / 'Makefile'}", "--old-file=done", "BIN=bin", "INSTALLED=done", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert bool(done.returncode) == fails
+    *runs, summary = done.stdout.splitlines()
+    assert summary == "python -m espalier.reports.summary results/sandbox"
+    assert len(runs) == 1 + fails
+    assert all(line.endswith(f"{SUMMARY_FOLLOWS}=1") for line in runs)
+
+    monkeypatch.setenv(SUMMARY_FOLLOWS, "1")
+    Path(RESULTS, "reports").mkdir(parents=True)
+    Path(RESULTS, "reports/index.html").touch()
+    show_reports(RESULTS, ())
+    assert not caplog.messages

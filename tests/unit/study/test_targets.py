@@ -4,12 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from espalier.study.targets import check_targets, collecting_rules, list_targets_first
+from espalier.study.targets import check_targets, collecting_rules, list_targets_first, warn_of_empty_targets
 
 
-def rule(name: str, *, output: bool = False, norun: bool = False) -> SimpleNamespace:
+def rule(name: str, *, output: bool = False, norun: bool = False, files: tuple[str, ...] = ()) -> SimpleNamespace:
     return SimpleNamespace(
         name=name,
+        input=files,
         docstring=f"Text of {name}.",
         output=["f", "cache/lock.yaml"] if output else [],
         norun=norun,
@@ -47,3 +48,13 @@ def test_targets_are_listed_first(capsys: pytest.CaptureFixture[str]) -> None:
     workflow.list_rules(only_targets=True)
     assert "analyse" not in capsys.readouterr().out
     assert collecting_rules(RULES) == {"plans"}
+
+
+def test_a_target_with_nothing_to_do_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    rules = [rule("stage", norun=True), rule("plans", norun=True, files=("plan.json",)), rule("forecast")]
+    rules += [rule("structures", norun=True), rule("legacy", norun=True)]
+    warn_of_empty_targets(["stage", "plans", "forecast", "structures"], rules)
+    assert [record.getMessage() for record in caplog.records] == [
+        "stage: nothing to do: no model, task or text of the config comes from a hub",
+        "structures: nothing to do: the config has nothing of this kind",
+    ]
