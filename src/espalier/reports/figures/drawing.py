@@ -171,11 +171,9 @@ def name_axis(axes: Axes, names: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def shorten(name: str, longest: int = 34) -> str:
-    """Shorten a long name in the middle, and keep `$` from starting a formula."""
-    if len(name) > longest:
-        name = f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
-    return plain(name)
+def shorten(name: str) -> str:
+    """Shorten a name of more than 34 characters in the middle, and escape `$`."""
+    return plain(name if len(name) <= 34 else f"{name[:17]}…{name[-16:]}")
 
 
 def plain(text: str) -> str:
@@ -183,10 +181,10 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def limits(values: Collection[float], lowest: float = 0, highest: float = 1) -> tuple[float, float]:
-    """Return axis limits with a margin around values, inside the possible range."""
+def limits(values: Collection[float]) -> tuple[float, float]:
+    """Return axis limits for fractions: a margin around the values, but not below 0 or above 1."""
     margin = 0.03 * (max(values) - min(values)) or 0.01
-    return max(lowest, min(values) - margin), min(highest, max(values) + margin)
+    return max(0, min(values) - margin), min(1, max(values) + margin)
 
 
 def limit_x(axes: Axes, values: Collection[float]) -> None:
