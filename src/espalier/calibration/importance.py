@@ -16,10 +16,11 @@ import torch
 
 from espalier.calibration.experts import counting_tokens, log_unreached, recording_outputs
 from espalier.calibration.gradient_statistics import Moments, pool
-from espalier.calibration.gradients import Sums, accumulate, check_length, make_sums
+from espalier.calibration.gradients import Sums, accumulate, make_sums
 from espalier.calibration.pass_size import PassSettings, PassSize, choose_pass_size, out_of_memory_error
 from espalier.calibration.reductions import ReducedParameter, reduce_parameters
 from espalier.errors import UserError
+from espalier.models.context import check_fits_context
 from espalier.models.decoder import ROUTER, Projection, decoder_layers, n_kv_groups
 from espalier.models.experts import has_experts
 from espalier.planning.criteria import CRITERIA
@@ -139,7 +140,7 @@ def measure_importance(
         UserError: If sequences are longer than the model's context, a sum is not finite, or one sequence and one layer
             do not fit in GPU memory.
     """
-    check_length(model, sequences.shape[1])
+    check_fits_context(model, sequences.shape[1], "grid.taylor_seq_len")
     with counting_tokens(model) as routed:
         if CRITERIA[criterion].of_experts:
             tables = ImportanceTables(_measure_reap(model, sequences, counts, settings), None)

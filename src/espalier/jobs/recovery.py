@@ -16,18 +16,13 @@ import torch
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_result
 from espalier.jobs.resources import JobResources
+from espalier.models.context import check_fits_context
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from espalier.recipe import make_recipe, recovery_settings
 from espalier.recovery.distillation import DistillationLosses
-from espalier.recovery.fine_tuning import (
-    SequenceLosses,
-    TrainingRecord,
-    TrainingSchedule,
-    check_context,
-    fine_tune,
-)
+from espalier.recovery.fine_tuning import SequenceLosses, TrainingRecord, TrainingSchedule, fine_tune
 from espalier.recovery.fingerprint import recovered_fingerprint
 from espalier.recovery.full import prepare_full, products_in, save_weights
 from espalier.recovery.lora import LoraSettings, attach, save_adapter
@@ -118,7 +113,7 @@ def recover(job: RecoveryJob, folder: str | Path, training: str | Path) -> Train
     manifest, plan = read_json(job.manifest), read_json(job.plan)
     sequences = load_training_sequences(manifest, job.text, job.text_settings)
     model = load_pruned(manifest, plan, job)
-    check_context(model, sequences.tokens.shape[1])
+    check_fits_context(model, sequences.tokens.shape[1], "recovery.seq_len")
     losses_of = _distillation_losses(manifest, job)
     with _trainable(model, job) as trainable:
         trained = fine_tune(
