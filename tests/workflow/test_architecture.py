@@ -21,7 +21,7 @@ from tests.workflow.test_conventions import CHEAP, RULE_FILES, SCRIPTS, WITHOUT_
 LIBRARY = REPOSITORY / "src/espalier"
 # How values are written and failures said, not what they are: no table or report changes with these.
 WITHOUT_EFFECT = {
-    "errors.py", "files.py", "jobs/input_checks.py", "jobs/interrupts.py", "jobs/log.py", "jobs/memory.py",
+    "errors.py", "files.py", "jobs/input_checks.py", "jobs/interrupts.py", "jobs/log.py",
     "jobs/offline.py", "results/verify.py", "study/failure_records.py", "study/paths.py", "study/stopping.py",
 }  # fmt: skip
 

@@ -77,7 +77,7 @@ def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
 
 @cache
 def writes_float32(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `torch.addmm` adds products of this dtype to a float32 matrix, found out with a small example.
+    """Return whether `torch.addmm` adds products of this dtype to a float32 matrix, found out with a small example.
 
     PyTorch can do this on CUDA devices from version 2.8 on.
     """

@@ -73,7 +73,7 @@ def write_prompt(
 def _left_out(text: str, messages: list[dict[str, str]]) -> str | None:
     """Return the role of the first message of user or assistant that is not in a prompt, or None.
 
-    The last line of a message stands for it, since templates may change white space or leave out a chain of thought.
+    Only the last line of each message is looked for: templates may change white space or leave out a chain of thought.
     """
     for message in messages:
         lines = message["content"].strip().splitlines()

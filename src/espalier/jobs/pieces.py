@@ -90,7 +90,7 @@ def make_with_others(
 
 
 def only_hands_over(resources: Mapping[str, Any]) -> bool:
-    """Whether a job of a cluster got no device and little memory, because the store has its result.
+    """Return whether a job of a cluster got no device and little memory, because the store has its result.
 
     On one machine, the job can still lock a GPU and do the work, if the result turns out to be damaged.
 
@@ -116,7 +116,7 @@ def make_piece(store: Store, piece: Piece, *, beside: bool) -> None:
 
 
 def _is_stored(store: Store, piece: Piece) -> bool:
-    """Whether to skip another piece, because the store has it or its entry cannot be read now.
+    """Return whether to skip another piece, because the store has it or its entry cannot be read now.
 
     In the second case, the piece's own job reports the error.
     """

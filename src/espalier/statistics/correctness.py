@@ -92,7 +92,7 @@ class Correctness:
         """Return the same answers with one entry for each group instead of one for each of its tasks.
 
         The accuracies stay the same. A bootstrap then draws from all documents of a group at once, which is right if
-        some of its tasks have only a few documents. A group stands where its first task stood.
+        some of its tasks have only a few documents. A group takes the place of its first task.
         """
         members: dict[str, list[TaskDocuments]] = {}
         for task in self.tasks:

@@ -101,7 +101,7 @@ class Handover:
         return resource
 
     def is_stored(self, rule: str, wildcards: Wildcards) -> bool:
-        """Whether the store has the result of a job. Its files are not read, so the job may still find them damaged."""
+        """Return whether the store has the result of a job. Its files are not read, so they may still be damaged."""
         entry = self.entry(rule, wildcards)
         return entry is not None and entry.is_dir()
 
