@@ -74,7 +74,7 @@ class Drawing:
         """Draw a legend of points above the axes."""
         self.legend_of(
             [
-                _handle(name, marker=style.marker, color=style.colour, linestyle="none", **style.properties)
+                line_handle(name, marker=style.marker, color=style.colour, linestyle="none", **style.properties)
                 for name, style in styles.items()
             ]
         )
@@ -139,7 +139,9 @@ def empty_figure(name: str, caption: str, reason: str) -> Figure:
 
 def line_handle(name: str, **properties: Any) -> Artist:
     """Return a legend handle of a line."""
-    return _handle(name, **properties)
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=plain(name), **properties)
 
 
 def method_styles(methods: Mapping[str, Any], shown: Collection[str]) -> dict[str, Style]:
@@ -205,9 +207,3 @@ def percent_axis(axis: Axis, ticks: Iterable[float] = ()) -> None:
     places = sorted(set(ticks))
     axis.set_major_locator(FixedLocator(places) if 0 < len(places) <= 8 else MaxNLocator(6))
     axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
-
-
-def _handle(name: str, **properties: Any) -> Artist:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], label=plain(name), **properties)
