@@ -2,8 +2,8 @@
 
 Starting Python and loading a model takes longer than most pieces, so one job does several. Each piece is claimed
 separately, and stored when it is finished. Parallel jobs therefore share the work of a model, and a killed job loses
-only the piece at which it was. The job of a piece that is in the store already hands over its files and ends. It loads
-no model and needs no GPU.
+only its current piece. The job of a piece that is in the store already hands over its files and ends. It loads no model
+and needs no GPU.
 """
 
 from __future__ import annotations
