@@ -22,10 +22,8 @@ from espalier.files import write_json
 from espalier.jobs.log import copy_to_log, only_in_file, piece_log
 from espalier.models.devices import SCHEDULERS
 from espalier.results.store import LOG, TIMING, Store
+from espalier.study.scheduler import MODEL_JOBS
 from espalier.study.stopping import is_stopping
-
-MODEL_JOBS = "model_jobs"
-"""Resource of a job: 0 if it was started only to hand over a result (`espalier.study.handover`)."""
 
 logger = logging.getLogger(__name__)
 

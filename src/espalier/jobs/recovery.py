@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from espalier.config.recovery import FULL
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_result
 from espalier.jobs.resources import JobResources
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SCHEDULE_SETTINGS = ("epochs", "batch_size", "learning_rate", "warmup_fraction", "max_grad_norm", "seed")
 LORA_SETTINGS = ("rank", "alpha", "dropout", "target_modules", "seed")
-FULL = "full"
-"""Value of the setting `method` if all weights are trained. Without this setting, adapters are trained."""
 TEXT_SETTINGS = ("text_field", "seed", "calibration_seeds", "seq_len", "n_sequences")
 
 
@@ -79,7 +78,7 @@ class RecoveryJob:
 
     @property
     def trains_all(self) -> bool:
-        """Whether all weights are trained; otherwise adapters are."""
+        """Whether all weights are trained; otherwise, or without the setting `method`, adapters are."""
         return bool(self.settings.get("method") == FULL)
 
     def select(self, names: tuple[str, ...]) -> dict[str, Any]:

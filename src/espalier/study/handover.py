@@ -27,8 +27,6 @@ from espalier.study.racing import Races
 if TYPE_CHECKING:
     from espalier.results.race_store import RaceRecord
 
-MODEL_JOBS = "model_jobs"
-"""Name of the resource that counts the jobs that run a model."""
 HANDOVER_MB = 1000
 """Memory of a job that only hands over files, in MB."""
 _MEMORY = {
