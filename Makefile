@@ -107,7 +107,7 @@ lock:
 		--custom-compile-command "make lock" --excludes requirements-torch.txt --output-file requirements.lock \
 		requirements.in
 
-# --no-deps: the lock file is complete, and pip would refuse PyTorch, which others require, for want of a hash.
+# --no-deps: the lock file is complete, and pip would refuse PyTorch, a dependency of others without a hash here.
 $(INSTALLED): requirements.lock requirements-torch.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=")'
 	$(PYTHON) -m venv .venv

@@ -18,13 +18,16 @@ try:
         requested_targets,
         requests_only_files,
     )
-    from espalier.study.handover import MODEL_JOBS
     from espalier.study.job_sources import prefer_sources
     from espalier.study.killed_jobs import report_killed_jobs
     from espalier.study.read_only import refuse_read_only
     from espalier.study.run_end import show_failures, show_reports
     from espalier.study.run_progress import show_progress
-    from espalier.study.scheduler import limit_scheduler_timers, renew_resources
+    from espalier.study.scheduler import (
+        MODEL_JOBS,
+        limit_scheduler_timers,
+        renew_resources,
+    )
     from espalier.study.stopping import (
         hide_traceback_of_interrupt,
         install_stop_handlers,

@@ -14,6 +14,7 @@ runs the whole model once for each removal.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -64,9 +65,7 @@ def benchmark_gradients(
         sequences = random_sequences(model, counts[-1], length)
         reset_peak(model)
         steps = snapshot_counts(counts[-1], counts)
-        one_pass_s[length] = seconds(
-            model, lambda steps=steps, rows=sequences: measure_importance(model, rows, steps, settings=settings)
-        )
+        one_pass_s[length] = seconds(model, partial(measure_importance, model, sequences, steps, settings=settings))
         line = f"{one_pass_s[length]:.2f} s"
         if rate:
             done = pass_flops(model, counts[-1], length)

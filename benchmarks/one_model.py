@@ -14,6 +14,7 @@ import argparse
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 
 import calibration
 import torch
@@ -73,11 +74,12 @@ def main() -> None:
     rate = zeroshot.matmul_rate(model)
     report.line("matrix rate", f"{rate / 1e12:.2f} TFLOP/s")
     for length in options.lengths:
-        report.run(f"gradients of {length} tokens", lambda n=length: measure_gradients(model, n, options, rate, report))
+        measured = partial(measure_gradients, model, length, options, rate, report)
+        report.run(f"gradients of {length} tokens", measured)
     report.run("priors", lambda: measure_prior_sweep(model, options, report))
     report.run("unpruned", lambda: measure_evaluation("unpruned", model, options, rate, report))
     for name, pads in ((PADDED, True), ("pruned 20%, widths as planned", False)):
-        report.run(name, lambda n=name, p=pads: measure_evaluation(n, pruned(model, pads=p), options, rate, report))
+        report.run(name, partial(measure_pruned, name, model, options, rate, report, pads=pads))
     print_estimate(report, options.lengths)
 
 
@@ -143,6 +145,13 @@ def measure_compiled(
     )
     measured = f"{later:.2f} s, {plain / later:.2f} times as fast as plain layers; the first time {first:.1f} s"
     report.line(f"evaluation, {name}, compiled layers", measured)
+
+
+def measure_pruned(
+    name: str, model: PreTrainedModel, options: argparse.Namespace, rate: float, report: Report, *, pads: bool
+) -> None:
+    """Prune a copy of the model, and measure its evaluation."""
+    measure_evaluation(name, pruned(model, pads=pads), options, rate, report)
 
 
 def pruned(model: PreTrainedModel, *, pads: bool) -> PreTrainedModel:

@@ -150,7 +150,7 @@ def count_saved(shape: str) -> None:
 
     The count is the difference between a model of two layers and a model of one layer.
     """
-    saved = []
+    saved, sizes = [], dict[str, int]()
     for n_layers in (1, 2):
         config = copy.deepcopy(SHAPES[shape])
         config.num_hidden_layers, config.layer_types, config.vocab_size = n_layers, None, 100
@@ -171,7 +171,7 @@ def count_saved(shape: str) -> None:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             sequence_losses(adapted, torch.zeros(1, 128, dtype=torch.long))
         saved.append(sum(storage.nbytes() for storage in kept.values()) / 128)
-    on_cpu = layer_bytes(sizes, config.hidden_size, 2, mask=4)  # masks: 4 bytes on the CPU, 1 on the GPU
+    on_cpu = layer_bytes(sizes, SHAPES[shape].hidden_size, 2, mask=4)  # masks: 4 bytes on the CPU, 1 on the GPU
     report("computed: kept of a token by a layer in bfloat16, CPU dropout", f"{on_cpu:,} bytes")
     report("counted: the same", f"{saved[1] - saved[0]:,.0f} bytes")
 

@@ -15,6 +15,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
@@ -54,8 +55,8 @@ def print_widths(options: argparse.Namespace, device: torch.device, dtype: torch
         up = torch.randn(width, options.hidden, device=device, dtype=dtype)
         down = torch.randn(options.hidden, width, device=device, dtype=dtype)
         hidden = torch.randn(options.tokens, width, device=device, dtype=dtype)
-        calls[f"up {width}"] = lambda up=up: nn.functional.linear(inputs, up)
-        calls[f"down {width}"] = lambda down=down, hidden=hidden: nn.functional.linear(hidden, down)
+        calls[f"up {width}"] = partial(nn.functional.linear, inputs, up)
+        calls[f"down {width}"] = partial(nn.functional.linear, hidden, down)
     times = median_times(calls, device, options.rounds)
     operations = 2 * options.tokens * options.hidden * options.width
     print(f"| MLP width (of {options.width}) | multiple of | up, GFLOP/s | down, GFLOP/s |\n|---|---|---|---|")

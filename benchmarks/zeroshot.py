@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -64,6 +65,10 @@ LLAMA_3_8B = {
     "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192, "rope_theta": 500_000.0,
 }  # fmt: skip
+
+Result = TypeVar("Result")
+Settings = dict[tuple[str, int, int], Callable[[], list[Any]]]
+"""Runs by backend, token budget (of the reference: batch size) and row width (0: as espalier chooses)."""
 
 
 def draw_requests(n_documents: int, vocab_size: int, seed: int = 0) -> list[Request]:
@@ -175,15 +180,16 @@ def matmul_rate(model: PreTrainedModel) -> float:
     n = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     with fast_linear(model):
-        return 2 * n**3 / statistics.median(_seconds(lambda: linear(a, b), device) for _ in range(5))
+        return 2 * n**3 / statistics.median(_timed(lambda: linear(a, b), device)[0] for _ in range(5))
 
 
-def _seconds(run: Callable[[], object], device: str) -> float:
+def _timed(run: Callable[[], Result], device: str) -> tuple[float, Result]:
+    """Return how long a call takes (s), and its result."""
     start = time.perf_counter()
-    run()
+    result = run()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, result
 
 
 def describe_packing(
@@ -210,41 +216,42 @@ def run_all(arguments: argparse.Namespace) -> None:
     dtype = getattr(torch, arguments.dtype or default)
     model = make_model(arguments.device, arguments.layers, arguments.model, dtype)
     if arguments.ratio:
-        prune_at_random(model, arguments.ratio, pads=not arguments.ragged)
+        prune_as_for_evaluation(model, arguments.ratio, pads=not arguments.ragged)
     if arguments.requests:
         requests = read_real_requests(arguments.requests, arguments.documents)
     else:
         requests = draw_requests(arguments.documents, model.config.vocab_size)
     name, run_reference = reference(model)
     ours = {"espalier": model} | ({"espalier, compiled": compiled_copy(model)} if arguments.compile else {})
-    settings: dict[tuple[str, int, int], Callable[[], list]] = {}
+    settings: Settings = {}
     for (label, own), budget, width in itertools.product(ours.items(), arguments.budgets, arguments.widths):
-        settings[label, budget, width] = lambda m=own, b=budget, w=width: score_requests(
-            m, requests, token_budget=b, width=w or None
+        settings[label, budget, width] = partial(
+            score_requests, own, requests, token_budget=budget, width=width or None
         )
     for size in arguments.batch_sizes:
-        settings[name, size, 0] = lambda s=size: run_reference(requests, s)
+        settings[name, size, 0] = partial(run_reference, requests, size)
     if not isinstance(fast_linear(model), nullcontext):
         settings |= with_other_library(model, settings)
     first = {
-        label: _seconds(lambda m=own: score_requests(m, requests, token_budget=arguments.budgets[0]), arguments.device)
+        label: _timed(partial(score_requests, own, requests, token_budget=arguments.budgets[0]), arguments.device)[0]
         for label, own in ours.items()
     }
     run_reference(requests[:50], 8)
     times: dict[tuple[str, int, int], list[float]] = {key: [] for key in settings}
-    answers: dict[tuple[str, int, int], list] = {}
+    answers: dict[tuple[str, int, int], list[Any]] = {}
     for _ in range(arguments.repeats):
         for key, run in settings.items():
-            times[key].append(_seconds(lambda r=run, k=key: answers.__setitem__(k, r()), arguments.device))
+            taken, answers[key] = _timed(run, arguments.device)
+            times[key].append(taken)
     print_table(arguments, model, requests, name, times, answers)
     print("\nFirst run:", ", ".join(f"{label} {seconds:.1f} s" for label, seconds in first.items()))
 
 
-def prune_at_random(model: PreTrainedModel, ratio: float, *, pads: bool) -> None:
-    """Remove a share of the parameters by random scores, and pad the widths as for an evaluation."""
-    import random_models  # beside this file
+def prune_as_for_evaluation(model: PreTrainedModel, ratio: float, *, pads: bool) -> None:
+    """Remove a share of the parameters by random scores; if `pads`, pad the widths as an evaluation does."""
+    from random_models import prune_at_random  # beside this file, and not found by a test that imports this file
 
-    random_models.prune_at_random(model, ratio)
+    prune_at_random(model, ratio)
     if pads:
         pad_widths(model, width_multiple(model.device, model.dtype))
 
@@ -256,16 +263,14 @@ def compiled_copy(model: PreTrainedModel) -> PreTrainedModel:
     return copy
 
 
-def with_other_library(
-    model: PreTrainedModel, settings: dict[tuple[str, int, int], Callable[[], list]]
-) -> dict[tuple[str, int, int], Callable[[], list]]:
+def with_other_library(model: PreTrainedModel, settings: Settings) -> Settings:
     """Return settings that run espalier with MKL and the reference with oneDNN."""
 
-    def swapped(run: Callable[[], list], *, is_ours: bool) -> list:
+    def swapped(run: Callable[[], list[Any]], *, is_ours: bool) -> list[Any]:
         with torch.backends.mkldnn.flags(enabled=False) if is_ours else fast_linear(model):
             return run()
 
-    found = {}
+    found: Settings = {}
     for (backend, size, width), run in settings.items():
         is_ours = backend.startswith("espalier")
         key = (f"{backend}, {'MKL' if is_ours else 'oneDNN'}", size, width)

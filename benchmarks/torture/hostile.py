@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import torch
 import yaml
 from benchmarks.torture.hostile_files import json_forms, parquet_forms
 from benchmarks.torture.studies import REPOSITORY
@@ -96,6 +97,9 @@ def give_hostile_input(folder: Path, share: int = 1) -> tuple[pd.DataFrame, list
 
 
 Inputs = Iterator[tuple[str, Callable[[], object]]]
+_ODD_VALUES: tuple[Any, ...] = (None, "many", -1, 0, 2.5, 10**12, [], {"a": 1})
+_ODD_FIELDS: tuple[Any, ...] = (None, "", 7, -1, 2.5, "x" * 5000, [], ["a"], {"a": 1}, True)
+_ODD_ROWS: tuple[list[Any], ...] = ([], [{}], [[]], [None], ["text"], [7])
 
 
 def _configs(_: Path) -> Inputs:
@@ -105,7 +109,7 @@ def _configs(_: Path) -> Inputs:
     for path in value_paths(config):
         for value in VALUES:
             changed = with_value(config, path, value)
-            yield f"{path}: {value!r:.60}", lambda changed=changed: load_study(changed)
+            yield f"{path}: {value!r:.60}", partial(load_study, changed)
 
 
 def _model_folders(scratch: Path) -> Inputs:
@@ -133,12 +137,12 @@ def _model_folders(scratch: Path) -> Inputs:
     yield "sound", damaged(lambda _: None)
     config = read_json(sound / "config.json")
     for key in config:
-        for value in (None, "many", -1, 0, 2.5, 10**12, [], {"a": 1}):
+        for value in _ODD_VALUES:
             text = json.dumps({**config, key: value})
-            yield f"config.json {key}: {value!r}", damaged(lambda to, text=text: (to / "config.json").write_text(text))
+            yield f"config.json {key}: {value!r}", damaged(partial(_write_config, text))
     for path in sorted(sound.iterdir()):
         for what, change in FILE_DAMAGES.items():
-            yield f"{path.name} {what}", damaged(lambda to, name=path.name, change=change: change(to / name))
+            yield f"{path.name} {what}", damaged(partial(_change_file, path.name, change))
     tensors = load_file(sound / "model.safetensors")
     for name in list(tensors)[:6]:
         for what, tensor in {
@@ -147,10 +151,19 @@ def _model_folders(scratch: Path) -> Inputs:
         }.items():  # fmt: skip
             content = {**tensors, name: tensor}
             content = {key: one.contiguous() for key, one in content.items() if one is not None}
-            yield (
-                f"{name} {what}",
-                damaged(lambda to, content=content: save_file(content, to / "model.safetensors", {"format": "pt"})),
-            )
+            yield f"{name} {what}", damaged(partial(_write_weights, content))
+
+
+def _write_config(text: str, folder: Path) -> None:
+    (folder / "config.json").write_text(text)
+
+
+def _write_weights(tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def _change_file(name: str, change: Callable[[Path], object], folder: Path) -> None:
+    change(folder / name)
 
 
 def _write_half(path: Path) -> None:
@@ -162,6 +175,11 @@ def _become_folder(path: Path) -> None:
     path.mkdir()
 
 
+def _become_broken_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
 FILE_DAMAGES: dict[str, Callable[[Path], object]] = {
     "missing": Path.unlink,
     "empty": lambda path: path.write_bytes(b""),
@@ -170,7 +188,7 @@ FILE_DAMAGES: dict[str, Callable[[Path], object]] = {
     "null": lambda path: path.write_text("null"),
     "a list": lambda path: path.write_text("[]"),
     "a folder": _become_folder,
-    "a broken link": lambda path: (path.unlink(), path.symlink_to("nowhere")),
+    "a broken link": _become_broken_link,
 }
 
 
@@ -181,26 +199,26 @@ def _task_data(scratch: Path) -> Inputs:
 
     def load(task: str, documents: list[Any], change: Callable[[Path], object] | None = None) -> object:
         folder = scratch / str(next(number))
-        for split in splits(task):
-            path = folder / task / f"{split}.jsonl"
+        files = [folder / task / f"{split}.jsonl" for split in splits(task)]
+        for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(one) + "\n" for one in documents), encoding="utf-8")
         if change:
-            change(path)
+            change(files[-1])
         return load_checked_tasks([task], folder, folder / "scratch", num_fewshot=0, limit=None)
 
     sound = {task: make_task_documents(world, task, splits(task)[1], 6, 0) for task in TASKS}
     for task in TASKS:
-        yield f"{task} sound", lambda task=task: load(task, sound[task])
+        yield f"{task} sound", partial(load, task, sound[task])
     for task, documents in sound.items():
         for field in documents[0]:
-            for value in (None, "", 7, -1, 2.5, "x" * 5000, [], ["a"], {"a": 1}, True):
+            for value in _ODD_FIELDS:
                 changed = [*documents[:3], {**documents[3], field: value}, *documents[4:]]
-                yield f"{task} {field}: {value!r:.40}", lambda task=task, changed=changed: load(task, changed)
+                yield f"{task} {field}: {value!r:.40}", partial(load, task, changed)
             without = [{key: value for key, value in one.items() if key != field} for one in documents]
-            yield f"{task} without {field}", lambda task=task, without=without: load(task, without)
-        for rows in ([], [{}], [[]], [None], ["text"], [7]):
-            yield f"{task} rows {rows}", lambda task=task, rows=rows: load(task, rows)
+            yield f"{task} without {field}", partial(load, task, without)
+        for rows in _ODD_ROWS:
+            yield f"{task} rows {rows}", partial(load, task, rows)
         for what, change in FILE_DAMAGES.items():
             yield f"{task} file {what}", partial(load, task, documents, change)
         yield f"{task} of a table without columns", partial(load, task, documents, _write_empty_table)

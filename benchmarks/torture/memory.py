@@ -60,7 +60,7 @@ def limit_memory(folder: Path) -> pd.DataFrame:
         group.mkdir(exist_ok=True)
         (group / "memory.limit_in_bytes").write_text("250M")
         trials.append(("evaluate_baseline", "evaluation, killed by the kernel", [str(group)]))
-    rows, known = {}, dict[Path, int]()
+    rows, row, known = {}, dict[str, int](), dict[Path, int]()
     for rule, what, limits in trials:
         row = dict.fromkeys(("limits", "failed", "named", "tracebacks", "lost", "redone"), 0)
         for limit in limits:

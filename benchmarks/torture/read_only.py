@@ -82,7 +82,7 @@ CASES = {
     "Snakemake's records": Case((".snakemake/metadata",), *_PLAN),
     "Snakemake's copies of scripts": Case((".snakemake/scripts",), *_PLAN),
     "folder of the study, without Snakemake's": Case((".",), *_PLAN, (".snakemake",)),
-    "folder of all results, without this study's": Case(("results",), deleted=(RESULTS,)),
+    "folder of all results, without this study's": Case(("results",), deleted=(f"{RESULTS}",)),
     "results folder": Case((f"{RESULTS}",), *_PLAN),
     "results folder, with nothing to do": Case((f"{RESULTS}/**",)),
     "models, data and config": Case(

@@ -92,7 +92,7 @@ def start(folder: Path, *arguments: str, environment: Mapping[str, str] = NONE) 
     command = [sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(REPOSITORY / "Snakefile")]
     return subprocess.Popen(
         [*command, *OPTIONS],
-        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, start_new_session=True, text=True,
+        cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1", **environment}, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 

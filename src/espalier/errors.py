@@ -28,6 +28,20 @@ def out_of_memory(error: BaseException | None) -> str | None:
     return None
 
 
+def memory_line(detail: str, rule: str | None = None) -> str:
+    """Return the line for the user.
+
+    Args:
+        detail: Result of `out_of_memory`.
+        rule: Name of the rule, to name the setting of a cluster job.
+    """
+    cluster = f", or `--set-resources {rule}:mem_mb=...` on a cluster" if rule else ""
+    return (
+        f"out of memory ({detail}); give the job more (ulimit, cgroup or container{cluster}) or close other programs, "
+        "and run again"
+    )
+
+
 def no_permission(error: BaseException) -> str | None:
     """Return one line about a path that may not be written or read, with the remedy; None for any other error."""
     if not isinstance(error, OSError) or error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:

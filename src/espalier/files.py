@@ -1,7 +1,6 @@
 """Read and write files: atomic writes, checksums, hard links and locks on shared file systems.
 
-This module also defines the suffixes of the supported data formats. Every job imports it, so only the functions that
-read or write tables import pyarrow.
+Every job imports this module, so only the functions that read or write tables import pyarrow.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +115,12 @@ def _replace_folder(path: Path, new: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)  # `path` may be missing now, while another process replaces it
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file, with the same line endings on every system."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write a JSON file.
 
@@ -187,7 +192,7 @@ def strict_json(text: str) -> Any:
 
 
 def _is_damaged_checksum_key(key: str) -> bool:
-    """Whether a key differs from `CHECKSUM` in one character, so that the checksum would not be found."""
+    """Return whether a key differs from `CHECKSUM` in one character, so that the checksum would not be found."""
     return len(key) == len(CHECKSUM) and sum(a != b for a, b in zip(key, CHECKSUM, strict=True)) == 1
 
 
@@ -258,7 +263,7 @@ def read_parquet(path: str | Path, *, columns: Sequence[str] | None = None, reme
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Not `pq.read_table`: where memory is limited, it may wait for ever for a thread that cannot be started. A buffer
+    # Not `pq.read_table`: where memory is limited, it may wait forever for a thread that cannot be started. A buffer
     # needs no thread.
     with _parquet_errors(path, remedy):
         file = pq.ParquetFile(pa.py_buffer(Path(path).read_bytes()), page_checksum_verification=True)
@@ -291,7 +296,7 @@ def _parquet_errors(path: str | Path, remedy: str = DELETE) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        if out_of_memory(error):  # the file may be sound
+        if out_of_memory(error):  # the file may be intact
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: is not a complete Parquet file ({reason}); {remedy}") from None
@@ -451,46 +456,3 @@ def _warn_once(topic: str, message: str) -> None:
     if topic not in _logged:
         _logged.add(topic)
         logger.warning("%s", message)
-
-
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".lz4")
-TEXT_SUFFIXES = (
-    ".parquet", *(plain + packed for plain in (".json", ".jsonl", ".txt") for packed in ("", *COMPRESSIONS)),
-)  # fmt: skip
-"""Suffixes of the text files for calibration, perplexity and recovery."""
-
-# lm-eval reads documents with `datasets`, which needs further packages for the other compressions.
-DOCUMENT_SUFFIXES = {
-    ".parquet": "parquet",
-    **{plain + packed: "json" for plain in (".jsonl", ".json") for packed in ("", ".gz", ".bz2", ".xz")},
-}
-"""Suffixes of the document files of a task, and the builder of `datasets` that reads each."""
-
-TEXT_FORMATS = f".parquet, .json, .jsonl, .txt, the last three also compressed: {', '.join(COMPRESSIONS)}"
-DOCUMENT_FORMATS = ".parquet, .json or .jsonl (or .json.gz and the like: .gz, .bz2, .xz)"
-
-# Suffixes of files that are not supported as texts. Without this list, data/c4.csv would look like a hub repository.
-UNSUPPORTED_SUFFIXES = (*COMPRESSIONS, ".csv", ".tsv", ".ndjson", ".arrow", ".zip", ".tar", ".tgz")
-
-
-def document_suffix(name: str) -> str | None:
-    """Return the suffix of a document file, such as `.jsonl.gz` for `test.jsonl.gz`; None for any other file."""
-    return next((suffix for suffix in DOCUMENT_SUFFIXES if name.endswith(suffix) and name != suffix), None)
-
-
-def split_name(path: Path) -> str:
-    """Return the split that a document file holds: `test` for `test.jsonl.gz`."""
-    return path.name.removesuffix(document_suffix(path.name) or "")
-
-
-def document_files(paths: Iterable[Path]) -> list[str]:
-    """Return the files that tasks are read from, sorted, as inputs of a rule.
-
-    A changed list of inputs would rerun finished studies. Every file that was an input before compressed files were
-    supported therefore remains an input. A compressed copy beside such a file is left out.
-    """
-    found = list(paths)
-    plain = {path for path in found if path.suffix in {".parquet", ".json", ".jsonl", ".txt"}}
-    known = {(path.parent, path.stem) for path in plain}
-    packed = {path for path in found if document_suffix(path.name) and (path.parent, split_name(path)) not in known}
-    return sorted(map(str, plain | packed))

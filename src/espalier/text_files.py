@@ -19,8 +19,9 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from espalier.data_formats import COMPRESSIONS
 from espalier.errors import UserError
-from espalier.files import COMPRESSIONS, DELETE, read_parquet
+from espalier.files import DELETE, read_parquet
 
 _MADE = ("cache", "results")
 """Folders of files that rules make. Other files are the user's own: no message tells to delete them."""

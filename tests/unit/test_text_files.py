@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from espalier.data_formats import COMPRESSIONS, TEXT_SUFFIXES
 from espalier.errors import UserError
-from espalier.files import COMPRESSIONS, TEXT_SUFFIXES, write_parquet
+from espalier.files import write_parquet
 from espalier.text_files import read_texts
 
 OTHER_BREAKS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029\r"

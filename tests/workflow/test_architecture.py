@@ -14,14 +14,14 @@ from pathlib import Path
 import grimp
 import pytest
 
-from espalier.models.architecture import ATTENTION, EMBEDDINGS, FUSED_NAMES, HEAD, LAYERS, NORM, PROJECTION_NAMES
+from espalier.models.architecture import ATTENTION, EMBEDDINGS, HEAD, LAYERS, LAYOUTS, NORM
 from tests.conftest import REPOSITORY
 from tests.workflow.test_conventions import CHEAP, RULE_FILES, SCRIPTS, WITHOUT_CODE, WITHOUT_OUTPUT, rules
 
 LIBRARY = REPOSITORY / "src/espalier"
 # How values are written and failures said, not what they are: no table or report changes with these.
 WITHOUT_EFFECT = {
-    "errors.py", "files.py", "jobs/input_checks.py", "jobs/interrupts.py", "jobs/log.py", "jobs/memory.py",
+    "errors.py", "files.py", "jobs/input_checks.py", "jobs/interrupts.py", "jobs/log.py",
     "jobs/offline.py", "results/verify.py", "study/failure_records.py", "study/paths.py", "study/stopping.py",
 }  # fmt: skip
 
@@ -128,7 +128,8 @@ def test_a_cheap_rule_lists_every_source_of_its_script(name: str) -> None:
     assert superfluous == [], "in input.code, but used by nothing"
 
 
-TENSOR_NAMES = {*PROJECTION_NAMES, *FUSED_NAMES, ATTENTION.path, LAYERS, NORM, HEAD, EMBEDDINGS}
+PROJECTIONS = {name for layouts in LAYOUTS.values() for layout in layouts for name in layout.names}
+TENSOR_NAMES = {*PROJECTIONS, ATTENTION.path, LAYERS, NORM, HEAD, EMBEDDINGS}
 
 
 def names_in(source: str) -> set[str]:

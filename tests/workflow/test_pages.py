@@ -11,10 +11,10 @@ import pytest
 
 from espalier.analysis.cross_model import analyse_study
 from espalier.analysis.model import analyse_model
+from espalier.files import write_text
 from espalier.reports.chart_rows import experiment_chart_rows, layer_chart_rows
 from espalier.reports.figures.files import figure_style, render_figure
 from espalier.reports.html import cross_model_html, model_html
-from espalier.reports.layout import write_text
 from espalier.reports.messages import Texts
 from espalier.reports.provenance import Provenance
 from espalier.reports.site import Site

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import atomic_folder, read_json, read_table, write_json
+from espalier.files import atomic_folder, read_json, read_table, write_json, write_text
 from espalier.jobs.log import workflow_job
 from espalier.jobs.provenance import collect_provenance
 from espalier.models.sizes import ModelSizes
-from espalier.reports.layout import write_text
 from espalier.reports.site import Site
 from espalier.reports.structure import compare_structure, structure_text
 from espalier.reports.structure_page import structure_html

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from espalier.analysis.best_configs import best_configs_table, cross_model_comparison
 from espalier.analysis.literature import StudySettings, with_literature
 from espalier.config.literature import read_literature
-from espalier.files import atomic_file, read_json, read_table, write_result
+from espalier.files import atomic_file, read_json, read_table, write_result, write_text
 from espalier.jobs.log import workflow_job
 from espalier.jobs.provenance import collect_provenance, read_drawn
 from espalier.reports.html import cross_model_html
 from espalier.reports.latex import TABLES
-from espalier.reports.layout import write_text
 from espalier.reports.markdown import best_configs_markdown
 from espalier.reports.site import Site
 from espalier.reports.text import cross_model_text

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.files import read_json, read_table
+from espalier.files import read_json, read_table, write_text
 from espalier.jobs.log import workflow_job
 from espalier.jobs.provenance import collect_provenance, read_drawn
 from espalier.reports.chart_rows import experiment_chart_rows
-from espalier.reports.layout import write_text
 from espalier.reports.site import Site
 from espalier.reports.study_pages import experiments_html, index_html
 

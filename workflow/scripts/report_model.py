@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from espalier.files import read_json, read_table
+from espalier.files import read_json, read_table, write_text
 from espalier.jobs.log import workflow_job
 from espalier.jobs.provenance import collect_provenance, read_drawn
 from espalier.reports.chart_rows import experiment_chart_rows, layer_chart_rows, prior_profiles
 from espalier.reports.html import model_html
-from espalier.reports.layout import write_text
 from espalier.reports.sections.recovery import with_recovery
 from espalier.reports.site import Site
 from espalier.reports.text import model_text

@@ -18,14 +18,13 @@ from espalier.analysis.answers import (
     token_messages,
     turning_messages,
 )
-from espalier.analysis.contrasts import Contrast, Values, contrast_json, contrasts_of, values_of
+from espalier.analysis.contrasts import Contrast, Values, comparable_values, contrast_json, contrasts_of
 from espalier.analysis.evidence import Evidence
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
 from espalier.analysis.races import common_documents_json, level_after_race
 from espalier.analysis.selection import ModelRows, on_common_documents, valid_rows
 from espalier.messages.catalogue import Message
 from espalier.naming import ratio_key
-from espalier.statistics.bootstrap import Bootstrap
 from espalier.statistics.contrasts import SimultaneousContrasts, simultaneous_contrasts
 
 
@@ -52,7 +51,7 @@ def compare_within_model(model: ModelRows, evidence: Evidence, *, level: float) 
         reason = evidence.reason if evidence.draws is None and evidence.reason else Message("no_valid_experiment")
         return {key: no_comparisons(reason) for key in frames}
     level = max(level_after_race(level, model.at(ratio)) for ratio in model.ratios)
-    values = _values({key: draws for key in frames if (draws := evidence.comparable(key)) is not None})
+    values = comparable_values({key: draws for key in frames if (draws := evidence.comparable(key)) is not None})
     contrasts = [
         (key, contrast) for key, frame in frames.items() for contrast in contrasts_of(frame, order=model.methods)
     ]
@@ -73,14 +72,6 @@ def compared_rows(rows: pd.DataFrame, key: str, evidence: Evidence) -> pd.DataFr
         evidence: Draws of the model.
     """
     return on_common_documents(rows, evidence.races[key].accuracy) if key in evidence.races else rows
-
-
-def _values(draws: Mapping[str, Bootstrap]) -> dict[str, Values]:
-    """Return accuracy kept if it is known at every ratio, else accuracy."""
-    found = {key: values_of(one) for key, one in draws.items()}
-    if len({one.measure for one in found.values()}) == 1:
-        return found
-    return {key: values_of(one, measure="accuracy") for key, one in draws.items()}
 
 
 def no_comparisons(reason: Message | None) -> dict[str, Any]:

@@ -95,6 +95,18 @@ def values_of(draws: Bootstrap, *, measure: str | None = None) -> Values:
     return Values("kept", kept)
 
 
+def comparable_values(draws: Mapping[str, Bootstrap]) -> dict[str, Values]:
+    """Return the values of each item: accuracy kept if it is known for all items, else accuracy.
+
+    Args:
+        draws: Joint draws of the experiments of each item, such as a pruning ratio or a model.
+    """
+    found = {key: values_of(one) for key, one in draws.items()}
+    if len({one.measure for one in found.values()}) == 1:
+        return found
+    return {key: values_of(one, measure="accuracy") for key, one in draws.items()}
+
+
 def contrasts_of(valid: pd.DataFrame, order: Sequence[str] = ()) -> list[Contrast]:
     """List the differences of one model at one pruning ratio.
 

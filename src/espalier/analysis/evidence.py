@@ -31,6 +31,7 @@ from espalier.statistics.validation import FloatArray
 from espalier.tables import Draws, column_metadata
 
 SEED = 0
+"""Seed of the draws. It is the same for all models, so that the draws of two models are joint."""
 _ALL_DOCUMENTS = "all_documents/"
 SamplesReaders = Mapping[str, Callable[[], pd.DataFrame]]
 """For each experiment, a function that reads its samples table (results of single documents)."""
@@ -95,7 +96,6 @@ def gather_evidence(
     samples: SamplesReaders,
     *,
     n_draws: int = N_DRAWS,
-    seed: int = SEED,
 ) -> Evidence:
     """Draw the accuracies of all valid experiments of a model and of the unpruned model.
 
@@ -105,7 +105,6 @@ def gather_evidence(
         samples: Functions that read the samples tables, for each experiment that has one. They are called one at a
             time.
         n_draws: Number of draws.
-        seed: Seed of the draws. Use the same seed for all models, so that the draws of two models are joint.
 
     Raises:
         UserError: If a samples table is invalid, the experiments were evaluated on different documents, or the
@@ -116,30 +115,30 @@ def gather_evidence(
     stderr = _task_stderr(evaluated, model.tasks, model.acc_mean_rule)
     if not acc_means:
         return Evidence(None, None, stderr, Message("no_valid_experiment"))
-    found = _of_all_documents(model, evaluated, samples, acc_means, stderr, n_draws, seed)
+    found = _of_all_documents(model, evaluated, samples, acc_means, stderr, n_draws)
     if not is_raced(model.experiments):
         return found
-    return _with_races(found, model, evaluated, samples, n_draws, seed)
+    return _with_races(found, model, evaluated, samples, n_draws)
 
 
 def _of_all_documents(
     model: ModelRows, evaluated: pd.DataFrame, samples: SamplesReaders, acc_means: Mapping[str, float],
-    stderr: dict[str, dict[str, float | None]], n_draws: int, seed: int,
+    stderr: dict[str, dict[str, float | None]], n_draws: int,
 ) -> Evidence:  # fmt: skip
     """Draw the accuracies of experiments that answered all documents."""
     if not set(acc_means) <= set(samples):
-        return _from_counts(model, evaluated, list(acc_means), stderr, n_draws, seed)
+        return _from_counts(model, evaluated, list(acc_means), stderr, n_draws)
     documents = correctness_of(model, evaluated, {name: samples[name] for name in acc_means})
     if documents is None:
-        return _from_counts(model, evaluated, list(acc_means), stderr, n_draws, seed)
+        return _from_counts(model, evaluated, list(acc_means), stderr, n_draws)
     check_means(documents, acc_means)
     if small := [task.task for task in documents.tasks if task.n_documents < 2]:
         return Evidence(None, documents, stderr, Message("one_document", {"task": small[0]}))
-    return Evidence(bootstrap(documents, seed=seed, n_draws=n_draws), documents, stderr, None)
+    return Evidence(bootstrap(documents, seed=SEED, n_draws=n_draws), documents, stderr, None)
 
 
 def _with_races(
-    found: Evidence, model: ModelRows, evaluated: pd.DataFrame, samples: SamplesReaders, n_draws: int, seed: int
+    found: Evidence, model: ModelRows, evaluated: pd.DataFrame, samples: SamplesReaders, n_draws: int
 ) -> Evidence:
     """Add the documents that all experiments of each race answered."""
     unpruned = [BASELINE] if found.draws is not None and BASELINE in found.draws.experiments else []
@@ -161,7 +160,7 @@ def _with_races(
         check_means(documents.select(without_more), tabulated)
         documents = documents.with_whole_groups()  # a task of a group may have only a few common documents
         paths = _paths(model, evaluated, {name: tables[name] for name in names}) if with_paths else {}
-        return CommonDocuments(bootstrap(documents, seed=seed, n_draws=n_draws), documents, n_all, paths)
+        return CommonDocuments(bootstrap(documents, seed=SEED, n_draws=n_draws), documents, n_all, paths)
 
     try:
         races = {key: common(names, with_paths=True) for key, names in of_ratio.items() if names}
@@ -344,7 +343,7 @@ def _task_stderr(rows: pd.DataFrame, tasks: list[str], rule: str) -> dict[str, d
 
 def _from_counts(
     model: ModelRows, rows: pd.DataFrame, names: list[str], stderr: dict[str, dict[str, float | None]],
-    n_draws: int, seed: int,
+    n_draws: int,
 ) -> Evidence:  # fmt: skip
     entering = _rows_of_entering_metric(rows, model.tasks, model.acc_mean_rule)
     values, counts = (
@@ -359,5 +358,5 @@ def _from_counts(
         return Evidence(None, None, stderr, Message("bad_task_accuracies"))
     if (counts < 2).any(axis=None):
         return Evidence(None, None, stderr, Message("few_documents", {"n": int(counts.to_numpy().min())}))
-    draws = draw_from_counts(names, values.to_numpy(), counts.to_numpy(), model=model.model, seed=seed, n_draws=n_draws)
+    draws = draw_from_counts(names, values.to_numpy(), counts.to_numpy(), model=model.model, seed=SEED, n_draws=n_draws)
     return Evidence(draws, None, stderr, None)

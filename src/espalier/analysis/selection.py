@@ -205,7 +205,7 @@ def valid_rows(rows: pd.DataFrame, *, controls: bool = False) -> pd.DataFrame:
 
 
 def is_raced(rows: pd.DataFrame) -> bool:
-    """Whether some experiments were raced, so that those that were stopped have answered fewer documents."""
+    """Return whether some experiments were raced, so that those that were stopped have answered fewer documents."""
     return "race_keep" in rows and bool(rows["race_keep"].notna().any())
 
 

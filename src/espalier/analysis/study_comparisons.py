@@ -17,7 +17,15 @@ import numpy as np
 
 from espalier.analysis.answers import control_messages, method_messages, setting_messages
 from espalier.analysis.comparisons import no_comparisons
-from espalier.analysis.contrasts import LENGTH, SAMPLES, Contrast, Values, contrast_json, contrasts_of, values_of
+from espalier.analysis.contrasts import (
+    LENGTH,
+    SAMPLES,
+    Contrast,
+    Values,
+    comparable_values,
+    contrast_json,
+    contrasts_of,
+)
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
 from espalier.analysis.model_ranking import model_messages, no_ranking, rank_models, ranking_json
 from espalier.analysis.selection import ModelRows, valid_rows
@@ -93,7 +101,7 @@ def compare_over_models(
     if reason is not None:
         return {key: nothing_compared(reason, left_out) for key in ratios}
     own = {model.model: draws[model.model] for model in used}
-    values = _values({name: one for name, one in own.items() if one is not None})
+    values = comparable_values({name: one for name, one in own.items() if one is not None})
     family = [
         difference
         for key, ratio in ratios.items()
@@ -186,14 +194,6 @@ def _why_not(models: Sequence[ModelRows], draws: Mapping[str, Bootstrap | None],
     except UserError:
         return Message("other_documents")
     return None
-
-
-def _values(draws: Mapping[str, Bootstrap]) -> dict[str, Values]:
-    """Return accuracy kept if every model has it, else accuracy."""
-    found = {name: values_of(one) for name, one in draws.items()}
-    if len({one.measure for one in found.values()}) == 1:
-        return found
-    return {name: values_of(one, measure="accuracy") for name, one in draws.items()}
 
 
 def _differences(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from espalier.errors import UserError
 from espalier.models.architecture import EXPERTS
 from espalier.models.decoder import decoder_layers
 from espalier.models.experts import get_experts, get_router, has_experts, n_experts
+from espalier.models.replaced_forward import replaced_forward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -202,17 +203,11 @@ def _multiply(experts: nn.Module, expert: int, name: str, inputs: torch.Tensor) 
     return nn.functional.linear(inputs, getattr(experts, name)[expert])
 
 
-@contextmanager
-def _running_one_by_one(experts: nn.Module, multiply: Multiply, observe: Observe | None = None) -> Iterator[None]:
+def _running_one_by_one(
+    experts: nn.Module, multiply: Multiply, observe: Observe | None = None
+) -> AbstractContextManager[None]:
     """Run the experts of a layer one at a time inside the block, each on the tokens that are routed to it."""
-    own = vars(experts).get("forward")
-    experts.forward = partial(_forward, experts, multiply, observe)
-    try:
-        yield
-    finally:
-        del experts.forward
-        if own is not None:
-            experts.forward = own
+    return replaced_forward(experts, partial(_forward, experts, multiply, observe))
 
 
 def _forward(

@@ -31,9 +31,9 @@ from torch.utils.checkpoint import checkpoint
 from espalier.calibration.experts import recording_expert_inputs, summing_experts, summing_router
 from espalier.calibration.summed_linear import LinearSums, summed_linear
 from espalier.errors import UserError
-from espalier.models.context import context_length
 from espalier.models.decoder import ALL_ROLES, ROUTER, Projection, decoder_layers, get_projection, projections
 from espalier.models.experts import get_router
+from espalier.models.replaced_forward import replaced_forward
 from espalier.planning.criteria import Statistic, needs_backward
 from espalier.progress import Progress
 from espalier.scoring.head import decoder_bypassed, positions_at_once
@@ -190,19 +190,6 @@ def run_forward_backward(model: PreTrainedModel, sequence: torch.Tensor, *, chec
         backward(model, sequence.to(model.device))
 
 
-def check_length(model: PreTrainedModel, seq_len: int) -> None:
-    """Check that sequences are not longer than the model's context.
-
-    Raises:
-        UserError: If they are longer. The message gives both lengths.
-    """
-    limit = context_length(model)
-    if seq_len > limit:
-        raise UserError(
-            f"grid.taylor_seq_len: got {seq_len}, but the model's context is {limit} tokens; give at most {limit}"
-        )
-
-
 def sequence_losses(model: PreTrainedModel, batch: torch.Tensor) -> torch.Tensor:
     """Return the mean next-token loss of each sequence in nats, float32, (batch_size,)."""
     return losses_from_logits(model(input_ids=batch, use_cache=False).logits, batch)
@@ -327,18 +314,10 @@ def gradient_checkpointing(layers: Iterable[nn.Module]) -> Iterator[None]:
     This replaces the gradient checkpointing of transformers, which works only in training mode. Training mode would
     also enable dropout.
     """
-    changed = []
-    try:
+    with ExitStack() as stack:
         for layer in layers:
-            own = layer.__dict__.get("forward")
-            changed.append((layer, own))
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+            stack.enter_context(replaced_forward(layer, partial(checkpoint, layer.forward, use_reentrant=False)))
         yield
-    finally:
-        for layer, own in changed:
-            del layer.forward
-            if own is not None:  # `forward` was already replaced by another library, such as accelerate
-                layer.forward = own
 
 
 @contextmanager

@@ -16,13 +16,14 @@ import torch
 
 from espalier.calibration.experts import counting_tokens, log_unreached, recording_outputs
 from espalier.calibration.gradient_statistics import Moments, pool
-from espalier.calibration.gradients import Sums, accumulate, check_length, make_sums
+from espalier.calibration.gradients import Sums, accumulate, make_sums
 from espalier.calibration.pass_size import PassSettings, PassSize, choose_pass_size, out_of_memory_error
 from espalier.calibration.reductions import ReducedParameter, reduce_parameters
 from espalier.errors import UserError
+from espalier.models.context import check_fits_context
 from espalier.models.decoder import ROUTER, Projection, decoder_layers, n_kv_groups
 from espalier.models.experts import has_experts
-from espalier.planning.criteria import CRITERIA, Criterion
+from espalier.planning.criteria import CRITERIA
 from espalier.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,29 +38,18 @@ logger = logging.getLogger(__name__)
 
 
 def group_importance(
-    criterion: Criterion, sums: Sequence[Sums], n_samples: int, n_kv_groups: Mapping[int, int]
+    sums: Sequence[Sums], reduced: Sequence[ReducedParameter], n_kv_groups: Mapping[int, int]
 ) -> GroupImportance:
     """Sum a criterion over the parameters of each group.
 
     Args:
-        criterion: A weight criterion (see `espalier.planning.criteria`).
-        sums: Sums over `n_samples` sequences.
-        n_samples: Number of sequences. 0 if the criterion reads no text.
+        sums: Sums of the parameters.
+        reduced: Result of `reduce_parameters` for these sums.
         n_kv_groups: Number of KV groups of each layer, by its index.
 
     Returns:
         Importance of the groups of each (layer, block), float64, (n_kv_groups,) or (n_mlp_channels,).
-
-    Raises:
-        ValueError: If the criterion is a group criterion.
-        NonFiniteError: If an importance is not finite.
     """
-    return _sum_groups(sums, reduce_parameters(criterion, sums, n_samples), n_kv_groups)
-
-
-def _sum_groups(
-    sums: Sequence[Sums], reduced: Sequence[ReducedParameter], n_kv_groups: Mapping[int, int]
-) -> GroupImportance:
     importance: GroupImportance = {}
     for each, found in zip(sums, reduced, strict=True):
         projection = each.projection
@@ -150,7 +140,7 @@ def measure_importance(
         UserError: If sequences are longer than the model's context, a sum is not finite, or one sequence and one layer
             do not fit in GPU memory.
     """
-    check_length(model, sequences.shape[1])
+    check_fits_context(model, sequences.shape[1], "grid.taylor_seq_len")
     with counting_tokens(model) as routed:
         if CRITERIA[criterion].of_experts:
             tables = ImportanceTables(_measure_reap(model, sequences, counts, settings), None)
@@ -229,7 +219,7 @@ def importance_of_weights(model: PreTrainedModel, criterion: str) -> Columns:
 def _snapshot(model: PreTrainedModel, criterion: str, count: int, sums: Sequence[Sums]) -> ImportanceTables:
     kv_groups = {number: n_kv_groups(layer) for number, layer in enumerate(decoder_layers(model))}
     reduced = reduce_parameters(CRITERIA[criterion], sums, count)
-    importance = importance_rows(_sum_groups(sums, reduced, kv_groups), count)
+    importance = importance_rows(group_importance(sums, reduced, kv_groups), count)
     with_gradient = any(each.gradient is not None for each in sums)
     return ImportanceTables(importance, _gradient_rows(sums, reduced, count) if with_gradient else None)
 

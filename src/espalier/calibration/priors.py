@@ -29,8 +29,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from espalier.calibration.gradients import check_length, losses_from_logits
+from espalier.calibration.gradients import losses_from_logits
 from espalier.errors import UserError
+from espalier.models.context import check_fits_context
 from espalier.models.decoder import Block, decoder_layers, get_block
 from espalier.progress import Progress
 from espalier.scoring.head import decoder_bypassed
@@ -96,7 +97,7 @@ def measure_priors(model: PreTrainedModel, sequences: torch.Tensor, *, token_bud
         UserError: If sequences are longer than the model's context, a loss is not finite, or the GPU is out of memory
             with one sequence.
     """
-    check_length(model, sequences.shape[1])
+    check_fits_context(model, sequences.shape[1], "grid.taylor_seq_len")
     n_layers, seq_len = len(decoder_layers(model)), sequences.shape[1]
     batch_size, start = _choose_batch_size(model, seq_len), 0
     parts: list[Priors] = []

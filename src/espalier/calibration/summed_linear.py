@@ -12,8 +12,7 @@ weight first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -21,6 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+
+from espalier.models.replaced_forward import replaced_forward
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
 
 @cache
 def writes_float32(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `torch.addmm` adds products of this dtype to a float32 matrix, found out with a small example.
+    """Return whether `torch.addmm` adds products of this dtype to a float32 matrix, found out with a small example.
 
     PyTorch can do this on CUDA devices from version 2.8 on.
     """
@@ -91,20 +92,12 @@ def writes_float32(device: torch.device, dtype: torch.dtype) -> bool:
     return bool((total == 17).all())
 
 
-@contextmanager
-def summed_linear(linear: nn.Linear, sums: LinearSums) -> Iterator[None]:
+def summed_linear(linear: nn.Linear, sums: LinearSums) -> AbstractContextManager[None]:
     """Make a linear layer add its gradients to `sums` in backward passes inside the block.
 
     The weight must require a gradient. It gets none, but the backward pass then reaches this layer.
     """
-    own = vars(linear).get("forward")  # libraries such as accelerate set a `forward` on the instance
-    linear.forward = partial(_forward, linear, sums)
-    try:
-        yield
-    finally:
-        del linear.forward
-        if own is not None:
-            linear.forward = own
+    return replaced_forward(linear, partial(_forward, linear, sums))
 
 
 def _forward(linear: nn.Linear, sums: LinearSums, inputs: torch.Tensor) -> torch.Tensor:

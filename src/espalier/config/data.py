@@ -18,7 +18,7 @@ from espalier.config.base import (
     check_path,
     duplicates,
 )
-from espalier.files import TEXT_FORMATS, TEXT_SUFFIXES, UNSUPPORTED_SUFFIXES
+from espalier.data_formats import TEXT_FORMATS, TEXT_SUFFIXES, UNSUPPORTED_SUFFIXES
 
 SANDBOX = "sandbox"
 HUB = "hub"

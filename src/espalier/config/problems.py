@@ -202,6 +202,6 @@ def section_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for arg in get_args(annotation) if (found := section_in(arg))), None)
 
 
-def _format_given(value: object, limit: int = 60) -> str:
+def _format_given(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return text if len(text) <= 60 else text[:57] + "..."

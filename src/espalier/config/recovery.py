@@ -12,16 +12,14 @@ from espalier.models.architecture import PROJECTION_NAMES
 
 ALL = "all"
 """Stands for all experiments of the headline ratio."""
-if TYPE_CHECKING:
-    ProjectionName = str
-else:
-    ProjectionName = Literal[PROJECTION_NAMES]  # mypy does not accept a Literal of a variable
-
-
 FULL = "full"
 """Stands for the training of all weights, without adapters."""
 ADAPTER_KEYS = ("rank", "alpha", "dropout", "target_modules")
 """Keys that describe adapters, and nothing else."""
+if TYPE_CHECKING:
+    ProjectionName = str
+else:
+    ProjectionName = Literal[PROJECTION_NAMES]  # mypy does not accept a Literal of a variable
 
 
 class Distillation(Section):

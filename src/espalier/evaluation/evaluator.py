@@ -206,7 +206,7 @@ def _perplexity_entry(
 
 
 def begins_with_bos(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> bool:
-    """Whether the tokens of a text begin with BOS."""
+    """Return whether the tokens of a text begin with BOS."""
     return tokenizer.bos_token_id is not None and int(tokens[0]) == tokenizer.bos_token_id
 
 
@@ -403,7 +403,7 @@ class Evaluator:
 
 
 def _has_room_for_copies(model: PreTrainedModel) -> bool:
-    """Whether a GPU has room for the weights and a cut copy, with half of the weights' size left for activations."""
+    """Return whether a GPU has room for the weights, a cut copy, and activations of half of their size."""
     if model.device.type != "cuda":
         return True
     n_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

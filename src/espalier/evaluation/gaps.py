@@ -74,7 +74,7 @@ def _gaps(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 
 
 def _question_is_constant(rules: Rules, document: TaskDocument) -> bool:
-    """Whether the question stays the same if all texts of the document are removed."""
+    """Return whether the question stays the same if all texts of the document are removed."""
     try:
         return bool(rules.question(_emptied(document)) == rules.question(document))
     except RULE_ERRORS:

@@ -52,7 +52,7 @@ class Prompt:
     max_tokens: int
 
     def is_truncated(self, limit: int) -> bool:
-        """Whether the prompt is truncated so that the longest answer fits in a context of `limit` tokens."""
+        """Return whether the prompt is truncated so that the longest answer fits in a context of `limit` tokens."""
         return self.n_tokens > limit - self.max_tokens
 
 

@@ -58,7 +58,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def is_same(given: Any, read: Any) -> bool:
-    """Whether a value was read as it is in the file. `1`, `"1"`, 1.0 and True count as the same."""
+    """Return whether a value was read as it is in the file. `1`, `"1"`, 1.0 and True count as the same."""
     if isinstance(given, dict) and isinstance(read, dict):
         return all(is_same(value, read.get(key)) for key, value in given.items())
     if isinstance(given, list | tuple) and isinstance(read, list | tuple):
@@ -69,7 +69,7 @@ def is_same(given: Any, read: Any) -> bool:
 
 
 def _is_written_otherwise(rules: Rules, row: dict[str, Any], loaded: datasets.Dataset) -> bool:
-    """Whether the question, choices or answer of a row differ from those of its values in the file."""
+    """Return whether the question, choices or answer of a row differ from those of its values in the file."""
     try:
         forms = [_written(rules, one) for one in (datasets.Dataset.from_list([row]), loaded)]
     except (*RULE_ERRORS, OSError, datasets.exceptions.DatasetsError):  # what cannot be written is refused anyway

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from espalier.evaluation.protocol import Protocol
 from espalier.evaluation.task_rules import right_choices
 from espalier.evaluation.tasks import Tasks
 from espalier.evaluation.tokenised_requests import RequestKey
+from espalier.evaluation.too_long import leave_out_too_long
 from espalier.scoring.requests import Request
 
 if TYPE_CHECKING:
@@ -166,11 +166,10 @@ def _answer_fitting(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> tuple[d
         )
         prompts |= {request_key(instance): lm.generator.prompt(instance) for instance in task.instances}
     limit = lm.generator.limit
-    too_long = {key[:2] for key, prompt in prompts.items() if prompt.is_truncated(limit)}
-    fitting = {key: prompt for key, prompt in prompts.items() if key[:2] not in too_long}
+    fitting, n_skipped = leave_out_too_long(prompts, lambda prompt: prompt.is_truncated(limit))
     check_not_all_skipped(fitting, tasks.leaves, limit)
     answers = dict(zip(fitting, lm.generate(list(fitting), list(fitting.values())), strict=True))
-    return answers, dict(Counter(task for task, _ in too_long))
+    return answers, n_skipped
 
 
 class _Documents(list[int]):

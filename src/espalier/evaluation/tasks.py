@@ -18,9 +18,9 @@ from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.tasks.manager import TaskDict
 
+from espalier.data_formats import DOCUMENT_FORMATS, DOCUMENT_SUFFIXES, document_suffix, split_name
 from espalier.errors import UserError
 from espalier.evaluation.definitions import MOST_PROBLEMS, packaged_manager, packaged_tasks
-from espalier.files import DOCUMENT_FORMATS, DOCUMENT_SUFFIXES, document_suffix, split_name
 
 OUTPUT_TYPES = ("multiple_choice", "generate_until")
 """Output types of lm-eval's tasks that can be evaluated."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from espalier.files import TEXT_SUFFIXES
+from espalier.data_formats import TEXT_SUFFIXES
 from espalier.models.architecture import EXPERT, LAYER
 from espalier.planning.plan import Plan
 from espalier.planning.select import SelectionOptions

@@ -1,4 +1,4 @@
-"""Run a new process that loads an exported folder and compares it with the reference."""
+"""Run modules of Espalier in new processes, such as the check that loads an exported folder."""
 
 from __future__ import annotations
 
@@ -26,6 +26,23 @@ PARITY_TEXTS = (
 _SOURCES = Path(__file__).resolve().parents[2]
 
 
+def run_module(
+    module: str, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a module of Espalier in a new Python process, and return its status and output.
+
+    Args:
+        module: Name of the module.
+        arguments: Arguments of the module.
+        environment: Environment variables to add to those of this process.
+    """
+    paths = os.pathsep.join(filter(None, [str(_SOURCES), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(  # noqa: S603 (our own module)
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, "PYTHONPATH": paths, **(environment or {})}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 def check_in_fresh_process(folder: Path, expected: Tensors, texts: Mapping[str, list[int]]) -> dict[str, Any]:
     """Load an exported folder in a new process, with the code in the folder, and compare it with the reference.
 
@@ -44,13 +61,13 @@ def check_in_fresh_process(folder: Path, expected: Tensors, texts: Mapping[str, 
         save_file(expected, Path(scratch) / "reference.safetensors")
         (Path(scratch) / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
         result = Path(scratch) / "result.json"
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(_SOURCES), os.environ.get("PYTHONPATH")])),
-            "HF_MODULES_CACHE": f"{scratch}/modules",  # transformers copies the code of model folders here
-            "HF_HUB_OFFLINE": "1",
-        }
-        command = [sys.executable, "-m", "espalier.export.check", str(folder), scratch, str(result)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        done = run_module(
+            "espalier.export.check", str(folder), scratch, str(result),
+            environment={
+                "HF_MODULES_CACHE": f"{scratch}/modules",  # transformers copies the code of model folders here
+                "HF_HUB_OFFLINE": "1",
+            },
+        )  # fmt: skip
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise UserError(f"export: a fresh process could not load the checkpoint ({lines[-1]}); it is deleted")

@@ -1,7 +1,8 @@
 """Compare the inputs of a job with the checksums that other jobs recorded when they wrote them.
 
-Readers verify the checksums that files carry themselves. A file that has none, or that was exchanged with a sound file
-of another job, is found here, before a job computes anything from it.
+Readers verify the checksums that files carry themselves. This check also finds files
+that carry none, and files that were exchanged with an intact file of another job, before a job computes anything from
+them.
 """
 
 from __future__ import annotations

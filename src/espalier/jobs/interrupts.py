@@ -4,15 +4,14 @@ import signal
 import sys
 from types import TracebackType
 
-from espalier.errors import out_of_memory
-from espalier.jobs.memory import memory_line
+from espalier.errors import memory_line, out_of_memory
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit status of a job after Ctrl-C."""
 
 
 def end_quietly_when_interrupted() -> None:
-    """Make Ctrl-C and a want of memory print one line while libraries are imported. Later, `job_log` does this."""
+    """Print one line, no traceback, if Ctrl-C or a lack of memory ends an import. Later, `job_log` does this."""
     sys.excepthook = _report_early_end
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.errors import UserError, no_permission, out_of_memory
+from espalier.errors import UserError, memory_line, no_permission, out_of_memory
 from espalier.files import write_json
 from espalier.jobs.input_checks import check_inputs
 from espalier.jobs.interrupts import INTERRUPTED
-from espalier.jobs.memory import memory_line
 from espalier.results.verify import record_outputs
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from espalier.study.paths import results_folder
@@ -203,7 +202,7 @@ class _LogFile(logging.FileHandler):
 
 
 def _lines_for_user(error: Exception, rule: str | None) -> list[str]:
-    """Return the lines of an error that the user can mend; none for other errors."""
+    """Return the lines of an error that the user can fix; none for other errors."""
     # An error about a file or a setting may have been raised only because a library had too little memory.
     if (detail := out_of_memory(error)) and not _names_memory(error):
         return [memory_line(detail, rule)]
@@ -213,7 +212,7 @@ def _lines_for_user(error: Exception, rule: str | None) -> list[str]:
 
 
 def _names_memory(error: Exception) -> bool:
-    """Whether the message for the user is about memory; one that only quotes the error of a library is not."""
+    """Return whether the message for the user is about memory; one that only quotes the error of a library is not."""
     said = str(error).replace("MemoryError", "").replace("allocate memory", "")
     return isinstance(error, UserError) and "memory" in said
 

@@ -2,8 +2,8 @@
 
 Starting Python and loading a model takes longer than most pieces, so one job does several. Each piece is claimed
 separately, and stored when it is finished. Parallel jobs therefore share the work of a model, and a killed job loses
-only the piece at which it was. The job of a piece that is in the store already hands over its files and ends. It loads
-no model and needs no GPU.
+only its current piece. The job of a piece that is in the store already hands over its files and ends. It loads no model
+and needs no GPU.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from espalier.files import write_json
 from espalier.jobs.log import copy_to_log, only_in_file, piece_log
 from espalier.models.devices import SCHEDULERS
 from espalier.results.store import LOG, TIMING, Store
+from espalier.study.scheduler import MODEL_JOBS
 from espalier.study.stopping import is_stopping
-
-MODEL_JOBS = "model_jobs"
-"""Resource of a job: 0 if it was started only to hand over a result (`espalier.study.handover`)."""
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +88,7 @@ def make_with_others(
 
 
 def only_hands_over(resources: Mapping[str, Any]) -> bool:
-    """Whether a job of a cluster got no device and little memory, because the store has its result.
+    """Return whether a job of a cluster got no device and little memory, because the store has its result.
 
     On one machine, the job can still lock a GPU and do the work, if the result turns out to be damaged.
 
@@ -116,7 +114,7 @@ def make_piece(store: Store, piece: Piece, *, beside: bool) -> None:
 
 
 def _is_stored(store: Store, piece: Piece) -> bool:
-    """Whether to skip another piece, because the store has it or its entry cannot be read now.
+    """Return whether to skip another piece, because the store has it or its entry cannot be read now.
 
     In the second case, the piece's own job reports the error.
     """

@@ -13,21 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from espalier.config.recovery import FULL
 from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_result
 from espalier.jobs.resources import JobResources
+from espalier.models.context import check_fits_context
 from espalier.models.from_manifest import load_from_manifest
 from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from espalier.recipe import make_recipe, recovery_settings
 from espalier.recovery.distillation import DistillationLosses
-from espalier.recovery.fine_tuning import (
-    SequenceLosses,
-    TrainingRecord,
-    TrainingSchedule,
-    check_context,
-    fine_tune,
-)
+from espalier.recovery.fine_tuning import SequenceLosses, TrainingRecord, TrainingSchedule, fine_tune
 from espalier.recovery.fingerprint import recovered_fingerprint
 from espalier.recovery.full import prepare_full, products_in, save_weights
 from espalier.recovery.lora import LoraSettings, attach, save_adapter
@@ -40,8 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SCHEDULE_SETTINGS = ("epochs", "batch_size", "learning_rate", "warmup_fraction", "max_grad_norm", "seed")
 LORA_SETTINGS = ("rank", "alpha", "dropout", "target_modules", "seed")
-FULL = "full"
-"""Value of the setting `method` if all weights are trained. Without this setting, adapters are trained."""
 TEXT_SETTINGS = ("text_field", "seed", "calibration_seeds", "seq_len", "n_sequences")
 
 
@@ -84,7 +78,7 @@ class RecoveryJob:
 
     @property
     def trains_all(self) -> bool:
-        """Whether all weights are trained; otherwise adapters are."""
+        """Whether all weights are trained; otherwise, or without the setting `method`, adapters are."""
         return bool(self.settings.get("method") == FULL)
 
     def select(self, names: tuple[str, ...]) -> dict[str, Any]:
@@ -118,7 +112,7 @@ def recover(job: RecoveryJob, folder: str | Path, training: str | Path) -> Train
     manifest, plan = read_json(job.manifest), read_json(job.plan)
     sequences = load_training_sequences(manifest, job.text, job.text_settings)
     model = load_pruned(manifest, plan, job)
-    check_context(model, sequences.tokens.shape[1])
+    check_fits_context(model, sequences.tokens.shape[1], "recovery.seq_len")
     losses_of = _distillation_losses(manifest, job)
     with _trainable(model, job) as trainable:
         trained = fine_tune(

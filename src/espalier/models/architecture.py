@@ -97,7 +97,6 @@ BLOCKS = {"attention": ATTENTION, "mlp": MLP}
 LAYOUTS = {"attention": (ATTENTION, FUSED_ATTENTION), "mlp": (MLP, FUSED_MLP)}
 """All layouts of each block. The names of the projections tell which one a layer has."""
 PROJECTION_NAMES = (*ATTENTION.names, *MLP.names)
-FUSED_NAMES = (*FUSED_ATTENTION.readers, *FUSED_MLP.readers)
 
 
 class ExpertNames(NamedTuple):

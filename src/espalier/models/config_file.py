@@ -51,7 +51,7 @@ _ROPE_KEYS = {
 
 
 def _fits(value: Any, expected: str) -> bool:
-    """Whether a JSON value is of the expected kind. JSON has one type of numbers, so 32.0 is a whole number."""
+    """Return whether a JSON value is of the expected kind. JSON has one type of numbers, so 32.0 is a whole number."""
     if expected == _TOKENS:
         return all(_fits(item, _TOKEN) for item in (value if isinstance(value, list) else [value]))
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

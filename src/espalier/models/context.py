@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from espalier.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -15,6 +17,22 @@ if TYPE_CHECKING:
 def context_length(model: PreTrainedModel) -> int:
     """Return the longest context of a model, in tokens."""
     return int(model.config.max_position_embeddings)
+
+
+def check_fits_context(model: PreTrainedModel, seq_len: int, key: str) -> None:
+    """Check that sequences are not longer than the model's context.
+
+    Args:
+        model: The model.
+        seq_len: Length of the sequences, in tokens.
+        key: Key of the config that sets the length, for the message.
+
+    Raises:
+        UserError: If they are longer. The message gives both lengths.
+    """
+    limit = context_length(model)
+    if seq_len > limit:
+        raise UserError(f"{key}: got {seq_len}, but the model's context is {limit} tokens; give at most {limit}")
 
 
 def context_of_manifest(manifest: Mapping[str, Any]) -> int:

@@ -64,7 +64,7 @@ SUPPORTED_PROJECTIONS = tuple(
     dict.fromkeys(path for layouts in LAYOUTS.values() for one in layouts for path in one.paths)
 )
 _PATHS = "|".join(re.escape(block.path) for block in BLOCKS.values())
-_OF_EXPERTS = {EXPERTS.router, *(f"{BLOCKS['mlp'].path}.{name}" for name in EXPERTS.whole)}
+_OF_EXPERTS = {EXPERTS.router, *_WHOLE}
 _IN_BLOCK = re.compile(rf"^{re.escape(LAYERS)}\.\d+\.((?:{_PATHS})\.\w+)\.(weight|bias)$")
 
 

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
 from espalier.calibration.gradients import gradient_checkpointing, sequence_losses
 from espalier.errors import UserError
-from espalier.models.context import context_length
+from espalier.models.context import check_fits_context
 from espalier.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def fine_tune(
         UserError: If the sequences are longer than the model's context, if a loss or gradient norm is not finite, or
             if the GPU runs out of memory with a single sequence.
     """
-    check_context(model, sequences.shape[1])
+    check_fits_context(model, sequences.shape[1], "recovery.seq_len")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=schedule.learning_rate, weight_decay=0.0)
     batches = list(batches_of(len(sequences), schedule))
@@ -133,17 +133,6 @@ def batches_of(n_sequences: int, schedule: TrainingSchedule) -> Iterator[torch.T
     generator = torch.Generator().manual_seed(schedule.seed)
     for _ in range(schedule.epochs):
         yield from torch.randperm(n_sequences, generator=generator).split(schedule.batch_size)
-
-
-def check_context(model: PreTrainedModel, seq_len: int) -> None:
-    """Check that sequences are not longer than the model's context.
-
-    Raises:
-        UserError: If `seq_len` exceeds the context length.
-    """
-    limit = context_length(model)
-    if seq_len > limit:
-        raise UserError(f"recovery.seq_len: got {seq_len}, but the model's context is {limit} tokens; give at most it")
 
 
 def _gradient(

@@ -36,7 +36,7 @@ def apply_recovered(model: PreTrainedModel, folder: str | Path, plan: Plan) -> P
 
 
 def load_recovered(
-    manifest: Mapping[str, Any], plan: Plan, folder: str | Path, *, dtype: str, device: str, gpus: int = 1
+    manifest: Mapping[str, Any], plan: Plan, folder: str | Path, *, dtype: str, device: str
 ) -> PreTrainedModel:
     """Load a base model, prune it, and apply the result of its recovery.
 
@@ -48,12 +48,10 @@ def load_recovered(
         folder: Folder that recovery wrote, `recovered/{model}/{experiment}/adapter` or `.../trained`.
         dtype: As in `espalier.models.loading.load_model`.
         device: `auto`, `cpu` or `cuda`.
-        gpus: Number of GPUs that share the layers of the model.
 
     Raises:
-        UserError: If the model files have changed, if fewer GPUs are visible than requested, or if the plan or the
-            folder does not fit the model.
+        UserError: If the model files have changed, or if the plan or the folder does not fit the model.
     """
-    model = load_from_manifest(manifest, dtype=dtype, device=device, gpus=gpus)
+    model = load_from_manifest(manifest, dtype=dtype, device=device)
     prune(model, *plan.kept_units)
     return apply_recovered(model, folder, plan)

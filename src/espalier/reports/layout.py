@@ -1,21 +1,12 @@
-"""Layout of plain-text reports, and writing of text files."""
+"""Layout of plain-text reports."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tabulate import tabulate
 
-from espalier.files import atomic_file
 from espalier.reports.sections.types import Table
 
 TEXT_WIDTH = 88
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file atomically, with the same line endings on every system."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def banner(title: str, width: int = TEXT_WIDTH) -> list[str]:

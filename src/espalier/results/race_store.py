@@ -6,7 +6,7 @@ Beside the entries of whole evaluations, the store of a model has:
                              the experiment's whole evaluation
     race-{hash}/rung-1.json  the decision after each rung of one race, and which experiments had failed by then
     race-{hash}/failed/      why experiments of this race have no answers, one file for each
-    {hash of requests}.facts what races of the model know about its tasks and documents
+    facts/{hash}/            what races of the model know about its tasks and documents; `hash` is that of the requests
 
 Nothing here depends on the rungs of a config, so answers serve any race, and the whole evaluation as well. Decisions
 and failures have a checksum and name their own place, so that none is taken for that of another race or rung.
@@ -51,7 +51,7 @@ class RaceSettings:
     Attributes:
         rules: What the race promises, and when it decides.
         seed: Seed of the document order.
-        perplexity: Whose perplexity is measured: of the `survivors` or of `all`.
+        perplexity: Which experiments have their perplexity measured: `survivors` or `all`.
         acc_mean_rule: Which accuracy of each task enters the mean (`espalier.evaluation.protocol.task_accuracy`).
     """
 
@@ -130,7 +130,7 @@ class AnswerStore:
         return found
 
     def _is_own(self, entry: Path) -> bool:
-        """Whether a sound part has answers of this experiment. A part of another one is deleted and logged."""
+        """Return whether an intact part has answers of this experiment. A part of another one is deleted and logged."""
         recipe = read_json(entry / RECIPE)
         own = {**self.recipe, "documents": recipe["documents"], "perplexity": recipe["perplexity"]}
         if store_key(own) == entry.name:

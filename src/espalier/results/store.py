@@ -56,7 +56,7 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
 
     def has(self, key: str) -> bool:
-        """Whether an entry is complete. A damaged entry is deleted, and the reason is logged.
+        """Return whether an entry is complete. A damaged entry is deleted, and the reason is logged.
 
         Raises:
             OSError: If the entry cannot be read now, for example because a network file system fails. It is not

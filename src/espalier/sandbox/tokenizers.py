@@ -27,14 +27,13 @@ CHAT_TEMPLATE = (
     "{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
-ARCHITECTURES = ("llama", "qwen2", "mistral")
 
 
 def train_tokenizer(architecture: str, texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a tokenizer of the same type as in the real models of the architecture.
 
     Args:
-        architecture: One of `ARCHITECTURES`.
+        architecture: `llama`, `qwen2` or `mistral`.
         texts: Training texts.
         vocab_size: Upper bound on the number of tokens, special tokens included.
     """

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
+from espalier.models.replaced_forward import replaced_forward
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -41,14 +43,8 @@ def decoder_bypassed(model: PreTrainedModel) -> Iterator[Head]:
         hidden = states
         return model(input_ids=token, use_cache=False).logits[0]
 
-    own = vars(decoder).get("forward")  # libraries such as accelerate set a `forward` on the instance
-    decoder.forward = forward
-    try:
+    with replaced_forward(decoder, forward):
         yield head
-    finally:
-        del decoder.forward
-        if own is not None:
-            decoder.forward = own
 
 
 def score_tokens(

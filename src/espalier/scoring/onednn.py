@@ -37,7 +37,7 @@ def fast_linear(model: PreTrainedModel) -> AbstractContextManager[object]:
 
 @cache
 def mkl_is_slow() -> bool:
-    """Whether MKL does not use this machine's AVX-512 and oneDNN is available."""
+    """Return whether MKL does not use this machine's AVX-512 and oneDNN is available."""
     return (
         torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()

@@ -42,7 +42,7 @@ class Score(NamedTuple):
 
 
 def is_truncated(request: Request, limit: int) -> bool:
-    """Whether a request is truncated to fit a context of `limit` tokens."""
+    """Return whether a request is truncated to fit a context of `limit` tokens."""
     return len(request.context) + len(request.continuation) > limit + 1
 
 

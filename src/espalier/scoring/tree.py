@@ -137,7 +137,7 @@ def _cut(lengths: Integers, shared: Integers, width: int, widest: int) -> Intege
 
 
 def _is_chain(lengths: Integers, shared: Integers, begin: int, end: int) -> bool:
-    """Whether each of the sorted requests from `begin` to `end` starts with the whole request before it."""
+    """Return whether each of the sorted requests from `begin` to `end` starts with the whole request before it."""
     return bool((shared[begin + 1 : end] == lengths[begin : end - 1]).all())
 
 

@@ -79,20 +79,19 @@ def versions_of(
     return versions
 
 
-def measure(versions: Mapping[str, PreTrainedModel], workload: Workload, *, seed: int = 0) -> list[TimedRun]:
+def measure(versions: Mapping[str, PreTrainedModel], workload: Workload) -> list[TimedRun]:
     """Run every version at every batch size, `workload.repeats` times each, after one warm-up run.
 
     Args:
         versions: Versions of one model by name.
         workload: Workload of the measurement.
-        seed: Seed of the random prompts and of the order of the versions.
 
     Raises:
         UserError: If prompt and generated tokens exceed the context length, or if a batch does not fit into memory.
     """
     names, model = list(versions), next(iter(versions.values()))
     _check_workload(model, workload)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)  # of the prompts, and of the order of the versions
     runs: list[TimedRun] = []
     total = len(workload.batch_sizes) * (workload.repeats + 1) * len(versions)
     with Progress("measuring", total=total, unit="runs") as progress, torch.inference_mode():

@@ -44,7 +44,7 @@ def read_lock(path: Path) -> dict[str, Any]:
 
 
 def _is_lock(content: Any) -> bool:
-    """Whether a content has all sections, with the mappings in their entries that are read."""
+    """Return whether a content has all sections, with the mappings in their entries that are read."""
     if not isinstance(content, dict) or set(content) != set(SECTIONS):
         return False
     if not all(isinstance(section, dict) for section in content.values()):

@@ -92,7 +92,7 @@ class Correctness:
         """Return the same answers with one entry for each group instead of one for each of its tasks.
 
         The accuracies stay the same. A bootstrap then draws from all documents of a group at once, which is right if
-        some of its tasks have only a few documents. A group stands where its first task stood.
+        some of its tasks have only a few documents. A group takes the place of its first task.
         """
         members: dict[str, list[TaskDocuments]] = {}
         for task in self.tasks:
@@ -164,20 +164,19 @@ def correctness(
     return Correctness(tuple(names), tasks, layout.fingerprint)
 
 
-def check_means(results: Correctness, acc_mean: Mapping[str, float], *, tolerance: float = 1e-9) -> None:
+def check_means(results: Correctness, acc_mean: Mapping[str, float]) -> None:
     """Check that the mean accuracies of the experiments table follow from the documents.
 
     Args:
         results: Correctness of the experiments.
         acc_mean: Mean accuracy of each experiment in the experiments table.
-        tolerance: Largest accepted difference.
 
     Raises:
-        UserError: If a mean accuracy is missing or differs.
+        UserError: If a mean accuracy is missing, or differs by more than rounding.
     """
     for name, computed in zip(results.experiments, results.acc_mean, strict=True):
         tabulated = acc_mean.get(name)
-        if tabulated is None or not abs(computed - tabulated) <= tolerance:
+        if tabulated is None or not abs(computed - tabulated) <= 1e-9:
             raise UserError(
                 f"experiment {name}: its documents give acc_mean {computed:.6f}, the table says {tabulated};"
                 " evaluate it again"

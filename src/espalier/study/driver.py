@@ -45,7 +45,7 @@ def requested_targets(
 
 
 def requests_only_files(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> bool:
-    """Whether the user requests files and no rule; `requested_targets` describes the arguments."""
+    """Return whether the user requests files and no rule; `requested_targets` describes the arguments."""
     given = command_line_targets(parser, arguments)
     return bool(given) and all("/" in target for target in given)
 

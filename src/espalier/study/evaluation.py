@@ -8,8 +8,8 @@ from typing import Any
 from espalier import versions
 from espalier.config.data import HUB, SANDBOX
 from espalier.config.study import StudyConfig
+from espalier.data_formats import document_files
 from espalier.evaluation.protocol import Protocol, TextProtocol
-from espalier.files import document_files
 from espalier.sandbox.splits import sandbox_task_files
 from espalier.study.paths import CACHE, Paths, Wildcards
 from espalier.study.sources import text_file

@@ -115,7 +115,6 @@ def done_fraction(job: PlannedJob) -> float:
 def format_forecast(
     lines: Sequence[ForecastLine],
     *,
-    n_processes: Sequence[int] = GPU_COUNTS,
     disk_bytes: int | None = None,
     first_rung: float | None = None,
 ) -> str:
@@ -123,7 +122,6 @@ def format_forecast(
 
     Args:
         lines: Result of `forecast`.
-        n_processes: Numbers of parallel jobs to estimate the wall time for.
         disk_bytes: Result of `estimate_disk_bytes`; None leaves the disk out.
         first_rung: Share of an evaluation before a race can stop an experiment; None without races.
     """
@@ -152,7 +150,7 @@ def format_forecast(
         rows.append(f"of unknown time: {sum(line.n_left for line in unknown)} jobs; run one of each kind to know more")
     if len(unknown) < len(left):
         rows.append(f"GPU time of the rest: {_duration(gpu_seconds)}; other: {_duration(cpu_seconds)}")
-        at_once = ", ".join(f"{n}: {_duration((gpu_seconds + cpu_seconds) / n)}" for n in n_processes)
+        at_once = ", ".join(f"{n}: {_duration((gpu_seconds + cpu_seconds) / n)}" for n in GPU_COUNTS)
         rows.append(f"wall time at best, by jobs at once: {at_once}")
     raced = [line for line in left if line.rule == "evaluate" and line.seconds_left is not None]
     if first_rung is not None and raced:

@@ -27,8 +27,6 @@ from espalier.study.racing import Races
 if TYPE_CHECKING:
     from espalier.results.race_store import RaceRecord
 
-MODEL_JOBS = "model_jobs"
-"""Name of the resource that counts the jobs that run a model."""
 HANDOVER_MB = 1000
 """Memory of a job that only hands over files, in MB."""
 _MEMORY = {
@@ -101,7 +99,7 @@ class Handover:
         return resource
 
     def is_stored(self, rule: str, wildcards: Wildcards) -> bool:
-        """Whether the store has the result of a job. Its files are not read, so the job may still find them damaged."""
+        """Return whether the store has the result of a job. Its files are not read, so they may still be damaged."""
         entry = self.entry(rule, wildcards)
         return entry is not None and entry.is_dir()
 

@@ -13,5 +13,5 @@ ONLY_FILES = "ESPALIER_ONLY_FILES"
 
 
 def asked_only_for_files() -> bool:
-    """Whether the user asked only for files, and for no rule such as `all`."""
+    """Return whether the user asked only for files, and for no rule such as `all`."""
     return ONLY_FILES in os.environ

@@ -36,6 +36,7 @@ class RunProgress:
 
     Attributes:
         left: Number of jobs of each rule that have not ended yet.
+        begin: When the run began (s, of the same clock as all times here).
         started: When each running job began, by its id.
         names: Rule of each job, and its name for the terminal, by its id.
         seconds: Times of the finished jobs of each rule.

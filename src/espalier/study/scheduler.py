@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
+MODEL_JOBS = "model_jobs"
+"""Resource that counts the jobs that run a model: 1, or 0 for a job that only hands over a result."""
 HANDOVER_PARTITION = "handover_partition"
 """Resource of the Slurm profile: partition of jobs that only hand over a result."""
 SETS_A_TIMER = "_schedule_reevalutation"

@@ -25,7 +25,7 @@ STOP_FILE = "ESPALIER_STOP_FILE"
 
 
 def is_stopping() -> bool:
-    """Whether the workflow has received a stop signal. A job must then start no further work."""
+    """Return whether the workflow has received a stop signal. A job must then start no further work."""
     return STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()
 
 

@@ -93,7 +93,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _is_stale(holder: dict[str, Any]) -> bool:
-    """Whether the process that wrote the lock ran on this host and has ended. Its number may be in use again."""
+    """Return whether the process that wrote the lock ran on this host and has ended. Its number may be in use again."""
     if holder.get("host") != socket.gethostname():
         return False
     try:

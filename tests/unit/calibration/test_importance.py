@@ -20,6 +20,7 @@ from espalier.calibration.gradients import (
 )
 from espalier.calibration.importance import group_importance, importance_of_weights, measure_importance
 from espalier.calibration.pass_size import PassSettings
+from espalier.calibration.reductions import reduce_parameters
 from espalier.errors import UserError
 from espalier.models.decoder import Projection
 from espalier.planning.criteria import CRITERIA, Criterion
@@ -176,7 +177,7 @@ def test_every_criterion_by_hand() -> None:
         "wanda": (31 + 2 * math.sqrt(8), [15.0, 22.0]),
     }
     for criterion, (attention, mlp) in expected.items():
-        importance = group_importance(CRITERIA[criterion], sums, n_samples=2, n_kv_groups={0: 1})
+        importance = group_importance(sums, reduce_parameters(CRITERIA[criterion], sums, 2), {0: 1})
         assert importance[0, "attention"].tolist() == pytest.approx([attention])
         assert importance[0, "mlp"].tolist() == pytest.approx(mlp)
 
@@ -198,7 +199,8 @@ def test_signed_taylor_sum_is_the_slope_of_scaling_a_group(model: PreTrainedMode
     model = model.double()
     signed = Criterion(lambda known: known.weight * known.gradient, frozenset({"gradient"}))
     kv_groups = dict.fromkeys(range(2), model.config.num_key_value_heads)
-    slopes = group_importance(signed, accumulated(model, sequences, {"gradient"}), 8, kv_groups)
+    sums = accumulated(model, sequences, {"gradient"})
+    slopes = group_importance(sums, reduce_parameters(signed, sums, 8), kv_groups)
     largest = max(abs(values).max() for values in slopes.values())
     with torch.no_grad():
         for (layer, block, group), views in slices_of_groups(model):

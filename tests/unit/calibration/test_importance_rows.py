@@ -1,10 +1,8 @@
-"""Rows of the importance table, and criteria that do not use weights."""
+"""Rows of the importance table."""
 
 import numpy as np
-import pytest
 
-from espalier.calibration.importance import group_importance, importance_rows
-from espalier.planning.criteria import CRITERIA
+from espalier.calibration.importance import importance_rows
 
 
 def test_rows_are_in_the_order_layer_block_group() -> None:
@@ -20,8 +18,3 @@ def test_rows_are_in_the_order_layer_block_group() -> None:
     assert rows["block"].tolist() == ["attention", "attention", "mlp", "mlp", "attention", "mlp"]
     assert rows["group"].tolist() == [0, 1, 0, 1, 0, 0]
     assert rows["importance"].tolist() == [1, 2, 3, 4, 0.5, 5]
-
-
-def test_a_criterion_without_weights_has_no_group_sums() -> None:
-    with pytest.raises(ValueError, match=r"^this criterion looks at no weights$"):
-        group_importance(CRITERIA["random"], [], 1, {})

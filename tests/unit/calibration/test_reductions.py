@@ -77,3 +77,8 @@ def test_without_triton_separate_operations_are_used(monkeypatch: pytest.MonkeyP
     reductions._taylor_kernel.cache_clear()
     assert reductions._taylor_kernel() is None
     reductions._taylor_kernel.cache_clear()
+
+
+def test_a_criterion_of_groups_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^this criterion looks at no weights$"):
+        reduce_parameters(CRITERIA["random"], [], 1)

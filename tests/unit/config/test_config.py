@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from tools.config_options import insert_options, json_schema
 
 from espalier.config import load_study
+from espalier.data_formats import TEXT_SUFFIXES, document_files
 from espalier.errors import UserError
-from espalier.files import TEXT_SUFFIXES, document_files
 from tests.conftest import REPOSITORY
 
 MODEL = {"name": "A", "family": "Llama", "kind": "base", "path": "models/a"}

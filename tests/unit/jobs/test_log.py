@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from espalier.errors import memory_line
 from espalier.files import read_json, sha256_of, write_json
 from espalier.jobs.log import job_log
-from espalier.jobs.memory import memory_line
 from espalier.results.verify import record_file
 from espalier.study.failure_records import failure_file, older_file, read_failure
 from tests.conftest import REPOSITORY

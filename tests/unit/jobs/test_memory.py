@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from espalier.errors import UserError, out_of_memory
-from espalier.jobs.memory import memory_line
+from espalier.errors import UserError, memory_line, out_of_memory
 
 TOO_MUCH = 2**50
 

@@ -7,11 +7,8 @@ import itertools
 import json
 import logging
 import math
-import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from espalier.errors import UserError
+from espalier.export.fresh_process import run_module
 from espalier.export.gguf.llama_process import CANNOT_LOAD
 from espalier.export.gguf.metadata import gguf_context_length
 from espalier.export.gguf.reference import reference_logits
@@ -107,12 +105,7 @@ def _ask(path: Path, texts: Sequence[str], prompt: Sequence[int]) -> tuple[dict[
         content = {"file": str(path), "texts": texts, "prompt": prompt, "n_generated": N_GENERATED,
                    "threads": torch.get_num_threads(), "answer": str(answer), "logits": str(logits)}  # fmt: skip
         request.write_text(json.dumps(content), encoding="utf-8")
-        sources = str(Path(__file__).parents[3])
-        paths = os.pathsep.join(filter(None, [sources, os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", "espalier.export.gguf.llama_process", str(request)]
-        done = subprocess.run(  # noqa: S603 (our own module)
-            command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
-        )
+        done = run_module("espalier.export.gguf.llama_process", str(request))
         if done.returncode:
             raise _failure(path.name, done.returncode, done.stderr)
         return read_json(answer), np.load(logits, allow_pickle=False)

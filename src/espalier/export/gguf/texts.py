@@ -34,7 +34,7 @@ TEXTS = (
 )
 
 
-def vocabulary_texts(tokenizer: PreTrainedTokenizerBase, n_ids: int, *, n_texts: int, seed: int = 0) -> list[str]:
+def vocabulary_texts(tokenizer: PreTrainedTokenizerBase, n_ids: int, *, n_texts: int) -> list[str]:
     """Return texts made of random tokens.
 
     The texts have no meaning, but they contain rare tokens of a large vocabulary that ordinary texts do not.
@@ -43,9 +43,8 @@ def vocabulary_texts(tokenizer: PreTrainedTokenizerBase, n_ids: int, *, n_texts:
         tokenizer: The tokenizer.
         n_ids: Only ids below this number are drawn.
         n_texts: Number of texts; fewer are returned if too few draws give a usable text.
-        seed: Seed of the random draw.
     """
-    draw = random.Random(seed)
+    draw = random.Random(0)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     ordinary = [index for index in range(min(n_ids, len(tokenizer))) if index not in special]
     texts: list[str] = []

@@ -74,7 +74,7 @@ class Drawing:
         """Draw a legend of points above the axes."""
         self.legend_of(
             [
-                _handle(name, marker=style.marker, color=style.colour, linestyle="none", **style.properties)
+                line_handle(name, marker=style.marker, color=style.colour, linestyle="none", **style.properties)
                 for name, style in styles.items()
             ]
         )
@@ -139,7 +139,9 @@ def empty_figure(name: str, caption: str, reason: str) -> Figure:
 
 def line_handle(name: str, **properties: Any) -> Artist:
     """Return a legend handle of a line."""
-    return _handle(name, **properties)
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=plain(name), **properties)
 
 
 def method_styles(methods: Mapping[str, Any], shown: Collection[str]) -> dict[str, Style]:
@@ -171,11 +173,9 @@ def name_axis(axes: Axes, names: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def shorten(name: str, longest: int = 34) -> str:
-    """Shorten a long name in the middle, and keep `$` from starting a formula."""
-    if len(name) > longest:
-        name = f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
-    return plain(name)
+def shorten(name: str) -> str:
+    """Shorten a name of more than 34 characters in the middle, and escape `$`."""
+    return plain(name if len(name) <= 34 else f"{name[:17]}…{name[-16:]}")
 
 
 def plain(text: str) -> str:
@@ -183,10 +183,10 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def limits(values: Collection[float], lowest: float = 0, highest: float = 1) -> tuple[float, float]:
-    """Return axis limits with a margin around values, inside the possible range."""
+def limits(values: Collection[float]) -> tuple[float, float]:
+    """Return axis limits for fractions: a margin around the values, but not below 0 or above 1."""
     margin = 0.03 * (max(values) - min(values)) or 0.01
-    return max(lowest, min(values) - margin), min(highest, max(values) + margin)
+    return max(0, min(values) - margin), min(1, max(values) + margin)
 
 
 def limit_x(axes: Axes, values: Collection[float]) -> None:
@@ -207,9 +207,3 @@ def percent_axis(axis: Axis, ticks: Iterable[float] = ()) -> None:
     places = sorted(set(ticks))
     axis.set_major_locator(FixedLocator(places) if 0 < len(places) <= 8 else MaxNLocator(6))
     axis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
-
-
-def _handle(name: str, **properties: Any) -> Artist:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], label=plain(name), **properties)
