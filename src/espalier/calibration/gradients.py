@@ -168,7 +168,7 @@ def accumulate(
                 try:
                     with _unscaled(sums, scale):
                         result = read(count, sums)
-                    break
+                        break
                 except NonFiniteError as error:
                     if scale == 1:
                         raise _name_non_finite(model, sums, sequences, done, needs, str(error)) from None
