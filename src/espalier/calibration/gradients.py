@@ -166,9 +166,8 @@ def accumulate(
                     progress.advance(max(0, done - most_done) * batch.shape[1])
                     most_done = max(done, most_done)
                 try:
-                    with _unscaled(sums, scale):
-                        result = read(count, sums)
-                        break
+                    result = _read_unscaled(count, sums, scale, read)
+                    break
                 except NonFiniteError as error:
                     if scale == 1:
                         raise _name_non_finite(model, sums, sequences, done, needs, str(error)) from None
@@ -192,18 +191,18 @@ def loss_scale(dtype: torch.dtype, seq_len: int) -> float:
     return 16.0 * 2.0 ** math.ceil(math.log2(max(2, seq_len) - 1)) if dtype == torch.float16 else 1.0
 
 
-@contextmanager
-def _unscaled(sums: Sequence[Sums], scale: float) -> Iterator[None]:
-    """Divide sums of gradients by the scale of the loss, and multiply them by it again at the end of the block."""
+def _read_unscaled(
+    count: int, sums: Sequence[Sums], scale: float, read: Callable[[int, Sequence[Sums]], Result]
+) -> Result:
+    """Return what `read` returns for sums divided by the scale of the loss. Afterwards the sums are as before."""
     if scale == 1:
-        yield
-        return
+        return read(count, sums)
     scaled = [(each.gradient, scale) for each in sums] + [(each.squared_gradient, scale * scale) for each in sums]
     for total, factor in scaled:
         if total is not None:
             total.div_(factor)
     try:
-        yield
+        return read(count, sums)
     finally:
         for total, factor in scaled:
             if total is not None:
