@@ -167,15 +167,16 @@ def accumulate(
                     most_done = max(done, most_done)
                 try:
                     result = _read_unscaled(count, sums, scale, read)
-                    break
                 except NonFiniteError as error:
                     if scale == 1:
                         raise _name_non_finite(model, sums, sequences, done, needs, str(error)) from None
+                else:
+                    yield result
+                    break
                 scale = max(1.0, scale / 256)  # the scaled gradients were too large for float16
                 done = 0
                 for each in sums:
                     each.reset()
-            yield result
 
 
 def loss_scale(dtype: torch.dtype, seq_len: int) -> float:
