@@ -135,8 +135,7 @@ def _of_all_documents(
     if documents is None:
         return _from_counts(model, evaluated, list(acc_means), stderr, n_draws, seed)
     check_means(documents, acc_means)
-    if any(task.group and task.n_documents < 2 for task in documents.tasks):
-        documents = documents.with_whole_groups()  # one document has no spread, but the group has one
+    documents = with_spread(documents)
     if small := [task.task for task in documents.tasks if task.n_documents < 2]:
         return Evidence(None, documents, stderr, Message("one_document", {"task": small[0]}))
     return Evidence(bootstrap(documents, seed=seed, n_draws=n_draws), documents, stderr, None)
@@ -257,6 +256,12 @@ def correctness_of(model: ModelRows, evaluated: pd.DataFrame, samples: SamplesRe
     normalised |= {task for task, group in groups.items() if group in normalised}
     tables = ((name, read_samples()) for name, read_samples in samples.items())
     return correctness(tables, acc_norm_tasks=normalised, groups=groups)
+
+
+def with_spread(documents: Correctness) -> Correctness:
+    """Return the same answers, by whole groups if a task of a group has only one document, which has no spread."""
+    has_single = any(task.group and task.n_documents < 2 for task in documents.tasks)
+    return documents.with_whole_groups() if has_single else documents
 
 
 def draws_table(evidence: Evidence) -> pa.Table:
