@@ -24,6 +24,7 @@ rule measure_inference:
         mem_mb=study.memory.mem_mb("inference"),
         runtime=per_attempt(60),
         gpu=study.gpus,
+        model_gpus=study.gpus,
     params:
         version=versions.MEASURE_INFERENCE,
         settings=study.inference.settings,

@@ -22,6 +22,8 @@ rule check_recovery:
     resources:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(30),
+        # Only for a check: as a resource it makes no finished check stale.
+        dtype=study.recovery.dtype,
     params:
         version=versions.CHECK_RECOVERY,
         settings=study.recovery.text_settings,
@@ -74,6 +76,7 @@ rule recover:
         mem_mb=study.memory.mem_mb(study.recovery.memory),
         runtime=per_attempt(240),
         gpu=study.gpus,
+        model_gpus=study.gpus,
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
     params:
@@ -104,6 +107,7 @@ rule recover_full:
         mem_mb=study.memory.mem_mb(study.recovery.memory),
         runtime=per_attempt(240),
         gpu=study.gpus,
+        model_gpus=study.gpus,
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
     params:
@@ -135,6 +139,7 @@ rule evaluate_recovered:
         mem_mb=study.memory.mem_mb("evaluation"),
         runtime=per_attempt(60),
         gpu=study.gpus,
+        model_gpus=study.gpus,
         # These affect speed and memory only; as resources they cause no rerun when they change.
         device=study.config.evaluation.device,
         token_budget=study.config.evaluation.token_budget,

@@ -32,6 +32,10 @@ class Samples(_Table):
     is_greedy: Series[bool] = pa.Field(description="Whether each token of the choice was the most probable one.")
     n_chars: Series[int] = pa.Field(ge=0, description="Length of the choice without delimiter (characters).")
     n_bytes: Series[int] = pa.Field(ge=0, description="Length of the choice without delimiter (UTF-8 bytes).")
+    task_group: Series[pa.String] | None = pa.Field(
+        nullable=True,
+        description="Group that the task counts in; null if it counts alone. Left out if all do, and by old versions.",
+    )  # fmt: skip
 
     class Config(_Table.Config):
         unique = ["task", "doc_id", "choice"]  # noqa: RUF012 (pandera's own form)
@@ -414,7 +418,7 @@ _UNITS = {
     r"n_shot": "examples",
     r"layer|group|doc_id|choice|race_rung": "number in its order",
     r"study|model|family|kind|experiment|method|criterion|calibration|status|source|note|task|metric": "none",
-    r"task_version|protocol|block|scope|projection|race_keep|race_stopped_by|trained|distilled": "none",
+    r"task_version|task_group|protocol|block|scope|projection|race_keep|race_stopped_by|trained|distilled": "none",
     r"gold|is_greedy|enters_mean|in_.*set": "none",
 }
 _SAMPLES_OF_CALIBRATION = {"n_samples": "sequences"}

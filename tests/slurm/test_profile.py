@@ -110,3 +110,23 @@ def test_plans_can_be_made_one_by_one(snakemake: Run, tmp_path: Path) -> None:
         "plans_{model}=1", directory=tmp_path,
     )  # fmt: skip
     assert len(re.findall(r"Group job plans_\w+", done.stdout + done.stderr)) == 2 * 13
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_jobs_divide_a_model_among_its_gpus_whatever_they_request(method: str, snakemake: Run, tmp_path: Path) -> None:
+    """A site may request GPUs by `gres` with `gpu: 0`, and the default profile caps requests at the GPUs it has."""
+    (model,) = STUDY["models"]
+    names = ["blockwise-seq16-n8-p50"]
+    study = {
+        **STUDY, "models": [{**model, "gpus": 2}],
+        "inference": {"experiments": names, "prompt_tokens": 8, "new_tokens": 8},
+        "recovery": {"method": method, "learning_rate": 1e-5, "seq_len": 64, "experiments": names},
+    }  # fmt: skip
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    rules = ["recover" if method == "lora" else "recover_full", "evaluate_recovered", "measure_inference"]
+    zero = ["--set-resources", *(f"{rule}:gpu=0" for rule in rules)]
+    for more, requested in (([], "1"), (zero, "0")):
+        asked = requests(snakemake, tmp_path, DEFAULT, *more, "--", "recovered", "inference")
+        assert {rule: (asked[rule]["gpu"], asked[rule]["model_gpus"]) for rule in rules} == dict.fromkeys(
+            rules, (requested, "2")
+        )

@@ -1,4 +1,4 @@
-"""Check that the recovery text of a model does not overlap with its evaluation data or calibration sets."""
+"""Check that a model can be trained, and that its recovery text overlaps with neither evaluation nor calibration."""
 
 import espalier.jobs.offline  # noqa: F401 (before all others)
 
@@ -10,12 +10,14 @@ from espalier.evaluation.held_out import texts_left_out
 from espalier.evaluation.tokenised_requests import read_requests
 from espalier.files import read_json, write_result
 from espalier.jobs.log import workflow_job
+from espalier.recovery.dtype import check_trainable
 from espalier.recovery.training_sequences import (
     TrainingTextSettings,
     check_not_calibrated,
     check_not_evaluated,
     load_training_sequences,
 )
+from espalier.study.host_memory import stored_dtype
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 
 def main(
     *, manifest: str, requests: str, text: str, settings: dict[str, Any], calibrations: list[dict[str, Any]],
-    checked: str,
+    dtype: str, checked: str,
 ) -> None:  # fmt: skip
     model = read_json(manifest)
+    check_trainable(model["model"], stored_dtype(model) if dtype == "auto" else dtype)
     text_field = settings["text_field"]
     sequences = load_training_sequences(model, text, TrainingTextSettings(**settings))
     evaluated = read_requests(requests)
@@ -46,5 +49,6 @@ if __name__ == "__main__":
             text=snakemake.input.text,
             settings=snakemake.params.settings,
             calibrations=snakemake.params.calibrations,
+            dtype=snakemake.resources.dtype,
             checked=snakemake.output[0],
         )

@@ -35,6 +35,6 @@ if __name__ == "__main__":
             settings=snakemake.params.settings,
             dtype=snakemake.params.dtype,
             device=snakemake.params.device,
-            gpus=snakemake.resources.gpu,
+            gpus=snakemake.resources.model_gpus,
             output=Path(snakemake.output[0]),
         )

@@ -33,6 +33,8 @@ from espalier.tables import Draws, column_metadata
 SEED = 0
 """Seed of the draws. It is the same for all models, so that the draws of two models are joint."""
 _ALL_DOCUMENTS = "all_documents/"
+GROUP = "task_group"
+"""Column of samples tables that names the group of each task."""
 SamplesReaders = Mapping[str, Callable[[], pd.DataFrame]]
 """For each experiment, a function that reads its samples table (results of single documents)."""
 
@@ -132,6 +134,7 @@ def _of_all_documents(
     if documents is None:
         return _from_counts(model, evaluated, list(acc_means), stderr, n_draws)
     check_means(documents, acc_means)
+    documents = with_spread(documents)
     if small := [task.task for task in documents.tasks if task.n_documents < 2]:
         return Evidence(None, documents, stderr, Message("one_document", {"task": small[0]}))
     return Evidence(bootstrap(documents, seed=SEED, n_draws=n_draws), documents, stderr, None)
@@ -178,7 +181,8 @@ class _Answers:
 
     @classmethod
     def read(cls, read_samples: Callable[[], pd.DataFrame]) -> _Answers:
-        frame = read_samples()[list(COLUMNS)]
+        frame = read_samples()
+        frame = frame[[name for name in (*COLUMNS, GROUP) if name in frame]]
         keys = pd.MultiIndex.from_frame(frame[["task", "doc_id"]].astype({"task": str}))
         return cls(frame.set_axis(keys, axis=0), keys.unique())
 
@@ -253,6 +257,12 @@ def correctness_of(model: ModelRows, evaluated: pd.DataFrame, samples: SamplesRe
     return correctness(tables, acc_norm_tasks=normalised, groups=groups)
 
 
+def with_spread(documents: Correctness) -> Correctness:
+    """Return the same answers, by whole groups if a task of a group has only one document, which has no spread."""
+    has_single = any(task.group and task.n_documents < 2 for task in documents.tasks)
+    return documents.with_whole_groups() if has_single else documents
+
+
 def draws_table(evidence: Evidence) -> pa.Table:
     """Convert draws to a table with a float32 column for each experiment; source and accuracies are in its metadata.
 
@@ -311,9 +321,13 @@ def _mean_accuracies(model: ModelRows) -> dict[str, float]:
 def _groups(samples: pd.DataFrame, tasks: list[str]) -> dict[str, str] | None:
     """Return the group of each task that is reported only as part of a group; None if it cannot be determined.
 
-    In lm-eval, the names of a group's tasks begin with the group's name (`mmlu_anatomy` is in `mmlu`). If there is only
-    one group, all tasks that are not reported themselves belong to it.
+    Tables of earlier versions have no column that names it. Then, if there is only one group, all tasks that are not
+    reported themselves belong to it. Otherwise the names of its tasks must begin with its name (`mmlu_anatomy` is in
+    `mmlu`), as for most groups of lm-eval.
     """
+    if GROUP in samples:
+        grouped = samples[["task", GROUP]].dropna().drop_duplicates().astype(str)
+        return dict(zip(grouped["task"], grouped[GROUP], strict=True))
     names = [str(task) for task in samples["task"].unique()]
     groups = sorted(set(tasks) - set(names), key=len, reverse=True)
     members = [task for task in names if task not in tasks]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from espalier.analysis.evidence import SamplesReaders, correctness_of
+from espalier.analysis.evidence import SamplesReaders, correctness_of, with_spread
 from espalier.analysis.message_json import reason_fields, to_json_list, to_plain_json
 from espalier.analysis.selection import STOPPED, ModelRows, best_row, ratios_of, to_float, to_int, to_str, valid_rows
 from espalier.errors import UserError
@@ -92,7 +92,7 @@ def joint_draws(
     if documents is None:
         return JointDraws(None, Message("no_documents"))
     check_means(documents, dict(zip(after["experiment"], after["acc_mean_after"], strict=True)))
-    drawn = bootstrap(documents, seed=seed, n_draws=len(before.draws))
+    drawn = bootstrap(with_spread(documents), seed=seed, n_draws=len(before.draws))
     check_paired(before, drawn)
     # The draws before recovery were stored in float32. Round these likewise, so that equal accuracies stay equal.
     rounded = drawn.draws.astype(np.float32).astype(np.float64)

@@ -18,6 +18,7 @@ computed in pieces, so their memory does not grow with the number of tokens in a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -153,19 +154,60 @@ def accumulate(
     """
     sums = make_sums(model, needs, layers=layers)
     batch_size = min(batch_size, max_batch_size(needs, len(sequences)))
-    done = 0
+    scale = loss_scale(model.dtype, sequences.shape[1]) if needs_backward(needs) else 1.0
+    done, most_done = 0, 0
     with _accumulating_gradients(model, sums, gradients=needs_backward(needs), checkpointing=checkpointing):
         for count in counts:
-            while done < count:
-                batch = sequences[done : min(done + batch_size, count)].to(model.device)
-                _add_batch(model, sums, batch, needs)
-                done += len(batch)
-                progress.advance(batch.numel())
-            try:
-                result = read(count, sums)
-            except NonFiniteError as error:
-                raise _name_non_finite(model, sums, sequences, done, needs, str(error)) from None
-            yield result
+            while True:
+                while done < count:
+                    batch = sequences[done : min(done + batch_size, count)].to(model.device)
+                    _add_batch(model, sums, batch, needs, scale)
+                    done += len(batch)
+                    progress.advance(max(0, done - most_done) * batch.shape[1])
+                    most_done = max(done, most_done)
+                try:
+                    result = _read_unscaled(count, sums, scale, read)
+                except NonFiniteError as error:
+                    if scale == 1:
+                        raise _name_non_finite(model, sums, sequences, done, needs, str(error)) from None
+                else:
+                    yield result
+                    break
+                scale = max(1.0, scale / 256)  # the scaled gradients were too large for float16
+                done = 0
+                for each in sums:
+                    each.reset()
+
+
+def loss_scale(dtype: torch.dtype, seq_len: int) -> float:
+    """Return the power of two that the loss is multiplied by before the backward pass: 1 unless the model is float16.
+
+    Gradients of the mean loss over the tokens of a sequence are so small that float16, whose smallest number is 6e-8,
+    rounds many of them to a few bits or to zero. See Micikevicius et al., Mixed Precision Training.
+
+    Args:
+        dtype: Dtype of the model.
+        seq_len: Tokens of a sequence.
+    """
+    return 16.0 * 2.0 ** math.ceil(math.log2(max(2, seq_len) - 1)) if dtype == torch.float16 else 1.0
+
+
+def _read_unscaled(
+    count: int, sums: Sequence[Sums], scale: float, read: Callable[[int, Sequence[Sums]], Result]
+) -> Result:
+    """Return what `read` returns for sums divided by the scale of the loss. Afterwards the sums are as before."""
+    if scale == 1:
+        return read(count, sums)
+    scaled = [(each.gradient, scale) for each in sums] + [(each.squared_gradient, scale * scale) for each in sums]
+    for total, factor in scaled:
+        if total is not None:
+            total.div_(factor)
+    try:
+        return read(count, sums)
+    finally:
+        for total, factor in scaled:
+            if total is not None:
+                total.mul_(factor)
 
 
 def max_batch_size(needs: Collection[Statistic], n_sequences: int) -> int:
@@ -214,8 +256,8 @@ def losses_from_logits(logits: torch.Tensor, batch: torch.Tensor) -> torch.Tenso
     return losses.view(batch.shape).sum(dim=1) / (batch.shape[1] - 1)
 
 
-def backward(model: PreTrainedModel, batch: torch.Tensor) -> None:
-    """Run the backward pass of the sum of the sequences' mean next-token losses.
+def backward(model: PreTrainedModel, batch: torch.Tensor, scale: float = 1.0) -> None:
+    """Run the backward pass of the sum of the sequences' mean next-token losses, multiplied by `scale`.
 
     The head and the loss go forward and backward for a piece of the tokens at a time. Logits take 4 bytes and more for
     each token and word of the vocabulary, so those of a whole batch would need more memory than the layers.
@@ -223,6 +265,7 @@ def backward(model: PreTrainedModel, batch: torch.Tensor) -> None:
     Args:
         model: A causal language model.
         batch: Token ids, (batch_size, seq_len).
+        scale: A power of two (`loss_scale`).
     """
     hidden = model.get_decoder()(input_ids=batch, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
     targets = batch[:, 1:].flatten().to(hidden.device)
@@ -234,16 +277,18 @@ def backward(model: PreTrainedModel, batch: torch.Tensor) -> None:
             states = hidden[piece].detach().requires_grad_()
             logits = head(states)
             loss = nn.functional.cross_entropy(logits.float(), targets[piece].to(logits.device), reduction="sum")
-            (gradient[piece],) = torch.autograd.grad(loss / (batch.shape[1] - 1), states)
+            (gradient[piece],) = torch.autograd.grad(loss / ((batch.shape[1] - 1) / scale), states)
     hidden.backward(gradient)
 
 
-def _add_batch(model: PreTrainedModel, sums: Sequence[Sums], batch: torch.Tensor, needs: Collection[Statistic]) -> None:
+def _add_batch(
+    model: PreTrainedModel, sums: Sequence[Sums], batch: torch.Tensor, needs: Collection[Statistic], scale: float = 1.0
+) -> None:
     if "input_norm" in needs:
         with torch.no_grad(), _recording_inputs(model, sums):
             model.get_decoder()(input_ids=batch, use_cache=False)
     if needs_backward(needs):
-        backward(model, batch)
+        backward(model, batch, scale)
 
 
 @contextmanager

@@ -11,10 +11,13 @@ import numpy as np
 
 from espalier import versions
 from espalier.errors import UserError
+from espalier.evaluation.generation import check_answers_fit
 from espalier.evaluation.load_checked import load_checked_tasks
 from espalier.evaluation.protocol import Protocol
-from espalier.evaluation.task_evaluation import encode_tasks
+from espalier.evaluation.task_evaluation import check_not_all_skipped, encode_tasks
+from espalier.evaluation.tasks import leaf_tasks, packaged_entries
 from espalier.evaluation.tokenised_requests import TokenisedRequests, read_requests
+from espalier.evaluation.too_long import without_too_long
 from espalier.files import atomic_file, link_or_copy, locked, sha256_of, sha256_of_json
 from espalier.models.loading import special_tokens
 from espalier.models.vocabulary import check_token_ids
@@ -71,7 +74,8 @@ def build_or_reuse(
         context: The model's context in tokens, or None if its config does not give it.
 
     Raises:
-        UserError: If a task or text cannot be read, or does not fit the model (`check_requests`).
+        UserError: If a task or text cannot be read, or does not fit the model (`check_requests`), or if a task has no
+            document, or no answer, that fits in its context.
     """
     recipe = make_recipe(
         version=versions.TOKENIZE_REQUESTS,
@@ -88,6 +92,8 @@ def build_or_reuse(
             build(tokenizer, protocol, recipe, data_folder=data_folder, texts=texts, scratch=scratch).write(shared)
             requests = read_requests(shared)
     check_requests(requests, vocab_size=vocab_size, context=context, bos_token=tokenizer.bos_token_id)
+    if context is not None:
+        _check_context(protocol, requests, context)
     with atomic_file(path) as temporary:
         link_or_copy(shared, temporary)
     return RequestsWritten(len(requests.requests), reused)
@@ -218,6 +224,23 @@ def check_requests(requests: TokenisedRequests, *, vocab_size: int, context: int
         if set(np.asarray(tokens).tolist()) <= {bos_token}:
             raise UserError(f"evaluation.perplexity: text {name!r} has no tokens to score; give a longer text")
         check_token_ids(np.asarray(tokens), vocab_size, f"perplexity text {name}")
+
+
+def _check_context(protocol: Protocol, requests: TokenisedRequests, context: int) -> None:
+    """Check what evaluations would refuse, which run hours later.
+
+    Raises:
+        UserError: If all documents of a multiple-choice task would be skipped, or if an answer of a generative task may
+            fill the context.
+    """
+    if protocol.too_long == "skip":
+        tasks = dict.fromkeys(key.task for key in requests.requests)
+        check_not_all_skipped(without_too_long(requests, context).requests, tasks, context)
+    entries = packaged_entries(protocol.tasks)
+    for task in leaf_tasks(protocol.tasks, entries):
+        definition = entries[task].cfg or {}
+        if definition.get("output_type") == "generate_until":
+            check_answers_fit(task, definition.get("generation_kwargs"), context)
 
 
 def check_tokenizer(

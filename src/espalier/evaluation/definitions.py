@@ -24,6 +24,8 @@ MOST_PROBLEMS = 10
 """Tasks that are named at most. A comparison of a name with the 14,000 that lm-eval knows takes half a second."""
 LONGEST_NAME = 100
 _TASK = re.compile(r"""^["']?task["']?: *["']?([\w.+-]+)""", re.MULTILINE)
+_OUTPUT_TYPE = re.compile(r"""^["']?output_type["']?: *["']?(\w+)""", re.MULTILINE)
+_INCLUDE = re.compile(r"""^["']?include["']?: *["']?([^\s"'#]+)""", re.MULTILINE)
 
 
 def unknown_task_problems(tasks: Iterable[str]) -> list[str]:
@@ -38,6 +40,33 @@ def unknown_task_problems(tasks: Iterable[str]) -> list[str]:
     more = len(unknown) - MOST_PROBLEMS
     counted = [f"evaluation.tasks: {more} more names are no task or group either"] if more > 0 else []
     return [_unknown_task_problem(name) for name in unknown[:MOST_PROBLEMS]] + counted
+
+
+def racing_problems(tasks: Iterable[str]) -> list[str]:
+    """Return an error line if one of the tasks of a race is generative.
+
+    Only single tasks are looked up. Generative tasks of groups and tags are found when the race begins.
+    """
+    return [not_raced(name) for name in tasks if name not in SEVEN_TASKS and _is_generative(name)][:1]
+
+
+def not_raced(task: str) -> str:
+    """Return the error line for a generative task in a race."""
+    return (
+        f"evaluation.racing: {task!r} is a generative task, which cannot be raced; take it out of evaluation.tasks, or "
+        "remove evaluation.racing"
+    )
+
+
+def _is_generative(task: str) -> bool:
+    path = packaged_tasks().get(task)
+    while path is not None and path.is_file():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if found := _OUTPUT_TYPE.search(text):
+            return found[1] == "generate_until"
+        included = _INCLUDE.search(text)
+        path = path.parent / included[1] if included else None
+    return False
 
 
 @cache

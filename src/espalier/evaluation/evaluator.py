@@ -17,6 +17,7 @@ from torch import nn
 
 from espalier.errors import UserError
 from espalier.evaluation.build_requests import check_tokenizer
+from espalier.evaluation.definitions import not_raced
 from espalier.evaluation.document_cost import tokens_per_document
 from espalier.evaluation.generation import check_answers_fit
 from espalier.evaluation.language_model import AnsweredLM, EspalierLM
@@ -112,7 +113,7 @@ def evaluate_model(
     """
     if tasks.generative is not None:
         for name, task in tasks.generative.leaves.items():
-            check_answers_fit(name, task, context_length(model))
+            check_answers_fit(name, task.get_config("generation_kwargs"), context_length(model))
     lm = EspalierLM(
         model, tokenizer, add_bos=protocol.add_bos, token_budget=token_budget, requests=requests, stopwatch=stopwatch
     )
@@ -342,10 +343,7 @@ class Evaluator:
             UserError: If a task is generative, or all documents of a task are skipped.
         """
         if self._tasks.generative is not None:
-            raise UserError(
-                f"evaluation.racing: {self._tasks.generative.reported[0]!r} is a generative task, which cannot be "
-                "raced; take it out of evaluation.tasks, or remove evaluation.racing"
-            )
+            raise UserError(not_raced(self._tasks.generative.reported[0]))
         if self._requests.n_skipped:
             check_not_all_skipped(self._requests.requests, self._tasks.leaves, context_of_manifest(self._manifest))
         requests = self._requests.requests

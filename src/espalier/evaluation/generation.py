@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lm_eval.api.instance import Instance
-from lm_eval.api.task import Task
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from espalier.errors import UserError
@@ -170,13 +169,18 @@ def max_answer_tokens(settings: dict[str, Any]) -> int:
     return int(normalize_gen_kwargs(settings, DEFAULT_MAX_TOKENS)["max_gen_toks"])
 
 
-def check_answers_fit(name: str, task: Task, limit: int) -> None:
+def check_answers_fit(name: str, settings: dict[str, Any] | None, limit: int) -> None:
     """Check that the longest answer of a generative task leaves room for a prompt.
+
+    Args:
+        name: Name of the task.
+        settings: Its `generation_kwargs`.
+        limit: The model's context, in tokens.
 
     Raises:
         UserError: If it does not.
     """
-    n_tokens = max_answer_tokens(task.get_config("generation_kwargs") or {})
+    n_tokens = max_answer_tokens(settings or {})
     if n_tokens >= limit:
         raise UserError(
             f"evaluation.tasks: an answer of {name!r} may have {n_tokens} tokens, but the model's context is {limit}, "

@@ -97,8 +97,7 @@ def evaluate_tasks(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> Multiple
     """
     results = _run_lm_eval(lm, tasks, protocol)
     summary = {name: _summarise(name, results, protocol, lm) for name in tasks.reported}
-    rows = [row for name in results["samples"] for row in _sample_rows(tasks.leaves[name], results["samples"][name])]
-    return MultipleChoiceResult(summary, pd.DataFrame(rows))
+    return MultipleChoiceResult(summary, _samples_table(tasks, results["samples"]))
 
 
 def evaluate_answers(
@@ -119,8 +118,7 @@ def evaluate_answers(
     summary = {name: _summarise(name, results, protocol, lm, skipped) for name in tasks.reported}
     for name, content in summary.items():
         content["n_samples"] = sum(len(lm.documents[leaf]) for leaf in _leaves(name, results))
-    rows = [row for name in results["samples"] for row in _sample_rows(tasks.leaves[name], results["samples"][name])]
-    return MultipleChoiceResult(summary, pd.DataFrame(rows))
+    return MultipleChoiceResult(summary, _samples_table(tasks, results["samples"]))
 
 
 def evaluate_generation(lm: EspalierLM, tasks: Tasks, protocol: Protocol) -> GenerativeResult:
@@ -309,6 +307,18 @@ def _answer_rows(task: str, samples: list[dict[str, Any]]) -> list[dict[str, Any
         }
         for sample in samples
     ]
+
+
+def _samples_table(tasks: Tasks, samples: Mapping[str, list[dict[str, Any]]]) -> pd.DataFrame:
+    """Return the samples table of multiple-choice tasks. Without groups, it has no column `task_group`.
+
+    Args:
+        tasks: The tasks.
+        samples: lm-eval's samples of each task with documents.
+    """
+    frame = pd.DataFrame([row for name in samples for row in _sample_rows(tasks.leaves[name], samples[name])])
+    groups = {leaf: name for name in tasks.reported if name not in tasks.leaves for leaf in tasks.members(name)}
+    return frame.assign(task_group=frame["task"].map(groups).astype(object)) if groups else frame
 
 
 def _sample_rows(task: Task, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from espalier.config.recovery import FULL
-from espalier.errors import UserError
 from espalier.files import read_json, sha256_of, write_result
 from espalier.jobs.resources import JobResources
 from espalier.models.context import check_fits_context
@@ -23,6 +22,7 @@ from espalier.models.surgery import prune
 from espalier.planning.plan import Plan
 from espalier.recipe import make_recipe, recovery_settings
 from espalier.recovery.distillation import DistillationLosses
+from espalier.recovery.dtype import check_trainable
 from espalier.recovery.fine_tuning import SequenceLosses, TrainingRecord, TrainingSchedule, fine_tune
 from espalier.recovery.fingerprint import recovered_fingerprint
 from espalier.recovery.full import prepare_full, products_in, save_weights
@@ -169,11 +169,7 @@ def load_pruned(manifest: Mapping[str, Any], plan: Mapping[str, Any], job: Recov
     """
     resources = job.resources
     model = load_from_manifest(manifest, dtype=job.settings["dtype"], device=resources.device, gpus=resources.gpus)
-    if model.dtype == torch.float16:
-        raise UserError(
-            f"recovery.dtype: got 'auto', but the weights of model {manifest['model']!r} are float16, in which small "
-            "gradients vanish; give bfloat16 or float32"
-        )
+    check_trainable(manifest["model"], str(model.dtype).removeprefix("torch."))
     kept = Plan.from_dict(plan)
     prune(model, *kept.kept_units)
     return model

@@ -14,7 +14,7 @@ from typing import Any
 from espalier.config import StudyConfig, load_study
 from espalier.config.duplicate_keys import find_duplicate_keys
 from espalier.errors import UserError
-from espalier.evaluation.definitions import unknown_task_problems
+from espalier.evaluation.definitions import racing_problems, unknown_task_problems
 from espalier.study.lookups import Study
 from espalier.study.only_files import ONLY_FILES
 from espalier.study.sweep import ALLOW_MISSING
@@ -166,7 +166,8 @@ def _check_in_driver(study: StudyConfig, lookups: Study, targets: Collection[str
         raise UserError(f"study: got {study.study!r}, but {results} is a file; choose another name")
     # A study with only imported models evaluates nothing, so it does not need lm-eval.
     unknown = unknown_task_problems(study.evaluation.task_names) if lookups.models else []
-    problems = [*unknown, *infeasible_problems(study, sizes), *lookups.legacy.problems()]
+    not_raced = racing_problems(study.evaluation.task_names) if lookups.models and study.evaluation.racing else []
+    problems = [*unknown, *not_raced, *infeasible_problems(study, sizes), *lookups.legacy.problems()]
     warnings: list[str] = []
     if not lookups.sweep.allows_missing:
         is_absent = False

@@ -77,6 +77,11 @@ class RecoverySettings:
         return f"{kind}_distillation" if section.distillation else kind
 
     @property
+    def dtype(self) -> str:
+        """Type of the weights while they are trained; `auto` is the stored one."""
+        return (self._config.recovery or Recovery()).dtype
+
+    @property
     def n_tokens(self) -> int:
         """Number of tokens that a recovery job trains on, over all epochs."""
         return self._section.n_sequences * self._section.seq_len * self._section.epochs

@@ -145,6 +145,27 @@ def test_without_documents_there_are_values_and_a_reason() -> None:
     assert "ranking_interval" not in codes(found)
 
 
+def test_a_task_of_a_group_with_one_document_leaves_the_interval_of_the_change() -> None:
+    """Tasks `g_a` and `g_b` of group `g` have 4 documents and one. Recovery mends one of the 5."""
+
+    def grouped(right: tuple[int, int]) -> pd.DataFrame:
+        frame = samples(right)
+        frame = frame[frame["doc_id"] < frame["task"].map({"a": 4, "b": 1})].reset_index(drop=True)
+        return frame.assign(task="g_" + frame["task"], task_group="g")
+
+    table_of_one = table(row("x-1", 0.6, ppl_text=14.0)).drop(columns="acc_b").rename(columns={"acc_a": "acc_g"})
+    rows = rows_of(table_of_one, "M")
+    values = {"model": "M", "experiment": "x-1", "task": "g", "metric": "acc", "value": 0.6, "stderr": None}
+    of_group = pd.DataFrame([values | {"n_samples": 5}])
+    before = gather_evidence(rows, of_group, {"x-1": partial(grouped, (2, 1))}, n_draws=2_000).draws
+    after = recovered({"x-1": KEPT["x-1"]}).assign(acc_mean_after=0.8)
+    joint = joint_draws(rows, after, of_group, {"x-1": partial(grouped, (3, 1))}, before, seed=0)
+    assert joint.draws is not None
+    changes = joint.draws.after.draws - joint.draws.before.draws
+    assert changes.mean() == pytest.approx(0.2, abs=0.01)
+    assert changes.std() == pytest.approx(0.4 / 5**0.5, rel=0.05)  # a document changes by 1 with probability 0.2
+
+
 def test_documents_that_do_not_give_the_tables_accuracy_are_refused() -> None:
     with pytest.raises(UserError, match=r"experiment x-1: its documents give acc_mean 0\.95"):
         analyse(recovered(KEPT | {"x-1": (20, 20)}), KEPT)

@@ -332,6 +332,39 @@ def test_tasks_of_groups(names: list[str], reported: list[str], expected: dict[s
     assert _groups(pd.DataFrame({"task": names}), reported) == expected
 
 
+def test_the_column_of_groups_is_believed_whatever_the_names() -> None:
+    frame = pd.DataFrame({"task": ["x", "x", "y", "g_z", "a"], "task_group": ["g", "g", "h", "h", None]})
+    assert _groups(frame, ["a", "g", "h"]) == {"x": "g", "y": "h", "g_z": "h"}
+
+
+def test_a_race_compares_groups_whose_tasks_have_other_names() -> None:
+    """Without the column, their documents could not be used, and the reason named the race."""
+    named = {name: partial(lambda read: read().assign(task_group=read()["task"].map({"a": "g", "b": "h"})), read)
+             for name, read in raced_samples().items()}  # fmt: skip
+    frame = raced().rename(columns={"acc_a": "acc_g", "acc_b": "acc_h"})
+    evaluated = evaluations().replace({"task": {"a": "g", "b": "h"}})
+    found = gather_evidence(rows_of(frame, "M"), evaluated, named, n_draws=200)
+    plain = gather_evidence(rows_of(raced(), "M"), evaluations(), raced_samples(), n_draws=200)
+    assert found.all_races is not None
+    assert plain.all_races is not None
+    assert found.all_races.draws.accuracy.tolist() == plain.all_races.draws.accuracy.tolist()
+    assert found.all_races.draws.draws.std() == pytest.approx(plain.all_races.draws.draws.std(), rel=0.2)
+
+
+def test_a_task_of_a_group_with_one_document_leaves_the_intervals() -> None:
+    # 4 documents of `g_a`, one of `g_b`, all of group `g`: its accuracy is 4/5, and a document has the spread 0.4.
+    both = samples((3, 1))
+    frame = both[(both["task"] == "a") & (both["doc_id"] < 4) | (both["task"] == "b") & (both["doc_id"] < 1)]
+    frame = frame.assign(task="g_" + frame["task"], task_group="g").reset_index(drop=True)
+    rows = table(row("x-1", 0.8)).drop(columns="acc_b").rename(columns={"acc_a": "acc_g"})
+    values = {"model": "M", "experiment": "x-1", "task": "g", "metric": "acc", "value": 0.8, "stderr": None}
+    found = gather_evidence(
+        rows_of(rows, "M"), pd.DataFrame([values | {"n_samples": 5}]), {"x-1": lambda: frame}, n_draws=5_000
+    )
+    assert found.draws is not None
+    assert found.draws.draws.std() == pytest.approx(0.4 / 5**0.5, rel=0.03)
+
+
 def test_a_group_is_one_task_whose_documents_count_alike() -> None:
     # Of 80 documents 60 are right: the group's accuracy is 0.75, and it is the only task.
     frame = table(row("x-1", 0.75)).drop(columns="acc_b").rename(columns={"acc_a": "acc_g"})

@@ -1,7 +1,8 @@
 """Importance and gradient statistics, against hand-worked values, finite differences and plain backward passes."""
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from espalier.calibration import gradients
 from espalier.calibration.gradients import (
     MAX_LOGITS,
+    NonFiniteError,
     Sums,
     _name_non_finite,
     accumulate,
@@ -326,10 +329,10 @@ def test_out_of_memory_makes_the_pass_smaller(
     """Running out of memory above a batch size, also in the middle of a pass, does not change the results."""
     plain, _ = collect(model, sequences, [1, 2, 8], token_budget=1000)
 
-    def limited(model: PreTrainedModel, batch: torch.Tensor) -> None:
+    def limited(model: PreTrainedModel, batch: torch.Tensor, scale: float) -> None:
         if len(batch) > max_batch_size:
             raise torch.OutOfMemoryError
-        backward(model, batch)
+        backward(model, batch, scale)
 
     monkeypatch.setattr("espalier.calibration.gradients.backward", limited)
     found, _ = collect(model, sequences, [1, 2, 8], token_budget=1000)
@@ -343,10 +346,10 @@ def test_out_of_memory_takes_fewer_layers_and_then_refuses(
     plain, _ = collect(model, sequences, [8])
     n_trained_at_most = 7
 
-    def limited(model: PreTrainedModel, batch: torch.Tensor) -> None:
+    def limited(model: PreTrainedModel, batch: torch.Tensor, scale: float) -> None:
         if sum(parameter.requires_grad for parameter in model.parameters()) > n_trained_at_most:
             raise torch.OutOfMemoryError
-        backward(model, batch)
+        backward(model, batch, scale)
 
     monkeypatch.setattr("espalier.calibration.gradients.backward", limited)
     found, _ = collect(model, sequences, [8])
@@ -372,7 +375,7 @@ def test_a_retry_always_has_a_smaller_size(
     monkeypatch.setitem(CRITERIA, "fisher", FISHER)
     tried = []
 
-    def limited(model: PreTrainedModel, batch: torch.Tensor) -> None:
+    def limited(model: PreTrainedModel, batch: torch.Tensor, scale: float) -> None:
         if sum(parameter.requires_grad for parameter in model.parameters()) > 7:
             raise torch.OutOfMemoryError
         backward(model, batch)
@@ -456,6 +459,37 @@ def test_a_gradient_that_is_not_finite_names_layer_and_sequence(sequences: torch
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("scale", [None, 2.0**40], ids=["usual", "too large at first"])
+def test_small_gradients_of_a_float16_model_are_kept(
+    scale: float | None, sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smallest float16 is 6e-8. A scale that makes gradients infinite is lowered, and the pass begins again."""
+    model = random_model("llama", 40)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(1e-5)
+    model = model.half()
+
+    def sums_of(model: PreTrainedModel) -> list[torch.Tensor]:
+        def read(_: int, sums: Sequence[Sums]) -> list[torch.Tensor]:
+            if any(each.first_non_finite() for each in sums):
+                raise NonFiniteError("sums")
+            return [total.clone() for each in sums for total in (each.gradient, each.squared_gradient)]
+
+        with Progress("test", total=sequences.numel(), unit="tokens") as progress:
+            needs = {"gradient", "squared_gradient"}
+            return next(accumulate(model, sequences, [8], needs, read, layers=[0, 1], batch_size=2, progress=progress))
+
+    def largest_error() -> float:
+        return max(float((one - other).norm() / other.norm()) for one, other in zip(sums_of(model), exact, strict=True))
+
+    exact = sums_of(copy.deepcopy(model).float())
+    if scale:
+        monkeypatch.setattr(gradients, "loss_scale", lambda *_: scale)
+    assert largest_error() < 0.02
+    monkeypatch.setattr(gradients, "loss_scale", lambda *_: 1.0)
+    assert largest_error() > 0.3
+
+
 @pytest.mark.parametrize("criterion", ["fisher", "taylor2"])
 def test_squared_gradients_that_overflow_are_named(
     sequences: torch.Tensor, monkeypatch: pytest.MonkeyPatch, criterion: str
@@ -463,7 +497,7 @@ def test_squared_gradients_that_overflow_are_named(
     """Gradients of about 1e20 are finite, but their squares exceed the largest float32."""
     monkeypatch.setitem(CRITERIA, "fisher", FISHER)
 
-    def scaled(model: PreTrainedModel, batch: torch.Tensor) -> None:
+    def scaled(model: PreTrainedModel, batch: torch.Tensor, _: float) -> None:
         (sequence_losses(model, batch).sum() * (1e24 if batch[0, 0] == 39 else 1)).backward()
 
     monkeypatch.setattr("espalier.calibration.gradients.backward", scaled)

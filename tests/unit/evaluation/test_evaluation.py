@@ -4,7 +4,7 @@ import gc
 import os
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from espalier.calibration.sequences import draw_sequences
 from espalier.errors import UserError
 from espalier.evaluation import evaluator
 from espalier.evaluation.build_requests import build_or_reuse, check_tokenizer, encode_text, tokenizer_fingerprint
-from espalier.evaluation.definitions import packaged_tasks, unknown_task_problems
+from espalier.evaluation.definitions import not_raced, packaged_tasks, racing_problems, unknown_task_problems
 from espalier.evaluation.evaluator import DocumentAnswers, Evaluator, evaluate_model
 from espalier.evaluation.language_model import EspalierLM, RequestEncoder
 from espalier.evaluation.protocol import Protocol, TextProtocol, mean_accuracy, task_accuracy
@@ -341,6 +341,9 @@ def test_a_race_answers_a_group_in_proportion(grouped: Callable[[str, int], Eval
     assert {task: len(values) for task, values in right.items()} == {"piqa": N_DOCUMENTS, "xwinograd": 74}
     assert group["metrics"]["acc"]["value"] == right["xwinograd"][place].mean()
     assert found.metrics["tasks"]["piqa"]["metrics"]["acc_norm"]["value"] == right["piqa"].mean()
+    of_tasks = found.samples[["task", "task_group"]].drop_duplicates().set_index("task")["task_group"]
+    assert of_tasks.dropna().to_dict() == {f"xwinograd_{language}": "xwinograd" for language in SIZES}
+    assert list(of_tasks[of_tasks.isna()].index) == ["piqa"]
 
 
 @ONE_ARCHITECTURE
@@ -682,6 +685,36 @@ def test_documents_that_are_too_long_are_left_out_as_a_whole() -> None:
 
 
 @ONE_ARCHITECTURE
+def test_a_task_of_which_nothing_fits_is_refused_before_any_evaluation(
+    tmp_path: Path, data: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    requests = requests_for(tmp_path, data, tokenizer).requests
+    lengths = {task: min(_longest(requests, task)) for task in TASKS}
+    longest = max(lengths, key=lambda task: lengths[task])
+    files = sorted(str(file) for file in data.glob("*/*.parquet"))
+
+    def build(context: int) -> None:
+        build_or_reuse(
+            tmp_path / "B.parquet", tokenizer, changed(too_long="skip"), data_folder=data, data_files=files,
+            texts=[str(data / "text.parquet")], scratch=tmp_path, vocab_size=len(tokenizer), context=context,
+        )  # fmt: skip
+
+    build(lengths[longest])  # `is_truncated` allows one token more
+    with pytest.raises(UserError, match=rf"too_long: skip leaves no document of task '{longest}', because all of them"):
+        build(lengths[longest] - 2)
+
+
+def _longest(requests: Mapping[RequestKey, Request], task: str) -> list[int]:
+    """Return the tokens of the longest request of each document of a task."""
+    found: dict[int, int] = {}
+    for key, request in requests.items():
+        if key.task == task:
+            length = len(request.context) + len(request.continuation)
+            found[key.doc_id] = max(length, found.get(key.doc_id, 0))
+    return list(found.values())
+
+
+@ONE_ARCHITECTURE
 def test_skipped_documents_change_no_other_score(
     tmp_path: Path, data: Path, tasks: Tasks, tokenizer: PreTrainedTokenizerFast, architecture: str
 ) -> None:
@@ -940,6 +973,13 @@ def test_unknown_tasks_are_named_with_close_ones() -> None:
     ]
     with pytest.raises(UserError, match=r"lm-evaluation-harness has no task or group 'bolq'"):
         packaged_entries(["bolq"])
+
+
+def test_a_generative_task_in_a_race_is_known_before_any_job() -> None:
+    """The last two have their output type from a file that they include."""
+    assert racing_problems([*TASKS, "mmlu", "sciq"]) == []
+    for name in ("gsm8k", "gsm8k_cot_self_consistency", "bbh_cot_fewshot_boolean_expressions"):
+        assert racing_problems(["piqa", name]) == [not_raced(name)]
 
 
 def test_the_quick_search_agrees_with_lm_evals_index() -> None:

@@ -254,7 +254,24 @@ def test_answers_that_fill_the_context_are_refused(data: Path, tmp_path: Path) -
     generative = load(data, tmp_path).generative
     assert generative is not None
     with pytest.raises(UserError, match="an answer of 'gsm8k' may have 256 tokens, but the model's context is 200"):
-        check_answers_fit("gsm8k", generative.leaves["gsm8k"], 200)
+        check_answers_fit("gsm8k", generative.leaves["gsm8k"].get_config("generation_kwargs"), 200)
+
+
+def test_answers_that_fill_the_context_are_refused_before_any_evaluation(
+    data: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Also if the requests are those of another model, with a longer context."""
+    files = sorted(map(str, data.glob("*/*.json")))
+
+    def build(context: int) -> None:
+        build_or_reuse(
+            tmp_path / "A.parquet", tokenizer, PROTOCOL, data_folder=data, data_files=files, texts=[],
+            scratch=tmp_path, vocab_size=len(tokenizer), context=context,
+        )  # fmt: skip
+
+    build(257)
+    with pytest.raises(UserError, match="an answer of 'gsm8k' may have 256 tokens, but the model's context is 256, so"):
+        build(256)
 
 
 def test_only_generative_tasks_are_refused(data: Path, tmp_path: Path) -> None:

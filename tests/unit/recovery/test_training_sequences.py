@@ -128,7 +128,24 @@ def test_calibration_sets_are_read_with_their_own_text_field(
         load_script("check_recovery").main(
             manifest=str(manifest), requests=str(requests), text=study.recovery.text,
             settings=study.recovery.text_settings(A), calibrations=study.recovery.calibrations(A),
-            checked=str(tmp_path / "checked.json"),
+            dtype="auto", checked=str(tmp_path / "checked.json"),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [("auto", "float16"), ("bfloat16", "float16"), ("auto", "bfloat16")])
+def test_a_float16_model_is_refused_before_anything_is_pruned(
+    dtype: str, stored: str, tmp_path: Path, load_script: Callable[[str], ModuleType]
+) -> None:
+    manifest = tmp_path / "manifest.json"
+    write_json(manifest, {"model": "A", "config": {"dtype": stored}})
+    error = (UserError, "recovery.dtype: got 'auto', but the weights of model 'A' are float16, in which small") if (
+        (dtype, stored) == ("auto", "float16")
+    ) else (KeyError, "folder")  # fmt: skip
+    with pytest.raises(error[0], match=error[1]):
+        load_script("check_recovery").main(
+            manifest=str(manifest), requests="", text="",
+            settings={"text_field": "text", "seed": 0, "calibration_seeds": [], "seq_len": 8, "n_sequences": 1},
+            calibrations=[], dtype=dtype, checked="",
         )  # fmt: skip
 
 
