@@ -1,8 +1,7 @@
 """Compare the inputs of a job with the checksums that other jobs recorded when they wrote them.
 
-Readers verify the checksums that files carry themselves. This check also finds files
-that carry none, and files that were exchanged with an intact file of another job, before a job computes anything from
-them.
+Readers verify the checksums that files carry themselves. This check also finds files that carry none, and files that
+were exchanged with an intact file of another job, before a job computes anything from them.
 """
 
 from __future__ import annotations
