@@ -385,9 +385,10 @@ class Evaluator:
         each time if the copy may change tensors in place (`shares_weights` is false), if the layers are divided among
         several GPUs, whose hooks belong to one model, or if the GPU has no room for the weights and a cut copy.
         """
-        if any(module() is not None for module in self._evaluated):
-            # Modules of the model before this one refer to each other. Otherwise a collection, which looks at half a
-            # million objects of libraries, would take longer than it takes to cut a small model.
+        # A collection frees the model before this one if its modules refer to each other, and what an error left on a
+        # GPU. It looks at half a million objects of libraries, which takes longer than to cut a small model.
+        on_cpu = self._unpruned is not None and self._unpruned.device.type == "cpu"
+        if not on_cpu or any(module() is not None for module in self._evaluated):
             gc.collect()
         if self._unpruned is not None and shares_weights:
             return copy_sharing_tensors(self._unpruned)
